@@ -1,0 +1,191 @@
+package fsm
+
+// SessionID names a session. The client chooses it at random; the zero value
+// means "no session".
+type SessionID [16]byte
+
+// OnceID names a request that has no session. The zero value means "none".
+type OnceID [16]byte
+
+// RequestID makes a command take effect once however often it is sent. Either
+// Session and Sequence are set, or Once, or nothing: then the command is not
+// remembered.
+type RequestID struct {
+	Session  SessionID
+	Sequence uint64 // counts from 1 within the session
+	Acked    uint64 // the client has the answers of all sequences up to this one
+	Once     OnceID
+}
+
+// Mode is how a grant shares its lock.
+type Mode uint8
+
+// The modes. They are written to disk: never renumbered or reused.
+const (
+	Exclusive Mode = 1 // alone
+	Shared    Mode = 2 // with other shared grants
+	Permits   Mode = 3 // some of a semaphore's permits
+)
+
+// Want is one lock of a request.
+type Want struct {
+	Lock    string
+	Mode    Mode
+	Permits uint32 // Permits only, at least 1
+	Limit   uint32 // Permits only: the semaphore's size
+}
+
+// Label is a fact about a session or grant, for people. Labels are kept in the
+// order in which they were given.
+type Label struct {
+	Key, Value string
+}
+
+// Kind tells commands apart in the log.
+type Kind uint8
+
+// The kinds. They are written to disk: never renumbered or reused.
+const (
+	KindOpenSession  Kind = 1
+	KindKeepAlive    Kind = 2
+	KindEndSession   Kind = 3
+	KindKillSession  Kind = 4
+	KindAcquire      Kind = 5
+	KindCancel       Kind = 6
+	KindRelease      Kind = 7
+	KindRenew        Kind = 8
+	KindSetValue     Kind = 9
+	KindForceRelease Kind = 10
+	KindResize       Kind = 11
+	KindConfigure    Kind = 12
+	KindFound        Kind = 13
+	KindRecover      Kind = 14
+)
+
+// Command is one of the command types of this file.
+type Command interface {
+	kind() Kind
+	// encode and decode methods live in codec.go
+}
+
+// OpenSession starts a session, or answers as [KeepAlive] does if it is open.
+type OpenSession struct {
+	Session SessionID
+	TTL     int64 // nanoseconds
+	Holder  string
+	Labels  []Label
+}
+
+// KeepAlive moves the deadlines of many sessions to now + TTL. Its result
+// carries one [Alive] for each, in the same order.
+type KeepAlive struct {
+	Sessions []KeepAliveSession
+}
+
+// KeepAliveSession is one session of a [KeepAlive].
+type KeepAliveSession struct {
+	Session         SessionID
+	RevocationsSeen uint64 // revocations up to this number are forgotten
+}
+
+// EndSession releases all grants of a session and leaves all queues.
+type EndSession struct {
+	Session SessionID
+}
+
+// KillSession is EndSession by an operator.
+type KillSession struct {
+	Session     SessionID
+	Reason, Who string
+}
+
+// Acquire asks for all of its locks or none of them.
+type Acquire struct {
+	ID      RequestID
+	Wants   []Want
+	TTL     int64 // own deadline after the grant; 0: as long as the session
+	Wait    int64 // 0: try once; > 0: at most this long; -1: until cancelled (sessions only)
+	Holder  string // without a session
+	Value   []byte
+	Labels  []Label
+	Delay   int64  // after a loss by time the locks stay free of holders this long
+	Attempt uint64 // tells the tries of one Once ID apart
+}
+
+// Cancel ends the wait of the Acquire with the ID Target, or releases its grant
+// if that came first. For a Target without a session only the latest attempt
+// can be cancelled, and the target is forgotten.
+type Cancel struct {
+	ID      RequestID
+	Target  RequestID
+	Attempt uint64
+}
+
+// Release gives a grant back.
+type Release struct {
+	ID    RequestID
+	Lock  string // optional: must be a lock of the grant
+	Token uint64
+}
+
+// Renew moves the own deadline of a grant to now + TTL, never back.
+type Renew struct {
+	ID    RequestID
+	Lock  string // optional: must be a lock of the grant
+	Token uint64
+	TTL   int64
+}
+
+// SetValue replaces the value of a grant.
+type SetValue struct {
+	ID    RequestID
+	Lock  string // optional: must be a lock of the grant
+	Token uint64
+	Value []byte
+}
+
+// ForceRelease ends grants on a lock against their holders' will. A grant over
+// several locks ends on all of them.
+type ForceRelease struct {
+	ID          RequestID
+	Lock        string
+	Token       uint64 // 0: all grants on the lock
+	Reason, Who string
+}
+
+// Resize changes the size of a semaphore that is in use. Shrinking takes
+// nothing away from holders.
+type Resize struct {
+	ID    RequestID
+	Lock  string
+	Limit uint32
+}
+
+// Configure replaces the limits.
+type Configure struct {
+	Limits Limits
+}
+
+// Found gives the cluster its ID. It changes nothing if there is one.
+type Found struct {
+	Cluster [16]byte
+}
+
+// Recover is the first command after a restore from a backup: the token
+// counter skips ahead by 2^40, so that no token of the lost time is given again.
+type Recover struct{}
+
+func (OpenSession) kind() Kind  { return KindOpenSession }
+func (KeepAlive) kind() Kind    { return KindKeepAlive }
+func (EndSession) kind() Kind   { return KindEndSession }
+func (KillSession) kind() Kind  { return KindKillSession }
+func (Acquire) kind() Kind      { return KindAcquire }
+func (Cancel) kind() Kind       { return KindCancel }
+func (Release) kind() Kind      { return KindRelease }
+func (Renew) kind() Kind        { return KindRenew }
+func (SetValue) kind() Kind     { return KindSetValue }
+func (ForceRelease) kind() Kind { return KindForceRelease }
+func (Resize) kind() Kind       { return KindResize }
+func (Configure) kind() Kind    { return KindConfigure }
+func (Found) kind() Kind        { return KindFound }
+func (Recover) kind() Kind      { return KindRecover }
