@@ -1,0 +1,347 @@
+//go:build unix
+
+package proc
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials/insecure"
+
+	apiv1 "github.com/locknode/locknode/api/v1"
+)
+
+// pollEvery is how often a waiting call looks again.
+const pollEvery = 10 * time.Millisecond
+
+// Node is one `locknode serve` process, running or not.
+//
+// Its methods may be called from several goroutines.
+type Node struct {
+	ID  string
+	Dir string // its data directory
+
+	base    int
+	binary  string
+	args    []string
+	env     []string
+	logPath string
+
+	mu      sync.Mutex // guards process and conn
+	process *process   // nil before the first Start
+	conn    *grpc.ClientConn
+}
+
+// process is one life of a node.
+type process struct {
+	pid    int
+	handle *os.Process
+	exited chan struct{} // closed when the process has been reaped
+	state  *os.ProcessState
+}
+
+// API is the address of the node's gRPC API.
+func (n *Node) API() string { return loopback(n.base) }
+
+// HTTP is the address of the node's HTTP server.
+func (n *Node) HTTP() string { return loopback(n.base + 1) }
+
+// Raft is the address on which the node talks Raft.
+func (n *Node) Raft() string { return loopback(n.base + 2) }
+
+// Gossip is the address on which the node gossips.
+func (n *Node) Gossip() string { return loopback(n.base + 3) }
+
+// PID is the process ID of the node's present or last process, 0 before the first.
+func (n *Node) PID() int {
+	if p := n.current(); p != nil {
+		return p.pid
+	}
+	return 0
+}
+
+// Running reports whether the node's process is there; a paused one is.
+func (n *Node) Running() bool {
+	p := n.current()
+	return p != nil && !p.over()
+}
+
+// Exited is closed when the node's present process has ended and been reaped.
+// For a node that was never started it is nil.
+func (n *Node) Exited() <-chan struct{} {
+	if p := n.current(); p != nil {
+		return p.exited
+	}
+	return nil
+}
+
+// ExitCode is the exit code of the node's last process: -1 while it runs, when a
+// signal ended it, and before the first Start.
+func (n *Node) ExitCode() int {
+	p := n.current()
+	if p == nil || !p.over() {
+		return -1
+	}
+	return p.state.ExitCode()
+}
+
+// LogPath is the file that collects what the node prints in all its lives.
+func (n *Node) LogPath() string { return n.logPath }
+
+// Logs is what the node has printed so far, in all its lives.
+func (n *Node) Logs() string {
+	b, err := os.ReadFile(n.logPath)
+	if err != nil {
+		return ""
+	}
+	return string(b)
+}
+
+// Start launches the process and does not wait until it serves. The arguments
+// are added to those the node was made with, for this life only. It returns an
+// error, and changes nothing, when the process runs already.
+func (n *Node) Start(args ...string) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.process != nil && !n.process.over() {
+		return fmt.Errorf("start node %s: it runs already as process %d", n.ID, n.process.pid)
+	}
+	log, err := os.OpenFile(n.logPath, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("start node %s: %w", n.ID, err)
+	}
+	cmd := exec.Command(n.binary, append(append([]string(nil), n.args...), args...)...)
+	cmd.Env = n.env
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.SysProcAttr = attributes()
+	started := make(chan error)
+	p := &process{exited: make(chan struct{})}
+	go p.run(cmd, log, started)
+	if err := <-started; err != nil {
+		return fmt.Errorf("start node %s: %w", n.ID, err)
+	}
+	n.process = p
+	return nil
+}
+
+// run owns one process from its start until it has been reaped.
+func (p *process) run(cmd *exec.Cmd, log *os.File, started chan<- error) {
+	// The process dies with the thread that started it (see attributes), so this
+	// thread is kept, and thrown away at the end.
+	runtime.LockOSThread()
+	defer func() { _ = log.Close() }() // the process has its own descriptor
+	if err := cmd.Start(); err != nil {
+		started <- err
+		return
+	}
+	p.handle, p.pid = cmd.Process, cmd.Process.Pid
+	started <- nil
+	_ = cmd.Wait() // its exit is read from the state
+	p.state = cmd.ProcessState
+	close(p.exited)
+}
+
+func (p *process) over() bool {
+	select {
+	case <-p.exited:
+		return true
+	default:
+		return false
+	}
+}
+
+func (n *Node) current() *process {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.process
+}
+
+// signal sends sig to the process if it runs.
+func (n *Node) signal(sig syscall.Signal) (*process, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	p := n.process
+	if p == nil || p.over() {
+		return nil, fmt.Errorf("send %v to node %s: it is not running", sig, n.ID)
+	}
+	if err := p.handle.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return nil, fmt.Errorf("send %v to node %s: %w", sig, n.ID, err)
+	}
+	return p, nil
+}
+
+// Kill ends the process with SIGKILL and waits until it has been reaped.
+func (n *Node) Kill() error {
+	p, err := n.signal(syscall.SIGKILL)
+	if err != nil {
+		return err
+	}
+	<-p.exited
+	return nil
+}
+
+// Stop asks the process to end (SIGTERM) and waits until it has. When ctx ends
+// first the process may still be running.
+func (n *Node) Stop(ctx context.Context) error {
+	p, err := n.signal(syscall.SIGTERM)
+	if err != nil {
+		return err
+	}
+	select {
+	case <-p.exited:
+	case <-ctx.Done():
+		return fmt.Errorf("stop node %s: %w; its last lines:\n%s", n.ID, context.Cause(ctx), n.tail())
+	}
+	if code := p.state.ExitCode(); code != 0 {
+		return fmt.Errorf("stop node %s: it ended with %v; its last lines:\n%s", n.ID, p.state, n.tail())
+	}
+	return nil
+}
+
+// Pause stops the process where it stands (SIGSTOP).
+func (n *Node) Pause() error {
+	_, err := n.signal(syscall.SIGSTOP)
+	return err
+}
+
+// Resume lets a paused process go on (SIGCONT).
+func (n *Node) Resume() error {
+	_, err := n.signal(syscall.SIGCONT)
+	return err
+}
+
+// Restart kills the process if it runs, starts it again and waits until it is ready.
+func (n *Node) Restart(ctx context.Context) error {
+	if n.Running() {
+		if err := n.Kill(); err != nil {
+			return err
+		}
+	}
+	if err := n.Start(); err != nil {
+		return err
+	}
+	return n.WaitReady(ctx)
+}
+
+// WaitReady waits until the node says that it serves: a leader is known and what
+// was committed has been applied. It returns early, with what the node printed
+// last, when the process ends.
+func (n *Node) WaitReady(ctx context.Context) error {
+	p := n.current()
+	if p == nil {
+		return fmt.Errorf("wait for node %s: it was never started", n.ID)
+	}
+	last := "it does not answer"
+	for {
+		status, err := n.Status(ctx)
+		switch {
+		case err == nil && status.GetReady():
+			return nil
+		case err == nil:
+			last = status.GetNotReadyReason()
+		}
+		select {
+		case <-p.exited:
+			return &ExitedError{Node: n.ID, State: p.state.String(), Tail: n.tail()}
+		case <-ctx.Done():
+			return fmt.Errorf("wait for node %s: %w: %s; its last lines:\n%s", n.ID, context.Cause(ctx), last, n.tail())
+		case <-time.After(pollEvery):
+		}
+	}
+}
+
+// ExitedError says that a process ended that was expected to run.
+type ExitedError struct {
+	Node  string
+	State string // how it ended
+	Tail  string // the last lines it printed
+}
+
+func (e *ExitedError) Error() string {
+	return fmt.Sprintf("node %s ended: %s; its last lines:\n%s", e.Node, e.State, e.Tail)
+}
+
+// portsTaken reports whether the process ended because somebody else had its ports.
+func (e *ExitedError) portsTaken() bool {
+	return strings.Contains(e.Tail, syscall.EADDRINUSE.Error())
+}
+
+// Status asks this node, and no other, for its status. An answer takes at most a
+// second; a node that is down, paused or not yet listening is an error.
+func (n *Node) Status(ctx context.Context) (*apiv1.StatusResponse, error) {
+	conn, err := n.Conn()
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	return apiv1.NewLocksClient(conn).Status(ctx, &apiv1.StatusRequest{})
+}
+
+// Conn is a gRPC connection to this node, shared by all who ask for it and
+// closed with the cluster. It comes back by itself after a restart.
+func (n *Node) Conn() (*grpc.ClientConn, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.conn != nil {
+		return n.conn, nil
+	}
+	conn, err := grpc.NewClient("passthrough:///"+n.API(),
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithConnectParams(grpc.ConnectParams{
+			MinConnectTimeout: time.Second,
+			Backoff:           backoff.Config{BaseDelay: pollEvery, Multiplier: 1.5, MaxDelay: 100 * time.Millisecond},
+		}))
+	if err != nil {
+		return nil, fmt.Errorf("connect to node %s: %w", n.ID, err)
+	}
+	n.conn = conn
+	return conn, nil
+}
+
+func (n *Node) closeConn() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.conn != nil {
+		_ = n.conn.Close() // says only that it was closed before
+		n.conn = nil
+	}
+}
+
+// tail is the end of what the node printed.
+func (n *Node) tail() string {
+	const lines = 15
+	b, err := os.ReadFile(n.logPath)
+	if err != nil {
+		return err.Error()
+	}
+	all := bytes.Split(bytes.TrimSpace(b), []byte("\n"))
+	if len(all) > lines {
+		all = all[len(all)-lines:]
+	}
+	return string(bytes.Join(all, []byte("\n")))
+}
+
+// newNode prepares a node; nothing is started and nothing is written.
+func newNode(dir, id string, base int, o *Options) *Node {
+	return &Node{
+		ID:      id,
+		Dir:     filepath.Join(dir, id),
+		base:    base,
+		binary:  o.Binary,
+		env:     o.Env,
+		logPath: filepath.Join(dir, id+".log"),
+	}
+}
