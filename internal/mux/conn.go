@@ -1,0 +1,226 @@
+package mux
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+
+	apiv1 "github.com/locknode/locknode/api/v1"
+)
+
+// Why a Conn broke, where it was not the stream itself.
+var (
+	ErrStalled = errors.New("the node does not answer")
+	ErrClosed  = errors.New("connection closed")
+)
+
+// Config says how a Conn behaves. The zero value works.
+type Config struct {
+	Logger *slog.Logger // nil: silent
+
+	// StallAfter is how long an operation that does not wait in line may be
+	// unanswered while nothing at all arrives. 0: 1 s.
+	StallAfter time.Duration
+	// PingEvery is how long the node may be silent while only waiting acquires
+	// are outstanding, before it is asked whether it is there. 0: 1 s.
+	PingEvery time.Duration
+
+	// OnNotice gets what the node pushes. nil: dropped.
+	OnNotice func(*apiv1.Notice)
+	// OnBreak gets the calls that were not answered, in the order in which they
+	// were started: once when the conn breaks, even if there are none, and again
+	// for calls that are started later; never from within Start, never two at a
+	// time. They may have taken effect: only the same request IDs may be sent
+	// again. nil: they are answered with unknown_outcome.
+	OnBreak func(calls []*Call, err error)
+}
+
+// Conn carries calls over one Session stream to one node. All methods are safe
+// for concurrent use and may be called from its callbacks. Callbacks run on the
+// Conn's goroutines and must not block.
+type Conn struct {
+	cfg    Config
+	stream grpc.BidiStreamingClient[apiv1.SessionRequest, apiv1.SessionResponse]
+	ctx    context.Context // the stream's
+	cancel context.CancelCauseFunc
+	wake   chan struct{} // the queue is no longer empty
+	sent   chan struct{} // closed when the sender has ended
+	done   chan struct{} // closed when both goroutines have ended
+
+	mu      sync.Mutex         // guards what follows
+	lastID  uint64             // of the stream, counts from 1
+	pending map[uint64]pending // by id on the stream: sent or queued, and not answered
+	prompt  int                // how many of them are to be answered at once
+	queue   []queued           // to be sent
+	heard   time.Time          // when something arrived, or prompt was last 0
+	timer   *time.Timer        // runs check while there is something pending
+	due     time.Time          // when the timer should fire; zero: not set
+	err     error              // why it broke
+	late    []*Call            // started after the break
+	handing bool               // somebody is in handOver and will see late
+}
+
+type pending struct {
+	call    *Call // nil: a ping
+	waiting bool  // stands in line as long as it takes
+}
+
+type queued struct {
+	id   uint64
+	call *Call // nil: a ping
+}
+
+// Open starts a Session stream on cc. It waits until cc is connected or ctx
+// ends; after that ctx no longer matters.
+func Open(ctx context.Context, cc grpc.ClientConnInterface, cfg Config) (*Conn, error) {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.StallAfter == 0 {
+		cfg.StallAfter = time.Second
+	}
+	if cfg.PingEvery == 0 {
+		cfg.PingEvery = time.Second
+	}
+	if cfg.OnNotice == nil {
+		cfg.OnNotice = func(*apiv1.Notice) {}
+	}
+	if cfg.OnBreak == nil {
+		cfg.OnBreak = answerUnknown
+	}
+	streamCtx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() { cancel(context.Cause(ctx)) })
+	stream, err := apiv1.NewLocksClient(cc).Session(streamCtx)
+	if !stop() && err == nil {
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		cancel(err)
+		return nil, fmt.Errorf("open session stream: %w", err)
+	}
+	c := &Conn{
+		cfg: cfg, stream: stream, ctx: streamCtx, cancel: cancel,
+		wake: make(chan struct{}, 1), sent: make(chan struct{}), done: make(chan struct{}),
+		pending: map[uint64]pending{}, handing: true,
+	}
+	c.timer = time.AfterFunc(time.Hour, c.check)
+	c.timer.Stop()
+	go c.send()
+	go c.receive()
+	return c, nil
+}
+
+// Start sends the call. It never blocks, and never calls Done or OnBreak itself.
+func (c *Conn) Start(call *Call) {
+	waiting := waits(call.Op)
+	c.mu.Lock()
+	if c.err != nil {
+		c.late = append(c.late, call)
+		if !c.handing {
+			c.handing = true
+			go c.handOver()
+		}
+		c.mu.Unlock()
+		return
+	}
+	first := c.enqueueLocked(call, waiting)
+	if c.due.IsZero() {
+		c.armLocked(time.Now(), min(c.cfg.StallAfter, c.cfg.PingEvery))
+	}
+	c.mu.Unlock()
+	if first {
+		c.wakeSender()
+	}
+}
+
+// enqueueLocked reports whether the sender may be asleep.
+func (c *Conn) enqueueLocked(call *Call, waiting bool) (first bool) {
+	c.lastID++
+	c.pending[c.lastID] = pending{call, waiting}
+	if !waiting {
+		if c.prompt == 0 {
+			c.heard = time.Now()
+		}
+		c.prompt++
+	}
+	c.queue = append(c.queue, queued{c.lastID, call})
+	return len(c.queue) == 1
+}
+
+func (c *Conn) wakeSender() {
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Done is closed when the conn has broken, its goroutines have ended and OnBreak
+// has returned.
+func (c *Conn) Done() <-chan struct{} { return c.done }
+
+// Err returns why the conn broke, nil while it works.
+func (c *Conn) Err() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.err
+}
+
+// Close breaks the conn: what is unanswered goes to OnBreak with [ErrClosed]. It
+// does not wait for that; Done does.
+func (c *Conn) Close() { c.fail(ErrClosed) }
+
+// fail breaks the conn; the first reason counts. The receiver does the rest.
+func (c *Conn) fail(err error) {
+	c.mu.Lock()
+	if c.err == nil {
+		c.err = err
+		c.timer.Stop()
+	}
+	c.mu.Unlock()
+	c.cancel(err)
+}
+
+// handOver gives what is unanswered to OnBreak, until there is nothing more.
+func (c *Conn) handOver() {
+	for first := true; ; first = false {
+		c.mu.Lock()
+		ids := make([]uint64, 0, len(c.pending))
+		for id, p := range c.pending {
+			if p.call != nil {
+				ids = append(ids, id)
+			}
+		}
+		slices.Sort(ids)
+		calls := make([]*Call, 0, len(ids)+len(c.late))
+		for _, id := range ids {
+			calls = append(calls, c.pending[id].call)
+		}
+		calls = append(calls, c.late...)
+		clear(c.pending)
+		c.queue, c.late, c.prompt = nil, nil, 0
+		if len(calls) == 0 && !first {
+			c.handing = false
+			c.mu.Unlock()
+			return
+		}
+		err := c.err
+		c.mu.Unlock()
+		c.cfg.OnBreak(calls, err)
+	}
+}
+
+func answerUnknown(calls []*Call, err error) {
+	for _, call := range calls {
+		call.Done(answerError(call.Op, apiv1.NewError(apiv1.CodeUnknownOutcome, "%v", err)))
+	}
+}
+
+func answerError(op *apiv1.Operation, err *apiv1.Error) *apiv1.Answer {
+	return &apiv1.Answer{Id: op.GetId(), Result: &apiv1.Answer_Error{Error: err}}
+}

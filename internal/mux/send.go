@@ -1,0 +1,222 @@
+package mux
+
+import (
+	"runtime"
+	"unicode/utf8"
+
+	apiv1 "github.com/locknode/locknode/api/v1"
+)
+
+const (
+	// MaxOperations is how many operations a message of the stream may carry.
+	MaxOperations = 512
+	// maxMessageBytes ends a message early, far below what a node accepts.
+	maxMessageBytes = 256 << 10
+	// maxOperationBytes is far above what the default limits of the lock table
+	// allow; a longer operation would end the stream for everybody on it.
+	maxOperationBytes = 64 << 10
+	// Below this many the sender lets others run first: they may add theirs.
+	fewQueued = 64
+)
+
+// send is the sender's goroutine: it packs what is queued into messages.
+func (c *Conn) send() {
+	defer close(c.sent)
+	var spare []queued
+	for {
+		select {
+		case <-c.wake:
+		case <-c.ctx.Done():
+			return
+		}
+		for {
+			batch := c.takeQueue(spare)
+			if len(batch) == 0 {
+				spare = batch
+				break
+			}
+			if !c.write(batch) {
+				return
+			}
+			clear(batch)
+			spare = batch[:0]
+		}
+	}
+}
+
+// takeQueue swaps the queue for an empty one.
+func (c *Conn) takeQueue(empty []queued) []queued {
+	c.mu.Lock()
+	if n := len(c.queue); n > 0 && n < fewQueued {
+		c.mu.Unlock()
+		runtime.Gosched()
+		c.mu.Lock()
+	}
+	batch := c.queue
+	c.queue = empty[:0]
+	c.mu.Unlock()
+	return batch
+}
+
+// write sends a batch as one or more messages and reports whether the stream
+// still works.
+func (c *Conn) write(batch []queued) bool {
+	for len(batch) > 0 {
+		n := min(len(batch), MaxOperations)
+		// grpc may look at a message after Send: nothing of it is used again.
+		ops := make([]apiv1.Operation, n)
+		refs := make([]*apiv1.Operation, 0, n)
+		bytes, used := 0, 0
+		for _, q := range batch[:n] {
+			size, problem := inspect(q.call)
+			if bytes > 0 && bytes+size > maxMessageBytes && problem == nil {
+				break
+			}
+			used++
+			if problem != nil {
+				c.refuse(q.id, problem)
+				continue
+			}
+			bytes += size
+			op := &ops[len(refs)]
+			op.Id = q.id
+			if q.call != nil {
+				op.Redirect, op.Request = q.call.Op.GetRedirect(), q.call.Op.GetRequest()
+			}
+			refs = append(refs, op)
+		}
+		batch = batch[used:]
+		if len(refs) == 0 {
+			continue
+		}
+		if err := c.stream.Send(&apiv1.SessionRequest{Operations: refs}); err != nil {
+			// The receiver learns why a stream ended; cancelling it makes sure.
+			if c.ctx.Err() == nil && !isEOF(err) {
+				c.fail(err)
+			}
+			return false
+		}
+	}
+	return true
+}
+
+// refuse answers a call that must not be sent.
+func (c *Conn) refuse(id uint64, problem *apiv1.Error) {
+	c.mu.Lock()
+	call := c.removeLocked(id).call
+	c.mu.Unlock()
+	if call != nil {
+		call.Done(answerError(call.Op, problem))
+	}
+}
+
+// removeLocked forgets a pending call; its zero value means that there was none.
+func (c *Conn) removeLocked(id uint64) pending {
+	p, ok := c.pending[id]
+	if !ok {
+		return pending{}
+	}
+	delete(c.pending, id)
+	if !p.waiting {
+		c.prompt--
+	}
+	return p
+}
+
+// waits reports whether op may stand in line: only an acquire does.
+func waits(op *apiv1.Operation) bool {
+	a, ok := op.GetRequest().(*apiv1.Operation_Acquire)
+	return ok && a.Acquire.GetWaitNs() != 0
+}
+
+// inspect estimates the encoded size of an operation and finds what would make
+// encoding fail: a string that is not UTF-8 cannot be sent at all, and would
+// break the stream, and the next one, for every call on it.
+func inspect(call *Call) (size int, problem *apiv1.Error) {
+	if call == nil {
+		return fixedBytes, nil
+	}
+	in := inspection{size: fixedBytes}
+	switch r := call.Op.GetRequest().(type) {
+	case *apiv1.Operation_OpenSession:
+		in.bytes(r.OpenSession.GetSession())
+		in.text("holder", r.OpenSession.GetHolder())
+		in.labels(r.OpenSession.GetLabels())
+	case *apiv1.Operation_KeepAlive:
+		in.bytes(r.KeepAlive.GetSession())
+	case *apiv1.Operation_EndSession:
+		in.bytes(r.EndSession.GetSession())
+	case *apiv1.Operation_Acquire:
+		in.acquire(r.Acquire)
+	case *apiv1.Operation_Cancel:
+		in.id(r.Cancel.GetId())
+		in.id(r.Cancel.GetTarget())
+	case *apiv1.Operation_Release:
+		in.id(r.Release.GetId())
+		in.text("name", r.Release.GetName())
+	case *apiv1.Operation_Renew:
+		in.id(r.Renew.GetId())
+		in.text("name", r.Renew.GetName())
+	case *apiv1.Operation_SetValue:
+		in.id(r.SetValue.GetId())
+		in.text("name", r.SetValue.GetName())
+		in.bytes(r.SetValue.GetValue())
+	case *apiv1.Operation_ForceRelease:
+		in.id(r.ForceRelease.GetId())
+		in.text("name", r.ForceRelease.GetName())
+		in.text("reason", r.ForceRelease.GetReason())
+		in.text("who", r.ForceRelease.GetWho())
+	case *apiv1.Operation_Get:
+		in.text("name", r.Get.GetName())
+	case *apiv1.Operation_List:
+		in.text("prefix", r.List.GetPrefix())
+		in.text("after", r.List.GetAfter())
+	}
+	if in.badField != "" {
+		return in.size, apiv1.NewError(apiv1.CodeInvalid, "%s: is not UTF-8", in.badField)
+	}
+	if in.size > maxOperationBytes {
+		return in.size, apiv1.NewError(apiv1.CodeTooLarge, "the operation has %d bytes; at most %d are accepted", in.size, maxOperationBytes)
+	}
+	return in.size, nil
+}
+
+// fixedBytes is more than the numbers and tags of any operation need.
+const fixedBytes = 96
+
+type inspection struct {
+	size     int
+	badField string
+}
+
+func (in *inspection) bytes(b []byte) { in.size += len(b) }
+
+func (in *inspection) text(field, s string) {
+	in.size += len(s)
+	if !utf8.ValidString(s) {
+		in.badField = field
+	}
+}
+
+func (in *inspection) id(id *apiv1.RequestID) {
+	in.size += len(id.GetSession()) + len(id.GetOnce())
+}
+
+func (in *inspection) labels(labels []*apiv1.Label) {
+	for _, l := range labels {
+		in.size += 12
+		in.text("labels", l.GetKey())
+		in.text("labels", l.GetValue())
+	}
+}
+
+func (in *inspection) acquire(r *apiv1.AcquireRequest) {
+	in.id(r.GetId())
+	for _, w := range r.GetLocks() {
+		in.size += 24
+		in.text("name", w.GetName())
+	}
+	in.text("holder", r.GetHolder())
+	in.bytes(r.GetValue())
+	in.labels(r.GetLabels())
+}
