@@ -1,0 +1,45 @@
+package guard
+
+import (
+	"errors"
+	"fmt"
+)
+
+var (
+	// ErrDamaged says that the data directory no longer holds what this node has
+	// acknowledged: a checksum does not match, or a file or its end is missing.
+	// The node must not run on it. The message names the place and the way out.
+	ErrDamaged = errors.New("data directory is damaged")
+	// ErrWrongStore says that the directory was made with another log store.
+	ErrWrongStore = errors.New("directory was made with another log store")
+	// ErrWrongNode says that the directory belongs to another node ID.
+	ErrWrongNode = errors.New("directory belongs to another node")
+	// ErrInUse says that another process has the data directory open.
+	ErrInUse = errors.New("data directory is in use by another process")
+	// ErrStalled says that a write has been outstanding for too long. It ends
+	// when the write returns.
+	ErrStalled = errors.New("disk is stalled")
+	// ErrFailed says that a write failed, or that a stored entry could not be
+	// read. It never ends: the node has to be stopped.
+	ErrFailed = errors.New("storage has failed")
+	// ErrClosed says that the stores were closed.
+	ErrClosed = errors.New("stores are closed")
+)
+
+// damagedError says what is damaged and how to come back from it.
+type damagedError struct {
+	what   string // the place: file, index
+	cause  error
+	dir    string
+	nodeID string
+}
+
+func (e *damagedError) Error() string {
+	return fmt.Sprintf("%s: %v; this node must not run on it, because it may have forgotten what it acknowledged. "+
+		"To re-seed it from the others: stop it, delete the data directory %s, run %q against a healthy node, "+
+		"and start it again; it joins under a new ID",
+		e.what, e.cause, e.dir, "locknode members remove "+e.nodeID)
+}
+
+func (e *damagedError) Is(target error) bool { return target == ErrDamaged }
+func (e *damagedError) Unwrap() error        { return e.cause }

@@ -1,0 +1,90 @@
+package guard
+
+import (
+	"log/slog"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+const (
+	defaultRPCTimeout = 2 * time.Second
+	defaultMaxFrame   = 32 << 20
+	defaultMaxPool    = 3
+)
+
+// TransportOptions shape a Transport; the zero value works.
+type TransportOptions struct {
+	// Logger gets what happens; nil is silent.
+	Logger *slog.Logger
+	// Gate is asked at each read and write; while it returns an error, nothing
+	// enters or leaves. Nil is always open. See Stores.Gate.
+	Gate func() error
+	// Addresses resolves node IDs; nil uses the addresses in raft's configuration.
+	Addresses raft.ServerAddressProvider
+	// Timeout is how long an RPC may make no progress; zero is 2 s. A large
+	// entry on a slow link may take longer as long as its bytes move.
+	Timeout time.Duration
+	// MaxFrame bounds one request or answer, snapshots excepted; zero is 32 MiB.
+	MaxFrame int64
+	// MaxPool is how many idle connections to keep per peer; zero is 3.
+	MaxPool int
+}
+
+// Transport is a raft.NetworkTransport with these differences:
+//   - Heartbeats take the same road as all other RPCs, to raft's main goroutine.
+//     Raft's own fast path handles them on the connection's goroutine, where they
+//     change the term while the leader loop sleeps; an Apply that wakes it is then
+//     stored under a term this node does not lead (hashicorp/raft #695).
+//   - It never pipelines (hashicorp/raft #612).
+//   - It carries nothing while the gate is closed, so that a node with a hung or
+//     failed disk falls silent and the others elect another leader (#503, #614).
+//   - Close ends every connection; raft.NetworkTransport leaves them open.
+type Transport struct {
+	*raft.NetworkTransport
+	streams *gatedStream
+}
+
+var (
+	_ raft.Transport   = (*Transport)(nil)
+	_ raft.WithPreVote = (*Transport)(nil)
+	_ raft.WithClose   = (*Transport)(nil)
+)
+
+// NewTransport starts a transport on stream, which it owns from then on.
+func NewTransport(stream raft.StreamLayer, o TransportOptions) *Transport {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Timeout == 0 {
+		o.Timeout = defaultRPCTimeout
+	}
+	if o.MaxFrame == 0 {
+		o.MaxFrame = defaultMaxFrame
+	}
+	if o.MaxPool == 0 {
+		o.MaxPool = defaultMaxPool
+	}
+	g := newGatedStream(stream, o)
+	return &Transport{
+		streams: g,
+		NetworkTransport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+			Stream:                g,
+			ServerAddressProvider: o.Addresses,
+			Logger:                RaftLogger(o.Logger),
+			MaxPool:               o.MaxPool,
+			MaxRPCsInFlight:       1,
+			Timeout:               o.Timeout,
+		}),
+	}
+}
+
+// SetHeartbeatHandler does nothing, on purpose: see Transport.
+func (t *Transport) SetHeartbeatHandler(func(raft.RPC)) {}
+
+// Close stops the transport and ends all its connections. RPCs under way fail.
+func (t *Transport) Close() error {
+	err := t.NetworkTransport.Close()
+	t.streams.closeConns()
+	return err
+}
