@@ -1,0 +1,268 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	apiv1 "github.com/locknode/locknode/api/v1"
+	"github.com/locknode/locknode/internal/mux"
+)
+
+// closeWait bounds how long Close waits for the cluster to take note.
+const closeWait = 2 * time.Second
+
+// Backend takes operations to the cluster. An embedded node is one; [Dial]
+// makes one of a list of endpoints.
+type Backend interface {
+	// Start begins an operation and does not block.
+	Start(*mux.Call)
+	// Watch calls f for every notice about the session; f does not block.
+	Watch(session [16]byte, f func(*apiv1.Notice)) (stop func())
+}
+
+// router is what the remote backend can do beyond a Backend.
+type router interface {
+	// reroute takes over a call that was refused; false leaves it to the caller.
+	reroute(call *mux.Call, e *apiv1.Error, tries int) bool
+	// trouble returns what was tried and what went wrong; nil while there is a
+	// node that takes operations.
+	trouble() (endpoints []string, last error)
+	close()
+}
+
+// Client is a cluster's client. It is safe for concurrent use, and one is
+// enough for a program.
+type Client struct {
+	backend Backend
+	router  router // nil: an embedded node
+	config  config
+	log     *slog.Logger
+	now     func() time.Duration
+	closing chan struct{} // closed when Close begins
+	wg      sync.WaitGroup
+
+	mu       sync.Mutex // guards what follows
+	closed   bool
+	closeErr error
+	closeEnd chan struct{}         // closed when Close is done
+	cur      *session              // takes new acquires; nil: the next one opens it
+	sessions map[*session]struct{} // all that have not ended
+	loose    map[*op]struct{}      // sent for callers who do not wait any more
+	quiet    chan struct{}         // not nil: closed when loose is empty
+}
+
+// New returns a client of an embedded node. It does nothing until it is used.
+// Closing it does not close the node.
+func New(b Backend, opts ...Option) *Client {
+	cfg := newConfig(opts)
+	return &Client{
+		backend:  b,
+		config:   cfg,
+		log:      cfg.log,
+		now:      cfg.now,
+		closing:  make(chan struct{}),
+		closeEnd: make(chan struct{}),
+		sessions: make(map[*session]struct{}),
+		loose:    make(map[*op]struct{}),
+	}
+}
+
+// Dial returns a client of the cluster that the endpoints, host:port each, are
+// nodes of. It finds the leader from any of them and follows it.
+//
+// It checks its arguments and returns at once: connecting begins with the first
+// operation, and a cluster that is not there yet is waited for. ctx is only
+// looked at for values and may end.
+func Dial(ctx context.Context, endpoints []string, opts ...Option) (*Client, error) {
+	c := New(nil, opts...)
+	if err := errors.Join(checkEndpoints(endpoints), c.config.check()); err != nil {
+		return nil, err
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, &opError{op: "dial", cause: err}
+	}
+	r := newRemote(endpoints, c.config, c.renewAll)
+	c.backend, c.router = r, r
+	return c, nil
+}
+
+func (cfg *config) check() error {
+	w := what{verb: "dial"}
+	errs := []error{checkText(w, "holder", cfg.holder, false)}
+	if cfg.ttl <= 0 {
+		errs = append(errs, invalid(w, "session ttl is %v, must be positive", cfg.ttl))
+	}
+	if cfg.connectTimeout < 0 {
+		errs = append(errs, invalid(w, "connect timeout is %v, must not be negative", cfg.connectTimeout))
+	}
+	if len(cfg.labels) > 256 {
+		errs = append(errs, invalid(w, "%d labels, at most 256 can be sent", len(cfg.labels)))
+	}
+	for _, l := range cfg.labels {
+		errs = append(errs, checkText(w, "label key", l.GetKey(), true), checkText(w, "label value", l.GetValue(), false))
+	}
+	return errors.Join(errs...)
+}
+
+// session returns the session for new acquires once it is open, and opens one
+// if there is none.
+func (c *Client) session(ctx context.Context, w what) (*session, error) {
+	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		return nil, &opError{op: w.String(), kind: ErrClosed}
+	}
+	s := c.cur
+	if s == nil {
+		if err := c.config.check(); err != nil {
+			c.mu.Unlock()
+			return nil, err
+		}
+		s = newSession(c)
+		c.cur = s
+		c.sessions[s] = struct{}{}
+		c.wg.Go(s.run)
+	}
+	c.mu.Unlock()
+	select {
+	case <-s.ready:
+		return s, nil
+	default:
+	}
+	select {
+	case <-s.ready:
+		return s, nil
+	case <-ctx.Done():
+		return nil, c.ended(ctx, w, s.opening)
+	}
+}
+
+// retire makes the next acquire open another session than s, which goes on for
+// what it has.
+func (c *Client) retire(s *session) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.cur == s {
+		c.cur = nil
+	}
+}
+
+// forget is called by a session that has ended.
+func (c *Client) forget(s *session) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.cur == s {
+		c.cur = nil
+	}
+	delete(c.sessions, s)
+}
+
+// renewAll sends keep-alives soon: the backend has found another node, which
+// knows of our sessions only when we name them.
+func (c *Client) renewAll() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for s := range c.sessions {
+		s.renewSoon()
+	}
+}
+
+// sendLoose sends an operation whose caller does not wait. Close waits for it.
+func (c *Client) sendLoose(o *op) {
+	done := o.done
+	o.done = func(a *apiv1.Answer) {
+		c.mu.Lock()
+		delete(c.loose, o)
+		if len(c.loose) == 0 && c.quiet != nil {
+			close(c.quiet)
+			c.quiet = nil
+		}
+		c.mu.Unlock()
+		if done != nil {
+			done(a)
+		}
+	}
+	c.mu.Lock()
+	c.loose[o] = struct{}{}
+	c.mu.Unlock()
+	c.send(o)
+}
+
+// Close ends the client's sessions, which releases all of its locks. Operations
+// under way fail with [ErrClosed], grants are lost.
+//
+// It waits at most about two seconds for the cluster. If it returns an error,
+// that wait was in vain: locks that were held are free when the session's TTL
+// is over. It may be called more than once.
+func (c *Client) Close() error {
+	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		<-c.closeEnd
+		return c.closeErr
+	}
+	c.closed = true
+	sessions := make([]*session, 0, len(c.sessions))
+	for s := range c.sessions {
+		sessions = append(sessions, s)
+	}
+	c.mu.Unlock()
+	close(c.closing)
+
+	c.closeErr = c.farewell(sessions)
+	c.mu.Lock()
+	for o := range c.loose {
+		o.call.Abandon()
+	}
+	c.mu.Unlock()
+	if c.router != nil {
+		c.router.close()
+	}
+	c.wg.Wait()
+	close(c.closeEnd)
+	return c.closeErr
+}
+
+// farewell ends the sessions and waits for what is still on its way.
+func (c *Client) farewell(sessions []*session) error {
+	for _, s := range sessions {
+		opened := s.wasOpened()
+		s.end(&opError{op: "close", kind: ErrClosed}, LostClosed)
+		if opened {
+			c.sendLoose(c.endSession(s.id))
+		}
+	}
+	c.mu.Lock()
+	if len(c.loose) == 0 {
+		c.mu.Unlock()
+		return nil
+	}
+	quiet := make(chan struct{})
+	c.quiet = quiet
+	c.mu.Unlock()
+
+	patience := time.NewTimer(closeWait)
+	defer patience.Stop()
+	select {
+	case <-quiet:
+		return nil
+	case <-patience.C:
+		err := &UnavailableError{Op: "close: end session"}
+		if c.router != nil {
+			err.Endpoints, err.Last = c.router.trouble()
+		}
+		return err
+	}
+}
+
+// endSession tells the cluster that a session is not needed any more.
+func (c *Client) endSession(id [16]byte) *op {
+	o := &op{c: c, stubborn: true}
+	o.call.Op = &apiv1.Operation{Request: &apiv1.Operation_EndSession{
+		EndSession: &apiv1.EndSessionRequest{Session: id[:]},
+	}}
+	return o
+}

@@ -1,0 +1,63 @@
+// Package client takes locks in a Locknode cluster.
+//
+// A [Client] comes from [Dial], or from an embedded node. [Client.Lock] returns
+// a [Grant]: the only thing that can be unlocked, with a fencing token and a
+// context that ends when the lock is lost.
+//
+//	g, err := c.Lock(ctx, "orders/42")
+//	if err != nil {
+//		return err
+//	}
+//	defer g.Unlock()
+//	return store.Save(g.Context(), order, g.Token())
+//
+// # What a grant means
+//
+// A client that holds or waits for something has a session, which it keeps
+// alive at a third of its TTL. A grant lives as long as its session, or shorter
+// with [TTL]. The client believes in a grant only as long as its own clock says
+// that the cluster cannot have given the lock away: it counts from before it
+// sent the request or keep-alive that set the deadline, takes one percent and
+// ten milliseconds off, and needs no network to find out. When that time is
+// over the grant is lost: [Grant.Lost] is closed, [Grant.Context] ends with a
+// [LostError] as its cause, and [Grant.Err] says why.
+//
+// Between the last look at a grant and the write that it protects a process
+// may be paused for any time. Only the token protects against that: send it
+// along and let the resource refuse a smaller one than it has seen.
+//
+// # Weather
+//
+// A cluster that elects, restarts or is partly down is ridden out until the
+// caller's context ends. Every request has an ID and is sent again, elsewhere if
+// need be, until it is answered; it takes effect once. While no node answers,
+// grants are lost when their time is up, but places in line are not given up:
+// if the session turns out to have survived, its waiting Locks are where they
+// were. If the cluster has ended the session, they stand in line again, at the
+// end, in a new session.
+//
+// # Inside
+//
+// Objects, and who owns which goroutine:
+//
+//   - Client: the current session, retiring sessions, and the backend.
+//   - session: grants, outstanding operations by sequence, the time until which
+//     it is believed in. One goroutine each (session.run) sends keep-alives and
+//     ends grants whose time is up. It ends with the session; Close joins it.
+//   - op: one operation that is sent until it has an answer that counts. It has
+//     no goroutine: answers arrive on the backend's, retries on timers.
+//   - remote: the backend behind Dial. While it has no leader, one goroutine
+//     searches; Close joins it.
+//
+// Invariants:
+//
+//   - a grant is returned only while now < bound(session) and now < bound(grant)
+//   - bound never exceeds t + (D-C)·0.99 - 10 ms, for a request first sent at
+//     local time t, applied at cluster time C, with the deadline D
+//   - acknowledged < every sequence whose answer is still needed
+//   - a lock that was acquired is returned to its caller, or its release or the
+//     end of its session is on the way
+//
+// Mutexes are taken in the order Client.mu, session.mu; neither is held while
+// the backend, a context or a caller's function is called.
+package client

@@ -1,0 +1,411 @@
+package client
+
+import (
+	"container/heap"
+	"context"
+	"slices"
+	"time"
+
+	apiv1 "github.com/locknode/locknode/api/v1"
+)
+
+// unlockWait bounds how long Unlock waits for the cluster.
+const unlockWait = time.Second
+
+type grantState uint8
+
+const (
+	grantHeld grantState = iota
+	grantReleased
+	grantLost
+)
+
+// Grant is a lock that is held. It is safe for concurrent use.
+type Grant struct {
+	s      *session
+	name   string
+	token  uint64
+	waited time.Duration
+	bound  time.Duration   // of its own TTL; forever: it has none
+	caller context.Context // of Lock
+	within bool            // the context ends with the caller's
+	place  int             // in session.timed
+
+	// Guarded by s.mu.
+	state    grantState
+	err      error         // grantLost: a *LostError
+	lost     chan struct{} // made when asked for
+	ctx      context.Context
+	cancel   context.CancelCauseFunc
+	release  *releasing
+	settings chan struct{} // holds a token while a SetValue is not answered
+}
+
+// Name returns the name of the lock.
+func (g *Grant) Name() string { return g.name }
+
+// Token returns the fencing token: it is greater than the tokens of all grants
+// before, of any lock. It stays below 2^53.
+func (g *Grant) Token() uint64 { return g.token }
+
+// Waited returns how long the acquire stood in line, in cluster time: zero if
+// the lock was free.
+func (g *Grant) Waited() time.Duration { return g.waited }
+
+// Deadline returns until when the grant is certain to last if no keep-alive is
+// answered any more, or its [TTL] ends it. It moves as keep-alives are answered.
+// It is the zero time if the lock is not held any more.
+func (g *Grant) Deadline() time.Time {
+	wall, now := time.Now(), g.s.c.now()
+	if g.Err() != nil {
+		return time.Time{}
+	}
+	g.s.mu.Lock()
+	bound := min(g.bound, g.s.bound)
+	g.s.mu.Unlock()
+	return wall.Add(bound - now)
+}
+
+// Err returns nil while the lock is held, a [*LostError] once it is lost, and
+// ErrNotHeld after Unlock. It looks at the clock, so that it is right even
+// before the loss has been noticed otherwise.
+func (g *Grant) Err() error {
+	s := g.s
+	s.mu.Lock()
+	lost := g.lookLocked()
+	state, err := g.state, g.err
+	s.mu.Unlock()
+	lost.tell()
+	if state == grantReleased {
+		return g.released()
+	}
+	return err
+}
+
+// lookLocked ends what is over.
+func (g *Grant) lookLocked() losses {
+	if g.state != grantHeld {
+		return nil
+	}
+	now := g.s.c.now()
+	if now < g.bound && now < g.s.bound {
+		return nil
+	}
+	return g.s.expireLocked(now)
+}
+
+func (g *Grant) released() error {
+	return &opError{op: what{"lock", g.name}.String(), kind: ErrNotHeld, text: "released"}
+}
+
+// Lost returns a channel that is closed when the lock is lost. Unlock does not
+// close it; [Grant.Context] ends with both.
+func (g *Grant) Lost() <-chan struct{} {
+	g.s.mu.Lock()
+	defer g.s.mu.Unlock()
+	if g.lost == nil {
+		g.lost = make(chan struct{})
+		if g.state == grantLost {
+			close(g.lost)
+		}
+	}
+	return g.lost
+}
+
+// Context returns a context that ends when the lock is lost, with the
+// [*LostError] as its cause, or unlocked. It has the values of the context that
+// was given to Lock but not its deadline: that bounds the wait only. With
+// [Client.Do] it ends with the caller's context, too.
+func (g *Grant) Context() context.Context {
+	s := g.s
+	s.mu.Lock()
+	ctx := g.ctx
+	s.mu.Unlock()
+	if ctx != nil {
+		return ctx
+	}
+	parent := g.caller
+	if !g.within {
+		parent = context.WithoutCancel(parent)
+	}
+	return g.useContext(context.WithCancelCause(context.WithValue(parent, heldKey{}, g)))
+}
+
+// useContext makes made the grant's context if it has none yet.
+func (g *Grant) useContext(made context.Context, cancel context.CancelCauseFunc) context.Context {
+	s := g.s
+	s.mu.Lock()
+	if g.ctx == nil {
+		g.ctx, g.cancel = made, cancel
+	}
+	ctx, state, err := g.ctx, g.state, g.err
+	s.mu.Unlock()
+	switch {
+	case ctx != made:
+		cancel(nil) // somebody was faster
+	case state == grantReleased:
+		cancel(g.released())
+	case state == grantLost:
+		cancel(err)
+	}
+	return ctx
+}
+
+// heldKey finds the grant in its context.
+type heldKey struct{}
+
+// heldBy returns the grant of c on the lock that ctx belongs to and that is
+// still held.
+func heldBy(ctx context.Context, c *Client, lock string) *Grant {
+	for {
+		g, _ := ctx.Value(heldKey{}).(*Grant)
+		if g == nil {
+			return nil
+		}
+		if g.s.c == c && g.name == lock && g.Err() == nil {
+			return g
+		}
+		ctx = g.caller
+	}
+}
+
+// keepLocked makes g a grant of the session.
+func (s *session) keepLocked(g *Grant) {
+	s.grants[g.token] = g
+	if g.bound == forever {
+		return
+	}
+	heap.Push(&s.timed, g)
+	if g.bound < s.wakeAt {
+		s.poke()
+	}
+}
+
+// tell ends the context of a grant that is lost. It is called without a mutex.
+func (g *Grant) tell() {
+	g.s.mu.Lock()
+	cancel, err := g.cancel, g.err
+	g.s.mu.Unlock()
+	if cancel != nil {
+		cancel(err)
+	}
+	g.s.c.log.Debug("lock lost", "lock", g.name, "token", g.token, "err", err)
+}
+
+// releasing is a release under way.
+type releasing struct {
+	op
+	operation apiv1.Operation
+	oneof     apiv1.Operation_Release
+	request   apiv1.ReleaseRequest
+	id        apiv1.RequestID
+	answered  chan struct{} // closed by the answer
+}
+
+// releaseLocked makes the release of g, to be sent by the caller without mutex.
+func (g *Grant) releaseLocked() *releasing {
+	r := &releasing{answered: make(chan struct{})}
+	r.c, r.stubborn = g.s.c, true
+	r.request.Id = &r.id
+	r.request.Name = g.name
+	r.request.Token = g.token
+	r.oneof.Release = &r.request
+	r.operation.Request = &r.oneof
+	r.call.Op = &r.operation
+	r.done = func(a *apiv1.Answer) { g.releaseAnswered(r, a) }
+	g.s.signLocked(&r.id, &r.op)
+	return r
+}
+
+// releaseAnswered runs on a goroutine of the backend.
+func (g *Grant) releaseAnswered(r *releasing, a *apiv1.Answer) {
+	s := g.s
+	code := apiv1.Code(a.GetError().GetCode())
+	s.mu.Lock()
+	s.window.answered(r.id.GetSequence())
+	gone := code == apiv1.CodeNotHeld || code == apiv1.CodeNoSession
+	if now := s.c.now(); gone && g.state == grantReleased && now < g.bound && now < s.bound {
+		// Not by time, for that is not over: it was taken away before. Once the
+		// time is over nobody can tell, and it was held when Unlock was called.
+		g.err = &LostError{Lock: g.name, Token: g.token, Reason: LostForced}
+	}
+	s.mu.Unlock()
+	close(r.answered)
+	switch code {
+	case apiv1.CodeOK, apiv1.CodeNotHeld:
+	case apiv1.CodeNoSession:
+		s.expired()
+	default:
+		s.c.log.Warn("release refused", "lock", g.name, "token", g.token, "err", a.GetError())
+	}
+}
+
+// giveBack releases a grant that nobody believes in, in the background.
+func (g *Grant) giveBack() {
+	g.s.mu.Lock()
+	if g.s.cause != nil {
+		g.s.mu.Unlock()
+		return
+	}
+	r := g.releaseLocked()
+	g.s.mu.Unlock()
+	g.s.c.send(&r.op)
+}
+
+// Unlock releases the lock and ends the grant's context.
+//
+// It takes no context, because a release must not be left undone: Unlock waits
+// for the cluster's answer for up to a second, so that on a cluster that is well
+// the lock is free when it returns. After that it returns nil and the release
+// is repeated in the background until it is answered or the session is over,
+// which frees the lock just as well. So `defer g.Unlock()` is always right.
+//
+// If the lock was lost before, Unlock changes nothing and returns the
+// [*LostError]: it was not protected to the end. Calling it again is allowed
+// and returns the same.
+func (g *Grant) Unlock() error {
+	s := g.s
+	s.mu.Lock()
+	lost := g.lookLocked()
+	if g.state == grantLost {
+		err := g.err
+		s.mu.Unlock()
+		lost.tell()
+		return err
+	}
+	r, first := g.release, g.release == nil
+	var cancel context.CancelCauseFunc
+	if first {
+		s.dropLocked(g)
+		g.state = grantReleased
+		cancel = g.cancel
+		r = g.releaseLocked()
+		g.release = r
+	}
+	s.mu.Unlock()
+	if cancel != nil {
+		cancel(g.released())
+	}
+	if first {
+		s.c.send(&r.op)
+	}
+	return g.awaitRelease(r)
+}
+
+func (g *Grant) awaitRelease(r *releasing) error {
+	patience := time.NewTimer(unlockWait)
+	defer patience.Stop()
+	select {
+	case <-r.answered:
+	case <-g.s.over: // which has released it, or is about to
+	case <-patience.C:
+	}
+	g.s.mu.Lock()
+	defer g.s.mu.Unlock()
+	return g.err
+}
+
+// SetValue replaces what is stored with the grant for others to read; at most
+// 4 KiB. Values take effect in the order of the calls.
+//
+// It returns a [*LostError] if the lock is lost before it is answered. If ctx
+// ends first, the value may still be set a little later.
+func (g *Grant) SetValue(ctx context.Context, value []byte) error {
+	w := what{"set value of", g.name}
+	if len(value) > maxValue {
+		return invalid(w, "value has %d bytes, at most %d can be sent", len(value), maxValue)
+	}
+	if ctx.Err() != nil {
+		return g.s.c.ended(ctx, w, nil)
+	}
+	if err := g.Err(); err != nil {
+		return err
+	}
+	lost := g.Lost()
+	settings := g.turns()
+	select {
+	case settings <- struct{}{}: // given back by the answer
+	case <-lost:
+		return g.Err()
+	case <-ctx.Done():
+		return g.s.c.ended(ctx, w, nil)
+	}
+	o, err := g.setValue(value, settings)
+	if err != nil {
+		<-settings
+		return err
+	}
+	select {
+	case a := <-o.answers:
+		return g.valueSet(w, a)
+	case <-lost:
+		return g.Err()
+	case <-ctx.Done():
+		return g.s.c.ended(ctx, w, &o.op)
+	}
+}
+
+func (g *Grant) turns() chan struct{} {
+	g.s.mu.Lock()
+	defer g.s.mu.Unlock()
+	if g.settings == nil {
+		g.settings = make(chan struct{}, 1)
+	}
+	return g.settings
+}
+
+// setValue sends the value. It goes on until it is answered, also if its caller
+// leaves: a later value must not be overtaken by an earlier one.
+func (g *Grant) setValue(value []byte, settings chan struct{}) (*waited, error) {
+	s := g.s
+	id := &apiv1.RequestID{}
+	o := &waited{}
+	o.prepare(s.c)
+	o.stubborn = true
+	o.call.Op = &apiv1.Operation{Request: &apiv1.Operation_SetValue{SetValue: &apiv1.SetValueRequest{
+		Id: id, Name: g.name, Token: g.token, Value: slices.Clone(value),
+	}}}
+	o.done = func(a *apiv1.Answer) {
+		s.mu.Lock()
+		s.window.answered(id.GetSequence())
+		s.mu.Unlock()
+		o.deliver(a)
+		<-settings
+	}
+	s.mu.Lock()
+	if g.state != grantHeld {
+		s.mu.Unlock()
+		return nil, g.Err()
+	}
+	s.signLocked(id, &o.op)
+	s.mu.Unlock()
+	s.c.send(&o.op)
+	return o, nil
+}
+
+// valueSet makes an error of the answer to a SetValue. One that says that the
+// lock is not held is a loss.
+func (g *Grant) valueSet(w what, a *apiv1.Answer) error {
+	s := g.s
+	switch e := a.GetError(); apiv1.Code(e.GetCode()) {
+	case apiv1.CodeOK:
+		return nil
+	case apiv1.CodeNoSession:
+		s.expired()
+	case apiv1.CodeNotHeld:
+		s.mu.Lock()
+		var lost losses
+		if g.state == grantHeld {
+			reason := LostForced
+			if g.bound != forever {
+				reason = LostExpired
+			}
+			lost = append(lost, s.loseLocked(g, reason, "", ""))
+		}
+		s.mu.Unlock()
+		lost.tell()
+	default:
+		return newError(w, e)
+	}
+	return g.Err()
+}

@@ -1,0 +1,395 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	apiv1 "github.com/locknode/locknode/api/v1"
+)
+
+// waitGrace is how much longer than [Wait] a client waits for the answer that
+// the wait is over, before it cancels by itself.
+const waitGrace = 100 * time.Millisecond
+
+var (
+	// errLate says that a grant had no time left when it arrived.
+	errLate = errors.New("grant came too late")
+	// errWaitOver is the cause of the context that bounds a wait.
+	errWaitOver = errors.New("wait is over")
+)
+
+// Lock acquires the lock, and waits in line while others hold it: first come,
+// first served.
+//
+// ctx bounds the wait and nothing else: not the hold, not the Unlock. When it
+// ends the place in line is given up, also if the cluster cannot be told yet. If
+// the cluster loses the client's session while Lock waits, it stands in line
+// again, at the end, in another session.
+//
+// It returns [ErrTimeout] if ctx's deadline or [Wait] passed, [ErrReentry] if
+// ctx belongs to a grant of the same lock, [ErrUnavailable] if ctx ended while
+// no node could be reached, and otherwise ErrKind, ErrLimit, ErrInvalid,
+// ErrDenied or ErrClosed. After an error nothing is held.
+func (c *Client) Lock(ctx context.Context, name string, opts ...AcquireOption) (*Grant, error) {
+	return c.acquire(ctx, request{what: what{"lock", name}}, opts)
+}
+
+// TryLock acquires the lock if it is free, and otherwise returns a [*BusyError]
+// that names the holders. A cluster that elects is waited for until ctx ends; one
+// that is overloaded is not: [ErrOverloaded]. After an error nothing is held.
+func (c *Client) TryLock(ctx context.Context, name string, opts ...AcquireOption) (*Grant, error) {
+	return c.acquire(ctx, request{what: what{"try to lock", name}, try: true}, opts)
+}
+
+// Do runs fn while it holds the lock.
+//
+// fn's context is a child of ctx and also ends when the lock is lost, with the
+// [*LostError] as its cause. ctx bounds the wait, as in [Client.Lock], and ends
+// fn's context; [Wait] bounds the wait alone. The lock is unlocked when fn
+// returns or panics; fn may do so earlier.
+//
+// Do returns the error of the acquire, or fn's, or, if the lock was lost before
+// fn returned, an error that is both ErrLost and fn's.
+func (c *Client) Do(ctx context.Context, name string, fn func(ctx context.Context, g *Grant) error, opts ...AcquireOption) error {
+	return c.do(ctx, request{what: what{"lock", name}, within: true}, fn, opts)
+}
+
+func (c *Client) do(ctx context.Context, q request, fn func(context.Context, *Grant) error, opts []AcquireOption) error {
+	g, err := c.acquire(ctx, q, opts)
+	if err != nil {
+		return err
+	}
+	defer g.Unlock() // fn panics: nobody is left to be told
+	err = fn(g.Context(), g)
+	lost := g.Unlock()
+	switch {
+	case lost == nil:
+		return err
+	case err == nil || errors.Is(err, lost):
+		return lost
+	}
+	return fmt.Errorf("%w; %w", lost, err)
+}
+
+// request is what Lock, TryLock and Do ask for.
+type request struct {
+	what
+	acquireOptions
+	try    bool // do not wait in line
+	within bool // the grant's context ends with the caller's
+}
+
+func (c *Client) acquire(ctx context.Context, q request, opts []AcquireOption) (*Grant, error) {
+	if err := q.apply(q.what, opts); err != nil {
+		return nil, err
+	}
+	if q.once != nil {
+		return nil, invalid(q.what, "a request ID is for detached grants only")
+	}
+	if q.limited && q.wait == 0 {
+		q.try = true
+	}
+	if held := heldBy(ctx, c, q.object); held != nil && !q.try {
+		return nil, &opError{op: q.String(), kind: ErrReentry, text: fmt.Sprintf("already held by the caller (token %d)", held.token)}
+	}
+	caller, until := ctx, forever
+	if !q.try && q.limited {
+		until = c.now() + q.wait
+		var stop context.CancelFunc
+		ctx, stop = context.WithTimeoutCause(ctx, q.wait+waitGrace, errWaitOver)
+		defer stop()
+	}
+	for again := 0; ; again++ {
+		if ctx.Err() != nil {
+			return nil, c.waitEnded(ctx, &q, nil)
+		}
+		s, err := c.session(ctx, q.what)
+		if err != nil {
+			return nil, err
+		}
+		g, err := s.acquire(ctx, caller, &q)
+		switch {
+		case err == nil:
+			return g, nil
+		case err == errLate && q.try:
+			return nil, &LostError{Lock: q.object, Reason: LostExpired, Why: "the answer took longer than the ttl"}
+		case err != errLate && err != errAgain:
+			return nil, err
+		}
+		if until != forever {
+			if q.wait = until - c.now(); q.wait <= 0 {
+				return nil, timedOut(q.what, nil)
+			}
+		}
+		pause(ctx, again)
+	}
+}
+
+// pause keeps a client that cannot keep a session from asking all the time.
+func pause(ctx context.Context, again int) {
+	if again == 0 {
+		return
+	}
+	t := time.NewTimer(jitter(again - 1))
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
+
+// waitEnded makes an error of the end of ctx.
+func (c *Client) waitEnded(ctx context.Context, q *request, o *op) error {
+	err := c.ended(ctx, q.what, o)
+	var plain *opError
+	if q.try || ctx.Err() != context.DeadlineExceeded || !errors.As(err, &plain) || plain.kind != nil {
+		return err
+	}
+	if context.Cause(ctx) == errWaitOver {
+		return timedOut(q.what, nil)
+	}
+	return timedOut(q.what, plain.cause)
+}
+
+func timedOut(w what, cause error) error {
+	text := "wait timed out"
+	return &opError{op: w.String(), kind: ErrTimeout, text: text, api: apiv1.NewError(apiv1.CodeTimeout, "%s", text), cause: cause}
+}
+
+// acquiring is an acquire under way. It holds its own message, so that the way
+// there costs one allocation.
+type acquiring struct {
+	waited
+	operation apiv1.Operation
+	oneof     apiv1.Operation_Acquire
+	request   apiv1.AcquireRequest
+	id        apiv1.RequestID
+	want      apiv1.Want
+	wants     [1]*apiv1.Want
+	sent      time.Duration // before the first send; only if there is a TTL
+}
+
+func newAcquiring(c *Client, q *request) *acquiring {
+	a := &acquiring{}
+	a.prepare(c)
+	a.failFast = q.try
+	a.want.Name = q.object
+	a.wants[0] = &a.want
+	a.request.Id = &a.id
+	a.request.Locks = a.wants[:]
+	a.request.TtlNs = int64(q.ttl)
+	a.request.Value = q.value
+	a.request.DelayNs = int64(q.delay)
+	switch {
+	case q.try:
+		a.request.WaitNs = 0
+	case q.limited:
+		a.request.WaitNs = int64(q.wait)
+	default:
+		a.request.WaitNs = -1
+	}
+	a.oneof.Acquire = &a.request
+	a.operation.Request = &a.oneof
+	a.call.Op = &a.operation
+	if q.ttl > 0 {
+		a.sent = c.now()
+	}
+	return a
+}
+
+// acquire asks once in this session. It returns errAgain if the session does
+// not take the request or ends, errLate if the grant had no time left.
+func (s *session) acquire(ctx, caller context.Context, q *request) (*Grant, error) {
+	a := newAcquiring(s.c, q)
+	if err := s.begin(a); err != nil {
+		if err != errAgain {
+			err = fmt.Errorf("%s: %w", q.String(), err)
+		}
+		return nil, err
+	}
+	s.c.send(&a.op)
+	select {
+	case answer := <-a.answers:
+		return s.granted(ctx, caller, q, a, answer)
+	case <-ctx.Done():
+		s.cancel(a)
+		return nil, s.c.waitEnded(ctx, q, &a.op)
+	case <-s.over:
+		return nil, errAgain
+	}
+}
+
+// begin gives the acquire its place in the session.
+func (s *session) begin(a *acquiring) error {
+	s.mu.Lock()
+	switch {
+	case s.cause != nil && s.failed.Load():
+		defer s.mu.Unlock()
+		return s.cause
+	case s.cause != nil || s.retired:
+		s.mu.Unlock()
+		return errAgain
+	case s.window.span() >= maxSpan:
+		s.retired = true
+		s.mu.Unlock()
+		s.c.retire(s)
+		return errAgain
+	}
+	s.signLocked(&a.id, &a.op)
+	s.acquires++
+	s.mu.Unlock()
+	return nil
+}
+
+// signLocked makes o the session's next operation.
+func (s *session) signLocked(id *apiv1.RequestID, o *op) {
+	id.Session = s.id[:]
+	id.Sequence = s.window.issue(o)
+	id.Acknowledged = s.window.acknowledged()
+}
+
+// granted makes a grant, or an error, of the answer to an acquire.
+func (s *session) granted(ctx, caller context.Context, q *request, a *acquiring, answer *apiv1.Answer) (*Grant, error) {
+	if e := answer.GetError(); e != nil {
+		code := apiv1.Code(e.GetCode())
+		switch code {
+		case codeGaveUp:
+			s.cancel(a) // it may have been sent before
+			return nil, s.c.failure(q.what, e)
+		case apiv1.CodeNoSession:
+			s.expired()
+			return nil, errAgain
+		}
+		s.finish(a)
+		if code == apiv1.CodeTimeout {
+			return nil, timedOut(q.what, nil)
+		}
+		return nil, newError(q.what, e)
+	}
+	got := answer.GetAcquire()
+	g := &Grant{
+		s:      s,
+		name:   q.object,
+		token:  got.GetToken(),
+		waited: time.Duration(max(got.GetGranted()-got.GetQueued(), 0)),
+		bound:  forever,
+		caller: caller,
+		within: q.within,
+	}
+	if q.ttl > 0 {
+		g.bound = ownBound(a.sent, got, answer.GetStamp())
+	}
+	switch err := s.adopt(ctx, a, g); {
+	case err == nil || err == errAgain || err == errLate:
+		return g, err
+	default:
+		s.cancel(a)
+		return nil, s.c.waitEnded(ctx, q, &a.op)
+	}
+}
+
+// ownBound returns until when a grant with a TTL is believed in. Its request
+// entered the table after it was sent; where the answer does not say when that
+// was, the time of the answer's own entry has to do.
+func ownBound(sent time.Duration, got *apiv1.AcquireResponse, stamp int64) time.Duration {
+	applied := got.GetQueued()
+	if applied <= 0 {
+		applied = stamp
+	}
+	if applied <= 0 || got.GetDeadline() <= applied {
+		return 0
+	}
+	return believe(sent, time.Duration(got.GetDeadline()-applied))
+}
+
+// adopt makes g one of the session's grants, if it can be believed in.
+func (s *session) adopt(ctx context.Context, a *acquiring, g *Grant) error {
+	s.mu.Lock()
+	for now := s.c.now(); ; now = s.c.now() {
+		if s.cause != nil {
+			s.mu.Unlock()
+			return errAgain
+		}
+		if g.bound <= now {
+			s.finishLocked(a)
+			s.mu.Unlock()
+			g.giveBack()
+			return errLate
+		}
+		if now < s.bound {
+			break
+		}
+		s.mu.Unlock()
+		if err := s.confirm(ctx); err != nil {
+			return err
+		}
+		s.mu.Lock()
+	}
+	defer s.mu.Unlock()
+	if r := s.revoked[g.token]; r != nil {
+		g.state = grantLost
+		g.err = &LostError{Lock: g.name, Token: g.token, Reason: LostForced, Who: r.GetWho(), Why: r.GetReason()}
+		s.finishLocked(a)
+		return nil
+	}
+	s.finishLocked(a)
+	s.keepLocked(g)
+	return nil
+}
+
+// finish says that the answer of a is in hand.
+func (s *session) finish(a *acquiring) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.finishLocked(a)
+}
+
+func (s *session) finishLocked(a *acquiring) {
+	s.window.answered(a.id.GetSequence())
+	if s.acquires--; s.acquires == 0 {
+		s.revoked = nil
+	}
+}
+
+// cancel gives up an acquire: its place in line, or its grant if that has come
+// first. Both sequences stay unacknowledged until the cluster has done so: it
+// could not find the grant otherwise.
+func (s *session) cancel(a *acquiring) {
+	a.call.Abandon()
+	select {
+	case answer := <-a.answers:
+		if e := answer.GetError(); e != nil && apiv1.Code(e.GetCode()) != codeGaveUp {
+			s.finish(a) // it ended by itself
+			return
+		}
+	default:
+	}
+	id := &apiv1.RequestID{}
+	o := &op{c: s.c, stubborn: true}
+	o.call.Op = &apiv1.Operation{Request: &apiv1.Operation_Cancel{
+		Cancel: &apiv1.CancelRequest{Id: id, Target: &a.id},
+	}}
+	o.done = func(answer *apiv1.Answer) {
+		if apiv1.Code(answer.GetError().GetCode()) == apiv1.CodeNoSession {
+			s.expired()
+			return
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.window.answered(a.id.GetSequence())
+		s.window.answered(id.GetSequence())
+	}
+	s.mu.Lock()
+	if s.cause != nil {
+		s.mu.Unlock()
+		return
+	}
+	if s.acquires--; s.acquires == 0 {
+		s.revoked = nil
+	}
+	s.signLocked(id, o)
+	s.mu.Unlock()
+	s.c.send(o)
+}

@@ -1,0 +1,189 @@
+package client
+
+import (
+	"context"
+	"math/rand/v2"
+	"sync/atomic"
+	"time"
+
+	apiv1 "github.com/locknode/locknode/api/v1"
+	"github.com/locknode/locknode/internal/mux"
+)
+
+// codeGaveUp never leaves this package: the remote backend answers with it when
+// nothing was reachable for [ConnectTimeout].
+const codeGaveUp apiv1.Code = 1 << 16
+
+// How long a refused operation waits before it is sent again: it doubles from
+// the first to the last, and every wait is between half of that and all of it.
+const (
+	retryFirst = 10 * time.Millisecond
+	retryLast  = 500 * time.Millisecond
+)
+
+// op is one operation that is sent until it has an answer that counts. done is
+// called once with it, unless the op is abandoned.
+type op struct {
+	call  mux.Call
+	c     *Client
+	done  func(*apiv1.Answer)
+	tries int
+	// final makes every answer count, also "try again later".
+	final bool
+	// stubborn makes no answer count that is only a lack of reachable nodes.
+	stubborn bool
+	// failFast makes "overloaded" an answer that counts.
+	failFast bool
+	refused  atomic.Pointer[refusal] // the last answer that did not count
+}
+
+// refusal is an answer that did not count, and when it came.
+type refusal struct {
+	err *apiv1.Error
+	at  time.Duration
+}
+
+// trouble returns why o is not getting anywhere just now, nil if it may be.
+func (o *op) trouble() *apiv1.Error {
+	r := o.refused.Load()
+	if r == nil || o.c.now()-r.at > 2*retryLast {
+		return nil // it was sent again since, and taken
+	}
+	return r.err
+}
+
+// send starts o. The caller holds no mutex.
+func (c *Client) send(o *op) {
+	o.call.Done = o.answered
+	c.backend.Start(&o.call)
+}
+
+// answered runs on a goroutine of the backend.
+func (o *op) answered(a *apiv1.Answer) {
+	if o.call.Abandoned() {
+		return
+	}
+	e := a.GetError()
+	if e == nil || o.final || !o.transient(apiv1.Code(e.GetCode())) {
+		o.done(a)
+		return
+	}
+	o.refused.Store(&refusal{err: e, at: o.c.now()})
+	o.tries++
+	if o.c.router != nil && o.c.router.reroute(&o.call, e, o.tries) {
+		return
+	}
+	time.AfterFunc(jitter(o.tries-1), o.again)
+}
+
+func (o *op) again() {
+	if !o.call.Abandoned() {
+		o.c.backend.Start(&o.call)
+	}
+}
+
+// transient reports whether an operation that was refused with code is sent again.
+func (o *op) transient(code apiv1.Code) bool {
+	switch code {
+	case apiv1.CodeNotLeader, apiv1.CodeUnavailable, apiv1.CodeUnknownOutcome,
+		apiv1.CodeNotReady, apiv1.CodeStaleStamp:
+		return true
+	case apiv1.CodeOverloaded:
+		return !o.failFast
+	case codeGaveUp:
+		return o.stubborn
+	}
+	return false
+}
+
+// jitter returns how long to wait after the given number of earlier waits.
+func jitter(waits int) time.Duration {
+	d := retryLast
+	if waits < 6 {
+		d = min(retryFirst<<waits, retryLast)
+	}
+	return d/2 + rand.N(d/2)
+}
+
+// waited is an op whose caller waits on a channel.
+type waited struct {
+	op
+	answers chan *apiv1.Answer // of capacity 1
+}
+
+func (w *waited) prepare(c *Client) {
+	w.c = c
+	w.answers = make(chan *apiv1.Answer, 1)
+	w.done = w.deliver
+}
+
+func (w *waited) deliver(a *apiv1.Answer) { w.answers <- a }
+
+// ask sends an operation that has no session and waits for its answer. When ctx
+// ends first the operation is abandoned.
+func (c *Client) ask(ctx context.Context, w what, request *apiv1.Operation) (*apiv1.Answer, error) {
+	if ctx.Err() != nil {
+		return nil, c.ended(ctx, w, nil)
+	}
+	o := &waited{}
+	o.prepare(c)
+	o.call.Op = request
+	return c.await(ctx, w, o)
+}
+
+// await sends o and waits for its answer.
+func (c *Client) await(ctx context.Context, w what, o *waited) (*apiv1.Answer, error) {
+	c.send(&o.op)
+	select {
+	case a := <-o.answers:
+		if e := a.GetError(); e != nil {
+			return nil, c.failure(w, e)
+		}
+		return a, nil
+	case <-ctx.Done():
+		o.call.Abandon()
+		return nil, c.ended(ctx, w, &o.op)
+	case <-c.closing:
+		o.call.Abandon()
+		return nil, &opError{op: w.String(), kind: ErrClosed}
+	}
+}
+
+// failure makes an error of an answer that counts.
+func (c *Client) failure(w what, e *apiv1.Error) error {
+	if apiv1.Code(e.GetCode()) == codeGaveUp {
+		endpoints, last := c.router.trouble()
+		return &UnavailableError{Op: w.String(), Endpoints: endpoints, Last: last}
+	}
+	return newError(w, e)
+}
+
+// ended makes an error of the end of a caller's context: the cluster is to
+// blame if it could not be reached. o may be nil.
+func (c *Client) ended(ctx context.Context, w what, o *op) error {
+	cause := context.Cause(ctx)
+	if cause != ctx.Err() {
+		cause = &ctxError{err: ctx.Err(), cause: cause}
+	}
+	if o == nil {
+		return &opError{op: w.String(), cause: cause}
+	}
+	if c.router != nil {
+		if endpoints, last := c.router.trouble(); last != nil {
+			return &UnavailableError{Op: w.String(), Endpoints: endpoints, Last: last, Cause: cause}
+		}
+	}
+	if e := o.trouble(); e != nil {
+		if apiv1.Code(e.GetCode()) == apiv1.CodeOverloaded {
+			return &opError{op: w.String(), kind: ErrOverloaded, api: e, cause: cause}
+		}
+		return &UnavailableError{Op: w.String(), Last: e, Cause: cause}
+	}
+	return &opError{op: w.String(), cause: cause}
+}
+
+// ctxError is the end of a context that has its own cause.
+type ctxError struct{ err, cause error }
+
+func (e *ctxError) Error() string   { return e.cause.Error() }
+func (e *ctxError) Unwrap() []error { return []error{e.err, e.cause} }

@@ -1,0 +1,182 @@
+package client
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	apiv1 "github.com/locknode/locknode/api/v1"
+)
+
+// Option changes a client.
+type Option func(*config)
+
+type config struct {
+	holder         string
+	ttl            time.Duration
+	labels         []*apiv1.Label
+	log            *slog.Logger
+	connectTimeout time.Duration
+	now            func() time.Duration
+}
+
+// Holder says who the client is, for the people who wonder who holds a lock; at
+// most 128 bytes. The default is "program@host:pid".
+func Holder(name string) Option { return func(c *config) { c.holder = name } }
+
+// SessionTTL is how long the client's grants outlive it; 10 s by default. It is
+// also how long a client without a network believes in its grants. The cluster
+// allows 1 s to 24 h unless it is configured otherwise.
+func SessionTTL(d time.Duration) Option { return func(c *config) { c.ttl = d } }
+
+// Labels are facts about the client, for people: at most 32, of 256 bytes each.
+func Labels(labels map[string]string) Option {
+	return func(c *config) {
+		c.labels = nil
+		for k, v := range labels {
+			c.labels = append(c.labels, &apiv1.Label{Key: k, Value: v})
+		}
+		slices.SortFunc(c.labels, func(a, b *apiv1.Label) int { return strings.Compare(a.GetKey(), b.GetKey()) })
+	}
+}
+
+// Logger gets what an operator would want to know; nothing by default.
+func Logger(l *slog.Logger) Option { return func(c *config) { c.log = l } }
+
+// ConnectTimeout makes an operation fail with [ErrUnavailable] when for this
+// long no node was reachable that is the leader or knows it. Zero, the default,
+// leaves it to the contexts of the callers. It has no effect on a client of an
+// embedded node.
+func ConnectTimeout(d time.Duration) Option { return func(c *config) { c.connectTimeout = d } }
+
+// WithClock replaces the clock by which grants are believed in. It is for tests:
+// under testing/synctest pass one that is made of time.Since. The clock must
+// never go back, and must count the time in which the machine is suspended.
+func WithClock(now func() time.Duration) Option { return func(c *config) { c.now = now } }
+
+func newConfig(opts []Option) config {
+	cfg := config{
+		holder: defaultHolder(),
+		ttl:    10 * time.Second,
+		log:    slog.New(slog.DiscardHandler),
+		now:    now,
+	}
+	for _, o := range opts {
+		o(&cfg)
+	}
+	if cfg.log == nil {
+		cfg.log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.now == nil {
+		cfg.now = now
+	}
+	return cfg
+}
+
+func defaultHolder() string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown"
+	}
+	name := fmt.Sprintf("%s@%s:%d", filepath.Base(os.Args[0]), host, os.Getpid())
+	return strings.ToValidUTF8(name[:min(len(name), 128)], "")
+}
+
+// AcquireOption changes one acquire.
+type AcquireOption func(*acquireOptions)
+
+type acquireOptions struct {
+	wait    time.Duration // meaningful if limited
+	limited bool
+	ttl     time.Duration // 0: as long as the session
+	ttlSet  bool
+	value   []byte
+	delay   time.Duration
+	once    []byte
+}
+
+// Wait bounds the wait: after d the acquire fails with [ErrTimeout]. Zero means
+// to try once. Without it a Lock waits until its context ends.
+func Wait(d time.Duration) AcquireOption {
+	return func(o *acquireOptions) { o.wait, o.limited = d, true }
+}
+
+// TTL makes the grant end d after it was given, whatever happens: it is not
+// renewed. Without it the grant lives as long as its holder's session.
+func TTL(d time.Duration) AcquireOption {
+	return func(o *acquireOptions) { o.ttl, o.ttlSet = d, true }
+}
+
+// Value is stored with the grant for others to read; at most 4 KiB.
+func Value(v []byte) AcquireOption {
+	return func(o *acquireOptions) { o.value = slices.Clone(v) }
+}
+
+// DelayAfterLoss keeps the lock free of holders for d if the grant ends by time
+// instead of by Unlock, so that what the lost holder has sent can still arrive.
+func DelayAfterLoss(d time.Duration) AcquireOption {
+	return func(o *acquireOptions) { o.delay = d }
+}
+
+// RequestID makes a detached acquire repeatable: another process that sends the
+// same ID within some minutes gets the grant that the first one got. It must be
+// random. Only [Detached.Acquire] takes it.
+func RequestID(id [16]byte) AcquireOption {
+	return func(o *acquireOptions) { o.once = id[:] }
+}
+
+// What a message may carry at most. The cluster has narrower limits of its own;
+// these keep one bad argument from breaking the stream that all operations share.
+const (
+	maxName  = 4 << 10
+	maxValue = 64 << 10
+)
+
+func (o *acquireOptions) apply(w what, opts []AcquireOption) error {
+	for _, f := range opts {
+		f(o)
+	}
+	switch {
+	case o.limited && o.wait < 0:
+		return invalid(w, "wait is %v, must not be negative", o.wait)
+	case o.ttlSet && o.ttl <= 0:
+		return invalid(w, "ttl is %v, must be positive", o.ttl)
+	case o.delay < 0:
+		return invalid(w, "delay after loss is %v, must not be negative", o.delay)
+	case len(o.value) > maxValue:
+		return invalid(w, "value has %d bytes, at most %d can be sent", len(o.value), maxValue)
+	}
+	return checkText(w, "name", w.object, true)
+}
+
+// checkText refuses what cannot be sent as a string.
+func checkText(w what, field, text string, required bool) error {
+	switch {
+	case required && text == "":
+		return invalid(w, "%s is empty", field)
+	case len(text) > maxName:
+		return invalid(w, "%s has %d bytes, at most %d can be sent", field, len(text), maxName)
+	case !utf8.ValidString(text):
+		return invalid(w, "%s is not UTF-8", field)
+	}
+	return nil
+}
+
+// ReadOption changes one read.
+type ReadOption func(*readOptions)
+
+type readOptions struct {
+	stale time.Duration
+}
+
+// Stale lets any node answer at once from what it knows, if that is not older
+// than d. The default is a linearizable read: it sees every operation that was
+// answered before it began.
+func Stale(d time.Duration) ReadOption {
+	return func(o *readOptions) { o.stale = d }
+}

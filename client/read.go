@@ -1,0 +1,198 @@
+package client
+
+import (
+	"context"
+	"encoding/hex"
+	"time"
+
+	apiv1 "github.com/locknode/locknode/api/v1"
+)
+
+// LockInfo is what the cluster knows about a lock.
+type LockInfo struct {
+	Name        string
+	Holders     []HolderInfo // the first 64; none: it is free
+	HolderCount int
+	Waiters     int           // in line
+	Limit       int           // of a semaphore
+	DelayLeft   time.Duration // free, but not to be granted for this long
+	Age         time.Duration // how old this may be; zero for a linearizable read
+}
+
+// Held reports whether somebody holds the lock.
+func (l LockInfo) Held() bool { return l.HolderCount > 0 }
+
+// HolderInfo is a grant as others see it.
+type HolderInfo struct {
+	Lock      string
+	Token     uint64
+	Holder    string        // who it is, for people
+	Session   string        // hexadecimal; empty: a detached grant
+	Permits   int           // of a semaphore
+	Shared    bool          // with other shared holders
+	Remaining time.Duration // until it ends if nobody renews it
+	Since     time.Time     // wall clock of a node, for people only
+	Value     []byte
+	Labels    map[string]string
+}
+
+// IsLocked reports whether somebody holds the lock. It is linearizable unless
+// [Stale] allows an older answer.
+//
+// It waits until a node answers or ctx ends; its errors are ErrUnavailable,
+// ErrInvalid, ErrDenied, ErrClosed and the end of ctx.
+func (c *Client) IsLocked(ctx context.Context, name string, opts ...ReadOption) (bool, error) {
+	lock, err := c.get(ctx, what{"look at lock", name}, opts)
+	return lock.GetHolderCount() > 0, err
+}
+
+// Get returns what the cluster knows about a lock. A lock that nobody holds or
+// waits for is like one that never was: Get does not fail. Errors are as with
+// [Client.IsLocked].
+func (c *Client) Get(ctx context.Context, name string, opts ...ReadOption) (LockInfo, error) {
+	w := what{"get lock", name}
+	r, err := c.getAnswer(ctx, w, opts)
+	if err != nil {
+		return LockInfo{}, err
+	}
+	info := lockInfo(r.GetLock())
+	info.Name = name
+	info.Age = time.Duration(r.GetAgeNs())
+	return info, nil
+}
+
+func (c *Client) get(ctx context.Context, w what, opts []ReadOption) (*apiv1.Lock, error) {
+	r, err := c.getAnswer(ctx, w, opts)
+	return r.GetLock(), err
+}
+
+// getting is a Get under way, in one allocation.
+type getting struct {
+	waited
+	operation apiv1.Operation
+	oneof     apiv1.Operation_Get
+	request   apiv1.GetRequest
+}
+
+func (c *Client) getAnswer(ctx context.Context, w what, opts []ReadOption) (*apiv1.GetResponse, error) {
+	if err := checkText(w, "name", w.object, true); err != nil {
+		return nil, err
+	}
+	stale, err := staleness(w, opts)
+	if err != nil {
+		return nil, err
+	}
+	if ctx.Err() != nil {
+		return nil, c.ended(ctx, w, nil)
+	}
+	o := &getting{}
+	o.prepare(c)
+	o.request.Name = w.object
+	o.request.MaxStaleNs = int64(stale)
+	o.oneof.Get = &o.request
+	o.operation.Request = &o.oneof
+	o.call.Op = &o.operation
+	a, err := c.await(ctx, w, &o.waited)
+	return a.GetGet(), err
+}
+
+func staleness(w what, opts []ReadOption) (time.Duration, error) {
+	if len(opts) == 0 {
+		return 0, nil
+	}
+	var o readOptions
+	for _, f := range opts {
+		f(&o)
+	}
+	if o.stale < 0 {
+		return 0, invalid(w, "stale is %v, must not be negative", o.stale)
+	}
+	return o.stale, nil
+}
+
+// ListOptions is which part of the list is wanted. The zero value is the
+// beginning of a linearizable list.
+type ListOptions struct {
+	Limit int           // locks in a page; 0: 100, at most 1000
+	After string        // names greater than this one; [Page.Next] of the page before
+	Stale time.Duration // see [Stale]
+}
+
+// Page is a part of the list of locks, in the order of their names.
+type Page struct {
+	Locks []LockInfo
+	Next  string        // for ListOptions.After; empty: this is the last page
+	Age   time.Duration // how old this may be; zero for a linearizable read
+}
+
+// List returns the locks that are held or waited for and whose names begin with
+// prefix. Each page is consistent in itself. Errors are as with
+// [Client.IsLocked].
+func (c *Client) List(ctx context.Context, prefix string, o ListOptions) (Page, error) {
+	w := what{"list locks", prefix}
+	if o.Limit < 0 || o.Limit > 1000 {
+		return Page{}, invalid(w, "limit is %d, must be 0 to 1000", o.Limit)
+	}
+	if o.Stale < 0 {
+		return Page{}, invalid(w, "stale is %v, must not be negative", o.Stale)
+	}
+	if err := checkText(w, "prefix", prefix, false); err != nil {
+		return Page{}, err
+	}
+	if err := checkText(w, "after", o.After, false); err != nil {
+		return Page{}, err
+	}
+	a, err := c.ask(ctx, w, &apiv1.Operation{Request: &apiv1.Operation_List{List: &apiv1.ListRequest{
+		Prefix: prefix, Limit: uint32(o.Limit), After: o.After, MaxStaleNs: int64(o.Stale),
+	}}})
+	if err != nil {
+		return Page{}, err
+	}
+	r := a.GetList()
+	page := Page{Next: r.GetNext(), Age: time.Duration(r.GetAgeNs()), Locks: make([]LockInfo, 0, len(r.GetLocks()))}
+	for _, l := range r.GetLocks() {
+		info := lockInfo(l)
+		info.Age = page.Age
+		page.Locks = append(page.Locks, info)
+	}
+	return page, nil
+}
+
+func lockInfo(l *apiv1.Lock) LockInfo {
+	return LockInfo{
+		Name:        l.GetName(),
+		Holders:     holders(l.GetHolders()),
+		HolderCount: int(l.GetHolderCount()),
+		Waiters:     int(l.GetWaiters()),
+		Limit:       int(l.GetLimit()),
+		DelayLeft:   time.Duration(l.GetDelayLeftNs()),
+	}
+}
+
+func holders(in []*apiv1.Holder) []HolderInfo {
+	if len(in) == 0 {
+		return nil
+	}
+	out := make([]HolderInfo, 0, len(in))
+	for _, h := range in {
+		info := HolderInfo{
+			Lock:      h.GetLock(),
+			Token:     h.GetToken(),
+			Holder:    h.GetHolder(),
+			Session:   hex.EncodeToString(h.GetSession()),
+			Permits:   int(h.GetPermits()),
+			Shared:    h.GetMode() == apiv1.Mode_MODE_SHARED,
+			Remaining: time.Duration(h.GetRemainingNs()),
+			Since:     time.UnixMilli(h.GetSinceUnixMs()),
+			Value:     h.GetValue(),
+		}
+		if len(h.GetLabels()) > 0 {
+			info.Labels = make(map[string]string, len(h.GetLabels()))
+			for _, l := range h.GetLabels() {
+				info.Labels[l.GetKey()] = l.GetValue()
+			}
+		}
+		out = append(out, info)
+	}
+	return out
+}

@@ -1,0 +1,287 @@
+package client
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
+
+	apiv1 "github.com/locknode/locknode/api/v1"
+	"github.com/locknode/locknode/internal/mux"
+)
+
+// maxEndpoints bounds what a search asks at the same time.
+const maxEndpoints = 32
+
+// remote is the backend behind Dial: it takes every call to the leader, over
+// one stream. While it has no stream, calls are parked and one goroutine
+// searches. A stream that breaks hands its unanswered calls back, and they
+// go the same way again, with the same request IDs.
+type remote struct {
+	endpoints []string
+	timeout   time.Duration // see ConnectTimeout
+	log       *slog.Logger
+	linked    func() // called after every change of the stream
+	ctx       context.Context
+	cancel    context.CancelFunc
+	wg        sync.WaitGroup // the search, the calls that a search makes, the second look
+
+	link atomic.Pointer[link] // nil: calls are parked. Written under mu
+
+	mu        sync.Mutex // guards what follows
+	closed    bool
+	searching bool
+	hint      string // who is said to lead
+	parked    []parked
+	last      error                       // the last thing that went wrong
+	conns     map[string]*grpc.ClientConn // by address
+	watchers  map[[16]byte]func(*apiv1.Notice)
+}
+
+// link is the stream in use.
+type link struct {
+	conn *mux.Conn
+	addr string
+	// forward: the node is not the leader, and is asked to forward.
+	forward bool
+}
+
+type parked struct {
+	call  *mux.Call
+	since time.Time
+}
+
+func checkEndpoints(endpoints []string) error {
+	w := what{verb: "dial"}
+	if len(endpoints) == 0 || len(endpoints) > maxEndpoints {
+		return invalid(w, "%d endpoints, must be 1 to %d", len(endpoints), maxEndpoints)
+	}
+	var errs []error
+	for _, e := range endpoints {
+		host, port, err := net.SplitHostPort(e)
+		if err != nil || host == "" || port == "" {
+			errs = append(errs, invalid(w, "endpoint %q is not host:port", e))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func newRemote(endpoints []string, cfg config, linked func()) *remote {
+	unique := slices.Clone(endpoints)
+	slices.Sort(unique)
+	r := &remote{
+		endpoints: slices.Compact(unique),
+		timeout:   cfg.connectTimeout,
+		log:       cfg.log,
+		linked:    linked,
+		conns:     make(map[string]*grpc.ClientConn),
+		watchers:  make(map[[16]byte]func(*apiv1.Notice)),
+	}
+	r.ctx, r.cancel = context.WithCancel(context.Background())
+	return r
+}
+
+// Start is part of Backend.
+func (r *remote) Start(call *mux.Call) {
+	if l := r.link.Load(); l != nil {
+		l.start(call)
+		return
+	}
+	r.park(call)
+}
+
+func (l *link) start(call *mux.Call) {
+	if call.Op.Redirect == l.forward {
+		call.Op.Redirect = !l.forward
+	}
+	l.conn.Start(call)
+}
+
+// park keeps calls until there is a link.
+func (r *remote) park(calls ...*mux.Call) {
+	r.mu.Lock()
+	l := r.link.Load()
+	if l == nil && !r.closed {
+		for _, call := range calls {
+			r.parked = append(r.parked, parked{call, time.Now()})
+		}
+		r.searchLocked()
+		calls = nil
+	}
+	r.mu.Unlock()
+	for _, call := range calls {
+		if l == nil {
+			refuse(call, apiv1.NewError(codeGaveUp, "client is closed"))
+			continue
+		}
+		l.start(call)
+	}
+}
+
+func refuse(call *mux.Call, e *apiv1.Error) {
+	call.Done(&apiv1.Answer{Id: call.Op.GetId(), Result: &apiv1.Answer_Error{Error: e}})
+}
+
+// searchLocked makes sure that somebody searches.
+func (r *remote) searchLocked() {
+	if !r.searching && !r.closed {
+		r.searching = true
+		r.wg.Go(r.search)
+	}
+}
+
+// Watch is part of Backend.
+func (r *remote) Watch(session [16]byte, f func(*apiv1.Notice)) (stop func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.watchers[session] = f
+	return func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		delete(r.watchers, session)
+	}
+}
+
+func (r *remote) notice(n *apiv1.Notice) {
+	if len(n.GetSession()) != 16 {
+		return
+	}
+	r.mu.Lock()
+	f := r.watchers[[16]byte(n.GetSession())]
+	r.mu.Unlock()
+	if f != nil {
+		f(n)
+	}
+}
+
+// reroute is part of router. A node that does not lead is left at once; one
+// that cannot do its work just now only if it says so again and again.
+func (r *remote) reroute(call *mux.Call, e *apiv1.Error, tries int) bool {
+	switch apiv1.Code(e.GetCode()) {
+	case apiv1.CodeNotLeader:
+	case apiv1.CodeNotReady, apiv1.CodeUnavailable:
+		if tries%4 != 0 {
+			return false
+		}
+	default:
+		return false
+	}
+	if l := r.link.Load(); l != nil {
+		r.drop(l, e.GetLeader(), e)
+	}
+	r.park(call)
+	return true
+}
+
+// drop leaves a link. Its unanswered calls come back through its OnBreak.
+func (r *remote) drop(l *link, hint string, err error) {
+	r.mu.Lock()
+	current := r.link.CompareAndSwap(l, nil)
+	if current {
+		r.last = fmt.Errorf("%s: %w", l.addr, err)
+		r.hint = hint
+		if len(r.parked) > 0 {
+			r.searchLocked()
+		}
+	}
+	r.mu.Unlock()
+	if current {
+		r.log.Debug("node left", "peer", l.addr, "leader", hint, "err", err)
+	}
+	l.conn.Close()
+}
+
+// trouble is part of router.
+func (r *remote) trouble() ([]string, error) {
+	if r.link.Load() != nil {
+		return r.endpoints, nil
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.endpoints, cmp.Or(r.last, errNotConnected)
+}
+
+var errNotConnected = errors.New("not connected yet")
+
+// close is part of router.
+func (r *remote) close() {
+	r.mu.Lock()
+	r.closed = true
+	calls := r.parked
+	r.parked = nil
+	l := r.link.Swap(nil)
+	r.mu.Unlock()
+	r.cancel()
+	for _, p := range calls {
+		refuse(p.call, apiv1.NewError(codeGaveUp, "client is closed"))
+	}
+	if l != nil {
+		l.conn.Close()
+		<-l.conn.Done()
+	}
+	r.wg.Wait()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for addr, cc := range r.conns {
+		_ = cc.Close() // nothing is left to be lost
+		delete(r.conns, addr)
+	}
+}
+
+// conn returns the connection to addr, which grpc makes and makes again.
+func (r *remote) conn(addr string) (*grpc.ClientConn, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return nil, ErrClosed
+	}
+	if cc := r.conns[addr]; cc != nil {
+		return cc, nil
+	}
+	cc, err := grpc.NewClient(addr, dialOptions()...)
+	if err != nil {
+		return nil, fmt.Errorf("connect to %s: %w", addr, err)
+	}
+	r.conns[addr] = cc
+	return cc, nil
+}
+
+// dialOptions say how to reach a node.
+func dialOptions() []grpc.DialOption {
+	return []grpc.DialOption{
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		// Nodes allow a ping every 5 s, also without a stream.
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 5 * time.Second, PermitWithoutStream: true}),
+		// A node that restarts is found soon.
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
+			MinConnectTimeout: 2 * time.Second,
+		}),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(32 << 20)),
+		grpc.WithDisableServiceConfig(),
+		grpc.WithNoProxy(),
+	}
+}
+
+// prune closes connections that are neither endpoints nor in use.
+func (r *remote) prune(used string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for addr, cc := range r.conns {
+		if addr != used && !slices.Contains(r.endpoints, addr) {
+			_ = cc.Close() // nobody uses it
+			delete(r.conns, addr)
+		}
+	}
+}
