@@ -28,6 +28,7 @@ type gatedStream struct {
 
 	mu     sync.Mutex // guards what follows
 	conns  map[*gatedConn]struct{}
+	dials  int // attempted
 	closed bool
 }
 
@@ -58,6 +59,9 @@ func (s *gatedStream) Dial(addr raft.ServerAddress, timeout time.Duration) (net.
 	if err := s.o.Gate(); err != nil {
 		return nil, fmt.Errorf("dial raft peer %s: %w", addr, err)
 	}
+	s.mu.Lock()
+	s.dials++
+	s.mu.Unlock()
 	c, err := s.StreamLayer.Dial(addr, timeout)
 	if err != nil {
 		return nil, err

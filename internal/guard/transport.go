@@ -2,6 +2,7 @@ package guard
 
 import (
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -39,10 +40,13 @@ type TransportOptions struct {
 //   - It never pipelines (hashicorp/raft #612).
 //   - It carries nothing while the gate is closed, so that a node with a hung or
 //     failed disk falls silent and the others elect another leader (#503, #614).
+//   - It replicates again as soon as a peer is back; see reach.
 //   - Close ends every connection; raft.NetworkTransport leaves them open.
 type Transport struct {
 	*raft.NetworkTransport
 	streams *gatedStream
+	reach   *reach
+	closed  sync.Once
 }
 
 var (
@@ -68,6 +72,7 @@ func NewTransport(stream raft.StreamLayer, o TransportOptions) *Transport {
 	g := newGatedStream(stream, o)
 	return &Transport{
 		streams: g,
+		reach:   newReach(),
 		NetworkTransport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 			Stream:                g,
 			ServerAddressProvider: o.Addresses,
@@ -84,6 +89,7 @@ func (t *Transport) SetHeartbeatHandler(func(raft.RPC)) {}
 
 // Close stops the transport and ends all its connections. RPCs under way fail.
 func (t *Transport) Close() error {
+	t.closed.Do(func() { close(t.reach.done) })
 	err := t.NetworkTransport.Close()
 	t.streams.closeConns()
 	return err
