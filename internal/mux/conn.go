@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
 
 	apiv1 "github.com/locknode/locknode/api/v1"
 )
@@ -19,6 +20,10 @@ var (
 	ErrStalled = errors.New("the node does not answer")
 	ErrClosed  = errors.New("connection closed")
 )
+
+// NoNoticesHeader is the gRPC header of a stream that wants no notices: a node
+// that forwards gets them from its own copy of the log.
+const NoNoticesHeader = "locknode-no-notices"
 
 // Config says how a Conn behaves. The zero value works.
 type Config struct {
@@ -31,7 +36,7 @@ type Config struct {
 	// are outstanding, before it is asked whether it is there. 0: 1 s.
 	PingEvery time.Duration
 
-	// OnNotice gets what the node pushes. nil: dropped.
+	// OnNotice gets what the node pushes. nil: the node is asked not to.
 	OnNotice func(*apiv1.Notice)
 	// OnBreak gets the calls that were not answered, in the order in which they
 	// were started: once when the conn breaks, even if there are none, and again
@@ -90,6 +95,7 @@ func Open(ctx context.Context, cc grpc.ClientConnInterface, cfg Config) (*Conn, 
 	}
 	if cfg.OnNotice == nil {
 		cfg.OnNotice = func(*apiv1.Notice) {}
+		ctx = metadata.AppendToOutgoingContext(ctx, NoNoticesHeader, "1")
 	}
 	if cfg.OnBreak == nil {
 		cfg.OnBreak = answerUnknown

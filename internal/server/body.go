@@ -1,0 +1,181 @@
+package server
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	apiv1 "github.com/locknode/locknode/api/v1"
+)
+
+// bodyPatience is how long a body may take to arrive.
+const bodyPatience = 10 * time.Second
+
+// fields are the names that an object may have, each with what takes its value.
+// What a value must be is said in the error, after the name.
+type fields map[string]func(json.RawMessage) error
+
+// readBody reads a JSON object from the request. The body is read to its end:
+// only then does net/http notice that a client has gone away.
+func (s *Server) readBody(w http.ResponseWriter, r *http.Request, f fields) *apiv1.Error {
+	control := http.NewResponseController(w)
+	_ = control.SetReadDeadline(time.Now().Add(bodyPatience)) // not every ResponseWriter can
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, int64(s.cfg.Limits.BodyBytes)))
+	_ = control.SetReadDeadline(time.Time{}) // a parked acquire may take its time
+	var tooLong *http.MaxBytesError
+	switch {
+	case errors.As(err, &tooLong):
+		return apiv1.NewError(apiv1.CodeTooLarge, "body: at most %d bytes are accepted", tooLong.Limit)
+	case err != nil:
+		return apiv1.NewError(apiv1.CodeMalformed, "body: %v", err)
+	}
+	return f.decode(body)
+}
+
+// decode reads one JSON object. It is stricter than encoding/json: names are
+// compared exactly, unknown and repeated ones are refused, and strings that are
+// not Unicode are refused instead of changed, since they may be lock names.
+func (f fields) decode(body []byte) *apiv1.Error {
+	if !utf8.Valid(body) {
+		return apiv1.NewError(apiv1.CodeMalformed, "body: is not UTF-8")
+	}
+	dec := json.NewDecoder(bytes.NewReader(body))
+	if t, err := dec.Token(); err != nil || t != json.Delim('{') {
+		return malformed(err)
+	}
+	seen := map[string]bool{}
+	for dec.More() {
+		t, err := dec.Token()
+		if err != nil {
+			return malformed(err)
+		}
+		name, _ := t.(string) // an object's keys are strings
+		set, ok := f[name]
+		switch {
+		case !ok:
+			return apiv1.NewError(apiv1.CodeInvalid, "%.100q: unknown field; allowed are %s", name, f.names())
+		case seen[name]:
+			return apiv1.NewError(apiv1.CodeInvalid, "%s: is there twice", name)
+		}
+		seen[name] = true
+		var raw json.RawMessage
+		if err := dec.Decode(&raw); err != nil {
+			return malformed(err)
+		}
+		if bytes.Equal(raw, []byte("null")) {
+			continue
+		}
+		if err := set(raw); err != nil {
+			return apiv1.NewError(apiv1.CodeInvalid, "%s: %v", name, err)
+		}
+	}
+	if _, err := dec.Token(); err != nil {
+		return malformed(err)
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return apiv1.NewError(apiv1.CodeMalformed, "body: something follows the object")
+	}
+	return nil
+}
+
+func malformed(err error) *apiv1.Error {
+	if err == nil || errors.Is(err, io.EOF) {
+		return apiv1.NewError(apiv1.CodeMalformed, "body: a JSON object is needed")
+	}
+	return apiv1.NewError(apiv1.CodeMalformed, "body: %v", err)
+}
+
+func (f fields) names() string {
+	var names []string
+	for name := range f {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return strings.Join(names, ", ")
+}
+
+func text(to *string) func(json.RawMessage) error {
+	return func(raw json.RawMessage) error {
+		var s string
+		if err := json.Unmarshal(raw, &s); err != nil {
+			return errors.New("a string is needed")
+		}
+		// A lone surrogate becomes U+FFFD: another string than was sent.
+		if strings.ContainsRune(s, utf8.RuneError) && !bytes.ContainsRune(raw, utf8.RuneError) &&
+			!bytes.Contains(bytes.ToLower(raw), []byte(`\ufffd`)) {
+			return errors.New("is not Unicode")
+		}
+		*to = s
+		return nil
+	}
+}
+
+func bytesOf(to *[]byte) func(json.RawMessage) error {
+	return func(raw json.RawMessage) error {
+		var s string
+		err := text(&s)(raw)
+		*to = []byte(s)
+		return err
+	}
+}
+
+func duration(to *time.Duration) func(json.RawMessage) error {
+	return func(raw json.RawMessage) error {
+		var s string
+		if err := json.Unmarshal(raw, &s); err != nil {
+			return errors.New(`a duration such as "30s" is needed`)
+		}
+		d, err := time.ParseDuration(s)
+		if err != nil {
+			return fmt.Errorf(`%.40q is not a duration such as "30s"`, s)
+		}
+		*to = d
+		return nil
+	}
+}
+
+func number(to *uint64) func(json.RawMessage) error {
+	return func(raw json.RawMessage) error {
+		if err := json.Unmarshal(raw, to); err != nil {
+			return errors.New("a whole number is needed")
+		}
+		return nil
+	}
+}
+
+func firstProblem(problems ...*apiv1.Error) *apiv1.Error {
+	for _, p := range problems {
+		if p != nil {
+			return p
+		}
+	}
+	return nil
+}
+
+func needed(field string, there bool) *apiv1.Error {
+	if there {
+		return nil
+	}
+	return apiv1.NewError(apiv1.CodeInvalid, "%s: is missing", field)
+}
+
+func positive(field string, d time.Duration) *apiv1.Error {
+	if d > 0 {
+		return nil
+	}
+	return apiv1.NewError(apiv1.CodeInvalid, "%s %v: more than 0s is needed", field, d)
+}
+
+func notNegative(field string, d time.Duration) *apiv1.Error {
+	if d >= 0 {
+		return nil
+	}
+	return apiv1.NewError(apiv1.CodeInvalid, "%s %v: 0s or more is needed", field, d)
+}

@@ -1,0 +1,146 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"time"
+
+	apiv1 "github.com/locknode/locknode/api/v1"
+	"github.com/locknode/locknode/internal/mux"
+)
+
+// Backend is the node behind the server. Its errors are an *apiv1.Error where
+// the code matters; others reach clients as internal errors.
+type Backend interface {
+	// Start takes in an operation and never blocks. The answer belongs to
+	// whoever gets it: the server changes its id.
+	Start(*mux.Call)
+	// Watch calls f, which does not block, for what happens to a session until
+	// stop is called.
+	Watch(session [16]byte, f func(*apiv1.Notice)) (stop func())
+	// Status is asked for by every health and readiness check: it answers from
+	// memory.
+	Status(context.Context) (*apiv1.StatusResponse, error)
+	Members(context.Context) (*apiv1.MembersResponse, error)
+	TransferLeadership(context.Context, *apiv1.TransferLeadershipRequest) (*apiv1.TransferLeadershipResponse, error)
+	RemoveMember(context.Context, *apiv1.RemoveMemberRequest) (*apiv1.RemoveMemberResponse, error)
+	Term(context.Context) (*apiv1.TermResponse, error)
+	ReadIndex(context.Context) (*apiv1.ReadIndexResponse, error)
+	Join(context.Context, *apiv1.JoinRequest) (*apiv1.JoinResponse, error)
+}
+
+// Road is the way an operation came in.
+type Road string
+
+// The roads.
+const (
+	RoadStream Road = "stream"
+	RoadUnary  Road = "unary" // batches too
+	RoadHTTP   Road = "http"
+)
+
+// Observer counts. Its methods are called by many goroutines and must not block.
+type Observer interface {
+	// Answered is told of every operation that the server has an answer for.
+	// kind is the name of the operation's field in locknode.proto. took includes
+	// the time in line.
+	Answered(road Road, kind string, code apiv1.Code, took time.Duration)
+	// Connections and Streams are told +1 and -1 as they come and go; listener
+	// is "grpc" or "http".
+	Connections(listener string, delta int)
+	Streams(delta int)
+	// Refused is told of every connection over a limit.
+	Refused(listener string)
+	// Cut is told of every stream that was cut because it did not read.
+	Cut()
+	// Cancelled is told of every acquire whose caller went away.
+	Cancelled()
+}
+
+// Limits bound what clients may ask of one server. A zero field means its
+// default.
+type Limits struct {
+	Connections          int           // of each listener; default 10,000
+	ConnectionsPerIP     int           // of each listener; default 1,024
+	StreamsPerConnection int           // unary calls and streams under way; default 1,024
+	MessageBytes         int           // one gRPC message; default 1 MiB
+	BodyBytes            int           // one HTTP body; default 64 KiB
+	BatchOperations      int           // default 128
+	InFlight             int           // operations of one Session stream, unanswered or unsent; default 20,000
+	UnsentAnswers        int           // of one Session stream; default 32,768
+	UnsentBytes          int           // of one Session stream: reads are refused beyond it, and at twice as many the stream is cut; default 4 MiB
+	WatchesPerStream     int           // sessions of one stream that get notices; default 4,096
+	PingMinTime          time.Duration // grpc clients that ping more often are cut; default 5 s
+}
+
+// Config says what a Server serves. Backend is required.
+type Config struct {
+	Backend Backend
+	Logger  *slog.Logger // nil: silent
+	// Metrics answers GET /metrics; nil: 404.
+	Metrics  http.Handler
+	Observer Observer // nil: nobody counts
+	Limits   Limits
+}
+
+func (l Limits) withDefaults() Limits {
+	for _, f := range []struct {
+		field *int
+		value int
+	}{
+		{&l.Connections, 10_000},
+		{&l.ConnectionsPerIP, 1024},
+		{&l.StreamsPerConnection, 1024},
+		{&l.MessageBytes, 1 << 20},
+		{&l.BodyBytes, 64 << 10},
+		{&l.BatchOperations, 128},
+		{&l.InFlight, 20_000},
+		{&l.UnsentAnswers, 32_768},
+		{&l.UnsentBytes, 4 << 20},
+		{&l.WatchesPerStream, 4096},
+	} {
+		if *f.field == 0 {
+			*f.field = f.value
+		}
+	}
+	if l.PingMinTime == 0 {
+		l.PingMinTime = 5 * time.Second
+	}
+	return l
+}
+
+func (c Config) validate() error {
+	var errs []error
+	if c.Backend == nil {
+		errs = append(errs, errors.New("config: Backend is nil: a node is needed"))
+	}
+	l := c.Limits
+	for _, f := range []struct {
+		name  string
+		value int
+	}{
+		{"Connections", l.Connections}, {"ConnectionsPerIP", l.ConnectionsPerIP},
+		{"StreamsPerConnection", l.StreamsPerConnection}, {"MessageBytes", l.MessageBytes},
+		{"BodyBytes", l.BodyBytes}, {"BatchOperations", l.BatchOperations}, {"InFlight", l.InFlight},
+		{"UnsentAnswers", l.UnsentAnswers}, {"UnsentBytes", l.UnsentBytes}, {"WatchesPerStream", l.WatchesPerStream},
+		{"PingMinTime", int(l.PingMinTime)},
+	} {
+		if f.value < 0 {
+			errs = append(errs, fmt.Errorf("config: Limits.%s is %d: 0 or more is allowed", f.name, f.value))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// nobody is the Observer of a Config without one.
+type nobody struct{}
+
+func (nobody) Answered(Road, string, apiv1.Code, time.Duration) {}
+func (nobody) Connections(string, int)                          {}
+func (nobody) Streams(int)                                      {}
+func (nobody) Refused(string)                                   {}
+func (nobody) Cut()                                             {}
+func (nobody) Cancelled()                                       {}

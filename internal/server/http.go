@@ -1,0 +1,342 @@
+package server
+
+import (
+	"context"
+	"crypto/sha256"
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	apiv1 "github.com/locknode/locknode/api/v1"
+)
+
+// route is what one path does, by method. GET stands for HEAD, too.
+type route map[string]func(http.ResponseWriter, *http.Request)
+
+const locksPrefix = "/v1/locks/"
+
+// index is what a person sees who looks at the port with a browser.
+const index = `This is a Locknode node: it keeps locks.
+
+POST /v1/acquire              {"name":"orders/42","ttl":"30s","wait":"0s","holder":"me","value":"","request_id":""}
+POST /v1/renew                {"name":"orders/42","token":1,"ttl":"30s"}
+POST /v1/release              {"name":"orders/42","token":1}
+POST /v1/force-release        {"name":"orders/42","token":1,"reason":"why"}
+GET  /v1/locks/NAME           ?stale=5s
+GET  /v1/locks                ?prefix=&limit=&page=&stale=5s
+GET  /v1/status
+GET  /v1/members
+POST /v1/transfer-leadership  {"to":"node ID, or nothing"}
+POST /v1/members/remove       {"id":"node ID"}
+GET  /healthz  /readyz  /metrics
+`
+
+// handler routes by hand: a lock's name may contain what net/http's own router
+// would clean away, such as "//" or "..".
+func (s *Server) handler() http.Handler {
+	routes := map[string]route{
+		"/":                       {http.MethodGet: func(w http.ResponseWriter, _ *http.Request) { writeText(w, index) }},
+		"/v1/acquire":             {http.MethodPost: s.httpAcquire},
+		"/v1/renew":               {http.MethodPost: s.httpRenew},
+		"/v1/release":             {http.MethodPost: s.httpRelease},
+		"/v1/force-release":       {http.MethodPost: s.httpForceRelease},
+		"/v1/locks":               {http.MethodGet: s.httpList},
+		locksPrefix:               {http.MethodGet: s.httpGet},
+		"/v1/status":              {http.MethodGet: s.httpStatus},
+		"/v1/members":             {http.MethodGet: s.httpMembers},
+		"/v1/transfer-leadership": {http.MethodPost: s.httpTransferLeadership},
+		"/v1/members/remove":      {http.MethodPost: s.httpRemoveMember},
+		"/healthz": {http.MethodGet: func(w http.ResponseWriter, _ *http.Request) {
+			writeJSON(w, http.StatusOK, map[string]bool{"alive": true})
+		}},
+		"/readyz": {http.MethodGet: s.httpReady},
+	}
+	if s.cfg.Metrics != nil {
+		routes["/metrics"] = route{http.MethodGet: func(w http.ResponseWriter, r *http.Request) {
+			_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writePatience))
+			s.cfg.Metrics.ServeHTTP(w, r)
+		}}
+	}
+	crossOrigin := http.NewCrossOriginProtection()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		path := r.URL.EscapedPath()
+		if strings.HasPrefix(path, locksPrefix) {
+			path = locksPrefix
+		}
+		rt, ok := routes[path]
+		if !ok {
+			writeStatusError(w, http.StatusNotFound, apiv1.NewError(apiv1.CodeUnknownCommand, "path %q: nothing is here; GET / lists what there is", r.URL.Path))
+			return
+		}
+		method := r.Method
+		if method == http.MethodHead {
+			method = http.MethodGet
+		}
+		serve, ok := rt[method]
+		if !ok {
+			w.Header().Set("Allow", rt.allowed())
+			writeStatusError(w, http.StatusMethodNotAllowed, apiv1.NewError(apiv1.CodeUnknownCommand, "method %s: %s is allowed", r.Method, rt.allowed()))
+			return
+		}
+		// A web page must not reach the locks through its visitor's browser.
+		if err := crossOrigin.Check(r); err != nil {
+			writeError(w, apiv1.NewError(apiv1.CodeDenied, "%v", err))
+			return
+		}
+		// The deadline of the connection's last answer is over.
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Time{})
+		serve(w, r)
+	})
+}
+
+func (rt route) allowed() string {
+	var methods []string
+	for m := range rt {
+		methods = append(methods, m)
+		if m == http.MethodGet {
+			methods = append(methods, http.MethodHead)
+		}
+	}
+	slices.Sort(methods)
+	return strings.Join(methods, ", ")
+}
+
+const defaultTTL = 30 * time.Second
+
+func (s *Server) httpAcquire(w http.ResponseWriter, r *http.Request) {
+	var name, holder, requestID string
+	var value []byte
+	ttl, wait := defaultTTL, time.Duration(0)
+	if err := s.readBody(w, r, fields{
+		"name": text(&name), "ttl": duration(&ttl), "wait": duration(&wait),
+		"holder": text(&holder), "value": bytesOf(&value), "request_id": text(&requestID),
+	}); err != nil {
+		writeError(w, err)
+		return
+	}
+	if err := firstProblem(needed("name", name != ""), notNegative("wait", wait), positive("ttl", ttl)); err != nil {
+		writeError(w, err)
+		return
+	}
+	acquire := &apiv1.AcquireRequest{
+		Locks: []*apiv1.Want{{Name: name}}, TtlNs: int64(ttl), WaitNs: int64(wait), Holder: holder, Value: value,
+	}
+	if requestID != "" {
+		sum := sha256.Sum256([]byte(requestID))
+		acquire.Id = &apiv1.RequestID{Once: sum[:16]}
+	}
+	if a := s.httpDo(w, r, &apiv1.Operation{Request: &apiv1.Operation_Acquire{Acquire: acquire}}); a != nil {
+		// A retry gets the answer of its first try, of which some time has passed.
+		got := a.GetAcquire()
+		writeJSON(w, http.StatusOK, grantView{
+			Name: name, Token: got.GetToken(),
+			ExpiresIn: durationView(got.GetDeadline() - max(got.GetGranted(), a.GetStamp())),
+		})
+	}
+}
+
+func (s *Server) httpRenew(w http.ResponseWriter, r *http.Request) {
+	var name string
+	var token uint64
+	ttl := defaultTTL
+	if err := s.readBody(w, r, fields{"name": text(&name), "token": number(&token), "ttl": duration(&ttl)}); err != nil {
+		writeError(w, err)
+		return
+	}
+	if err := firstProblem(needed("name", name != ""), needed("token", token != 0), positive("ttl", ttl)); err != nil {
+		writeError(w, err)
+		return
+	}
+	op := &apiv1.Operation{Request: &apiv1.Operation_Renew{Renew: &apiv1.RenewRequest{Name: name, Token: token, TtlNs: int64(ttl)}}}
+	if a := s.httpDo(w, r, op); a != nil {
+		writeJSON(w, http.StatusOK, grantView{Name: name, Token: token, ExpiresIn: durationView(a.GetRenew().GetDeadline() - a.GetStamp())})
+	}
+}
+
+func (s *Server) httpRelease(w http.ResponseWriter, r *http.Request) {
+	var name string
+	var token uint64
+	if err := s.readBody(w, r, fields{"name": text(&name), "token": number(&token)}); err != nil {
+		writeError(w, err)
+		return
+	}
+	if err := firstProblem(needed("name", name != ""), needed("token", token != 0)); err != nil {
+		writeError(w, err)
+		return
+	}
+	op := &apiv1.Operation{Request: &apiv1.Operation_Release{Release: &apiv1.ReleaseRequest{Name: name, Token: token}}}
+	if a := s.httpDo(w, r, op); a != nil {
+		writeJSON(w, http.StatusOK, grantView{Name: name, Token: token})
+	}
+}
+
+func (s *Server) httpForceRelease(w http.ResponseWriter, r *http.Request) {
+	var name, reason string
+	var token uint64
+	if err := s.readBody(w, r, fields{"name": text(&name), "token": number(&token), "reason": text(&reason)}); err != nil {
+		writeError(w, err)
+		return
+	}
+	if err := needed("name", name != ""); err != nil {
+		writeError(w, err)
+		return
+	}
+	who, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		who = r.RemoteAddr
+	}
+	op := &apiv1.Operation{Request: &apiv1.Operation_ForceRelease{ForceRelease: &apiv1.ForceReleaseRequest{
+		Name: name, Token: token, Reason: reason, Who: "http " + who,
+	}}}
+	if a := s.httpDo(w, r, op); a != nil {
+		writeJSON(w, http.StatusOK, releasedView{Name: name, Released: holderViews(a.GetForceRelease().GetReleased(), true)})
+	}
+}
+
+func (s *Server) httpGet(w http.ResponseWriter, r *http.Request) {
+	name, err := url.PathUnescape(strings.TrimPrefix(r.URL.EscapedPath(), locksPrefix))
+	if err != nil || !utf8.ValidString(name) {
+		writeError(w, apiv1.NewError(apiv1.CodeInvalid, "name: is not URL-escaped UTF-8"))
+		return
+	}
+	q, problem := readQuery(r)
+	if problem := firstProblem(problem, needed("name", name != "")); problem != nil {
+		writeError(w, problem)
+		return
+	}
+	op := &apiv1.Operation{Request: &apiv1.Operation_Get{Get: &apiv1.GetRequest{Name: name, MaxStaleNs: int64(q.stale)}}}
+	if a := s.httpDo(w, r, op); a != nil {
+		v := lockViewOf(a.GetGet().GetLock())
+		v.Age = q.age(a.GetGet().GetAgeNs())
+		writeJSON(w, http.StatusOK, v)
+	}
+}
+
+func (s *Server) httpList(w http.ResponseWriter, r *http.Request) {
+	q, problem := readQuery(r)
+	if problem != nil {
+		writeError(w, problem)
+		return
+	}
+	op := &apiv1.Operation{Request: &apiv1.Operation_List{List: &apiv1.ListRequest{
+		Prefix: q.prefix, Limit: q.limit, After: q.page, MaxStaleNs: int64(q.stale),
+	}}}
+	if a := s.httpDo(w, r, op); a != nil {
+		page := pageView{Locks: []lockView{}, Next: a.GetList().GetNext(), Age: q.age(a.GetList().GetAgeNs())}
+		for _, l := range a.GetList().GetLocks() {
+			page.Locks = append(page.Locks, lockViewOf(l))
+		}
+		writeJSON(w, http.StatusOK, page)
+	}
+}
+
+// query is what GET requests may ask for. Other parameters are ignored.
+type query struct {
+	prefix, page string
+	limit        uint32
+	stale        time.Duration
+}
+
+func readQuery(r *http.Request) (q query, problem *apiv1.Error) {
+	values, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return q, apiv1.NewError(apiv1.CodeInvalid, "query: %v", err)
+	}
+	q.prefix, q.page = values.Get("prefix"), values.Get("page")
+	if !utf8.ValidString(q.prefix) || !utf8.ValidString(q.page) {
+		return q, apiv1.NewError(apiv1.CodeInvalid, "prefix and page: UTF-8 is needed")
+	}
+	if limit := values.Get("limit"); limit != "" {
+		n, err := strconv.ParseUint(limit, 10, 16)
+		if err != nil || n < 1 || n > 1000 {
+			return q, apiv1.NewError(apiv1.CodeInvalid, "limit %.20q: 1 to 1000 is allowed", limit)
+		}
+		q.limit = uint32(n)
+	}
+	if stale := values.Get("stale"); stale != "" {
+		q.stale, err = time.ParseDuration(stale)
+		if err != nil || q.stale < 0 {
+			return q, apiv1.NewError(apiv1.CodeInvalid, `stale %.40q: a duration such as "5s" is needed`, stale)
+		}
+	}
+	return q, nil
+}
+
+// age is shown where a stale answer was allowed.
+func (q query) age(ns int64) string {
+	if q.stale == 0 {
+		return ""
+	}
+	return durationView(ns)
+}
+
+func (s *Server) httpStatus(w http.ResponseWriter, r *http.Request) {
+	st, err := s.backend.Status(r.Context())
+	if err != nil {
+		writeError(w, apiv1.AsError(err))
+		return
+	}
+	writeJSON(w, http.StatusOK, statusViewOf(st))
+}
+
+func (s *Server) httpMembers(w http.ResponseWriter, r *http.Request) {
+	m, err := s.backend.Members(r.Context())
+	if err != nil {
+		writeError(w, apiv1.AsError(err))
+		return
+	}
+	writeJSON(w, http.StatusOK, membersViewOf(m))
+}
+
+func (s *Server) httpTransferLeadership(w http.ResponseWriter, r *http.Request) {
+	var to string
+	if err := s.readBody(w, r, fields{"to": text(&to)}); err != nil {
+		writeError(w, err)
+		return
+	}
+	got, err := s.backend.TransferLeadership(r.Context(), &apiv1.TransferLeadershipRequest{To: to})
+	if err != nil {
+		writeError(w, apiv1.AsError(err))
+		return
+	}
+	writeJSON(w, http.StatusOK, map[string]string{"leader_id": got.GetLeaderId()})
+}
+
+func (s *Server) httpRemoveMember(w http.ResponseWriter, r *http.Request) {
+	var id string
+	err := s.readBody(w, r, fields{"id": text(&id)})
+	if err = firstProblem(err, needed("id", id != "")); err != nil {
+		writeError(w, err)
+		return
+	}
+	if _, err := s.backend.RemoveMember(r.Context(), &apiv1.RemoveMemberRequest{Id: id}); err != nil {
+		writeError(w, apiv1.AsError(err))
+		return
+	}
+	writeJSON(w, http.StatusOK, map[string]string{"removed": id})
+}
+
+func (s *Server) httpReady(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), time.Second)
+	defer cancel()
+	if ready, reason := s.ready(ctx); !ready {
+		writeError(w, apiv1.NewError(apiv1.CodeNotReady, "%s", reason))
+		return
+	}
+	writeJSON(w, http.StatusOK, map[string]bool{"ready": true})
+}
+
+// httpDo runs op; it has answered an error itself if it returns nil.
+func (s *Server) httpDo(w http.ResponseWriter, r *http.Request, op *apiv1.Operation) *apiv1.Answer {
+	a, err := s.do(r.Context(), RoadHTTP, op)
+	if err != nil {
+		writeError(w, apiv1.AsError(err))
+		return nil
+	}
+	return a
+}

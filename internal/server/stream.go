@@ -1,0 +1,303 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
+
+	apiv1 "github.com/locknode/locknode/api/v1"
+	"github.com/locknode/locknode/internal/mux"
+)
+
+// stream is the server's side of one Session stream.
+type stream struct {
+	server *Server
+	grpc   grpc.BidiStreamingServer[apiv1.SessionRequest, apiv1.SessionResponse]
+	ctx    context.Context
+	sever  func()        // closes the connection
+	wake   chan struct{} // there is something to send, or the stream is over
+	quiet  bool          // the client wants no notices
+
+	mu      sync.Mutex // guards what follows
+	first   *inflight  // operations that were not answered, oldest first
+	last    *inflight
+	count   int // of them
+	out     []outgoing
+	unsent  int // answers in out and in the sender's hands
+	bytes   int // of the same
+	notices []*apiv1.Notice
+	watches map[[16]byte]func() // session → stop
+	gone    [][16]byte          // watched sessions that have ended
+	input   error               // why nothing more is received; io.EOF: the client said all
+	drained bool                // the server stops: nothing is started any more
+	cut     bool                // the client does not read
+	over    bool                // the handler has returned
+}
+
+type outgoing struct {
+	answer *apiv1.Answer
+	size   int
+}
+
+// inflight is one operation that was not answered yet.
+type inflight struct {
+	call       mux.Call
+	stream     *stream
+	id         uint64 // the client's
+	begun      time.Time
+	next, prev *inflight // guarded by stream.mu
+	ended      bool      // no longer in the list
+}
+
+// Session serves one stream until the client ends it or the server stops.
+func (l *locks) Session(g grpc.BidiStreamingServer[apiv1.SessionRequest, apiv1.SessionResponse]) error {
+	s := l.server
+	st := &stream{
+		server: s, grpc: g, ctx: g.Context(), sever: func() {},
+		wake: make(chan struct{}, 1), watches: map[[16]byte]func(){},
+	}
+	if p, ok := peer.FromContext(st.ctx); ok {
+		if addr, ok := p.Addr.(connAddr); ok {
+			st.sever = func() { _ = addr.conn.Close() }
+		}
+	}
+	if md, ok := metadata.FromIncomingContext(st.ctx); ok {
+		st.quiet = len(md.Get(mux.NoNoticesHeader)) > 0
+	}
+	if !s.addStream(st) {
+		return stopping()
+	}
+	defer s.removeStream(st)
+	s.receivers.add(1)
+	go st.receive()
+	defer st.end()
+	return st.send()
+}
+
+// receive is the receiver's goroutine: it starts the operations that arrive.
+func (st *stream) receive() {
+	defer st.server.receivers.add(-1)
+	for {
+		req, err := st.grpc.Recv()
+		if err == nil && len(req.GetOperations()) > mux.MaxOperations {
+			err = apiv1.NewError(apiv1.CodeTooLarge, "operations: %d in one message; at most %d are accepted", len(req.GetOperations()), mux.MaxOperations)
+		}
+		if err != nil {
+			st.mu.Lock()
+			st.input = err
+			st.mu.Unlock()
+			st.wakeSender()
+			return
+		}
+		begun := time.Now()
+		for _, op := range req.GetOperations() {
+			st.accept(op, begun)
+		}
+	}
+}
+
+// accept starts one operation, or answers it at once.
+func (st *stream) accept(op *apiv1.Operation, begun time.Time) {
+	if op.GetRequest() == nil {
+		a := &apiv1.Answer{Id: op.GetId()} // to a ping
+		if len(op.ProtoReflect().GetUnknown()) > 0 {
+			a = errorAnswer(op.GetId(), apiv1.NewError(apiv1.CodeUnknownCommand, "request: of a kind that this node does not know"))
+		}
+		st.answer(a)
+		return
+	}
+	limit := st.server.cfg.Limits.InFlight
+	switch r := op.GetRequest().(type) {
+	case *apiv1.Operation_KeepAlive:
+		// Operations without end must not let the client's session expire.
+		limit *= 2
+		st.watch(r.KeepAlive.GetSession())
+	case *apiv1.Operation_OpenSession:
+		st.watch(r.OpenSession.GetSession())
+	default:
+		identify(op)
+	}
+	o := &inflight{stream: st, id: op.GetId(), begun: begun}
+	o.call.Op, o.call.Done = op, o.done
+	if refusal := st.enter(o, limit); refusal != nil {
+		st.answer(errorAnswer(op.GetId(), refusal))
+		return
+	}
+	st.server.backend.Start(&o.call)
+}
+
+// enter puts o into the list, if there is room.
+func (st *stream) enter(o *inflight, limit int) (refusal *apiv1.Error) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	switch {
+	case st.drained || st.over:
+		return stopping()
+	case st.count+st.unsent >= limit:
+		return apiv1.NewError(apiv1.CodeOverloaded, "%d operations of this stream are under way; nothing was done", st.count+st.unsent)
+	}
+	o.prev = st.last
+	if st.last == nil {
+		st.first = o
+	} else {
+		st.last.next = o
+	}
+	st.last = o
+	st.count++
+	return nil
+}
+
+// leaveLocked takes o out of the list and reports whether it was there.
+func (st *stream) leaveLocked(o *inflight) bool {
+	if o.ended {
+		return false
+	}
+	o.ended = true
+	if o.prev == nil {
+		st.first = o.next
+	} else {
+		o.prev.next = o.next
+	}
+	if o.next == nil {
+		st.last = o.prev
+	} else {
+		o.next.prev = o.prev
+	}
+	o.next, o.prev = nil, nil
+	st.count--
+	return true
+}
+
+// done is the call's Done.
+func (o *inflight) done(a *apiv1.Answer) {
+	st := o.stream
+	fit(a)
+	a.Id = o.id
+	size := sizeOf(a)
+	st.mu.Lock()
+	ok := st.leaveLocked(o)
+	cut := ok && st.pushLocked(a, size)
+	if a.GetError().GetCode() == uint32(apiv1.CodeNoSession) {
+		if ka := o.call.Op.GetKeepAlive(); ka != nil && len(ka.GetSession()) == 16 {
+			st.gone = append(st.gone, [16]byte(ka.GetSession()))
+		}
+	}
+	st.mu.Unlock()
+	if ok {
+		st.server.answered(RoadStream, o.call.Op, a, o.begun)
+		st.afterPush(cut)
+	}
+}
+
+// answer queues an answer that no call brings.
+func (st *stream) answer(a *apiv1.Answer) {
+	st.mu.Lock()
+	cut := st.pushLocked(a, sizeOf(a))
+	st.mu.Unlock()
+	st.afterPush(cut)
+}
+
+// pushLocked queues an answer and reports whether the stream is to be cut.
+func (st *stream) pushLocked(a *apiv1.Answer, size int) (cut bool) {
+	if st.cut || st.over {
+		return false
+	}
+	l := st.server.cfg.Limits
+	if st.bytes+size > l.UnsentBytes && isRead(a) {
+		a = errorAnswer(a.GetId(), apiv1.NewError(apiv1.CodeOverloaded, "%d bytes of answers on this stream were not read yet", st.bytes))
+		size = sizeOf(a)
+	}
+	st.out = append(st.out, outgoing{a, size})
+	st.unsent++
+	st.bytes += size
+	st.cut = st.unsent > l.UnsentAnswers || st.bytes > 2*l.UnsentBytes
+	return st.cut
+}
+
+func (st *stream) afterPush(cut bool) {
+	if cut {
+		st.server.cfg.Observer.Cut()
+		st.server.cfg.Logger.Warn("cutting a stream that does not read its answers", "peer", peerOf(st.ctx))
+		// The sender may stand in Send for as long as the connection lives, and
+		// what grpc has buffered for it lives as long.
+		st.sever()
+	}
+	st.wakeSender()
+}
+
+func (st *stream) wakeSender() {
+	select {
+	case st.wake <- struct{}{}:
+	default:
+	}
+}
+
+// drain answers who waits in line, oldest first, and lets the stream end when
+// the rest has its answers.
+func (st *stream) drain() {
+	st.mu.Lock()
+	st.drained = true
+	cut := false
+	for o := st.first; o != nil; {
+		next := o.next
+		if waits(o.call.Op) {
+			st.leaveLocked(o)
+			o.call.Abandon()
+			a := errorAnswer(o.id, stopping())
+			cut = st.pushLocked(a, sizeOf(a)) || cut
+		}
+		o = next
+	}
+	st.mu.Unlock()
+	st.afterPush(cut)
+}
+
+// end forgets what is left. It cancels nothing.
+func (st *stream) end() {
+	st.mu.Lock()
+	st.over = true
+	for o := st.first; o != nil; o = st.first {
+		st.leaveLocked(o)
+		o.call.Abandon()
+	}
+	st.out, st.notices = nil, nil
+	watches := st.watches
+	st.watches = nil
+	st.mu.Unlock()
+	for _, stop := range watches {
+		if stop != nil {
+			stop()
+		}
+	}
+}
+
+// overLocked reports whether nothing more is to be sent after what is queued,
+// and how the stream ends then.
+func (st *stream) overLocked() (over bool, err error) {
+	switch {
+	case st.cut:
+		return true, apiv1.NewError(apiv1.CodeOverloaded, "the stream's answers are not read")
+	case st.input != nil && !errors.Is(st.input, io.EOF):
+		return true, st.input
+	case st.count > 0:
+		return false, nil
+	case st.input != nil:
+		return true, nil
+	case st.drained:
+		return true, stopping()
+	}
+	return false, nil
+}
+
+func peerOf(ctx context.Context) string {
+	if p, ok := peer.FromContext(ctx); ok {
+		return p.Addr.String()
+	}
+	return ""
+}

@@ -1,0 +1,231 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	apiv1 "github.com/locknode/locknode/api/v1"
+	"github.com/locknode/locknode/internal/mux"
+)
+
+// locks is the service Locks: every unary call is one operation.
+type locks struct {
+	apiv1.UnimplementedLocksServer
+	server *Server
+}
+
+// unary runs op and picks its result out of the answer.
+func unary[R any](ctx context.Context, l *locks, op *apiv1.Operation, result func(*apiv1.Answer) R) (R, error) {
+	a, err := l.server.do(ctx, RoadUnary, op)
+	if err != nil {
+		var none R
+		return none, grpcError(err)
+	}
+	return result(a), nil
+}
+
+func (l *locks) OpenSession(ctx context.Context, r *apiv1.OpenSessionRequest) (*apiv1.OpenSessionResponse, error) {
+	return unary(ctx, l, &apiv1.Operation{Request: &apiv1.Operation_OpenSession{OpenSession: r}}, (*apiv1.Answer).GetOpenSession)
+}
+
+func (l *locks) KeepAlive(ctx context.Context, r *apiv1.KeepAliveRequest) (*apiv1.KeepAliveResponse, error) {
+	return unary(ctx, l, &apiv1.Operation{Request: &apiv1.Operation_KeepAlive{KeepAlive: r}}, (*apiv1.Answer).GetKeepAlive)
+}
+
+func (l *locks) EndSession(ctx context.Context, r *apiv1.EndSessionRequest) (*apiv1.EndSessionResponse, error) {
+	return unary(ctx, l, &apiv1.Operation{Request: &apiv1.Operation_EndSession{EndSession: r}}, (*apiv1.Answer).GetEndSession)
+}
+
+func (l *locks) Acquire(ctx context.Context, r *apiv1.AcquireRequest) (*apiv1.AcquireResponse, error) {
+	return unary(ctx, l, &apiv1.Operation{Request: &apiv1.Operation_Acquire{Acquire: r}}, (*apiv1.Answer).GetAcquire)
+}
+
+func (l *locks) Cancel(ctx context.Context, r *apiv1.CancelRequest) (*apiv1.CancelResponse, error) {
+	return unary(ctx, l, &apiv1.Operation{Request: &apiv1.Operation_Cancel{Cancel: r}}, (*apiv1.Answer).GetCancel)
+}
+
+func (l *locks) Release(ctx context.Context, r *apiv1.ReleaseRequest) (*apiv1.ReleaseResponse, error) {
+	return unary(ctx, l, &apiv1.Operation{Request: &apiv1.Operation_Release{Release: r}}, (*apiv1.Answer).GetRelease)
+}
+
+func (l *locks) Renew(ctx context.Context, r *apiv1.RenewRequest) (*apiv1.RenewResponse, error) {
+	return unary(ctx, l, &apiv1.Operation{Request: &apiv1.Operation_Renew{Renew: r}}, (*apiv1.Answer).GetRenew)
+}
+
+func (l *locks) SetValue(ctx context.Context, r *apiv1.SetValueRequest) (*apiv1.SetValueResponse, error) {
+	return unary(ctx, l, &apiv1.Operation{Request: &apiv1.Operation_SetValue{SetValue: r}}, (*apiv1.Answer).GetSetValue)
+}
+
+func (l *locks) ForceRelease(ctx context.Context, r *apiv1.ForceReleaseRequest) (*apiv1.ForceReleaseResponse, error) {
+	return unary(ctx, l, &apiv1.Operation{Request: &apiv1.Operation_ForceRelease{ForceRelease: r}}, (*apiv1.Answer).GetForceRelease)
+}
+
+func (l *locks) Get(ctx context.Context, r *apiv1.GetRequest) (*apiv1.GetResponse, error) {
+	return unary(ctx, l, &apiv1.Operation{Request: &apiv1.Operation_Get{Get: r}}, (*apiv1.Answer).GetGet)
+}
+
+func (l *locks) List(ctx context.Context, r *apiv1.ListRequest) (*apiv1.ListResponse, error) {
+	return unary(ctx, l, &apiv1.Operation{Request: &apiv1.Operation_List{List: r}}, (*apiv1.Answer).GetList)
+}
+
+// maxBatchBytes bounds the answers of a batch: clients accept 4 MiB by default.
+const maxBatchBytes = 3 << 20
+
+// Batch starts all operations at once and answers when the last one is answered.
+// A caller that goes away cancels all acquires without a session, also those
+// that were granted: it has not learned their tokens.
+func (l *locks) Batch(ctx context.Context, r *apiv1.BatchRequest) (*apiv1.BatchResponse, error) {
+	s, ops := l.server, r.GetOperations()
+	if most := s.cfg.Limits.BatchOperations; len(ops) > most {
+		return nil, apiv1.NewError(apiv1.CodeInvalid, "operations: %d in one batch; at most %d are accepted", len(ops), most)
+	}
+	var stop <-chan struct{}
+	for _, op := range ops {
+		if waits(op) {
+			stop = s.stopping
+		}
+	}
+	answers, calls, done := s.startAll(ops)
+	var err error
+	select {
+	case <-done:
+		return &apiv1.BatchResponse{Answers: bounded(answers)}, nil
+	case <-ctx.Done():
+		err = context.Cause(ctx)
+	case <-stop:
+		err = stopping()
+	}
+	for _, call := range calls {
+		call.Abandon()
+		s.abort(call.Op)
+	}
+	return nil, grpcError(err)
+}
+
+// startAll starts the operations. The answers, in the same order, may be looked
+// at when done is closed.
+func (s *Server) startAll(ops []*apiv1.Operation) (answers []*apiv1.Answer, calls []*mux.Call, done <-chan struct{}) {
+	begun := time.Now()
+	answers = make([]*apiv1.Answer, len(ops))
+	all := make(chan struct{})
+	var missing atomic.Int32
+	for i, op := range ops {
+		if op.GetRequest() == nil {
+			answers[i] = errorAnswer(op.GetId(), apiv1.NewError(apiv1.CodeInvalid, "operations[%d].request: is missing or of a kind that this node does not know", i))
+			continue
+		}
+		identify(op)
+		calls = append(calls, &mux.Call{Op: op, Done: func(a *apiv1.Answer) {
+			s.answered(RoadUnary, op, a, begun)
+			fit(a)
+			a.Id = op.GetId()
+			answers[i] = a
+			if missing.Add(-1) == 0 {
+				close(all)
+			}
+		}})
+	}
+	missing.Store(int32(len(calls)))
+	if len(calls) == 0 {
+		close(all)
+	}
+	for _, call := range calls {
+		s.backend.Start(call)
+	}
+	return answers, calls, all
+}
+
+// bounded takes out reads that would make the answers too long for a message.
+func bounded(answers []*apiv1.Answer) []*apiv1.Answer {
+	total := 0
+	for i, a := range answers {
+		size := sizeOf(a)
+		if total+size > maxBatchBytes && isRead(a) {
+			answers[i] = errorAnswer(a.GetId(), apiv1.NewError(apiv1.CodeTooLarge, "operations[%d]: the answers of this batch are too long; ask in another one", i))
+			size = smallAnswer * 4
+		}
+		total += size
+	}
+	return answers
+}
+
+func (l *locks) Status(ctx context.Context, _ *apiv1.StatusRequest) (*apiv1.StatusResponse, error) {
+	return passed(l.server.backend.Status(ctx))
+}
+
+func (l *locks) Members(ctx context.Context, _ *apiv1.MembersRequest) (*apiv1.MembersResponse, error) {
+	return passed(l.server.backend.Members(ctx))
+}
+
+func (l *locks) TransferLeadership(ctx context.Context, r *apiv1.TransferLeadershipRequest) (*apiv1.TransferLeadershipResponse, error) {
+	return passed(l.server.backend.TransferLeadership(ctx, r))
+}
+
+func (l *locks) RemoveMember(ctx context.Context, r *apiv1.RemoveMemberRequest) (*apiv1.RemoveMemberResponse, error) {
+	return passed(l.server.backend.RemoveMember(ctx, r))
+}
+
+// peers is the service Peers.
+type peers struct {
+	apiv1.UnimplementedPeersServer
+	server *Server
+}
+
+func (p *peers) Term(ctx context.Context, _ *apiv1.TermRequest) (*apiv1.TermResponse, error) {
+	return passed(p.server.backend.Term(ctx))
+}
+
+func (p *peers) ReadIndex(ctx context.Context, _ *apiv1.ReadIndexRequest) (*apiv1.ReadIndexResponse, error) {
+	return passed(p.server.backend.ReadIndex(ctx))
+}
+
+func (p *peers) Join(ctx context.Context, r *apiv1.JoinRequest) (*apiv1.JoinResponse, error) {
+	return passed(p.server.backend.Join(ctx, r))
+}
+
+func passed[R any](r R, err error) (R, error) {
+	if err != nil {
+		var none R
+		return none, grpcError(err)
+	}
+	return r, nil
+}
+
+// maxErrorBytes bounds what an error puts into the trailer: some clients accept
+// 8 KiB of headers.
+const maxErrorBytes = 3 << 10
+
+// grpcError gives err the form in which it travels as a status.
+func grpcError(err error) error {
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return status.FromContextError(err).Err() // grpc's own word for it; nobody listens
+	}
+	var e *apiv1.Error
+	if !errors.As(err, &e) {
+		if _, ok := status.FromError(err); ok {
+			return err
+		}
+		return apiv1.AsError(err)
+	}
+	if proto.Size(e) <= maxErrorBytes {
+		return e
+	}
+	short := &apiv1.Error{Code: e.GetCode(), Message: e.GetMessage(), Leader: e.GetLeader()}
+	size := 2 * len(short.GetMessage()) // it is the status message, too
+	for _, h := range e.GetHolders() {
+		h = &apiv1.Holder{
+			Lock: h.GetLock(), Token: h.GetToken(), Holder: h.GetHolder(), Session: h.GetSession(), Mode: h.GetMode(),
+			Permits: h.GetPermits(), RemainingNs: h.GetRemainingNs(), SinceUnixMs: h.GetSinceUnixMs(),
+		}
+		if size += proto.Size(h); size > maxErrorBytes {
+			break
+		}
+		short.Holders = append(short.Holders, h)
+	}
+	return short
+}
