@@ -1,0 +1,380 @@
+//go:build unix
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+	"github.com/spf13/cobra"
+
+	"github.com/locknode/locknode/client"
+	"github.com/locknode/locknode/internal/proc"
+)
+
+type benchOptions struct {
+	workload         string
+	workers, clients int
+	duration, warmup time.Duration
+	endpoints        []string
+	nodes            int
+	data, logStore   string
+}
+
+func (a *app) benchCommand() *cobra.Command {
+	var o benchOptions
+	c := &cobra.Command{
+		Use:     "bench",
+		Short:   "measure how many locks a second a cluster gives",
+		GroupID: groupCluster,
+		Long: `Bench drives the public Go client against a cluster of real processes: its own, which
+it starts on free loopback ports with default settings and removes at the end, or one
+that --endpoints names. The load runs on the same machine as the cluster, then.
+
+Workloads:
+  uncontended  every worker takes and releases a lock of its own; a cycle is both
+  handoff      all workers take and release one lock in turn; a cycle is both
+  try          every worker tries a lock that is held, and is refused
+  read         every worker asks, linearizably, whether a held lock is locked
+  failover     as uncontended, while the leader is killed with kill -9 again and again;
+               reports the longest gap without a finished cycle after each kill
+
+Latencies are those of one cycle; for handoff that includes the wait in line. What
+happens during --warmup is not counted.`,
+		Example: `  locknode bench
+  locknode bench --workload handoff --workers 16 --duration 10s -o json
+  locknode bench --workload failover --workers 4 --duration 30s`,
+		Args: arguments(0, 0, ""),
+		RunE: func(c *cobra.Command, _ []string) error { return a.bench(c.Context(), o) },
+	}
+	c.Flags().StringVar(&o.workload, "workload", "uncontended", "what is measured: "+strings.Join(workloadNames(), ", "))
+	c.Flags().IntVar(&o.workers, "workers", 64, "how many goroutines do it at the same time")
+	c.Flags().DurationVar(&o.duration, "duration", 10*time.Second, "for how long")
+	c.Flags().DurationVar(&o.warmup, "warmup", time.Second, "what comes before and is not counted")
+	c.Flags().IntVar(&o.clients, "clients", 1, "how many clients, each with its session and connection, the workers share")
+	c.Flags().StringSliceVar(&o.endpoints, "endpoints", nil, "API addresses of a cluster to measure (default: its own)")
+	c.Flags().IntVar(&o.nodes, "nodes", 3, "how many nodes its own cluster has")
+	c.Flags().StringVar(&o.data, "data", "", "directory on the disk to be measured, for its own cluster (default: a temporary one)")
+	c.Flags().StringVar(&o.logStore, "log-store", "wal", "store of the Raft log of its own cluster: wal or boltdb")
+	return c
+}
+
+// workload is one kind of load. A step is what is counted and timed.
+type workload struct {
+	name    string
+	unit    string
+	prepare func(ctx context.Context, b *bench) error // nil: nothing to prepare
+	step    func(ctx context.Context, b *bench, worker int, c *client.Client) error
+}
+
+const heldLock = "bench/held"
+
+var workloads = []workload{
+	{"uncontended", "cycles", nil, stepOwnLock},
+	{"handoff", "cycles", nil, func(ctx context.Context, _ *bench, _ int, c *client.Client) error {
+		return lockAndUnlock(ctx, c, "bench/handoff")
+	}},
+	{"try", "tries", holdLock, func(ctx context.Context, _ *bench, _ int, c *client.Client) error {
+		g, err := c.TryLock(ctx, heldLock)
+		if errors.Is(err, client.ErrBusy) {
+			return nil
+		}
+		if err == nil {
+			return errors.Join(errors.New("a held lock was given away"), g.Unlock())
+		}
+		return err
+	}},
+	{"read", "reads", holdLock, func(ctx context.Context, _ *bench, _ int, c *client.Client) error {
+		locked, err := c.IsLocked(ctx, heldLock)
+		if err == nil && !locked {
+			return errors.New("a held lock was seen free")
+		}
+		return err
+	}},
+	{"failover", "cycles", nil, stepOwnLock},
+}
+
+func workloadNames() []string {
+	var names []string
+	for _, w := range workloads {
+		names = append(names, w.name)
+	}
+	return names
+}
+
+func stepOwnLock(ctx context.Context, b *bench, worker int, c *client.Client) error {
+	return lockAndUnlock(ctx, c, b.names[worker])
+}
+
+func lockAndUnlock(ctx context.Context, c *client.Client, name string) error {
+	g, err := c.Lock(ctx, name)
+	if err != nil {
+		return err
+	}
+	return g.Unlock()
+}
+
+// holdLock has the lock held by a client that does nothing else.
+func holdLock(ctx context.Context, b *bench) error {
+	c, err := client.Dial(ctx, b.endpoints, client.Holder("bench"))
+	if err != nil {
+		return err
+	}
+	b.clients = append(b.clients, c) // closed with the others, used by no worker
+	_, err = c.TryLock(ctx, heldLock)
+	return err
+}
+
+func (o *benchOptions) validate() (workload, error) {
+	i := slices.IndexFunc(workloads, func(w workload) bool { return w.name == o.workload })
+	var faults []error
+	bad := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
+	if i < 0 {
+		bad("--workload %q: allowed: %s", o.workload, strings.Join(workloadNames(), ", "))
+	}
+	if o.workers < 1 || o.workers > 100_000 {
+		bad("--workers %d: 1 to 100000 are allowed", o.workers)
+	}
+	if o.clients < 1 || o.clients > 1000 {
+		bad("--clients %d: 1 to 1000 are allowed", o.clients)
+	}
+	if o.duration <= 0 || o.warmup < 0 {
+		bad("--duration %v, --warmup %v: a positive duration and a warm-up that is not negative are allowed", o.duration, o.warmup)
+	}
+	if o.nodes < 1 || o.nodes > 9 {
+		bad("--nodes %d: 1 to 9 are allowed", o.nodes)
+	}
+	if o.workload == "failover" && (len(o.endpoints) > 0 || o.nodes < 3) {
+		bad("--workload failover: kills nodes, so it wants a cluster of its own with at least three")
+	}
+	if len(faults) > 0 {
+		return workload{}, usageError("%w", errors.Join(faults...))
+	}
+	return workloads[i], nil
+}
+
+// bench is one measurement.
+type bench struct {
+	benchOptions
+	workload
+	endpoints []string
+	clients   []*client.Client // the first benchOptions.clients of them work
+	names     []string         // of the workers' own locks
+	counting  atomic.Bool
+}
+
+func (a *app) bench(ctx context.Context, o benchOptions) (err error) {
+	w, err := o.validate()
+	if err != nil {
+		return err
+	}
+	b := &bench{benchOptions: o, workload: w, endpoints: o.endpoints}
+	var cluster *proc.Cluster
+	if len(o.endpoints) == 0 {
+		if cluster, err = startBenchCluster(ctx, o); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, cluster.Close()) }()
+		b.endpoints = cluster.Endpoints()
+	}
+	if err := b.dial(ctx); err != nil {
+		return err
+	}
+	defer b.close()
+	if w.prepare != nil {
+		if err := w.prepare(ctx, b); err != nil {
+			return fmt.Errorf("prepare workload %s: %w", w.name, err)
+		}
+	}
+	r, err := b.run(ctx, cluster)
+	if err != nil {
+		return err
+	}
+	return a.printBench(b, r)
+}
+
+func startBenchCluster(ctx context.Context, o benchOptions) (*proc.Cluster, error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	c, err := proc.Start(ctx, proc.Options{Nodes: o.nodes, Dir: o.data, Args: []string{"--log-store", o.logStore}})
+	if err != nil {
+		return nil, err
+	}
+	if _, err := c.Leader(ctx); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	return c, nil
+}
+
+func (b *bench) dial(ctx context.Context) error {
+	for i := range b.workers {
+		b.names = append(b.names, fmt.Sprintf("bench/own/%d", i))
+	}
+	for range b.benchOptions.clients {
+		c, err := client.Dial(ctx, b.endpoints, client.Holder("bench"), client.ConnectTimeout(time.Minute))
+		if err != nil {
+			return err
+		}
+		b.clients = append(b.clients, c)
+	}
+	return nil
+}
+
+func (b *bench) close() {
+	for _, c := range b.clients {
+		closeQuietly(c)
+	}
+}
+
+// result is what a measurement found.
+type result struct {
+	took      time.Duration
+	latencies *hdrhistogram.Histogram // nanoseconds
+	errors    int64
+	firstErr  error
+	gaps      []time.Duration // failover only
+}
+
+// worker is what one goroutine found.
+type worker struct {
+	latencies *hdrhistogram.Histogram
+	errors    int64
+	firstErr  error
+}
+
+func newHistogram() *hdrhistogram.Histogram {
+	return hdrhistogram.New(int64(time.Microsecond), int64(time.Minute), 3)
+}
+
+// run lets the workers work and merges what they found.
+func (b *bench) run(ctx context.Context, cluster *proc.Cluster) (*result, error) {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	finished := &lastFinished{}
+	workers := make([]*worker, b.workers)
+	var wg sync.WaitGroup
+	for i := range workers {
+		workers[i] = &worker{latencies: newHistogram()}
+		wg.Go(func() { b.work(ctx, i, workers[i], finished) })
+	}
+	r, err := b.measure(ctx, cluster, finished)
+	stop()
+	wg.Wait()
+	if err != nil {
+		return nil, err
+	}
+	r.latencies = newHistogram()
+	for _, w := range workers {
+		r.latencies.Merge(w.latencies)
+		r.errors += w.errors
+		if r.firstErr == nil {
+			r.firstErr = w.firstErr
+		}
+	}
+	return r, nil
+}
+
+// measure waits for the warm-up and counts for as long as the workload takes.
+func (b *bench) measure(ctx context.Context, cluster *proc.Cluster, finished *lastFinished) (*result, error) {
+	if err := sleep(ctx, b.warmup); err != nil {
+		return nil, err
+	}
+	r := &result{}
+	runtime.GC() // what setting up has left is not part of the load
+	b.counting.Store(true)
+	began := time.Now()
+	var err error
+	if b.workload.name == "failover" {
+		r.gaps, err = b.killLeaders(ctx, cluster, finished)
+	} else {
+		err = sleep(ctx, b.duration)
+	}
+	b.counting.Store(false)
+	r.took = time.Since(began)
+	return r, err
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// work repeats the workload's step until ctx ends. A step counts if counting was
+// on when it began and when it ended.
+func (b *bench) work(ctx context.Context, i int, w *worker, finished *lastFinished) {
+	c := b.clients[i%b.benchOptions.clients]
+	for ctx.Err() == nil {
+		counted := b.counting.Load()
+		began := time.Now()
+		err := b.step(ctx, b, i, c)
+		ended := time.Now()
+		if ctx.Err() != nil || !counted || !b.counting.Load() {
+			if err == nil {
+				finished.at(ended)
+			}
+			continue
+		}
+		if err != nil {
+			w.errors++
+			if w.firstErr == nil {
+				w.firstErr = err
+			}
+			continue
+		}
+		finished.at(ended)
+		_ = w.latencies.RecordValue(max(int64(ended.Sub(began)), int64(time.Microsecond))) // fails beyond a minute, which no step takes
+	}
+}
+
+// printBench prints the result, and on standard error what went wrong.
+func (a *app) printBench(b *bench, r *result) error {
+	if r.firstErr != nil {
+		a.say("%d of the %s failed; the first: %v", r.errors, b.unit, r.firstErr)
+	}
+	if r.latencies.TotalCount() == 0 {
+		return errors.New("bench: nothing was finished in the time that counts")
+	}
+	out := r.summary(b)
+	if a.json {
+		return a.printJSON(out)
+	}
+	text := fmt.Sprintf("%s, %d workers, %d clients, %.1f s: %.0f %s/s\n", b.workload.name, b.workers, b.benchOptions.clients,
+		r.took.Seconds(), out.OpsPerSecond, b.unit)
+	text += fmt.Sprintf("latency  p50 %.2f ms  p95 %.2f ms  p99 %.2f ms  max %.2f ms\n", out.LatencyMS.P50, out.LatencyMS.P95, out.LatencyMS.P99, out.LatencyMS.Max)
+	if f := out.Failover; f != nil {
+		text += fmt.Sprintf("failover %d kills of the leader, gap median %.0f ms, longest %.0f ms\n", f.Kills, f.GapMedianMS, f.GapMaxMS)
+	}
+	return a.printf("%serrors   %d\n", text, out.Errors)
+}
+
+func (r *result) summary(b *bench) benchJSON {
+	at := func(percentile float64) float64 {
+		return milliseconds(time.Duration(r.latencies.ValueAtPercentile(percentile)))
+	}
+	out := benchJSON{
+		Workload: b.workload.name, Workers: b.workers, Errors: r.errors,
+		OpsPerSecond: math.Round(float64(r.latencies.TotalCount())/r.took.Seconds()*10) / 10,
+		LatencyMS:    latencyJSON{at(50), at(95), at(99), milliseconds(time.Duration(r.latencies.Max()))},
+	}
+	if len(r.gaps) > 0 {
+		gaps := slices.Sorted(slices.Values(r.gaps))
+		out.Failover = &failoverJSON{len(gaps), milliseconds(gaps[len(gaps)/2]), milliseconds(gaps[len(gaps)-1])}
+	}
+	return out
+}
+
+// milliseconds rounds to microseconds.
+func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }

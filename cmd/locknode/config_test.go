@@ -1,0 +1,362 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"github.com/locknode/locknode/node"
+)
+
+// configured resolves a configuration from its three sources.
+func configured(t *testing.T, args []string, env map[string]string, file string) (serveConfig, []resolved, error) {
+	t.Helper()
+	flags := pflag.NewFlagSet("serve", pflag.ContinueOnError)
+	flags.String("config", "", "")
+	addSettingFlags(flags)
+	if file != "" {
+		path := filepath.Join(t.TempDir(), "locknode.yaml")
+		if err := os.WriteFile(path, []byte(file), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		args = append(args, "--config", path)
+	}
+	if err := flags.Parse(args); err != nil {
+		t.Fatalf("parse %q: %v", args, err)
+	}
+	return resolve(flags, lookupIn(env))
+}
+
+func lookupIn(env map[string]string) func(string) (string, bool) {
+	return func(key string) (string, bool) {
+		v, ok := env[key]
+		return v, ok
+	}
+}
+
+func TestFlagsWinOverEnvironmentOverFile(t *testing.T) {
+	flag, env, file := []string{"--timing", "300ms"}, map[string]string{"LOCKNODE_TIMING": "400ms"}, "timing: 500ms\n"
+	for _, c := range []struct {
+		name   string
+		args   []string
+		env    map[string]string
+		file   string
+		want   time.Duration
+		source string
+	}{
+		{"nothing", nil, nil, "", 200 * time.Millisecond, "default"},
+		{"file", nil, nil, file, 500 * time.Millisecond, "locknode.yaml:1"},
+		{"environment", nil, env, "", 400 * time.Millisecond, "LOCKNODE_TIMING"},
+		{"environment and file", nil, env, file, 400 * time.Millisecond, "LOCKNODE_TIMING"},
+		{"flag", flag, nil, "", 300 * time.Millisecond, "flag --timing"},
+		{"flag and file", flag, nil, file, 300 * time.Millisecond, "flag --timing"},
+		{"flag and environment", flag, env, "", 300 * time.Millisecond, "flag --timing"},
+		{"all", flag, env, file, 300 * time.Millisecond, "flag --timing"},
+		{"empty variable", nil, map[string]string{"LOCKNODE_TIMING": ""}, file, 500 * time.Millisecond, "locknode.yaml:1"},
+		{"empty key", nil, nil, "timing:\n", 200 * time.Millisecond, "default"},
+	} {
+		got, all, err := configured(t, c.args, c.env, c.file)
+		if err != nil || got.node.Timing != c.want {
+			t.Errorf("%s: got %v, %v, want %v", c.name, got.node.Timing, err, c.want)
+		}
+		i := slices.IndexFunc(all, func(r resolved) bool { return r.key == "timing" })
+		if source := all[i].source; !strings.HasSuffix(source, c.source) {
+			t.Errorf("%s: source %q, want %q", c.name, source, c.source)
+		}
+	}
+}
+
+// everySetting is a value for each setting that differs from its default, and
+// what it must become.
+var everySetting = []struct {
+	key, value string
+	got        func(serveConfig) any
+	want       any
+}{
+	{"node_id", "n7", func(c serveConfig) any { return c.node.ID }, "n7"},
+	{"data_dir", "/d", func(c serveConfig) any { return c.node.DataDir }, "/d"},
+	{"listen", "127.0.0.1:9400", func(c serveConfig) any { return c.node.Listen }, "127.0.0.1:9400"},
+	{"api_addr", "127.0.0.1:1", func(c serveConfig) any { return c.node.APIAddr }, "127.0.0.1:1"},
+	{"http_addr", "off", func(c serveConfig) any { return c.node.HTTPAddr }, "off"},
+	{"raft_addr", "127.0.0.1:3", func(c serveConfig) any { return c.node.RaftAddr }, "127.0.0.1:3"},
+	{"gossip_addr", "127.0.0.1:4", func(c serveConfig) any { return c.node.GossipAddr }, "127.0.0.1:4"},
+	{"advertise_host", "a.example", func(c serveConfig) any { return c.node.AdvertiseHost }, "a.example"},
+	{"join", "b.example:7403,c.example:7403", func(c serveConfig) any { return strings.Join(c.node.Join, " ") }, "b.example:7403 c.example:7403"},
+	{"bootstrap_expect", "3", func(c serveConfig) any { return c.node.BootstrapExpect }, 3},
+	{"nonvoter", "true", func(c serveConfig) any { return c.node.Nonvoter }, true},
+	{"zone", "z1", func(c serveConfig) any { return c.node.Zone }, "z1"},
+	{"timing", "1s", func(c serveConfig) any { return c.node.Timing }, time.Second},
+	{"log_store", "boltdb", func(c serveConfig) any { return c.node.LogStore }, "boltdb"},
+	{"remove_failed_after", "-1s", func(c serveConfig) any { return c.node.RemoveFailedAfter }, -time.Second},
+	{"leave_on_stop", "true", func(c serveConfig) any { return c.node.LeaveOnStop }, true},
+	{"insecure", "true", func(c serveConfig) any { return c.node.Insecure }, true},
+	{"gossip_key", "MDEyMzQ1Njc4OWFiY2RlZg==", func(c serveConfig) any { return string(c.node.GossipKey) }, "0123456789abcdef"},
+	{"fast", "true", func(c serveConfig) any { return c.node.Fast }, true},
+	{"log_level", "debug", func(c serveConfig) any { return c.logLevel }, slog.LevelDebug},
+	{"log_format", "json", func(c serveConfig) any { return c.logFormat }, "json"},
+	{"limits.name_bytes", "1", func(c serveConfig) any { return c.node.Limits.NameBytes }, 1},
+	{"limits.value_bytes", "2", func(c serveConfig) any { return c.node.Limits.ValueBytes }, 2},
+	{"limits.holder_bytes", "3", func(c serveConfig) any { return c.node.Limits.HolderBytes }, 3},
+	{"limits.labels", "4", func(c serveConfig) any { return c.node.Limits.Labels }, 4},
+	{"limits.label_bytes", "5", func(c serveConfig) any { return c.node.Limits.LabelBytes }, 5},
+	{"limits.locks_per_request", "6", func(c serveConfig) any { return c.node.Limits.LocksPerRequest }, 6},
+	{"limits.waiters_per_lock", "7", func(c serveConfig) any { return c.node.Limits.WaitersPerLock }, 7},
+	{"limits.waiters", "8", func(c serveConfig) any { return c.node.Limits.Waiters }, 8},
+	{"limits.grants_per_session", "9", func(c serveConfig) any { return c.node.Limits.GrantsPerSession }, 9},
+	{"limits.requests_window", "10", func(c serveConfig) any { return c.node.Limits.RequestsWindow }, 10},
+	{"limits.sessions", "11", func(c serveConfig) any { return c.node.Limits.Sessions }, 11},
+	{"limits.grants", "12", func(c serveConfig) any { return c.node.Limits.Grants }, 12},
+	{"limits.once_remembered", "13", func(c serveConfig) any { return c.node.Limits.OnceRemembered }, 13},
+	{"limits.once_for", "14s", func(c serveConfig) any { return c.node.Limits.OnceNanos }, int64(14e9)},
+	{"limits.min_ttl", "15s", func(c serveConfig) any { return c.node.Limits.MinTTL }, int64(15e9)},
+	{"limits.max_ttl", "16s", func(c serveConfig) any { return c.node.Limits.MaxTTL }, int64(16e9)},
+	{"limits.max_wait", "17s", func(c serveConfig) any { return c.node.Limits.MaxWait }, int64(17e9)},
+	{"limits.max_delay", "18s", func(c serveConfig) any { return c.node.Limits.MaxDelay }, int64(18e9)},
+	{"limits.reason_bytes", "19", func(c serveConfig) any { return c.node.Limits.ReasonBytes }, 19},
+	{"limits.expiries_per_entry", "20", func(c serveConfig) any { return c.node.Limits.ExpiriesPerEntry }, 20},
+}
+
+func TestEverySettingCanBeGivenOnAllThreeRoads(t *testing.T) {
+	if got, want := len(everySetting), len(settings()); got != want {
+		t.Fatalf("the table has %d settings, there are %d", got, want)
+	}
+	env := map[string]string{}
+	var args []string
+	var file, limits strings.Builder
+	limits.WriteString("limits:\n")
+	for _, s := range everySetting {
+		flag := strings.ReplaceAll(s.key, "_", "-")
+		args = append(args, "--"+flag+"="+s.value)
+		env["LOCKNODE_"+strings.ToUpper(strings.ReplaceAll(s.key, ".", "_"))] = s.value
+		if key, ok := strings.CutPrefix(s.key, "limits."); ok {
+			limits.WriteString("  " + key + ": " + s.value + "\n")
+		} else {
+			file.WriteString(s.key + ": " + s.value + "\n")
+		}
+	}
+	for road, give := range map[string]func() (serveConfig, []resolved, error){
+		"flags":       func() (serveConfig, []resolved, error) { return configured(t, args, nil, "") },
+		"environment": func() (serveConfig, []resolved, error) { return configured(t, nil, env, "") },
+		"file":        func() (serveConfig, []resolved, error) { return configured(t, nil, nil, file.String()+limits.String()) },
+	} {
+		c, _, err := give()
+		if err != nil {
+			t.Errorf("%s: %v", road, err)
+			continue
+		}
+		for _, s := range everySetting {
+			if got := s.got(c); got != s.want {
+				t.Errorf("%s: %s: got %v, want %v", road, s.key, got, s.want)
+			}
+		}
+	}
+}
+
+// The node's zero value is its default, so what the help calls the default must
+// be just that.
+func TestDefaultsAreTheNodes(t *testing.T) {
+	c, _, err := configured(t, nil, nil, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := node.Config{Listen: "127.0.0.1:7400", Timing: 200 * time.Millisecond, LogStore: "wal", RemoveFailedAfter: 72 * time.Hour}
+	got := c.node
+	if got.Listen != want.Listen || got.Timing != want.Timing || got.LogStore != want.LogStore || got.RemoveFailedAfter != want.RemoveFailedAfter ||
+		got.BootstrapExpect != 0 || got.Nonvoter || got.Insecure || got.LeaveOnStop || got.Fast || got.Limits != want.Limits {
+		t.Errorf("got %+v", got)
+	}
+}
+
+func TestNoSettingTakesTheChildsVariables(t *testing.T) {
+	for _, s := range settings() {
+		switch s.environment() {
+		case "LOCKNODE_NAME", "LOCKNODE_TOKEN", "LOCKNODE_ENDPOINTS", "LOCKNODE_CONNECT_TIMEOUT", "LOCKNODE_CONFIG":
+			t.Errorf("setting %s is configured by %s, which means something else", s.key, s.environment())
+		}
+	}
+}
+
+func TestEveryFaultIsReportedAtOnce(t *testing.T) {
+	_, _, err := configured(t,
+		[]string{"--timing", "200", "--nonvoter=perhaps", "--join", "a.example"},
+		map[string]string{"LOCKNODE_LOG_STORE": "sqlite", "LOCKNODE_TIMING": "5h"},
+		`listen: here
+tming: 300ms
+join: {a: b}
+bootstrap_expect: many
+zone: [a, b]
+limits:
+  sesions: 3
+  max_ttl: -1s
+listen: there
+wholly_unknown_thing: 1
+gossip_key: c2hvcnQ=
+`)
+	if err == nil {
+		t.Fatal("resolve: want faults")
+	}
+	for _, want := range []string{
+		`flag --timing: timing: "200": a duration with its unit is allowed`,
+		`LOCKNODE_TIMING: timing: "5h": 20ms to 10s are allowed`,
+		`flag --nonvoter: nonvoter: "perhaps": allowed: true, false`,
+		`flag --join: join: "a.example": "a.example": host:port is allowed`,
+		`LOCKNODE_LOG_STORE: log_store: "sqlite": allowed: wal, boltdb`,
+		`locknode.yaml:1: listen: "here": host:port is allowed`,
+		`locknode.yaml:2: unknown key tming, did you mean timing?`,
+		`locknode.yaml:3: join: a list of values is allowed`,
+		`locknode.yaml:4: bootstrap_expect: "many": a whole number from 0 to 9 is allowed`,
+		`locknode.yaml:5: zone: one value is allowed`,
+		`locknode.yaml:7: unknown key limits.sesions, did you mean limits.sessions?`,
+		`locknode.yaml:8: limits.max_ttl: "-1s": a duration that is not negative is allowed`,
+		`locknode.yaml:9: listen: stands in line 1 already`,
+		"locknode.yaml:10: unknown key wholly_unknown_thing; `locknode serve --print-config` prints all keys",
+		`locknode.yaml:11: gossip_key: "(secret)": 16, 24 or 32 bytes in base64 are allowed`,
+	} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("faults lack %q", want)
+		}
+	}
+	if strings.Contains(err.Error(), "c2hvcnQ=") {
+		t.Error("a secret is printed")
+	}
+	if t.Failed() {
+		t.Logf("faults:\n%v", err)
+	}
+}
+
+func TestFilesThatAreNoConfiguration(t *testing.T) {
+	for name, c := range map[string]struct{ file, want string }{
+		"no mapping":    {"just text\n", `locknode.yaml:1: "just text": settings are allowed here`},
+		"two documents": {"zone: a\n---\nzone: b\n", "one YAML document is allowed"},
+		"no YAML":       {"zone: [a\n", "line "},
+		"limits no map": {"limits: 3\n", `locknode.yaml:1: "3": settings are allowed here`},
+	} {
+		if _, _, err := configured(t, nil, nil, c.file); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: got %v, want %q", name, err, c.want)
+		}
+	}
+	for name, file := range map[string]string{"comments only": "# nothing\n", "empty limits": "limits:\n", "alias": "zone: &z a\nnode_id: *z\n"} {
+		if _, _, err := configured(t, nil, nil, file); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, _, err := configured(t, []string{"--config", "/does/not/exist"}, nil, ""); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("missing file: got %v", err)
+	}
+}
+
+func TestConfigurationFileCanComeFromTheEnvironment(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "c.yaml")
+	if err := os.WriteFile(path, []byte("zone: z9\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, _, err := configured(t, nil, map[string]string{"LOCKNODE_CONFIG": path}, "")
+	if err != nil || c.node.Zone != "z9" {
+		t.Errorf("got zone %q, %v", c.node.Zone, err)
+	}
+}
+
+func TestPrintedConfigurationMeansTheSame(t *testing.T) {
+	var args []string
+	for _, s := range everySetting {
+		if s.key != "gossip_key" { // secrets are not printed
+			args = append(args, "--"+strings.ReplaceAll(s.key, "_", "-")+"="+s.value)
+		}
+	}
+	args = append(args, "--zone=null") // a word that YAML would take for nothing
+	for name, args := range map[string][]string{"all set": args, "nothing set": nil} {
+		before, all, err := configured(t, args, nil, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var printed bytes.Buffer
+		if err := printConfig(&printed, all); err != nil {
+			t.Fatal(err)
+		}
+		after, _, err := configured(t, nil, nil, printed.String())
+		if err != nil {
+			t.Fatalf("%s: read again: %v\n%s", name, err, &printed)
+		}
+		for _, s := range everySetting {
+			if got, want := s.got(after), s.got(before); got != want {
+				t.Errorf("%s: %s: read again as %v, was %v", name, s.key, got, want)
+			}
+		}
+	}
+}
+
+func TestPrintedConfigurationKeepsSecrets(t *testing.T) {
+	const key = "MDEyMzQ1Njc4OWFiY2RlZg=="
+	_, all, err := configured(t, nil, map[string]string{"LOCKNODE_GOSSIP_KEY": key}, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var printed bytes.Buffer
+	if err := printConfig(&printed, all); err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(printed.String(), key) || !strings.Contains(printed.String(), "# LOCKNODE_GOSSIP_KEY") {
+		t.Errorf("printed:\n%s\nwant its source and not the key", &printed)
+	}
+	var out bytes.Buffer
+	a := &app{program: program{stdout: &out, stderr: io.Discard}, json: true}
+	if err := a.printSettings(all); err != nil || strings.Contains(out.String(), key) {
+		t.Errorf("printed as JSON, %v:\n%s", err, &out)
+	}
+}
+
+// The example file shows every setting with its default, commented out.
+func TestExampleFileShowsEverySettingAndItsDefault(t *testing.T) {
+	data, err := os.ReadFile("locknode.example.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := configured(t, nil, nil, string(data)); err != nil {
+		t.Errorf("the file as it is: %v", err)
+	}
+	var uncommented []string
+	for _, line := range strings.Split(string(data), "\n") {
+		if rest, ok := strings.CutPrefix(line, "#: "); ok {
+			line = rest
+		}
+		uncommented = append(uncommented, line)
+	}
+	_, all, err := configured(t, nil, nil, strings.Join(uncommented, "\n"))
+	if err != nil {
+		t.Fatalf("with all settings: %v", err)
+	}
+	for _, r := range all {
+		switch {
+		case r.source == "default" && !r.secret && r.def != "" && !r.list:
+			t.Errorf("%s is not in the example file", r.key)
+		case r.def != "" && r.def != "0s" && r.def != "0" && r.show(r.values) != r.def && !strings.HasPrefix(r.key, "limits."):
+			t.Errorf("%s: the example has %q, the default is %q", r.key, r.show(r.values), r.def)
+		}
+	}
+	for _, s := range settings() {
+		key := strings.TrimPrefix(s.key, "limits.")
+		if !strings.Contains(string(data), key+":") {
+			t.Errorf("%s is not in the example file", s.key)
+		}
+	}
+}
+
+func TestEditsCountsWhatATypingErrorTakes(t *testing.T) {
+	for _, c := range []struct {
+		a, b string
+		want int
+	}{{"", "", 0}, {"abc", "", 3}, {"", "ab", 2}, {"timing", "tming", 1}, {"kitten", "sitting", 3}, {"same", "same", 0}} {
+		if got := edits(c.a, c.b); got != c.want {
+			t.Errorf("edits(%q, %q): got %d, want %d", c.a, c.b, got, c.want)
+		}
+	}
+}

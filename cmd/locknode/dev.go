@@ -1,0 +1,241 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/locknode/locknode/node"
+)
+
+// portsPerBlock is the distance between the ports of two development nodes.
+const portsPerBlock = 10
+
+type devOptions struct {
+	listen, data string
+	nodes        int
+	verbose      bool
+}
+
+func (a *app) devCommand() *cobra.Command {
+	var o devOptions
+	c := &cobra.Command{
+		Use:     "dev",
+		Short:   "run a cluster on this machine, to develop with",
+		GroupID: groupNode,
+		Long: `Dev runs three real nodes in one process on loopback, with times short enough to
+be ready in about half a second. It prints their addresses and some commands to
+try, and a line that begins with "ready" once the cluster accepts writes. Ctrl-C
+stops it.
+
+Each node has a block of ten ports: gRPC API, HTTP, Raft and gossip are the first
+four of it. Without --data the cluster is gone when it stops; with it, the next
+start finds its locks again.`,
+		Example: `  locknode dev
+  locknode dev --data ./locknode-data
+  locknode dev --listen 127.0.0.1:9400 --nodes 5`,
+		Args: arguments(0, 0, ""),
+		RunE: func(c *cobra.Command, _ []string) error { return a.dev(c.Context(), o) },
+	}
+	c.Flags().StringVar(&o.listen, "listen", defaultEndpoints[0], "first port of the first node; the others follow at a distance of ten")
+	c.Flags().StringVar(&o.data, "data", "", "directory of the nodes' data; default: a temporary one")
+	c.Flags().IntVar(&o.nodes, "nodes", 3, "how many nodes, 1 to 9")
+	c.Flags().BoolVarP(&o.verbose, "verbose", "v", false, "log what the nodes do, to standard error")
+	return c
+}
+
+// devCluster is some nodes in this process.
+type devCluster struct {
+	dir       string
+	temporary bool
+	nodes     []*node.Node
+}
+
+func (a *app) dev(ctx context.Context, o devOptions) (err error) {
+	started := time.Now()
+	d, err := a.openDev(ctx, o)
+	if err != nil {
+		return hinted(fmt.Errorf("start development cluster: %w", err), "if a port is taken choose others: --listen 127.0.0.1:9400")
+	}
+	defer func() { err = errors.Join(err, d.close()) }()
+	if err := d.waitReady(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil // Ctrl-C before it was ready
+		}
+		return err
+	}
+	if err := a.printDev(ctx, d, time.Since(started)); err != nil {
+		return err
+	}
+	ended := make(chan error, len(d.nodes))
+	for i, n := range d.nodes {
+		go func() {
+			<-n.Done()
+			ended <- fmt.Errorf("node n%d ended by itself: %w", i+1, n.Err())
+		}()
+	}
+	select {
+	case <-ctx.Done():
+		fmt.Fprintln(a.stderr, "stopping")
+		return nil
+	case err := <-ended:
+		return err
+	}
+}
+
+func (a *app) openDev(ctx context.Context, o devOptions) (*devCluster, error) {
+	configs, err := devConfigs(o)
+	if err != nil {
+		return nil, err
+	}
+	d := &devCluster{dir: o.data}
+	if d.dir == "" {
+		if d.dir, err = os.MkdirTemp("", "locknode-dev-"); err != nil {
+			return nil, err
+		}
+		d.temporary = true
+	}
+	for _, cfg := range configs {
+		cfg.DataDir = filepath.Join(d.dir, cfg.ID)
+		if o.verbose {
+			cfg.Logger = newLogger(a.stderr, 0, "text").With("node", cfg.ID)
+		}
+		n, err := node.Open(ctx, cfg)
+		if err != nil {
+			return nil, errors.Join(err, d.close())
+		}
+		d.nodes = append(d.nodes, n)
+	}
+	return d, nil
+}
+
+// devConfigs lays the nodes out: each knows the gossip addresses of all others.
+func devConfigs(o devOptions) ([]node.Config, error) {
+	host, portText, err := net.SplitHostPort(o.listen)
+	if err != nil {
+		return nil, usageError("--listen %q: %w", o.listen, err)
+	}
+	if o.nodes < 1 || o.nodes > 9 {
+		return nil, usageError("--nodes %d: 1 to 9 are allowed", o.nodes)
+	}
+	port, err := strconv.Atoi(portText)
+	if last := port + portsPerBlock*(o.nodes-1) + 3; err != nil || port < 1 || last > 65535 {
+		return nil, usageError("--listen %q: a port from 1 to %d is allowed", o.listen, 65535-portsPerBlock*(o.nodes-1)-3)
+	}
+	at := func(i, offset int) string { return net.JoinHostPort(host, strconv.Itoa(port+portsPerBlock*i+offset)) }
+	configs := make([]node.Config, o.nodes)
+	for i := range configs {
+		configs[i] = node.Config{
+			ID: "n" + strconv.Itoa(i+1), Listen: at(i, 0),
+			BootstrapExpect: o.nodes, Fast: true, Version: readBuildInfo().Version,
+		}
+		for j := range configs {
+			if j != i {
+				configs[i].Join = append(configs[i].Join, at(j, 3))
+			}
+		}
+	}
+	return configs, nil
+}
+
+func (d *devCluster) waitReady(ctx context.Context) error {
+	for _, n := range d.nodes {
+		if err := n.WaitReady(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// close stops all nodes at once: none waits to hand over to another that stops too.
+func (d *devCluster) close() error {
+	errs := make([]error, len(d.nodes)+1)
+	var wg sync.WaitGroup
+	for i, n := range d.nodes {
+		wg.Go(func() { errs[i] = n.Close() })
+	}
+	wg.Wait()
+	if d.temporary {
+		errs[len(d.nodes)] = os.RemoveAll(d.dir)
+	}
+	return errors.Join(errs...)
+}
+
+// devJSON is what dev prints with -o json, in one line, when it is ready.
+type devJSON struct {
+	Ready  bool          `json:"ready"`
+	Leader string        `json:"leader"`
+	Data   string        `json:"data"`
+	Nodes  []devNodeJSON `json:"nodes"`
+}
+
+type devNodeJSON struct {
+	ID   string `json:"id"`
+	API  string `json:"api"`
+	HTTP string `json:"http"`
+}
+
+func (a *app) printDev(ctx context.Context, d *devCluster, took time.Duration) error {
+	out := devJSON{Ready: true, Data: d.dir}
+	for _, n := range d.nodes {
+		status, err := n.Status(ctx)
+		if err != nil {
+			return err
+		}
+		out.Leader = status.GetLeaderId()
+		out.Nodes = append(out.Nodes, devNodeJSON{status.GetNodeId(), n.APIAddr(), n.HTTPAddr()})
+	}
+	if a.json {
+		return a.printJSON(out)
+	}
+	_, err := fmt.Fprint(a.stdout, out.text(d.temporary), fmt.Sprintf("ready after %.1f s, Ctrl-C stops it\n", took.Seconds()))
+	return err
+}
+
+func (d devJSON) text(temporary bool) string {
+	var b strings.Builder
+	fate := "kept for the next start"
+	if temporary {
+		fate = "removed at the end; --data keeps it"
+	}
+	fmt.Fprintf(&b, "%d nodes in %s (%s)\n\n", len(d.Nodes), d.Data, fate)
+	var endpoints []string
+	for _, n := range d.Nodes {
+		role := ""
+		if n.ID == d.Leader {
+			role = "  leads"
+		}
+		fmt.Fprintf(&b, "  %s  API %s  HTTP %s%s\n", n.ID, n.API, n.HTTP, role)
+		endpoints = append(endpoints, n.API)
+	}
+	flag := ""
+	if !isDefaultEndpoints(endpoints) {
+		flag = " --endpoints " + strings.Join(endpoints, ",")
+	}
+	fmt.Fprintf(&b, "\nto try in another shell:\n\n")
+	fmt.Fprintf(&b, "  locknode acquire orders/42 --ttl 30s --holder alice%s\n", flag)
+	fmt.Fprintf(&b, "  curl http://%s/v1/locks/orders/42\n", d.Nodes[len(d.Nodes)-1].HTTP)
+	fmt.Fprintf(&b, "  locknode run nightly%s -- sh -c 'echo token $LOCKNODE_TOKEN; sleep 5'\n\n", flag)
+	return b.String()
+}
+
+// isDefaultEndpoints reports whether the commands reach these without being told.
+func isDefaultEndpoints(endpoints []string) bool {
+	for _, e := range endpoints {
+		for _, d := range defaultEndpoints {
+			if e == d {
+				return true
+			}
+		}
+	}
+	return false
+}

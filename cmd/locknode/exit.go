@@ -1,0 +1,119 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	apiv1 "github.com/locknode/locknode/api/v1"
+)
+
+// Exit codes, after sysexits.h and the shells. Those of answers from the
+// cluster stand in package apiv1, with everything else about them.
+const (
+	exitOther       = 1
+	exitUsage       = 64
+	exitUnavailable = 69
+	exitNotAcquired = 75
+	exitLost        = 76
+	exitNotExecuted = 126 // the command is there and cannot be run
+	exitNotFound    = 127 // there is no such command
+	exitSignal      = 128 // plus the signal's number
+)
+
+// exitError ends the program with a code. Without an error it does so in
+// silence: whoever ends it has said what there was to say.
+type exitError struct {
+	code int
+	err  error
+}
+
+func (e *exitError) Error() string {
+	if e.err == nil {
+		return fmt.Sprintf("exit code %d", e.code)
+	}
+	return e.err.Error()
+}
+
+func (e *exitError) Unwrap() error { return e.err }
+
+// usageError is a command line or a configuration that cannot be understood.
+func usageError(format string, args ...any) error {
+	return &exitError{exitUsage, fmt.Errorf(format, args...)}
+}
+
+// hintedError tells people what to do next.
+type hintedError struct {
+	error
+	hint string
+}
+
+func (e *hintedError) Unwrap() error { return e.error }
+
+func hinted(err error, format string, args ...any) error {
+	return &hintedError{err, fmt.Sprintf(format, args...)}
+}
+
+// signalled is the cause of a context that a signal ended.
+type signalled struct{ number int }
+
+func (s signalled) Error() string { return fmt.Sprintf("ended by signal %d", s.number) }
+
+// Is makes it a cancellation for whoever cares no further.
+func (s signalled) Is(target error) bool { return target == context.Canceled }
+
+// exitCode is what the program ends with after err.
+func exitCode(err error) int {
+	var exit *exitError
+	var sig signalled
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &exit):
+		return exit.code
+	case errors.As(err, &sig):
+		return exitSignal + sig.number
+	default:
+		return answerCode(err)
+	}
+}
+
+// answerCode is the exit code of what the cluster answered, or of not reaching it.
+func answerCode(err error) int { return apiv1.CodeOf(err).ExitCode() }
+
+// advice says what to do next about err, empty if nobody can know.
+func advice(err error) string {
+	var h *hintedError
+	if errors.As(err, &h) {
+		return h.hint
+	}
+	var own *apiv1.Error
+	if !errors.As(err, &own) {
+		return ""
+	}
+	switch apiv1.Code(own.GetCode()) {
+	case apiv1.CodeBusy:
+		return "wait in line with --wait 30s, or look again: locknode get NAME"
+	case apiv1.CodeTimeout:
+		return "wait longer, or see who holds it: locknode get NAME"
+	case apiv1.CodeNotHeld:
+		return "the token is no longer the current one and nothing was changed; see who holds it: locknode get NAME"
+	case apiv1.CodeUnavailable, apiv1.CodeNotReady, apiv1.CodeNotLeader:
+		return "are most of the nodes up, and are --endpoints right? `locknode dev` starts a cluster on this machine"
+	case apiv1.CodeOverloaded, apiv1.CodeLimit:
+		return "try again in a moment; the limits are under `limits` in the nodes' configuration"
+	case apiv1.CodeUnknownOutcome:
+		return "it may have been done: look with `locknode get NAME`, or repeat it with the same --request-id"
+	case apiv1.CodeDenied:
+		return "ask whoever runs the cluster for the right to do it"
+	case apiv1.CodeNoSession, apiv1.CodeStaleRequest:
+		return "start again: whatever the session held is free"
+	case apiv1.CodeUnknownCommand:
+		return "the nodes are of another version: compare `locknode version` with `locknode members`"
+	case apiv1.CodeNoMember:
+		return "`locknode members` lists the members"
+	case apiv1.CodeInternal:
+		return "the node's log says more"
+	}
+	return ""
+}

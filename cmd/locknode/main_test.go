@@ -1,0 +1,221 @@
+//go:build unix
+
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// The test binary stands in for two programs, so that tests can run them as
+// processes without building anything: locknode itself; "supervise", which is
+// `locknode run` without a cluster; and a probe that tests put into a group.
+const actAs = "TEST_ACT_AS"
+
+func TestMain(m *testing.M) {
+	switch os.Getenv(actAs) {
+	case "locknode":
+		main()
+	case "supervise":
+		os.Exit(superviseMain(os.Args[1:]))
+	default:
+		os.Exit(m.Run())
+	}
+}
+
+// canLose says to superviseMain that the end of descriptor 3 is the loss.
+const canLose = "TEST_CAN_LOSE"
+
+// superviseMain runs a command as if under a lock.
+func superviseMain(args []string) int {
+	killAfter, err := time.ParseDuration(args[0])
+	if err != nil {
+		panic(err)
+	}
+	lost := make(chan struct{})
+	if os.Getenv(canLose) != "" {
+		pipe := os.NewFile(3, "lost")
+		syscall.CloseOnExec(3)
+		go func() {
+			_, _ = pipe.Read(make([]byte, 1))
+			close(lost)
+		}()
+	}
+	signals := make(chan os.Signal, 16)
+	notifyForwarded(signals)
+	say := func(format string, args ...any) { fmt.Fprintf(os.Stderr, "locknode: "+format+"\n", args...) }
+	c, err := startChild(args[1], args[1:], os.Environ(), say)
+	if err != nil {
+		panic(err)
+	}
+	end := c.supervise(signals, lost, killAfter)
+	if end.lost {
+		return exitLost
+	}
+	return end.code()
+}
+
+// command makes a command of the test binary in one of its roles.
+func command(t *testing.T, role string, args ...string) *exec.Cmd {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := exec.Command(self, args...)
+	c.Env = append(cleanTestEnvironment(), actAs+"="+role)
+	return c
+}
+
+func cleanTestEnvironment() []string {
+	var env []string
+	for _, kv := range os.Environ() {
+		if !strings.HasPrefix(kv, "LOCKNODE_") {
+			env = append(env, kv)
+		}
+	}
+	return env
+}
+
+// within returns a context that fails the test when it ends by itself.
+func within(t *testing.T, d time.Duration) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeoutCause(t.Context(), d, fmt.Errorf("%s: not done within %v", t.Name(), d))
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// running is a command whose output is read line by line.
+type running struct {
+	t     *testing.T
+	cmd   *exec.Cmd
+	lines chan string
+	seen  []string
+}
+
+// start starts a command and has it killed at the end of the test.
+func start(t *testing.T, cmd *exec.Cmd) *running {
+	t.Helper()
+	out, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Stdout = w
+	if cmd.Stderr == nil {
+		cmd.Stderr = w
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	_ = w.Close()
+	r := &running{t: t, cmd: cmd, lines: make(chan string, 1000)}
+	go readLines(out, r.lines)
+	t.Cleanup(func() {
+		if cmd.ProcessState == nil {
+			_ = cmd.Process.Kill()
+			_ = cmd.Wait()
+		}
+	})
+	return r
+}
+
+// readLines ends when everybody has closed the other end.
+func readLines(f *os.File, lines chan<- string) {
+	defer close(lines)
+	for s := bufio.NewScanner(f); s.Scan(); {
+		lines <- s.Text()
+	}
+	_ = f.Close()
+}
+
+// await returns the first line from now on that contains text.
+func (r *running) await(text string) string {
+	r.t.Helper()
+	deadline := time.After(20 * time.Second)
+	for {
+		select {
+		case line, ok := <-r.lines:
+			if !ok {
+				r.t.Fatalf("%q ended without %q; it printed %q", r.cmd.Args, text, r.seen)
+			}
+			r.seen = append(r.seen, line)
+			if strings.Contains(line, text) {
+				return line
+			}
+		case <-deadline:
+			r.t.Fatalf("%q did not print %q; it printed %q", r.cmd.Args, text, r.seen)
+		}
+	}
+}
+
+// wait returns the exit code, and -1 after a signal.
+func (r *running) wait() int {
+	r.t.Helper()
+	done := make(chan struct{})
+	go func() {
+		select {
+		case <-done:
+		case <-time.After(30 * time.Second):
+			_ = r.cmd.Process.Kill()
+		}
+	}()
+	_ = r.cmd.Wait()
+	close(done)
+	return r.cmd.ProcessState.ExitCode()
+}
+
+func (r *running) signal(s syscall.Signal) {
+	r.t.Helper()
+	if err := r.cmd.Process.Signal(s); err != nil {
+		r.t.Fatalf("send %v: %v", s, err)
+	}
+}
+
+// alive reports whether a process is there and has not ended.
+func alive(pid string) bool {
+	stat, err := os.ReadFile("/proc/" + pid + "/stat")
+	if err != nil {
+		return false
+	}
+	_, state, _ := strings.Cut(string(stat), ") ")
+	return !strings.HasPrefix(state, "Z")
+}
+
+// eventually waits for a condition.
+func eventually(t *testing.T, what string, condition func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !condition(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("still not: %s", what)
+		}
+	}
+}
+
+// awaitInGroup waits until a program of that name runs in a process group.
+func awaitInGroup(t *testing.T, group, name string) {
+	t.Helper()
+	eventually(t, name+" runs in group "+group, func() bool {
+		stats, _ := filepath.Glob("/proc/[0-9]*/stat")
+		for _, path := range stats {
+			stat, err := os.ReadFile(path)
+			if err != nil {
+				continue // it has ended
+			}
+			// pid (name) state parent group …
+			_, rest, _ := strings.Cut(string(stat), " (")
+			program, rest, _ := strings.Cut(rest, ") ")
+			if f := strings.Fields(rest); program == name && len(f) > 2 && f[2] == group {
+				return true
+			}
+		}
+		return false
+	})
+}

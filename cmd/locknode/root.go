@@ -1,0 +1,247 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	apiv1 "github.com/locknode/locknode/api/v1"
+	"github.com/locknode/locknode/client"
+)
+
+// program is one run of locknode and what it has of the world.
+type program struct {
+	stdin          *os.File
+	stdout, stderr io.Writer
+	lookup         func(string) (string, bool) // of the environment
+}
+
+// app is what the commands share.
+type app struct {
+	program
+	json           bool
+	output         string
+	endpoints      []string
+	connectTimeout time.Duration
+}
+
+// The groups of commands in the help.
+const (
+	groupLocks   = "locks"
+	groupCluster = "cluster"
+	groupNode    = "node"
+)
+
+// defaultEndpoints are the nodes of `locknode dev`, the first of which is where
+// a single node listens too.
+var defaultEndpoints = []string{"127.0.0.1:7400", "127.0.0.1:7410", "127.0.0.1:7420"}
+
+// run does what args say and returns the exit code.
+func (p program) run(args []string) int {
+	ctx, stop := signalContext(context.Background())
+	defer stop()
+	a := &app{program: p}
+	root := a.root()
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	var sig signalled
+	if err != nil && errors.As(context.Cause(ctx), &sig) && answerCode(err) != exitOther {
+		err = &exitError{exitSignal + sig.number, err}
+	}
+	a.report(err)
+	return exitCode(err)
+}
+
+// signalContext ends at the first signal that asks the program to stop.
+func signalContext(parent context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(parent)
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, notIgnored([]os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP})...)
+	stopped := make(chan struct{})
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		select {
+		case s := <-signals:
+			cancel(signalled{int(s.(syscall.Signal))})
+		case <-stopped:
+		}
+	}()
+	return ctx, func() {
+		signal.Stop(signals)
+		close(stopped)
+		<-done
+		cancel(nil)
+	}
+}
+
+func (a *app) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "locknode",
+		Short: "a replicated lock service",
+		Long: `Locknode is a lock service: three or five nodes hold one table of locks, a client
+takes a lock on any of them and all others see it taken. When the holder dies the
+lock frees itself; when a node dies nothing is lost.
+
+Results go to standard output, logs and errors to standard error.`,
+		Example: `  locknode demo                                  see it work, and survive the loss of its leader
+  locknode dev                                   three nodes on this machine, to try things on
+  locknode run nightly -- ./backup.sh            run a command under a lock
+  locknode acquire orders/42 --ttl 30s           take a lock for 30 s
+  locknode serve --config /etc/locknode.yaml     run one node of a real cluster`,
+		Args:              cobra.ArbitraryArgs,
+		RunE:              unknownCommand,
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		PersistentPreRunE: a.prepare,
+	}
+	root.SuggestionsMinimumDistance = 2
+	root.SetOut(a.stdout)
+	root.SetErr(a.stderr)
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return hinted(usageError("%s: %w", c.CommandPath(), err), "see `%s --help`", c.CommandPath())
+	})
+	root.PersistentFlags().StringVarP(&a.output, "output", "o", "text", "how results are printed: text or json")
+	root.AddGroup(
+		&cobra.Group{ID: groupLocks, Title: "Locks:"},
+		&cobra.Group{ID: groupCluster, Title: "Cluster:"},
+		&cobra.Group{ID: groupNode, Title: "Nodes:"},
+	)
+	root.AddCommand(
+		a.runCommand(), a.acquireCommand(), a.renewCommand(), a.releaseCommand(),
+		a.getCommand(), a.lsCommand(), a.forceReleaseCommand(),
+		a.statusCommand(), a.membersCommand(), a.transferLeadershipCommand(), a.benchCommand(),
+		a.serveCommand(), a.devCommand(), a.demoCommand(), a.versionCommand(),
+	)
+	return root
+}
+
+func unknownCommand(c *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return c.Help()
+	}
+	err := usageError("unknown command %q", args[0])
+	if like := c.SuggestionsFor(args[0]); len(like) > 0 {
+		return hinted(err, "did you mean %s?", strings.Join(like, " or "))
+	}
+	return hinted(err, "`locknode --help` lists the commands")
+}
+
+// prepare runs before every command.
+func (a *app) prepare(*cobra.Command, []string) error {
+	switch a.output {
+	case "text":
+	case "json":
+		a.json = true
+	default:
+		return usageError("--output %q: text or json are allowed", a.output)
+	}
+	return nil
+}
+
+// arguments checks the number of arguments; what names them, as the usage line does.
+func arguments(least, most int, what string) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if len(args) >= least && (most < 0 || len(args) <= most) {
+			return nil
+		}
+		if most == 0 {
+			return hinted(usageError("%s takes no arguments, got %q", c.CommandPath(), args), "see `%s --help`", c.CommandPath())
+		}
+		return hinted(usageError("%s wants %s, got %d arguments", c.CommandPath(), what, len(args)), "see `%s --help`", c.CommandPath())
+	}
+}
+
+// clientFlags are those of every command that talks to a cluster.
+func (a *app) clientFlags(c *cobra.Command) {
+	c.Flags().StringSliceVar(&a.endpoints, "endpoints", nil,
+		"API addresses of nodes, any of them (LOCKNODE_ENDPOINTS; default "+strings.Join(defaultEndpoints, ",")+")")
+	c.Flags().DurationVar(&a.connectTimeout, "connect-timeout", 5*time.Second,
+		"give up, with exit code 69, when no leader is reached for this long (LOCKNODE_CONNECT_TIMEOUT)")
+	c.PreRunE = func(c *cobra.Command, _ []string) error { return a.clientEnvironment(c) }
+}
+
+// clientEnvironment takes from the environment what no flag has set.
+func (a *app) clientEnvironment(c *cobra.Command) error {
+	if v, ok := a.lookup("LOCKNODE_ENDPOINTS"); ok && !c.Flags().Changed("endpoints") {
+		a.endpoints = splitList(v)
+	}
+	if v, ok := a.lookup("LOCKNODE_CONNECT_TIMEOUT"); ok && v != "" && !c.Flags().Changed("connect-timeout") {
+		d, err := parseDuration(v)
+		if err != nil {
+			return usageError("LOCKNODE_CONNECT_TIMEOUT: %q: %w", v, err)
+		}
+		a.connectTimeout = d
+	}
+	if a.connectTimeout <= 0 {
+		return usageError("--connect-timeout %v: a positive duration is allowed", a.connectTimeout)
+	}
+	return each(a.endpoints, func(e string) error {
+		if err := address(e); err != nil {
+			return usageError("--endpoints: %w", err)
+		}
+		return nil
+	})
+}
+
+// dial makes a client; it connects when it is first used.
+func (a *app) dial(ctx context.Context, opts ...client.Option) (*client.Client, error) {
+	endpoints := a.endpoints
+	if len(endpoints) == 0 {
+		endpoints = defaultEndpoints
+	}
+	return client.Dial(ctx, endpoints, append([]client.Option{client.ConnectTimeout(a.connectTimeout)}, opts...)...)
+}
+
+// report prints an error and what to do about it.
+func (a *app) report(err error) {
+	var exit *exitError
+	if err == nil || errors.As(err, &exit) && exit.err == nil {
+		return
+	}
+	hint := advice(err)
+	if a.json {
+		a.reportJSON(err, hint)
+		return
+	}
+	fmt.Fprintf(a.stderr, "locknode: %v\n", err)
+	if hint != "" {
+		fmt.Fprintf(a.stderr, "  %s\n", hint)
+	}
+}
+
+// errorJSON is an error as the HTTP API has it, with the exit code and a hint.
+type errorJSON struct {
+	Code     string       `json:"code"`
+	Message  string       `json:"message"`
+	Holders  []holderJSON `json:"holders,omitempty"`
+	ExitCode int          `json:"exit_code"`
+	Hint     string       `json:"hint,omitempty"`
+}
+
+func (a *app) reportJSON(err error, hint string) {
+	out := errorJSON{Code: "other", Message: err.Error(), ExitCode: exitCode(err), Hint: hint}
+	var own *apiv1.Error
+	var busy *client.BusyError
+	switch {
+	case errors.As(err, &own):
+		out.Code = apiv1.Code(own.GetCode()).String()
+	case out.ExitCode == exitUsage:
+		out.Code = "usage"
+	}
+	if errors.As(err, &busy) {
+		out.Holders = holdersJSON(busy.Holders)
+	}
+	encoder := json.NewEncoder(a.stderr)
+	encoder.SetEscapeHTML(false)
+	_ = encoder.Encode(map[string]errorJSON{"error": out}) // nobody is left to tell
+}

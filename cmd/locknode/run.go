@@ -1,0 +1,269 @@
+//go:build unix
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/locknode/locknode/client"
+)
+
+type runOptions struct {
+	try       bool
+	wait      time.Duration
+	limited   bool // wait was given
+	ttl       time.Duration
+	killAfter time.Duration
+	conflict  int
+	holder    string
+	value     string
+}
+
+func (a *app) runCommand() *cobra.Command {
+	o := runOptions{}
+	c := &cobra.Command{
+		Use:     "run [-n | -w DURATION] [flags] NAME… -- COMMAND [ARGUMENT…]",
+		Short:   "run a command under one or several locks",
+		GroupID: groupLocks,
+		Long: `Run waits in line for the lock, runs the command, and releases the lock when the
+command has ended. The lock is kept alive all that time; if this program or its
+machine dies the lock is free after --ttl.
+
+The command has a process group of its own. It gets standard input, the signals
+that locknode gets, and two variables: LOCKNODE_NAME, the name of the lock, and
+LOCKNODE_TOKEN, the fencing token, to be sent along with every write that the lock
+protects. If the lock is lost while the command runs, its group gets TERM, and
+KILL if anything of it is left after --kill-after.
+
+Several locks are taken one after the other, in the order of their names, and
+released together; LOCKNODE_NAME and LOCKNODE_TOKEN then have a line for each.
+
+Exit codes:
+  the command's own      when it ended by itself; 128+N when signal N ended it
+  75                     the lock was not acquired (-n, -w; -E changes the code)
+  76                     the lock was lost while the command ran
+  69                     the cluster was not reached within --connect-timeout
+  77                     denied
+  64                     the command line is wrong
+  126, 127               the command cannot be run, or is not there: no lock was taken
+  128+N                  signal N came while waiting for the lock`,
+		Example: `  locknode run nightly -- ./backup.sh
+  locknode run -n reports/2024 -- make report || echo "somebody else does it"
+  locknode run -w 30s orders/42 -- sh -c 'curl -H "Fence: $LOCKNODE_TOKEN" http://store/orders/42'
+  locknode run a b -- ./move-from-a-to-b`,
+		RunE: func(c *cobra.Command, args []string) error {
+			dash := c.ArgsLenAtDash()
+			if dash < 1 || dash == len(args) {
+				return hinted(usageError("run wants names, then --, then a command"), "for example: locknode run nightly -- ./backup.sh")
+			}
+			o.limited = c.Flags().Changed("wait")
+			return a.run(c.Context(), o, args[:dash], args[dash:])
+		},
+	}
+	a.clientFlags(c)
+	c.Flags().BoolVarP(&o.try, "nonblock", "n", false, "do not wait: give up at once if the lock is held")
+	c.Flags().DurationVarP(&o.wait, "wait", "w", 0, "wait at most this long (default: as long as it takes)")
+	c.Flags().DurationVar(&o.ttl, "ttl", 10*time.Second, "how long the lock outlives this program when it dies")
+	c.Flags().DurationVar(&o.killAfter, "kill-after", 5*time.Second, "time from TERM to KILL when the lock was lost")
+	c.Flags().IntVarP(&o.conflict, "conflict-exit-code", "E", exitNotAcquired, "exit code when the lock was not acquired")
+	c.Flags().StringVar(&o.holder, "holder", "", "who takes the lock, for people (default: command@host:process)")
+	c.Flags().StringVar(&o.value, "value", "", "text stored with the lock for others to read")
+	return c
+}
+
+func (o *runOptions) validate() error {
+	switch {
+	case o.try && o.limited:
+		return usageError("-n and -w exclude each other")
+	case o.limited && o.wait < 0:
+		return usageError("--wait %v: a duration that is not negative is allowed", o.wait)
+	case o.killAfter < 0:
+		return usageError("--kill-after %v: a duration that is not negative is allowed", o.killAfter)
+	case o.ttl <= 0:
+		return usageError("--ttl %v: a positive duration is allowed", o.ttl)
+	case o.conflict < 0 || o.conflict > 255:
+		return usageError("--conflict-exit-code %d: 0 to 255 are allowed", o.conflict)
+	}
+	return nil
+}
+
+func (a *app) run(ctx context.Context, o runOptions, names, command []string) error {
+	if err := o.validate(); err != nil {
+		return err
+	}
+	path, err := findCommand(command[0])
+	if err != nil {
+		return err
+	}
+	if o.holder == "" {
+		o.holder = runHolder(command[0])
+	}
+	c, err := a.dial(ctx, client.Holder(o.holder), client.SessionTTL(o.ttl))
+	if err != nil {
+		return err
+	}
+	grants, err := o.acquire(ctx, c, names)
+	if err != nil {
+		closeQuietly(c)
+		return o.conflictCode(err)
+	}
+	end, err := a.execute(ctx, o, grants, path, command)
+	a.releaseAll(c, grants, end.lost)
+	switch {
+	case err != nil:
+		return err
+	case end.lost:
+		return a.lostError(grants)
+	default:
+		return &exitError{code: end.code()}
+	}
+}
+
+// findCommand looks the command up before anything is acquired for it.
+func findCommand(name string) (string, error) {
+	path, err := exec.LookPath(name)
+	switch {
+	case err == nil:
+		return path, nil
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EISDIR):
+		return "", &exitError{exitNotExecuted, err}
+	case errors.Is(err, exec.ErrNotFound) && strings.Contains(name, "/") == false && onPath(name):
+		return "", &exitError{exitNotExecuted, fmt.Errorf("%q: found on the path, but it is not executable", name)}
+	default:
+		return "", &exitError{exitNotFound, err}
+	}
+}
+
+// onPath reports whether there is a file of that name at all.
+func onPath(name string) bool {
+	return slices.ContainsFunc(filepath.SplitList(os.Getenv("PATH")), func(dir string) bool {
+		info, err := os.Stat(filepath.Join(dir, name))
+		return err == nil && info.Mode().IsRegular()
+	})
+}
+
+func runHolder(command string) string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown"
+	}
+	holder := fmt.Sprintf("%s@%s:%d", filepath.Base(command), host, os.Getpid())
+	return strings.ToValidUTF8(holder[:min(len(holder), 128)], "")
+}
+
+// acquire takes all locks, in the order of their names so that no two programs
+// can wait for each other in a circle. On an error none is held.
+func (o *runOptions) acquire(ctx context.Context, c *client.Client, names []string) ([]*client.Grant, error) {
+	names = slices.Compact(slices.Sorted(slices.Values(names)))
+	deadline := time.Now().Add(o.wait)
+	var grants []*client.Grant
+	for _, name := range names {
+		opts := []client.AcquireOption{client.Value([]byte(o.value))}
+		switch {
+		case o.try:
+			opts = append(opts, client.Wait(0))
+		case o.limited:
+			opts = append(opts, client.Wait(max(0, time.Until(deadline))))
+		}
+		g, err := c.Lock(ctx, name, opts...)
+		if err != nil {
+			for _, held := range grants {
+				_ = held.Unlock() // the session ends next, and all its grants with it
+			}
+			return nil, err
+		}
+		grants = append(grants, g)
+	}
+	return grants, nil
+}
+
+// conflictCode gives "not acquired" the exit code that was asked for.
+func (o *runOptions) conflictCode(err error) error {
+	if errors.Is(err, client.ErrBusy) || errors.Is(err, client.ErrTimeout) {
+		return &exitError{o.conflict, err}
+	}
+	return err
+}
+
+// execute runs the command and returns when it has been reaped.
+func (a *app) execute(ctx context.Context, o runOptions, grants []*client.Grant, path string, command []string) (ended, error) {
+	signals := make(chan os.Signal, 16)
+	notifyForwarded(signals)
+	defer signal.Stop(signals)
+	if ctx.Err() != nil { // a signal came just now, and there is nobody to forward it to
+		return ended{}, context.Cause(ctx)
+	}
+	lost := make(chan struct{})
+	anyLost, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	for _, g := range grants {
+		stop := context.AfterFunc(g.Context(), cancel)
+		defer stop()
+	}
+	stop := context.AfterFunc(anyLost, func() { close(lost) })
+	defer stop()
+
+	child, err := startChild(path, command, childEnvironment(grants), a.say)
+	if err != nil {
+		return ended{}, &exitError{exitNotExecuted, fmt.Errorf("run %s: %w", path, err)}
+	}
+	return child.supervise(signals, lost, o.killAfter), nil
+}
+
+func childEnvironment(grants []*client.Grant) []string {
+	names := make([]string, len(grants))
+	tokens := make([]string, len(grants))
+	for i, g := range grants {
+		names[i], tokens[i] = g.Name(), strconv.FormatUint(g.Token(), 10)
+	}
+	env := slices.DeleteFunc(os.Environ(), func(kv string) bool {
+		return strings.HasPrefix(kv, "LOCKNODE_NAME=") || strings.HasPrefix(kv, "LOCKNODE_TOKEN=")
+	})
+	return append(env, "LOCKNODE_NAME="+strings.Join(names, "\n"), "LOCKNODE_TOKEN="+strings.Join(tokens, "\n"))
+}
+
+// say tells the person at the terminal what happens.
+func (a *app) say(format string, args ...any) {
+	fmt.Fprintf(a.stderr, "locknode: "+format+"\n", args...)
+}
+
+// releaseAll gives the locks back. Whatever goes wrong, they are free after
+// their TTL, so it is told and changes no exit code.
+func (a *app) releaseAll(c *client.Client, grants []*client.Grant, lost bool) {
+	for _, g := range slices.Backward(grants) {
+		if err := g.Unlock(); err != nil && !lost {
+			a.say("release: %v", err)
+		}
+	}
+	if err := c.Close(); err != nil && !lost {
+		a.say("the release could not be delivered, the locks are free after their TTL: %v", err)
+	}
+}
+
+// lostError says which lock was lost, and why.
+func (a *app) lostError(grants []*client.Grant) error {
+	for _, g := range grants {
+		if err := g.Err(); err != nil {
+			return &exitError{exitLost, hinted(err, "the command was told to end; what it did after the loss is not protected")}
+		}
+	}
+	return &exitError{exitLost, client.ErrLost}
+}
+
+func closeQuietly(c *client.Client) {
+	_ = c.Close() // nothing is held, and the error that counts is on its way out
+}

@@ -1,0 +1,142 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/locknode/locknode/node"
+)
+
+func (a *app) serveCommand() *cobra.Command {
+	var printOnly bool
+	c := &cobra.Command{
+		Use:     "serve",
+		Short:   "run one node",
+		GroupID: groupNode,
+		Long: `Serve runs one node of a cluster until it is told to stop (SIGINT, SIGTERM), and
+then hands leadership over first, so that clients see no gap.
+
+Every setting can be given as a flag, in the environment or in a YAML file, and
+that is the order in which they win: --data-dir, LOCKNODE_DATA_DIR, data_dir.
+An empty variable counts as not set. All faults are reported at once. The limits
+of the lock table have flags too (--limits.name-bytes), which this help leaves
+out; --print-config shows all settings with their values and where each came from.
+
+A new cluster: start three nodes with --bootstrap-expect 3 that know each other
+through --join; together they form it, once, and later starts just continue.
+To enlarge it start one more with --join and without --bootstrap-expect.`,
+		Example: `  locknode serve --data-dir /var/lib/locknode --bootstrap-expect 1
+  locknode serve --config /etc/locknode.yaml
+  LOCKNODE_LISTEN=10.0.0.1:7400 locknode serve --config /etc/locknode.yaml --print-config
+  locknode serve --data-dir d1 --listen 127.0.0.1:7400 --bootstrap-expect 3 \
+      --join 127.0.0.1:7413 --join 127.0.0.1:7423`,
+		Args: arguments(0, 0, ""),
+	}
+	c.Flags().String("config", "", "YAML file to read (LOCKNODE_CONFIG)")
+	c.Flags().BoolVar(&printOnly, "print-config", false, "print the settings and where each comes from, and exit")
+	addSettingFlags(c.Flags())
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		cfg, all, err := resolve(c.Flags(), a.lookup)
+		if printOnly {
+			return errors.Join(a.printSettings(all), configFault(err))
+		}
+		if cfg.node.DataDir == "" {
+			err = errors.Join(err, &fault{source: "data_dir", allowed: errors.New(
+				"a directory that survives restarts is required: --data-dir, LOCKNODE_DATA_DIR or data_dir in the file")})
+		}
+		if err != nil {
+			return configFault(err)
+		}
+		return a.serve(c.Context(), cfg)
+	}
+	return c
+}
+
+func configFault(err error) error {
+	if err == nil {
+		return nil
+	}
+	return hinted(usageError("configuration:\n%w", err), "`locknode serve --print-config` shows all settings and where each comes from")
+}
+
+// settingJSON is a setting as --print-config shows it with -o json.
+type settingJSON struct {
+	Value  any    `json:"value"` // a string, or a list of them
+	Source string `json:"source"`
+}
+
+func (a *app) printSettings(all []resolved) error {
+	if !a.json {
+		return printConfig(a.stdout, all)
+	}
+	out := map[string]settingJSON{}
+	for _, r := range all {
+		s := settingJSON{Value: r.show(r.values), Source: r.source}
+		if r.list {
+			s.Value = append([]string{}, r.values...)
+		}
+		out[r.key] = s
+	}
+	return a.printJSON(out)
+}
+
+func newLogger(w io.Writer, level slog.Level, format string) *slog.Logger {
+	options := &slog.HandlerOptions{Level: level}
+	if format == "json" {
+		return slog.New(slog.NewJSONHandler(w, options))
+	}
+	return slog.New(slog.NewTextHandler(w, options))
+}
+
+// serve runs a node until ctx ends or the node does.
+func (a *app) serve(ctx context.Context, cfg serveConfig) error {
+	cfg.node.Logger = newLogger(a.stderr, cfg.logLevel, cfg.logFormat)
+	cfg.node.Version = readBuildInfo().Version
+	log := cfg.node.Logger
+	n, err := node.Open(ctx, cfg.node)
+	if err != nil {
+		return err
+	}
+	log.Info("listening", "api", n.APIAddr(), "http", n.HTTPAddr(), "raft", n.RaftAddr(), "gossip", n.GossipAddr(), "data_dir", cfg.node.DataDir)
+	started := time.Now()
+	ready := make(chan error, 1)
+	go func() { ready <- n.WaitReady(ctx) }()
+	for {
+		select {
+		case err := <-ready:
+			if err == nil {
+				log.Info("ready", "after", time.Since(started).Round(time.Millisecond))
+			}
+			ready = nil // what else ends the wait is noticed below
+		case <-ctx.Done():
+			log.Info("stopping", "because", context.Cause(ctx))
+			return a.closeNode(n)
+		case <-n.Done():
+			if err := n.Err(); err != nil {
+				return fmt.Errorf("node ended by itself: %w", err)
+			}
+			return nil
+		}
+	}
+}
+
+// closeNode hands leadership over and stops. A second signal ends it at once,
+// as after kill -9: nothing is lost, but clients notice.
+func (a *app) closeNode(n *node.Node) error {
+	again, stop := signalContext(context.Background())
+	defer stop()
+	closed := make(chan error, 1)
+	go func() { closed <- n.Close() }()
+	select {
+	case err := <-closed:
+		return err
+	case <-again.Done():
+		return fmt.Errorf("stop: %w before the node had stopped in good order", context.Cause(again))
+	}
+}

@@ -1,0 +1,276 @@
+package main
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/locknode/locknode/node"
+)
+
+// serveConfig is what `locknode serve` runs with.
+type serveConfig struct {
+	node      node.Config
+	logLevel  slog.Level
+	logFormat string
+}
+
+// setting is one thing that can be configured, by three roads: the key in the
+// file is its name, the flag is the name with dashes, the environment variable
+// the name in capitals after LOCKNODE_. No setting may be called "name" or
+// "token": `locknode run` gives its child LOCKNODE_NAME and LOCKNODE_TOKEN.
+type setting struct {
+	key    string
+	kind   string // what the help shows as the type of the value
+	usage  string
+	def    string // what it is when nobody says anything, as it would be written
+	list   bool   // takes several values
+	secret bool   // never printed
+	tuning bool   // left out of the help
+	set    func(c *serveConfig, values []string) error
+}
+
+func (s *setting) flag() string { return strings.ReplaceAll(s.key, "_", "-") }
+
+func (s *setting) environment() string {
+	return "LOCKNODE_" + strings.ToUpper(strings.ReplaceAll(s.key, ".", "_"))
+}
+
+// settings are all settings of `locknode serve`, in the order in which they are shown.
+func settings() []*setting {
+	all := []*setting{
+		text("node_id", "name of the node in its cluster, for ever; a new data directory gets a random one", "",
+			func(c *serveConfig) *string { return &c.node.ID }, atMost(64)),
+		text("data_dir", "directory of the log, the snapshots and the node's identity; required", "",
+			func(c *serveConfig) *string { return &c.node.DataDir }),
+		text("listen", "first of four consecutive ports: API, HTTP, Raft, gossip", "127.0.0.1:7400",
+			func(c *serveConfig) *string { return &c.node.Listen }, address),
+		text("api_addr", "address of the gRPC API alone", "",
+			func(c *serveConfig) *string { return &c.node.APIAddr }, address),
+		text("http_addr", "address of HTTP (JSON, health, metrics) alone; \"off\" for none", "",
+			func(c *serveConfig) *string { return &c.node.HTTPAddr }, addressOr("off")),
+		text("raft_addr", "address of Raft alone", "",
+			func(c *serveConfig) *string { return &c.node.RaftAddr }, address),
+		text("gossip_addr", "address of gossip alone, TCP and UDP", "",
+			func(c *serveConfig) *string { return &c.node.GossipAddr }, address),
+		text("advertise_host", "host that others dial, where it is not the one listened on", "",
+			func(c *serveConfig) *string { return &c.node.AdvertiseHost }),
+		{key: "join", kind: "host:port", list: true,
+			usage: "gossip address of another node to start from; may be given several times",
+			set: func(c *serveConfig, values []string) error {
+				c.node.Join = values
+				return each(values, address)
+			}},
+		number("bootstrap_expect", "how many fresh voters form the cluster together; 0: only join one that exists", 0, 0, 9,
+			func(c *serveConfig) *int { return &c.node.BootstrapExpect }),
+		truth("nonvoter", "keep a copy of the lock table and never vote",
+			func(c *serveConfig) *bool { return &c.node.Nonvoter }),
+		text("zone", "where the node stands, for people", "",
+			func(c *serveConfig) *string { return &c.node.Zone }, atMost(64)),
+		duration("timing", "heartbeat and election timeout, from which the others follow", "200ms",
+			func(c *serveConfig) *time.Duration { return &c.node.Timing }, between(20*time.Millisecond, 10*time.Second)),
+		text("log_store", "store of the Raft log: wal or boltdb", "wal",
+			func(c *serveConfig) *string { return &c.node.LogStore }, oneOf("wal", "boltdb")),
+		duration("remove_failed_after", "how long a failed member stays a member; negative: for ever", "72h",
+			func(c *serveConfig) *time.Duration { return &c.node.RemoveFailedAfter }),
+		truth("leave_on_stop", "leave the cluster for good when stopped",
+			func(c *serveConfig) *bool { return &c.node.LeaveOnStop }),
+		truth("insecure", "allow plain text on addresses other than loopback",
+			func(c *serveConfig) *bool { return &c.node.Insecure }),
+		{key: "gossip_key", kind: "base64", secret: true,
+			usage: "encrypts gossip: 16, 24 or 32 bytes in base64, the same on all nodes",
+			set:   setGossipKey},
+		truth("fast", "short times for noticing and promoting members, for clusters on one machine",
+			func(c *serveConfig) *bool { return &c.node.Fast }),
+		{key: "log_level", kind: "string", def: "info", usage: "least of what is logged: debug, info, warn or error",
+			set: func(c *serveConfig, values []string) error {
+				if err := oneOf("debug", "info", "warn", "error")(values[0]); err != nil {
+					return err
+				}
+				return c.logLevel.UnmarshalText([]byte(values[0]))
+			}},
+		text("log_format", "how lines are logged: text or json", "text",
+			func(c *serveConfig) *string { return &c.logFormat }, oneOf("text", "json")),
+	}
+	return append(all, limitSettings()...)
+}
+
+// limitSettings bound what grows in the lock table. The first leader writes them
+// into the table; 0 takes the table's default.
+func limitSettings() []*setting {
+	count := func(key, usage string, field func(*serveConfig) *int) *setting {
+		s := number("limits."+key, usage, 0, 0, 1<<31-1, field)
+		s.tuning = true
+		return s
+	}
+	span := func(key, usage string, field func(*serveConfig) *int64) *setting {
+		return &setting{key: "limits." + key, kind: "duration", usage: usage, def: "0s", tuning: true,
+			set: func(c *serveConfig, values []string) error {
+				d, err := parseDuration(values[0])
+				if err == nil && d < 0 {
+					err = errors.New("a duration that is not negative is allowed")
+				}
+				*field(c) = int64(d)
+				return err
+			}}
+	}
+	return []*setting{
+		count("name_bytes", "of a lock's name", func(c *serveConfig) *int { return &c.node.Limits.NameBytes }),
+		count("value_bytes", "of a lock's value", func(c *serveConfig) *int { return &c.node.Limits.ValueBytes }),
+		count("holder_bytes", "of a holder's name", func(c *serveConfig) *int { return &c.node.Limits.HolderBytes }),
+		count("labels", "of a session or grant", func(c *serveConfig) *int { return &c.node.Limits.Labels }),
+		count("label_bytes", "of one label, key and value", func(c *serveConfig) *int { return &c.node.Limits.LabelBytes }),
+		count("locks_per_request", "that one request may want", func(c *serveConfig) *int { return &c.node.Limits.LocksPerRequest }),
+		count("waiters_per_lock", "in one queue", func(c *serveConfig) *int { return &c.node.Limits.WaitersPerLock }),
+		count("waiters", "in all queues", func(c *serveConfig) *int { return &c.node.Limits.Waiters }),
+		count("grants_per_session", "that one session may have", func(c *serveConfig) *int { return &c.node.Limits.GrantsPerSession }),
+		count("requests_window", "answers remembered for each session", func(c *serveConfig) *int { return &c.node.Limits.RequestsWindow }),
+		count("sessions", "in all", func(c *serveConfig) *int { return &c.node.Limits.Sessions }),
+		count("grants", "in all", func(c *serveConfig) *int { return &c.node.Limits.Grants }),
+		count("once_remembered", "answers remembered of requests without a session", func(c *serveConfig) *int { return &c.node.Limits.OnceRemembered }),
+		span("once_for", "how long those are remembered", func(c *serveConfig) *int64 { return &c.node.Limits.OnceNanos }),
+		span("min_ttl", "shortest TTL", func(c *serveConfig) *int64 { return &c.node.Limits.MinTTL }),
+		span("max_ttl", "longest TTL", func(c *serveConfig) *int64 { return &c.node.Limits.MaxTTL }),
+		span("max_wait", "longest wait of a request without a session", func(c *serveConfig) *int64 { return &c.node.Limits.MaxWait }),
+		span("max_delay", "longest delay after a loss", func(c *serveConfig) *int64 { return &c.node.Limits.MaxDelay }),
+		count("reason_bytes", "of the reason of a forced release", func(c *serveConfig) *int { return &c.node.Limits.ReasonBytes }),
+		count("expiries_per_entry", "before the rest waits for the next log entry", func(c *serveConfig) *int { return &c.node.Limits.ExpiriesPerEntry }),
+	}
+}
+
+// The kinds of settings. A check says what is allowed.
+
+func text(key, usage, def string, field func(*serveConfig) *string, checks ...func(string) error) *setting {
+	return &setting{key: key, kind: "string", usage: usage, def: def, set: func(c *serveConfig, values []string) error {
+		*field(c) = values[0]
+		if values[0] == "" {
+			return nil // as if it were not set
+		}
+		for _, check := range checks {
+			if err := check(values[0]); err != nil {
+				return err
+			}
+		}
+		return nil
+	}}
+}
+
+func number(key, usage string, def, least, most int, field func(*serveConfig) *int) *setting {
+	return &setting{key: key, kind: "int", usage: usage, def: strconv.Itoa(def), set: func(c *serveConfig, values []string) error {
+		n, err := strconv.Atoi(values[0])
+		if err != nil || n < least || n > most {
+			return fmt.Errorf("a whole number from %d to %d is allowed", least, most)
+		}
+		*field(c) = n
+		return nil
+	}}
+}
+
+func truth(key, usage string, field func(*serveConfig) *bool) *setting {
+	return &setting{key: key, kind: "bool", usage: usage, def: "false", set: func(c *serveConfig, values []string) error {
+		if err := oneOf("true", "false")(values[0]); err != nil {
+			return err
+		}
+		*field(c) = values[0] == "true"
+		return nil
+	}}
+}
+
+func duration(key, usage, def string, field func(*serveConfig) *time.Duration, checks ...func(time.Duration) error) *setting {
+	return &setting{key: key, kind: "duration", usage: usage, def: def, set: func(c *serveConfig, values []string) error {
+		d, err := parseDuration(values[0])
+		if err != nil {
+			return err
+		}
+		for _, check := range checks {
+			if err := check(d); err != nil {
+				return err
+			}
+		}
+		*field(c) = d
+		return nil
+	}}
+}
+
+func setGossipKey(c *serveConfig, values []string) error {
+	if values[0] == "" {
+		return nil
+	}
+	key, err := base64.StdEncoding.DecodeString(values[0])
+	if err == nil && (len(key) == 16 || len(key) == 24 || len(key) == 32) {
+		c.node.GossipKey = key
+		return nil
+	}
+	return errors.New("16, 24 or 32 bytes in base64 are allowed, as `head -c 32 /dev/urandom | base64` prints them")
+}
+
+// The checks.
+
+func parseDuration(s string) (time.Duration, error) {
+	d, err := time.ParseDuration(s)
+	if err != nil {
+		return 0, errors.New("a duration with its unit is allowed, such as 200ms, 30s or 72h")
+	}
+	return d, nil
+}
+
+func between(least, most time.Duration) func(time.Duration) error {
+	return func(d time.Duration) error {
+		if d < least || d > most {
+			return fmt.Errorf("%v to %v are allowed", least, most)
+		}
+		return nil
+	}
+}
+
+func atMost(bytes int) func(string) error {
+	return func(s string) error {
+		if len(s) > bytes {
+			return fmt.Errorf("at most %d bytes are allowed, it has %d", bytes, len(s))
+		}
+		return nil
+	}
+}
+
+func oneOf(allowed ...string) func(string) error {
+	return func(s string) error {
+		for _, a := range allowed {
+			if s == a {
+				return nil
+			}
+		}
+		return errors.New("allowed: " + strings.Join(allowed, ", "))
+	}
+}
+
+func address(s string) error {
+	if _, port, err := net.SplitHostPort(s); err == nil {
+		if n, err := strconv.Atoi(port); err == nil && n >= 0 && n <= 65535 {
+			return nil
+		}
+	}
+	return errors.New("host:port is allowed, such as 127.0.0.1:7400")
+}
+
+func addressOr(word string) func(string) error {
+	return func(s string) error {
+		if s == word || address(s) == nil {
+			return nil
+		}
+		return fmt.Errorf("host:port or %q is allowed", word)
+	}
+}
+
+func each(values []string, check func(string) error) error {
+	for _, v := range values {
+		if err := check(v); err != nil {
+			return fmt.Errorf("%q: %w", v, err)
+		}
+	}
+	return nil
+}

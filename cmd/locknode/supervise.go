@@ -1,0 +1,253 @@
+//go:build unix
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"runtime"
+	"slices"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// child is a command that runs under a lock, in a process group of its own.
+//
+// Job control: when locknode's standard input and output are a terminal, the
+// group gets the terminal at once; otherwise it gets it when it asks for it
+// (SIGTTIN, SIGTTOU). When a stop typed at the terminal has stopped the child,
+// locknode stops as well, so that the shell is back, and goes on with the child
+// when the shell says so. Stopped processes keep nothing alive: the lock is then
+// lost after its TTL, and the child is told when it goes on.
+type child struct {
+	pid      int  // also the ID of its process group
+	tty      int  // descriptor of the session's terminal, -1 if it has none
+	terminal bool // the child's group has the terminal, or had it when it stopped
+	say      func(format string, args ...any)
+
+	changes chan unix.WaitStatus // stops, and at last its end
+}
+
+// ended says how a child ended.
+type ended struct {
+	status unix.WaitStatus
+	lost   bool // the lock was lost before
+}
+
+// code is the exit code for a child that was not told to end: its own, or
+// 128+N where signal N killed it.
+func (e ended) code() int {
+	if e.status.Signaled() {
+		return 128 + int(e.status.Signal())
+	}
+	return e.status.ExitStatus()
+}
+
+// forwarded signals go to the child's group. Those that were ignored when
+// locknode started, as under nohup, stay ignored for both.
+var forwarded = []os.Signal{
+	syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM,
+	syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGWINCH, syscall.SIGTSTP, syscall.SIGCONT,
+}
+
+// notifyForwarded has the signals to be forwarded delivered to a channel.
+func notifyForwarded(signals chan os.Signal) { signal.Notify(signals, notIgnored(forwarded)...) }
+
+// notIgnored leaves out the signals that this process was told to ignore.
+func notIgnored(signals []os.Signal) []os.Signal {
+	return slices.DeleteFunc(slices.Clone(signals), signal.Ignored)
+}
+
+// startChild starts a command with locknode's own standard files.
+func startChild(path string, args, env []string, say func(string, ...any)) (*child, error) {
+	c := &child{tty: openTerminal(), say: say, changes: make(chan unix.WaitStatus)}
+	c.terminal = c.foreground() && isTerminal(os.Stdin) && isTerminal(os.Stdout)
+	cmd := &exec.Cmd{
+		Path: path, Args: args, Env: env,
+		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
+		SysProcAttr: childAttributes(c.terminal, c.tty),
+	}
+	started := make(chan error)
+	go c.own(cmd, started)
+	if err := <-started; err != nil {
+		return nil, err
+	}
+	// From here on locknode may have to take the terminal back while another
+	// group has it, which would stop it. Not earlier: the child would inherit it.
+	signal.Ignore(syscall.SIGTTOU)
+	return c, nil
+}
+
+// own starts the process and reports its changes until it has been reaped. The
+// process is told when the thread that started it dies, so the thread is kept.
+func (c *child) own(cmd *exec.Cmd, started chan<- error) {
+	runtime.LockOSThread()
+	if err := cmd.Start(); err != nil {
+		started <- err
+		return
+	}
+	c.pid = cmd.Process.Pid
+	_ = cmd.Process.Release() // waited for below, because Wait tells nothing of stops
+	started <- nil
+	for {
+		var status unix.WaitStatus
+		_, err := unix.Wait4(c.pid, &status, unix.WUNTRACED, nil)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			panic(fmt.Sprintf("wait for child %d: %v", c.pid, err))
+		}
+		c.changes <- status
+		if !status.Stopped() {
+			return
+		}
+	}
+}
+
+// supervise returns when the child has been reaped. It forwards signals, and
+// when lost is closed it ends the child's group: with TERM, and with KILL if
+// anything of it is left after killAfter.
+func (c *child) supervise(signals <-chan os.Signal, lost <-chan struct{}, killAfter time.Duration) ended {
+	var kill <-chan time.Time
+	var deadline time.Time
+	end := ended{}
+	for {
+		select {
+		case <-lost:
+			lost, end.lost = nil, true
+			c.say("the lock is lost: sending TERM to the command, KILL follows after %v", killAfter)
+			c.signal(syscall.SIGTERM)
+			c.signal(syscall.SIGCONT) // or a stopped process would not hear it
+			deadline = time.Now().Add(killAfter)
+			kill = time.After(killAfter)
+		case <-kill:
+			c.say("the command did not end within %v of TERM: sending KILL", killAfter)
+			c.signal(syscall.SIGKILL)
+		case s := <-signals:
+			if s == syscall.SIGCONT && c.terminal && c.foreground() {
+				c.giveTerminal() // as it was before the job was stopped
+			}
+			c.signal(s.(syscall.Signal))
+		case status := <-c.changes:
+			if status.Stopped() {
+				c.stopped(status.StopSignal())
+				continue
+			}
+			end.status = status
+			c.reclaimTerminal()
+			if end.lost {
+				c.sweep(deadline)
+			} else {
+				end.lost = isClosed(lost)
+			}
+			return end
+		}
+	}
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+// sweep waits until nothing is left of the group, whose leader has been reaped,
+// and kills what is left at the deadline.
+func (c *child) sweep(deadline time.Time) {
+	for unix.Kill(-c.pid, 0) == nil {
+		if time.Now().After(deadline) {
+			c.signal(syscall.SIGKILL)
+			return
+		}
+		time.Sleep(5 * time.Millisecond) // there is nothing to wait on: they are not our children
+	}
+}
+
+func (c *child) signal(s syscall.Signal) {
+	_ = unix.Kill(-c.pid, s) // fails only where nobody is left
+}
+
+// stopped is called when the child has stopped.
+func (c *child) stopped(s syscall.Signal) {
+	switch {
+	case s == syscall.SIGSTOP:
+		return // by somebody who will send SIGCONT; the lock is kept
+	case s != syscall.SIGTSTP && c.foreground():
+		c.giveTerminal() // which is what it wants
+		c.signal(syscall.SIGCONT)
+		return
+	case c.tty < 0 || orphaned():
+		if s == syscall.SIGTSTP {
+			c.signal(syscall.SIGCONT) // there is no shell to do it later
+		}
+		return
+	}
+	had := c.terminal
+	c.reclaimTerminal()
+	c.terminal = had // to be given again
+	c.say("stopped; while it is, the lock is not kept alive and runs out after its TTL")
+	// The whole job, as Ctrl-Z does it. Not with SIGTSTP: Go does not give a signal
+	// that it has once caught its default action back.
+	_ = unix.Kill(0, syscall.SIGSTOP)
+}
+
+// Terminals.
+
+// openTerminal opens the terminal of this session and never closes it.
+func openTerminal() int {
+	fd, err := unix.Open("/dev/tty", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NOCTTY, 0)
+	if err != nil {
+		return -1
+	}
+	return fd
+}
+
+func isTerminal(f *os.File) bool {
+	_, err := unix.IoctlGetInt(int(f.Fd()), unix.TIOCGPGRP)
+	return err == nil
+}
+
+// foreground reports whether locknode's own group has the terminal.
+func (c *child) foreground() bool {
+	if c.tty < 0 {
+		return false
+	}
+	group, err := unix.IoctlGetInt(c.tty, unix.TIOCGPGRP)
+	return err == nil && group == unix.Getpgrp()
+}
+
+func (c *child) giveTerminal() {
+	if err := unix.IoctlSetPointerInt(c.tty, unix.TIOCSPGRP, c.pid); err == nil {
+		c.terminal = true
+	}
+}
+
+// reclaimTerminal takes the terminal back if the child's group has it.
+func (c *child) reclaimTerminal() {
+	if c.tty < 0 {
+		return
+	}
+	if group, err := unix.IoctlGetInt(c.tty, unix.TIOCGPGRP); err == nil && group == c.pid {
+		_ = unix.IoctlSetPointerInt(c.tty, unix.TIOCSPGRP, unix.Getpgrp())
+	}
+	c.terminal = false
+}
+
+// orphaned reports whether no shell of this session could continue us.
+func orphaned() bool {
+	own, err := unix.Getsid(0)
+	if err != nil {
+		return true
+	}
+	parents, err := unix.Getsid(unix.Getppid())
+	return err != nil || own != parents
+}

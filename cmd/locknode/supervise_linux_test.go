@@ -1,0 +1,152 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestChildIsToldWhenItsSupervisorIsKilled(t *testing.T) {
+	t.Parallel()
+	r, _ := supervised(t, "1s", `trap 'echo caught; exit 0' TERM; echo pid $$; while :; do sleep 0.05; done`)
+	pid := strings.TrimPrefix(r.await("pid"), "pid ")
+	r.signal(syscall.SIGKILL)
+	r.await("caught")
+	eventually(t, "the child has ended", func() bool { return !alive(pid) })
+}
+
+// openPTY makes a terminal and returns its two ends.
+func openPTY(t *testing.T) (master, slave *os.File) {
+	t.Helper()
+	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|syscall.O_NOCTTY, 0)
+	if err != nil {
+		t.Skipf("no terminals here: %v", err)
+	}
+	fd := int(master.Fd())
+	if err := unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0); err != nil {
+		t.Fatalf("unlock terminal: %v", err)
+	}
+	n, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
+	if err != nil {
+		t.Fatalf("name terminal: %v", err)
+	}
+	slave, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|syscall.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = slave.Close()
+		_ = master.Close()
+	})
+	return master, slave
+}
+
+// terminal is a command with a terminal of its own, at which somebody types.
+type terminal struct {
+	*running
+	master *os.File
+}
+
+func startAtTerminal(t *testing.T, cmd *exec.Cmd) *terminal {
+	t.Helper()
+	master, slave := openPTY(t)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = slave, slave, slave
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true, Ctty: 0}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	_ = slave.Close() // so that the master sees the end of the last process
+	r := &running{t: t, cmd: cmd, lines: make(chan string, 1000)}
+	go readLines(master, r.lines)
+	t.Cleanup(func() {
+		if cmd.ProcessState == nil {
+			_ = cmd.Process.Kill()
+			_ = cmd.Wait()
+		}
+	})
+	return &terminal{r, master}
+}
+
+func (x *terminal) types(keys string) {
+	x.t.Helper()
+	if _, err := x.master.WriteString(keys); err != nil {
+		x.t.Fatalf("type %q: %v", keys, err)
+	}
+}
+
+func TestChildAtATerminalReadsAndIsInterrupted(t *testing.T) {
+	t.Parallel()
+	cmd := command(t, "supervise", "1s", "/bin/sh", "-c", `echo waiting; read x; echo "got $x"; trap 'echo caught; exit 5' INT; echo pid $$; sleep 60`)
+	x := startAtTerminal(t, cmd)
+	x.await("waiting")
+	x.types("hello\n")
+	x.await("got hello")
+	awaitInGroup(t, strings.TrimPrefix(strings.TrimSpace(x.await("pid")), "pid "), "sleep")
+	x.types("\x03") // Ctrl-C
+	x.await("caught")
+	if got := x.wait(); got != 5 {
+		t.Errorf("exit code: got %d, want 5", got)
+	}
+}
+
+func TestChildThatStopsWithoutAShellGoesOn(t *testing.T) {
+	t.Parallel()
+	cmd := command(t, "supervise", "1s", "/bin/sh", "-c", `trap 'echo continued' CONT; echo waiting; read x; echo "got $x"`)
+	x := startAtTerminal(t, cmd)
+	x.await("waiting")
+	x.types("\x1a") // Ctrl-Z, and no shell to say fg
+	x.await("continued")
+	x.types("hello\n")
+	x.await("got")
+	if got := x.wait(); got != 0 {
+		t.Errorf("exit code: got %d, want 0", got)
+	}
+}
+
+func TestShellStopsAndContinuesTheJob(t *testing.T) {
+	t.Parallel()
+	if _, err := exec.LookPath("bash"); err != nil {
+		t.Skip("no bash here, whose words the test knows")
+	}
+	supervise := command(t, "supervise", "1s")
+	shell := exec.Command("bash", "--norc", "--noprofile", "-i")
+	shell.Env = append(supervise.Env, "PS1=", "SUPERVISE="+supervise.Path)
+	x := startAtTerminal(t, shell)
+	x.types(`"$SUPERVISE" 1s /bin/sh -c 'echo wait''ing; read x; echo "got $x"; read y; echo "then $y"'` + "\n")
+	x.await("waiting")
+	x.types("one\n")
+	x.await("got one")
+	x.types("\x1a") // Ctrl-Z
+	x.await("Stopped")
+	x.types("echo shell''here\n")
+	x.await("shellhere")
+	x.types("fg\n")
+	x.types("two\n")
+	x.await("then two")
+	x.types("echo shell''again; exit 7\n")
+	x.await("shellagain")
+	if got := x.wait(); got != 7 {
+		t.Errorf("exit code of the shell: got %d, want 7", got)
+	}
+}
+
+func TestChildGetsTheTerminalWhenItAsksForIt(t *testing.T) {
+	t.Parallel()
+	// Standard output is no terminal, so the child does not get the terminal at
+	// the start; it stops when it reads, and is then given it.
+	cmd := command(t, "supervise", "1s", "/bin/sh", "-c", `echo waiting >/dev/tty; read x; echo "got $x" >/dev/tty; exit 6`)
+	cmd.Args = append([]string{"sh", "-c", `"$0" "$@" >/dev/null`, cmd.Path}, cmd.Args[1:]...)
+	cmd.Path = "/bin/sh"
+	x := startAtTerminal(t, cmd)
+	x.await("waiting")
+	x.types("hello\n")
+	x.await("got hello")
+	if got := x.wait(); got != 6 {
+		t.Errorf("exit code: got %d, want 6", got)
+	}
+}

@@ -1,0 +1,14 @@
+//go:build unix && !linux
+
+package main
+
+import "syscall"
+
+// childAttributes put the child into its own process group, in the foreground of
+// the terminal if it is to have it.
+func childAttributes(terminal bool, tty int) *syscall.SysProcAttr {
+	if !terminal {
+		return &syscall.SysProcAttr{Setpgid: true}
+	}
+	return &syscall.SysProcAttr{Setpgid: true, Foreground: true, Ctty: tty}
+}
