@@ -9,7 +9,13 @@ type OnceID [16]byte
 
 // RequestID makes a command take effect once however often it is sent. Either
 // Session and Sequence are set, or Once, or nothing: then the command is not
-// remembered.
+// remembered and cannot wait.
+//
+// The first answer is remembered: in a session until it is acknowledged, for a
+// Once until Limits.OnceNanos after its request ended. An ID that comes again
+// gets that answer and changes nothing; an acquire that still waits gets
+// [Queued]; one whose grant has ended gets the grant's token and times. An ID
+// that comes again with another kind of command is [Invalid].
 type RequestID struct {
 	Session  SessionID
 	Sequence uint64 // counts from 1 within the session
@@ -65,10 +71,11 @@ const (
 // Command is one of the command types of this file.
 type Command interface {
 	kind() Kind
-	// encode and decode methods live in codec.go
+	encode(*encoder) // the payload after the kind; codec_commands.go
 }
 
-// OpenSession starts a session, or answers as [KeepAlive] does if it is open.
+// OpenSession starts a session, or answers as [KeepAlive] does if it is open:
+// the session then keeps its first TTL, holder and labels.
 type OpenSession struct {
 	Session SessionID
 	TTL     int64 // nanoseconds
@@ -103,8 +110,8 @@ type KillSession struct {
 type Acquire struct {
 	ID      RequestID
 	Wants   []Want
-	TTL     int64 // own deadline after the grant; 0: as long as the session
-	Wait    int64 // 0: try once; > 0: at most this long; -1: until cancelled (sessions only)
+	TTL     int64  // own deadline after the grant; 0: as long as the session
+	Wait    int64  // 0: try once; > 0: at most this long; -1: until cancelled (sessions only)
 	Holder  string // without a session
 	Value   []byte
 	Labels  []Label
@@ -113,22 +120,27 @@ type Acquire struct {
 }
 
 // Cancel ends the wait of the Acquire with the ID Target, or releases its grant
-// if that came first. For a Target without a session only the latest attempt
-// can be cancelled, and the target is forgotten.
+// if that came first. [NotHeld] says that there is neither any more. A Target in
+// a session that was never seen answers OK and is [Cancelled] when it comes. For
+// a Target without a session only the latest attempt can be cancelled, and the
+// target is forgotten.
 type Cancel struct {
 	ID      RequestID
 	Target  RequestID
 	Attempt uint64
 }
 
-// Release gives a grant back.
+// Release gives a grant back. [NotHeld] if there is no grant with the token, if
+// it is not on Lock, or if the ID names a session that is not the grant's. The
+// same holds for [Renew] and [SetValue].
 type Release struct {
 	ID    RequestID
 	Lock  string // optional: must be a lock of the grant
 	Token uint64
 }
 
-// Renew moves the own deadline of a grant to now + TTL, never back.
+// Renew moves the own deadline of a grant to now + TTL, never back. A grant that
+// lives as long as its session has none and gets none.
 type Renew struct {
 	ID    RequestID
 	Lock  string // optional: must be a lock of the grant
@@ -145,7 +157,7 @@ type SetValue struct {
 }
 
 // ForceRelease ends grants on a lock against their holders' will. A grant over
-// several locks ends on all of them.
+// several locks ends on all of them. [NotHeld] if there is none.
 type ForceRelease struct {
 	ID          RequestID
 	Lock        string
@@ -153,8 +165,9 @@ type ForceRelease struct {
 	Reason, Who string
 }
 
-// Resize changes the size of a semaphore that is in use. Shrinking takes
-// nothing away from holders.
+// Resize changes the size of a semaphore that is in use; [NotHeld] if the lock
+// is not in use. Shrinking takes nothing away from holders; waiting requests for
+// more permits than the new size end with [KindMismatch].
 type Resize struct {
 	ID    RequestID
 	Lock  string

@@ -1,7 +1,8 @@
 package fsm
 
 // Limits bound everything that grows. They are part of the replicated state and
-// change only by [Configure]. A zero field means its default.
+// change only by [Configure]. A zero field means its default; the defaults and
+// the largest allowed values decide what commands do and so are never changed.
 type Limits struct {
 	NameBytes        int   // lock name, UTF-8, at least 1 byte; default 512
 	ValueBytes       int   // default 4096
@@ -11,11 +12,11 @@ type Limits struct {
 	LocksPerRequest  int   // default 64
 	WaitersPerLock   int   // default 10,000
 	Waiters          int   // in all; default 200,000
-	GrantsPerSession int   // default 10,000
+	GrantsPerSession int   // grants and waiting requests; default 10,000
 	RequestsWindow   int   // answers remembered per session; default 10,000
 	Sessions         int   // default 100,000
-	Grants           int   // in all; default 2,000,000
-	OnceRemembered   int   // sessionless answers remembered; default 65,536
+	Grants           int   // grants and waiting requests in all; default 2,000,000
+	OnceRemembered   int   // sessionless answers remembered after their request ended; default 65,536
 	OnceNanos        int64 // how long they are remembered; default 5 minutes
 	MinTTL           int64 // nanoseconds; default 1 s
 	MaxTTL           int64 // nanoseconds; default 24 h
@@ -23,4 +24,80 @@ type Limits struct {
 	MaxDelay         int64 // delay after a loss, nanoseconds; default 10 minutes
 	ReasonBytes      int   // reason and who, each; default 256
 	ExpiriesPerEntry int   // what is due beyond this waits for the next entry; default 1,024
+}
+
+// endsPerEntry bounds the grants and waits that end by time in one entry where
+// they end with their sessions, each of which counts once in ExpiriesPerEntry.
+// One session is never cut: the entry that reaches the bound finishes it.
+const endsPerEntry = 16_384
+
+// limit is one field of Limits as a number.
+type limit struct {
+	field string
+	def   int64
+	max   int64
+	get   func(*Limits) int64
+	set   func(*Limits, int64)
+}
+
+func size(field string, def, largest int64, at func(*Limits) *int) limit {
+	return limit{
+		field, def, largest,
+		func(l *Limits) int64 { return int64(*at(l)) },
+		func(l *Limits, v int64) { *at(l) = int(v) },
+	}
+}
+
+func span(field string, def, largest int64, at func(*Limits) *int64) limit {
+	return limit{
+		field, def, largest,
+		func(l *Limits) int64 { return *at(l) },
+		func(l *Limits, v int64) { *at(l) = v },
+	}
+}
+
+const (
+	nanosPerSecond = int64(1e9)
+	nanosPerDay    = 24 * 3600 * nanosPerSecond
+)
+
+// limitTable has every limit, in the order of the encoding: only ever appended
+// to. The largest values keep any one record of a snapshot far below maxBlock.
+var limitTable = [...]limit{
+	size("name_bytes", 512, 4096, func(l *Limits) *int { return &l.NameBytes }),
+	size("value_bytes", 4096, 1<<16, func(l *Limits) *int { return &l.ValueBytes }),
+	size("holder_bytes", 128, 4096, func(l *Limits) *int { return &l.HolderBytes }),
+	size("labels", 32, 256, func(l *Limits) *int { return &l.Labels }),
+	size("label_bytes", 256, 4096, func(l *Limits) *int { return &l.LabelBytes }),
+	size("locks_per_request", 64, 256, func(l *Limits) *int { return &l.LocksPerRequest }),
+	size("waiters_per_lock", 10_000, 1_000_000, func(l *Limits) *int { return &l.WaitersPerLock }),
+	size("waiters", 200_000, 100_000_000, func(l *Limits) *int { return &l.Waiters }),
+	size("grants_per_session", 10_000, 1_000_000, func(l *Limits) *int { return &l.GrantsPerSession }),
+	size("requests_window", 10_000, 1_000_000, func(l *Limits) *int { return &l.RequestsWindow }),
+	size("sessions", 100_000, 100_000_000, func(l *Limits) *int { return &l.Sessions }),
+	size("grants", 2_000_000, 100_000_000, func(l *Limits) *int { return &l.Grants }),
+	size("once_remembered", 65_536, 10_000_000, func(l *Limits) *int { return &l.OnceRemembered }),
+	span("once_nanos", 300*nanosPerSecond, 366*nanosPerDay, func(l *Limits) *int64 { return &l.OnceNanos }),
+	span("min_ttl", nanosPerSecond, 366*nanosPerDay, func(l *Limits) *int64 { return &l.MinTTL }),
+	span("max_ttl", nanosPerDay, 366*nanosPerDay, func(l *Limits) *int64 { return &l.MaxTTL }),
+	span("max_wait", 3600*nanosPerSecond, 366*nanosPerDay, func(l *Limits) *int64 { return &l.MaxWait }),
+	span("max_delay", 600*nanosPerSecond, 366*nanosPerDay, func(l *Limits) *int64 { return &l.MaxDelay }),
+	size("reason_bytes", 256, 4096, func(l *Limits) *int { return &l.ReasonBytes }),
+	size("expiries_per_entry", 1024, 100_000, func(l *Limits) *int { return &l.ExpiriesPerEntry }),
+}
+
+// effective fills in the defaults. It returns the place in limitTable of the
+// first field that is out of range, or -1.
+func (l Limits) effective() (Limits, int) {
+	for i := range limitTable {
+		e := &limitTable[i]
+		v := e.get(&l)
+		if v < 0 || v > e.max {
+			return l, i
+		}
+		if v == 0 {
+			e.set(&l, e.def)
+		}
+	}
+	return l, -1
 }

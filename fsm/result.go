@@ -26,7 +26,8 @@ const (
 type Result struct {
 	Code Code
 	// Field and Detail explain Invalid, OverLimit and KindMismatch to people:
-	// which field, and what is allowed.
+	// which field, and what is allowed. Detail is a text of this version and the
+	// only part of a result that may differ between nodes of different versions.
 	Field, Detail string
 
 	Token    uint64 // Acquire: of the grant
@@ -34,8 +35,11 @@ type Result struct {
 	Queued   int64  // Acquire: cluster time at which the request was first applied
 	Granted  int64  // Acquire: cluster time of the grant
 
-	Holders []Holder // Busy: who holds it (at most MaxHoldersShown). ForceRelease: who was released
-	Alive   []Alive  // KeepAlive: one for each session
+	// Busy: who holds the locks of the request; none if they wait for somebody
+	// before it, or are in their delay. ForceRelease: who was released. At most
+	// MaxHoldersShown. Read only: what is in it is shared with the table.
+	Holders []Holder
+	Alive   []Alive // KeepAlive: one for each session
 }
 
 // Alive is the result of a keep-alive for one session.
@@ -44,7 +48,10 @@ type Alive struct {
 	Revocations []Revocation
 }
 
-// Revocation tells a session that an operator ended one of its grants.
+// Revocation tells a session that an operator ended one of its grants. The last
+// MaxRevocations are kept until they are seen. A client that finds a gap before
+// the first number it is told does not know which of its grants are gone, and
+// must take all of them for lost.
 type Revocation struct {
 	Number      uint64 // counts from 1 within the session
 	Token       uint64
@@ -68,6 +75,9 @@ type Holder struct {
 // MaxHoldersShown bounds the holders named in one result or view.
 const MaxHoldersShown = 64
 
+// MaxRevocations bounds the unseen revocations that are kept for a session.
+const MaxRevocations = 64
+
 // EventKind tells events apart.
 type EventKind uint8
 
@@ -86,7 +96,7 @@ const (
 // Event is one thing that happened in an apply, in the order in which it happened.
 type Event struct {
 	Kind    EventKind
-	Code    Code      // EventWaitEnded: TimedOut, Cancelled, NoSession. EventSessionEnded: OK (by its client), TimedOut (expired) or NotHeld (killed)
+	Code    Code      // EventWaitEnded: TimedOut, Cancelled, NoSession, or KindMismatch (a semaphore shrank below its wish). EventSessionEnded: OK (by its client), TimedOut (expired) or NotHeld (killed)
 	Request RequestID // of the acquire, where the event is about one
 	Session SessionID // zero: detached
 	Token   uint64
@@ -108,5 +118,6 @@ type Applied struct {
 	Results     []Result
 	Events      []Event
 	MoreDue     bool   // a mass expiry was cut: more is due now and waits for the next entry
+	NextDue     int64  // when something is next due, at Now or before if MoreDue; 0: nothing has a deadline. Set by Machine.Apply
 	Digest      uint64 // of everything applied up to this entry: equal on all nodes
 }

@@ -1,0 +1,335 @@
+package fsm
+
+import "unicode/utf8"
+
+func (t *Table) acquire(c *Acquire) Result {
+	if res, bad := t.checkAcquire(c); bad {
+		return res
+	}
+	free, res, bad := t.look(c)
+	if bad {
+		return res
+	}
+	var s *session
+	if c.ID.Session != (SessionID{}) {
+		s, _ = t.sessions.get(c.ID.Session)
+		if len(s.grants)+len(s.waits) >= t.limits.GrantsPerSession {
+			return t.refuse(OverLimit, fullSession, int64(t.limits.GrantsPerSession))
+		}
+	}
+	if !free && c.Wait == 0 {
+		return t.busy(c)
+	}
+	if res, bad := t.checkRoom(c, free); bad {
+		return res
+	}
+	r := t.newRequest(c)
+	if s != nil {
+		s = t.changeSession(c.ID.Session, s)
+	}
+	if !free {
+		t.wait(r, c, s)
+		return Result{Code: Queued, Queued: t.now}
+	}
+	t.hold(r)
+	t.requests.put(r.number, r)
+	if s != nil {
+		s.grants = addTo(s.grants, r.number)
+	}
+	t.emitGranted(r)
+	return r.grantedResult()
+}
+
+func (t *Table) newRequest(c *Acquire) *request {
+	r := &request{
+		gen: t.requests.gen, number: t.nextNumber(), session: c.ID.Session, sequence: c.ID.Sequence,
+		wants: c.Wants, ttl: c.TTL, queued: t.now,
+	}
+	e := extra{once: c.ID.Once, value: c.Value, labels: c.Labels, delay: c.Delay}
+	if r.session == (SessionID{}) {
+		e.holder = c.Holder
+	}
+	r.extra = e.orNil()
+	return r
+}
+
+// wait puts a new request in line.
+func (t *Table) wait(r *request, c *Acquire, s *session) {
+	if c.Wait > 0 {
+		r.deadline = sumTimes(t.now, c.Wait)
+		r.timer = t.deadlines.add(r.deadline, r.number, nil)
+	}
+	t.enqueue(r)
+	t.requests.put(r.number, r)
+	if s != nil {
+		s.waits = addTo(s.waits, r.number)
+	}
+	t.emitAbout(EventQueued, r)
+}
+
+// look says whether a request can be granted at once, and refuses one that
+// takes a lock for what it is not.
+func (t *Table) look(c *Acquire) (free bool, res Result, bad bool) {
+	free = true
+	for i := range c.Wants {
+		w := &c.Wants[i]
+		l, ok := t.locks.get(w.Lock)
+		if !ok {
+			continue
+		}
+		if l.heldOrQueued && l.limit != w.Limit {
+			if l.limit != 0 && w.Limit != 0 {
+				return false, t.refuse(KindMismatch, otherSize, int64(l.limit)), true
+			}
+			return false, t.refuse(KindMismatch, otherKind, int64(i+1)), true
+		}
+		free = free && l.roomForNew(w)
+	}
+	return free, Result{}, false
+}
+
+// busy names who holds the locks of a request.
+func (t *Table) busy(c *Acquire) Result {
+	res := Result{Code: Busy}
+	for i := range c.Wants {
+		l, ok := t.locks.get(c.Wants[i].Lock)
+		if !ok {
+			continue
+		}
+		for _, number := range l.holders {
+			if len(res.Holders) == MaxHoldersShown {
+				return res
+			}
+			res.Holders = append(res.Holders, t.holderOn(number, c.Wants[i].Lock))
+		}
+	}
+	return res
+}
+
+// checkRoom keeps a new request within the limits.
+func (t *Table) checkRoom(c *Acquire, free bool) (Result, bool) {
+	if t.grants+t.waiters >= t.limits.Grants {
+		return t.refuse(OverLimit, fullGrants, int64(t.limits.Grants)), true
+	}
+	if t.lastToken >= maxToken {
+		return t.refuse(OverLimit, outOfTokens, 0), true
+	}
+	if free {
+		return Result{}, false
+	}
+	if t.waiters >= t.limits.Waiters {
+		return t.refuse(OverLimit, fullWaiters, int64(t.limits.Waiters)), true
+	}
+	for i := range c.Wants {
+		if l, ok := t.locks.get(c.Wants[i].Lock); ok && len(l.queue) >= t.limits.WaitersPerLock {
+			return t.refuse(OverLimit, fullQueue, int64(t.limits.WaitersPerLock)), true
+		}
+	}
+	return Result{}, false
+}
+
+// checkAcquire refuses arguments that are out of range.
+func (t *Table) checkAcquire(c *Acquire) (Result, bool) {
+	if len(c.Wants) == 0 || len(c.Wants) > t.limits.LocksPerRequest {
+		return t.refuse(Invalid, lockCount, int64(t.limits.LocksPerRequest)), true
+	}
+	for i := range c.Wants {
+		if why, arg := t.checkWant(c.Wants, i); why != noReason {
+			return t.refuse(Invalid, why, arg), true
+		}
+	}
+	if why, arg := t.checkTimes(c); why != noReason {
+		return t.refuse(Invalid, why, arg), true
+	}
+	if !fits(c.Holder, t.limits.HolderBytes) {
+		return t.refuse(Invalid, badHolder, int64(t.limits.HolderBytes)), true
+	}
+	if len(c.Value) > t.limits.ValueBytes {
+		return t.refuse(Invalid, maxValue, int64(t.limits.ValueBytes)), true
+	}
+	if why, arg := t.checkLabels(c.Labels); why != noReason {
+		return t.refuse(Invalid, why, arg), true
+	}
+	return Result{}, false
+}
+
+func (t *Table) checkWant(wants []Want, i int) (reason, int64) {
+	w := &wants[i]
+	if w.Lock == "" || !fits(w.Lock, t.limits.NameBytes) {
+		return badName, int64(t.limits.NameBytes)
+	}
+	switch w.Mode {
+	case Exclusive, Shared:
+		if w.Permits != 0 || w.Limit != 0 {
+			return permitsForeign, 0
+		}
+	case Permits:
+		if w.Permits == 0 || w.Permits > w.Limit {
+			return badPermits, 0
+		}
+	default:
+		return badMode, 0
+	}
+	for k := range wants[:i] {
+		if wants[k].Lock == w.Lock {
+			return lockTwice, int64(i + 1)
+		}
+	}
+	return noReason, 0
+}
+
+func (t *Table) checkTimes(c *Acquire) (reason, int64) {
+	detached := c.ID.Session == (SessionID{})
+	if detached || c.TTL != 0 {
+		if why, arg := t.checkTTL(c.TTL); why != noReason {
+			return why, arg
+		}
+	}
+	switch {
+	case !detached && c.Wait < -1:
+		return badWait, 0
+	case detached && (c.Wait < 0 || c.Wait > t.limits.MaxWait):
+		return maxWait, t.limits.MaxWait
+	case detached && c.ID.Once == (OnceID{}) && c.Wait != 0:
+		return waitNeedsID, 0
+	case c.Delay < 0 || c.Delay > t.limits.MaxDelay:
+		return maxDelay, t.limits.MaxDelay
+	}
+	return noReason, 0
+}
+
+func (t *Table) checkTTL(ttl int64) (reason, int64) {
+	switch {
+	case ttl < t.limits.MinTTL:
+		return minTTL, t.limits.MinTTL
+	case ttl > t.limits.MaxTTL:
+		return maxTTL, t.limits.MaxTTL
+	}
+	return noReason, 0
+}
+
+func (t *Table) checkLabels(labels []Label) (reason, int64) {
+	if len(labels) > t.limits.Labels {
+		return labelCount, int64(t.limits.Labels)
+	}
+	for _, l := range labels {
+		if len(l.Key)+len(l.Value) > t.limits.LabelBytes || !utf8.ValidString(l.Key) || !utf8.ValidString(l.Value) {
+			return badLabel, int64(t.limits.LabelBytes)
+		}
+	}
+	return noReason, 0
+}
+
+func fits(s string, most int) bool { return len(s) <= most && utf8.ValidString(s) }
+
+// cancel ends the wait of an acquire, or its grant.
+func (t *Table) cancel(c *Cancel) Result {
+	if c.Target.Session == (SessionID{}) {
+		return t.cancelOnce(c)
+	}
+	switch inSession := c.ID.Session != (SessionID{}); {
+	case inSession && c.ID.Session != c.Target.Session, inSession && c.ID.Sequence == c.Target.Sequence, c.Target.Sequence == 0:
+		return t.refuse(Invalid, badTarget, 0)
+	}
+	s, ok := t.sessions.get(c.Target.Session)
+	if !ok {
+		return Result{Code: NoSession}
+	}
+	if r := t.requestOf(s, c.Target.Sequence); r != nil {
+		t.endByCancel(r)
+		return Result{}
+	}
+	if _, seen := s.find(c.Target.Sequence); seen || c.Target.Sequence <= s.acked {
+		return Result{Code: NotHeld}
+	}
+	// The acquire may still be on its way: it must not be granted after this.
+	if len(s.window) >= t.limits.RequestsWindow {
+		return t.refuse(OverLimit, fullWindow, int64(t.limits.RequestsWindow))
+	}
+	t.changeSession(c.Target.Session, s).keep(answer{sequence: c.Target.Sequence, kind: KindAcquire, code: Cancelled})
+	return Result{}
+}
+
+// requestOf returns the waiting or holding request with a sequence, or nil.
+func (t *Table) requestOf(s *session, sequence uint64) *request {
+	if i, ok := s.find(sequence); ok {
+		a := &s.window[i]
+		number := a.request
+		if a.token != 0 {
+			number, _ = t.tokens.get(a.token)
+		}
+		r, _ := t.requests.get(number)
+		return r
+	}
+	if sequence > s.acked {
+		return nil
+	}
+	// Acknowledged and yet to be cancelled: unusual, but it has one meaning.
+	for _, list := range [...][]uint64{s.waits, s.grants} {
+		for i := len(list) - 1; i >= 0; i-- {
+			if r, _ := t.requests.get(list[i]); r.sequence == sequence {
+				return r
+			}
+		}
+	}
+	return nil
+}
+
+func (t *Table) endByCancel(r *request) {
+	if r.token != 0 {
+		t.endGrant(r, Event{Kind: EventReleased})
+	} else {
+		t.endWait(r, Cancelled)
+	}
+	t.promote()
+}
+
+func (t *Table) cancelOnce(c *Cancel) Result {
+	m, ok := t.memories.get(c.Target.Once)
+	if !ok || m.request == 0 || m.attempt != c.Attempt {
+		return Result{Code: NotHeld}
+	}
+	r, _ := t.requests.get(m.request)
+	t.endByCancel(r)
+	if m, ok := t.memories.get(c.Target.Once); ok {
+		t.forget(c.Target.Once, m)
+	}
+	return Result{}
+}
+
+// holderOn describes a grant on one of its locks.
+func (t *Table) holderOn(number uint64, name string) Holder {
+	r, _ := t.requests.get(number)
+	w := r.want(name)
+	e := r.more()
+	h := Holder{
+		Lock: name, Token: r.token, Holder: e.holder, Session: r.session, Mode: w.Mode, Permits: w.Permits,
+		Deadline: r.deadline, Since: r.since, Value: e.value, Labels: e.labels,
+	}
+	if s, ok := t.sessions.get(r.session); ok {
+		h.Holder = s.holder
+		if h.Deadline == 0 || s.deadline < h.Deadline {
+			h.Deadline = s.deadline
+		}
+	}
+	return h
+}
+
+// want returns what the request wants of a lock, or nil.
+func (r *request) want(name string) *Want {
+	for i := range r.wants {
+		if r.wants[i].Lock == name {
+			return &r.wants[i]
+		}
+	}
+	return nil
+}
+
+// cost is about how many bytes it takes to remember a holder.
+func (h *Holder) cost() int {
+	n := 160 + len(h.Lock) + len(h.Holder) + len(h.Value)
+	for _, l := range h.Labels {
+		n += 32 + len(l.Key) + len(l.Value)
+	}
+	return n
+}

@@ -1,0 +1,283 @@
+package fsm
+
+import "math"
+
+// Apply runs one entry of the log: first everything that is due at its stamp
+// ends, then its commands run in order.
+//
+// data is not kept. Bytes that are no entry, and an entry that was stamped in
+// another term than it is stored under, are refused as a whole: cluster time
+// and all records stay as they were. A command that cannot be decoded gets the
+// result [Malformed] or [UnknownCommand] and does not disturb the others.
+//
+// NextDue is not set; see [Machine.Apply].
+func (t *Table) Apply(index, term uint64, data []byte) Applied {
+	a := Applied{Index: index, Term: term}
+	d := decoder{buf: data}
+	h := d.header()
+	count := h.commands
+	switch {
+	case d.bad || !framed(d, count):
+		a.Refused = Malformed
+	case h.term != term:
+		a.Refused = StaleStamp
+	default:
+		t.wall = h.wall
+		t.now = max(t.now, h.stamp)
+		t.events = make([]Event, 0, min(count, 1024))
+		a.MoreDue = t.endDue()
+		a.Results = make([]Result, count)
+		for i := range a.Results {
+			a.Results[i] = t.run(d.frame())
+		}
+		a.Events, t.events = t.events, nil
+		t.settle()
+	}
+	a.Now = t.now
+	t.index = index
+	t.digest = chain(t.digest, data, &a)
+	a.Digest = t.digest
+	return a
+}
+
+// endDue ends what is due, in (deadline, number) order, and then hands on what
+// became free. It says whether more is due than one entry ends.
+func (t *Table) endDue() (more bool) {
+	t.ends = 0
+	for n := 0; ; n++ {
+		t.settle()
+		at, ok := t.NextDeadline()
+		if !ok || at > t.now {
+			break
+		}
+		if n >= t.limits.ExpiriesPerEntry || t.ends >= endsPerEntry {
+			more = true
+			break
+		}
+		t.endNext()
+	}
+	t.promote()
+	return more
+}
+
+// endNext ends what is next due.
+func (t *Table) endNext() {
+	key, id, ok := t.forgets.first()
+	if len(t.deadlines.heap) == 0 || ok && (key.at < t.deadlines.heap[0].at ||
+		key.at == t.deadlines.heap[0].at && key.number < t.deadlines.heap[0].number) {
+		m, _ := t.memories.get(id)
+		t.forget(id, m)
+		return
+	}
+	top := t.deadlines.heap[0]
+	switch what := t.deadlines.what[top.slot]; {
+	case what == nil:
+		r, _ := t.requests.get(top.number)
+		if r.token != 0 {
+			t.endGrant(r, Event{Kind: EventExpired})
+		} else {
+			t.endWait(r, TimedOut)
+		}
+	case what.session != SessionID{}:
+		s, _ := t.sessions.get(what.session)
+		t.ends += len(s.grants) + len(s.waits)
+		t.endSession(what.session, s, TimedOut, Event{Kind: EventExpired})
+	default:
+		t.endDelay(what.lock)
+	}
+}
+
+func (t *Table) endDelay(name string) {
+	l, _ := t.locks.get(name)
+	l = t.changeLock(name, l)
+	t.deadlines.remove(l.timer)
+	l.delayUntil, l.delayNumber, l.timer = 0, 0, 0
+	t.leaveLock(name, l)
+}
+
+// settle gives the top of the deadlines its true time, so that reading what is
+// next due changes nothing.
+func (t *Table) settle() {
+	for len(t.deadlines.heap) > 0 {
+		at := t.deadlineOf(t.deadlines.heap[0])
+		if at == t.deadlines.heap[0].at {
+			return
+		}
+		t.deadlines.later(at)
+	}
+}
+
+func (t *Table) deadlineOf(d due) int64 {
+	switch what := t.deadlines.what[d.slot]; {
+	case what == nil:
+		r, _ := t.requests.get(d.number)
+		return r.deadline
+	case what.session != SessionID{}:
+		s, _ := t.sessions.get(what.session)
+		return s.deadline
+	}
+	return d.at // delays are entered anew when they move
+}
+
+// NextDeadline returns when something is next due, in cluster time; ok is
+// false if nothing has a deadline. It may lie in the past: see Applied.MoreDue.
+func (t *Table) NextDeadline() (at int64, ok bool) {
+	at = math.MaxInt64
+	if key, _, found := t.forgets.first(); found {
+		at, ok = key.at, true
+	}
+	if len(t.deadlines.heap) > 0 {
+		at, ok = min(at, t.deadlines.heap[0].at), true
+	}
+	if !ok {
+		return 0, false
+	}
+	return at, true
+}
+
+// HasDeadlines says that something ends by time.
+func (t *Table) HasDeadlines() bool { return len(t.deadlines.heap)+t.forgets.len > 0 }
+
+// run decodes and runs one command.
+func (t *Table) run(frame []byte) Result {
+	d := decoder{buf: frame}
+	switch kind := Kind(d.byte()); kind {
+	case KindAcquire:
+		var c Acquire
+		c.decode(&d)
+		return t.once(&d, &c.ID, kind, c.Attempt, func() Result { return t.acquire(&c) })
+	case KindRelease:
+		var c Release
+		c.decode(&d)
+		return t.once(&d, &c.ID, kind, 0, func() Result { return t.release(&c) })
+	case KindRenew:
+		var c Renew
+		c.decode(&d)
+		return t.once(&d, &c.ID, kind, 0, func() Result { return t.renew(&c) })
+	case KindKeepAlive:
+		var c KeepAlive
+		c.decode(&d)
+		return t.whole(&d, func() Result { return t.keepAlive(&c) })
+	case KindOpenSession:
+		var c OpenSession
+		c.decode(&d)
+		return t.whole(&d, func() Result { return t.openSession(&c) })
+	case KindEndSession:
+		var c EndSession
+		c.decode(&d)
+		return t.whole(&d, func() Result { return t.endSessionByClient(&c) })
+	default:
+		return t.runRare(&d, kind)
+	}
+}
+
+func (t *Table) runRare(d *decoder, kind Kind) Result {
+	switch kind {
+	case KindCancel:
+		var c Cancel
+		c.decode(d)
+		return t.once(d, &c.ID, kind, 0, func() Result { return t.cancel(&c) })
+	case KindSetValue:
+		var c SetValue
+		c.decode(d)
+		return t.once(d, &c.ID, kind, 0, func() Result { return t.setValue(&c) })
+	case KindForceRelease:
+		var c ForceRelease
+		c.decode(d)
+		return t.once(d, &c.ID, kind, 0, func() Result { return t.forceRelease(&c) })
+	case KindResize:
+		var c Resize
+		c.decode(d)
+		return t.once(d, &c.ID, kind, 0, func() Result { return t.resize(&c) })
+	case KindKillSession:
+		var c KillSession
+		c.decode(d)
+		return t.whole(d, func() Result { return t.killSession(&c) })
+	case KindConfigure:
+		var c Configure
+		c.decode(d)
+		return t.whole(d, func() Result { return t.configure(&c) })
+	case KindFound:
+		var c Found
+		c.decode(d)
+		return t.whole(d, func() Result { return t.found(&c) })
+	case KindRecover:
+		return t.whole(d, t.skipTokens)
+	}
+	if d.bad {
+		return Result{Code: Malformed}
+	}
+	return Result{Code: UnknownCommand}
+}
+
+// whole runs a command that was decoded to its last byte.
+func (t *Table) whole(d *decoder, do func() Result) Result {
+	if !d.done() {
+		return Result{Code: Malformed}
+	}
+	return do()
+}
+
+// once runs a command with a request ID at most once.
+func (t *Table) once(d *decoder, id *RequestID, kind Kind, attempt uint64, do func() Result) Result {
+	if !d.done() {
+		return Result{Code: Malformed}
+	}
+	if res, done := t.recall(id, kind, attempt); done {
+		return res
+	}
+	number := uint64(0)
+	if id.Once != (OnceID{}) {
+		number = t.nextNumber()
+	}
+	res := do()
+	t.remember(id, kind, &res, attempt, number)
+	return res
+}
+
+func (t *Table) configure(c *Configure) Result {
+	limits, wrong := c.Limits.effective()
+	if wrong >= 0 {
+		return t.refuse(Invalid, badLimits, int64(wrong))
+	}
+	t.limits = limits
+	t.boundMemories()
+	return Result{}
+}
+
+func (t *Table) found(c *Found) Result {
+	if t.cluster == ([16]byte{}) {
+		t.cluster = c.Cluster
+	}
+	return Result{}
+}
+
+func (t *Table) skipTokens() Result {
+	if t.lastToken > maxToken/2-recoverSkip {
+		return t.refuse(OverLimit, outOfTokens, 0)
+	}
+	t.lastToken += recoverSkip
+	return Result{}
+}
+
+// describe says what an event on a request is about.
+func (t *Table) describe(e *Event, r *request) {
+	e.Request, e.Session, e.Token, e.Wants = r.id(), r.session, r.token, r.wants
+	if r.session == (SessionID{}) {
+		e.Holder = r.more().holder
+	} else if s, ok := t.sessions.get(r.session); ok {
+		e.Holder = s.holder
+	}
+}
+
+func (t *Table) emitAbout(kind EventKind, r *request) {
+	e := Event{Kind: kind}
+	t.describe(&e, r)
+	t.events = append(t.events, e)
+}
+
+func (t *Table) emitGranted(r *request) {
+	e := Event{Kind: EventGranted, Result: r.grantedResult(), Waited: r.granted - r.queued}
+	t.describe(&e, r)
+	t.events = append(t.events, e)
+}

@@ -1,0 +1,369 @@
+package fsm
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+)
+
+// check verifies every invariant of the state and returns the first that is
+// broken. Tests run it after each entry, Restore on what it has read.
+//
+//	now >= 0, lastToken < 2^53, every limit in its range
+//	numbers are unique over sessions, requests and memories, and <= lastNumber
+//	r.token > 0 ⇔ r holds each of its locks ⇔ tokens[r.token] = r
+//	r.token = 0 ⇔ r stands in the queue of each of its locks
+//	an Exclusive holder is alone; kind and size of a lock are the same for all on it
+//	used = Σ permits of the holders; barrier = first waiter that is not Shared
+//	no waiter is grantable
+//	a lock has a holder, a waiter or a delay
+//	r is in its session's grants or waits, and the session is open
+//	r's answer is Queued while it waits and its token while it holds
+//	memories of requests that ended, and only those, are to be forgotten
+//	everything that ends by time is in the deadlines, not later than its time
+func (t *Table) check() error {
+	for _, part := range [...]func() error{
+		t.checkScalars, t.checkNumbers, t.checkRequests, t.checkLocks, t.checkSessions, t.checkMemories, t.checkDeadlines,
+	} {
+		if err := part(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (t *Table) checkScalars() error {
+	if t.now < 0 || t.lastToken > maxToken {
+		return fmt.Errorf("now %d, last token %d", t.now, t.lastToken)
+	}
+	for i := range limitTable {
+		e := &limitTable[i]
+		if v := e.get(&t.limits); v < 1 || v > e.max {
+			return fmt.Errorf("limit %s is %d, want 1 to %d", e.field, v, e.max)
+		}
+	}
+	if t.requests.len != t.grants+t.waiters || t.tokens.len != t.grants {
+		return fmt.Errorf("%d requests, %d tokens, %d grants, %d waiters", t.requests.len, t.tokens.len, t.grants, t.waiters)
+	}
+	if len(t.freed) != 0 {
+		return fmt.Errorf("locks %q are freed and not handed on", t.freed)
+	}
+	return nil
+}
+
+// checkNumbers: requests are unique by their tree.
+func (t *Table) checkNumbers() error {
+	var numbers []uint64
+	for _, s := range t.sessions.all() {
+		numbers = append(numbers, s.number)
+	}
+	for _, m := range t.memories.all() {
+		numbers = append(numbers, m.number)
+	}
+	slices.Sort(numbers)
+	for i, n := range numbers {
+		_, taken := t.requests.get(n)
+		if n == 0 || n > t.lastNumber || taken || i > 0 && numbers[i-1] == n {
+			return fmt.Errorf("number %d is used twice or out of range, last %d", n, t.lastNumber)
+		}
+	}
+	for name, l := range t.locks.all() {
+		if l.delayUntil == 0 {
+			continue
+		}
+		_, taken := t.requests.get(l.delayNumber)
+		if _, also := slices.BinarySearch(numbers, l.delayNumber); taken || also || l.delayNumber > t.lastNumber {
+			return fmt.Errorf("delay of lock %q has the number %d of something else", name, l.delayNumber)
+		}
+	}
+	return nil
+}
+
+func (t *Table) checkRequests() error {
+	for number, r := range t.requests.all() {
+		if r.number != number || number == 0 || number > t.lastNumber {
+			return fmt.Errorf("request %d stands at %d, last number %d", r.number, number, t.lastNumber)
+		}
+		if err := t.checkRequest(r); err != nil {
+			return fmt.Errorf("request %d: %w", number, err)
+		}
+		if r.token == 0 && t.grantable(r) {
+			return fmt.Errorf("request %d waits and could be granted", number)
+		}
+	}
+	return nil
+}
+
+func (t *Table) checkRequest(r *request) error {
+	detached := r.session == SessionID{}
+	e := r.more()
+	for i := range r.wants {
+		if err := t.checkOnLock(r, &r.wants[i]); err != nil {
+			return fmt.Errorf("lock %q: %w", r.wants[i].Lock, err)
+		}
+	}
+	switch {
+	case len(r.wants) == 0 || len(r.wants) > 256:
+		return fmt.Errorf("%d locks", len(r.wants))
+	case detached && (r.ttl < 1 || r.sequence != 0), !detached && (r.sequence == 0 || e.once != OnceID{} || e.holder != ""):
+		return errors.New("neither in a session nor detached")
+	case r.ttl < 0 || r.deadline < 0 || r.queued < 0 || r.queued > t.now || e.delay < 0:
+		return fmt.Errorf("times: ttl %d, deadline %d, queued %d, delay %d", r.ttl, r.deadline, r.queued, e.delay)
+	}
+	if r.token == 0 {
+		if detached && (r.deadline == 0 || e.once == OnceID{}) {
+			return errors.New("waits without a session, and without a limit or an ID")
+		}
+		return t.checkAnswer(r)
+	}
+	number, ok := t.tokens.get(r.token)
+	switch {
+	case !ok || number != r.number || r.token > t.lastToken:
+		return fmt.Errorf("token %d belongs to request %d, last token %d", r.token, number, t.lastToken)
+	case r.granted < r.queued || r.granted > t.now || (r.deadline != 0) != (r.ttl != 0):
+		return fmt.Errorf("queued %d, granted %d, ttl %d, deadline %d", r.queued, r.granted, r.ttl, r.deadline)
+	}
+	return t.checkAnswer(r)
+}
+
+// checkOnLock finds the request on one of its locks.
+func (t *Table) checkOnLock(r *request, w *Want) error {
+	l, ok := t.locks.get(w.Lock)
+	if !ok || w.Lock == "" {
+		return errors.New("no such lock")
+	}
+	switch {
+	case w.Mode < Exclusive || w.Mode > Permits,
+		w.Mode == Permits && (w.Permits == 0 || w.Limit < w.Permits),
+		w.Mode != Permits && (w.Permits != 0 || w.Limit != 0),
+		(w.Mode == Permits) != (l.limit != 0):
+		return fmt.Errorf("wants %+v of a lock of size %d", *w, l.limit)
+	}
+	if _, ok := slices.BinarySearch(l.holders, r.number); ok != (r.token != 0) {
+		return fmt.Errorf("among the holders: %v, with token %d", ok, r.token)
+	}
+	i, ok := slices.BinarySearchFunc(l.queue, r.number, func(p place, n uint64) int { return compareInts(p.number, n) })
+	if ok != (r.token == 0) || ok && l.queue[i].mode != w.Mode {
+		return fmt.Errorf("in the queue: %v, with token %d", ok, r.token)
+	}
+	if ok && w.Mode == Permits && w.Permits > l.limit {
+		return fmt.Errorf("waits for %d permits of %d", w.Permits, l.limit)
+	}
+	return nil
+}
+
+// checkAnswer: a retry would be told the truth.
+func (t *Table) checkAnswer(r *request) error {
+	var a *answer
+	if once := r.more().once; once != (OnceID{}) {
+		m, ok := t.memories.get(once)
+		if !ok || m.request != r.number {
+			return fmt.Errorf("not remembered by its once ID %x", once)
+		}
+		a = &m.answer
+	}
+	if r.session != (SessionID{}) {
+		s, ok := t.sessions.get(r.session)
+		if !ok {
+			return fmt.Errorf("no session %x", r.session)
+		}
+		i, ok := s.find(r.sequence)
+		if !ok && r.sequence > s.acked {
+			return fmt.Errorf("no answer for sequence %d", r.sequence)
+		}
+		if ok {
+			a = &s.window[i]
+			if waits := r.token == 0; waits != (a.request == r.number) {
+				return fmt.Errorf("answer names request %d, waits %v", a.request, waits)
+			}
+		}
+	}
+	switch {
+	case a == nil:
+	case a.kind != KindAcquire || a.token != r.token || a.queued != r.queued || (a.code == Queued) != (r.token == 0),
+		r.token != 0 && (a.code != OK || a.granted != r.granted):
+		return fmt.Errorf("answer %+v", *a)
+	}
+	return nil
+}
+
+func (t *Table) checkLocks() error {
+	for name, l := range t.locks.all() {
+		if err := t.checkLock(name, l); err != nil {
+			return fmt.Errorf("lock %q: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// checkLock checks what does not follow from its requests' own checks.
+func (t *Table) checkLock(name string, l *lock) error {
+	var used uint64
+	alone := false
+	for i, number := range l.holders {
+		r, ok := t.requests.get(number)
+		if !ok || r.want(name) == nil || i > 0 && l.holders[i-1] >= number {
+			return fmt.Errorf("holder %d is not in order", number)
+		}
+		w := r.want(name)
+		used += uint64(w.Permits)
+		alone = alone || w.Mode == Exclusive
+	}
+	if used != l.used || alone != l.heldAlone || alone && len(l.holders) != 1 {
+		return fmt.Errorf("%d holders, %d permits out, alone %v; have %d, %v", len(l.holders), used, alone, l.used, l.heldAlone)
+	}
+	barrier := uint64(0)
+	for i, p := range l.queue {
+		r, ok := t.requests.get(p.number)
+		if !ok || r.want(name) == nil || i > 0 && l.queue[i-1].number >= p.number {
+			return fmt.Errorf("waiter %d is not in order", p.number)
+		}
+		if p.mode != Shared && barrier == 0 {
+			barrier = p.number
+		}
+	}
+	inUse := len(l.holders)+len(l.queue) > 0
+	switch {
+	case barrier != l.barrier:
+		return fmt.Errorf("barrier %d, want %d", l.barrier, barrier)
+	case inUse != l.heldOrQueued || !inUse && (l.limit != 0 || l.delayUntil == 0):
+		return fmt.Errorf("in use %v, have %v; size %d, delay until %d", inUse, l.heldOrQueued, l.limit, l.delayUntil)
+	case l.delayUntil < 0 || (l.delayUntil != 0) != (l.timer != 0):
+		return fmt.Errorf("delay until %d, timer %d", l.delayUntil, l.timer)
+	}
+	return nil
+}
+
+func (t *Table) checkSessions() error {
+	owned := 0
+	for id, s := range t.sessions.all() {
+		if err := t.checkSession(id, s); err != nil {
+			return fmt.Errorf("session %x: %w", id, err)
+		}
+		owned += len(s.grants) + len(s.waits)
+	}
+	for _, r := range t.requests.all() {
+		if r.session != (SessionID{}) {
+			owned--
+		}
+	}
+	if owned != 0 {
+		return fmt.Errorf("sessions have %d requests too many", owned)
+	}
+	return nil
+}
+
+func (t *Table) checkSession(id SessionID, s *session) error {
+	if id == (SessionID{}) || s.ttl < 1 || s.deadline < 1 || s.deadline > sumTimes(t.now, s.ttl) {
+		return fmt.Errorf("ttl %d, deadline %d, now %d", s.ttl, s.deadline, t.now)
+	}
+	for _, list := range [...]struct {
+		numbers []uint64
+		held    bool
+	}{{s.grants, true}, {s.waits, false}} {
+		for i, number := range list.numbers {
+			r, ok := t.requests.get(number)
+			if !ok || r.session != id || (r.token != 0) != list.held || i > 0 && list.numbers[i-1] >= number {
+				return fmt.Errorf("request %d is not its own, or not in order", number)
+			}
+		}
+	}
+	shown := 0
+	for i := range s.window {
+		a := &s.window[i]
+		shown += a.cost()
+		if a.sequence <= s.acked || i > 0 && s.window[i-1].sequence >= a.sequence {
+			return fmt.Errorf("answer %d of sequence %d is not in order, acknowledged %d", i, a.sequence, s.acked)
+		}
+		if r, ok := t.requests.get(a.request); (a.code == Queued) != ok || ok && (r.session != id || r.sequence != a.sequence) {
+			return fmt.Errorf("answer %+v names a request that does not wait", *a)
+		}
+	}
+	if shown != s.shown || shown > maxShownWindow {
+		return fmt.Errorf("answers show %d bytes of holders, have %d", shown, s.shown)
+	}
+	for i := range s.revocations {
+		n := s.revocations[i].Number
+		if n == 0 || n > s.revoked || i > 0 && s.revocations[i-1].Number >= n || i >= MaxRevocations {
+			return fmt.Errorf("revocation %d is not in order, last %d", n, s.revoked)
+		}
+	}
+	return nil
+}
+
+func (t *Table) checkMemories() error {
+	shown, settled := 0, 0
+	for id, m := range t.memories.all() {
+		shown += m.answer.cost()
+		if m.request == 0 {
+			settled++
+			due, ok := t.forgets.get(forgetKey{m.forget, m.number})
+			if !ok || due != id || m.forget < 1 || m.answer.code == Queued {
+				return fmt.Errorf("memory %x, to be forgotten at %d, answer %+v", id, m.forget, m.answer)
+			}
+		} else if r, ok := t.requests.get(m.request); !ok || r.more().once != id {
+			return fmt.Errorf("memory %x of request %d, which is not its own", id, m.request)
+		}
+		if id == (OnceID{}) || m.answer.sequence != 0 || m.answer.request != 0 {
+			return fmt.Errorf("memory %x with answer %+v", id, m.answer)
+		}
+	}
+	if settled != t.forgets.len || shown != t.shown || shown > maxShownMemories {
+		return fmt.Errorf("%d memories to forget, have %d; %d bytes of holders, have %d", settled, t.forgets.len, shown, t.shown)
+	}
+	return nil
+}
+
+func (t *Table) checkDeadlines() error {
+	d := &t.deadlines
+	want := t.sessions.len
+	for _, s := range t.sessions.all() {
+		if err := d.checkSlot(s.timer, s.number, s.deadline); err != nil {
+			return err
+		}
+	}
+	for _, r := range t.requests.all() {
+		if r.deadline == 0 && r.timer == 0 {
+			continue
+		}
+		want++
+		if err := d.checkSlot(r.timer, r.number, r.deadline); err != nil {
+			return err
+		}
+	}
+	for _, l := range t.locks.all() {
+		if l.delayUntil == 0 {
+			continue
+		}
+		want++
+		if err := d.checkSlot(l.timer, l.delayNumber, l.delayUntil); err != nil {
+			return err
+		}
+	}
+	if len(d.heap) != want {
+		return fmt.Errorf("%d deadlines, want %d", len(d.heap), want)
+	}
+	for i := 1; i < len(d.heap); i++ {
+		if d.before(&d.heap[i], &d.heap[(i-1)/4]) {
+			return fmt.Errorf("deadline %+v stands below %+v", d.heap[i], d.heap[(i-1)/4])
+		}
+	}
+	if len(d.heap) > 0 {
+		if at := t.deadlineOf(d.heap[0]); at != d.heap[0].at {
+			return fmt.Errorf("next deadline is %d, is %d in truth", d.heap[0].at, at)
+		}
+	}
+	return nil
+}
+
+// checkSlot finds the deadline of a record.
+func (d *deadlines) checkSlot(slot int32, number uint64, at int64) error {
+	if slot <= 0 || int(slot) >= len(d.where) {
+		return fmt.Errorf("number %d ends at %d and has slot %d", number, at, slot)
+	}
+	i := int(d.where[slot])
+	if i < 0 || i >= len(d.heap) || d.heap[i].slot != slot || d.heap[i].number != number || d.heap[i].at > at {
+		return fmt.Errorf("number %d ends at %d and has slot %d at %d", number, at, slot, i)
+	}
+	return nil
+}

@@ -1,0 +1,249 @@
+package fsm
+
+import "fmt"
+
+// The payloads of the commands. What encode writes, decode reads.
+
+// A request ID begins with the parts that it has.
+const (
+	idInSession = 1
+	idOnce      = 2
+)
+
+func (e *encoder) requestID(id *RequestID) {
+	var parts byte
+	if id.Session != (SessionID{}) || id.Sequence != 0 || id.Acked != 0 {
+		parts |= idInSession
+	}
+	if id.Once != (OnceID{}) {
+		parts |= idOnce
+	}
+	e.byte(parts)
+	if parts&idInSession != 0 {
+		e.id(id.Session)
+		e.uint(id.Sequence)
+		e.uint(id.Acked)
+	}
+	if parts&idOnce != 0 {
+		e.id(id.Once)
+	}
+}
+
+func (d *decoder) requestID() (id RequestID) {
+	parts := d.byte()
+	if parts > idInSession|idOnce {
+		d.bad = true
+	}
+	if parts&idInSession != 0 {
+		id.Session, id.Sequence, id.Acked = d.id(), d.uint(), d.uint()
+	}
+	if parts&idOnce != 0 {
+		id.Once = d.id()
+	}
+	return id
+}
+
+func (c OpenSession) encode(e *encoder) {
+	e.id(c.Session)
+	e.int(c.TTL)
+	e.string(c.Holder)
+	e.labels(c.Labels)
+}
+
+func (c *OpenSession) decode(d *decoder) {
+	*c = OpenSession{Session: d.id(), TTL: d.int(), Holder: d.string(), Labels: d.labels()}
+}
+
+func (c KeepAlive) encode(e *encoder) {
+	e.uint(uint64(len(c.Sessions)))
+	for _, s := range c.Sessions {
+		e.id(s.Session)
+		e.uint(s.RevocationsSeen)
+	}
+}
+
+func (c *KeepAlive) decode(d *decoder) {
+	n := d.length(17)
+	if n == 0 {
+		return
+	}
+	c.Sessions = make([]KeepAliveSession, n)
+	for i := range c.Sessions {
+		c.Sessions[i] = KeepAliveSession{Session: d.id(), RevocationsSeen: d.uint()}
+	}
+}
+
+func (c EndSession) encode(e *encoder)  { e.id(c.Session) }
+func (c *EndSession) decode(d *decoder) { c.Session = d.id() }
+
+func (c KillSession) encode(e *encoder) {
+	e.id(c.Session)
+	e.string(c.Reason)
+	e.string(c.Who)
+}
+
+func (c *KillSession) decode(d *decoder) {
+	*c = KillSession{Session: d.id(), Reason: d.string(), Who: d.string()}
+}
+
+func (c Acquire) encode(e *encoder) {
+	e.requestID(&c.ID)
+	e.wants(c.Wants)
+	e.int(c.TTL)
+	e.int(c.Wait)
+	e.string(c.Holder)
+	e.bytes(c.Value)
+	e.labels(c.Labels)
+	e.int(c.Delay)
+	e.uint(c.Attempt)
+}
+
+func (c *Acquire) decode(d *decoder) {
+	*c = Acquire{
+		ID: d.requestID(), Wants: d.wants(), TTL: d.int(), Wait: d.int(), Holder: d.string(), Value: d.bytes(),
+		Labels: d.labels(), Delay: d.int(), Attempt: d.uint(),
+	}
+}
+
+func (c Cancel) encode(e *encoder) {
+	e.requestID(&c.ID)
+	e.requestID(&c.Target)
+	e.uint(c.Attempt)
+}
+
+func (c *Cancel) decode(d *decoder) {
+	*c = Cancel{ID: d.requestID(), Target: d.requestID(), Attempt: d.uint()}
+}
+
+func (c Release) encode(e *encoder) {
+	e.requestID(&c.ID)
+	e.string(c.Lock)
+	e.uint(c.Token)
+}
+
+func (c *Release) decode(d *decoder) {
+	*c = Release{ID: d.requestID(), Lock: d.string(), Token: d.uint()}
+}
+
+func (c Renew) encode(e *encoder) {
+	e.requestID(&c.ID)
+	e.string(c.Lock)
+	e.uint(c.Token)
+	e.int(c.TTL)
+}
+
+func (c *Renew) decode(d *decoder) {
+	*c = Renew{ID: d.requestID(), Lock: d.string(), Token: d.uint(), TTL: d.int()}
+}
+
+func (c SetValue) encode(e *encoder) {
+	e.requestID(&c.ID)
+	e.string(c.Lock)
+	e.uint(c.Token)
+	e.bytes(c.Value)
+}
+
+func (c *SetValue) decode(d *decoder) {
+	*c = SetValue{ID: d.requestID(), Lock: d.string(), Token: d.uint(), Value: d.bytes()}
+}
+
+func (c ForceRelease) encode(e *encoder) {
+	e.requestID(&c.ID)
+	e.string(c.Lock)
+	e.uint(c.Token)
+	e.string(c.Reason)
+	e.string(c.Who)
+}
+
+func (c *ForceRelease) decode(d *decoder) {
+	*c = ForceRelease{ID: d.requestID(), Lock: d.string(), Token: d.uint(), Reason: d.string(), Who: d.string()}
+}
+
+func (c Resize) encode(e *encoder) {
+	e.requestID(&c.ID)
+	e.string(c.Lock)
+	e.uint(uint64(c.Limit))
+}
+
+func (c *Resize) decode(d *decoder) {
+	*c = Resize{ID: d.requestID(), Lock: d.string(), Limit: d.uint32()}
+}
+
+func (c Configure) encode(e *encoder) { e.limits(c.Limits) }
+
+func (e *encoder) limits(l Limits) {
+	for i := range limitTable {
+		e.int(limitTable[i].get(&l))
+	}
+}
+
+func (c *Configure) decode(d *decoder) { c.Limits = d.limits() }
+
+func (d *decoder) limits() (l Limits) {
+	for i := range limitTable {
+		limitTable[i].set(&l, d.int())
+	}
+	return l
+}
+
+func (c Found) encode(e *encoder)  { e.id(c.Cluster) }
+func (c *Found) decode(d *decoder) { c.Cluster = d.id() }
+
+func (c Recover) encode(*encoder) {}
+
+// decodeCommand decodes a command for tools and tests; see Table.run.
+func decodeCommand(frame []byte) (Command, error) {
+	d := decoder{buf: frame}
+	kind := Kind(d.byte())
+	c := decodeKind(&d, kind)
+	switch {
+	case c == nil && !d.bad:
+		return nil, fmt.Errorf("unknown kind %d", kind)
+	case !d.done():
+		return nil, fmt.Errorf("malformed payload of kind %d", kind)
+	}
+	return c, nil
+}
+
+func decodeKind(d *decoder, kind Kind) Command {
+	switch kind {
+	case KindOpenSession:
+		return decoded[OpenSession](d)
+	case KindKeepAlive:
+		return decoded[KeepAlive](d)
+	case KindEndSession:
+		return decoded[EndSession](d)
+	case KindKillSession:
+		return decoded[KillSession](d)
+	case KindAcquire:
+		return decoded[Acquire](d)
+	case KindCancel:
+		return decoded[Cancel](d)
+	case KindRelease:
+		return decoded[Release](d)
+	case KindRenew:
+		return decoded[Renew](d)
+	case KindSetValue:
+		return decoded[SetValue](d)
+	case KindForceRelease:
+		return decoded[ForceRelease](d)
+	case KindResize:
+		return decoded[Resize](d)
+	case KindConfigure:
+		return decoded[Configure](d)
+	case KindFound:
+		return decoded[Found](d)
+	case KindRecover:
+		return Recover{}
+	}
+	return nil
+}
+
+func decoded[C Command, P interface {
+	*C
+	decode(*decoder)
+}](d *decoder) Command {
+	var c C
+	P(&c).decode(d)
+	return c
+}

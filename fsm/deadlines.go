@@ -1,0 +1,129 @@
+package fsm
+
+// deadlines orders everything that ends by time: by (deadline, number), where
+// number is unique over all that is in it. It is a 4-ary heap that knows where
+// each entry stands, and it is lazy in one direction: a deadline that moves to
+// a later time only changes the record, and the entry follows when it comes to
+// the top (see Table.settle). Deadlines never move to an earlier time.
+//
+// It is no part of the state: its layout depends on the history, but the order
+// in which true deadlines leave it does not.
+//
+// Rejected: a heap that leaves dead entries inside. Detached grants that are
+// released long before their TTL would fill it, and sweeping a million entries
+// takes longer than an entry of the log may.
+type deadlines struct {
+	heap  []due
+	where []int32   // slot → place in heap
+	what  []*target // slot → what it is; nil: a request
+	free  []int32   // unused slots
+}
+
+// due is one entry. Its time may be earlier than what the record says.
+type due struct {
+	at     int64
+	number uint64
+	slot   int32
+}
+
+// target names what a deadline belongs to if it is not a request.
+type target struct {
+	session SessionID // zero: the delay of lock
+	lock    string
+}
+
+// before orders two entries. Only delays can agree in both: those of the locks
+// of one request.
+func (d *deadlines) before(a, b *due) bool {
+	switch {
+	case a.at != b.at:
+		return a.at < b.at
+	case a.number != b.number:
+		return a.number < b.number
+	}
+	x, y := d.what[a.slot], d.what[b.slot]
+	return x != nil && y != nil && x.lock < y.lock
+}
+
+// add enters a deadline and returns its slot, which is never 0.
+func (d *deadlines) add(at int64, number uint64, what *target) int32 {
+	var slot int32
+	if n := len(d.free); n > 0 {
+		slot = d.free[n-1]
+		d.free = d.free[:n-1]
+	} else {
+		if len(d.where) == 0 {
+			d.where, d.what = append(d.where, -1), append(d.what, nil)
+		}
+		slot = int32(len(d.where))
+		d.where, d.what = append(d.where, 0), append(d.what, nil)
+	}
+	d.what[slot] = what
+	d.heap = append(d.heap, due{at: at, number: number, slot: slot})
+	d.up(len(d.heap) - 1)
+	return slot
+}
+
+// remove takes the entry of a slot out. Slot 0 is none.
+func (d *deadlines) remove(slot int32) {
+	if slot == 0 {
+		return
+	}
+	i, last := int(d.where[slot]), len(d.heap)-1
+	moved := d.heap[last]
+	d.heap = d.heap[:last]
+	if i != last {
+		d.heap[i] = moved
+		if !d.up(i) {
+			d.down(i)
+		}
+	}
+	d.where[slot], d.what[slot] = -1, nil
+	d.free = append(d.free, slot)
+}
+
+// later gives the top entry its true deadline.
+func (d *deadlines) later(at int64) {
+	d.heap[0].at = at
+	d.down(0)
+}
+
+func (d *deadlines) up(i int) bool {
+	e, start := d.heap[i], i
+	for i > 0 {
+		parent := (i - 1) / 4
+		if !d.before(&e, &d.heap[parent]) {
+			break
+		}
+		d.heap[i] = d.heap[parent]
+		d.where[d.heap[i].slot] = int32(i)
+		i = parent
+	}
+	d.heap[i] = e
+	d.where[e.slot] = int32(i)
+	return i != start
+}
+
+func (d *deadlines) down(i int) {
+	e := d.heap[i]
+	for {
+		first := 4*i + 1
+		if first >= len(d.heap) {
+			break
+		}
+		least := first
+		for k := first + 1; k < min(first+4, len(d.heap)); k++ {
+			if d.before(&d.heap[k], &d.heap[least]) {
+				least = k
+			}
+		}
+		if !d.before(&d.heap[least], &e) {
+			break
+		}
+		d.heap[i] = d.heap[least]
+		d.where[d.heap[i].slot] = int32(i)
+		i = least
+	}
+	d.heap[i] = e
+	d.where[e.slot] = int32(i)
+}

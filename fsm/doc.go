@@ -1,0 +1,2 @@
+// Package fsm is the lock table: what a Raft log of commands means.
+package fsm

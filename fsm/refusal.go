@@ -1,0 +1,121 @@
+package fsm
+
+import (
+	"fmt"
+	"strings"
+)
+
+// reason says why a command was refused. State keeps the number, with its
+// argument, and not the text: the text may change from version to version.
+// Never renumbered or reused.
+type reason uint8
+
+const (
+	noReason       reason = 0
+	badID          reason = 1
+	otherCommand   reason = 2
+	badName        reason = 3
+	lockTwice      reason = 4
+	badMode        reason = 5
+	permitsForeign reason = 6
+	badPermits     reason = 7
+	lockCount      reason = 8
+	minTTL         reason = 9
+	maxTTL         reason = 10
+	badWait        reason = 11
+	waitNeedsID    reason = 12
+	maxWait        reason = 13
+	badHolder      reason = 14
+	maxValue       reason = 15
+	labelCount     reason = 16
+	badLabel       reason = 17
+	maxDelay       reason = 18
+	badReason      reason = 19
+	badWho         reason = 20
+	badTarget      reason = 21
+	noLimit        reason = 22
+	badLimits      reason = 23
+	noSessionID    reason = 24
+	otherKind      reason = 25
+	otherSize      reason = 26
+	fullWindow     reason = 27
+	fullSessions   reason = 28
+	fullSession    reason = 29
+	fullGrants     reason = 30
+	fullWaiters    reason = 31
+	fullQueue      reason = 32
+	outOfTokens    reason = 33
+	reasonsEnd     reason = 34
+)
+
+const (
+	fieldLock         = "lock"
+	fieldID           = "id"
+	detailUTF8        = "must be UTF-8 of at most %d bytes"
+	detailGrantsLimit = "the limit is %d grants and waiting requests"
+)
+
+// refusalTexts gives each reason its field and, with the argument, its text.
+var refusalTexts = [reasonsEnd]struct{ field, detail string }{
+	badID:          {fieldID, "must have a session and a sequence from 1, or a once ID, or nothing"},
+	otherCommand:   {fieldID, "was used by another kind of command"},
+	badName:        {fieldLock, "must be UTF-8 of 1 to %d bytes"},
+	lockTwice:      {fieldLock, "lock %d of the request is named twice"},
+	badMode:        {"mode", "must be exclusive, shared or permits"},
+	permitsForeign: {"permits", "permits and limit are for mode permits only"},
+	badPermits:     {"permits", "must be 1 up to the semaphore's limit"},
+	lockCount:      {"locks", "must be 1 to %d locks"},
+	minTTL:         {"ttl", "must be at least %d ns"},
+	maxTTL:         {"ttl", "must be at most %d ns"},
+	badWait:        {"wait", "must be 0, positive, or -1 in a session"},
+	waitNeedsID:    {"wait", "must be 0 for a request without an ID"},
+	maxWait:        {"wait", "must be 0 to %d ns without a session"},
+	badHolder:      {"holder", detailUTF8},
+	maxValue:       {"value", "must be at most %d bytes"},
+	labelCount:     {"labels", "must be at most %d labels"},
+	badLabel:       {"labels", "must be UTF-8, key and value together at most %d bytes"},
+	maxDelay:       {"delay", "must be 0 to %d ns"},
+	badReason:      {"reason", detailUTF8},
+	badWho:         {"who", detailUTF8},
+	badTarget:      {"target", "must be another request of the same session"},
+	noLimit:        {"limit", "must be at least 1"},
+	badLimits:      {"limits", ""}, // the argument is a place in limitTable
+	noSessionID:    {"session", "must not be zero"},
+	otherKind:      {fieldLock, "lock %d of the request is in use as another kind"},
+	otherSize:      {fieldLock, "the semaphore is in use with limit %d"},
+	fullWindow:     {"requests_window", "the limit is %d unacknowledged requests"},
+	fullSessions:   {"sessions", "the limit is %d sessions"},
+	fullSession:    {"grants_per_session", detailGrantsLimit},
+	fullGrants:     {"grants", detailGrantsLimit},
+	fullWaiters:    {"waiters", "the limit is %d waiting requests"},
+	fullQueue:      {"waiters_per_lock", "the limit is %d waiting requests for one lock"},
+	outOfTokens:    {"token", "all tokens below 2^53 are used"},
+}
+
+// refusal is a reason with its argument.
+type refusal struct {
+	why reason
+	arg int64
+}
+
+// refuse makes a result that changes nothing and says why. The reason stays in
+// t.refused for remember.
+func (t *Table) refuse(code Code, why reason, arg int64) Result {
+	t.refused = refusal{why, arg}
+	r := Result{Code: code}
+	t.refused.explain(&r)
+	return r
+}
+
+// explain writes the texts of the reason into a result.
+func (f refusal) explain(r *Result) {
+	text := &refusalTexts[f.why]
+	r.Field, r.Detail = text.field, text.detail
+	switch {
+	case f.why == badLimits:
+		e := &limitTable[f.arg]
+		r.Detail = fmt.Sprintf("%s must be 0 to %d, 0 for the default", e.field, e.max)
+	case strings.Contains(text.detail, "%d"):
+		r.Detail = fmt.Sprintf(text.detail, f.arg)
+	}
+}

@@ -1,0 +1,200 @@
+package fsm
+
+import "slices"
+
+// held returns the grant of a command that shows a token, or nil.
+func (t *Table) held(id RequestID, name string, token uint64) *request {
+	number, ok := t.tokens.get(token)
+	if !ok {
+		return nil
+	}
+	r, _ := t.requests.get(number)
+	if id.Session != (SessionID{}) && r.session != id.Session {
+		return nil
+	}
+	if name != "" && r.want(name) == nil {
+		return nil
+	}
+	return r
+}
+
+func (t *Table) release(c *Release) Result {
+	r := t.held(c.ID, c.Lock, c.Token)
+	if r == nil {
+		return Result{Code: NotHeld}
+	}
+	t.endGrant(r, Event{Kind: EventReleased})
+	t.promote()
+	return Result{}
+}
+
+func (t *Table) renew(c *Renew) Result {
+	if why, arg := t.checkTTL(c.TTL); why != noReason {
+		return t.refuse(Invalid, why, arg)
+	}
+	r := t.held(c.ID, c.Lock, c.Token)
+	if r == nil {
+		return Result{Code: NotHeld}
+	}
+	if until := sumTimes(t.now, c.TTL); r.deadline != 0 && until > r.deadline {
+		r = t.changeRequest(r)
+		r.deadline = until
+	}
+	return Result{Deadline: r.deadline}
+}
+
+func (t *Table) setValue(c *SetValue) Result {
+	if len(c.Value) > t.limits.ValueBytes {
+		return t.refuse(Invalid, maxValue, int64(t.limits.ValueBytes))
+	}
+	r := t.held(c.ID, c.Lock, c.Token)
+	if r == nil {
+		return Result{Code: NotHeld}
+	}
+	e := *r.more()
+	e.value = c.Value
+	t.changeRequest(r).extra = e.orNil()
+	return Result{}
+}
+
+// orNil returns nil for an extra that says nothing.
+func (e *extra) orNil() *extra {
+	if e.once == (OnceID{}) && e.holder == "" && e.value == nil && e.labels == nil && e.delay == 0 {
+		return nil
+	}
+	return e
+}
+
+func (t *Table) forceRelease(c *ForceRelease) Result {
+	if why := t.checkReason(c.Reason, c.Who); why != noReason {
+		return t.refuse(Invalid, why, int64(t.limits.ReasonBytes))
+	}
+	l, ok := t.locks.get(c.Lock)
+	if !ok {
+		return Result{Code: NotHeld}
+	}
+	var res Result
+	for _, number := range slices.Clone(l.holders) {
+		r, _ := t.requests.get(number)
+		if c.Token != 0 && c.Token != r.token {
+			continue
+		}
+		if len(res.Holders) < MaxHoldersShown {
+			res.Holders = append(res.Holders, t.holderOn(number, c.Lock))
+		}
+		e := Event{Kind: EventRevoked, Reason: c.Reason, Who: c.Who}
+		if s, ok := t.sessions.get(r.session); ok {
+			e.Number = t.changeSession(r.session, s).revoke(r.token, c.Reason, c.Who)
+		}
+		t.endGrant(r, e)
+	}
+	if res.Holders == nil {
+		return Result{Code: NotHeld}
+	}
+	t.promote()
+	return res
+}
+
+// revoke notes for the client that an operator ended a grant.
+func (s *session) revoke(token uint64, reason, who string) uint64 {
+	s.revoked++
+	keep := s.revocations[max(0, len(s.revocations)-MaxRevocations+1):]
+	s.revocations = append(slices.Clip(keep), Revocation{Number: s.revoked, Token: token, Reason: reason, Who: who})
+	return s.revoked
+}
+
+func (t *Table) checkReason(text, who string) reason {
+	switch {
+	case !fits(text, t.limits.ReasonBytes):
+		return badReason
+	case !fits(who, t.limits.ReasonBytes):
+		return badWho
+	}
+	return noReason
+}
+
+func (t *Table) resize(c *Resize) Result {
+	if c.Limit == 0 {
+		return t.refuse(Invalid, noLimit, 0)
+	}
+	l, ok := t.locks.get(c.Lock)
+	switch {
+	case !ok || !l.heldOrQueued:
+		return Result{Code: NotHeld}
+	case l.limit == 0:
+		return t.refuse(KindMismatch, otherKind, 1)
+	}
+	l = t.changeLock(c.Lock, l)
+	l.limit = c.Limit
+	for _, p := range slices.Clone(l.queue) {
+		if r, _ := t.requests.get(p.number); r.want(c.Lock).Permits > c.Limit {
+			t.endWait(r, KindMismatch)
+		}
+	}
+	t.freed = append(t.freed, c.Lock)
+	t.promote()
+	return Result{}
+}
+
+// endGrant takes a grant away; e says why. The locks' waiters are looked at by
+// the next promote.
+func (t *Table) endGrant(r *request, e Event) {
+	e.Held = t.now - r.granted
+	t.describe(&e, r)
+	t.events = append(t.events, e)
+	if delay := r.more().delay; e.Kind == EventExpired && delay > 0 {
+		for i := range r.wants {
+			t.delay(r.wants[i].Lock, sumTimes(t.now, delay), r.number)
+		}
+	}
+	t.unhold(r)
+	t.dropRequest(r, func(s *session) *[]uint64 { return &s.grants })
+}
+
+// delay keeps a lock free of new holders for a while.
+func (t *Table) delay(name string, until int64, number uint64) {
+	l, _ := t.locks.get(name)
+	if until <= l.delayUntil {
+		return
+	}
+	l = t.changeLock(name, l)
+	t.deadlines.remove(l.timer)
+	l.delayUntil, l.delayNumber = until, number
+	l.timer = t.deadlines.add(until, number, &target{lock: name})
+}
+
+// endWait ends a wait without a grant.
+func (t *Table) endWait(r *request, code Code) {
+	e := Event{Kind: EventWaitEnded, Code: code, Waited: t.now - r.queued}
+	t.describe(&e, r)
+	t.events = append(t.events, e)
+	t.fillAnswer(r, Result{Code: code, Queued: r.queued})
+	for i := range r.wants {
+		name := r.wants[i].Lock
+		l, _ := t.locks.get(name)
+		l = t.changeLock(name, l)
+		l.dequeue(r.number)
+		t.leaveLock(name, l)
+	}
+	t.waiters--
+	t.dropRequest(r, func(s *session) *[]uint64 { return &s.waits })
+}
+
+// dropRequest forgets a request that has left its locks.
+func (t *Table) dropRequest(r *request, list func(*session) *[]uint64) {
+	t.deadlines.remove(r.timer)
+	t.requests.delete(r.number)
+	if once := r.more().once; once != (OnceID{}) {
+		m, _ := t.memories.get(once)
+		t.settleMemory(once, t.changeMemory(once, m))
+	}
+	if r.session == (SessionID{}) {
+		return
+	}
+	s, _ := t.sessions.get(r.session)
+	s = t.changeSession(r.session, s)
+	numbers := list(s)
+	if i, ok := slices.BinarySearch(*numbers, r.number); ok {
+		*numbers = takeFrom(*numbers, i)
+	}
+}

@@ -1,0 +1,386 @@
+package fsm
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+)
+
+var errDamaged = errors.New("content is damaged")
+
+// Restore makes a table from a snapshot that any version up to this one wrote,
+// and reads r to its end. It returns an error if anything about the snapshot is
+// not as a table would have written it, down to every invariant of the state;
+// it never panics, and makes no more memory than a multiple of what it reads.
+func Restore(r io.Reader) (*Table, error) {
+	t, err := restoreTable(r)
+	if err == nil {
+		err = t.check()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("restore snapshot: %w", err)
+	}
+	return t, nil
+}
+
+func restoreTable(r io.Reader) (*Table, error) {
+	b, err := openBlocks(r)
+	if err != nil {
+		return nil, err
+	}
+	t := New()
+	counts := t.readHead(b)
+	var names lockOrder
+	for _, section := range [...]struct {
+		what  string
+		count uint64
+		read  func(*blockReader) error
+	}{
+		{"session", counts.sessions, t.readSession},
+		{"request", counts.requests, t.readRequest},
+		{"lock", counts.locks, func(b *blockReader) error { return t.readLock(b, &names) }},
+		{"memory", counts.memories, t.readMemory},
+	} {
+		for i := range section.count {
+			if err := b.next(); err != nil {
+				return nil, fmt.Errorf("%s %d of %d: %w", section.what, i, section.count, err)
+			}
+			if err := section.read(b); err != nil {
+				return nil, fmt.Errorf("%s %d of %d: %w", section.what, i, section.count, err)
+			}
+		}
+	}
+	if err := b.finish(); err != nil {
+		return nil, err
+	}
+	for _, l := range t.locks.all() {
+		if l.hasFacts() {
+			counts.locks--
+		}
+	}
+	if counts.locks != 0 {
+		return nil, fmt.Errorf("locks with facts of their own: %w", errDamaged)
+	}
+	return t, nil
+}
+
+// blockReader reads records out of checked blocks.
+type blockReader struct {
+	decoder
+	r     io.Reader
+	sum   uint32
+	block []byte
+	full  bool // the block was at least blockSize long: another follows
+}
+
+func openBlocks(r io.Reader) (*blockReader, error) {
+	var start [len(snapshotMagic) + 1]byte
+	if _, err := io.ReadFull(r, start[:]); err != nil {
+		return nil, fmt.Errorf("read start: %w", err)
+	}
+	if string(start[:len(snapshotMagic)]) != snapshotMagic {
+		return nil, errors.New("not a snapshot of a lock table")
+	}
+	if v := start[len(snapshotMagic)]; v != snapshotVersion {
+		return nil, fmt.Errorf("version %d, know %d", v, snapshotVersion)
+	}
+	b := &blockReader{r: r, sum: crc32.Checksum(start[:], castagnoli)}
+	return b, b.read()
+}
+
+// read reads a block. A length that lies costs no more memory than the bytes
+// that are there.
+func (b *blockReader) read() error {
+	var head [8]byte
+	if _, err := io.ReadFull(b.r, head[:]); err != nil {
+		return fmt.Errorf("read block: %w", noEOF(err))
+	}
+	size := int64(binary.BigEndian.Uint32(head[:]))
+	if size > maxBlock {
+		return fmt.Errorf("read block: length %d, at most %d", size, maxBlock)
+	}
+	var err error
+	if b.block, err = readUpTo(b.r, b.block[:0], int(size)); err != nil {
+		return fmt.Errorf("read block: %w", noEOF(err))
+	}
+	b.sum = crc32.Update(b.sum, castagnoli, b.block)
+	if sum := binary.BigEndian.Uint32(head[4:]); sum != b.sum {
+		return fmt.Errorf("read block: checksum %08x, want %08x", b.sum, sum)
+	}
+	b.buf, b.full = b.block, size >= blockSize
+	return nil
+}
+
+// readUpTo appends size bytes of r to buf, which grows as they come.
+func readUpTo(r io.Reader, buf []byte, size int) ([]byte, error) {
+	for len(buf) < size {
+		n := min(size-len(buf), max(blockSize, len(buf)))
+		start := len(buf)
+		if cap(buf) < start+n {
+			buf = append(make([]byte, 0, start+n), buf...)
+		}
+		buf = buf[:start+n]
+		if _, err := io.ReadFull(r, buf[start:]); err != nil {
+			return buf, err
+		}
+	}
+	return buf, nil
+}
+
+func noEOF(err error) error {
+	if errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+// next makes sure that a record is there. A block ends at the first record's
+// end beyond blockSize, and only there.
+func (b *blockReader) next() error {
+	read := len(b.block) - len(b.buf)
+	switch {
+	case b.bad:
+		return errDamaged
+	case len(b.buf) == 0 && b.full:
+		return b.read()
+	case len(b.buf) == 0 || read >= blockSize:
+		return errDamaged
+	}
+	return nil
+}
+
+// finish makes sure that nothing follows.
+func (b *blockReader) finish() error {
+	if !b.done() || len(b.block) == 0 {
+		return errDamaged
+	}
+	if err := b.read(); err != nil {
+		return err
+	}
+	if len(b.block) != 0 {
+		return errDamaged
+	}
+	var one [1]byte
+	switch _, err := io.ReadFull(b.r, one[:]); {
+	case err == nil:
+		return errors.New("bytes after the end")
+	case !errors.Is(err, io.EOF):
+		return fmt.Errorf("read end: %w", err)
+	}
+	return nil
+}
+
+type counts struct{ sessions, requests, locks, memories uint64 }
+
+func (t *Table) readHead(b *blockReader) counts {
+	t.now = b.int()
+	t.index = b.uint()
+	t.digest = b.uint()
+	t.lastToken = b.uint()
+	t.lastNumber = b.uint()
+	t.cluster = b.id()
+	t.limits = b.limits()
+	return counts{b.uint(), b.uint(), b.uint(), b.uint()}
+}
+
+func (t *Table) readSession(b *blockReader) error {
+	id := SessionID(b.id())
+	s := &session{
+		gen: t.sessions.gen, number: b.uint(), ttl: b.int(), deadline: b.int(), holder: b.string(), labels: b.labels(),
+		acked: b.uint(), revoked: b.uint(),
+	}
+	if n := b.length(4); n > 0 {
+		s.revocations = make([]Revocation, n)
+		for i := range s.revocations {
+			s.revocations[i] = Revocation{Number: b.uint(), Token: b.uint(), Reason: b.string(), Who: b.string()}
+		}
+	}
+	answers := b.uint()
+	if b.bad || !t.sessions.isNext(id) {
+		return errDamaged
+	}
+	for range answers {
+		if err := b.next(); err != nil {
+			return err
+		}
+		sequence := b.uint()
+		a := b.answer()
+		a.sequence = sequence
+		if n := len(s.window); b.bad || n > 0 && s.window[n-1].sequence >= sequence {
+			return errDamaged
+		}
+		s.shown += a.cost()
+		s.window = append(s.window, a)
+	}
+	s.timer = t.deadlines.add(s.deadline, s.number, &target{session: id})
+	t.sessions.put(id, s)
+	return nil
+}
+
+func (b *blockReader) answer() answer {
+	a := answer{
+		kind: Kind(b.byte()), code: Code(b.byte()), token: b.uint(), deadline: b.int(), queued: b.int(), granted: b.int(),
+	}
+	parts := b.byte()
+	if parts == 0 {
+		return a
+	}
+	a.more = &answerMore{}
+	if parts&answerRefused != 0 {
+		a.more.refusal = refusal{reason(b.byte()), b.int()}
+	}
+	if parts&answerHolders != 0 {
+		a.more.holders = make([]Holder, b.length(24))
+		for i := range a.more.holders {
+			a.more.holders[i] = b.holder()
+		}
+	}
+	if parts > answerRefused|answerHolders || !a.more.sound(parts) {
+		b.bad = true
+	}
+	return a
+}
+
+// sound says that the parts are there, and can be explained.
+func (m *answerMore) sound(parts byte) bool {
+	if (parts&answerHolders != 0) != (len(m.holders) > 0) || len(m.holders) > MaxHoldersShown {
+		return false
+	}
+	f := m.refusal
+	if (parts&answerRefused != 0) != (f.why != noReason) || f.why >= reasonsEnd {
+		return false
+	}
+	return f.why != badLimits || f.arg >= 0 && f.arg < int64(len(limitTable))
+}
+
+func (b *blockReader) holder() Holder {
+	return Holder{
+		Lock: b.string(), Token: b.uint(), Holder: b.string(), Session: b.id(), Mode: Mode(b.byte()), Permits: b.uint32(),
+		Deadline: b.int(), Since: b.int(), Value: b.bytes(), Labels: b.labels(),
+	}
+}
+
+// readRequest reads a request and puts it on its locks and into its session.
+func (t *Table) readRequest(b *blockReader) error {
+	r := &request{gen: t.requests.gen, number: b.uint()}
+	parts := b.byte()
+	if parts&requestInSession != 0 {
+		r.session, r.sequence = b.id(), b.uint()
+	}
+	r.wants, r.ttl, r.deadline, r.queued = b.decoder.wants(), b.int(), b.int(), b.int()
+	if parts&requestHeld != 0 {
+		r.token, r.granted, r.since = b.uint(), b.int(), b.int()
+	}
+	if parts&requestExtra != 0 {
+		e := extra{once: b.id(), holder: b.string(), value: b.bytes(), labels: b.labels(), delay: b.int()}
+		r.extra = e.orNil()
+	}
+	held := parts&requestHeld != 0
+	switch {
+	case b.bad || parts > requestInSession|requestHeld|requestExtra,
+		!t.requests.isNext(r.number) || len(r.wants) == 0,
+		(parts&requestInSession != 0) != (r.session != SessionID{}),
+		(parts&requestExtra != 0) != (r.extra != nil),
+		held && (r.token == 0 || r.token > t.lastToken):
+		return errDamaged
+	}
+	if _, taken := t.tokens.get(r.token); held && taken {
+		return errDamaged
+	}
+	if r.deadline != 0 {
+		r.timer = t.deadlines.add(r.deadline, r.number, nil)
+	}
+	t.requests.put(r.number, r)
+	return t.place(r)
+}
+
+// place derives what follows from a request.
+func (t *Table) place(r *request) error {
+	for i := range r.wants {
+		w := &r.wants[i]
+		l := t.useLock(w)
+		if n := len(l.holders); n > 0 && l.holders[n-1] == r.number {
+			return errDamaged // named twice
+		}
+		if n := len(l.queue); n > 0 && l.queue[n-1].number == r.number {
+			return errDamaged
+		}
+		if r.token != 0 {
+			l.holders = append(l.holders, r.number)
+			l.used += uint64(w.Permits)
+			l.heldAlone = l.heldAlone || w.Mode == Exclusive
+			continue
+		}
+		l.queue = append(l.queue, place{r.number, w.Mode})
+		if w.Mode != Shared && l.barrier == 0 {
+			l.barrier = r.number
+		}
+	}
+	if r.token != 0 {
+		t.grants++
+		t.tokens.put(r.token, r.number)
+	} else {
+		t.waiters++
+	}
+	if r.session == (SessionID{}) {
+		return nil
+	}
+	s, ok := t.sessions.get(r.session)
+	if !ok {
+		return errDamaged
+	}
+	if r.token != 0 {
+		s.grants = append(s.grants, r.number)
+		return nil
+	}
+	s.waits = append(s.waits, r.number)
+	if i, ok := s.find(r.sequence); ok {
+		s.window[i].request = r.number
+	}
+	return nil
+}
+
+// lockOrder is the last name that was read.
+type lockOrder struct {
+	last string
+	any  bool
+}
+
+func (t *Table) readLock(b *blockReader, order *lockOrder) error {
+	name := b.string()
+	limit, until, number := b.uint32(), b.int(), b.uint()
+	if b.bad || order.any && name <= order.last || limit == 0 && until == 0 || (until == 0) != (number == 0) {
+		return errDamaged
+	}
+	*order = lockOrder{name, true}
+	l, used := t.locks.get(name)
+	if (used && l.limit != 0) != (limit != 0) {
+		return errDamaged
+	}
+	if !used {
+		l = &lock{gen: t.locks.gen}
+		t.locks.put(name, l)
+	}
+	l.limit, l.delayUntil, l.delayNumber = limit, until, number
+	if until != 0 {
+		l.timer = t.deadlines.add(until, number, &target{lock: name})
+	}
+	return nil
+}
+
+func (t *Table) readMemory(b *blockReader) error {
+	id := OnceID(b.id())
+	m := &memory{gen: t.memories.gen, number: b.uint(), attempt: b.uint(), request: b.uint(), forget: b.int()}
+	m.answer = b.answer()
+	if b.bad || !t.memories.isNext(id) || m.request != 0 && m.forget != 0 {
+		return errDamaged
+	}
+	t.shown += m.answer.cost()
+	t.memories.put(id, m)
+	if m.request == 0 {
+		t.forgets.put(forgetKey{m.forget, m.number}, id)
+	}
+	return nil
+}

@@ -1,0 +1,125 @@
+package fsm
+
+import "slices"
+
+func (t *Table) openSession(c *OpenSession) Result {
+	if c.Session == (SessionID{}) {
+		return t.refuse(Invalid, noSessionID, 0)
+	}
+	if s, ok := t.sessions.get(c.Session); ok {
+		s = t.extend(c.Session, s)
+		t.promote()
+		return Result{Deadline: s.deadline}
+	}
+	if why, arg := t.checkTTL(c.TTL); why != noReason {
+		return t.refuse(Invalid, why, arg)
+	}
+	if !fits(c.Holder, t.limits.HolderBytes) {
+		return t.refuse(Invalid, badHolder, int64(t.limits.HolderBytes))
+	}
+	if why, arg := t.checkLabels(c.Labels); why != noReason {
+		return t.refuse(Invalid, why, arg)
+	}
+	if t.sessions.len >= t.limits.Sessions {
+		return t.refuse(OverLimit, fullSessions, int64(t.limits.Sessions))
+	}
+	s := &session{
+		gen: t.sessions.gen, number: t.nextNumber(), ttl: c.TTL, deadline: sumTimes(t.now, c.TTL),
+		holder: c.Holder, labels: c.Labels,
+	}
+	s.timer = t.deadlines.add(s.deadline, s.number, &target{session: c.Session})
+	t.sessions.put(c.Session, s)
+	t.events = append(t.events, Event{Kind: EventSessionOpened, Session: c.Session, Holder: s.holder})
+	return Result{Deadline: s.deadline}
+}
+
+// extend moves a session's deadline to now + TTL.
+func (t *Table) extend(id SessionID, s *session) *session {
+	until := sumTimes(t.now, s.ttl)
+	if until <= s.deadline {
+		return s
+	}
+	s = t.changeSession(id, s)
+	if s.deadline <= t.now {
+		// It was due, in a mass expiry that was cut, and its waiters were
+		// passed over: now they have their turn.
+		for _, number := range s.waits {
+			r, _ := t.requests.get(number)
+			for i := range r.wants {
+				t.freed = append(t.freed, r.wants[i].Lock)
+			}
+		}
+	}
+	s.deadline = until
+	return s
+}
+
+func (t *Table) keepAlive(c *KeepAlive) Result {
+	res := Result{Alive: make([]Alive, len(c.Sessions))}
+	for i, k := range c.Sessions {
+		s, ok := t.sessions.get(k.Session)
+		if !ok {
+			continue
+		}
+		s = t.extend(k.Session, s)
+		if len(s.revocations) > 0 && s.revocations[0].Number <= k.RevocationsSeen {
+			seen := 0
+			for seen < len(s.revocations) && s.revocations[seen].Number <= k.RevocationsSeen {
+				seen++
+			}
+			s = t.changeSession(k.Session, s)
+			s.revocations = s.revocations[seen:]
+		}
+		if len(s.revocations) == 0 {
+			res.Alive[i] = Alive{Deadline: s.deadline}
+			continue
+		}
+		res.Alive[i] = Alive{Deadline: s.deadline, Revocations: slices.Clip(s.revocations)}
+	}
+	t.promote()
+	return res
+}
+
+func (t *Table) endSessionByClient(c *EndSession) Result {
+	s, ok := t.sessions.get(c.Session)
+	if !ok {
+		return Result{Code: NoSession}
+	}
+	t.endSession(c.Session, s, OK, Event{Kind: EventReleased})
+	t.promote()
+	return Result{}
+}
+
+func (t *Table) killSession(c *KillSession) Result {
+	if why := t.checkReason(c.Reason, c.Who); why != noReason {
+		return t.refuse(Invalid, why, int64(t.limits.ReasonBytes))
+	}
+	s, ok := t.sessions.get(c.Session)
+	if !ok {
+		return Result{Code: NoSession}
+	}
+	t.endSession(c.Session, s, NotHeld, Event{Kind: EventRevoked, Reason: c.Reason, Who: c.Who})
+	t.promote()
+	return Result{}
+}
+
+// endSession ends a session with all its grants, to which e happens, and all
+// its waits. The locks' waiters are looked at by the next promote.
+func (t *Table) endSession(id SessionID, s *session, code Code, e Event) {
+	t.events = append(t.events, Event{
+		Kind: EventSessionEnded, Code: code, Session: id, Holder: s.holder, Reason: e.Reason, Who: e.Who,
+	})
+	s = t.changeSession(id, s)
+	grants, waits := s.grants, s.waits
+	s.grants, s.waits, s.window = nil, nil, nil
+	for _, number := range grants {
+		r, _ := t.requests.get(number)
+		t.endGrant(r, e)
+	}
+	for _, number := range waits {
+		r, _ := t.requests.get(number)
+		t.endWait(r, NoSession)
+	}
+	t.deadlines.remove(s.timer)
+	t.sessions.delete(id)
+}

@@ -1,0 +1,283 @@
+package fsm
+
+import (
+	"bufio"
+	"crypto/sha256"
+	"encoding/binary"
+	"hash/crc32"
+	"io"
+)
+
+// A snapshot is
+//
+//	"LOCKNODE" · version 1 · blocks · the end
+//
+// A block is its length (4 bytes, big endian), a checksum (4 bytes) and its
+// content; the end is a block of length 0. The checksum is the CRC-32C of the
+// content continued from the checksum of the block before (from that of the
+// first nine bytes, for the first), so that blocks cannot be lost, doubled or
+// exchanged.
+//
+// The content is a sequence of records, none of which spans blocks: the head,
+// then all sessions, each followed by its answers, all requests, all locks that
+// have something that does not follow from their requests, and all memories.
+// Each kind is in the order of its keys and its number stands in the head. What
+// follows from other records is not written, so that it cannot contradict them:
+// holders, queues, a session's grants and waits, counters, deadlines. The same
+// state is always written as the same bytes.
+const (
+	snapshotMagic   = "LOCKNODE"
+	snapshotVersion = 1
+	blockSize       = 64 << 10
+	maxBlock        = 64 << 20 // far more than a block with the largest record
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// Snapshot is an unchanging image of a table. It may be written from any
+// goroutine while the table goes on.
+type Snapshot struct{ state }
+
+// Snapshot takes an image of the table in constant time. What it shares with
+// the table is copied when the table next changes it.
+func (t *Table) Snapshot() *Snapshot {
+	s := &Snapshot{t.state}
+	t.nextGeneration()
+	return s
+}
+
+// Hash returns the SHA-256 of the snapshot of the table: equal for equal
+// states. It takes as long as writing a snapshot; for tests and tools.
+func (t *Table) Hash() [32]byte {
+	h := sha256.New()
+	_, _ = (&Snapshot{t.state}).WriteTo(h) // a hash never fails
+	return [32]byte(h.Sum(nil))
+}
+
+// WriteTo writes the snapshot and returns the number of bytes written, with the
+// first error of w.
+func (s *Snapshot) WriteTo(w io.Writer) (int64, error) {
+	b := blockWriter{w: bufio.NewWriterSize(w, blockSize)}
+	b.start()
+	s.writeHead(&b)
+	for id, v := range s.sessions.all() {
+		b.record()
+		b.session(id, v)
+		for i := range v.window {
+			b.record()
+			b.uint(v.window[i].sequence)
+			b.answer(&v.window[i])
+		}
+	}
+	for _, r := range s.requests.all() {
+		b.record()
+		b.request(r)
+	}
+	for name, l := range s.locks.all() {
+		if l.hasFacts() {
+			b.record()
+			b.lock(name, l)
+		}
+	}
+	for id, m := range s.memories.all() {
+		b.record()
+		b.memory(id, m)
+	}
+	return b.end()
+}
+
+func (s *Snapshot) writeHead(b *blockWriter) {
+	facts := 0
+	for _, l := range s.locks.all() {
+		if l.hasFacts() {
+			facts++
+		}
+	}
+	b.int(s.now)
+	b.uint(s.index)
+	b.uint(s.digest)
+	b.uint(s.lastToken)
+	b.uint(s.lastNumber)
+	b.id(s.cluster)
+	b.limits(s.limits)
+	b.uint(uint64(s.sessions.len))
+	b.uint(uint64(s.requests.len))
+	b.uint(uint64(facts))
+	b.uint(uint64(s.memories.len))
+}
+
+// hasFacts says that not all of the lock follows from its requests.
+func (l *lock) hasFacts() bool { return l.limit != 0 || l.delayUntil != 0 }
+
+// blockWriter collects records and writes them in blocks.
+type blockWriter struct {
+	encoder
+	w       *bufio.Writer
+	sum     uint32
+	written int64
+	err     error
+}
+
+func (b *blockWriter) start() {
+	b.write(append([]byte(snapshotMagic), snapshotVersion))
+	b.sum = crc32.Checksum(append([]byte(snapshotMagic), snapshotVersion), castagnoli)
+}
+
+// record begins a record; the ones before it may be written.
+func (b *blockWriter) record() {
+	if len(b.buf) >= blockSize {
+		b.flush()
+	}
+}
+
+func (b *blockWriter) flush() {
+	b.sum = crc32.Update(b.sum, castagnoli, b.buf)
+	var head [8]byte
+	binary.BigEndian.PutUint32(head[:], uint32(len(b.buf)))
+	binary.BigEndian.PutUint32(head[4:], b.sum)
+	b.write(head[:])
+	b.write(b.buf)
+	b.buf = b.buf[:0]
+}
+
+func (b *blockWriter) write(p []byte) {
+	if b.err == nil {
+		var n int
+		n, b.err = b.w.Write(p)
+		b.written += int64(n)
+	}
+}
+
+// end writes the last records and the empty block.
+func (b *blockWriter) end() (int64, error) {
+	b.flush()
+	b.flush()
+	if b.err == nil {
+		b.err = b.w.Flush()
+	}
+	return b.written, b.err
+}
+
+func (b *blockWriter) session(id SessionID, s *session) {
+	b.id(id)
+	b.uint(s.number)
+	b.int(s.ttl)
+	b.int(s.deadline)
+	b.string(s.holder)
+	b.labels(s.labels)
+	b.uint(s.acked)
+	b.uint(s.revoked)
+	b.uint(uint64(len(s.revocations)))
+	for i := range s.revocations {
+		r := &s.revocations[i]
+		b.uint(r.Number)
+		b.uint(r.Token)
+		b.string(r.Reason)
+		b.string(r.Who)
+	}
+	b.uint(uint64(len(s.window)))
+}
+
+// Parts of an answer that most do not have.
+const (
+	answerRefused = 1
+	answerHolders = 2
+)
+
+func (b *blockWriter) answer(a *answer) {
+	b.byte(byte(a.kind))
+	b.byte(byte(a.code))
+	b.uint(a.token)
+	b.int(a.deadline)
+	b.int(a.queued)
+	b.int(a.granted)
+	var parts byte
+	if a.more != nil && a.more.refusal.why != noReason {
+		parts |= answerRefused
+	}
+	if a.more != nil && len(a.more.holders) > 0 {
+		parts |= answerHolders
+	}
+	b.byte(parts)
+	if parts&answerRefused != 0 {
+		b.byte(byte(a.more.refusal.why))
+		b.int(a.more.refusal.arg)
+	}
+	if parts&answerHolders != 0 {
+		b.uint(uint64(len(a.more.holders)))
+		for i := range a.more.holders {
+			b.holder(&a.more.holders[i])
+		}
+	}
+}
+
+func (b *blockWriter) holder(h *Holder) {
+	b.string(h.Lock)
+	b.uint(h.Token)
+	b.string(h.Holder)
+	b.id(h.Session)
+	b.byte(byte(h.Mode))
+	b.uint(uint64(h.Permits))
+	b.int(h.Deadline)
+	b.int(h.Since)
+	b.bytes(h.Value)
+	b.labels(h.Labels)
+}
+
+// Parts of a request that most do not have.
+const (
+	requestInSession = 1
+	requestHeld      = 2
+	requestExtra     = 4
+)
+
+func (b *blockWriter) request(r *request) {
+	b.uint(r.number)
+	var parts byte
+	if r.session != (SessionID{}) {
+		parts |= requestInSession
+	}
+	if r.token != 0 {
+		parts |= requestHeld
+	}
+	if r.extra != nil {
+		parts |= requestExtra
+	}
+	b.byte(parts)
+	if parts&requestInSession != 0 {
+		b.id(r.session)
+		b.uint(r.sequence)
+	}
+	b.wants(r.wants)
+	b.int(r.ttl)
+	b.int(r.deadline)
+	b.int(r.queued)
+	if parts&requestHeld != 0 {
+		b.uint(r.token)
+		b.int(r.granted)
+		b.int(r.since)
+	}
+	if e := r.extra; e != nil {
+		b.id(e.once)
+		b.string(e.holder)
+		b.bytes(e.value)
+		b.labels(e.labels)
+		b.int(e.delay)
+	}
+}
+
+func (b *blockWriter) lock(name string, l *lock) {
+	b.string(name)
+	b.uint(uint64(l.limit))
+	b.int(l.delayUntil)
+	b.uint(l.delayNumber)
+}
+
+func (b *blockWriter) memory(id OnceID, m *memory) {
+	b.id(id)
+	b.uint(m.number)
+	b.uint(m.attempt)
+	b.uint(m.request)
+	b.int(m.forget)
+	b.answer(&m.answer)
+}

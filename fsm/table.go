@@ -1,0 +1,296 @@
+package fsm
+
+import "bytes"
+
+// maxToken keeps tokens exact in JSON numbers and float64.
+const maxToken = 1<<53 - 1
+
+// recoverSkip is how far the token counter skips ahead after a restore from a
+// backup.
+const recoverSkip = 1 << 40
+
+// state is what is replicated: equal on all nodes after the same entry, and all
+// that a snapshot holds. Records name each other by key; a record may be
+// changed only if its gen is the trees'.
+type state struct {
+	now        int64 // cluster time
+	index      uint64
+	digest     uint64 // of everything applied up to index
+	lastToken  uint64
+	lastNumber uint64 // sessions, requests and memories are numbered as they come
+	cluster    [16]byte
+	limits     Limits // all effective: no field is 0
+	grants     int    // requests that hold
+	waiters    int    // requests that wait
+	shown      int    // bytes of the holders in memories
+
+	locks    tree[string, *lock]
+	requests tree[uint64, *request] // by number
+	tokens   tree[uint64, uint64]   // token → number of the request that holds it
+	sessions tree[SessionID, *session]
+	memories tree[OnceID, *memory]
+	forgets  tree[forgetKey, OnceID] // memories whose request has ended, by when they are forgotten
+}
+
+// lock is a name with at least one holder, waiter or a delay.
+type lock struct {
+	gen          uint64
+	holders      []uint64 // numbers of requests, ascending
+	queue        []place  // ascending
+	barrier      uint64   // the first waiter that is not Shared; 0: none
+	used         uint64   // permits out
+	delayUntil   int64    // nobody is granted it before; 0: no delay
+	delayNumber  uint64   // of the request whose loss set the delay
+	limit        uint32   // size of the semaphore; 0: not one
+	timer        int32    // slot of the delay in Table.deadlines
+	heldAlone    bool     // by an Exclusive grant
+	heldOrQueued bool     // in use: kind and limit are fixed
+}
+
+// place is one place in a lock's queue.
+type place struct {
+	number uint64
+	mode   Mode
+}
+
+// request is an acquire that waits (token 0) or holds (token > 0).
+type request struct {
+	gen      uint64
+	number   uint64
+	token    uint64
+	session  SessionID // zero: detached
+	sequence uint64
+	wants    []Want // never changed
+	ttl      int64
+	deadline int64 // of the wait, or the grant's own; 0: none
+	queued   int64
+	granted  int64
+	since    int64  // wall clock of the grant
+	extra    *extra // nil: all zero; never changed, only replaced
+	timer    int32
+}
+
+// extra is what most requests do not have.
+type extra struct {
+	once   OnceID
+	holder string // of a detached request
+	value  []byte
+	labels []Label
+	delay  int64
+}
+
+var noExtra extra
+
+// more is the request's extra, to be read.
+func (r *request) more() *extra {
+	if r.extra == nil {
+		return &noExtra
+	}
+	return r.extra
+}
+
+func (r *request) id() RequestID {
+	return RequestID{Session: r.session, Sequence: r.sequence, Once: r.more().once}
+}
+
+// session is an open session.
+type session struct {
+	gen         uint64
+	number      uint64
+	ttl         int64
+	deadline    int64
+	holder      string
+	labels      []Label
+	grants      []uint64 // numbers of requests, ascending
+	waits       []uint64 // numbers of requests, ascending
+	window      []answer // by sequence, all above acked
+	acked       uint64
+	shown       int          // bytes of the holders in window
+	revocations []Revocation // never changed, only replaced
+	revoked     uint64       // number of the last revocation
+	timer       int32
+}
+
+// memory is what a once ID did.
+type memory struct {
+	gen     uint64
+	number  uint64
+	attempt uint64
+	request uint64 // that waits or holds; 0: it has ended
+	forget  int64  // when it is forgotten; counts once request is 0
+	answer  answer
+}
+
+// forgetKey orders memories by when they are forgotten.
+type forgetKey struct {
+	at     int64
+	number uint64
+}
+
+func compareForgets(a, b forgetKey) int {
+	if a.at != b.at {
+		return compareInts(a.at, b.at)
+	}
+	return compareInts(a.number, b.number)
+}
+
+func compareInts[T int64 | uint64](a, b T) int {
+	switch {
+	case a < b:
+		return -1
+	case a > b:
+		return 1
+	}
+	return 0
+}
+
+func compareSessions(a, b SessionID) int { return bytes.Compare(a[:], b[:]) }
+func compareOnces(a, b OnceID) int       { return bytes.Compare(a[:], b[:]) }
+
+// compareNames is strings.Compare; that one is not inlined either.
+func compareNames(a, b string) int {
+	switch {
+	case a < b:
+		return -1
+	case a > b:
+		return 1
+	}
+	return 0
+}
+
+// Table is the lock table. It is not safe for concurrent use; see [Machine].
+// Make it with [New] or [Restore].
+type Table struct {
+	state
+	deadlines deadlines // of sessions, requests and delays; derived from the state
+
+	// Of the apply under way:
+	wall       int64
+	ends       int // grants and waits ended by time
+	refused    refusal
+	events     []Event
+	freed      []string // locks whose waiters may be granted now
+	candidates []uint64 // waiters to be looked at, ascending
+}
+
+// New returns an empty table at cluster time 0.
+func New() *Table {
+	t := &Table{}
+	t.limits, _ = Limits{}.effective()
+	t.locks.cmp = compareNames
+	t.requests.cmp = compareInts[uint64]
+	t.tokens.cmp = compareInts[uint64]
+	t.sessions.cmp = compareSessions
+	t.memories.cmp = compareOnces
+	t.forgets.cmp = compareForgets
+	t.nextGeneration()
+	return t
+}
+
+// nextGeneration makes everything that exists unchangeable.
+func (s *state) nextGeneration() {
+	gen := s.locks.gen + 1
+	s.locks.gen, s.requests.gen, s.tokens.gen = gen, gen, gen
+	s.sessions.gen, s.memories.gen, s.forgets.gen = gen, gen, gen
+}
+
+// Now returns the cluster time of the last entry, in nanoseconds.
+func (t *Table) Now() int64 { return t.now }
+
+// Cluster returns the ID that [Found] gave the cluster; zero before that.
+func (t *Table) Cluster() [16]byte { return t.cluster }
+
+// Digest returns a digest of all entries up to index with their results and
+// events. Nodes that have applied the same entries have the same digest.
+func (t *Table) Digest() (digest, index uint64) { return t.digest, t.index }
+
+func (t *Table) nextNumber() uint64 {
+	t.lastNumber++
+	return t.lastNumber
+}
+
+// The functions change… return a record that may be changed in place.
+
+func (t *Table) changeLock(name string, l *lock) *lock {
+	if l.gen == t.locks.gen {
+		return l
+	}
+	c := *l
+	c.gen = t.locks.gen
+	c.holders, c.queue = clip(l.holders), clip(l.queue)
+	t.locks.put(name, &c)
+	return &c
+}
+
+func (t *Table) changeRequest(r *request) *request {
+	if r.gen == t.requests.gen {
+		return r
+	}
+	c := *r
+	c.gen = t.requests.gen
+	t.requests.put(r.number, &c)
+	return &c
+}
+
+func (t *Table) changeSession(id SessionID, s *session) *session {
+	if s.gen == t.sessions.gen {
+		return s
+	}
+	c := *s
+	c.gen = t.sessions.gen
+	c.grants, c.waits, c.window = clip(s.grants), clip(s.waits), clip(s.window)
+	t.sessions.put(id, &c)
+	return &c
+}
+
+func (t *Table) changeMemory(id OnceID, m *memory) *memory {
+	if m.gen == t.memories.gen {
+		return m
+	}
+	c := *m
+	c.gen = t.memories.gen
+	t.memories.put(id, &c)
+	return &c
+}
+
+// clip copies a list so that it may be changed in place.
+func clip[T any](s []T) []T {
+	if len(s) == 0 {
+		return nil
+	}
+	return append(make([]T, 0, len(s)+len(s)/8+1), s...)
+}
+
+// addTo puts n into an ascending list, mostly at its end.
+func addTo(s []uint64, n uint64) []uint64 {
+	i := len(s)
+	for i > 0 && s[i-1] > n {
+		i--
+	}
+	s = append(s, n)
+	copy(s[i+1:], s[i:])
+	s[i] = n
+	return s
+}
+
+// takeFrom takes the item at i out, from the nearer end: the oldest leaves first
+// mostly.
+func takeFrom[T any](s []T, i int) []T {
+	var zero T
+	if i < len(s)/2 {
+		copy(s[1:i+1], s[:i])
+		s[0] = zero
+		return s[1:]
+	}
+	copy(s[i:], s[i+1:])
+	s[len(s)-1] = zero
+	return s[:len(s)-1]
+}
+
+// sumTimes adds a duration of 0 or more to a time; times stop at the end of time.
+func sumTimes(at, d int64) int64 {
+	if s := at + d; s >= at {
+		return s
+	}
+	return 1<<63 - 1
+}
