@@ -17,7 +17,7 @@ import (
 
 // counts is an Observer that tests read.
 type counts struct {
-	nobody
+	Observer
 	cut, refused, cancelled, answered atomic.Int64
 	connections, streams              atomic.Int64
 	kinds                             chan string
@@ -133,7 +133,7 @@ func TestCloseEndsWithItsContext(t *testing.T) {
 	}()
 	overHTTP := make(chan error, 1)
 	go func() {
-		_, err := http.Get("http://" + r.http + "/v1/locks/a") //nolint:bodyclose // there is no answer
+		_, err := http.Get("http://" + r.http + "/v1/locks/a")
 		overHTTP <- err
 	}()
 	for range 3 {

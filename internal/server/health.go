@@ -1,3 +1,4 @@
+//nolint:revive // the methods are the calls of grpc's health protocol
 package server
 
 import (

@@ -238,8 +238,8 @@ func TestPagesOverHTTP(t *testing.T) {
 func TestUnknownFieldIsRefused(t *testing.T) {
 	r := serve(t, Config{})
 	for _, path := range []string{"/v1/acquire", "/v1/renew", "/v1/release", "/v1/force-release", "/v1/transfer-leadership", "/v1/members/remove"} {
-		status, body := post(t, r, path, `{"nmae":"a"}`)
-		if status != 400 || !strings.Contains(body, `\"nmae\"`) || !strings.Contains(body, `"invalid"`) {
+		status, body := post(t, r, path, `{"lock_name":"a"}`)
+		if status != 400 || !strings.Contains(body, `\"lock_name\"`) || !strings.Contains(body, `"invalid"`) {
 			t.Errorf("POST %s = %d %s, want 400 naming the field", path, status, body)
 		}
 	}
@@ -341,11 +341,11 @@ func TestWrongMethodIs405(t *testing.T) {
 		{"GET", "/v1/acquire", "POST"}, {"DELETE", "/v1/locks/a", "GET, HEAD"}, {"POST", "/healthz", "GET, HEAD"}, {"PUT", "/", "GET, HEAD"},
 	} {
 		resp, body := send(t, r, c.method, c.path, "")
-		if resp.StatusCode != 405 || resp.Header.Get("Allow") != c.allow || !strings.Contains(body, `"error"`) {
+		if resp.StatusCode != http.StatusMethodNotAllowed || resp.Header.Get("Allow") != c.allow || !strings.Contains(body, `"error"`) {
 			t.Errorf("%s %s = %d, Allow %q, %s; want 405 and %q", c.method, c.path, resp.StatusCode, resp.Header.Get("Allow"), body, c.allow)
 		}
 	}
-	if resp, body := send(t, r, "HEAD", "/v1/locks/a", ""); resp.StatusCode != 200 || body != "" {
+	if resp, body := send(t, r, "HEAD", "/v1/locks/a", ""); resp.StatusCode != http.StatusOK || body != "" {
 		t.Errorf("HEAD = %d %q", resp.StatusCode, body)
 	}
 	for _, path := range []string{"/v2/acquire", "/v1/acquire/", "/metrics", "//v1/locks"} {
@@ -385,11 +385,11 @@ func TestWebPagesOfOthersReachNothing(t *testing.T) {
 	r := serve(t, Config{})
 	for _, header := range [][]string{{"Origin", "https://evil.example"}, {"Sec-Fetch-Site", "cross-site"}} {
 		resp, body := send(t, r, http.MethodPost, "/v1/acquire", `{"name":"a"}`, header...)
-		if resp.StatusCode != 403 || !strings.Contains(body, `"denied"`) {
+		if resp.StatusCode != http.StatusForbidden || !strings.Contains(body, `"denied"`) {
 			t.Errorf("with %v: %d %s, want 403", header, resp.StatusCode, body)
 		}
 	}
-	if resp, _ := send(t, r, http.MethodPost, "/v1/acquire", `{"name":"a"}`, "Origin", "http://"+r.http); resp.StatusCode != 200 {
+	if resp, _ := send(t, r, http.MethodPost, "/v1/acquire", `{"name":"a"}`, "Origin", "http://"+r.http); resp.StatusCode != http.StatusOK {
 		t.Errorf("from its own origin: %d, want 200", resp.StatusCode)
 	}
 }

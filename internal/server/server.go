@@ -133,27 +133,21 @@ func (s *Server) Close(ctx context.Context) error {
 		st.drain()
 	}
 
-	graceful := make(chan error, 2)
-	go func() { s.grpc.GracefulStop(); graceful <- nil }()
-	go func() { graceful <- s.http.Shutdown(ctx) }()
-	var err error
-	pending := 2
-	for pending > 0 && err == nil {
-		select {
-		case err = <-graceful:
-			pending--
-		case <-ctx.Done():
-			err = context.Cause(ctx)
-		}
+	var graceful counter // how many servers still have requests
+	graceful.add(2)
+	go func() { s.grpc.GracefulStop(); graceful.add(-1) }()
+	var shutdown error
+	go func() { shutdown = s.http.Shutdown(ctx); graceful.add(-1) }()
+	err := graceful.wait(ctx)
+	if err == nil {
+		err = shutdown
 	}
 	if err == nil {
 		err = s.cancels.wait(ctx)
 	}
 	s.grpc.Stop()
 	_ = s.http.Close()
-	for ; pending > 0; pending-- {
-		<-graceful
-	}
+	_ = graceful.wait(context.Background()) // their connections are closed
 	// What held them is gone: they end by themselves.
 	_ = s.receivers.wait(context.Background())
 	close(s.closed)

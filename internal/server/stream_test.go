@@ -195,7 +195,7 @@ func TestStreamThatDoesNotReadIsCut(t *testing.T) {
 			}
 		}
 	}()
-	receiveWithin(t, "the end of the stream that does not read", cut)
+	_ = receiveWithin(t, "the end of the stream that does not read", cut)
 	for {
 		if _, err := stream.Recv(); err != nil {
 			break

@@ -1,3 +1,4 @@
+//nolint:revive // the methods are the calls of locknode.proto, which describes them
 package server
 
 import (

@@ -106,7 +106,7 @@ func TestAbortedAcquireLeavesNoWaiter(t *testing.T) {
 		}()
 		r.node.await(t, "the waiter and the grant", func() bool { return len(r.node.queues["a"]) == 1 && r.node.tokens["b"] != 0 })
 		cancel()
-		receiveWithin(t, "the end of the call", ended)
+		_ = receiveWithin(t, "the end of the call", ended)
 		// The caller never learned the token of b.
 		r.node.await(t, "an empty queue and a free b", func() bool { return len(r.node.queues["a"]) == 0 && r.node.tokens["b"] == 0 })
 	})
@@ -140,7 +140,7 @@ func TestAbortedTryOfASessionIsLeftToItsClient(t *testing.T) {
 	}()
 	r.node.await(t, "the waiter", func() bool { return len(r.node.queues["a"]) == 1 })
 	cancel()
-	receiveWithin(t, "the end of the call", ended)
+	_ = receiveWithin(t, "the end of the call", ended)
 	r.node.await(t, "the end of the call at the node", func() bool { return r.node.queues["a"][0].Abandoned() })
 	for _, op := range r.node.started {
 		if op.GetCancel() != nil {
