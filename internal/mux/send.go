@@ -13,8 +13,9 @@ const (
 	// maxMessageBytes ends a message early, far below what a node accepts.
 	maxMessageBytes = 256 << 10
 	// maxOperationBytes is far above what the default limits of the lock table
-	// allow; a longer operation would end the stream for everybody on it.
-	maxOperationBytes = 64 << 10
+	// allow, and lets the longest HTTP body through; a much longer operation
+	// would end the stream for everybody on it.
+	maxOperationBytes = 65 << 10
 	// Below this many the sender lets others run first: they may add theirs.
 	fewQueued = 64
 )
@@ -68,7 +69,11 @@ func (c *Conn) write(batch []queued) bool {
 		refs := make([]*apiv1.Operation, 0, n)
 		bytes, used := 0, 0
 		for _, q := range batch[:n] {
-			size, problem := inspect(q.call)
+			var asked *apiv1.Operation // nil: a ping
+			if q.call != nil {
+				asked = q.call.Op
+			}
+			size, problem := inspect(asked)
 			if bytes > 0 && bytes+size > maxMessageBytes && problem == nil {
 				break
 			}
@@ -80,9 +85,7 @@ func (c *Conn) write(batch []queued) bool {
 			bytes += size
 			op := &ops[len(refs)]
 			op.Id = q.id
-			if q.call != nil {
-				op.Redirect, op.Request = q.call.Op.GetRedirect(), q.call.Op.GetRequest()
-			}
+			op.Redirect, op.Request = asked.GetRedirect(), asked.GetRequest()
 			refs = append(refs, op)
 		}
 		batch = batch[used:]
@@ -132,12 +135,9 @@ func waits(op *apiv1.Operation) bool {
 // inspect estimates the encoded size of an operation and finds what would make
 // encoding fail: a string that is not UTF-8 cannot be sent at all, and would
 // break the stream, and the next one, for every call on it.
-func inspect(call *Call) (size int, problem *apiv1.Error) {
-	if call == nil {
-		return fixedBytes, nil
-	}
+func inspect(op *apiv1.Operation) (size int, problem *apiv1.Error) {
 	in := inspection{size: fixedBytes}
-	switch r := call.Op.GetRequest().(type) {
+	switch r := op.GetRequest().(type) {
 	case *apiv1.Operation_OpenSession:
 		in.bytes(r.OpenSession.GetSession())
 		in.text("holder", r.OpenSession.GetHolder())
@@ -179,6 +179,13 @@ func inspect(call *Call) (size int, problem *apiv1.Error) {
 		return in.size, apiv1.NewError(apiv1.CodeTooLarge, "the operation has %d bytes; at most %d are accepted", in.size, maxOperationBytes)
 	}
 	return in.size, nil
+}
+
+// Check reports an operation that is too long to travel between nodes, or that
+// cannot be encoded; nil if it can be sent.
+func Check(op *apiv1.Operation) *apiv1.Error {
+	_, problem := inspect(op)
+	return problem
 }
 
 // fixedBytes is more than the numbers and tags of any operation need.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -14,9 +15,6 @@ import (
 
 	apiv1 "github.com/locknode/locknode/api/v1"
 )
-
-// bodyPatience is how long a body may take to arrive.
-const bodyPatience = 10 * time.Second
 
 // fields are the names that an object may have, each with what takes its value.
 // What a value must be is said in the error, after the name.
@@ -26,13 +24,16 @@ type fields map[string]func(json.RawMessage) error
 // only then does net/http notice that a client has gone away.
 func (s *Server) readBody(w http.ResponseWriter, r *http.Request, f fields) *apiv1.Error {
 	control := http.NewResponseController(w)
-	_ = control.SetReadDeadline(time.Now().Add(bodyPatience)) // not every ResponseWriter can
+	_ = control.SetReadDeadline(time.Now().Add(s.cfg.Limits.BodyTime)) // not every ResponseWriter can
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, int64(s.cfg.Limits.BodyBytes)))
 	_ = control.SetReadDeadline(time.Time{}) // a parked acquire may take its time
 	var tooLong *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLong):
 		return apiv1.NewError(apiv1.CodeTooLarge, "body: at most %d bytes are accepted", tooLong.Limit)
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		w.Header().Set("Connection", "close")
+		return apiv1.NewError(apiv1.CodeTimeout, "body: did not arrive within %v", s.cfg.Limits.BodyTime)
 	case err != nil:
 		return apiv1.NewError(apiv1.CodeMalformed, "body: %v", err)
 	}

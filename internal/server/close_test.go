@@ -157,6 +157,26 @@ func TestCloseEndsWithItsContext(t *testing.T) {
 	}
 }
 
+func TestIdleConnectionsDoNotHoldUpClose(t *testing.T) {
+	seen := &counts{}
+	r := serve(t, Config{Observer: seen})
+	for _, addr := range []string{r.grpc, r.http} {
+		conn, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = conn.Close() }()
+	}
+	r.node.await(t, "both connections", func() bool { return seen.connections.Load() == 2 })
+	begun := time.Now()
+	if err := closeWithin(t, r, patience); err != nil {
+		t.Errorf("Close: %v", err)
+	}
+	if took := time.Since(begun); took > 2*time.Second {
+		t.Errorf("Close took %v though nothing was under way", took)
+	}
+}
+
 func TestHealthFollowsReadiness(t *testing.T) {
 	r := serve(t, Config{})
 	client := grpc_health_v1.NewHealthClient(r.dial(t))

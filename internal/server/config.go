@@ -40,6 +40,7 @@ type Limits struct {
 	StreamsPerConnection int           // unary calls and streams under way; default 1,024
 	MessageBytes         int           // one gRPC message; default 1 MiB
 	BodyBytes            int           // one HTTP body; default 64 KiB
+	BodyTime             time.Duration // until an HTTP body has arrived; default 10 s
 	BatchOperations      int           // default 128
 	InFlight             int           // operations of one Session stream, unanswered or unsent; default 20,000
 	UnsentAnswers        int           // of one Session stream; default 32,768
@@ -78,6 +79,9 @@ func (l Limits) withDefaults() Limits {
 			*f.field = f.value
 		}
 	}
+	if l.BodyTime == 0 {
+		l.BodyTime = 10 * time.Second
+	}
 	if l.PingMinTime == 0 {
 		l.PingMinTime = 5 * time.Second
 	}
@@ -98,7 +102,7 @@ func (c Config) validate() error {
 		{"StreamsPerConnection", l.StreamsPerConnection}, {"MessageBytes", l.MessageBytes},
 		{"BodyBytes", l.BodyBytes}, {"BatchOperations", l.BatchOperations}, {"InFlight", l.InFlight},
 		{"UnsentAnswers", l.UnsentAnswers}, {"UnsentBytes", l.UnsentBytes}, {"WatchesPerStream", l.WatchesPerStream},
-		{"PingMinTime", int(l.PingMinTime)},
+		{"PingMinTime", int(l.PingMinTime)}, {"BodyTime", int(l.BodyTime)},
 	} {
 		if f.value < 0 {
 			errs = append(errs, fmt.Errorf("config: Limits.%s is %d: 0 or more is allowed", f.name, f.value))

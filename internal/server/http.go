@@ -88,6 +88,8 @@ func (s *Server) handler() http.Handler {
 			writeError(w, apiv1.NewError(apiv1.CodeDenied, "%v", err))
 			return
 		}
+		s.requests.add(1)
+		defer s.requests.add(-1)
 		// The deadline of the connection's last answer is over.
 		_ = http.NewResponseController(w).SetWriteDeadline(time.Time{})
 		serve(w, r)

@@ -315,6 +315,44 @@ func TestBodyOverLimitIs413(t *testing.T) {
 	}
 }
 
+func TestBodyThatTricklesIsNotWaitedFor(t *testing.T) {
+	r := serve(t, Config{Limits: Limits{BodyTime: 50 * time.Millisecond}})
+	conn, err := net.Dial("tcp", r.http)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	_, _ = io.WriteString(conn, "POST /v1/acquire HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+	_ = conn.SetDeadline(time.Now().Add(patience))
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil || resp.StatusCode != http.StatusRequestTimeout || !resp.Close {
+		t.Fatalf("answer %v, error %v; want 408 and the end of the connection", resp, err)
+	}
+	_ = resp.Body.Close()
+}
+
+func TestHTTPClientAtTheGRPCPortIsTold(t *testing.T) {
+	r := serve(t, Config{})
+	for _, method := range []string{"GET", "POST", "PUT", "DELETE", "OPTIONS"} {
+		resp, body := send(t, &running{http: r.grpc}, method, "/v1/locks/a", "")
+		if resp.StatusCode != http.StatusBadRequest || !strings.Contains(body, "speaks gRPC") {
+			t.Errorf("%s = %d %s, want 400 and the right port", method, resp.StatusCode, body)
+		}
+	}
+	conn, err := net.Dial("tcp", r.grpc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	_, _ = io.WriteString(conn, "G")
+	time.Sleep(10 * time.Millisecond) // two packets
+	_, _ = io.WriteString(conn, "ET / HTTP/1.0\r\n\r\n")
+	_ = conn.SetDeadline(time.Now().Add(patience))
+	if all, _ := io.ReadAll(conn); !strings.HasPrefix(string(all), "HTTP/1.1 400 ") {
+		t.Errorf("a request in two packets: %q", all)
+	}
+}
+
 func TestErrorsHaveTheirStatus(t *testing.T) {
 	node := newFakeNode()
 	var e *apiv1.Error

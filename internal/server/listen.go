@@ -18,15 +18,15 @@ type limited struct {
 	log      *slog.Logger
 
 	mu       sync.Mutex
-	open     int
-	byIP     map[string]int // open connections; no zero entries
-	refusing bool           // said so already: one line for each time of plenty
+	conns    map[*limitedConn]struct{} // open
+	byIP     map[string]int            // open connections; no zero entries
+	refusing bool                      // said so already: one line for each time of plenty
 }
 
 func newLimited(l net.Listener, name string, cfg Config) *limited {
 	return &limited{
 		Listener: l, name: name, total: cfg.Limits.Connections, perIP: cfg.Limits.ConnectionsPerIP,
-		observer: cfg.Observer, log: cfg.Logger, byIP: map[string]int{},
+		observer: cfg.Observer, log: cfg.Logger, byIP: map[string]int{}, conns: map[*limitedConn]struct{}{},
 	}
 }
 
@@ -37,42 +37,55 @@ func (l *limited) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		ip := ipOf(conn.RemoteAddr())
-		if l.admit(ip) {
+		c := &limitedConn{Conn: conn, listener: l, ip: ipOf(conn.RemoteAddr())}
+		if l.admit(c) {
 			l.observer.Connections(l.name, 1)
-			return &limitedConn{Conn: conn, release: func() { l.release(ip) }}, nil
+			return c, nil
 		}
 		l.observer.Refused(l.name)
 		_ = conn.Close()
 	}
 }
 
-func (l *limited) admit(ip string) bool {
+func (l *limited) admit(c *limitedConn) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.open >= l.total || l.byIP[ip] >= l.perIP {
+	if len(l.conns) >= l.total || l.byIP[c.ip] >= l.perIP {
 		if !l.refusing {
 			l.refusing = true
-			l.log.Warn("refusing connections over the limit", "listener", l.name, "peer", ip,
-				"open", l.open, "limit", l.total, "open_from_peer", l.byIP[ip], "limit_per_peer", l.perIP)
+			l.log.Warn("refusing connections over the limit", "listener", l.name, "peer", c.ip,
+				"open", len(l.conns), "limit", l.total, "open_from_peer", l.byIP[c.ip], "limit_per_peer", l.perIP)
 		}
 		return false
 	}
-	l.open++
-	l.byIP[ip]++
+	l.conns[c] = struct{}{}
+	l.byIP[c.ip]++
 	return true
 }
 
-func (l *limited) release(ip string) {
+func (l *limited) release(c *limitedConn) {
 	l.observer.Connections(l.name, -1)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.open--
-	if l.byIP[ip]--; l.byIP[ip] == 0 {
-		delete(l.byIP, ip)
+	delete(l.conns, c)
+	if l.byIP[c.ip]--; l.byIP[c.ip] == 0 {
+		delete(l.byIP, c.ip)
 	}
-	if l.open < l.total*9/10 && l.byIP[ip] < l.perIP*9/10 {
+	if len(l.conns) < l.total*9/10 && l.byIP[c.ip] < l.perIP*9/10 {
 		l.refusing = false
+	}
+}
+
+// sever closes every connection.
+func (l *limited) sever() {
+	l.mu.Lock()
+	conns := make([]*limitedConn, 0, len(l.conns))
+	for c := range l.conns {
+		conns = append(conns, c)
+	}
+	l.mu.Unlock()
+	for _, c := range conns {
+		_ = c.Close()
 	}
 }
 
@@ -96,13 +109,14 @@ func ipOf(addr net.Addr) string {
 // address, so that a handler can find the connection that it answers on.
 type limitedConn struct {
 	net.Conn
-	once    sync.Once
-	release func()
+	listener *limited
+	ip       string
+	once     sync.Once
 }
 
 // Close may be called more than once.
 func (c *limitedConn) Close() error {
-	c.once.Do(c.release)
+	c.once.Do(func() { c.listener.release(c) })
 	return c.Conn.Close()
 }
 

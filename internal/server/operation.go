@@ -136,6 +136,9 @@ func isRead(a *apiv1.Answer) bool { return a.GetGet() != nil || a.GetList() != n
 // the cause of ctx's end. An acquire without a session that was not answered is
 // cancelled.
 func (s *Server) do(ctx context.Context, road Road, op *apiv1.Operation) (*apiv1.Answer, error) {
+	if problem := mux.Check(op); problem != nil {
+		return nil, problem
+	}
 	identify(op)
 	begun := time.Now()
 	// Only parked acquires are told to go when the server stops; what is already

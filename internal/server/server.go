@@ -27,12 +27,14 @@ type Server struct {
 
 	stopping  chan struct{} // closed when Close begins: who waits in line is told
 	closed    chan struct{} // closed when Close has ended: nothing is started any more
+	requests  counter       // calls, streams and HTTP requests under way
 	cancels   counter       // cancellations under way
 	receivers counter       // goroutines of streams
 
-	mu      sync.Mutex
-	streams map[*stream]struct{}
-	closing bool
+	mu        sync.Mutex // guards what follows
+	streams   map[*stream]struct{}
+	listeners []*limited
+	closing   bool
 }
 
 // New returns a server that serves nothing yet. It reports every fault of cfg.
@@ -69,6 +71,8 @@ func (s *Server) newGRPC() *grpc.Server {
 			// acquire with pings.
 			MinTime: l.PingMinTime, PermitWithoutStream: true,
 		}),
+		grpc.ChainUnaryInterceptor(s.countCall),
+		grpc.ChainStreamInterceptor(s.countStream),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 15 * time.Second, Timeout: 10 * time.Second}),
 	)
 	apiv1.RegisterLocksServer(g, &locks{server: s})
@@ -90,7 +94,7 @@ func (s *Server) newHTTP() *http.Server {
 
 // ServeGRPC answers gRPC on l until Close, and then returns nil.
 func (s *Server) ServeGRPC(l net.Listener) error {
-	err := s.grpc.Serve(newLimited(l, "grpc", s.cfg))
+	err := s.grpc.Serve(greeting{s.limit(l, "grpc")})
 	if err != nil && !errors.Is(err, grpc.ErrServerStopped) {
 		return fmt.Errorf("serve gRPC on %s: %w", l.Addr(), err)
 	}
@@ -99,12 +103,24 @@ func (s *Server) ServeGRPC(l net.Listener) error {
 
 // ServeHTTP answers HTTP on l until Close, and then returns nil.
 func (s *Server) ServeHTTP(l net.Listener) error {
-	err := s.http.Serve(newLimited(l, "http", s.cfg))
+	err := s.http.Serve(s.limit(l, "http"))
 	if err != nil && !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve HTTP on %s: %w", l.Addr(), err)
 	}
 	return nil
 }
+
+func (s *Server) limit(l net.Listener, name string) net.Listener {
+	limited := newLimited(l, name, s.cfg)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.listeners = append(s.listeners, limited)
+	return limited
+}
+
+// lastAnswers is how long answers may take to be written when nothing else is
+// left to do.
+const lastAnswers = 250 * time.Millisecond
 
 // Close ends the server in good order: nothing new is accepted, whoever waits in
 // line is answered unavailable in the order of arrival, and what else is under
@@ -133,17 +149,27 @@ func (s *Server) Close(ctx context.Context) error {
 		st.drain()
 	}
 
-	var graceful counter // how many servers still have requests
+	var graceful counter // how many servers still have connections
 	graceful.add(2)
 	go func() { s.grpc.GracefulStop(); graceful.add(-1) }()
-	var shutdown error
-	go func() { shutdown = s.http.Shutdown(ctx); graceful.add(-1) }()
-	err := graceful.wait(ctx)
-	if err == nil {
-		err = shutdown
-	}
+	go func() { _ = s.http.Shutdown(context.Background()); graceful.add(-1) }()
+	err := s.requests.wait(ctx)
 	if err == nil {
 		err = s.cancels.wait(ctx)
+	}
+	if err == nil {
+		// The last answers are on their way. Both servers would wait seconds for
+		// a connection on which nothing was asked yet.
+		brief, cancel := context.WithTimeout(ctx, lastAnswers)
+		_ = graceful.wait(brief)
+		cancel()
+	}
+	// grpc's Stop would wait for the handshakes, too.
+	s.mu.Lock()
+	listeners := s.listeners
+	s.mu.Unlock()
+	for _, l := range listeners {
+		l.sever()
 	}
 	s.grpc.Stop()
 	_ = s.http.Close()
@@ -183,4 +209,16 @@ func (s *Server) removeStream(st *stream) {
 	delete(s.streams, st)
 	s.mu.Unlock()
 	s.cfg.Observer.Streams(-1)
+}
+
+func (s *Server) countCall(ctx context.Context, r any, _ *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
+	s.requests.add(1)
+	defer s.requests.add(-1)
+	return handle(ctx, r)
+}
+
+func (s *Server) countStream(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
+	s.requests.add(1)
+	defer s.requests.add(-1)
+	return handle(srv, stream)
 }

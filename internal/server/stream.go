@@ -112,6 +112,10 @@ func (st *stream) accept(op *apiv1.Operation, begun time.Time) {
 		st.answer(a)
 		return
 	}
+	if problem := mux.Check(op); problem != nil {
+		st.answer(errorAnswer(op.GetId(), problem))
+		return
+	}
 	limit := st.server.cfg.Limits.InFlight
 	switch r := op.GetRequest().(type) {
 	case *apiv1.Operation_KeepAlive:

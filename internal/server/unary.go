@@ -120,6 +120,10 @@ func (s *Server) startAll(ops []*apiv1.Operation) (answers []*apiv1.Answer, call
 			answers[i] = errorAnswer(op.GetId(), apiv1.NewError(apiv1.CodeInvalid, "operations[%d].request: is missing or of a kind that this node does not know", i))
 			continue
 		}
+		if problem := mux.Check(op); problem != nil {
+			answers[i] = errorAnswer(op.GetId(), problem)
+			continue
+		}
 		identify(op)
 		calls = append(calls, &mux.Call{Op: op, Done: func(a *apiv1.Answer) {
 			s.answered(RoadUnary, op, a, begun)

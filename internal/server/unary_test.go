@@ -229,6 +229,24 @@ func TestMessageOverLimitIsRefused(t *testing.T) {
 	}
 }
 
+func TestOperationTooLongForTheNodesIsRefusedOnEveryRoad(t *testing.T) {
+	r := serve(t, Config{})
+	long := &apiv1.SetValueRequest{Name: "a", Token: 1, Value: make([]byte, 100<<10)}
+	op := &apiv1.Operation{Id: 3, Request: &apiv1.Operation_SetValue{SetValue: long}}
+	if _, err := r.client(t).SetValue(t.Context(), long); apiv1.CodeOf(err) != apiv1.CodeTooLarge {
+		t.Errorf("unary: %v, want too_large", err)
+	}
+	resp, err := r.client(t).Batch(t.Context(), &apiv1.BatchRequest{Operations: []*apiv1.Operation{op, getOp(4, "a")}})
+	if err != nil || apiv1.Code(resp.GetAnswers()[0].GetError().GetCode()) != apiv1.CodeTooLarge || resp.GetAnswers()[1].GetGet() == nil {
+		t.Errorf("batch: %v, %v, want too_large and an answer", resp, err)
+	}
+	stream := openStream(t, r)
+	sendOps(t, stream, op)
+	if a := receiveAnswers(t, stream, 1)[0]; apiv1.Code(a.GetError().GetCode()) != apiv1.CodeTooLarge || a.GetId() != 3 {
+		t.Errorf("stream: %v, want too_large", a)
+	}
+}
+
 func TestBackendErrorsKeepTheirCode(t *testing.T) {
 	r := serve(t, Config{})
 	ctx := t.Context()

@@ -226,7 +226,8 @@ func writeText(w http.ResponseWriter, s string) {
 }
 
 func write(w http.ResponseWriter, status int, contentType string, body []byte) {
-	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writePatience)) // not every ResponseWriter can
+	control := http.NewResponseController(w)
+	_ = control.SetWriteDeadline(time.Now().Add(writePatience)) // not every ResponseWriter can
 	h := w.Header()
 	h.Set("Content-Type", contentType)
 	h.Set("Content-Length", strconv.Itoa(len(body)))
@@ -234,4 +235,5 @@ func write(w http.ResponseWriter, status int, contentType string, body []byte) {
 	h.Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(status)
 	_, _ = w.Write(body) // a client that has gone away
+	_ = control.Flush()  // before the request counts as done: Close may follow
 }

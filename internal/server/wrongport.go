@@ -1,0 +1,93 @@
+package server
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"slices"
+	"sync"
+)
+
+// greeter stands before grpc on a connection. To a client that speaks HTTP/1,
+// which is at the wrong port, it says so. grpc writes before it has read
+// anything; that is held back until it is clear who is there.
+type greeter struct {
+	net.Conn
+
+	mu    sync.Mutex
+	known bool   // who is there: everything passes
+	seen  []byte // the first bytes, until known
+	held  []byte // what grpc has written, until known
+}
+
+const (
+	sniffBytes   = 4
+	maxHeldBytes = 4 << 10
+)
+
+// methods are the first four bytes of HTTP/1 requests. HTTP/2 begins with "PRI ".
+var methods = []string{"GET ", "HEAD", "POST", "PUT ", "PATC", "DELE", "OPTI", "CONN", "TRAC"}
+
+const wrongPort = "this port speaks gRPC; HTTP and JSON are on the node's HTTP port, by default the next one\n"
+
+// Read looks at the first bytes.
+func (g *greeter) Read(b []byte) (int, error) {
+	n, err := g.Conn.Read(b)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.known || n == 0 {
+		return n, err
+	}
+	g.seen = append(g.seen, b[:min(n, sniffBytes)]...)
+	if len(g.seen) < sniffBytes {
+		return n, err
+	}
+	if slices.Contains(methods, string(g.seen[:sniffBytes])) {
+		_, _ = fmt.Fprintf(g.Conn, "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s",
+			len(wrongPort), wrongPort)
+		return 0, io.EOF
+	}
+	if werr := g.passLocked(); werr != nil {
+		return n, werr
+	}
+	return n, err
+}
+
+// Write holds back what comes before the first bytes were read.
+func (g *greeter) Write(b []byte) (int, error) {
+	g.mu.Lock()
+	if !g.known && len(g.held)+len(b) <= maxHeldBytes {
+		g.held = append(g.held, b...)
+		g.mu.Unlock()
+		return len(b), nil
+	}
+	err := g.passLocked()
+	g.mu.Unlock()
+	if err != nil {
+		return 0, err
+	}
+	return g.Conn.Write(b)
+}
+
+func (g *greeter) passLocked() error {
+	g.known = true
+	held := g.held
+	g.held, g.seen = nil, nil
+	if len(held) == 0 {
+		return nil
+	}
+	_, err := g.Conn.Write(held)
+	return err
+}
+
+// greeting is a listener whose connections have a greeter.
+type greeting struct{ net.Listener }
+
+// Accept waits for the next connection.
+func (l greeting) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return &greeter{Conn: conn}, nil
+}
