@@ -12,7 +12,7 @@ func (t *Table) acquire(c *Acquire) Result {
 	}
 	var s *session
 	if c.ID.Session != (SessionID{}) {
-		s, _ = t.sessions.get(c.ID.Session)
+		s = t.session(c.ID.Session)
 		if len(s.grants)+len(s.waits) >= t.limits.GrantsPerSession {
 			return t.refuse(OverLimit, fullSession, int64(t.limits.GrantsPerSession))
 		}
@@ -20,7 +20,7 @@ func (t *Table) acquire(c *Acquire) Result {
 	if !free && c.Wait == 0 {
 		return t.busy(c)
 	}
-	if res, bad := t.checkRoom(c, free); bad {
+	if res, bad := t.checkRoom(free); bad {
 		return res
 	}
 	r := t.newRequest(c)
@@ -68,12 +68,14 @@ func (t *Table) wait(r *request, c *Acquire, s *session) {
 }
 
 // look says whether a request can be granted at once, and refuses one that
-// takes a lock for what it is not.
+// takes a lock for what it is not. It leaves the locks in t.looked.
 func (t *Table) look(c *Acquire) (free bool, res Result, bad bool) {
 	free = true
+	t.looked = t.looked[:0]
 	for i := range c.Wants {
 		w := &c.Wants[i]
 		l, ok := t.locks.get(w.Lock)
+		t.looked = append(t.looked, l)
 		if !ok {
 			continue
 		}
@@ -91,9 +93,8 @@ func (t *Table) look(c *Acquire) (free bool, res Result, bad bool) {
 // busy names who holds the locks of a request.
 func (t *Table) busy(c *Acquire) Result {
 	res := Result{Code: Busy}
-	for i := range c.Wants {
-		l, ok := t.locks.get(c.Wants[i].Lock)
-		if !ok {
+	for i, l := range t.looked {
+		if l == nil {
 			continue
 		}
 		for _, number := range l.holders {
@@ -107,7 +108,7 @@ func (t *Table) busy(c *Acquire) Result {
 }
 
 // checkRoom keeps a new request within the limits.
-func (t *Table) checkRoom(c *Acquire, free bool) (Result, bool) {
+func (t *Table) checkRoom(free bool) (Result, bool) {
 	if t.grants+t.waiters >= t.limits.Grants {
 		return t.refuse(OverLimit, fullGrants, int64(t.limits.Grants)), true
 	}
@@ -120,8 +121,8 @@ func (t *Table) checkRoom(c *Acquire, free bool) (Result, bool) {
 	if t.waiters >= t.limits.Waiters {
 		return t.refuse(OverLimit, fullWaiters, int64(t.limits.Waiters)), true
 	}
-	for i := range c.Wants {
-		if l, ok := t.locks.get(c.Wants[i].Lock); ok && len(l.queue) >= t.limits.WaitersPerLock {
+	for _, l := range t.looked {
+		if l != nil && len(l.queue) >= t.limits.WaitersPerLock {
 			return t.refuse(OverLimit, fullQueue, int64(t.limits.WaitersPerLock)), true
 		}
 	}
@@ -231,8 +232,8 @@ func (t *Table) cancel(c *Cancel) Result {
 	case inSession && c.ID.Session != c.Target.Session, inSession && c.ID.Sequence == c.Target.Sequence, c.Target.Sequence == 0:
 		return t.refuse(Invalid, badTarget, 0)
 	}
-	s, ok := t.sessions.get(c.Target.Session)
-	if !ok {
+	s := t.session(c.Target.Session)
+	if s == nil {
 		return Result{Code: NoSession}
 	}
 	if r := t.requestOf(s, c.Target.Sequence); r != nil {
@@ -306,7 +307,7 @@ func (t *Table) holderOn(number uint64, name string) Holder {
 		Lock: name, Token: r.token, Holder: e.holder, Session: r.session, Mode: w.Mode, Permits: w.Permits,
 		Deadline: r.deadline, Since: r.since, Value: e.value, Labels: e.labels,
 	}
-	if s, ok := t.sessions.get(r.session); ok {
+	if s, ok := t.sessions.get(r.session); ok { // not t.session: views run beside each other
 		h.Holder = s.holder
 		if h.Deadline == 0 || s.deadline < h.Deadline {
 			h.Deadline = s.deadline

@@ -79,7 +79,7 @@ func (t *Table) endNext() {
 			t.endWait(r, TimedOut)
 		}
 	case what.session != SessionID{}:
-		s, _ := t.sessions.get(what.session)
+		s := t.session(what.session)
 		t.ends += len(s.grants) + len(s.waits)
 		t.endSession(what.session, s, TimedOut, Event{Kind: EventExpired})
 	default:
@@ -265,7 +265,7 @@ func (t *Table) describe(e *Event, r *request) {
 	e.Request, e.Session, e.Token, e.Wants = r.id(), r.session, r.token, r.wants
 	if r.session == (SessionID{}) {
 		e.Holder = r.more().holder
-	} else if s, ok := t.sessions.get(r.session); ok {
+	} else if s := t.session(r.session); s != nil {
 		e.Holder = s.holder
 	}
 }

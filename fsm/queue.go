@@ -54,10 +54,9 @@ func (l *lock) turn(number uint64, mode Mode) bool {
 	return l.queue[0].number == number
 }
 
-// useLock returns the lock of a want, to be changed; it makes it if need be.
-func (t *Table) useLock(w *Want) *lock {
-	l, ok := t.locks.get(w.Lock)
-	if ok {
+// useLock returns the lock of a want, to be changed; it makes it if l is nil.
+func (t *Table) useLock(w *Want, l *lock) *lock {
+	if l != nil {
 		l = t.changeLock(w.Lock, l)
 	} else {
 		l = &lock{gen: t.locks.gen}
@@ -82,11 +81,11 @@ func (t *Table) leaveLock(name string, l *lock) {
 	}
 }
 
-// enqueue puts a new request into the queues of its locks.
+// enqueue puts a new request into the queues of its locks, which look has found.
 func (t *Table) enqueue(r *request) {
 	for i := range r.wants {
 		w := &r.wants[i]
-		l := t.useLock(w)
+		l := t.useLock(w, t.looked[i])
 		l.queue = append(l.queue, place{r.number, w.Mode})
 		if w.Mode != Shared && l.barrier == 0 {
 			l.barrier = r.number
@@ -111,11 +110,11 @@ func (l *lock) dequeue(number uint64) {
 	}
 }
 
-// hold makes a request a holder of its locks.
+// hold makes a request a holder of its locks, which t.looked has.
 func (t *Table) hold(r *request) {
 	for i := range r.wants {
 		w := &r.wants[i]
-		l := t.useLock(w)
+		l := t.useLock(w, t.looked[i])
 		l.holders = addTo(l.holders, r.number)
 		l.used += uint64(w.Permits)
 		l.heldAlone = w.Mode == Exclusive
@@ -215,7 +214,7 @@ func (t *Table) grantable(r *request) bool {
 		return false
 	}
 	if r.session != (SessionID{}) {
-		if s, _ := t.sessions.get(r.session); s.deadline <= t.now {
+		if t.session(r.session).deadline <= t.now {
 			return false
 		}
 	}
@@ -231,17 +230,19 @@ func (t *Table) grantable(r *request) bool {
 
 // grantWaiter takes a waiter out of its queues and makes it a holder.
 func (t *Table) grantWaiter(r *request) {
+	t.looked = t.looked[:0]
 	for i := range r.wants {
 		l, _ := t.locks.get(r.wants[i].Lock)
-		t.changeLock(r.wants[i].Lock, l).dequeue(r.number)
+		l = t.changeLock(r.wants[i].Lock, l)
+		l.dequeue(r.number)
+		t.looked = append(t.looked, l)
 	}
 	t.waiters--
 	t.deadlines.remove(r.timer)
 	r.timer = 0
 	t.hold(r)
 	if r.session != (SessionID{}) {
-		s, _ := t.sessions.get(r.session)
-		s = t.changeSession(r.session, s)
+		s := t.changeSession(r.session, t.session(r.session))
 		at, _ := slices.BinarySearch(s.waits, r.number)
 		s.waits = takeFrom(s.waits, at)
 		s.grants = addTo(s.grants, r.number)

@@ -83,7 +83,7 @@ func (t *Table) forceRelease(c *ForceRelease) Result {
 			res.Holders = append(res.Holders, t.holderOn(number, c.Lock))
 		}
 		e := Event{Kind: EventRevoked, Reason: c.Reason, Who: c.Who}
-		if s, ok := t.sessions.get(r.session); ok {
+		if s := t.session(r.session); s != nil {
 			e.Number = t.changeSession(r.session, s).revoke(r.token, c.Reason, c.Who)
 		}
 		t.endGrant(r, e)
@@ -191,8 +191,7 @@ func (t *Table) dropRequest(r *request, list func(*session) *[]uint64) {
 	if r.session == (SessionID{}) {
 		return
 	}
-	s, _ := t.sessions.get(r.session)
-	s = t.changeSession(r.session, s)
+	s := t.changeSession(r.session, t.session(r.session))
 	numbers := list(s)
 	if i, ok := slices.BinarySearch(*numbers, r.number); ok {
 		*numbers = takeFrom(*numbers, i)

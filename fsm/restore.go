@@ -300,7 +300,8 @@ func (t *Table) readRequest(b *blockReader) error {
 func (t *Table) place(r *request) error {
 	for i := range r.wants {
 		w := &r.wants[i]
-		l := t.useLock(w)
+		l, _ := t.locks.get(w.Lock)
+		l = t.useLock(w, l)
 		if n := len(l.holders); n > 0 && l.holders[n-1] == r.number {
 			return errDamaged // named twice
 		}

@@ -6,7 +6,7 @@ func (t *Table) openSession(c *OpenSession) Result {
 	if c.Session == (SessionID{}) {
 		return t.refuse(Invalid, noSessionID, 0)
 	}
-	if s, ok := t.sessions.get(c.Session); ok {
+	if s := t.session(c.Session); s != nil {
 		s = t.extend(c.Session, s)
 		t.promote()
 		return Result{Deadline: s.deadline}
@@ -57,8 +57,8 @@ func (t *Table) extend(id SessionID, s *session) *session {
 func (t *Table) keepAlive(c *KeepAlive) Result {
 	res := Result{Alive: make([]Alive, len(c.Sessions))}
 	for i, k := range c.Sessions {
-		s, ok := t.sessions.get(k.Session)
-		if !ok {
+		s := t.session(k.Session)
+		if s == nil {
 			continue
 		}
 		s = t.extend(k.Session, s)
@@ -81,8 +81,8 @@ func (t *Table) keepAlive(c *KeepAlive) Result {
 }
 
 func (t *Table) endSessionByClient(c *EndSession) Result {
-	s, ok := t.sessions.get(c.Session)
-	if !ok {
+	s := t.session(c.Session)
+	if s == nil {
 		return Result{Code: NoSession}
 	}
 	t.endSession(c.Session, s, OK, Event{Kind: EventReleased})
@@ -94,8 +94,8 @@ func (t *Table) killSession(c *KillSession) Result {
 	if why := t.checkReason(c.Reason, c.Who); why != noReason {
 		return t.refuse(Invalid, why, int64(t.limits.ReasonBytes))
 	}
-	s, ok := t.sessions.get(c.Session)
-	if !ok {
+	s := t.session(c.Session)
+	if s == nil {
 		return Result{Code: NoSession}
 	}
 	t.endSession(c.Session, s, NotHeld, Event{Kind: EventRevoked, Reason: c.Reason, Who: c.Who})
@@ -122,4 +122,5 @@ func (t *Table) endSession(id SessionID, s *session, code Code, e Event) {
 	}
 	t.deadlines.remove(s.timer)
 	t.sessions.delete(id)
+	t.recent = nil
 }

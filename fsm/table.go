@@ -1,6 +1,9 @@
 package fsm
 
-import "bytes"
+import (
+	"encoding/binary"
+	"strings"
+)
 
 // maxToken keeps tokens exact in JSON numbers and float64.
 const maxToken = 1<<53 - 1
@@ -144,18 +147,15 @@ func compareInts[T int64 | uint64](a, b T) int {
 	return 0
 }
 
-func compareSessions(a, b SessionID) int { return bytes.Compare(a[:], b[:]) }
-func compareOnces(a, b OnceID) int       { return bytes.Compare(a[:], b[:]) }
+func compareSessions(a, b SessionID) int { return compareIDs((*[16]byte)(&a), (*[16]byte)(&b)) }
+func compareOnces(a, b OnceID) int       { return compareIDs((*[16]byte)(&a), (*[16]byte)(&b)) }
 
-// compareNames is strings.Compare; that one is not inlined either.
-func compareNames(a, b string) int {
-	switch {
-	case a < b:
-		return -1
-	case a > b:
-		return 1
+func compareIDs(a, b *[16]byte) int {
+	x, y := binary.BigEndian.Uint64(a[:]), binary.BigEndian.Uint64(b[:])
+	if x == y {
+		x, y = binary.BigEndian.Uint64(a[8:]), binary.BigEndian.Uint64(b[8:])
 	}
-	return 0
+	return compareInts(x, y)
 }
 
 // Table is the lock table. It is not safe for concurrent use; see [Machine].
@@ -164,6 +164,9 @@ type Table struct {
 	state
 	deadlines deadlines // of sessions, requests and delays; derived from the state
 
+	recent   *session // the session that was looked up last; derived from the state
+	recentID SessionID
+
 	// Of the apply under way:
 	wall       int64
 	ends       int // grants and waits ended by time
@@ -171,13 +174,14 @@ type Table struct {
 	events     []Event
 	freed      []string // locks whose waiters may be granted now
 	candidates []uint64 // waiters to be looked at, ascending
+	looked     []*lock  // the locks of the acquire under way; nil where there is none yet
 }
 
 // New returns an empty table at cluster time 0.
 func New() *Table {
 	t := &Table{}
 	t.limits, _ = Limits{}.effective()
-	t.locks.cmp = compareNames
+	t.locks.cmp = strings.Compare
 	t.requests.cmp = compareInts[uint64]
 	t.tokens.cmp = compareInts[uint64]
 	t.sessions.cmp = compareSessions
@@ -207,6 +211,20 @@ func (t *Table) Digest() (digest, index uint64) { return t.digest, t.index }
 func (t *Table) nextNumber() uint64 {
 	t.lastNumber++
 	return t.lastNumber
+}
+
+// session returns an open session, or nil. Most commands ask for the same one
+// several times.
+func (t *Table) session(id SessionID) *session {
+	if t.recent != nil && t.recentID == id {
+		return t.recent
+	}
+	s, ok := t.sessions.get(id)
+	if !ok {
+		return nil
+	}
+	t.recent, t.recentID = s, id
+	return s
 }
 
 // The functions change… return a record that may be changed in place.
@@ -240,6 +258,7 @@ func (t *Table) changeSession(id SessionID, s *session) *session {
 	c.gen = t.sessions.gen
 	c.grants, c.waits, c.window = clip(s.grants), clip(s.waits), clip(s.window)
 	t.sessions.put(id, &c)
+	t.recent, t.recentID = &c, id
 	return &c
 }
 

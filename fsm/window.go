@@ -79,7 +79,7 @@ func (a *answer) withoutHolders() {
 func (t *Table) recall(id *RequestID, kind Kind, attempt uint64) (res Result, done bool) {
 	switch inSession, once := id.Session != (SessionID{}), id.Once != (OnceID{}); {
 	case inSession && once, inSession && id.Sequence == 0:
-		if _, ok := t.sessions.get(id.Session); !ok && !once {
+		if !once && t.session(id.Session) == nil {
 			return Result{Code: NoSession}, true
 		}
 		return t.refuse(Invalid, badID, 0), true
@@ -92,8 +92,8 @@ func (t *Table) recall(id *RequestID, kind Kind, attempt uint64) (res Result, do
 }
 
 func (t *Table) recallInSession(id *RequestID, kind Kind) (res Result, done bool) {
-	s, ok := t.sessions.get(id.Session)
-	if !ok {
+	s := t.session(id.Session)
+	if s == nil {
 		return Result{Code: NoSession}, true
 	}
 	if id.Acked > s.acked {
@@ -169,7 +169,7 @@ func (t *Table) recallOnce(id OnceID, kind Kind, attempt uint64) (res Result, do
 // that of a memory, reserved before the command ran.
 func (t *Table) remember(id *RequestID, kind Kind, res *Result, attempt, number uint64) {
 	if id.Session != (SessionID{}) {
-		s, _ := t.sessions.get(id.Session)
+		s := t.session(id.Session)
 		a := t.toAnswer(kind, res)
 		a.sequence = id.Sequence
 		if kind == KindAcquire && res.Code == Queued {
@@ -231,7 +231,7 @@ func (t *Table) fillAnswer(r *request, res Result) {
 	if r.session == (SessionID{}) {
 		return
 	}
-	s, _ := t.sessions.get(r.session)
+	s := t.session(r.session)
 	if i, ok := s.find(r.sequence); ok {
 		s = t.changeSession(r.session, s)
 		s.window[i] = t.toAnswer(KindAcquire, &res)
