@@ -1,0 +1,317 @@
+package node
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	apiv1 "github.com/locknode/locknode/api/v1"
+	"github.com/locknode/locknode/fsm"
+)
+
+// transferTimeout bounds the search for a successor.
+const transferTimeout = 2 * time.Second
+
+// Status describes this node as it sees itself. It asks nobody and never waits.
+func (n *Node) Status(context.Context) (*apiv1.StatusResponse, error) {
+	s := n.stats()
+	res := &apiv1.StatusResponse{
+		NodeId: n.id, Version: n.cfg.Version, LogStore: n.cfg.LogStore, HttpAddress: n.httpAddr,
+		State: "starting", LeaderAddress: n.leaderAPI(),
+		AppliedIndex: n.appliedIndex.Load(),
+		Locks:        uint64(s.Locks), Sessions: uint64(s.Sessions), Waiters: uint64(s.Waiters),
+		LastToken: s.LastToken, ClusterTime: s.Now, Digest: s.Digest, DigestIndex: s.DigestIndex,
+		ClusterId: n.clusterID(),
+	}
+	if r := n.raft.Load(); r != nil {
+		res.Term, res.CommitIndex = r.CurrentTerm(), r.CommitIndex()
+		_, leader := r.LeaderWithID()
+		res.LeaderId = string(leader)
+		res.State = map[raft.RaftState]string{
+			raft.Leader: "leader", raft.Follower: "follower", raft.Candidate: "candidate", raft.Shutdown: "stopped",
+		}[r.State()]
+	}
+	if err := n.readiness(); err != nil {
+		res.NotReadyReason = err.Error()
+	} else {
+		res.Ready = true
+	}
+	return res, nil
+}
+
+// readiness is nil while this node can serve: somebody leads, and this node had
+// applied all that was committed when a read round last asked.
+func (n *Node) readiness() error {
+	switch {
+	case n.closing.Load():
+		return errors.New("stopping")
+	case n.Err() != nil:
+		return n.Err()
+	case n.raft.Load() == nil:
+		return errors.New(n.formation())
+	}
+	if err := n.rounds.lastErr(); err != nil {
+		return err
+	}
+	if age, ok := n.rounds.age(); !ok || age > 3*freshEvery {
+		return fmt.Errorf("no contact with a majority for %v", age.Round(time.Millisecond))
+	}
+	return nil
+}
+
+// WaitReady waits until this node can serve, or ctx ends, or the node does.
+func (n *Node) WaitReady(ctx context.Context) error {
+	poll := time.NewTicker(5 * time.Millisecond)
+	defer poll.Stop()
+	for {
+		reason := n.readiness()
+		if reason == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait for node %q to be ready: %w: %w", n.id, reason, context.Cause(ctx))
+		case <-n.done:
+			return fmt.Errorf("wait for node %q to be ready: it ended: %w", n.id, n.Err())
+		case <-poll.C:
+			n.rounds.nudge()
+		}
+	}
+}
+
+// Members lists Raft's configuration, joined with what gossip sees.
+func (n *Node) Members(context.Context) (*apiv1.MembersResponse, error) {
+	r := n.raft.Load()
+	if r == nil {
+		return nil, n.unavailable()
+	}
+	return n.membership.members(), nil
+}
+
+// TransferLeadership hands leadership over: to the named node, or to the most
+// up-to-date one. It can be asked of any node. Leadership may move again at any
+// time; the response names who had it when the transfer was seen done.
+func (n *Node) TransferLeadership(ctx context.Context, req *apiv1.TransferLeadershipRequest) (*apiv1.TransferLeadershipResponse, error) {
+	r := n.raft.Load()
+	if r == nil {
+		return nil, n.unavailable()
+	}
+	if n.epoch.Load() == nil {
+		peer, err := n.leaderLocks()
+		if err != nil {
+			return nil, err
+		}
+		return peer.TransferLeadership(ctx, req)
+	}
+	if err := n.transfer(r, req.GetTo()); err != nil {
+		return nil, err
+	}
+	return n.awaitOtherLeader(ctx, r)
+}
+
+func (n *Node) transfer(r *raft.Raft, to string) error {
+	if to == n.id {
+		return apiv1.NewError(apiv1.CodeInvalid, "to %q: it leads already", to)
+	}
+	f := func() raft.Future { return r.LeadershipTransfer() }
+	if to != "" {
+		server, ok := n.voter(r, to)
+		if !ok {
+			return apiv1.NewError(apiv1.CodeNoMember, "to %q: no such voter; locknode members lists them", to)
+		}
+		f = func() raft.Future { return r.LeadershipTransferToServer(server.ID, server.Address) }
+	}
+	errs := make(chan error, 1)
+	go func() { errs <- f().Error() }()
+	select {
+	case err := <-errs:
+		if err != nil {
+			return apiv1.NewError(apiv1.CodeUnavailable, "transfer leadership: %v", err)
+		}
+		return nil
+	case <-time.After(transferTimeout):
+		return apiv1.NewError(apiv1.CodeUnavailable, "transfer leadership: not done within %v", transferTimeout)
+	}
+}
+
+func (n *Node) awaitOtherLeader(ctx context.Context, r *raft.Raft) (*apiv1.TransferLeadershipResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, transferTimeout)
+	defer cancel()
+	poll := time.NewTicker(time.Millisecond)
+	defer poll.Stop()
+	for {
+		if _, id := r.LeaderWithID(); id != "" && string(id) != n.id {
+			return &apiv1.TransferLeadershipResponse{LeaderId: string(id)}, nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, apiv1.NewError(apiv1.CodeUnavailable, "transfer leadership: handed over, but no new leader was seen: %v", context.Cause(ctx))
+		case <-poll.C:
+		}
+	}
+}
+
+// RemoveMember takes a member out of Raft's configuration. It can be asked of
+// any node.
+func (n *Node) RemoveMember(ctx context.Context, req *apiv1.RemoveMemberRequest) (*apiv1.RemoveMemberResponse, error) {
+	if n.raft.Load() == nil {
+		return nil, n.unavailable()
+	}
+	if n.epoch.Load() == nil {
+		peer, err := n.leaderLocks()
+		if err != nil {
+			return nil, err
+		}
+		return peer.RemoveMember(ctx, req)
+	}
+	if err := n.membership.removeMember(ctx, req.GetId()); err != nil {
+		return nil, err
+	}
+	return &apiv1.RemoveMemberResponse{}, nil
+}
+
+// Term answers a peer's read round.
+func (n *Node) Term(context.Context) (*apiv1.TermResponse, error) {
+	r := n.raft.Load()
+	if r == nil {
+		return nil, n.unavailable()
+	}
+	return &apiv1.TermResponse{Term: r.CurrentTerm(), NodeId: n.id}, nil
+}
+
+// ReadIndex runs a read round for a follower.
+func (n *Node) ReadIndex(ctx context.Context) (*apiv1.ReadIndexResponse, error) {
+	if n.epoch.Load() == nil {
+		return nil, n.notLeader()
+	}
+	type end struct {
+		index uint64
+		err   error
+	}
+	ends := make(chan end, 1)
+	n.rounds.join(func(index uint64, err error) { ends <- end{index, err} })
+	select {
+	case e := <-ends:
+		if e.err != nil {
+			return nil, apiv1.NewError(apiv1.CodeUnavailable, "read index: %v", e.err)
+		}
+		return &apiv1.ReadIndexResponse{Index: e.index}, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// Join takes a fresh node in, or passes its request on to the leader.
+func (n *Node) Join(ctx context.Context, req *apiv1.JoinRequest) (*apiv1.JoinResponse, error) {
+	if n.raft.Load() == nil {
+		return nil, n.unavailable()
+	}
+	if n.epoch.Load() == nil {
+		peer, err := n.leaderPeer()
+		if err != nil {
+			return nil, n.unavailable()
+		}
+		return peer.Join(ctx, req)
+	}
+	return n.membership.join(ctx, req)
+}
+
+func (n *Node) unavailable() *apiv1.Error {
+	reason := "no leader is known; are most of the nodes up?"
+	if n.raft.Load() == nil {
+		reason = n.formation()
+	}
+	return apiv1.NewError(apiv1.CodeUnavailable, "node %q: %s", n.id, reason)
+}
+
+// leaderAPI is the API address of the leader, empty if it is not known.
+func (n *Node) leaderAPI() string {
+	r := n.raft.Load()
+	if r == nil {
+		return ""
+	}
+	_, id := r.LeaderWithID()
+	return n.apiOf(string(id))
+}
+
+// apiOf is the API address of a node, empty if it is not known.
+func (n *Node) apiOf(id string) string {
+	if id == n.id {
+		return n.apiAddr
+	}
+	return n.membership.apiAddress(id)
+}
+
+func (n *Node) leaderPeer() (apiv1.PeersClient, error) {
+	r := n.raft.Load()
+	if r == nil {
+		return nil, n.unavailable()
+	}
+	_, id := r.LeaderWithID()
+	if id == "" || string(id) == n.id {
+		return nil, n.unavailable()
+	}
+	return n.peers.peer(string(id))
+}
+
+func (n *Node) leaderLocks() (apiv1.LocksClient, error) {
+	api := n.leaderAPI()
+	if api == "" || api == n.apiAddr {
+		return nil, n.unavailable()
+	}
+	cc, err := n.peers.conn(api)
+	if err != nil {
+		return nil, n.unavailable()
+	}
+	return apiv1.NewLocksClient(cc), nil
+}
+
+// otherVoters lists the voters besides this node, and how many there are in all.
+func (n *Node) otherVoters(r *raft.Raft) (others []raft.ServerID, voters int) {
+	for _, s := range configuration(r) {
+		if s.Suffrage != raft.Voter {
+			continue
+		}
+		voters++
+		if string(s.ID) != n.id {
+			others = append(others, s.ID)
+		}
+	}
+	return others, voters
+}
+
+func (n *Node) voter(r *raft.Raft, id string) (raft.Server, bool) {
+	for _, s := range configuration(r) {
+		if string(s.ID) == id && s.Suffrage == raft.Voter {
+			return s, true
+		}
+	}
+	return raft.Server{}, false
+}
+
+func configuration(r *raft.Raft) []raft.Server {
+	f := r.GetConfiguration()
+	if f.Error() != nil {
+		return nil
+	}
+	return f.Configuration().Servers
+}
+
+func (n *Node) stats() (s fsm.Stats) {
+	n.machine.View(func(t *fsm.Table) { s = t.Stats() })
+	return s
+}
+
+// clusterID is the ID in the table, in hex; empty before there is one.
+func (n *Node) clusterID() (id string) {
+	n.machine.View(func(t *fsm.Table) {
+		if c := t.Cluster(); c != [16]byte{} {
+			id = hex.EncodeToString(c[:])
+		}
+	})
+	return id
+}

@@ -1,0 +1,40 @@
+package node
+
+import (
+	"crypto/rand"
+
+	"github.com/locknode/locknode/fsm"
+)
+
+// observe sees every applied entry, on every node, in log order, on the
+// goroutine that applies: it wakes who waits for it and must not block.
+func (n *Node) observe(a fsm.Applied) {
+	n.advance(a.Index)
+	n.waits.observe(&a)
+	n.notices.observe(&a)
+	n.metrics.observe(&a)
+	if n.cfg.seams.applied != nil {
+		n.cfg.seams.applied(a)
+	}
+}
+
+// restored says that a snapshot has replaced the table.
+func (n *Node) restored() {
+	n.advance(n.stats().DigestIndex)
+}
+
+func (n *Node) advance(index uint64) {
+	if index <= n.appliedIndex.Load() {
+		return
+	}
+	n.appliedIndex.Store(index)
+	select {
+	case n.appliedMore <- struct{}{}:
+	default:
+	}
+}
+
+func randomID() (id [16]byte) {
+	_, _ = rand.Read(id[:]) // never fails: crypto/rand ends the program instead
+	return id
+}

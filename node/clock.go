@@ -1,0 +1,43 @@
+package node
+
+import "time"
+
+// maxAdvance bounds how far one stamp moves cluster time. What is beyond it was
+// time in which nothing could be stamped; it does not count against anybody.
+const maxAdvance = int64(time.Second)
+
+// leaderClock makes the stamps of one term. Cluster time goes on where the table
+// stood when the term began and advances with the monotonic clock of this
+// machine; wall time plays no part.
+//
+// It is owned by the proposer's goroutine.
+type leaderClock struct {
+	mono func() time.Duration
+	base int64         // cluster time at m0
+	m0   time.Duration // monotonic reading that base belongs to
+	last int64         // the last stamp
+}
+
+// newLeaderClock starts a clock at the table's time. The table must have
+// applied everything up to the barrier of the term, and the clock must be made
+// after that.
+func newLeaderClock(tableNow int64, mono func() time.Duration) *leaderClock {
+	return &leaderClock{mono: mono, base: tableNow, m0: mono(), last: tableNow}
+}
+
+// now is the current cluster time, before the bound on its advance.
+func (c *leaderClock) now() int64 {
+	return c.base + int64(c.mono()-c.m0)
+}
+
+// stamp is now, at most maxAdvance after the stamp before; the excess is
+// dropped for good. Stamps never go back.
+func (c *leaderClock) stamp() int64 {
+	s := max(c.now(), c.last)
+	if limit := c.last + maxAdvance; s > limit {
+		c.base -= s - limit
+		s = limit
+	}
+	c.last = s
+	return s
+}

@@ -1,0 +1,23 @@
+// Package node runs one member of a Locknode cluster.
+//
+// A [Node] composes Raft, gossip, the lock table and the servers; it is the only
+// package that knows them all. What it owns:
+//
+//   - the road of a command: Start (route.go) brings it to the leader, the
+//     proposer (propose.go) packs it into an entry with a stamp of the leader's
+//     clock (clock.go), the table decides, and the answer goes back; an acquire
+//     that has to wait is answered by the event that ends its wait (wait.go);
+//   - leadership (lead.go): nothing is served before the barrier and the first
+//     entry of a term have been applied, and nothing after the term is over;
+//   - reads (read.go): one round of the voters serves all the reads that wait;
+//   - membership (membership.go): the leader turns gossip into Raft's
+//     configuration.
+//
+// Goroutines, all joined by Close: form (until Raft runs), lead, the proposer of
+// the current term, rounds.run, router.run, and those of the servers, of gossip
+// and of Raft. Raft's callbacks only enqueue; observe runs on the goroutine that
+// applies entries.
+//
+// Invariants: stamps of one term come from one clock; at most one entry is in
+// flight; every call that Start has taken is answered once or abandoned.
+package node

@@ -1,0 +1,233 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/hashicorp/raft"
+	"google.golang.org/grpc"
+
+	apiv1 "github.com/locknode/locknode/api/v1"
+	"github.com/locknode/locknode/cluster"
+	"github.com/locknode/locknode/internal/guard"
+)
+
+// ErrRemoved says that the node was taken out of the cluster. Its data directory
+// is of no further use: to come back, it starts with a new one.
+var ErrRemoved = errors.New("the node was removed from the cluster")
+
+// openCluster starts gossip and what turns it into membership.
+func (n *Node) openCluster(identity guard.Identity) (err error) {
+	var keys [][]byte
+	if len(n.cfg.GossipKey) > 0 {
+		keys = [][]byte{n.cfg.GossipKey}
+	}
+	meta := cluster.Meta{
+		NodeID: n.id, ClusterID: identity.ClusterID, API: n.apiAddr, HTTP: n.httpAddr, Raft: n.raftAddr,
+		Version: n.cfg.Version, Zone: n.cfg.Zone, Nonvoter: n.cfg.Nonvoter,
+		Formed: n.stores.HasState(), Expect: n.cfg.BootstrapExpect,
+		Promise: cluster.Hash(founders(identity.Promise)),
+	}
+	n.cluster, err = cluster.Start(cluster.Config{
+		Meta: meta, Bind: n.cfg.GossipAddr, Advertise: n.cfg.AdvertiseHost, Seeds: n.cfg.Join,
+		Keys: keys, Fast: n.cfg.Fast, Logger: n.log,
+	})
+	if err != nil {
+		return err
+	}
+	n.gossipAddr = n.cluster.Addr()
+	n.membership = newMembership(membershipConfig{
+		id: n.id, gossip: n.cluster,
+		raft: func() membershipRaft {
+			if r := n.raft.Load(); r != nil {
+				return r
+			}
+			return nil
+		},
+		conn:      func(api string) (grpc.ClientConnInterface, error) { return n.peers.conn(api) },
+		clusterID: n.knownCluster,
+		promised:  founders(identity.Promise),
+		keepPromise: func(list []cluster.Founder) error {
+			return n.stores.UpdateIdentity(func(id *guard.Identity) { id.Promise = promise(list) })
+		},
+		waiting: n.setForming,
+		timing:  n.cfg.Timing, removeFailedAfter: n.cfg.RemoveFailedAfter, fast: n.cfg.Fast, log: n.log,
+	})
+	return nil
+}
+
+func founders(promise []guard.PromisedMember) (list []cluster.Founder) {
+	for _, m := range promise {
+		list = append(list, cluster.Founder{NodeID: m.NodeID, Raft: m.Raft})
+	}
+	return list
+}
+
+func promise(list []cluster.Founder) (members []guard.PromisedMember) {
+	for _, f := range list {
+		members = append(members, guard.PromisedMember{NodeID: f.NodeID, Raft: f.Raft})
+	}
+	return members
+}
+
+// join gets the node into a cluster, starts Raft and then looks after the
+// node's place in it. It is a goroutine of its own.
+func (n *Node) join() {
+	var begin membershipStart
+	if !n.stores.HasState() {
+		var err error
+		if begin, err = n.membership.formOrJoin(n.ctx); err != nil {
+			if n.ctx.Err() == nil {
+				n.fail(err)
+			}
+			return
+		}
+	}
+	if err := n.startRaft(begin); err != nil {
+		n.fail(err)
+		return
+	}
+	n.goRun(func() { n.lead(n.ctx, n.raft.Load()) })
+	n.watchPlace(n.ctx)
+}
+
+// startRaft starts Raft, with a first configuration if there is one to begin with.
+func (n *Node) startRaft(begin membershipStart) error {
+	if begin.clusterID != "" {
+		if err := n.rememberCluster(begin.clusterID); err != nil {
+			return err
+		}
+	}
+	if err := n.membership.announce(); err != nil {
+		return err
+	}
+	conf := n.raftConfig()
+	if len(begin.bootstrap) > 0 {
+		err := raft.BootstrapCluster(conf, n.stores.Log, n.stores.Stable, n.stores.Snapshots, n.transport,
+			raft.Configuration{Servers: begin.bootstrap})
+		if err != nil && !errors.Is(err, raft.ErrCantBootstrap) {
+			return fmt.Errorf("bootstrap the cluster: %w", err)
+		}
+		n.log.Info("formed a cluster", "voters", len(begin.bootstrap))
+	}
+	r, err := guard.NewRaft(conf, n.machine, n.stores, n.transport)
+	if err != nil {
+		return err
+	}
+	n.raft.Store(r)
+	return nil
+}
+
+func (n *Node) raftConfig() *raft.Config {
+	conf := raft.DefaultConfig()
+	conf.LocalID = raft.ServerID(n.id)
+	conf.HeartbeatTimeout = n.cfg.Timing
+	conf.ElectionTimeout = n.cfg.Timing
+	conf.LeaderLeaseTimeout = n.cfg.Timing * 3 / 4
+	conf.ShutdownOnRemove = false
+	// Entries are big: each holds what gathered while the one before was stored.
+	conf.TrailingLogs = 2048
+	conf.SnapshotThreshold = 4096
+	conf.SnapshotInterval = 30 * time.Second
+	conf.Logger = guard.RaftLogger(n.log)
+	return conf
+}
+
+// knownCluster is the ID of the cluster, from the table or from an earlier run.
+func (n *Node) knownCluster() string {
+	if id := n.clusterID(); id != "" {
+		return id
+	}
+	return n.stores.Identity().ClusterID
+}
+
+func (n *Node) rememberCluster(id string) error {
+	return n.stores.UpdateIdentity(func(i *guard.Identity) { i.ClusterID = id })
+}
+
+// placeEvery is how often a node looks whether it still belongs to its cluster.
+const placeEvery = 500 * time.Millisecond
+
+// watchPlace writes the cluster's ID down when the table has it, and ends a node
+// that was removed.
+func (n *Node) watchPlace(ctx context.Context) {
+	poll := time.NewTicker(placeEvery)
+	defer poll.Stop()
+	for {
+		if err := n.checkPlace(ctx); err != nil {
+			n.fail(err)
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-poll.C:
+		}
+	}
+}
+
+func (n *Node) checkPlace(ctx context.Context) error {
+	inTable, onDisk := n.clusterID(), n.stores.Identity().ClusterID
+	if inTable != "" && inTable != onDisk {
+		if onDisk != "" {
+			return fmt.Errorf("the log is of cluster %s, the data directory belongs to %s", inTable, onDisk)
+		}
+		if err := n.rememberCluster(inTable); err != nil {
+			return err
+		}
+		if err := n.membership.announce(); err != nil {
+			return err
+		}
+	}
+	keep := make(map[string]bool)
+	for _, p := range n.cluster.Peers() {
+		keep[p.API] = true
+	}
+	n.peers.prune(keep)
+	return n.checkRemoved(ctx)
+}
+
+// checkRemoved asks the others when no leader has spoken to this node for a
+// while: a removed member is not told, it only hears nothing any more.
+func (n *Node) checkRemoved(ctx context.Context) error {
+	r := n.raft.Load()
+	silence := time.Since(r.LastContact())
+	if n.epoch.Load() != nil || silence < max(time.Second, 5*n.cfg.Timing) || len(configuration(r)) == 0 {
+		return nil
+	}
+	for _, p := range n.cluster.Peers() {
+		if p.State != cluster.Alive || !p.Formed {
+			continue
+		}
+		cc, err := n.peers.conn(p.API)
+		if err != nil {
+			continue
+		}
+		call, cancel := context.WithTimeout(ctx, time.Second)
+		res, err := apiv1.NewLocksClient(cc).Members(call, &apiv1.MembersRequest{})
+		cancel()
+		if err == nil && removedFrom(res, n.id) {
+			return fmt.Errorf("%w: %s says so; delete its data directory before it starts again", ErrRemoved, p.NodeID)
+		}
+	}
+	return nil
+}
+
+// removedFrom reports whether a configuration that has a leader lacks id.
+func removedFrom(res *apiv1.MembersResponse, id string) bool {
+	led := false
+	for _, m := range res.GetMembers() {
+		if m.GetId() == id && m.GetRole() != "none" {
+			return false
+		}
+		led = led || m.GetRole() == "leader"
+	}
+	return led
+}
+
+func (n *Node) setForming(reason string) { n.forming.Store(&reason) }
+
+// formation is what a node without Raft waits for.
+func (n *Node) formation() string { return *n.forming.Load() }

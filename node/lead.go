@@ -1,0 +1,159 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/locknode/locknode/fsm"
+)
+
+// epoch is one time of leadership: a term, its clock and its collector. While
+// n.epoch points to it, the node serves as leader.
+type epoch struct {
+	term     uint64
+	proposer *proposer
+}
+
+const (
+	// applyTimeout bounds the wait until raft takes an entry in, no more.
+	applyTimeout = time.Second
+	// leaderPoll is how often the state is looked at besides raft's channel,
+	// which may leave out transitions.
+	leaderPoll = 50 * time.Millisecond
+)
+
+// leads reports the term that r leads, if it does.
+func leads(r *raft.Raft) (term uint64, ok bool) {
+	term = r.CurrentTerm()
+	return term, r.State() == raft.Leader && r.CurrentTerm() == term
+}
+
+// lead serves as leader whenever Raft has made this node one. It is a goroutine
+// of its own and ends with ctx.
+func (n *Node) lead(ctx context.Context, r *raft.Raft) {
+	poll := time.NewTicker(leaderPoll)
+	defer poll.Stop()
+	for ctx.Err() == nil {
+		if term, ok := leads(r); ok {
+			if e, err := n.begin(r, term); err == nil {
+				n.serve(ctx, r, e)
+				n.end(e)
+				continue
+			} else {
+				n.log.Debug("leadership not taken up", "term", term, "err", err)
+			}
+		}
+		select {
+		case <-ctx.Done():
+		case <-r.LeaderCh():
+		case <-poll.C:
+		}
+	}
+}
+
+// begin takes leadership of a term up. The barrier comes first: the clock goes
+// on from the table's time, and that must include all of the earlier terms.
+// Then one entry of this term has to commit, and only then anything is served.
+func (n *Node) begin(r *raft.Raft, term uint64) (*epoch, error) {
+	if err := r.Barrier(applyTimeout).Error(); err != nil {
+		return nil, fmt.Errorf("barrier of term %d: %w", term, err)
+	}
+	if got, ok := leads(r); !ok || got != term {
+		return nil, fmt.Errorf("barrier of term %d: the term is over", term)
+	}
+	var tableNow int64
+	var founded bool
+	n.machine.View(func(t *fsm.Table) {
+		tableNow = t.Now()
+		founded = t.Cluster() != [16]byte{}
+	})
+	clock := newLeaderClock(tableNow, n.cfg.seams.mono)
+	e := &epoch{term: term}
+	e.proposer = newProposer(term, clock, n.cfg.seams.wall, func(entry []byte) (fsm.Applied, error) {
+		return commit(r, entry)
+	})
+	first := batch{}
+	if !founded {
+		first.add(fsm.Found{Cluster: randomID()})
+		if n.cfg.Limits != (fsm.Limits{}) {
+			first.add(fsm.Configure{Limits: n.cfg.Limits})
+		}
+	}
+	if !e.proposer.propose(first) {
+		return nil, fmt.Errorf("first entry of term %d: not committed", term)
+	}
+	return e, nil
+}
+
+// add puts a command that nobody waits for into a batch.
+func (b *batch) add(c fsm.Command) {
+	before := len(b.commands.buf)
+	b.commands.buf = fsm.AppendCommand(b.commands.buf, c)
+	b.commands.sizes = append(b.commands.sizes, len(b.commands.buf)-before)
+	b.commands.done = append(b.commands.done, func(outcome) {})
+}
+
+// serve leads until the term is over or ctx ends.
+func (n *Node) serve(ctx context.Context, r *raft.Raft, e *epoch) {
+	go e.proposer.run()
+	n.membership.lead(ctx)
+	n.epoch.Store(e)
+	n.metrics.leaderChanges.Inc()
+	n.log.Info("leading the cluster", "term", e.term)
+	n.router.nudge()
+	poll := time.NewTicker(leaderPoll)
+	defer poll.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-e.proposer.lost:
+			return
+		case <-r.LeaderCh():
+		case <-poll.C:
+		}
+		if term, ok := leads(r); !ok || term != e.term {
+			return
+		}
+	}
+}
+
+// end closes the gate first; then everything that waited here goes to whoever
+// leads next.
+func (n *Node) end(e *epoch) {
+	n.epoch.Store(nil)
+	e.proposer.close()
+	n.membership.follow()
+	n.log.Info("not leading any more", "term", e.term)
+	for _, call := range n.waits.takeAll() {
+		n.sendElsewhere(call)
+	}
+	<-e.proposer.done
+	for _, call := range n.waits.takeAll() {
+		n.sendElsewhere(call)
+	}
+}
+
+// commit puts an entry through the log and says what the table did. Its error
+// tells whether the entry may still take effect.
+func commit(r *raft.Raft, entry []byte) (fsm.Applied, error) {
+	f := r.Apply(entry, applyTimeout)
+	switch err := f.Error(); {
+	case err == nil:
+	case errors.Is(err, raft.ErrNotLeader),
+		errors.Is(err, raft.ErrEnqueueTimeout),
+		errors.Is(err, raft.ErrLeadershipTransferInProgress):
+		return fsm.Applied{}, fmt.Errorf("%w: %w", errNotProposed, err)
+	default:
+		return fsm.Applied{}, fmt.Errorf("%w: %w", errOutcomeUnknown, err)
+	}
+	applied, ok := f.Response().(fsm.Applied)
+	if !ok {
+		return fsm.Applied{}, fmt.Errorf("%w: raft answered %T", errOutcomeUnknown, f.Response())
+	}
+	return applied, nil
+}

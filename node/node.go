@@ -1,0 +1,341 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	apiv1 "github.com/locknode/locknode/api/v1"
+	"github.com/locknode/locknode/client"
+	"github.com/locknode/locknode/cluster"
+	"github.com/locknode/locknode/fsm"
+	"github.com/locknode/locknode/internal/guard"
+	"github.com/locknode/locknode/internal/server"
+)
+
+// closeTimeout bounds Close as a whole, and transferTimeout its first part.
+const closeTimeout = 5 * time.Second
+
+// Node is one running member. Its methods are safe for concurrent use.
+type Node struct {
+	cfg Config
+	id  string
+	log *slog.Logger
+
+	apiAddr, httpAddr, raftAddr, gossipAddr string // as others dial them
+
+	apiListener, httpListener net.Listener
+	raftStream                *guard.Stream
+
+	stores     *guard.Stores
+	transport  *guard.Transport
+	machine    *fsm.Machine
+	cluster    *cluster.Cluster
+	membership *membership
+	server     *server.Server
+	peers      *peers
+	router     *router
+	rounds     *rounds
+	waits      *waits
+	notices    *notices
+	metrics    *metrics
+
+	raft         atomic.Pointer[raft.Raft] // nil until the node has formed or joined a cluster
+	epoch        atomic.Pointer[epoch]     // not nil while this node serves as leader
+	appliedIndex atomic.Uint64             // of the last command applied
+	appliedMore  chan struct{}             // holds a token when appliedIndex has moved
+	forming      atomic.Pointer[string]    // what a node without Raft is waiting for
+
+	ctx       context.Context // of all goroutines
+	cancel    context.CancelCauseFunc
+	running   sync.WaitGroup
+	closing   atomic.Bool
+	closeOnce sync.Once
+	closeErr  error
+	done      chan struct{} // closed when the node has ended, by Close or by itself
+
+	mu      sync.Mutex
+	failure error // why it ended by itself
+}
+
+// Open starts a node and returns once it listens on its addresses. Forming or
+// joining a cluster goes on in the background: WaitReady waits for it. A data
+// directory with state continues where it stood, whatever the configuration says
+// about bootstrapping. ctx bounds Open, not the node's life.
+//
+// An error names every fault of the configuration, or says what is wrong with
+// the data directory and what to do about it; nothing is left running.
+func Open(ctx context.Context, cfg Config) (*Node, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, fmt.Errorf("open node: %w", err)
+	}
+	n := &Node{
+		cfg: cfg, log: cfg.Logger,
+		waits: newWaits(), notices: newNotices(),
+		appliedMore: make(chan struct{}, 1), done: make(chan struct{}),
+	}
+	n.ctx, n.cancel = context.WithCancelCause(context.Background())
+	n.setForming("starting")
+	n.machine = fsm.NewMachine(n.observe)
+	n.machine.OnRestore(n.restored)
+	n.machine.OnBroken(n.fail)
+	n.peers = newPeers(n.apiOf)
+	n.rounds = newRounds(n.confirm, cfg.seams.mono)
+	n.router = newRouter(n)
+	n.metrics = newMetrics(n)
+	if err := n.open(ctx); err != nil {
+		n.cancel(err)
+		return nil, errors.Join(fmt.Errorf("open node in %s: %w", cfg.DataDir, err), n.release(context.Background()))
+	}
+	n.start()
+	return n, nil
+}
+
+// open takes hold of the directory and the addresses; nothing is served yet.
+func (n *Node) open(ctx context.Context) (err error) {
+	n.stores, err = guard.OpenStores(guard.StoreOptions{
+		Dir: n.cfg.DataDir, NodeID: n.cfg.ID, LogStore: n.cfg.LogStore, Logger: n.log,
+		StallAfter: max(time.Second, 5*n.cfg.Timing), OnFailure: n.fail,
+	})
+	if err != nil {
+		return err
+	}
+	identity := n.stores.Identity()
+	n.id, n.cfg.LogStore = identity.NodeID, identity.LogStore
+	n.log = n.log.With("node", n.id)
+	if err := n.listen(ctx); err != nil {
+		return err
+	}
+	if n.server, err = server.New(server.Config{Backend: n, Logger: n.log, Metrics: n.metrics.handler(), Observer: n.metrics}); err != nil {
+		return err
+	}
+	if err := n.openCluster(identity); err != nil {
+		return err
+	}
+	n.transport = guard.NewTransport(n.raftStream, guard.TransportOptions{
+		Logger: n.log, Gate: n.stores.Gate, Addresses: n.membership,
+		Timeout: max(time.Second, 5*n.cfg.Timing),
+	})
+	return nil
+}
+
+// listen binds the API, HTTP and Raft addresses.
+func (n *Node) listen(ctx context.Context) (err error) {
+	var lc net.ListenConfig
+	if n.apiListener, err = lc.Listen(ctx, "tcp", n.cfg.APIAddr); err != nil {
+		return fmt.Errorf("listen for the API: %w", err)
+	}
+	n.apiAddr = n.cfg.advertised(n.apiListener.Addr().String())
+	if n.cfg.HTTPAddr != "off" {
+		if n.httpListener, err = lc.Listen(ctx, "tcp", n.cfg.HTTPAddr); err != nil {
+			return fmt.Errorf("listen for HTTP: %w", err)
+		}
+		n.httpAddr = n.cfg.advertised(n.httpListener.Addr().String())
+	}
+	options := guard.StreamOptions{Logger: n.log, Cluster: n.knownCluster}
+	if n.cfg.AdvertiseHost != "" {
+		options.Advertise = n.cfg.advertised(n.cfg.RaftAddr)
+	}
+	if n.raftStream, err = guard.ListenTCP(n.cfg.RaftAddr, options); err != nil {
+		return err
+	}
+	n.raftAddr = n.raftStream.Addr().String()
+	return nil
+}
+
+// start begins to serve. From here on Close ends the node.
+func (n *Node) start() {
+	n.goRun(func() { n.serveOn(n.server.ServeGRPC, n.apiListener) })
+	if n.httpListener != nil {
+		n.goRun(func() { n.serveOn(n.server.ServeHTTP, n.httpListener) })
+	}
+	n.goRun(func() { n.rounds.run(n.ctx) })
+	n.goRun(func() { n.router.run(n.ctx) })
+	n.goRun(n.join)
+	n.log.Info("node started", "api", n.apiAddr, "http", n.httpAddr, "raft", n.raftAddr, "gossip", n.gossipAddr, "data", n.cfg.DataDir)
+}
+
+func (n *Node) serveOn(serve func(net.Listener) error, l net.Listener) {
+	if err := serve(l); err != nil && !n.closing.Load() {
+		n.fail(err)
+	}
+}
+
+func (n *Node) goRun(f func()) {
+	n.running.Add(1)
+	go func() {
+		defer n.running.Done()
+		f()
+	}()
+}
+
+// fail ends a node that cannot go on. It returns at once; Done tells when the
+// node has ended and Err why.
+func (n *Node) fail(err error) {
+	n.mu.Lock()
+	first := n.failure == nil && !n.closing.Load()
+	if first {
+		n.failure = err
+	}
+	n.mu.Unlock()
+	if first {
+		n.log.Error("the node stops: it cannot go on", "err", err)
+		go func() { _ = n.Close() }()
+	}
+}
+
+// Done is closed when the node has ended, by Close or because it could not go
+// on; Err tells which.
+func (n *Node) Done() <-chan struct{} { return n.done }
+
+// Err is why the node ended by itself: a failed write to its disk, a defect, or
+// its removal from the cluster ([ErrRemoved]). It is nil while the node runs and
+// after Close.
+func (n *Node) Err() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.failure
+}
+
+// Close stops the node: it hands leadership over if it leads, answers or passes
+// on what is under way, and ends. Membership is kept, so the node can come back;
+// with LeaveOnStop it leaves instead. Close takes at most about five seconds and
+// may be called twice.
+func (n *Node) Close() error {
+	n.closeOnce.Do(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+		defer cancel()
+		if n.cfg.LeaveOnStop && n.Err() == nil {
+			n.closeErr = n.leave(ctx)
+		}
+		n.closeErr = errors.Join(n.closeErr, n.stop(ctx))
+		close(n.done)
+	})
+	<-n.done
+	return n.closeErr
+}
+
+// Leave takes the node out of the cluster for good, then closes it. Its data
+// directory is of no further use. If leaving fails, because there is no majority
+// to agree, the node is closed all the same and remains a member.
+func (n *Node) Leave(ctx context.Context) error {
+	err := n.leave(ctx)
+	return errors.Join(err, n.Close())
+}
+
+func (n *Node) leave(ctx context.Context) error {
+	r := n.raft.Load()
+	if r == nil {
+		return nil
+	}
+	if err := guard.HandOver(ctx, r, n.transport); err != nil {
+		return fmt.Errorf("leave the cluster: %w", err)
+	}
+	var err error
+	for ctx.Err() == nil {
+		if _, err = n.RemoveMember(ctx, &apiv1.RemoveMemberRequest{Id: n.id}); err == nil {
+			return n.cluster.Leave(ctx)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+	return fmt.Errorf("leave the cluster: %w", errors.Join(err, context.Cause(ctx)))
+}
+
+// stop ends everything in the reverse order of its start.
+func (n *Node) stop(ctx context.Context) error {
+	healthy := n.Err() == nil
+	n.closing.Store(true)
+	r := n.raft.Load()
+	if r != nil && healthy {
+		handOver, cancel := context.WithTimeout(ctx, transferTimeout)
+		if err := guard.HandOver(handOver, r, n.transport); err != nil {
+			n.log.Info("stopping without a successor", "err", err)
+		}
+		cancel()
+	}
+	drain, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	_ = n.server.Close(drain) // what it cut, clients ask again
+	n.cancel(errors.New("node is closed"))
+	return n.release(ctx)
+}
+
+// release gives everything back that open has taken, in whatever state.
+func (n *Node) release(ctx context.Context) error {
+	var errs []error
+	if r := n.raft.Load(); r != nil {
+		errs = append(errs, guard.Stop(r, n.transport, 0, 2*time.Second))
+	} else if n.transport != nil {
+		errs = append(errs, n.transport.Close())
+	} else if n.raftStream != nil {
+		errs = append(errs, n.raftStream.Close())
+	}
+	for _, l := range []net.Listener{n.apiListener, n.httpListener} {
+		if l != nil {
+			_ = l.Close() // the server may have closed it
+		}
+	}
+	if n.membership != nil {
+		errs = append(errs, n.membership.close(ctx))
+	}
+	if n.cluster != nil {
+		errs = append(errs, n.cluster.Close())
+	}
+	n.peers.close()
+	errs = append(errs, n.awaitGoroutines(ctx))
+	if n.stores != nil {
+		errs = append(errs, n.stores.Close())
+	}
+	return errors.Join(errs...)
+}
+
+func (n *Node) awaitGoroutines(ctx context.Context) error {
+	ended := make(chan struct{})
+	go func() {
+		n.running.Wait()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("close node: goroutines still run: %w", context.Cause(ctx))
+	}
+}
+
+// Client returns a client of the cluster that this node is a member of. While
+// the node leads, its operations touch no network. It is closed by its own
+// Close; close it before the node.
+func (n *Node) Client(opts ...client.Option) *client.Client { return client.New(n, opts...) }
+
+// Watch calls f, which must not block, for what happens to a session until stop
+// is called.
+func (n *Node) Watch(session [16]byte, f func(*apiv1.Notice)) (stop func()) {
+	return n.notices.watch(fsm.SessionID(session), f)
+}
+
+// ID is the node's name in the cluster.
+func (n *Node) ID() string { return n.id }
+
+// APIAddr is where gRPC clients dial the node.
+func (n *Node) APIAddr() string { return n.apiAddr }
+
+// HTTPAddr is where HTTP clients dial the node; empty if it serves no HTTP.
+func (n *Node) HTTPAddr() string { return n.httpAddr }
+
+// RaftAddr is where the other members' Raft dials the node.
+func (n *Node) RaftAddr() string { return n.raftAddr }
+
+// GossipAddr is where gossip reaches the node; others may use it as a seed.
+func (n *Node) GossipAddr() string { return n.gossipAddr }

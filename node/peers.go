@@ -1,0 +1,87 @@
+package node
+
+import (
+	"fmt"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials/insecure"
+
+	apiv1 "github.com/locknode/locknode/api/v1"
+)
+
+// peers keeps one gRPC connection to each other node, by API address. Addresses
+// come from gossip; connections to addresses that are gone are closed by prune.
+type peers struct {
+	// address returns the API address of a node ID, empty if it is not known.
+	address func(id string) string
+
+	mu     sync.Mutex
+	conns  map[string]*grpc.ClientConn // API address → connection
+	closed bool
+}
+
+func newPeers(address func(id string) string) *peers {
+	return &peers{address: address, conns: make(map[string]*grpc.ClientConn)}
+}
+
+// conn returns the connection to an API address. It does not wait for it to be
+// established.
+func (p *peers) conn(api string) (*grpc.ClientConn, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return nil, fmt.Errorf("connect to %s: node is stopping", api)
+	}
+	if cc := p.conns[api]; cc != nil {
+		return cc, nil
+	}
+	cc, err := grpc.NewClient("passthrough:///"+api,
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
+			MinConnectTimeout: time.Second,
+		}))
+	if err != nil {
+		return nil, fmt.Errorf("connect to %s: %w", api, err)
+	}
+	p.conns[api] = cc
+	return cc, nil
+}
+
+// peer returns the node-to-node service of a node.
+func (p *peers) peer(id string) (apiv1.PeersClient, error) {
+	api := p.address(id)
+	if api == "" {
+		return nil, fmt.Errorf("node %q: its API address is not known", id)
+	}
+	cc, err := p.conn(api)
+	if err != nil {
+		return nil, err
+	}
+	return apiv1.NewPeersClient(cc), nil
+}
+
+// prune closes connections to addresses that are not in keep.
+func (p *peers) prune(keep map[string]bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for api, cc := range p.conns {
+		if !keep[api] {
+			_ = cc.Close()
+			delete(p.conns, api)
+		}
+	}
+}
+
+func (p *peers) close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closed = true
+	for _, cc := range p.conns {
+		_ = cc.Close()
+	}
+	clear(p.conns)
+}

@@ -1,0 +1,260 @@
+package node
+
+import (
+	"errors"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/locknode/locknode/fsm"
+)
+
+// fakeLog stands for Raft: it applies each entry to a real table after a delay.
+type fakeLog struct {
+	table *fsm.Table
+	delay time.Duration
+	term  uint64 // the term in which entries are stored
+
+	mu      sync.Mutex
+	entries []fsm.Entry
+	active  int
+	most    int // entries in flight at once
+	fail    error
+}
+
+func (l *fakeLog) commit(data []byte) (fsm.Applied, error) {
+	l.mu.Lock()
+	l.active++
+	l.most = max(l.most, l.active)
+	fail := l.fail
+	l.mu.Unlock()
+	time.Sleep(l.delay)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.active--
+	if fail != nil {
+		return fsm.Applied{}, fail
+	}
+	e, err := fsm.DecodeEntry(data)
+	if err != nil {
+		return fsm.Applied{}, err
+	}
+	l.entries = append(l.entries, e)
+	return l.table.Apply(uint64(len(l.entries)), l.term, data), nil
+}
+
+// startProposer runs a proposer of term 1 over a table for the test's duration.
+func startProposer(t *testing.T, l *fakeLog) *proposer {
+	t.Helper()
+	if l.table == nil {
+		l.table = fsm.New()
+	}
+	if l.term == 0 {
+		l.term = 1
+	}
+	start := time.Now()
+	mono := func() time.Duration { return time.Since(start) }
+	p := newProposer(1, newLeaderClock(l.table.Now(), mono), time.Now, l.commit)
+	go p.run()
+	t.Cleanup(func() {
+		p.close()
+		<-p.done
+	})
+	return p
+}
+
+func detachedAcquire(name string, n byte, ttl time.Duration) fsm.Acquire {
+	return fsm.Acquire{
+		ID:    fsm.RequestID{Once: fsm.OnceID{n, 1}},
+		Wants: []fsm.Want{{Lock: name, Mode: fsm.Exclusive}},
+		TTL:   int64(ttl), Holder: "tester",
+	}
+}
+
+func TestCommandsThatArriveDuringAnEntryShareTheNext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &fakeLog{delay: time.Millisecond}
+		p := startProposer(t, l)
+		var wg sync.WaitGroup
+		submit := func(i byte) {
+			wg.Add(1)
+			p.submit(detachedAcquire(string('a'+rune(i)), i, time.Minute), func(o outcome) {
+				defer wg.Done()
+				if o.err != nil || o.result.Code != fsm.OK {
+					t.Errorf("acquire %d: outcome %+v, want OK", i, o)
+				}
+			})
+		}
+		submit(0)
+		synctest.Wait() // the first entry is in flight
+		for i := byte(1); i < 10; i++ {
+			submit(i)
+		}
+		wg.Wait()
+		if len(l.entries) != 2 || len(l.entries[1].Commands) != 9 {
+			t.Fatalf("%d entries, the second with %d commands; want 2 and 9", len(l.entries), len(l.entries[len(l.entries)-1].Commands))
+		}
+		if l.most != 1 {
+			t.Fatalf("%d entries in flight at once, want 1", l.most)
+		}
+	})
+}
+
+func TestKeepAlivesOvertakeAFullQueue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &fakeLog{delay: time.Millisecond}
+		p := startProposer(t, l)
+		session := fsm.SessionID{1}
+		p.submit(fsm.OpenSession{Session: session, TTL: int64(10 * time.Second)}, func(outcome) {})
+		synctest.Wait()
+		refused := 0
+		for range maxQueueCommands + 10 {
+			p.submit(fsm.Release{Token: 1}, func(o outcome) {
+				if errors.Is(o.err, errOverloaded) {
+					refused++
+				}
+			})
+		}
+		if refused == 0 {
+			t.Fatal("the queue took more than its bound")
+		}
+		kept := false
+		p.keepAlive(fsm.KeepAliveSession{Session: session}, func(a fsm.Alive, o outcome) {
+			kept = o.err == nil && a.Deadline > 0
+		})
+		time.Sleep(3 * time.Millisecond) // the entry in flight and one more
+		synctest.Wait()
+		if !kept {
+			t.Fatal("a keep-alive behind a full queue was not in the next entry")
+		}
+	})
+}
+
+func TestAFailedEntryEndsTheTermAndItsCommandsAreUnknown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &fakeLog{fail: errOutcomeUnknown}
+		p := startProposer(t, l)
+		var got error
+		p.submit(fsm.Release{Token: 1}, func(o outcome) { got = o.err })
+		synctest.Wait()
+		if !errors.Is(got, errOutcomeUnknown) {
+			t.Fatalf("outcome = %v, want %v", got, errOutcomeUnknown)
+		}
+		select {
+		case <-p.lost:
+		default:
+			t.Fatal("the term goes on after an entry failed")
+		}
+		p.submit(fsm.Release{Token: 1}, func(o outcome) { got = o.err })
+		if !errors.Is(got, errNotProposed) {
+			t.Fatalf("outcome after the term = %v, want %v", got, errNotProposed)
+		}
+	})
+}
+
+// The directed test for T3: Raft can append an entry that was stamped in one
+// term under a later one. The table refuses it as a whole; the commands were
+// not done and are proposed again by whoever leads.
+func TestAnEntryStoredInALaterTermChangesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &fakeLog{term: 2} // Raft has moved on, the proposer stamps for term 1
+		p := startProposer(t, l)
+		var got error
+		p.submit(detachedAcquire("a", 1, time.Minute), func(o outcome) { got = o.err })
+		synctest.Wait()
+		if !errors.Is(got, errNotProposed) {
+			t.Fatalf("outcome = %v, want %v", got, errNotProposed)
+		}
+		if v := l.table.Lock("a"); v.HolderCount != 0 {
+			t.Fatalf("the lock has %d holders after a stale stamp, want none", v.HolderCount)
+		}
+	})
+}
+
+func TestAnIdleEmptyClusterWritesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &fakeLog{}
+		startProposer(t, l)
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if len(l.entries) != 0 {
+			t.Fatalf("%d entries in an idle hour, want none", len(l.entries))
+		}
+	})
+}
+
+func TestAnUnrenewedLockExpiresByTicksAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &fakeLog{delay: time.Millisecond}
+		p := startProposer(t, l)
+		p.submit(detachedAcquire("a", 1, 5*time.Second), func(outcome) {})
+		time.Sleep(4900 * time.Millisecond)
+		synctest.Wait()
+		if v := l.table.Lock("a"); v.HolderCount != 1 {
+			t.Fatal("the lock expired before its TTL")
+		}
+		time.Sleep(200 * time.Millisecond)
+		synctest.Wait()
+		if v := l.table.Lock("a"); v.HolderCount != 0 {
+			t.Fatal("the lock is still held 100ms after its TTL")
+		}
+		n := len(l.entries)
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if len(l.entries) > n+1 {
+			t.Fatalf("%d entries after the last deadline, want at most one", len(l.entries)-n)
+		}
+	})
+}
+
+func TestEntriesStayWithinTheirBounds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &fakeLog{delay: time.Millisecond}
+		p := startProposer(t, l)
+		value := make([]byte, 4096)
+		for i := range 200 {
+			c := detachedAcquire("lock", byte(i), time.Minute)
+			c.ID.Once[2] = 7
+			c.Value = value
+			p.submit(c, func(outcome) {})
+		}
+		for range 2 * maxEntryCommands {
+			p.submit(fsm.Release{Token: 1}, func(outcome) {})
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		total := 0
+		for i, e := range l.entries {
+			if len(e.Commands) > maxEntryCommands+1 {
+				t.Errorf("entry %d has %d commands, at most %d are allowed", i, len(e.Commands), maxEntryCommands)
+			}
+			total += len(e.Commands)
+		}
+		if want := 200 + 2*maxEntryCommands; total < want {
+			t.Errorf("%d commands were proposed, want %d", total, want)
+		}
+	})
+}
+
+func TestClosingFailsWhatIsQueuedWithoutDoingIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &fakeLog{delay: time.Second}
+		p := startProposer(t, l)
+		var first, second outcome
+		p.submit(detachedAcquire("a", 1, time.Minute), func(o outcome) { first = o })
+		synctest.Wait()
+		p.submit(detachedAcquire("b", 2, time.Minute), func(o outcome) { second = o })
+		p.close()
+		if !errors.Is(second.err, errNotProposed) {
+			t.Fatalf("queued command: %v, want %v", second.err, errNotProposed)
+		}
+		<-p.done
+		if first.err != nil {
+			t.Fatalf("command in flight: %v, want its result", first.err)
+		}
+		if v := l.table.Lock("b"); v.HolderCount != 0 {
+			t.Fatal("a refused command took effect")
+		}
+	})
+}

@@ -1,0 +1,353 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	apiv1 "github.com/locknode/locknode/api/v1"
+	"github.com/locknode/locknode/fsm"
+	"github.com/locknode/locknode/internal/mux"
+)
+
+const (
+	// noLeaderPatience is how long an operation waits for a leader before it is
+	// answered unavailable.
+	noLeaderPatience = 5 * time.Second
+	// rerouteEvery is how often calls that wait for a leader are looked at.
+	rerouteEvery = 10 * time.Millisecond
+	maxRerouted  = 100_000
+)
+
+// Start takes in one operation; its answer goes to call.Done, exactly once. It
+// never blocks. A node that leads runs the operation; another one names the
+// leader if the operation asks for that, and otherwise forwards it, through
+// changes of leadership, until it is answered.
+func (n *Node) Start(call *mux.Call) {
+	if maxStale, read := isRead(call.Op); read {
+		n.startRead(call, maxStale)
+		return
+	}
+	if e := n.epoch.Load(); e != nil {
+		n.startLocal(e, call)
+		return
+	}
+	n.sendElsewhere(call)
+}
+
+// sendElsewhere is for operations that this node cannot run now.
+func (n *Node) sendElsewhere(call *mux.Call) {
+	if call.Op.GetRedirect() {
+		call.Done(errorAnswer(call.Op, n.notLeader()))
+		return
+	}
+	n.router.add(call)
+}
+
+// notLeader says who leads, as far as this node knows.
+func (n *Node) notLeader() *apiv1.Error {
+	e := apiv1.NewError(apiv1.CodeNotLeader, "node %q does not lead", n.id)
+	if api := n.leaderAPI(); api != "" && api != n.apiAddr {
+		e.Leader = api
+		e.Message += "; the leader is at " + api
+	}
+	return e
+}
+
+// startLocal runs an operation through the log of the term that this node leads.
+func (n *Node) startLocal(e *epoch, call *mux.Call) {
+	if ka := call.Op.GetKeepAlive(); ka != nil {
+		n.startKeepAlive(e, call, ka)
+		return
+	}
+	cmd, bad := command(call.Op)
+	if bad != nil {
+		call.Done(errorAnswer(call.Op, bad))
+		return
+	}
+	if acquire, ok := cmd.(fsm.Acquire); ok && acquire.Wait != 0 {
+		n.startWait(e, call, acquire)
+		return
+	}
+	e.proposer.submit(cmd, func(o outcome) {
+		if o.err != nil {
+			n.notDone(call, o.err)
+			return
+		}
+		call.Done(answer(call.Op, &o.result, o.index, o.now))
+	})
+}
+
+// startWait runs an acquire that may queue. Its answer comes with its own entry
+// or with the event that ends its wait, whichever removes it from the waits.
+func (n *Node) startWait(e *epoch, call *mux.Call, cmd fsm.Acquire) {
+	key := keyOf(cmd.ID)
+	n.waits.enter(key, call)
+	e.proposer.submit(cmd, func(o outcome) {
+		if o.err == nil && o.result.Code == fsm.Queued {
+			return
+		}
+		if !n.waits.remove(key, call) {
+			return
+		}
+		if o.err != nil {
+			n.notDone(call, o.err)
+			return
+		}
+		call.Done(answer(call.Op, &o.result, o.index, o.now))
+	})
+}
+
+func (n *Node) startKeepAlive(e *epoch, call *mux.Call, ka *apiv1.KeepAliveRequest) {
+	session, bad := sessionID("session", ka.GetSession())
+	if bad != nil {
+		call.Done(errorAnswer(call.Op, bad))
+		return
+	}
+	s := fsm.KeepAliveSession{Session: session, RevocationsSeen: ka.GetRevocationsSeen()}
+	e.proposer.keepAlive(s, func(alive fsm.Alive, o outcome) {
+		if o.err != nil {
+			n.notDone(call, o.err)
+			return
+		}
+		call.Done(keepAliveAnswer(call.Op, alive, o))
+	})
+}
+
+// notDone handles a command that the log did not take, or perhaps took. Both
+// are sent again under the same request ID, by this node or by the client.
+func (n *Node) notDone(call *mux.Call, err error) {
+	switch {
+	case errors.Is(err, errOverloaded):
+		call.Done(errorAnswer(call.Op, apiv1.NewError(apiv1.CodeOverloaded, "node %q: too many operations are queued; nothing was done", n.id)))
+	case errors.Is(err, errOutcomeUnknown) && call.Op.GetRedirect():
+		e := n.notLeader()
+		e.Code = uint32(apiv1.CodeUnknownOutcome)
+		e.Message = "leadership was lost on the way; send the same request ID again"
+		call.Done(errorAnswer(call.Op, e))
+	default:
+		n.sendElsewhere(call)
+	}
+}
+
+// startRead answers a read at once where it may be stale, and otherwise after
+// the next read round.
+func (n *Node) startRead(call *mux.Call, maxStale time.Duration) {
+	if maxStale < 0 {
+		call.Done(errorAnswer(call.Op, apiv1.NewError(apiv1.CodeInvalid, "max_stale_ns %d: 0 or more is allowed", maxStale)))
+		return
+	}
+	if age, ok := n.rounds.age(); maxStale > 0 && ok && age <= maxStale {
+		call.Done(n.readNow(call.Op, age))
+		return
+	}
+	if maxStale == 0 && call.Op.GetRedirect() && n.epoch.Load() == nil {
+		call.Done(errorAnswer(call.Op, n.notLeader()))
+		return
+	}
+	n.rounds.join(func(_ uint64, err error) {
+		if err != nil {
+			n.readAgain(call, err)
+			return
+		}
+		call.Done(n.readNow(call.Op, 0))
+	})
+}
+
+func (n *Node) readAgain(call *mux.Call, err error) {
+	if call.Op.GetRedirect() {
+		e := n.notLeader()
+		e.Message += " (" + err.Error() + ")"
+		call.Done(errorAnswer(call.Op, e))
+		return
+	}
+	n.router.add(call)
+}
+
+// router holds the calls that wait for somebody to lead, and the connection to
+// the leader. Its goroutine is run.
+type router struct {
+	n    *Node
+	wake chan struct{}
+
+	mu      sync.Mutex
+	waiting []rerouted
+	closed  bool
+
+	conn   *mux.Conn // to leader; owned by run
+	leader string    // API address that conn goes to; owned by run
+}
+
+// rerouted is a call and when it began to wait.
+type rerouted struct {
+	call  *mux.Call
+	since time.Duration
+}
+
+func newRouter(n *Node) *router {
+	return &router{n: n, wake: make(chan struct{}, 1)}
+}
+
+func (r *router) add(call *mux.Call) { r.addAt(call, r.n.cfg.seams.mono()) }
+
+// addAt keeps the time since which a call has found no leader.
+func (r *router) addAt(call *mux.Call, since time.Duration) {
+	r.mu.Lock()
+	var err *apiv1.Error
+	switch {
+	case r.closed:
+		err = apiv1.NewError(apiv1.CodeUnavailable, "node %q is stopping", r.n.id)
+	case len(r.waiting) >= maxRerouted:
+		err = apiv1.NewError(apiv1.CodeOverloaded, "node %q: too many operations wait for a leader", r.n.id)
+	default:
+		r.waiting = append(r.waiting, rerouted{call, since})
+	}
+	r.mu.Unlock()
+	if err != nil {
+		call.Done(errorAnswer(call.Op, err))
+		return
+	}
+	r.nudge()
+}
+
+// nudge has the waiting calls looked at soon.
+func (r *router) nudge() {
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (r *router) run(ctx context.Context) {
+	defer r.close()
+	t := time.NewTimer(0)
+	defer t.Stop()
+	for {
+		if r.flush(ctx) {
+			t.Reset(rerouteEvery)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-r.wake:
+		case <-t.C:
+		}
+	}
+}
+
+// flush sends the waiting calls to whoever leads now. It reports whether some
+// still wait.
+func (r *router) flush(ctx context.Context) (more bool) {
+	r.mu.Lock()
+	calls := r.waiting
+	r.waiting = nil
+	r.mu.Unlock()
+	if len(calls) == 0 {
+		return false
+	}
+	e := r.n.epoch.Load()
+	var conn *mux.Conn
+	if e == nil {
+		conn = r.connToLeader(ctx)
+	}
+	now := r.n.cfg.seams.mono()
+	for _, c := range calls {
+		_, read := isRead(c.call.Op)
+		switch {
+		case c.call.Abandoned():
+		case now-c.since > noLeaderPatience:
+			c.call.Done(errorAnswer(c.call.Op, r.n.unavailable()))
+		case read && (e != nil || r.n.rounds.lastErr() == nil):
+			r.n.Start(c.call)
+		case !read && e != nil:
+			r.n.startLocal(e, c.call)
+		case !read && conn != nil:
+			conn.Start(r.forwarded(c))
+		default:
+			more = true
+			r.mu.Lock()
+			r.waiting = append(r.waiting, c)
+			r.mu.Unlock()
+		}
+	}
+	return more
+}
+
+// forwarded wraps a call for the leader: it is to answer itself or say that it
+// does not lead, and in that case the call comes back here.
+func (r *router) forwarded(c rerouted) *mux.Call {
+	op := &apiv1.Operation{Id: c.call.Op.GetId(), Redirect: true, Request: c.call.Op.GetRequest()}
+	sent := r.n.cfg.seams.mono()
+	return &mux.Call{Op: op, Done: func(a *apiv1.Answer) {
+		switch apiv1.Code(a.GetError().GetCode()) {
+		case apiv1.CodeNotLeader, apiv1.CodeUnavailable, apiv1.CodeUnknownOutcome, apiv1.CodeNotReady:
+			if c.call.Abandoned() {
+				return
+			}
+			since := c.since
+			if r.n.cfg.seams.mono()-sent > time.Second {
+				since = r.n.cfg.seams.mono() // it had been with a leader: a new search begins
+			}
+			r.addAt(c.call, since)
+		default:
+			c.call.Done(a)
+		}
+	}}
+}
+
+// connToLeader returns a stream to the leader, nil if there is none to be had.
+func (r *router) connToLeader(ctx context.Context) *mux.Conn {
+	api := r.n.leaderAPI()
+	if r.conn != nil {
+		select {
+		case <-r.conn.Done():
+			r.conn = nil
+		default:
+			if api == r.leader || api == "" {
+				return r.conn
+			}
+			// Calls on the old stream come back when their node answers that it
+			// does not lead, or when the stream breaks.
+			r.conn.Close()
+			r.conn = nil
+		}
+	}
+	if api == "" || api == r.n.apiAddr {
+		return nil
+	}
+	cc, err := r.n.peers.conn(api)
+	if err != nil {
+		return nil
+	}
+	conn, err := mux.Open(ctx, cc, mux.Config{Logger: r.n.log, OnBreak: r.broken})
+	if err != nil {
+		r.n.log.Debug("stream to the leader", "peer", api, "err", err)
+		return nil
+	}
+	r.conn, r.leader = conn, api
+	return conn
+}
+
+// broken takes back the calls of a stream that ended; every one of them goes
+// through its own Done, which sends it round again.
+func (r *router) broken(calls []*mux.Call, err error) {
+	for _, c := range calls {
+		c.Done(errorAnswer(c.Op, apiv1.NewError(apiv1.CodeUnavailable, "stream to the leader: %v", err)))
+	}
+}
+
+// close fails what still waits.
+func (r *router) close() {
+	r.mu.Lock()
+	r.closed = true
+	calls := r.waiting
+	r.waiting = nil
+	r.mu.Unlock()
+	if r.conn != nil {
+		r.conn.Close()
+	}
+	for _, c := range calls {
+		c.call.Done(errorAnswer(c.call.Op, apiv1.NewError(apiv1.CodeUnavailable, "node %q is stopping", r.n.id)))
+	}
+}
