@@ -2,17 +2,44 @@ package client
 
 import "time"
 
-// margin is what the client takes off a deadline: 1 % for clocks that run at
-// different rates, 10 ms for the time between a look and a deed.
+// marginFixed is taken off every deadline, for the time between a look at the
+// clock and a deed. Another 1 % is for clocks that run at different rates.
 const marginFixed = 10 * time.Millisecond
 
-// believe returns until when, on the local clock, a deadline that is remaining
-// away in cluster time may be relied on by a request first sent at sent.
+// ticket converts cluster time to the local clock, carefully.
 //
-// The request was applied after it was sent, so the deadline comes no earlier
-// than sent + remaining; no wall clock is needed to know that.
-func believe(sent, remaining time.Duration) time.Duration {
-	return sent + remaining - remaining/100 - marginFixed
+// A request first sent at local time t and applied at cluster time C says that
+// every later cluster time D comes no earlier than t + (D - C), as local clocks
+// and the cluster's run; no wall clock is needed to know that. With the margins,
+// D may be relied on until
+//
+//	t + (D-C)·0.99 - 10 ms = (t - C·0.99) + D·0.99 - 10 ms
+//
+// so that the best of all requests is the one with the greatest t - C·0.99,
+// whatever D is. That is what a ticket keeps. Its zero value knows nothing.
+type ticket struct {
+	offset int64
+	known  bool
+}
+
+// learn takes a request into account that was first sent at sent and applied at
+// applied. Reads do not count: they may be answered from before they were sent.
+func (k *ticket) learn(sent time.Duration, applied int64) {
+	if applied <= 0 {
+		return // says nothing
+	}
+	offset := int64(sent) - applied + applied/100
+	if !k.known || offset > k.offset {
+		k.offset, k.known = offset, true
+	}
+}
+
+// bound returns until when a deadline may be relied on; 0 if nothing is known.
+func (k *ticket) bound(deadline int64) time.Duration {
+	if !k.known || deadline <= 0 {
+		return 0
+	}
+	return time.Duration(k.offset+deadline-deadline/100) - marginFixed
 }
 
 // tickEvery bounds how long a session sleeps. Timers stand still while the

@@ -70,7 +70,7 @@ func (d *Detached) Acquire(ctx context.Context, name string, ttl time.Duration, 
 	c.send(&o.op)
 	select {
 	case a := <-o.answers:
-		return d.acquired(&q, o, a)
+		return d.acquired(ctx, &q, o, a)
 	case <-ctx.Done():
 		d.cancel(o)
 		return DetachedGrant{}, c.waitEnded(ctx, &q, &o.op)
@@ -80,7 +80,7 @@ func (d *Detached) Acquire(ctx context.Context, name string, ttl time.Duration, 
 	}
 }
 
-func (d *Detached) acquired(q *request, o *acquiring, a *apiv1.Answer) (DetachedGrant, error) {
+func (d *Detached) acquired(ctx context.Context, q *request, o *acquiring, a *apiv1.Answer) (DetachedGrant, error) {
 	if e := a.GetError(); e != nil {
 		switch apiv1.Code(e.GetCode()) {
 		case codeGaveUp:
@@ -92,7 +92,17 @@ func (d *Detached) acquired(q *request, o *acquiring, a *apiv1.Answer) (Detached
 		return DetachedGrant{}, newError(q.what, e)
 	}
 	got := a.GetAcquire()
-	left := ownBound(o.sent, got, a.GetStamp()) - d.c.now()
+	var k ticket
+	k.learn(o.sent, appliedAt(got, a.GetStamp()))
+	left := k.bound(got.GetDeadline()) - d.c.now()
+	if left < q.ttl*9/10 {
+		// A long way or a long wait, of which the margin is one percent: a
+		// renewal tells better.
+		renewed, err := d.renew(ctx, q.what, got.GetToken(), q.ttl)
+		if err == nil {
+			left = renewed
+		}
+	}
 	if left <= 0 {
 		d.cancel(o)
 		return DetachedGrant{}, &LostError{Lock: q.object, Token: got.GetToken(), Reason: LostExpired, Why: "the answer took longer than the ttl"}
@@ -133,17 +143,22 @@ func (d *Detached) Renew(ctx context.Context, name string, token uint64, ttl tim
 	if err := checkText(w, "name", name, true); err != nil {
 		return 0, err
 	}
+	return d.renew(ctx, w, token, ttl)
+}
+
+func (d *Detached) renew(ctx context.Context, w what, token uint64, ttl time.Duration) (time.Duration, error) {
 	sent := d.c.now()
 	a, err := d.c.ask(ctx, w, &apiv1.Operation{Request: &apiv1.Operation_Renew{Renew: &apiv1.RenewRequest{
-		Id: onceID(), Name: name, Token: token, TtlNs: int64(ttl),
+		Id: onceID(), Name: w.object, Token: token, TtlNs: int64(ttl),
 	}}})
 	if err != nil {
 		return 0, err
 	}
-	remaining := time.Duration(a.GetRenew().GetDeadline() - a.GetStamp())
-	left := believe(sent, remaining) - d.c.now()
-	if a.GetStamp() <= 0 || left <= 0 {
-		return 0, &LostError{Lock: name, Token: token, Reason: LostExpired, Why: "the answer took longer than the ttl"}
+	var k ticket
+	k.learn(sent, a.GetStamp())
+	left := k.bound(a.GetRenew().GetDeadline()) - d.c.now()
+	if left <= 0 {
+		return 0, &LostError{Lock: w.object, Token: token, Reason: LostExpired, Why: "the answer took longer than the ttl"}
 	}
 	return left, nil
 }

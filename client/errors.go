@@ -47,8 +47,12 @@ var (
 // timeout is the type of ErrTimeout.
 type timeout struct{}
 
-func (timeout) Error() string        { return "wait timed out" }
-func (timeout) Timeout() bool        { return true }
+func (timeout) Error() string { return "wait timed out" }
+
+// Timeout is for those who ask for a net.Error.
+func (timeout) Timeout() bool { return true }
+
+// Is makes it the end of a context, too.
 func (timeout) Is(target error) bool { return target == context.DeadlineExceeded }
 
 // BusyError says who holds the lock that [Client.TryLock] did not get.

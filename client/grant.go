@@ -22,14 +22,14 @@ const (
 
 // Grant is a lock that is held. It is safe for concurrent use.
 type Grant struct {
-	s      *session
-	name   string
-	token  uint64
-	waited time.Duration
-	bound  time.Duration   // of its own TTL; forever: it has none
-	caller context.Context // of Lock
-	within bool            // the context ends with the caller's
-	place  int             // in session.timed
+	s        *session
+	name     string
+	token    uint64
+	waited   time.Duration
+	deadline int64           // cluster time, of its own TTL; 0: it has none
+	caller   context.Context // of Lock
+	within   bool            // the context ends with the caller's
+	place    int             // in session.timed
 
 	// Guarded by s.mu.
 	state    grantState
@@ -61,7 +61,7 @@ func (g *Grant) Deadline() time.Time {
 		return time.Time{}
 	}
 	g.s.mu.Lock()
-	bound := min(g.bound, g.s.bound)
+	bound := min(g.boundLocked(), g.s.boundLocked())
 	g.s.mu.Unlock()
 	return wall.Add(bound - now)
 }
@@ -88,10 +88,18 @@ func (g *Grant) lookLocked() losses {
 		return nil
 	}
 	now := g.s.c.now()
-	if now < g.bound && now < g.s.bound {
+	if now < g.boundLocked() && now < g.s.boundLocked() {
 		return nil
 	}
 	return g.s.expireLocked(now)
+}
+
+// boundLocked returns until when the grant's own TTL lets it be believed in.
+func (g *Grant) boundLocked() time.Duration {
+	if g.deadline == 0 {
+		return forever
+	}
+	return g.s.ticket.bound(g.deadline)
 }
 
 func (g *Grant) released() error {
@@ -172,11 +180,11 @@ func heldBy(ctx context.Context, c *Client, lock string) *Grant {
 // keepLocked makes g a grant of the session.
 func (s *session) keepLocked(g *Grant) {
 	s.grants[g.token] = g
-	if g.bound == forever {
+	if g.deadline == 0 {
 		return
 	}
 	heap.Push(&s.timed, g)
-	if g.bound < s.wakeAt {
+	if g.boundLocked() < s.wakeAt {
 		s.poke()
 	}
 }
@@ -224,7 +232,7 @@ func (g *Grant) releaseAnswered(r *releasing, a *apiv1.Answer) {
 	s.mu.Lock()
 	s.window.answered(r.id.GetSequence())
 	gone := code == apiv1.CodeNotHeld || code == apiv1.CodeNoSession
-	if now := s.c.now(); gone && g.state == grantReleased && now < g.bound && now < s.bound {
+	if now := s.c.now(); gone && g.state == grantReleased && now < g.boundLocked() && now < s.boundLocked() {
 		// Not by time, for that is not over: it was taken away before. Once the
 		// time is over nobody can tell, and it was held when Unlock was called.
 		g.err = &LostError{Lock: g.name, Token: g.token, Reason: LostForced}
@@ -397,7 +405,7 @@ func (g *Grant) valueSet(w what, a *apiv1.Answer) error {
 		var lost losses
 		if g.state == grantHeld {
 			reason := LostForced
-			if g.bound != forever {
+			if g.deadline != 0 {
 				reason = LostExpired
 			}
 			lost = append(lost, s.loseLocked(g, reason, "", ""))

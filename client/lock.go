@@ -61,7 +61,7 @@ func (c *Client) do(ctx context.Context, q request, fn func(context.Context, *Gr
 	if err != nil {
 		return err
 	}
-	defer g.Unlock() // fn panics: nobody is left to be told
+	defer func() { _ = g.Unlock() }() // if fn panics, nobody is left to be told
 	err = fn(g.Context(), g)
 	lost := g.Unlock()
 	switch {
@@ -113,9 +113,9 @@ func (c *Client) acquire(ctx context.Context, q request, opts []AcquireOption) (
 		switch {
 		case err == nil:
 			return g, nil
-		case err == errLate && q.try:
+		case errors.Is(err, errLate) && q.try:
 			return nil, &LostError{Lock: q.object, Reason: LostExpired, Why: "the answer took longer than the ttl"}
-		case err != errLate && err != errAgain:
+		case !errors.Is(err, errLate) && !errors.Is(err, errAgain):
 			return nil, err
 		}
 		if until != forever {
@@ -144,10 +144,10 @@ func pause(ctx context.Context, again int) {
 func (c *Client) waitEnded(ctx context.Context, q *request, o *op) error {
 	err := c.ended(ctx, q.what, o)
 	var plain *opError
-	if q.try || ctx.Err() != context.DeadlineExceeded || !errors.As(err, &plain) || plain.kind != nil {
+	if q.try || !errors.Is(ctx.Err(), context.DeadlineExceeded) || !errors.As(err, &plain) || plain.kind != nil {
 		return err
 	}
-	if context.Cause(ctx) == errWaitOver {
+	if errors.Is(context.Cause(ctx), errWaitOver) {
 		return timedOut(q.what, nil)
 	}
 	return timedOut(q.what, plain.cause)
@@ -204,7 +204,7 @@ func newAcquiring(c *Client, q *request) *acquiring {
 func (s *session) acquire(ctx, caller context.Context, q *request) (*Grant, error) {
 	a := newAcquiring(s.c, q)
 	if err := s.begin(a); err != nil {
-		if err != errAgain {
+		if !errors.Is(err, errAgain) {
 			err = fmt.Errorf("%s: %w", q.String(), err)
 		}
 		return nil, err
@@ -274,51 +274,47 @@ func (s *session) granted(ctx, caller context.Context, q *request, a *acquiring,
 		name:   q.object,
 		token:  got.GetToken(),
 		waited: time.Duration(max(got.GetGranted()-got.GetQueued(), 0)),
-		bound:  forever,
 		caller: caller,
 		within: q.within,
 	}
 	if q.ttl > 0 {
-		g.bound = ownBound(a.sent, got, answer.GetStamp())
+		g.deadline = max(got.GetDeadline(), 1)
 	}
-	switch err := s.adopt(ctx, a, g); {
-	case err == nil || err == errAgain || err == errLate:
+	err := s.adopt(ctx, a, g, appliedAt(got, answer.GetStamp()))
+	if err == nil || errors.Is(err, errAgain) || errors.Is(err, errLate) {
 		return g, err
-	default:
-		s.cancel(a)
-		return nil, s.c.waitEnded(ctx, q, &a.op)
 	}
+	s.cancel(a)
+	return nil, s.c.waitEnded(ctx, q, &a.op)
 }
 
-// ownBound returns until when a grant with a TTL is believed in. Its request
-// entered the table after it was sent; where the answer does not say when that
-// was, the time of the answer's own entry has to do.
-func ownBound(sent time.Duration, got *apiv1.AcquireResponse, stamp int64) time.Duration {
-	applied := got.GetQueued()
-	if applied <= 0 {
-		applied = stamp
+// appliedAt returns when an acquire entered the table, which may be long before
+// its grant. Where the answer does not say, the time of its own entry has to do.
+func appliedAt(got *apiv1.AcquireResponse, stamp int64) int64 {
+	if got.GetQueued() > 0 {
+		return got.GetQueued()
 	}
-	if applied <= 0 || got.GetDeadline() <= applied {
-		return 0
-	}
-	return believe(sent, time.Duration(got.GetDeadline()-applied))
+	return stamp
 }
 
 // adopt makes g one of the session's grants, if it can be believed in.
-func (s *session) adopt(ctx context.Context, a *acquiring, g *Grant) error {
+func (s *session) adopt(ctx context.Context, a *acquiring, g *Grant, applied int64) error {
 	s.mu.Lock()
+	if g.deadline != 0 {
+		s.ticket.learn(a.sent, applied)
+	}
 	for now := s.c.now(); ; now = s.c.now() {
 		if s.cause != nil {
 			s.mu.Unlock()
 			return errAgain
 		}
-		if g.bound <= now {
+		if g.boundLocked() <= now {
 			s.finishLocked(a)
 			s.mu.Unlock()
 			g.giveBack()
 			return errLate
 		}
-		if now < s.bound {
+		if now < s.boundLocked() {
 			break
 		}
 		s.mu.Unlock()

@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"sync/atomic"
 	"time"
@@ -162,7 +163,7 @@ func (c *Client) failure(w what, e *apiv1.Error) error {
 // blame if it could not be reached. o may be nil.
 func (c *Client) ended(ctx context.Context, w what, o *op) error {
 	cause := context.Cause(ctx)
-	if cause != ctx.Err() {
+	if !errors.Is(cause, ctx.Err()) {
 		cause = &ctxError{err: ctx.Err(), cause: cause}
 	}
 	if o == nil {

@@ -35,7 +35,7 @@ var errAgain = errors.New("session changed")
 // that it has ended, when the client is closed, or when it has retired and has
 // nothing left.
 //
-// While now >= bound the session is in doubt: nothing is held, because the
+// While now >= ticket.bound(deadline) the session is in doubt: nothing is held, because the
 // cluster may have ended it, but keep-alives go on, and if one is answered the
 // session is as good as before.
 type session struct {
@@ -47,23 +47,24 @@ type session struct {
 	over    chan struct{} // closed when ended
 	wake    chan struct{} // of capacity 1: run looks at the time again
 
-	mu         sync.Mutex // guards what follows
-	opened     bool
-	cause      error         // not nil: ended
-	retired    bool          // takes no new acquires
-	bound      time.Duration // believed in while now < bound
-	extended   chan struct{} // closed and replaced when bound grows; nil: nobody waits
-	renewAt    time.Duration // when the next keep-alive is due
-	renewals   int           // keep-alives under way
-	failures   int           // keep-alives refused in a row
-	wakeAt     time.Duration // when run wakes up by itself
-	idleSince  time.Duration
-	window     window
-	acquires   int // under way
-	grants     map[uint64]*Grant
-	timed      grantHeap                    // grants with a TTL
-	revoked    map[uint64]*apiv1.Revocation // told before the acquire was answered
-	seen       uint64                       // revocations up to this one are known
+	mu        sync.Mutex // guards what follows
+	opened    bool
+	cause     error // not nil: ended
+	retired   bool  // takes no new acquires
+	ticket    ticket
+	deadline  int64         // cluster time: the latest that was answered
+	extended  chan struct{} // closed and replaced when the bound grows; nil: nobody waits
+	renewAt   time.Duration // when the next keep-alive is due
+	renewals  int           // keep-alives under way
+	failures  int           // keep-alives refused in a row
+	wakeAt    time.Duration // when run wakes up by itself
+	idleSince time.Duration
+	window    window
+	acquires  int // under way
+	grants    map[uint64]*Grant
+	timed     grantHeap                    // grants with a TTL
+	revoked   map[uint64]*apiv1.Revocation // told before the acquire was answered
+	seen      uint64                       // revocations up to this one are known
 }
 
 func newSession(c *Client) *session {
@@ -132,7 +133,7 @@ func (s *session) open() bool {
 			s.opened = true
 			s.idleSince = sent
 			s.extendLocked(sent, a.GetOpenSession().GetDeadline(), a.GetStamp())
-			s.renewAt = sent + s.c.config.ttl/3
+			s.renewAt = sent + s.renewEvery()
 			close(s.ready)
 		}
 		s.mu.Unlock()
@@ -156,23 +157,27 @@ func (s *session) tick() (sleep time.Duration, renew bool) {
 	if now >= s.renewAt && s.renewals < maxRenewals && s.cause == nil {
 		renew = true
 		s.renewals++
-		s.renewAt = now + s.c.config.ttl/3
+		s.renewAt = now + s.renewEvery()
 	}
 	next := now + tickEvery
 	if s.renewals < maxRenewals {
 		next = min(next, s.renewAt) // otherwise an answer has to come first
 	}
 	if len(s.grants) > 0 {
-		next = min(next, s.bound)
+		next = min(next, s.boundLocked())
 	}
 	if len(s.timed) > 0 {
-		next = min(next, s.timed[0].bound)
+		next = min(next, s.timed[0].boundLocked())
 	}
 	s.wakeAt = next
 	s.mu.Unlock()
 	lost.tell()
 	return max(next-now, 0), renew
 }
+
+// renewEvery returns the time between keep-alives: a third of the TTL, but not so
+// long that one percent of it matters to the deadlines of grants.
+func (s *session) renewEvery() time.Duration { return min(s.c.config.ttl/3, time.Minute) }
 
 // retireIfIdle ends a session that has been of no use for long, or has retired
 // and has nothing left.
@@ -233,7 +238,7 @@ func (s *session) renewed(sent time.Duration, a *apiv1.Answer) {
 	} else {
 		s.failures = 0
 		s.extendLocked(sent, alive.GetDeadline(), a.GetStamp())
-		if s.bound <= now {
+		if s.boundLocked() <= now {
 			s.renewAt = now // the answer took too long to be worth anything
 		}
 	}
@@ -287,19 +292,18 @@ func (s *session) poke() {
 // extendLocked notes that a request first sent at sent was applied at stamp and
 // gave the session the deadline.
 func (s *session) extendLocked(sent time.Duration, deadline, stamp int64) {
-	if stamp <= 0 || deadline <= stamp {
-		return // says nothing
-	}
+	before := s.boundLocked()
+	s.ticket.learn(sent, stamp)
 	// A deadline farther away than the TTL cannot be ours.
-	remaining := min(time.Duration(deadline-stamp), s.c.config.ttl)
-	if b := believe(sent, remaining); b > s.bound {
-		s.bound = b
-		if s.extended != nil {
-			close(s.extended)
-			s.extended = nil
-		}
+	s.deadline = max(s.deadline, min(deadline, stamp+int64(s.c.config.ttl)))
+	if s.extended != nil && s.boundLocked() > before {
+		close(s.extended)
+		s.extended = nil
 	}
 }
+
+// boundLocked returns until when the session is believed in.
+func (s *session) boundLocked() time.Duration { return s.ticket.bound(s.deadline) }
 
 // confirm waits until the session is believed in, and returns errAgain if it
 // has ended.
@@ -310,7 +314,7 @@ func (s *session) confirm(ctx context.Context) error {
 			s.mu.Unlock()
 			return errAgain
 		}
-		if s.c.now() < s.bound {
+		if s.c.now() < s.boundLocked() {
 			s.mu.Unlock()
 			return nil
 		}
@@ -333,10 +337,10 @@ func (s *session) confirm(ctx context.Context) error {
 // expireLocked takes out the grants whose time is up.
 func (s *session) expireLocked(now time.Duration) losses {
 	var lost losses
-	for len(s.timed) > 0 && s.timed[0].bound <= now {
+	for len(s.timed) > 0 && s.timed[0].boundLocked() <= now {
 		lost = append(lost, s.loseLocked(s.timed[0], LostExpired, "", ""))
 	}
-	if len(s.grants) == 0 || now < s.bound {
+	if len(s.grants) == 0 || now < s.boundLocked() {
 		return lost
 	}
 	for _, g := range s.grants {
@@ -366,13 +370,16 @@ func (s *session) loseLocked(g *Grant, reason LostReason, who, why string) loss 
 	s.dropLocked(g)
 	g.state = grantLost
 	g.err = &LostError{Lock: g.name, Token: g.token, Reason: reason, Who: who, Why: why}
+	if g.lost != nil {
+		close(g.lost)
+	}
 	return loss{grant: g}
 }
 
 // dropLocked forgets g.
 func (s *session) dropLocked(g *Grant) {
 	delete(s.grants, g.token)
-	if g.bound != forever {
+	if g.deadline != 0 {
 		heap.Remove(&s.timed, g.place)
 	}
 	if len(s.grants) == 0 {
@@ -432,16 +439,20 @@ func (l losses) tell() {
 type grantHeap []*Grant
 
 func (h grantHeap) Len() int           { return len(h) }
-func (h grantHeap) Less(i, j int) bool { return h[i].bound < h[j].bound }
+func (h grantHeap) Less(i, j int) bool { return h[i].deadline < h[j].deadline }
 func (h grantHeap) Swap(i, j int) {
 	h[i], h[j] = h[j], h[i]
 	h[i].place, h[j].place = i, j
 }
+
+// Push is part of heap.Interface.
 func (h *grantHeap) Push(x any) {
 	g := x.(*Grant)
 	g.place = len(*h)
 	*h = append(*h, g)
 }
+
+// Pop is part of heap.Interface.
 func (h *grantHeap) Pop() any {
 	old := *h
 	g := old[len(old)-1]

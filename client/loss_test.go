@@ -1,0 +1,385 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	apiv1 "github.com/locknode/locknode/api/v1"
+	"github.com/locknode/locknode/fsm"
+)
+
+func TestLateAnswerIsNotBelieved(t *testing.T) {
+	late := fate{delayAnswer: 3 * time.Second}
+	synctest.Test(t, func(t *testing.T) {
+		k := newCluster(t)
+		c := k.client(t)
+		mustUnlock(t, mustLock(t, c, "open"))
+
+		k.fault(first[*apiv1.Operation_Acquire](late))
+		_, err := c.TryLock(t.Context(), "a", TTL(2*time.Second))
+		wantErr(t, "TryLock", err, ErrLost)
+
+		k.fault(first[*apiv1.Operation_Acquire](late))
+		begin := time.Now()
+		g := mustLock(t, c, "a", TTL(2*time.Second))
+		if d := time.Since(begin); d < 3*time.Second {
+			t.Errorf("Lock returned after %v, before the late answer", d)
+		}
+		if k.holder("a") != g.Token() || time.Until(g.Deadline()) < 1900*time.Millisecond {
+			t.Errorf("holder is %d, want %d; deadline is %v away", k.holder("a"), g.Token(), time.Until(g.Deadline()))
+		}
+
+		// A late grant that the cluster still counts as held is given back.
+		k.fault(func(op *apiv1.Operation) fate {
+			if op.GetAcquire() != nil {
+				return fate{delayAnswer: 1995 * time.Millisecond}
+			}
+			return fate{}
+		})
+		_, err = c.TryLock(t.Context(), "b", TTL(2*time.Second))
+		wantErr(t, "TryLock", err, ErrLost)
+		time.Sleep(2 * time.Millisecond)
+		if k.holder("b") != 0 {
+			t.Error("a grant that came too late is still held")
+		}
+	})
+}
+
+// TestAnswersOfASessionInDoubtAreConfirmed lets the answer of an acquire
+// arrive when the session is no longer believed in.
+func TestAnswersOfASessionInDoubtAreConfirmed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newCluster(t)
+		c := k.client(t)
+		mustUnlock(t, mustLock(t, c, "open"))
+		k.fault(func(op *apiv1.Operation) fate {
+			if op.GetAcquire() != nil {
+				return fate{delayAnswer: 30 * time.Second}
+			}
+			if op.GetKeepAlive() != nil {
+				return fate{delayAnswer: 12 * time.Second} // worthless every time
+			}
+			return fate{}
+		})
+		time.AfterFunc(40*time.Second, func() { k.fault(nil) })
+		begin := time.Now()
+		g := mustLock(t, c, "a")
+		if d := time.Since(begin); d < 40*time.Second {
+			t.Errorf("Lock returned after %v, before the session was confirmed", d)
+		}
+		if k.holder("a") != g.Token() || g.Err() != nil {
+			t.Errorf("holder is %d, want %d; err %v", k.holder("a"), g.Token(), g.Err())
+		}
+	})
+}
+
+// TestLossIsToldBeforeTheClusterMayGiveTheLockAway cuts a holder off at many
+// moments of its keep-alives, with clocks that are slow and fast, and looks
+// who believes in the lock when the next one gets it.
+func TestLossIsToldBeforeTheClusterMayGiveTheLockAway(t *testing.T) {
+	for _, rate := range []float64{0.995, 1, 1.005} {
+		for cut := time.Duration(0); cut < 4*time.Second; cut += 370 * time.Millisecond {
+			for _, opts := range [][]AcquireOption{nil, {TTL(3 * time.Second)}} {
+				t.Run(fmt.Sprintf("rate %v, cut %v, %d options", rate, cut, len(opts)), func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) { cutOff(t, rate, cut, opts) })
+				})
+			}
+		}
+	}
+}
+
+func cutOff(t *testing.T, rate float64, cut time.Duration, opts []AcquireOption) {
+	k := newCluster(t)
+	began := time.Now()
+	holder := k.client(t, WithClock(func() time.Duration {
+		return time.Duration(float64(time.Since(began)) * rate)
+	}))
+	g := mustLock(t, holder, "a", opts...)
+	id := g.s.id
+	var lostAt time.Time
+	context.AfterFunc(g.Context(), func() { lostAt = time.Now() })
+	time.Sleep(cut)
+	k.fault(func(op *apiv1.Operation) fate {
+		if string(op.GetKeepAlive().GetSession()) == string(id[:]) || op.GetRelease() != nil {
+			return fate{loseRequest: true}
+		}
+		return fate{}
+	})
+	next := mustLock(t, k.client(t), "a")
+	synctest.Wait()
+	if lostAt.IsZero() {
+		t.Fatal("the next one has the lock, and the first has not been told")
+	}
+	if early := time.Since(lostAt); early > time.Second {
+		t.Errorf("told %v before the lock was given away, want less than 1s", early)
+	}
+	if next.Token() <= g.Token() {
+		t.Errorf("token %d after %d", next.Token(), g.Token())
+	}
+	var lost *LostError
+	if err := context.Cause(g.Context()); !errors.As(err, &lost) || lost.Token != g.Token() || lost.Lock != "a" {
+		t.Fatalf("cause is %v", err)
+	}
+	want := LostDeadline
+	if opts != nil {
+		want = LostExpired
+	}
+	if lost.Reason != want {
+		t.Errorf("reason is %q, want %q", lost.Reason, want)
+	}
+	wantErr(t, "Unlock", g.Unlock(), ErrLost)
+	wantErr(t, "Unlock", g.Unlock(), ErrNotHeld)
+	if !ended(g.Lost()) || k.holder("a") != next.Token() {
+		t.Errorf("Lost is closed: %v; holder %d, want %d", ended(g.Lost()), k.holder("a"), next.Token())
+	}
+}
+
+func TestSuspendDropsBelief(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newCluster(t)
+		began := time.Now()
+		var slept atomic.Int64 // what the boottime clock counts and timers do not
+		c := k.client(t, WithClock(func() time.Duration { return time.Since(began) + time.Duration(slept.Load()) }))
+		g, told := mustLock(t, c, "a"), mustLock(t, c, "b")
+		ctx := told.Context()
+		time.Sleep(100 * time.Millisecond)
+		slept.Store(int64(time.Minute))
+		wantErr(t, "Err at the first look", g.Err(), ErrLost)
+		if !g.Deadline().IsZero() {
+			t.Errorf("deadline is %v", g.Deadline())
+		}
+		if time.Sleep(tickEvery); ctx.Err() == nil {
+			t.Errorf("the context lives %v after the wake-up", tickEvery)
+		}
+		wantErr(t, "Unlock", told.Unlock(), ErrLost)
+
+		// The session has survived in this cluster: everything works on.
+		mustUnlock(t, mustLock(t, c, "a"))
+	})
+}
+
+func TestUnlockLooksAtTheClock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newCluster(t)
+		began := time.Now()
+		var slept atomic.Int64
+		c := k.client(t, WithClock(func() time.Duration { return time.Since(began) + time.Duration(slept.Load()) }))
+		g := mustLock(t, c, "a")
+		time.Sleep(100 * time.Millisecond)
+		slept.Store(int64(time.Minute))
+		wantErr(t, "Unlock", g.Unlock(), ErrLost)
+		time.Sleep(100 * time.Millisecond)
+		if k.holder("a") != 0 {
+			t.Error("the lost grant was not given back")
+		}
+	})
+}
+
+func TestDoCancelsItsContextWhenTheLockIsLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newCluster(t)
+		c := k.client(t)
+		mine := errors.New("mine")
+		for _, own := range []error{nil, mine} {
+			err := c.Do(t.Context(), "a", func(ctx context.Context, g *Grant) error {
+				<-ctx.Done()
+				wantErr(t, "cause", context.Cause(ctx), ErrLost)
+				wantErr(t, "Err", g.Err(), ErrLost)
+				return own
+			}, TTL(2*time.Second))
+			wantErr(t, "Do", err, ErrLost)
+			if own != nil {
+				wantErr(t, "Do", err, own)
+			}
+		}
+	})
+}
+
+func TestDoEndsWithTheCallersContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newCluster(t)
+		c := k.client(t)
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(time.Second, cancel)
+		err := c.Do(ctx, "a", func(ctx context.Context, _ *Grant) error {
+			<-ctx.Done()
+			return ctx.Err()
+		})
+		wantErr(t, "Do", err, context.Canceled)
+		if errors.Is(err, ErrLost) || k.holder("a") != 0 {
+			t.Errorf("Do: %v, holder %d", err, k.holder("a"))
+		}
+	})
+}
+
+func TestDoUnlocksWhenItsFunctionPanics(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newCluster(t)
+		c := k.client(t)
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Error("the panic was swallowed")
+				}
+			}()
+			_ = c.Do(t.Context(), "a", func(context.Context, *Grant) error { panic("no") })
+		}()
+		if k.holder("a") != 0 {
+			t.Error("the lock is still held")
+		}
+	})
+}
+
+func TestForcedReleaseIsToldWithWhoAndWhy(t *testing.T) {
+	for _, noticed := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			k := newCluster(t)
+			if !noticed {
+				k.loseNotices() // the keep-alive has to tell
+			}
+			c, admin := k.client(t), k.client(t, Holder("root"))
+			g, kept := mustLock(t, c, "a"), mustLock(t, c, "b")
+			lost := g.Lost()
+			if err := admin.ForceRelease(t.Context(), "a", g.Token()+100, "no"); !errors.Is(err, ErrNotHeld) {
+				t.Errorf("ForceRelease with a wrong token: %v, want ErrNotHeld", err)
+			}
+			begin := time.Now()
+			if err := admin.ForceRelease(t.Context(), "a", g.Token(), "deploy"); err != nil {
+				t.Fatal(err)
+			}
+			<-lost
+			if d := time.Since(begin); noticed && d > 10*time.Millisecond || d > 4*time.Second {
+				t.Errorf("told after %v", d)
+			}
+			var e *LostError
+			if !errors.As(g.Err(), &e) || e.Reason != LostForced || e.Who != "root" || e.Why != "deploy" {
+				t.Errorf("Err is %v", g.Err())
+			}
+			wantErr(t, "Unlock", g.Unlock(), ErrLost)
+			if kept.Err() != nil {
+				t.Errorf("another grant: %v", kept.Err())
+			}
+			// A second one is told as well: the first was acknowledged.
+			if err := admin.ForceRelease(t.Context(), "b", 0, "again"); err != nil {
+				t.Fatal(err)
+			}
+			<-kept.Lost()
+			if !errors.As(kept.Err(), &e) || e.Why != "again" {
+				t.Errorf("Err is %v", kept.Err())
+			}
+		})
+	}
+}
+
+// TestForcedReleaseIsToldEvenBeforeTheAnswer lets the notice overtake the
+// answer of the acquire.
+func TestForcedReleaseIsToldEvenBeforeTheAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newCluster(t)
+		c, admin := k.client(t), k.client(t, Holder("root"))
+		mustUnlock(t, mustLock(t, c, "open"))
+		k.fault(first[*apiv1.Operation_Acquire](fate{delayAnswer: time.Second}))
+		time.AfterFunc(500*time.Millisecond, func() { _ = admin.ForceRelease(t.Context(), "a", 0, "why not") })
+		g := mustLock(t, c, "a")
+		var e *LostError
+		if !errors.As(g.Err(), &e) || e.Reason != LostForced || e.Who != "root" {
+			t.Errorf("Err is %v, want a forced loss", g.Err())
+		}
+		if g.Context().Err() == nil || !ended(g.Lost()) {
+			t.Error("the grant's context lives")
+		}
+		wantErr(t, "Unlock", g.Unlock(), ErrLost)
+	})
+}
+
+func TestUnlockTellsAForcedReleaseThatNobodyHasTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newCluster(t)
+		k.loseNotices()
+		c := k.client(t)
+		g := mustLock(t, c, "a")
+		if err := k.client(t).ForceRelease(t.Context(), "a", 0, ""); err != nil {
+			t.Fatal(err)
+		}
+		next := mustLock(t, k.client(t), "a")
+		err := g.Unlock()
+		wantErr(t, "Unlock", err, ErrLost)
+		wantErr(t, "second Unlock", g.Unlock(), ErrLost)
+		if k.holder("a") != next.Token() {
+			t.Errorf("Unlock changed the holder to %d, want %d", k.holder("a"), next.Token())
+		}
+	})
+}
+
+func TestKilledSessionLosesItsGrants(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newCluster(t)
+		c := k.client(t)
+		g := mustLock(t, c, "a")
+		k.do(fsm.KillSession{Session: g.s.id, Reason: "why not", Who: "root"})
+		<-g.Lost()
+		wantErr(t, "Err", g.Err(), ErrLost)
+		again := mustLock(t, c, "a")
+		if again.s == g.s {
+			t.Error("the next Lock used the session that had ended")
+		}
+	})
+}
+
+func TestOwnTTLIsNotRenewed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newCluster(t)
+		c := k.client(t)
+		begin := time.Now()
+		short, long := mustLock(t, c, "a", TTL(2*time.Second)), mustLock(t, c, "b", TTL(time.Minute))
+		<-short.Lost()
+		if d := time.Since(begin); d < 1900*time.Millisecond || d > 2*time.Second {
+			t.Errorf("lost after %v, want a little less than 2s", d)
+		}
+		if long.Err() != nil {
+			t.Errorf("the other grant: %v", long.Err())
+		}
+		time.Sleep(50 * time.Millisecond)
+		if k.holder("a") != 0 {
+			t.Error("the cluster still counts it as held")
+		}
+		<-long.Lost()
+		if d := time.Since(begin); d < 59*time.Second || d > time.Minute {
+			t.Errorf("lost after %v, want a little less than 1m", d)
+		}
+	})
+}
+
+// TestTTLCountsFromTheGrant: a grant that was waited for has all of its TTL.
+func TestTTLCountsFromTheGrant(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newCluster(t)
+		first := mustLock(t, k.client(t), "a")
+		time.AfterFunc(30*time.Second, func() { _ = first.Unlock() })
+		g := mustLock(t, k.client(t), "a", TTL(5*time.Second))
+		if left := time.Until(g.Deadline()); left < 4500*time.Millisecond || left > 5*time.Second {
+			t.Errorf("%v are left, want a little less than 5s", left)
+		}
+		if g.Waited() < 29*time.Second || g.Waited() > 31*time.Second {
+			t.Errorf("waited %v, want about 30s", g.Waited())
+		}
+	})
+}
+
+func TestDelayAfterLossKeepsTheLockFree(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newCluster(t)
+		c := k.client(t)
+		begin := time.Now()
+		mustLock(t, c, "a", TTL(2*time.Second), DelayAfterLoss(5*time.Second))
+		mustUnlock(t, mustLock(t, c, "a"))
+		if d := time.Since(begin); d < 7*time.Second || d > 8*time.Second {
+			t.Errorf("the next one got it after %v, want 7s", d)
+		}
+	})
+}

@@ -1,0 +1,217 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	apiv1 "github.com/locknode/locknode/api/v1"
+	"github.com/locknode/locknode/fsm"
+)
+
+func TestRetriedAcquireTakesEffectOnce(t *testing.T) {
+	for name, f := range map[string]fate{"lost request": {loseRequest: true}, "lost answer": {loseAnswer: true}} {
+		synctest.Test(t, func(t *testing.T) {
+			k := newCluster(t)
+			c := k.client(t)
+			k.fault(first[*apiv1.Operation_Acquire](f))
+			begin := time.Now()
+			g := mustLock(t, c, "a")
+			if d := time.Since(begin); d < time.Second {
+				t.Errorf("%s: Lock returned after %v, the fault was not injected", name, d)
+			}
+			if s := k.stats(); s.Grants != 1 || s.LastToken != g.Token() || g.Token() != 1 {
+				t.Errorf("%s: %d grants, last token %d, mine %d; want one grant with token 1", name, s.Grants, s.LastToken, g.Token())
+			}
+			mustUnlock(t, g)
+			if k.holder("a") != 0 {
+				t.Errorf("%s: still held", name)
+			}
+		})
+	}
+}
+
+// TestRetriedWaitKeepsItsPlace loses the place in line's connection, not the place.
+func TestRetriedWaitKeepsItsPlace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newCluster(t)
+		g := mustLock(t, k.client(t), "a")
+		k.fault(first[*apiv1.Operation_Acquire](fate{loseAnswer: true}))
+		order := make(chan string, 2)
+		for _, name := range []string{"first", "second"} {
+			c := k.client(t)
+			go func() {
+				g := mustLock(t, c, "a")
+				order <- name
+				_ = g.Unlock()
+			}()
+			time.Sleep(100 * time.Millisecond)
+		}
+		mustUnlock(t, g) // while the first one's answer is lost
+		if got := <-order; got != "first" {
+			t.Errorf("the lock went to the %s", got)
+		}
+		<-order
+	})
+}
+
+func TestUnlockIsRetriedUntilAcknowledged(t *testing.T) {
+	for name, f := range map[string]fate{"lost requests": {loseRequest: true}, "lost answers": {loseAnswer: true}} {
+		synctest.Test(t, func(t *testing.T) {
+			k := newCluster(t)
+			c := k.client(t)
+			g := mustLock(t, c, "a")
+			k.fault(every[*apiv1.Operation_Release](f))
+			begin := time.Now()
+			mustUnlock(t, g)
+			if d := time.Since(begin); d != unlockWait {
+				t.Errorf("%s: Unlock took %v, want %v", name, d, unlockWait)
+			}
+			time.Sleep(5 * time.Second)
+			if f.loseRequest && k.holder("a") != g.Token() {
+				t.Fatalf("%s: the release arrived, the fault was not injected", name)
+			}
+			next := make(chan *Grant, 1)
+			go func() { next <- mustLock(t, c, "a") }()
+			time.Sleep(time.Second)
+			k.fault(nil)
+			after := <-next
+			if k.holder("a") != after.Token() || after.Err() != nil {
+				t.Errorf("%s: holder %d, want %d", name, k.holder("a"), after.Token())
+			}
+			time.Sleep(5 * time.Second) // a release that comes twice must not touch the next grant
+			if k.holder("a") != after.Token() || g.Unlock() != nil {
+				t.Errorf("%s: holder %d, want %d; Unlock again: %v", name, k.holder("a"), after.Token(), g.Unlock())
+			}
+		})
+	}
+}
+
+// TestUnlockAfterItsTimeIsNoLoss: the release is late, the hold was not.
+func TestUnlockAfterItsTimeIsNoLoss(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newCluster(t)
+		c := k.client(t)
+		g := mustLock(t, c, "a", TTL(2*time.Second))
+		time.Sleep(1500 * time.Millisecond)
+		k.fault(first[*apiv1.Operation_Release](fate{loseRequest: true}))
+		mustUnlock(t, g)
+		time.Sleep(time.Second)
+		if err := g.Unlock(); err != nil {
+			t.Errorf("Unlock, when the release had come too late: %v, want nil", err)
+		}
+	})
+}
+
+func TestSetValueIsSeenByOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newCluster(t)
+		c := k.client(t)
+		g := mustLock(t, c, "a", Value([]byte("one")))
+		value := func() []byte {
+			info, err := k.client(t).Get(t.Context(), "a")
+			if err != nil || len(info.Holders) != 1 {
+				t.Fatalf("Get: %+v, %v", info, err)
+			}
+			return info.Holders[0].Value
+		}
+		if got := value(); !bytes.Equal(got, []byte("one")) {
+			t.Errorf("value is %q, want one", got)
+		}
+		if err := g.SetValue(t.Context(), []byte("two")); err != nil {
+			t.Fatal(err)
+		}
+		if got := value(); !bytes.Equal(got, []byte("two")) {
+			t.Errorf("value is %q, want two", got)
+		}
+		if err := g.SetValue(t.Context(), make([]byte, 5<<10)); !errors.Is(err, ErrInvalid) {
+			t.Errorf("SetValue of too much: %v, want ErrInvalid", err)
+		}
+		mustUnlock(t, g)
+		wantErr(t, "SetValue after Unlock", g.SetValue(t.Context(), nil), ErrNotHeld)
+	})
+}
+
+func TestLaterValueIsNotOvertakenByAnEarlierOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newCluster(t)
+		c := k.client(t)
+		g := mustLock(t, c, "a")
+		k.fault(first[*apiv1.Operation_SetValue](fate{loseRequest: true}))
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		wantErr(t, "SetValue", g.SetValue(ctx, []byte("one")), context.DeadlineExceeded)
+		if err := g.SetValue(t.Context(), []byte("two")); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(5 * time.Second)
+		info, err := c.Get(t.Context(), "a")
+		if err != nil || string(info.Holders[0].Value) != "two" {
+			t.Errorf("value is %q, %v; want two", info.Holders[0].Value, err)
+		}
+	})
+}
+
+func TestSetValueOfALostGrantFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newCluster(t)
+		k.loseNotices()
+		c := k.client(t)
+		g := mustLock(t, c, "a")
+		k.do(fsm.ForceRelease{Lock: "a", Who: "root"})
+		wantErr(t, "SetValue", g.SetValue(t.Context(), []byte("x")), ErrLost)
+		wantErr(t, "Err", g.Err(), ErrLost)
+
+		g = mustLock(t, c, "b", TTL(2*time.Second))
+		k.fault(every[*apiv1.Operation_SetValue](fate{loseRequest: true}))
+		begin := time.Now()
+		wantErr(t, "SetValue", g.SetValue(t.Context(), []byte("x")), ErrLost)
+		if d := time.Since(begin); d > 2*time.Second {
+			t.Errorf("SetValue returned %v after its grant was lost", d-2*time.Second)
+		}
+	})
+}
+
+// TestWindowDoesNotOverflowWhileOneAcquireWaits needs more operations than
+// the cluster remembers of one session.
+func TestWindowDoesNotOverflowWhileOneAcquireWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newCluster(t)
+		k.latency = time.Microsecond
+		blocker, c := k.client(t), k.client(t)
+		held := mustLock(t, blocker, "slow")
+		var got atomic.Pointer[Grant]
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			got.Store(mustLock(t, c, "slow"))
+		}()
+		time.Sleep(time.Second)
+		kept := mustLock(t, c, "kept")
+		for range 15_000 / 2 {
+			mustUnlock(t, mustLock(t, c, "fast"))
+		}
+		if n := k.stats().Sessions; n < 3 || n > 6 {
+			t.Errorf("%d sessions, want the blocker's and some, but few, of the client", n)
+		}
+		if kept.Err() != nil || got.Load() != nil {
+			t.Fatalf("kept: %v; the waiter has it: %v", kept.Err(), got.Load() != nil)
+		}
+		mustUnlock(t, held)
+		<-done
+		time.Sleep(time.Minute)
+		if kept.Err() != nil || got.Load().Err() != nil {
+			t.Errorf("grants of a retired session: %v, %v", kept.Err(), got.Load().Err())
+		}
+		mustUnlock(t, kept)
+		mustUnlock(t, got.Load())
+		time.Sleep(3 * time.Minute)
+		if n := k.stats().Sessions; n != 0 {
+			t.Errorf("%d sessions are left of idle clients", n)
+		}
+	})
+}

@@ -1,0 +1,281 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	apiv1 "github.com/locknode/locknode/api/v1"
+	"github.com/locknode/locknode/fsm"
+)
+
+func TestSessionIsOpenedByTheFirstLockOnly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newCluster(t)
+		c := k.client(t)
+		if _, err := c.IsLocked(t.Context(), "a"); err != nil {
+			t.Fatal(err)
+		}
+		if k.count("OpenSession") != 0 {
+			t.Error("a read opened a session")
+		}
+		done := make(chan *Grant)
+		for i := range 20 {
+			go func() { done <- mustLock(t, c, fmt.Sprint(i)) }()
+		}
+		for range 20 {
+			<-done
+		}
+		if n := k.count("OpenSession"); n != 1 {
+			t.Errorf("20 Locks opened %d sessions", n)
+		}
+	})
+}
+
+func TestKeepAliveComesAtAThirdOfTheTTL(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newCluster(t)
+		mustLock(t, k.client(t, SessionTTL(30*time.Second)), "a")
+		time.Sleep(100*time.Second + time.Second)
+		if n := k.count("KeepAlive"); n != 10 {
+			t.Errorf("%d keep-alives in 101s with a TTL of 30s, want 10", n)
+		}
+	})
+}
+
+func TestRefusedKeepAliveIsRepeatedSoon(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newCluster(t)
+		c := k.client(t)
+		g := mustLock(t, c, "a")
+		refused := 0
+		k.fault(func(op *apiv1.Operation) fate {
+			if op.GetKeepAlive() != nil && refused < 8 {
+				refused++
+				return fate{refuse: apiv1.NewError(apiv1.CodeUnavailable, "no leader")}
+			}
+			return fate{}
+		})
+		time.Sleep(6500 * time.Millisecond)
+		if refused != 8 || k.count("KeepAlive") == 0 {
+			t.Errorf("%d keep-alives were refused, %d got through, want 8 and at least 1", refused, k.count("KeepAlive"))
+		}
+		if g.Err() != nil {
+			t.Error(g.Err())
+		}
+	})
+}
+
+// TestWaiterKeepsItsPlaceThroughALongOutage: cluster time stands still while
+// there is no leader, so sessions survive, and waiters with them. Holders cannot
+// know that and are told at their deadline.
+func TestWaiterKeepsItsPlaceThroughALongOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newCluster(t)
+		holder, other := k.client(t), k.client(t)
+		g := mustLock(t, holder, "a")
+		firstHas, otherHas := make(chan *Grant, 1), make(chan *Grant, 1)
+		waiter := k.client(t)
+		go func() { firstHas <- mustLock(t, waiter, "a") }()
+		time.Sleep(time.Second)
+		go func() { otherHas <- mustLock(t, other, "a") }()
+		time.Sleep(time.Second)
+
+		begin := time.Now()
+		k.setDown(true)
+		<-g.Lost()
+		if d := time.Since(begin); d > 10*time.Second {
+			t.Errorf("the holder was told after %v", d)
+		}
+		time.Sleep(100 * time.Second)
+		if len(firstHas)+len(otherHas) != 0 {
+			t.Fatal("somebody got the lock from a cluster that is down")
+		}
+		k.setDown(false)
+		begin = time.Now()
+		got := <-firstHas
+		if d := time.Since(begin); d > time.Second {
+			t.Errorf("the first waiter got it %v after the cluster came back", d)
+		}
+		if len(otherHas) != 0 || k.holder("a") != got.Token() || got.Err() != nil {
+			t.Errorf("second waiter has it: %v; holder %d, want %d", len(otherHas) != 0, k.holder("a"), got.Token())
+		}
+		if n := k.count("OpenSession"); n != 3 {
+			t.Errorf("%d sessions were opened, want the 3 from before", n)
+		}
+		mustUnlock(t, got)
+		mustUnlock(t, <-otherHas)
+	})
+}
+
+func TestWaitingLockStandsInLineAgainAfterItsSessionWasLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newCluster(t)
+		g := mustLock(t, k.client(t), "a")
+		c := k.client(t)
+		has := make(chan *Grant, 1)
+		go func() { has <- mustLock(t, c, "a") }()
+		time.Sleep(time.Second)
+		c.mu.Lock()
+		id := c.cur.id
+		c.mu.Unlock()
+		k.do(fsm.KillSession{Session: id})
+		time.Sleep(time.Second)
+		if k.waiters("a") != 1 {
+			t.Fatalf("%d waiters, want 1", k.waiters("a"))
+		}
+		mustUnlock(t, g)
+		got := <-has
+		if got.s.id == id || k.holder("a") != got.Token() {
+			t.Errorf("holder %d, want %d in another session", k.holder("a"), got.Token())
+		}
+	})
+}
+
+// TestWaitIsOneWaitOverSeveralSessions: Wait counts from the call.
+func TestWaitIsOneWaitOverSeveralSessions(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newCluster(t)
+		mustLock(t, k.client(t), "a")
+		c := k.client(t)
+		for range 4 {
+			time.AfterFunc(3*time.Second, func() {
+				c.mu.Lock()
+				s := c.cur
+				c.mu.Unlock()
+				if s != nil {
+					k.do(fsm.KillSession{Session: s.id})
+				}
+			})
+			begin := time.Now()
+			_, err := c.Lock(t.Context(), "a", Wait(5*time.Second))
+			wantErr(t, "Lock", err, ErrTimeout)
+			if d := time.Since(begin); d < 5*time.Second || d > 5200*time.Millisecond {
+				t.Errorf("it took %v, want 5s", d)
+			}
+		}
+	})
+}
+
+func TestOutageDuringTheFirstLockIsRiddenOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newCluster(t)
+		c := k.client(t)
+		k.setDown(true)
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		_, err := c.Lock(ctx, "a")
+		wantErr(t, "Lock", err, context.DeadlineExceeded)
+		time.AfterFunc(time.Minute, func() { k.setDown(false) })
+		begin := time.Now()
+		g := mustLock(t, c, "a")
+		if d := time.Since(begin); d < time.Minute || d > time.Minute+time.Second {
+			t.Errorf("Lock took %v, want 1m", d)
+		}
+		mustUnlock(t, g)
+	})
+}
+
+func TestCloseReleasesEverything(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newCluster(t)
+		c := k.client(t)
+		a := mustLock(t, c, "a")
+		mustLock(t, c, "b")
+		blocked := mustLock(t, k.client(t), "c")
+		failed := make(chan error, 1)
+		go func() {
+			_, err := c.Lock(t.Context(), "c")
+			failed <- err
+		}()
+		time.Sleep(time.Second)
+		begin := time.Now()
+		if err := c.Close(); err != nil {
+			t.Fatalf("Close: %v", err)
+		}
+		if d := time.Since(begin); d > 10*time.Millisecond {
+			t.Errorf("Close took %v", d)
+		}
+		wantErr(t, "waiting Lock", <-failed, ErrClosed)
+		s := k.stats()
+		if s.Grants != 1 || s.Waiters != 0 || s.Sessions != 1 {
+			t.Errorf("left: %+v, want only the other client's", s)
+		}
+		var lost *LostError
+		if err := a.Unlock(); !errors.As(err, &lost) || lost.Reason != LostClosed {
+			t.Errorf("Unlock after Close: %v, want a loss by close", err)
+		}
+		if err := c.Close(); err != nil {
+			t.Errorf("second Close: %v", err)
+		}
+		_, err := c.Lock(t.Context(), "a")
+		wantErr(t, "Lock", err, ErrClosed)
+		_, err = c.IsLocked(t.Context(), "a")
+		wantErr(t, "IsLocked", err, ErrClosed)
+		mustUnlock(t, blocked)
+	})
+}
+
+func TestCloseIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newCluster(t)
+		c := k.client(t)
+		mustLock(t, c, "a")
+		reads := make(chan error, 1)
+		k.setDown(true)
+		go func() {
+			_, err := c.IsLocked(t.Context(), "a")
+			reads <- err
+		}()
+		time.Sleep(time.Second)
+		begin := time.Now()
+		wantErr(t, "Close", c.Close(), ErrUnavailable)
+		if d := time.Since(begin); d != closeWait {
+			t.Errorf("Close took %v, want %v", d, closeWait)
+		}
+		wantErr(t, "read under way", <-reads, ErrClosed)
+		k.setDown(false)
+		time.Sleep(11 * time.Second)
+		if k.holder("a") != 0 {
+			t.Error("the session of a closed client lives on")
+		}
+	})
+}
+
+func TestCloseOfAnUnusedClientSendsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newCluster(t)
+		k.setDown(true)
+		c := k.client(t)
+		begin := time.Now()
+		if err := c.Close(); err != nil || time.Since(begin) != 0 {
+			t.Errorf("Close: %v after %v", err, time.Since(begin))
+		}
+	})
+}
+
+func TestIdleSessionEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newCluster(t)
+		c := k.client(t)
+		mustUnlock(t, mustLock(t, c, "a"))
+		time.Sleep(30 * time.Second)
+		if n := k.stats().Sessions; n != 1 {
+			t.Errorf("%d sessions after 30s, want 1", n)
+		}
+		time.Sleep(time.Minute)
+		if n := k.stats().Sessions; n != 0 {
+			t.Errorf("%d sessions after 90s, want 0", n)
+		}
+		c.mu.Lock()
+		left := len(c.sessions)
+		c.mu.Unlock()
+		if left != 0 {
+			t.Errorf("the client keeps %d sessions", left)
+		}
+		mustUnlock(t, mustLock(t, c, "a"))
+	})
+}
