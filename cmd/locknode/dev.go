@@ -107,7 +107,7 @@ func (a *app) openDev(ctx context.Context, o devOptions) (*devCluster, error) {
 	for _, cfg := range configs {
 		cfg.DataDir = filepath.Join(d.dir, cfg.ID)
 		if o.verbose {
-			cfg.Logger = newLogger(a.stderr, 0, "text").With("node", cfg.ID)
+			cfg.Logger = newLogger(a.stderr, 0, "text")
 		}
 		n, err := node.Open(ctx, cfg)
 		if err != nil {

@@ -27,7 +27,9 @@ func TestMain(m *testing.M) {
 	case "supervise":
 		os.Exit(superviseMain(os.Args[1:]))
 	default:
-		os.Exit(m.Run())
+		code := m.Run()
+		closeShared()
+		os.Exit(code)
 	}
 }
 

@@ -1,0 +1,427 @@
+//go:build unix
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/locknode/locknode/client"
+	"github.com/locknode/locknode/internal/proc"
+)
+
+// The tests below run locknode as processes, against clusters of processes.
+
+// clusterOptions make a cluster of the test binary.
+func clusterOptions() proc.Options {
+	return proc.Options{Args: []string{"--fast"}, Env: append(cleanTestEnvironment(), actAs+"=locknode")}
+}
+
+func startCluster(t *testing.T, o proc.Options) *proc.Cluster {
+	t.Helper()
+	c, err := proc.Start(within(t, time.Minute), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			for _, n := range c.Nodes() {
+				t.Logf("log of %s:\n%s", n.ID, n.Logs())
+			}
+		}
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return c
+}
+
+// shared is a cluster for the tests that break nothing; each uses its own locks.
+var shared struct {
+	once    sync.Once
+	cluster *proc.Cluster
+	err     error
+}
+
+func sharedCluster(t *testing.T) *proc.Cluster {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("needs a cluster of processes")
+	}
+	shared.once.Do(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		shared.cluster, shared.err = proc.Start(ctx, clusterOptions())
+	})
+	if shared.err != nil {
+		t.Fatal(shared.err)
+	}
+	return shared.cluster
+}
+
+// closeShared is called when all tests are done.
+func closeShared() {
+	if shared.cluster != nil {
+		_ = shared.cluster.Close() // a temporary directory may be left behind
+	}
+}
+
+// outcome is how a command ended and what it printed.
+type outcome struct {
+	code           int
+	stdout, stderr string
+}
+
+// locknodeAt runs locknode and waits for its end.
+func locknodeAt(t *testing.T, endpoints []string, args ...string) outcome {
+	t.Helper()
+	cmd := command(t, "locknode", args...)
+	cmd.Env = append(cmd.Env, "LOCKNODE_ENDPOINTS="+strings.Join(endpoints, ","))
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	err := cmd.Start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	late := time.AfterFunc(time.Minute, func() { _ = cmd.Process.Kill() })
+	defer late.Stop()
+	_ = cmd.Wait() // the exit code says it
+	return outcome{cmd.ProcessState.ExitCode(), stdout.String(), stderr.String()}
+}
+
+func locknode(t *testing.T, args ...string) outcome {
+	t.Helper()
+	return locknodeAt(t, sharedCluster(t).Endpoints(), args...)
+}
+
+// startLocknode starts locknode in the background.
+func startLocknode(t *testing.T, args ...string) *running {
+	t.Helper()
+	cmd := command(t, "locknode", args...)
+	cmd.Env = append(cmd.Env, "LOCKNODE_ENDPOINTS="+strings.Join(sharedCluster(t).Endpoints(), ","))
+	return start(t, cmd)
+}
+
+// succeeds fails the test unless the command ended with 0.
+func (o outcome) succeeds(t *testing.T) outcome {
+	t.Helper()
+	if o.code != 0 {
+		t.Fatalf("exit code %d, want 0; it printed %q and %q", o.code, o.stdout, o.stderr)
+	}
+	return o
+}
+
+// into reads the JSON on standard output.
+func into[T any](t *testing.T, o outcome) (v T) {
+	t.Helper()
+	o.succeeds(t)
+	decoder := json.NewDecoder(strings.NewReader(o.stdout))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(&v); err != nil {
+		t.Fatalf("output %q: %v", o.stdout, err)
+	}
+	return v
+}
+
+func lockState(t *testing.T, name string) lockJSON {
+	t.Helper()
+	return into[lockJSON](t, locknode(t, "get", name, "-o", "json"))
+}
+
+// testClient is a client of the shared cluster, to look and to get in the way.
+func testClient(t *testing.T) *client.Client {
+	t.Helper()
+	c, err := client.Dial(t.Context(), sharedCluster(t).Endpoints(), client.Holder("test"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { closeQuietly(c) })
+	return c
+}
+
+func awaitLocked(t *testing.T, c *client.Client, name string, want bool) {
+	t.Helper()
+	eventually(t, fmt.Sprintf("%s locked: %v", name, want), func() bool {
+		got, err := c.IsLocked(within(t, 10*time.Second), name)
+		return err == nil && got == want
+	})
+}
+
+func awaitWaiters(t *testing.T, c *client.Client, name string, want int) {
+	t.Helper()
+	eventually(t, fmt.Sprintf("%s has %d waiters", name, want), func() bool {
+		got, err := c.Get(within(t, 10*time.Second), name)
+		return err == nil && got.Waiters == want
+	})
+}
+
+func httpGet(t *testing.T, url string) string {
+	t.Helper()
+	res, err := http.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = res.Body.Close() }()
+	b, err := io.ReadAll(res.Body)
+	if err != nil || res.StatusCode != http.StatusOK {
+		t.Fatalf("GET %s: %s, %v: %s", url, res.Status, err, b)
+	}
+	return string(b)
+}
+
+func TestLockIsSeenEverywhereAndReleasedByItsTokenOnly(t *testing.T) {
+	t.Parallel()
+	got := into[grantJSON](t, locknode(t, "acquire", "orders/42", "--ttl", "30s", "--holder", "alice", "-o", "json"))
+	expires, err := time.ParseDuration(got.ExpiresIn)
+	if got.Name != "orders/42" || got.Token == 0 || err != nil || expires < 25*time.Second || expires > 30*time.Second {
+		t.Errorf("acquire: got %+v, want its name, a token and nearly 30s", got)
+	}
+	second := locknode(t, "acquire", "orders/42", "--holder", "bob")
+	if second.code != exitNotAcquired || !strings.Contains(second.stderr, "alice") || second.stdout != "" {
+		t.Errorf("second acquire: got %+v, want exit code 75 and alice on standard error only", second)
+	}
+	second = locknode(t, "acquire", "orders/42", "--holder", "bob", "-o", "json")
+	var failure struct{ Error errorJSON }
+	if err := json.Unmarshal([]byte(second.stderr), &failure); err != nil || failure.Error.Code != "busy" ||
+		len(failure.Error.Holders) != 1 || failure.Error.Holders[0].Holder != "alice" || failure.Error.ExitCode != 75 {
+		t.Errorf("second acquire as JSON: got %+v, %v", second, err)
+	}
+	for _, n := range sharedCluster(t).Nodes() {
+		var seen lockJSON
+		if err := json.Unmarshal([]byte(httpGet(t, "http://"+n.HTTP()+"/v1/locks/orders/42")), &seen); err != nil || !seen.Held || seen.Holders[0].Token != got.Token {
+			t.Errorf("over HTTP at %s: got %+v, %v", n.ID, seen, err)
+		}
+	}
+	wrong := locknode(t, "release", "orders/42", fmt.Sprint(got.Token+1))
+	if wrong.code != 1 || !strings.Contains(wrong.stderr, "not held") {
+		t.Errorf("release with a wrong token: got %+v, want exit code 1", wrong)
+	}
+	if l := lockState(t, "orders/42"); !l.Held || l.Holders[0].Token != got.Token || l.Holders[0].Holder != "alice" {
+		t.Errorf("after the wrong release: got %+v, want alice with token %d", l, got.Token)
+	}
+	locknode(t, "release", "orders/42", fmt.Sprint(got.Token)).succeeds(t)
+	if l := lockState(t, "orders/42"); l.Held {
+		t.Errorf("after the release: got %+v, want it free", l)
+	}
+}
+
+func TestLockThatIsNotReleasedIsFreeAfterItsTTL(t *testing.T) {
+	t.Parallel()
+	began := time.Now()
+	locknode(t, "acquire", "ttl", "--ttl", "1500ms").succeeds(t)
+	awaitLocked(t, testClient(t), "ttl", false)
+	if took := time.Since(began); took < 1500*time.Millisecond || took > 4*time.Second {
+		t.Errorf("free after %v, want a little more than 1.5s", took)
+	}
+}
+
+func TestRenewMakesALockLastLonger(t *testing.T) {
+	t.Parallel()
+	first := into[grantJSON](t, locknode(t, "acquire", "renewed", "--ttl", "5s", "-o", "json"))
+	second := into[grantJSON](t, locknode(t, "renew", "renewed", "--token", fmt.Sprint(first.Token), "--ttl", "1m", "-o", "json"))
+	left, err := time.ParseDuration(second.ExpiresIn)
+	if err != nil || second.Token != first.Token || left < 50*time.Second {
+		t.Errorf("renew: got %+v, %v, want the same token and nearly a minute", second, err)
+	}
+	if o := locknode(t, "renew", "renewed", fmt.Sprint(first.Token+1)); o.code != 1 {
+		t.Errorf("renew with a wrong token: got %+v, want exit code 1", o)
+	}
+}
+
+func TestAcquireWaitsInLineIfToldTo(t *testing.T) {
+	t.Parallel()
+	c := testClient(t)
+	held, err := c.Lock(within(t, 10*time.Second), "queue")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if o := locknode(t, "acquire", "queue", "--wait", "200ms"); o.code != exitNotAcquired || !strings.Contains(o.stderr, "timed out") {
+		t.Errorf("acquire after a wait in vain: got %+v, want exit code 75", o)
+	}
+	r := startLocknode(t, "acquire", "queue", "--wait", "1m")
+	awaitWaiters(t, c, "queue", 1)
+	if err := held.Unlock(); err != nil {
+		t.Fatal(err)
+	}
+	r.await("queue: acquired, token")
+	if code := r.wait(); code != 0 {
+		t.Errorf("exit code: got %d, want 0", code)
+	}
+}
+
+func TestInterruptedAcquireLeavesNoWaiterBehind(t *testing.T) {
+	t.Parallel()
+	c := testClient(t)
+	if _, err := c.Lock(within(t, 10*time.Second), "interrupted"); err != nil {
+		t.Fatal(err)
+	}
+	r := startLocknode(t, "acquire", "interrupted", "--wait", "1m")
+	awaitWaiters(t, c, "interrupted", 1)
+	r.signal(syscall.SIGINT)
+	if code := r.wait(); code != 130 {
+		t.Errorf("exit code: got %d, want 130", code)
+	}
+	awaitWaiters(t, c, "interrupted", 0)
+}
+
+func TestRetryWithTheSameRequestIDGetsTheSameGrant(t *testing.T) {
+	t.Parallel()
+	args := []string{"acquire", "retried", "--request-id", "8a9d2f0e-once", "-o", "json"}
+	first := into[grantJSON](t, locknode(t, args...))
+	second := into[grantJSON](t, locknode(t, args...))
+	if first.Token == 0 || second.Token != first.Token {
+		t.Errorf("got tokens %d and %d, want the same", first.Token, second.Token)
+	}
+	body := `{"name":"retried","ttl":"30s","request_id":"8a9d2f0e-once"}`
+	res, err := http.Post("http://"+sharedCluster(t).Nodes()[0].HTTP()+"/v1/acquire", "application/json", strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = res.Body.Close() }()
+	var third grantJSON
+	if err := json.NewDecoder(res.Body).Decode(&third); err != nil || third.Token != first.Token {
+		t.Errorf("over HTTP: got %s, %+v, %v, want token %d", res.Status, third, err, first.Token)
+	}
+}
+
+func TestForceReleaseTakesALockAwayAndSaysWhy(t *testing.T) {
+	t.Parallel()
+	c := testClient(t)
+	g, err := c.Lock(within(t, 10*time.Second), "forced")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if o := locknode(t, "force-release", "forced", "--reason", "x", "--token", fmt.Sprint(g.Token()+1)); o.code != 1 || g.Err() != nil {
+		t.Errorf("with a wrong token: got %+v, grant %v; want exit code 1 and the lock still held", o, g.Err())
+	}
+	locknode(t, "force-release", "forced", "--reason", "ticket 4711", "--who", "carol").succeeds(t)
+	select {
+	case <-g.Lost():
+	case <-within(t, 5*time.Second).Done():
+		t.Fatal("the holder was not told")
+	}
+	if err := g.Err(); !strings.Contains(err.Error(), "ticket 4711") || !strings.Contains(err.Error(), "carol") {
+		t.Errorf("the holder was told %q, want the reason and who", err)
+	}
+}
+
+func TestGetAndLsShowWhoHoldsWhat(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"list/a", "list/b", "list/c"} {
+		locknode(t, "acquire", name, "--holder", "alice", "--value", "v of "+name, "--ttl", "1m").succeeds(t)
+	}
+	text := locknode(t, "get", "list/a").succeeds(t).stdout
+	for _, want := range []string{"list/a: held", "by alice, token ", `value "v of list/a"`} {
+		if !strings.Contains(text, want) {
+			t.Errorf("get: got %q, want %q in it", text, want)
+		}
+	}
+	if l := lockState(t, "list/b"); l.Holders[0].Holder != "alice" || *l.Holders[0].Value != "v of list/b" || l.Holders[0].Mode != "exclusive" {
+		t.Errorf("get -o json: got %+v", l)
+	}
+	if got := locknode(t, "get", "list/none").succeeds(t).stdout; got != "list/none: free\n" {
+		t.Errorf("get of a free lock: got %q", got)
+	}
+	page := into[pageJSON](t, locknode(t, "ls", "list/", "-o", "json"))
+	if len(page.Locks) != 3 || page.Locks[2].Name != "list/c" || page.More {
+		t.Errorf("ls: got %+v, want the three", page)
+	}
+	if page := into[pageJSON](t, locknode(t, "ls", "list/", "--limit", "2", "-o", "json")); len(page.Locks) != 2 || !page.More {
+		t.Errorf("ls --limit 2: got %+v, want two and more", page)
+	}
+	table := locknode(t, "ls", "list/", "--stale", "10s").succeeds(t).stdout
+	if lines := strings.Split(strings.TrimSpace(table), "\n"); len(lines) != 4 || !strings.HasPrefix(lines[0], "NAME") {
+		t.Errorf("ls: got %q, want a heading and three lines", table)
+	}
+	if got := locknode(t, "ls", "nothing/here/").succeeds(t).stdout; !strings.Contains(got, `no lock whose name begins with "nothing/here/"`) {
+		t.Errorf("ls of nothing: got %q", got)
+	}
+}
+
+func TestBadArgumentsAreUsageErrors(t *testing.T) {
+	t.Parallel()
+	for _, args := range [][]string{
+		{"nonsense"},
+		{"get"},
+		{"get", "a", "b"},
+		{"get", "a", "--nonsense"},
+		{"get", "a", "-o", "yaml"},
+		{"get", "a", "--stale", "-1s"},
+		{"get", "a", "--endpoints", "nowhere"},
+		{"get", ""},
+		{"acquire", "a", "--ttl", "0s"},
+		{"acquire", "a", "--ttl", "3ms"},
+		{"acquire", "a", "--wait", "-1s"},
+		{"acquire", strings.Repeat("x", 600)},
+		{"release", "a"},
+		{"release", "a", "x"},
+		{"release", "a", "0"},
+		{"release", "a", "1", "--token", "1"},
+		{"force-release", "a"},
+		{"ls", "--limit", "-1"},
+		{"run", "a"},
+		{"run", "--", "true"},
+		{"run", "a", "--"},
+		{"run", "-n", "-w", "1s", "a", "--", "true"},
+		{"run", "--ttl", "0s", "a", "--", "true"},
+		{"run", "--kill-after", "-1s", "a", "--", "true"},
+		{"run", "-E", "256", "a", "--", "true"},
+		{"serve"},
+		{"serve", "--timing", "fast"},
+		{"dev", "--nodes", "0"},
+		{"dev", "--listen", "here"},
+		{"bench", "--workload", "none"},
+		{"bench", "--workload", "failover", "--nodes", "1"},
+	} {
+		o := locknode(t, args...)
+		if o.code != exitUsage || o.stdout != "" || !strings.HasPrefix(o.stderr, "locknode: ") {
+			t.Errorf("locknode %q: got %+v, want exit code 64 and only an error", args, o)
+		}
+	}
+}
+
+func TestUnreachableClusterIsGivenUpInTime(t *testing.T) {
+	t.Parallel()
+	nobody := []string{"127.0.0.1:1"}
+	for _, args := range [][]string{
+		{"get", "a"}, {"acquire", "a"}, {"acquire", "a", "--wait", "1m"}, {"release", "a", "1"}, {"ls"}, {"members"}, {"status"},
+		{"transfer-leadership"}, {"run", "a", "--", "true"}, {"run", "-w", "1m", "a", "--", "true"}, {"run", "-n", "a", "--", "true"},
+	} {
+		began := time.Now()
+		o := locknodeAt(t, nobody, append([]string{args[0], "--connect-timeout", "300ms"}, args[1:]...)...)
+		if o.code != exitUnavailable || !strings.Contains(o.stderr, "127.0.0.1:1") || !strings.Contains(o.stderr, "--endpoints") {
+			t.Errorf("locknode %q: got %+v, want exit code 69, what was tried and what to do", args, o)
+		}
+		if took := time.Since(began); took > 5*time.Second {
+			t.Errorf("locknode %q: gave up after %v", args, took)
+		}
+	}
+}
+
+func TestHelpOfEveryCommandHasAnExample(t *testing.T) {
+	a := &app{program: program{stdin: os.Stdin, stdout: io.Discard, stderr: io.Discard, lookup: os.LookupEnv}}
+	root := a.root()
+	for _, c := range append(root.Commands(), root) {
+		if c.Name() == "completion" || c.Name() == "help" || c.Name() == "version" {
+			continue // cobra's own, and one without a choice
+		}
+		if c.Example == "" || c.Long == "" || c.Short == "" {
+			t.Errorf("%s: want a summary, a description and an example", c.Name())
+		}
+		for _, line := range strings.Split(c.Long+"\n"+c.Example, "\n") {
+			if len(line) > 110 {
+				t.Errorf("%s: line of %d characters: %q", c.Name(), len(line), line)
+			}
+		}
+	}
+}

@@ -1,0 +1,311 @@
+//go:build unix
+
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/locknode/locknode/internal/proc"
+)
+
+// devPort finds a port with blocks of ten behind it that are free just now.
+func devPort(t *testing.T, nodes int) int {
+	t.Helper()
+	for range 200 {
+		port := 10_000 + 100*rand.IntN(200)
+		free := true
+		for i := 0; free && i < nodes*portsPerBlock; i++ {
+			l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port+i))
+			if free = err == nil; free {
+				_ = l.Close()
+			}
+		}
+		if free {
+			return port
+		}
+	}
+	t.Fatal("no free ports")
+	return 0
+}
+
+func startDev(t *testing.T, listen string, args ...string) (*running, []string) {
+	t.Helper()
+	r := start(t, command(t, "locknode", append([]string{"dev", "--listen", listen}, args...)...))
+	var endpoints []string
+	for _, id := range []string{"n1", "n2", "n3"} {
+		fields := strings.Fields(r.await("  " + id + "  API "))
+		endpoints = append(endpoints, fields[2])
+	}
+	if line := r.await("ready"); !strings.HasPrefix(line, "ready") {
+		t.Errorf("got %q, want a line that begins with ready", line)
+	}
+	return r, endpoints
+}
+
+func TestDevServesAndFindsItsLocksAgain(t *testing.T) {
+	if testing.Short() {
+		t.Skip("needs a cluster")
+	}
+	port, data := devPort(t, 3), t.TempDir()
+	listen := fmt.Sprintf("127.0.0.1:%d", port)
+	r, endpoints := startDev(t, listen, "--data", data)
+	for i, e := range endpoints {
+		if want := fmt.Sprintf("127.0.0.1:%d", port+portsPerBlock*i); e != want {
+			t.Errorf("node %d: got %s, want %s", i+1, e, want)
+		}
+	}
+	// Written as soon as it says ready, to the last of them.
+	got := into[grantJSON](t, locknodeAt(t, endpoints[2:], "acquire", "kept", "--ttl", "5m", "--holder", "alice", "-o", "json"))
+	r.signal(syscall.SIGINT)
+	if code := r.wait(); code != 0 {
+		t.Errorf("exit code after Ctrl-C: got %d, want 0", code)
+	}
+	r, endpoints = startDev(t, listen, "--data", data)
+	l := into[lockJSON](t, locknodeAt(t, endpoints[:1], "get", "kept", "-o", "json"))
+	if !l.Held || l.Holders[0].Token != got.Token || l.Holders[0].Holder != "alice" {
+		t.Errorf("after the second start: got %+v, want alice with token %d", l, got.Token)
+	}
+	r.signal(syscall.SIGTERM)
+	if code := r.wait(); code != 0 {
+		t.Errorf("exit code after TERM: got %d, want 0", code)
+	}
+}
+
+func TestDevLeavesNothingBehind(t *testing.T) {
+	if testing.Short() {
+		t.Skip("needs a cluster")
+	}
+	temp := t.TempDir()
+	cmd := command(t, "locknode", "dev", "-o", "json", "--nodes", "1", "--listen", fmt.Sprintf("127.0.0.1:%d", devPort(t, 1)))
+	cmd.Env = append(cmd.Env, "TMPDIR="+temp)
+	r := start(t, cmd)
+	var out devJSON
+	if err := json.Unmarshal([]byte(r.await(`"ready":true`)), &out); err != nil || out.Leader != "n1" || len(out.Nodes) != 1 {
+		t.Errorf("got %+v, %v, want one node that leads", out, err)
+	}
+	if !strings.HasPrefix(out.Data, temp) {
+		t.Errorf("data in %s, want it in %s", out.Data, temp)
+	}
+	r.signal(syscall.SIGINT)
+	if code := r.wait(); code != 0 {
+		t.Errorf("exit code: got %d, want 0", code)
+	}
+	if left, _ := filepath.Glob(filepath.Join(temp, "*")); len(left) > 0 {
+		t.Errorf("left behind: %q", left)
+	}
+}
+
+func TestDevOnTakenPortsSaysSo(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	o := locknodeAt(t, nil, "dev", "--nodes", "1", "--listen", l.Addr().String())
+	if o.code != 1 || !strings.Contains(o.stderr, "address already in use") || !strings.Contains(o.stderr, "--listen") {
+		t.Errorf("got %+v, want exit code 1, the reason and a way out", o)
+	}
+}
+
+func TestDemoKeepsItsPromises(t *testing.T) {
+	if testing.Short() {
+		t.Skip("needs a cluster")
+	}
+	out := into[demoJSON](t, locknodeAt(t, nil, "demo", "-o", "json"))
+	stories := map[string]int{}
+	active := 0
+	for _, s := range out.Steps {
+		stories[s.Story]++
+		if s.Step == "still active" {
+			active++
+		}
+		if !s.OK || s.Step == "" {
+			t.Errorf("step %+v: want it as promised", s)
+		}
+	}
+	if !out.OK || active != 2 || stories["expiry"] == 0 || stories["release"] == 0 || stories["failover"] == 0 || out.Seconds > 30 {
+		t.Errorf("got %+v, want three stories, twice still active, in less than 30 s", out)
+	}
+}
+
+func TestDemoThatFailsSaysSo(t *testing.T) {
+	var stdout, stderr strings.Builder
+	d := &demo{a: &app{program: program{stdout: &stdout, stderr: &stderr}}}
+	d.title("story", "A story.")
+	d.check(true, "one")
+	d.check(false, "two")
+	err := d.finish(nil)
+	if err == nil || exitCode(err) == 0 || !strings.Contains(stdout.String(), "NOT  two") {
+		t.Errorf("got %v and %q, want a failure", err, stdout.String())
+	}
+	if len(d.steps) != 2 || d.steps[0].Story != "story" || d.steps[1].Story != "story" || d.steps[1].OK {
+		t.Errorf("steps: got %+v", d.steps)
+	}
+}
+
+func TestBenchPrintsItsOneObject(t *testing.T) {
+	endpoints := strings.Join(sharedCluster(t).Endpoints(), ",")
+	for _, w := range workloads {
+		if w.name == "failover" {
+			continue
+		}
+		o := locknodeAt(t, nil, "bench", "--workload", w.name, "--workers", "4", "--duration", "300ms", "--warmup", "50ms",
+			"--endpoints", endpoints, "-o", "json").succeeds(t)
+		var keys map[string]any
+		if err := json.Unmarshal([]byte(o.stdout), &keys); err != nil {
+			t.Fatalf("%s: %v in %q", w.name, err, o.stdout)
+		}
+		if len(keys) != 5 {
+			t.Errorf("%s: got %v, want workload, workers, ops_per_second, latency_ms and errors", w.name, keys)
+		}
+		out := into[benchJSON](t, o)
+		if out.Workload != w.name || out.Workers != 4 || out.OpsPerSecond <= 0 || out.Errors != 0 ||
+			out.LatencyMS.P50 <= 0 || out.LatencyMS.P50 > out.LatencyMS.P95 || out.LatencyMS.P95 > out.LatencyMS.P99 || out.LatencyMS.P99 > out.LatencyMS.Max {
+			t.Errorf("%s: got %+v", w.name, out)
+		}
+	}
+}
+
+func TestBenchStartsAndRemovesItsOwnCluster(t *testing.T) {
+	if testing.Short() {
+		t.Skip("needs a cluster")
+	}
+	temp := t.TempDir()
+	cmd := command(t, "locknode", "bench", "--workload", "failover", "--workers", "2", "--duration", "1ms", "--warmup", "100ms", "-o", "json")
+	cmd.Env = append(cmd.Env, "TMPDIR="+temp)
+	r := start(t, cmd)
+	var out benchJSON
+	if err := json.Unmarshal([]byte(r.await(`"workload":"failover"`)), &out); err != nil || out.Failover == nil || out.Failover.Kills != 1 ||
+		out.Failover.GapMaxMS <= 0 || out.Errors != 0 {
+		t.Errorf("got %+v, %v, want one kill, its gap and no errors", out, err)
+	}
+	if code := r.wait(); code != 0 {
+		t.Errorf("exit code: got %d, want 0", code)
+	}
+	if left, _ := filepath.Glob(filepath.Join(temp, "*")); len(left) > 0 {
+		t.Errorf("left behind: %q", left)
+	}
+}
+
+func TestInterruptedBenchLeavesNothingBehind(t *testing.T) {
+	if testing.Short() {
+		t.Skip("needs a cluster")
+	}
+	temp := t.TempDir()
+	cmd := command(t, "locknode", "bench", "--duration", "1h")
+	cmd.Env = append(cmd.Env, "TMPDIR="+temp)
+	r := start(t, cmd)
+	eventually(t, "a node has started", func() bool {
+		logs, _ := filepath.Glob(filepath.Join(temp, "*", "n3.log"))
+		return len(logs) > 0
+	})
+	r.signal(syscall.SIGINT)
+	if code := r.wait(); code != 130 {
+		t.Errorf("exit code: got %d, want 130", code)
+	}
+	if left, _ := filepath.Glob(filepath.Join(temp, "*")); len(left) > 0 {
+		t.Errorf("left behind: %q", left)
+	}
+}
+
+func TestServeStopsInGoodOrderAndComesBack(t *testing.T) {
+	if testing.Short() {
+		t.Skip("needs a cluster")
+	}
+	c := startCluster(t, clusterOptions())
+	ctx := within(t, time.Minute)
+	leader, err := c.Leader(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := into[grantJSON](t, locknodeAt(t, c.Endpoints(), "acquire", "kept", "--ttl", "5m", "-o", "json"))
+	if err := leader.Stop(ctx); err != nil {
+		t.Fatal(err)
+	}
+	l := into[lockJSON](t, locknodeAt(t, c.Endpoints(), "get", "kept", "-o", "json"))
+	if !l.Held || l.Holders[0].Token != got.Token {
+		t.Errorf("without its first leader: got %+v, want token %d", l, got.Token)
+	}
+	if err := leader.Restart(ctx); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestStatusMembersAndLeadership(t *testing.T) {
+	if testing.Short() {
+		t.Skip("needs a cluster")
+	}
+	c := startCluster(t, clusterOptions())
+	ctx := within(t, time.Minute)
+	leader, err := c.Leader(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := func(args ...string) outcome { t.Helper(); return locknodeAt(t, c.Endpoints(), args...) }
+	status := into[map[string][]statusJSON](t, at("status", "-o", "json"))["nodes"]
+	leaders := 0
+	for _, s := range status {
+		if s.State == "leader" {
+			leaders++
+		}
+		if !s.Ready || s.LeaderID != leader.ID {
+			t.Errorf("status: got %+v, want it ready and led by %s", s, leader.ID)
+		}
+	}
+	if len(status) != 3 || leaders != 1 {
+		t.Errorf("status: got %d nodes and %d leaders, want 3 and 1", len(status), leaders)
+	}
+	members := into[map[string][]memberJSON](t, at("members", "-o", "json"))["members"]
+	if len(members) != 3 {
+		t.Errorf("members: got %+v, want 3", members)
+	}
+	followers, err := c.Followers(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	next, other := followers[0], followers[1]
+	if o := at("transfer-leadership", next.ID).succeeds(t); o.stdout != next.ID+" leads\n" {
+		t.Errorf("transfer-leadership: got %+v, want %s", o, next.ID)
+	}
+	if now, err := c.Leader(ctx); err != nil || now != next {
+		t.Errorf("leader: got %v, %v, want %s", now, err, next.ID)
+	}
+	if o := at("transfer-leadership", "nobody"); o.code != 1 || !strings.Contains(o.stderr, "nobody") {
+		t.Errorf("transfer to nobody: got %+v, want exit code 1", o)
+	}
+	removeStopped(t, c, at, other)
+}
+
+// removeStopped kills a node, sees it listed, and removes it.
+func removeStopped(t *testing.T, c *proc.Cluster, at func(...string) outcome, n *proc.Node) {
+	t.Helper()
+	if err := n.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if text := at("status").succeeds(t).stdout; !strings.Contains(text, "unreachable") || strings.Count(text, "\n") != 4 {
+		t.Errorf("status with %s killed: got\n%s", n.ID, text)
+	}
+	at("members", "remove", n.ID).succeeds(t)
+	eventually(t, n.ID+" is no voter", func() bool {
+		for _, m := range into[map[string][]memberJSON](t, at("members", "-o", "json"))["members"] {
+			if m.ID == n.ID && m.Role != "none" {
+				return false
+			}
+		}
+		return true
+	})
+	if o := at("members", "remove", "nobody"); o.code != 1 || !strings.Contains(o.stderr, "locknode members") {
+		t.Errorf("remove nobody: got %+v, want exit code 1 and what to do", o)
+	}
+	if got := len(c.Running()); got != 2 {
+		t.Errorf("%d nodes run, want 2", got)
+	}
+}
