@@ -1,7 +1,5 @@
 package fsm
 
-import "math"
-
 // Apply runs one entry of the log: first everything that is due at its stamp
 // ends, then its commands run in order.
 //
@@ -121,22 +119,17 @@ func (t *Table) deadlineOf(d due) int64 {
 
 // NextDeadline returns when something is next due, in cluster time; ok is
 // false if nothing has a deadline. It may lie in the past: see Applied.MoreDue.
+// Answers that are to be forgotten are not counted: they can wait for the next
+// entry, and a cluster that holds nothing writes nothing.
 func (t *Table) NextDeadline() (at int64, ok bool) {
-	at = math.MaxInt64
-	if key, _, found := t.forgets.first(); found {
-		at, ok = key.at, true
-	}
-	if len(t.deadlines.heap) > 0 {
-		at, ok = min(at, t.deadlines.heap[0].at), true
-	}
-	if !ok {
+	if len(t.deadlines.heap) == 0 {
 		return 0, false
 	}
-	return at, true
+	return t.deadlines.heap[0].at, true
 }
 
 // HasDeadlines says that something ends by time.
-func (t *Table) HasDeadlines() bool { return len(t.deadlines.heap)+t.forgets.len > 0 }
+func (t *Table) HasDeadlines() bool { return len(t.deadlines.heap) > 0 }
 
 // run decodes and runs one command.
 func (t *Table) run(frame []byte) Result {
