@@ -7,14 +7,16 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/hashicorp/raft"
+
 	"github.com/locknode/locknode/fsm"
 )
 
 // fakeLog stands for Raft: it applies each entry to a real table after a delay.
 type fakeLog struct {
-	table *fsm.Table
-	delay time.Duration
-	term  uint64 // the term in which entries are stored
+	machine *fsm.Machine
+	delay   time.Duration
+	term    uint64 // the term in which entries are stored
 
 	mu      sync.Mutex
 	entries []fsm.Entry
@@ -41,21 +43,26 @@ func (l *fakeLog) commit(data []byte) (fsm.Applied, error) {
 		return fsm.Applied{}, err
 	}
 	l.entries = append(l.entries, e)
-	return l.table.Apply(uint64(len(l.entries)), l.term, data), nil
+	entry := &raft.Log{Index: uint64(len(l.entries)), Term: l.term, Type: raft.LogCommand, Data: data}
+	return l.machine.Apply(entry).(fsm.Applied), nil
+}
+
+// lock is the table's view of a lock.
+func (l *fakeLog) lock(name string) (v fsm.LockView) {
+	l.machine.View(func(t *fsm.Table) { v = t.Lock(name) })
+	return v
 }
 
 // startProposer runs a proposer of term 1 over a table for the test's duration.
 func startProposer(t *testing.T, l *fakeLog) *proposer {
 	t.Helper()
-	if l.table == nil {
-		l.table = fsm.New()
-	}
+	l.machine = fsm.NewMachine(nil)
 	if l.term == 0 {
 		l.term = 1
 	}
 	start := time.Now()
 	mono := func() time.Duration { return time.Since(start) }
-	p := newProposer(1, newLeaderClock(l.table.Now(), mono), time.Now, l.commit)
+	p := newProposer(1, newLeaderClock(0, mono), time.Now, l.commit)
 	go p.run()
 	t.Cleanup(func() {
 		p.close()
@@ -166,7 +173,7 @@ func TestAnEntryStoredInALaterTermChangesNothing(t *testing.T) {
 		if !errors.Is(got, errNotProposed) {
 			t.Fatalf("outcome = %v, want %v", got, errNotProposed)
 		}
-		if v := l.table.Lock("a"); v.HolderCount != 0 {
+		if v := l.lock("a"); v.HolderCount != 0 {
 			t.Fatalf("the lock has %d holders after a stale stamp, want none", v.HolderCount)
 		}
 	})
@@ -191,12 +198,12 @@ func TestAnUnrenewedLockExpiresByTicksAlone(t *testing.T) {
 		p.submit(detachedAcquire("a", 1, 5*time.Second), func(outcome) {})
 		time.Sleep(4900 * time.Millisecond)
 		synctest.Wait()
-		if v := l.table.Lock("a"); v.HolderCount != 1 {
+		if v := l.lock("a"); v.HolderCount != 1 {
 			t.Fatal("the lock expired before its TTL")
 		}
 		time.Sleep(200 * time.Millisecond)
 		synctest.Wait()
-		if v := l.table.Lock("a"); v.HolderCount != 0 {
+		if v := l.lock("a"); v.HolderCount != 0 {
 			t.Fatal("the lock is still held 100ms after its TTL")
 		}
 		n := len(l.entries)
@@ -253,7 +260,7 @@ func TestClosingFailsWhatIsQueuedWithoutDoingIt(t *testing.T) {
 		if first.err != nil {
 			t.Fatalf("command in flight: %v, want its result", first.err)
 		}
-		if v := l.table.Lock("b"); v.HolderCount != 0 {
+		if v := l.lock("b"); v.HolderCount != 0 {
 			t.Fatal("a refused command took effect")
 		}
 	})
