@@ -44,8 +44,7 @@ func (t *Table) endDue() (more bool) {
 	t.ends = 0
 	for n := 0; ; n++ {
 		t.settle()
-		at, ok := t.NextDeadline()
-		if !ok || at > t.now {
+		if at, ok := t.nextEnd(); !ok || at > t.now {
 			break
 		}
 		if n >= t.limits.ExpiriesPerEntry || t.ends >= endsPerEntry {
@@ -115,6 +114,15 @@ func (t *Table) deadlineOf(d due) int64 {
 		return s.deadline
 	}
 	return d.at // delays are entered anew when they move
+}
+
+// nextEnd returns when something is next to end or to be forgotten.
+func (t *Table) nextEnd() (at int64, ok bool) {
+	at, ok = t.NextDeadline()
+	if key, _, found := t.forgets.first(); found && (!ok || key.at < at) {
+		return key.at, true
+	}
+	return at, ok
 }
 
 // NextDeadline returns when something is next due, in cluster time; ok is

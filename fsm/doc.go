@@ -1,2 +1,66 @@
 // Package fsm is the lock table: what a Raft log of commands means.
+//
+// It is pure. [Table.Apply] takes the bytes of one log entry and returns what
+// it did; it reads no clock, no randomness and no map, starts no goroutine and
+// does no I/O, so that the same log gives the same bytes on every node, in every
+// version and on every architecture. Only raft.go knows hashicorp/raft and has a
+// mutex.
+//
+// # Objects
+//
+// A lock is a name with at least one holder, one waiter or a delay; a name with
+// none of them takes no memory. A request is an acquire of one or several locks,
+// wanted all or none: it waits in the queue of each of them, and then, as a
+// grant with one token, holds all of them. A session is a client's liveness and
+// owns requests; a detached request lives by its own TTL. A memory is what a
+// request without a session answered.
+//
+// The state is six copy-on-write B-trees and some numbers (table.go). Records
+// refer to each other by key, never by pointer, and lists are ascending numbers;
+// what every invariant is stands at check (check.go).
+//
+// # An entry
+//
+//  1. An entry that was stamped in another term than it is stored under is
+//     refused as a whole ([StaleStamp]), as are bytes that are no entry
+//     ([Malformed]): cluster time and all records stay as they are.
+//  2. now = max(now, stamp).
+//  3. What is due (deadline <= now) ends in the order of (deadline, number):
+//     sessions, grants, waits, delays, memories. Numbers are given as sessions
+//     and requests come. At most Limits.ExpiriesPerEntry of them end, and once
+//     more than 16,384 grants and waits have ended with their sessions no
+//     further one; the rest waits for the next entry ([Applied].MoreDue).
+//  4. Only then do freed locks go to their waiters, so that nobody who was due
+//     is granted anything.
+//  5. The commands run in order. What one frees is handed on before the next.
+//
+// What is due but was cut in step 3 exists until an entry ends it: it may be
+// renewed or released, but as a waiter it is granted nothing.
+//
+// # Granting
+//
+// A waiter is granted when, at all of its locks, it is compatible with the
+// holders and no earlier waiter that conflicts with it stands before it. Shared
+// and Shared do not conflict; everything else does, permits too. Nobody is
+// overtaken by somebody it conflicts with, so nobody starves, and a request over
+// several locks cannot deadlock with another. See queue.go.
+//
+// # Events
+//
+// Every change of a grant, wait or session is an event, in the order in which it
+// happened. A session that ends is told first, then its grants by number, then
+// its waits, then who was granted what became free.
+//
+// # Concurrency
+//
+// A [Table] is for one goroutine. A [Snapshot] may be written from another while
+// the table goes on: what both share is never changed in place (tree.go). A
+// [Machine] may be used from everywhere. The package starts no goroutine.
+//
+// # What may change
+//
+// The encodings of entries and snapshots, the numbers of kinds, codes, modes and
+// reasons, and the defaults of the limits are what nodes of different versions
+// must agree on. A new field of a command takes a new kind; a new snapshot takes
+// a new version, and all older ones are still read.
 package fsm

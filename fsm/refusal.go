@@ -2,6 +2,7 @@ package fsm
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 )
 
@@ -65,16 +66,16 @@ var refusalTexts = [reasonsEnd]struct{ field, detail string }{
 	permitsForeign: {"permits", "permits and limit are for mode permits only"},
 	badPermits:     {"permits", "must be 1 up to the semaphore's limit"},
 	lockCount:      {"locks", "must be 1 to %d locks"},
-	minTTL:         {"ttl", "must be at least %d ns"},
-	maxTTL:         {"ttl", "must be at most %d ns"},
+	minTTL:         {"ttl", "must be at least %s"},
+	maxTTL:         {"ttl", "must be at most %s"},
 	badWait:        {"wait", "must be 0, positive, or -1 in a session"},
 	waitNeedsID:    {"wait", "must be 0 for a request without an ID"},
-	maxWait:        {"wait", "must be 0 to %d ns without a session"},
+	maxWait:        {"wait", "must be 0 to %s without a session"},
 	badHolder:      {"holder", detailUTF8},
 	maxValue:       {"value", "must be at most %d bytes"},
 	labelCount:     {"labels", "must be at most %d labels"},
 	badLabel:       {"labels", "must be UTF-8, key and value together at most %d bytes"},
-	maxDelay:       {"delay", "must be 0 to %d ns"},
+	maxDelay:       {"delay", "must be 0 to %s"},
 	badReason:      {"reason", detailUTF8},
 	badWho:         {"who", detailUTF8},
 	badTarget:      {"target", "must be another request of the same session"},
@@ -115,6 +116,8 @@ func (f refusal) explain(r *Result) {
 	case f.why == badLimits:
 		e := &limitTable[f.arg]
 		r.Detail = fmt.Sprintf("%s must be 0 to %d, 0 for the default", e.field, e.max)
+	case strings.Contains(text.detail, "%s"): // a time
+		r.Detail = fmt.Sprintf(text.detail, strconv.FormatFloat(float64(f.arg)/float64(nanosPerSecond), 'f', -1, 64)+"s")
 	case strings.Contains(text.detail, "%d"):
 		r.Detail = fmt.Sprintf(text.detail, f.arg)
 	}
