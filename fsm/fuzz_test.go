@@ -1,0 +1,207 @@
+package fsm
+
+import (
+	"bytes"
+	"encoding/binary"
+	"hash/crc32"
+	"math"
+	"runtime"
+	"slices"
+	"testing"
+)
+
+// allocated runs f and returns how much it allocated.
+func allocated(f func()) uint64 {
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	f()
+	runtime.ReadMemStats(&after)
+	return after.TotalAlloc - before.TotalAlloc
+}
+
+// allowance is what an input of so many bytes may make the table allocate.
+// Hostile counts and lengths must not get beyond a multiple of what was sent.
+func allowance(bytes int) uint64 { return 1<<20 + 400*uint64(bytes) }
+
+// busyTable is a table with something of everything in it.
+func busyTable(tb testing.TB) *Table {
+	tb.Helper()
+	table := New()
+	for i, r := range randomLog(&byteSource{pseudoRandom(3, 4096)}, 40, true) {
+		table.Apply(uint64(i+1), r.term, r.data)
+	}
+	return table
+}
+
+// FuzzApply takes any bytes as an entry: nothing panics, and two tables agree
+// on what it did.
+func FuzzApply(f *testing.F) {
+	for _, r := range randomLog(&byteSource{pseudoRandom(2, 4096)}, 30, false) {
+		f.Add(r.data)
+	}
+	for _, c := range everyCommand() {
+		f.Add(encode(1, second, 1, c))
+	}
+	f.Add([]byte{})
+	f.Add(AppendHeader(nil, 1, second, 1, math.MaxInt))
+	f.Add(AppendHeader(nil, 1, math.MaxInt64, math.MinInt64, 0))
+	snap := snapshotBytes(f, busyTable(f))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		term := uint64(1)
+		if e, err := DecodeEntry(data); err == nil {
+			term = e.Term
+		}
+		a, b := restore(t, snap), restore(t, snap)
+		_, index := a.Digest()
+		var got, again Applied
+		if n := allocated(func() { got = a.Apply(index+1, term, data) }); n > allowance(len(data)) {
+			t.Errorf("%d bytes allocated for an entry of %d", n, len(data))
+		}
+		again = b.Apply(index+1, term, bytes.Clone(data))
+		if got.Digest != again.Digest || got.Refused != again.Refused || len(got.Events) != len(again.Events) {
+			t.Fatalf("applied %+v and %+v", got, again)
+		}
+		if err := a.check(); err != nil {
+			t.Fatalf("check: %v", err)
+		}
+		sameTables(t, "after any bytes", a, b)
+		sameTables(t, "restored after any bytes", a, restore(t, snapshotBytes(t, a)))
+	})
+}
+
+func restore(t interface {
+	Helper()
+	Fatalf(string, ...any)
+}, snap []byte) *Table {
+	t.Helper()
+	table, err := Restore(bytes.NewReader(snap))
+	if err != nil {
+		t.Fatalf("restore: %v", err)
+	}
+	return table
+}
+
+// FuzzRestore takes any bytes as a snapshot: it is refused, or it is a sound
+// table that is written back as the same bytes.
+func FuzzRestore(f *testing.F) {
+	f.Add([]byte{})
+	f.Add(snapshotBytes(f, New()))
+	busy := snapshotBytes(f, busyTable(f))
+	f.Add(busy)
+	f.Add(busy[len(snapshotMagic)+1+8 : len(busy)-8]) // what is in its block
+	f.Fuzz(func(t *testing.T, data []byte) {
+		for _, snap := range [][]byte{data, resealed(data)} {
+			var table *Table
+			var err error
+			n := allocated(func() { table, err = Restore(bytes.NewReader(snap)) })
+			if n > allowance(len(snap)) {
+				t.Errorf("%d bytes allocated for a snapshot of %d", n, len(snap))
+			}
+			if err != nil {
+				continue
+			}
+			if err := table.check(); err != nil {
+				t.Fatalf("check of a restored table: %v", err)
+			}
+			if !bytes.Equal(snapshotBytes(t, table), snap) {
+				t.Fatal("a snapshot was restored and is written back as other bytes")
+			}
+			// It must also live on without a panic.
+			_, index := table.Digest()
+			for i := range uint64(3) {
+				table.Apply(index+1+i, 1, encode(1, later(table.Now(), 10*second), 0, everyCommand()...))
+				if err := table.check(); err != nil {
+					t.Fatalf("check after entry %d on a restored table: %v", i, err)
+				}
+			}
+		}
+	})
+}
+
+// FuzzCommands turns bytes into commands and compares the table with the model.
+func FuzzCommands(f *testing.F) {
+	for seed := range uint64(4) {
+		f.Add(pseudoRandom(seed+1, 300))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		src := &byteSource{data}
+		l := newLockstep(src, failer(t))
+		for len(src.data) > 0 && l.index < 400 {
+			l.step()
+		}
+	})
+}
+
+// FuzzDecode: whatever can be decoded is encoded as an entry that decodes to
+// the same.
+func FuzzDecode(f *testing.F) {
+	for _, c := range everyCommand() {
+		f.Add(encode(7, second, 1, c, Recover{}))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		var e Entry
+		var err error
+		if n := allocated(func() { e, err = DecodeEntry(data) }); n > allowance(len(data)) {
+			t.Errorf("%d bytes allocated to decode %d", n, len(data))
+		}
+		if err != nil {
+			return
+		}
+		first := encode(e.Term, e.Stamp, e.Wall, e.Commands...)
+		again, err := DecodeEntry(first)
+		if err != nil {
+			t.Fatalf("decode what was encoded from %+v: %v", e, err)
+		}
+		if !bytes.Equal(encode(again.Term, again.Stamp, again.Wall, again.Commands...), first) {
+			t.Fatalf("%+v became %+v", e, again)
+		}
+	})
+}
+
+// everyCommand has one command of each kind, every field set.
+func everyCommand() []Command {
+	id := RequestID{Session: genSession(0), Sequence: 3, Acked: 1}
+	once := RequestID{Once: genOnce(1)}
+	labels := []Label{{"k", "v"}, {"", ""}}
+	return []Command{
+		OpenSession{Session: genSession(0), TTL: 10 * second, Holder: "ann", Labels: labels},
+		KeepAlive{Sessions: []KeepAliveSession{{genSession(0), 1}, {genSession(1), 0}}},
+		Acquire{
+			ID: id, Wants: []Want{{Lock: "a", Mode: Exclusive}, {Lock: "b", Mode: Shared}, {Lock: "c", Mode: Permits, Permits: 2, Limit: 3}},
+			TTL: 5 * second, Wait: -1, Holder: "ann", Value: []byte("v"), Labels: labels, Delay: second,
+		},
+		Acquire{ID: once, Wants: []Want{{Lock: "a", Mode: Exclusive}}, TTL: 5 * second, Wait: second, Holder: "bob", Attempt: 2},
+		Cancel{ID: RequestID{Session: genSession(0), Sequence: 4}, Target: once, Attempt: 2},
+		Renew{ID: RequestID{Session: genSession(0), Sequence: 5}, Lock: "a", Token: 1, TTL: 7 * second},
+		SetValue{ID: RequestID{Session: genSession(0), Sequence: 6}, Lock: "a", Token: 1, Value: []byte("w")},
+		Resize{ID: RequestID{Once: genOnce(2)}, Lock: "c", Limit: 5},
+		ForceRelease{ID: RequestID{Once: genOnce(3)}, Lock: "a", Token: 1, Reason: "stuck", Who: "ops"},
+		Release{ID: RequestID{Session: genSession(0), Sequence: 7}, Lock: "a", Token: 1},
+		EndSession{Session: genSession(1)},
+		KillSession{Session: genSession(0), Reason: "stuck", Who: "ops"},
+		Configure{Limits: Limits{Waiters: 5, OnceNanos: second}},
+		Found{Cluster: [16]byte{1}},
+		Recover{},
+	}
+}
+
+// resealed makes a snapshot whose checksums are right, so that the fuzzer gets
+// beyond them: of a damaged one, or of bytes that are to be its only block.
+func resealed(data []byte) []byte {
+	start := append([]byte(snapshotMagic), snapshotVersion)
+	if !bytes.HasPrefix(data, start) {
+		data = slices.Concat(start, binary.BigEndian.AppendUint32(nil, uint32(len(data))), make([]byte, 4), data, make([]byte, 8))
+	}
+	data = bytes.Clone(data)
+	sum := crc32.Checksum(start, castagnoli)
+	for at := len(start); at+8 <= len(data); {
+		end := at + 8 + int(min(binary.BigEndian.Uint32(data[at:]), 1<<30))
+		if end > len(data) {
+			break
+		}
+		sum = crc32.Update(sum, castagnoli, data[at+8:end])
+		binary.BigEndian.PutUint32(data[at+4:], sum)
+		at = end
+	}
+	return data
+}

@@ -1,0 +1,425 @@
+package fsm
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+// source is where a test's choices come from: rapid, or a fuzzer's bytes.
+type source interface {
+	// pick returns a number from 0 to n-1.
+	pick(n int, what string) int
+}
+
+type rapidSource struct{ t *rapid.T }
+
+func (s rapidSource) pick(n int, what string) int { return rapid.IntRange(0, n-1).Draw(s.t, what) }
+
+// checkMany checks a property with many times as many cases as rapid has by
+// default (-rapid.checks), fewer with -short.
+func checkMany(t *testing.T, times int, property func(*rapid.T)) {
+	t.Helper()
+	if testing.Short() {
+		times = 1
+	}
+	for range times {
+		rapid.Check(t, property)
+	}
+}
+
+// byteSource reads one byte for each choice. When the bytes are at their end
+// every choice is 0.
+type byteSource struct{ data []byte }
+
+func (s *byteSource) pick(n int, _ string) int {
+	if len(s.data) == 0 {
+		return 0
+	}
+	b := s.data[0]
+	s.data = s.data[1:]
+	return int(b) % n
+}
+
+// generator makes commands in small spaces of names, sessions and numbers, so
+// that they meet. It looks at the model to aim: at tokens that live, at
+// deadlines that come.
+type generator struct {
+	source
+	model *model
+	past  []Command // to be sent again
+	next  [3]uint64 // sequences used by each session
+}
+
+const second = int64(1e9)
+
+var genLocks = []string{"a", "b", "a/b", "c"}
+
+func genSession(i int) SessionID { return SessionID{15: byte(i + 1)} }
+func genOnce(i int) OnceID       { return OnceID{0: byte(i + 1)} }
+
+// oneIn is true once in n times.
+func (g *generator) oneIn(n int, what string) bool { return g.pick(n, what) == n-1 }
+
+func (g *generator) command() Command {
+	if len(g.past) > 0 && g.oneIn(7, "again") {
+		return g.again()
+	}
+	if len(g.model.sessions) == 0 && g.oneIn(2, "open one") {
+		return g.openSession()
+	}
+	c := g.fresh()
+	if len(g.past) < 64 {
+		g.past = append(g.past, c)
+	} else {
+		g.past[g.pick(64, "forgotten")] = c
+	}
+	return c
+}
+
+func (g *generator) fresh() Command {
+	switch k := g.pick(64, "kind"); {
+	case k < 28:
+		return g.acquire()
+	case k < 32:
+		return g.openSession()
+	case k < 39:
+		return Release{ID: g.id(), Lock: g.optionalLock(), Token: g.token()}
+	case k < 43:
+		return g.cancel()
+	case k < 48:
+		return g.keepAlive()
+	case k < 51:
+		return Renew{ID: g.id(), Lock: g.optionalLock(), Token: g.token(), TTL: g.ttl()}
+	case k < 53:
+		return SetValue{ID: g.id(), Lock: g.optionalLock(), Token: g.token(), Value: g.value()}
+	case k < 55:
+		return EndSession{Session: g.session()}
+	case k < 56:
+		return KillSession{Session: g.session(), Reason: g.text("reason"), Who: g.text("who")}
+	case k < 59:
+		return g.forceRelease()
+	case k < 62:
+		return Resize{ID: g.id(), Lock: g.semaphore(), Limit: uint32(g.pick(5, "limit"))}
+	default:
+		return g.rare()
+	}
+}
+
+// semaphore is mostly the lock that is used as one.
+func (g *generator) semaphore() string {
+	if g.oneIn(3, "any lock") {
+		return g.lock()
+	}
+	return "c"
+}
+
+// again sends an earlier command once more, as a client does that got no answer.
+func (g *generator) again() Command {
+	c := g.past[len(g.past)-1-g.pick(len(g.past), "which")]
+	if a, ok := c.(Acquire); ok && a.ID.Once != (OnceID{}) {
+		a.Attempt = uint64(g.pick(3, "attempt"))
+		return a
+	}
+	return c
+}
+
+func (g *generator) rare() Command {
+	switch g.pick(6, "rare") {
+	case 0, 1, 2:
+		return Configure{Limits: g.limits()}
+	case 3:
+		return Found{Cluster: [16]byte{byte(g.pick(3, "cluster"))}}
+	case 4:
+		return Recover{}
+	default:
+		return KeepAlive{}
+	}
+}
+
+// session is an open one, mostly.
+func (g *generator) session() SessionID { return genSession(g.sessionNumber()) }
+
+func (g *generator) sessionNumber() int {
+	i := g.pick(3, "session")
+	if open := g.model.sessions; len(open) > 0 && g.model.session(genSession(i)) == nil && !g.oneIn(6, "closed session") {
+		return int(open[i%len(open)].id[15]) - 1
+	}
+	return i
+}
+
+func (g *generator) lock() string { return genLocks[g.pick(len(genLocks), "lock")] }
+
+func (g *generator) optionalLock() string {
+	if g.oneIn(2, "name the lock") {
+		return g.lock()
+	}
+	return ""
+}
+
+// id is a fresh request ID most of the time.
+func (g *generator) id() RequestID {
+	switch k := g.pick(32, "id"); {
+	case k < 20 && (len(g.model.sessions) > 0 || k == 0):
+		return g.sessionID()
+	case k < 27:
+		return RequestID{Once: genOnce(g.pick(12, "once"))}
+	case k < 31:
+		return RequestID{}
+	}
+	return g.strangeID()
+}
+
+func (g *generator) sessionID() RequestID {
+	i := g.sessionNumber()
+	g.next[i]++
+	id := RequestID{Session: genSession(i), Sequence: g.next[i]}
+	switch g.pick(8, "acked") {
+	case 5:
+		id.Acked = id.Sequence - 1
+	case 6:
+		id.Acked = uint64(g.pick(8, "acked up to"))
+	case 7:
+		id.Sequence += uint64(g.pick(3, "out of order"))
+	}
+	return id
+}
+
+func (g *generator) strangeID() RequestID {
+	switch g.pick(4, "strange") {
+	case 0:
+		return RequestID{Session: g.session()}
+	case 1:
+		return RequestID{Session: g.session(), Sequence: 1, Once: genOnce(0)}
+	case 2:
+		return RequestID{Session: g.session(), Sequence: uint64(g.pick(5, "sequence") + 1)}
+	default:
+		return RequestID{Session: g.session(), Sequence: math.MaxUint64, Acked: uint64(g.pick(2, "acked up to"))}
+	}
+}
+
+func (g *generator) openSession() Command {
+	c := OpenSession{Session: genSession(g.pick(3, "session")), TTL: g.ttl(), Holder: g.text("holder")}
+	if g.oneIn(8, "labelled") {
+		c.Labels = g.labels()
+	}
+	if g.oneIn(40, "no session") {
+		c.Session = SessionID{}
+	}
+	return c
+}
+
+func (g *generator) keepAlive() Command {
+	var c KeepAlive
+	for range g.pick(3, "sessions") + 1 {
+		c.Sessions = append(c.Sessions, KeepAliveSession{g.session(), uint64(g.pick(4, "seen"))})
+	}
+	return c
+}
+
+func (g *generator) forceRelease() Command {
+	c := ForceRelease{ID: g.id(), Lock: g.lock(), Reason: g.text("reason"), Who: g.text("who")}
+	if g.oneIn(2, "one token") {
+		c.Token = g.token()
+	}
+	return c
+}
+
+func (g *generator) cancel() Command {
+	c := Cancel{ID: g.id(), Attempt: uint64(g.pick(3, "attempt"))}
+	if len(g.model.requests) > 0 && !g.oneIn(4, "any target") {
+		r := g.model.requests[g.pick(len(g.model.requests), "target")]
+		c.Target = r.ask.ID
+		return c
+	}
+	c.Target = g.id()
+	return c
+}
+
+func (g *generator) acquire() Command {
+	c := Acquire{ID: g.id(), Holder: g.text("holder")}
+	for range []int{1, 1, 1, 2, 3}[g.pick(5, "locks")] {
+		w := g.want()
+		if same := func(x Want) bool { return x.Lock == w.Lock }; !slices.ContainsFunc(c.Wants, same) || g.oneIn(8, "twice") {
+			c.Wants = append(c.Wants, w)
+		}
+	}
+	if c.ID.Session == (SessionID{}) || g.oneIn(3, "own ttl") {
+		c.TTL = g.ttl()
+	}
+	if c.ID != (RequestID{}) || g.oneIn(8, "wait without an ID") {
+		c.Wait = g.wait(c.ID.Session != SessionID{})
+	}
+	if g.oneIn(5, "with value") {
+		c.Value = g.value()
+	}
+	if g.oneIn(8, "labelled") {
+		c.Labels = g.labels()
+	}
+	if g.oneIn(4, "with delay") {
+		c.Delay = []int64{second, 3 * second, 5 * second, 1, 2 * second, 1, second, 10 * second, -1, math.MaxInt64}[g.pick(10, "delay")]
+	}
+	if c.ID.Once != (OnceID{}) {
+		c.Attempt = uint64(g.pick(3, "attempt"))
+	}
+	return c
+}
+
+func (g *generator) want() Want {
+	w := Want{Lock: g.lock(), Mode: Exclusive}
+	switch k := g.pick(20, "mode"); {
+	case k < 9:
+	case k < 14:
+		w.Mode = Shared
+	case k < 18:
+		// Most semaphores are c, of size 3, so that their users agree.
+		w = Want{Lock: "c", Mode: Permits, Permits: uint32(g.pick(3, "permits") + 1), Limit: 3}
+		if g.oneIn(6, "odd semaphore") {
+			w.Lock, w.Limit, w.Permits = g.lock(), uint32(g.pick(4, "size")), uint32(g.pick(5, "permits"))
+		}
+	case k < 19:
+		w.Lock = "a"
+	default:
+		if !g.oneIn(3, "odd") {
+			break
+		}
+		w.Mode = Mode(g.pick(6, "any mode"))
+		w.Permits = uint32(g.pick(2, "permits"))
+		if g.oneIn(2, "odd name") {
+			w.Lock = []string{"", "\xff", strings.Repeat("x", 513), strings.Repeat("é", 256)}[g.pick(4, "name")]
+		}
+	}
+	return w
+}
+
+func (g *generator) ttl() int64 {
+	if g.oneIn(25, "odd ttl") {
+		return []int64{0, -1, second - 1, 24 * 3600 * second, 24*3600*second + 1, math.MaxInt64, math.MinInt64}[g.pick(7, "ttl")]
+	}
+	return []int64{5, 2, 10, 30, 60, 1}[g.pick(6, "seconds")] * second
+}
+
+func (g *generator) wait(session bool) int64 {
+	switch g.pick(12, "wait") {
+	case 0, 1:
+		return 0
+	case 2, 3, 7, 8:
+		if session {
+			return -1
+		}
+		return 5 * second
+	case 4, 9:
+		return second
+	case 5, 10:
+		return 3 * second
+	case 6:
+		return 1
+	default:
+		if g.oneIn(2, "usual wait") {
+			return 2 * second
+		}
+		return []int64{-1, -2, 3600 * second, 3600*second + 1, math.MaxInt64}[g.pick(5, "odd wait")]
+	}
+}
+
+// token is one that lives, mostly.
+func (g *generator) token() uint64 {
+	var live []uint64
+	for _, r := range g.model.requests {
+		if r.token != 0 {
+			live = append(live, r.token)
+		}
+	}
+	if len(live) == 0 || g.oneIn(4, "any token") {
+		if back := uint64(g.pick(6, "token")); back <= g.model.lastToken {
+			return g.model.lastToken - back
+		}
+		return 0
+	}
+	return live[g.pick(len(live), "live token")]
+}
+
+func (g *generator) text(what string) string {
+	if g.oneIn(30, "odd "+what) {
+		return []string{strings.Repeat("h", 128), strings.Repeat("h", 129), strings.Repeat("r", 257), "\xfe"}[g.pick(4, what)]
+	}
+	return []string{"", "ann", "bob"}[g.pick(3, what)]
+}
+
+func (g *generator) value() []byte {
+	if g.oneIn(20, "odd value") {
+		return make([]byte, g.model.limits.ValueBytes+g.pick(2, "too long"))
+	}
+	return [][]byte{nil, []byte("v"), {0, 255}}[g.pick(3, "value")]
+}
+
+func (g *generator) labels() []Label {
+	var labels []Label
+	n := g.pick(4, "labels")
+	if g.oneIn(10, "many labels") {
+		n = g.model.limits.Labels + g.pick(2, "too many")
+	}
+	for i := range n {
+		labels = append(labels, Label{fmt.Sprint("k", i), "v"})
+	}
+	if n > 0 && g.oneIn(10, "long label") {
+		labels[0].Value = strings.Repeat("l", 255)
+	}
+	return labels
+}
+
+// limits are small ones, each set now and then.
+func (g *generator) limits() Limits {
+	var l Limits
+	small := func(v *int, what string) {
+		if g.oneIn(3, "set "+what) {
+			*v = g.pick(4, what) + 1
+		}
+	}
+	small(&l.WaitersPerLock, "waiters per lock")
+	small(&l.Waiters, "waiters")
+	small(&l.GrantsPerSession, "grants per session")
+	small(&l.RequestsWindow, "window")
+	small(&l.Sessions, "sessions")
+	small(&l.Grants, "grants")
+	small(&l.OnceRemembered, "once")
+	small(&l.ExpiriesPerEntry, "expiries")
+	small(&l.LocksPerRequest, "locks")
+	small(&l.Labels, "labels")
+	if g.oneIn(3, "set once nanos") {
+		l.OnceNanos = int64(g.pick(3, "once nanos")+1) * second
+	}
+	if g.oneIn(20, "negative") {
+		l.MaxWait = -1
+	}
+	return l
+}
+
+// stamp is mostly a little later, often at the very edge of a deadline, and
+// now and then wrong.
+func (g *generator) stamp() int64 {
+	now := g.model.now
+	switch k := g.pick(32, "time"); {
+	case k < 16:
+		return now
+	case k < 21:
+		return later(now, second/2)
+	case k < 26:
+		if all := g.model.timers(); len(all) > 0 {
+			return later(all[0].at, int64(g.pick(3, "edge"))) - 1
+		}
+		return now
+	case k < 28:
+		return later(now, 2*second)
+	case k < 30:
+		return now - 3*second
+	case k < 31:
+		return later(now, 20*second)
+	default:
+		return []int64{later(now, 5*second), later(now, 400*second), math.MinInt64, 0, later(now, 3600*second)}[g.pick(5, "jump")]
+	}
+}

@@ -1,0 +1,464 @@
+package fsm
+
+import (
+	"slices"
+	"strings"
+	"unicode/utf8"
+)
+
+// What each command does in the model.
+
+func invalid(field string) Result { return Result{Code: Invalid, Field: field} }
+
+func (m *model) openSession(c OpenSession) Result {
+	if c.Session == (SessionID{}) {
+		return invalid("session")
+	}
+	if s := m.session(c.Session); s != nil {
+		s.deadline = max(s.deadline, later(m.now, s.ttl))
+		m.handOver() // it may have been due, after a cut, and passed over
+		return Result{Deadline: s.deadline}
+	}
+	switch {
+	case c.TTL < m.limits.MinTTL || c.TTL > m.limits.MaxTTL:
+		return invalid("ttl")
+	case len(c.Holder) > m.limits.HolderBytes || !utf8.ValidString(c.Holder):
+		return invalid("holder")
+	case !m.labelsFit(c.Labels):
+		return invalid("labels")
+	case len(m.sessions) >= m.limits.Sessions:
+		return Result{Code: OverLimit}
+	}
+	m.arrivals++
+	s := &modelSession{
+		id: c.Session, number: m.arrivals, ttl: c.TTL, deadline: later(m.now, c.TTL),
+		holder: c.Holder, labels: c.Labels,
+	}
+	m.sessions = append(m.sessions, s)
+	m.emit(Event{Kind: EventSessionOpened, Session: s.id, Holder: s.holder})
+	return Result{Deadline: s.deadline}
+}
+
+func (m *model) labelsFit(labels []Label) bool {
+	for _, l := range labels {
+		if len(l.Key)+len(l.Value) > m.limits.LabelBytes || !utf8.ValidString(l.Key) || !utf8.ValidString(l.Value) {
+			return false
+		}
+	}
+	return len(labels) <= m.limits.Labels
+}
+
+func (m *model) keepAlive(c KeepAlive) Result {
+	var result Result
+	for _, k := range c.Sessions {
+		s := m.session(k.Session)
+		if s == nil {
+			result.Alive = append(result.Alive, Alive{})
+			continue
+		}
+		s.deadline = max(s.deadline, later(m.now, s.ttl))
+		s.revocations = slices.DeleteFunc(s.revocations, func(r Revocation) bool { return r.Number <= k.RevocationsSeen })
+		result.Alive = append(result.Alive, Alive{Deadline: s.deadline, Revocations: slices.Clone(s.revocations)})
+	}
+	m.handOver()
+	return result
+}
+
+func (m *model) endSessionByClient(c EndSession) Result {
+	s := m.session(c.Session)
+	if s == nil {
+		return Result{Code: NoSession}
+	}
+	m.endSession(s, OK, "", "")
+	m.handOver()
+	return Result{}
+}
+
+func (m *model) killSession(c KillSession) Result {
+	if field := m.reasonFault(c.Reason, c.Who); field != "" {
+		return invalid(field)
+	}
+	s := m.session(c.Session)
+	if s == nil {
+		return Result{Code: NoSession}
+	}
+	m.endSession(s, NotHeld, c.Reason, c.Who)
+	m.handOver()
+	return Result{}
+}
+
+func (m *model) reasonFault(reason, who string) string {
+	if len(reason) > m.limits.ReasonBytes || !utf8.ValidString(reason) {
+		return "reason"
+	}
+	if len(who) > m.limits.ReasonBytes || !utf8.ValidString(who) {
+		return "who"
+	}
+	return ""
+}
+
+func (m *model) nameOK(name string) bool {
+	return name != "" && len(name) <= m.limits.NameBytes && utf8.ValidString(name)
+}
+
+func (m *model) acquireFault(c Acquire) string {
+	detached := c.ID.Session == SessionID{}
+	anonymous := detached && c.ID.Once == OnceID{}
+	if len(c.Wants) == 0 || len(c.Wants) > m.limits.LocksPerRequest {
+		return "locks"
+	}
+	for i, w := range c.Wants {
+		if field := m.wantFault(w); field != "" {
+			return field
+		}
+		for _, earlier := range c.Wants[:i] {
+			if earlier.Lock == w.Lock {
+				return "lock"
+			}
+		}
+	}
+	switch {
+	case (detached || c.TTL != 0) && (c.TTL < m.limits.MinTTL || c.TTL > m.limits.MaxTTL):
+		return "ttl"
+	case c.Wait < -1, detached && (c.Wait < 0 || c.Wait > m.limits.MaxWait), anonymous && c.Wait != 0:
+		return "wait"
+	case len(c.Holder) > m.limits.HolderBytes || !utf8.ValidString(c.Holder):
+		return "holder"
+	case len(c.Value) > m.limits.ValueBytes:
+		return "value"
+	case !m.labelsFit(c.Labels):
+		return "labels"
+	case c.Delay < 0 || c.Delay > m.limits.MaxDelay:
+		return "delay"
+	}
+	return ""
+}
+
+func (m *model) wantFault(w Want) string {
+	if !m.nameOK(w.Lock) {
+		return "lock"
+	}
+	switch w.Mode {
+	case Exclusive, Shared:
+		if w.Permits != 0 || w.Limit != 0 {
+			return "permits"
+		}
+	case Permits:
+		if w.Permits == 0 || w.Permits > w.Limit {
+			return "permits"
+		}
+	default:
+		return "mode"
+	}
+	return ""
+}
+
+// mismatch says that a lock is in use as something else.
+func (m *model) mismatch(w Want) bool {
+	if len(m.on(w.Lock)) == 0 {
+		return false
+	}
+	return m.lock(w.Lock).limit != w.Limit // 0: not a semaphore
+}
+
+func (m *model) acquire(c Acquire) Result {
+	if field := m.acquireFault(c); field != "" {
+		return invalid(field)
+	}
+	for _, w := range c.Wants {
+		if m.mismatch(w) {
+			return Result{Code: KindMismatch, Field: "lock"}
+		}
+	}
+	r := &modelRequest{number: m.arrivals + 1, ask: c, queued: m.now}
+	if c.Wait > 0 {
+		r.waitUntil = later(m.now, c.Wait)
+	}
+	if s := m.session(c.ID.Session); s != nil {
+		owned := 0
+		for _, other := range m.requests {
+			if other.ask.ID.Session == s.id {
+				owned++
+			}
+		}
+		if owned >= m.limits.GrantsPerSession {
+			return Result{Code: OverLimit}
+		}
+	}
+	free := m.grantable(r)
+	if !free && c.Wait == 0 {
+		return m.busy(r)
+	}
+	if len(m.requests) >= m.limits.Grants {
+		return Result{Code: OverLimit}
+	}
+	if !free && !m.roomToWait(c) {
+		return Result{Code: OverLimit}
+	}
+	m.arrivals++
+	m.requests = append(m.requests, r)
+	if free {
+		m.grant(r)
+		return r.grantedResult()
+	}
+	for _, w := range c.Wants {
+		m.use(w)
+	}
+	m.emit(m.about(r, EventQueued))
+	return Result{Code: Queued, Queued: m.now}
+}
+
+func (m *model) roomToWait(c Acquire) bool {
+	waiters := 0
+	for _, r := range m.requests {
+		if r.token == 0 {
+			waiters++
+		}
+	}
+	for _, w := range c.Wants {
+		if len(m.waiters(w.Lock)) >= m.limits.WaitersPerLock {
+			return false
+		}
+	}
+	return waiters < m.limits.Waiters
+}
+
+// busy names who holds what was asked for.
+func (m *model) busy(r *modelRequest) Result {
+	result := Result{Code: Busy}
+	for _, w := range r.ask.Wants {
+		for _, h := range m.holders(w.Lock) {
+			if len(result.Holders) < MaxHoldersShown {
+				result.Holders = append(result.Holders, m.holderOn(h, w.Lock))
+			}
+		}
+	}
+	return result
+}
+
+func (m *model) holderOn(r *modelRequest, lock string) Holder {
+	w, _ := r.want(lock)
+	deadline := r.deadline
+	if s := m.session(r.ask.ID.Session); s != nil && (deadline == 0 || s.deadline < deadline) {
+		deadline = s.deadline
+	}
+	return Holder{
+		Lock: lock, Token: r.token, Holder: m.holderName(r), Session: r.ask.ID.Session, Mode: w.Mode,
+		Permits: w.Permits, Deadline: deadline, Since: r.since, Value: r.ask.Value, Labels: r.ask.Labels,
+	}
+}
+
+func (m *model) cancel(c Cancel) Result {
+	if c.Target.Session == (SessionID{}) {
+		return m.cancelOnce(c)
+	}
+	inSession := c.ID.Session != SessionID{}
+	itself := inSession && c.ID.Sequence == c.Target.Sequence
+	if inSession && c.ID.Session != c.Target.Session || c.Target.Sequence == 0 || itself {
+		return invalid("target")
+	}
+	s := m.session(c.Target.Session)
+	if s == nil {
+		return Result{Code: NoSession}
+	}
+	for _, r := range m.requests {
+		if r.ask.ID.Session == s.id && r.ask.ID.Sequence == c.Target.Sequence {
+			m.endByCancel(r)
+			return Result{}
+		}
+	}
+	for _, a := range s.answers {
+		if a.sequence == c.Target.Sequence {
+			return Result{Code: NotHeld}
+		}
+	}
+	if c.Target.Sequence <= s.acked {
+		return Result{Code: NotHeld}
+	}
+	if len(s.answers) >= m.limits.RequestsWindow {
+		return Result{Code: OverLimit}
+	}
+	s.answers = append(s.answers, modelAnswer{c.Target.Sequence, KindAcquire, Result{Code: Cancelled}})
+	return Result{}
+}
+
+func (m *model) endByCancel(r *modelRequest) {
+	if r.token != 0 {
+		m.endGrant(r, EventReleased, Event{})
+	} else {
+		m.endWait(r, Cancelled)
+	}
+	m.handOver()
+}
+
+func (m *model) cancelOnce(c Cancel) Result {
+	for _, o := range m.once {
+		if o.id != c.Target.Once || o.request == nil {
+			continue
+		}
+		if o.attempt != c.Attempt {
+			return Result{Code: NotHeld}
+		}
+		m.endByCancel(o.request)
+		m.forgetOnce(o)
+		return Result{}
+	}
+	return Result{Code: NotHeld}
+}
+
+// grantFor finds the grant of a command that shows a token.
+func (m *model) grantFor(id RequestID, lock string, token uint64) *modelRequest {
+	r := m.byToken(token)
+	if r == nil {
+		return nil
+	}
+	if id.Session != (SessionID{}) && r.ask.ID.Session != id.Session {
+		return nil
+	}
+	if _, ok := r.want(lock); lock != "" && !ok {
+		return nil
+	}
+	return r
+}
+
+func (m *model) release(c Release) Result {
+	r := m.grantFor(c.ID, c.Lock, c.Token)
+	if r == nil {
+		return Result{Code: NotHeld}
+	}
+	m.endGrant(r, EventReleased, Event{})
+	m.handOver()
+	return Result{}
+}
+
+func (m *model) renew(c Renew) Result {
+	if c.TTL < m.limits.MinTTL || c.TTL > m.limits.MaxTTL {
+		return invalid("ttl")
+	}
+	r := m.grantFor(c.ID, c.Lock, c.Token)
+	if r == nil {
+		return Result{Code: NotHeld}
+	}
+	if r.deadline != 0 {
+		r.deadline = max(r.deadline, later(m.now, c.TTL))
+	}
+	return Result{Deadline: r.deadline}
+}
+
+func (m *model) setValue(c SetValue) Result {
+	if len(c.Value) > m.limits.ValueBytes {
+		return invalid("value")
+	}
+	r := m.grantFor(c.ID, c.Lock, c.Token)
+	if r == nil {
+		return Result{Code: NotHeld}
+	}
+	r.ask.Value = c.Value
+	return Result{}
+}
+
+func (m *model) forceRelease(c ForceRelease) Result {
+	if field := m.reasonFault(c.Reason, c.Who); field != "" {
+		return invalid(field)
+	}
+	var result Result
+	for _, r := range m.holders(c.Lock) {
+		if c.Token != 0 && c.Token != r.token {
+			continue
+		}
+		if len(result.Holders) < MaxHoldersShown {
+			result.Holders = append(result.Holders, m.holderOn(r, c.Lock))
+		}
+		e := Event{Reason: c.Reason, Who: c.Who}
+		if s := m.session(r.ask.ID.Session); s != nil {
+			s.revocationLast++
+			e.Number = s.revocationLast
+			s.revocations = append(s.revocations, Revocation{Number: e.Number, Token: r.token, Reason: c.Reason, Who: c.Who})
+			s.revocations = s.revocations[max(0, len(s.revocations)-MaxRevocations):]
+		}
+		m.endGrant(r, EventRevoked, e)
+	}
+	if result.Holders == nil {
+		return Result{Code: NotHeld}
+	}
+	m.handOver()
+	return result
+}
+
+func (m *model) resize(c Resize) Result {
+	if c.Limit == 0 {
+		return invalid("limit")
+	}
+	if len(m.on(c.Lock)) == 0 {
+		return Result{Code: NotHeld}
+	}
+	l := m.lock(c.Lock)
+	if l.limit == 0 {
+		return Result{Code: KindMismatch, Field: "lock"}
+	}
+	l.limit = c.Limit
+	for _, r := range m.waiters(c.Lock) {
+		if w, _ := r.want(c.Lock); w.Permits > c.Limit {
+			m.endWait(r, KindMismatch)
+		}
+	}
+	m.handOver()
+	return Result{}
+}
+
+func (m *model) configure(c Configure) Result {
+	for _, v := range []int64{
+		int64(c.Limits.NameBytes), int64(c.Limits.ValueBytes), int64(c.Limits.HolderBytes), int64(c.Limits.Labels),
+		int64(c.Limits.LabelBytes), int64(c.Limits.LocksPerRequest), int64(c.Limits.WaitersPerLock), int64(c.Limits.Waiters),
+		int64(c.Limits.GrantsPerSession), int64(c.Limits.RequestsWindow), int64(c.Limits.Sessions), int64(c.Limits.Grants),
+		int64(c.Limits.OnceRemembered), c.Limits.OnceNanos, c.Limits.MinTTL, c.Limits.MaxTTL, c.Limits.MaxWait,
+		c.Limits.MaxDelay, int64(c.Limits.ReasonBytes), int64(c.Limits.ExpiriesPerEntry),
+	} {
+		if v < 0 {
+			return invalid("limits")
+		}
+	}
+	m.limits = modelLimits(c.Limits)
+	m.boundOnce()
+	return Result{}
+}
+
+func (m *model) found(c Found) Result {
+	if m.cluster == [16]byte{} {
+		m.cluster = c.Cluster
+	}
+	return Result{}
+}
+
+// The reads.
+
+func (m *model) view(name string) LockView {
+	v := LockView{Name: name, Waiters: len(m.waiters(name))}
+	for _, r := range m.holders(name) {
+		v.HolderCount++
+		if len(v.Holders) < MaxHoldersShown {
+			v.Holders = append(v.Holders, m.holderOn(r, name))
+		}
+	}
+	if l := m.lock(name); l != nil {
+		v.Limit, v.DelayUntil = l.limit, l.delayUntil
+	}
+	return v
+}
+
+func (m *model) list(prefix, after string, limit int) (locks []LockView, more bool) {
+	var names []string
+	for _, l := range m.locks {
+		if strings.HasPrefix(l.name, prefix) && l.name > after {
+			names = append(names, l.name)
+		}
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		if len(locks) == limit {
+			return locks, true
+		}
+		locks = append(locks, m.view(name))
+	}
+	return locks, false
+}

@@ -1,0 +1,316 @@
+package fsm
+
+import (
+	"reflect"
+	"slices"
+	"testing"
+)
+
+// Requests that are sent again, cancelled, or late.
+
+func onceID(b byte) RequestID { return RequestID{Once: OnceID{b}} }
+
+func seqID(session int, sequence uint64) RequestID {
+	return RequestID{Session: genSession(session), Sequence: sequence}
+}
+
+func (b *bench) open(i int, ttl int64) {
+	b.Helper()
+	b.want(b.one(0, OpenSession{Session: genSession(i), TTL: ttl}), OK)
+}
+
+func TestRetryGetsTheFirstAnswerAndChangesNothing(t *testing.T) {
+	b := newBench(t)
+	b.open(0, 600*second)
+	first := b.want(b.one(0, inSession(0, 1, 0, "a")), OK)
+	for range 3 {
+		if again := b.want(b.one(1, inSession(0, 1, 0, "a")), OK); again.Token != first.Token || again.Granted != first.Granted {
+			t.Fatalf("retry: %+v, want %+v", again, first)
+		}
+	}
+	b.want(b.one(1, inSession(0, 2, 0, "a")), Busy)
+	b.want(b.one(2, Release{ID: seqID(0, 3), Token: first.Token}), OK)
+	b.want(b.one(2, inSession(0, 2, 0, "a")), Busy) // as it was told first
+	if again := b.want(b.one(2, inSession(0, 1, 0, "a")), OK); again.Token != first.Token {
+		t.Fatalf("retry after the release: %+v, want %+v", again, first)
+	}
+	b.holders("a", 0)
+	b.want(b.one(2, Release{ID: seqID(0, 3), Token: first.Token}), OK)
+	b.want(b.one(2, Release{ID: seqID(0, 4), Token: first.Token}), NotHeld)
+}
+
+func TestAcknowledgedSequenceIsRefusedLater(t *testing.T) {
+	b := newBench(t)
+	b.open(0, 600*second)
+	b.want(b.one(0, inSession(0, 1, 0, "a")), OK)
+	c := inSession(0, 2, 0, "b")
+	c.ID.Acked = 1
+	b.want(b.one(0, c), OK)
+	b.want(b.one(0, inSession(0, 1, 0, "a")), StaleRequest)
+	b.holders("a", 1)
+}
+
+func TestRetryOfAWaiterFindsItsPlaceAndThenItsGrant(t *testing.T) {
+	b := newBench(t)
+	b.open(0, 600*second)
+	held := b.want(b.one(0, detached(9, "a", 600*second, 0)), OK)
+	b.want(b.one(1, inSession(0, 1, -1, "a")), Queued)
+	b.want(b.one(1, detached(1, "a", 60*second, 60*second)), Queued)
+	for range 2 {
+		if r := b.want(b.one(2, inSession(0, 1, -1, "a")), Queued); r.Queued != second {
+			t.Fatalf("retry of a waiter: %+v, want it queued at 1 s", r)
+		}
+		b.want(b.one(2, detached(1, "a", 60*second, 60*second)), Queued)
+	}
+	if v := b.table.Lock("a"); v.Waiters != 2 {
+		t.Fatalf("%d waiters, want 2", v.Waiters)
+	}
+	b.want(b.one(3, Release{Token: held.Token}), OK)
+	got := b.want(b.one(4, inSession(0, 1, -1, "a")), OK)
+	if got.Token <= held.Token || got.Queued != second || got.Granted != 3*second {
+		t.Fatalf("retry of a granted waiter: %+v", got)
+	}
+}
+
+// A lost answer to a release must not make the retry release the next holder.
+func TestStaleReleaseChangesNothing(t *testing.T) {
+	b := newBench(t)
+	first := b.want(b.one(0, detached(1, "a", 2*second, 0)), OK)
+	b.at(2)
+	second := b.want(b.one(2, detached(2, "a", 60e9, 0)), OK)
+	for _, c := range []Command{
+		Release{Token: first.Token}, Release{Lock: "a", Token: first.Token}, Release{Token: second.Token + 1}, Release{},
+		Release{Lock: "b", Token: second.Token}, Renew{Token: first.Token, TTL: 5e9}, SetValue{Token: first.Token, Value: []byte("x")},
+	} {
+		before := b.table.Lock("a")
+		b.want(b.one(2, c), NotHeld)
+		if after := b.table.Lock("a"); !reflect.DeepEqual(after, before) {
+			t.Fatalf("%+v changed %+v to %+v", c, before, after)
+		}
+	}
+}
+
+func TestSameRequestIDForAnotherCommandIsNotAnsweredOK(t *testing.T) {
+	b := newBench(t)
+	b.open(0, 600*second)
+	token := b.want(b.one(0, inSession(0, 1, 0, "a")), OK).Token
+	b.want(b.one(0, Release{ID: seqID(0, 1), Token: token}), Invalid)
+	once := b.want(b.one(0, detached(1, "b", 60*second, 0)), OK).Token
+	b.want(b.one(0, Release{ID: onceID(1), Token: once}), Invalid)
+	b.holders("a", 1)
+	b.holders("b", 1)
+}
+
+func TestCancelledWaiterLeavesNoTrace(t *testing.T) {
+	b := newBench(t)
+	b.open(0, 600*second)
+	b.want(b.one(0, detached(1, "a", 600*second, 0)), OK)
+	b.want(b.one(0, inSession(0, 1, -1, "a", "b")), Queued)
+	b.want(b.one(0, inSession(0, 2, -1, "b")), Queued) // behind the first
+	b.want(b.one(1, Cancel{ID: seqID(0, 3), Target: seqID(0, 1)}), OK)
+	b.holders("b", 1)
+	if v := b.table.Lock("a"); v.Waiters != 0 {
+		t.Fatalf("lock %+v, want no waiters", v)
+	}
+	b.want(b.one(1, inSession(0, 1, -1, "a", "b")), Cancelled)
+}
+
+func TestCancelReleasesAGrantThatRacedAhead(t *testing.T) {
+	b := newBench(t)
+	b.open(0, 600*second)
+	b.want(b.one(0, inSession(0, 1, -1, "a")), OK)
+	b.want(b.one(1, Cancel{ID: seqID(0, 2), Target: seqID(0, 1)}), OK)
+	b.holders("a", 0)
+	ask := detached(1, "a", 60*second, second)
+	ask.Attempt = 7
+	b.want(b.one(1, ask), OK)
+	b.want(b.one(1, Cancel{Target: onceID(1), Attempt: 7}), OK)
+	b.holders("a", 0)
+}
+
+// A client that gave up may be heard before its own acquire is.
+func TestAcquireThatArrivesAfterItsCancelIsNotGranted(t *testing.T) {
+	b := newBench(t)
+	b.open(0, 600*second)
+	b.one(0, Cancel{ID: seqID(0, 2), Target: seqID(0, 1)})
+	b.want(b.one(1, inSession(0, 1, -1, "a")), Cancelled)
+	b.holders("a", 0)
+}
+
+// The cancel of an aborted try must not end the wait of the try that followed.
+func TestCancelOfAnEarlierAttemptChangesNothing(t *testing.T) {
+	b := newBench(t)
+	b.want(b.one(0, detached(1, "a", 600*second, 0)), OK)
+	ask := detached(2, "a", 60*second, 60*second)
+	ask.Attempt = 1
+	b.want(b.one(0, ask), Queued)
+	ask.Attempt = 2
+	b.want(b.one(1, ask), Queued)
+	b.one(2, Cancel{Target: onceID(2), Attempt: 1})
+	if v := b.table.Lock("a"); v.Waiters != 1 {
+		t.Fatalf("the cancel of attempt 1 left %d waiters, want 1", v.Waiters)
+	}
+	b.want(b.one(2, Cancel{Target: onceID(2), Attempt: 2}), OK)
+	if v := b.table.Lock("a"); v.Waiters != 0 {
+		t.Fatalf("the cancel of attempt 2 left %d waiters, want 0", v.Waiters)
+	}
+	// The target is forgotten: the ID may be used again.
+	ask.Attempt = 3
+	b.want(b.one(3, ask), Queued)
+}
+
+func TestOnceIDIsKeptWithItsGrantAndForSomeTimeAfter(t *testing.T) {
+	b := newBench(t)
+	b.one(0, Configure{Limits: Limits{OnceNanos: 5 * second}})
+	first := b.want(b.one(0, detached(1, "a", 60*second, 0)), OK)
+	refused := detached(2, "a", 60*second, 0)
+	b.want(b.one(0, refused), Busy)
+	if again := b.want(b.one(50, detached(1, "a", 60*second, 0)), OK); again.Token != first.Token {
+		t.Fatalf("retry while held: %+v, want token %d", again, first.Token)
+	}
+	b.want(b.one(50, Release{ID: onceID(3), Token: first.Token}), OK)
+	for range 2 {
+		again := b.want(b.one(54, detached(1, "a", 60*second, 0)), OK)
+		if again.Token != first.Token {
+			t.Fatalf("retry within the time: %+v, want token %d", again, first.Token)
+		}
+		b.want(b.one(54, Release{ID: onceID(3), Token: first.Token}), OK)
+	}
+	b.holders("a", 0)
+	if again := b.want(b.one(56, detached(1, "a", 60*second, 0)), OK); again.Token == first.Token {
+		t.Fatalf("retry after the time: %+v, want a new grant", again)
+	}
+}
+
+func TestOnceAnswersAreBounded(t *testing.T) {
+	b := newBench(t)
+	b.one(0, Configure{Limits: Limits{OnceRemembered: 2}})
+	held := b.want(b.one(0, detached(1, "a", 600*second, 0)), OK).Token
+	for i := range byte(4) {
+		b.want(b.one(float64(i), detached(i+2, "a", 60*second, 0)), Busy)
+	}
+	if again := b.want(b.one(4, detached(1, "a", 600*second, 0)), OK); again.Token != held {
+		t.Fatalf("a live grant's ID was forgotten: %+v", again)
+	}
+	b.want(b.one(4, Release{Token: held}), OK)
+	b.want(b.one(4, detached(5, "a", 60*second, 0)), Busy) // remembered: one of the last two
+	b.want(b.one(4, detached(2, "a", 60*second, 0)), OK)   // forgotten: asked afresh
+}
+
+func TestFullWindowRefusesAndForgetsNothing(t *testing.T) {
+	b := newBench(t)
+	b.one(0, Configure{Limits: Limits{RequestsWindow: 2}})
+	b.open(0, 600*second)
+	first := b.want(b.one(0, inSession(0, 1, 0, "a")), OK)
+	b.want(b.one(0, inSession(0, 2, 0, "b")), OK)
+	b.want(b.one(0, inSession(0, 3, 0, "c")), OverLimit)
+	b.holders("c", 0)
+	if again := b.want(b.one(0, inSession(0, 1, 0, "a")), OK); again.Token != first.Token {
+		t.Fatalf("retry in a full window: %+v, want %+v", again, first)
+	}
+	c := inSession(0, 3, 0, "c")
+	c.ID.Acked = 2
+	b.want(b.one(0, c), OK)
+}
+
+// A session that ends leaves all lines before anything is handed on: its own
+// waiter never gets what it just lost.
+func TestEndedSessionsWaiterIsNeverGranted(t *testing.T) {
+	ends := map[string]func(b *bench) Applied{
+		"ended":   func(b *bench) Applied { return b.at(1, EndSession{Session: genSession(0)}) },
+		"killed":  func(b *bench) Applied { return b.at(1, KillSession{Session: genSession(0), Who: "ops"}) },
+		"expired": func(b *bench) Applied { return b.at(6) },
+	}
+	for name, end := range ends {
+		b := newBench(t)
+		b.open(0, 5*second)
+		b.want(b.one(0, inSession(0, 1, 0, "a")), OK)
+		b.want(b.one(0, inSession(0, 2, -1, "a")), Queued)
+		b.want(b.one(0, detached(1, "a", 60*second, 60*second)), Queued)
+		a := end(b)
+		var granted []uint64
+		for _, e := range a.Events {
+			if e.Kind == EventGranted {
+				granted = append(granted, e.Token)
+			}
+		}
+		if v := b.table.Lock("a"); !slices.Equal(granted, []uint64{2}) || v.HolderCount != 1 || v.Holders[0].Session != (SessionID{}) {
+			t.Fatalf("%s: granted %v, lock %+v; want the detached waiter alone", name, granted, v)
+		}
+		b.want(b.one(6, inSession(0, 2, -1, "a")), NoSession)
+	}
+}
+
+func TestManyLocksAreGrantedTogetherOrNotAtAll(t *testing.T) {
+	b := newBench(t)
+	b.open(0, 600*second)
+	b.open(1, 600*second)
+	holdB := b.want(b.one(0, detached(1, "b", 600*second, 0)), OK).Token
+	b.want(b.one(0, inSession(0, 1, -1, "a", "b")), Queued)
+	b.holders("a", 0)                                       // free, but promised
+	b.want(b.one(0, inSession(1, 1, 0, "a")), Busy)         // nobody overtakes
+	b.want(b.one(0, inSession(1, 2, -1, "a")), Queued)      // behind
+	b.want(b.one(0, inSession(1, 3, -1, "c", "a")), Queued) // behind that
+	b.want(b.one(0, inSession(1, 4, 0, "d")), OK)           // not concerned
+	b.want(b.one(1, Release{Token: holdB}), OK)
+	b.holders("a", 1)
+	b.holders("b", 1)
+	r := b.want(b.one(1, inSession(0, 1, -1, "a", "b")), OK)
+	b.want(b.one(1, Release{Lock: "a", Token: r.Token}), OK) // gives back both
+	b.holders("b", 0)
+	b.holders("a", 1)
+	b.holders("c", 0)
+}
+
+func TestShrunkSemaphoreDoesNotBlockItsLine(t *testing.T) {
+	b := newBench(t)
+	ask := func(once byte, permits, limit uint32, wait int64) Acquire {
+		return Acquire{
+			ID: onceID(once), TTL: 600 * second, Wait: wait,
+			Wants: []Want{{Lock: "c", Mode: Permits, Permits: permits, Limit: limit}},
+		}
+	}
+	first := b.want(b.one(0, ask(1, 2, 3, 0)), OK).Token
+	b.want(b.one(0, ask(2, 3, 3, 600*second)), Queued)
+	b.want(b.one(0, ask(3, 1, 3, 600*second)), Queued)
+	b.want(b.one(1, Resize{Lock: "c", Limit: 2}), OK)
+	b.holders("c", 1) // nothing is taken away
+	b.want(b.one(2, Release{Token: first}), OK)
+	if v := b.table.Lock("c"); v.HolderCount != 1 || v.Waiters != 0 {
+		t.Fatalf("semaphore %+v, want the waiter that fits as its holder and nobody stuck", v)
+	}
+}
+
+func TestRevocationsAreToldUntilSeen(t *testing.T) {
+	b := newBench(t)
+	b.open(0, 600*second)
+	token := b.want(b.one(0, inSession(0, 1, 0, "a", "b")), OK).Token
+	r := b.want(b.one(1, ForceRelease{Lock: "a", Reason: "stuck", Who: "ops"}), OK)
+	if len(r.Holders) != 1 || r.Holders[0].Token != token {
+		t.Fatalf("force-release: %+v, want token %d", r, token)
+	}
+	b.holders("b", 0)
+	ask := func(seen uint64) []Revocation {
+		return b.want(b.one(1, KeepAlive{Sessions: []KeepAliveSession{{genSession(0), seen}}}), OK).Alive[0].Revocations
+	}
+	want := []Revocation{{Number: 1, Token: token, Reason: "stuck", Who: "ops"}}
+	if got := ask(0); !slices.Equal(got, want) {
+		t.Fatalf("revocations %+v, want %+v", got, want)
+	}
+	if got := ask(0); !slices.Equal(got, want) {
+		t.Fatalf("revocations asked again %+v, want %+v", got, want)
+	}
+	if got := ask(1); len(got) != 0 {
+		t.Fatalf("revocations after they were seen: %+v", got)
+	}
+}
+
+// Its answer would stand twice in the session's window, and no snapshot of the
+// table could be restored.
+func TestCancelOfItselfIsInvalid(t *testing.T) {
+	b := newBench(t)
+	b.open(0, 600*second)
+	b.want(b.one(0, Cancel{ID: seqID(0, 1), Target: seqID(0, 1)}), Invalid)
+	b.want(b.one(0, Cancel{ID: seqID(0, 1), Target: seqID(0, 1)}), Invalid)
+	sameTables(t, "restored", b.table, restore(t, snapshotBytes(t, b.table)))
+}
