@@ -502,3 +502,13 @@ func result(op *apiv1.Operation, r fsm.Result, now int64) *apiv1.Answer {
 	}
 	return a
 }
+
+// killSomeone ends the session of a holder by force.
+func (k *cluster) killSomeone() {
+	k.mu.Lock()
+	holders := k.table.Lock("a").Holders
+	k.mu.Unlock()
+	if len(holders) > 0 {
+		k.do(fsm.KillSession{Session: holders[0].Session, Who: "root"})
+	}
+}

@@ -151,8 +151,7 @@ func TestLockWaitsInLine(t *testing.T) {
 func TestWaitIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newCluster(t)
-		g := mustLock(t, k.client(t), "a")
-		defer g.Unlock()
+		mustLock(t, k.client(t), "a")
 		c := k.client(t)
 
 		for name, try := range map[string]func() error{
@@ -218,8 +217,7 @@ func TestCancelledLockLeavesNoWaiter(t *testing.T) {
 func TestCancelIsRepeatedUntilAnswered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newCluster(t)
-		g := mustLock(t, k.client(t), "a")
-		defer g.Unlock()
+		mustLock(t, k.client(t), "a")
 		c := k.client(t)
 		mustUnlock(t, mustLock(t, c, "other")) // the session is open
 		ctx, cancel := context.WithCancel(t.Context())

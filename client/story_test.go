@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -30,14 +31,14 @@ func TestStoryOfAnExpiredLock(t *testing.T) {
 				time.Sleep(time.Second)
 			}
 			told = append(told, "expired")
-			second, err := lock.Lock(ctx2(t, first))
+			second, err := lock.Lock(afterwards(t, first))
 			if err != nil {
 				t.Fatalf("Lock while the expired hold is in scope: %v", err)
 			}
 			told = append(told, fmt.Sprint("again, larger token: ", second.Token() > first.Token()))
 			wantErr(t, "Unlock of the expired hold", first.Unlock(), ErrLost)
 			held, err := lock.IsLocked(t.Context())
-			told = append(told, fmt.Sprint("still locked: ", held, err))
+			told = append(told, fmt.Sprintf("still locked: %v, %v", held, err))
 			if second.Err() != nil {
 				t.Errorf("the second hold: %v", second.Err())
 			}
@@ -45,16 +46,16 @@ func TestStoryOfAnExpiredLock(t *testing.T) {
 			return nil
 		})
 		wantErr(t, "Do", err, ErrLost)
-		want := "still active|still active|expired|again, larger token: true|still locked: true<nil>"
+		want := "still active|still active|expired|again, larger token: true|still locked: true, <nil>"
 		if got := strings.Join(told, "|"); got != want {
 			t.Errorf("told  %s\nwant %s", got, want)
 		}
 	})
 }
 
-// ctx2 is the context of an expired hold, without its end: the hold that it
+// afterwards is the context of an expired hold, without its end: the hold that it
 // belongs to is over, so locking within it is no re-entry.
-func ctx2(t *testing.T, g *Grant) context.Context {
+func afterwards(t *testing.T, g *Grant) context.Context {
 	t.Helper()
 	ctx := context.WithoutCancel(g.Context())
 	if heldBy(ctx, g.s.c, g.name) != nil {
@@ -95,14 +96,13 @@ func TestStoryOfALockReleasedByHand(t *testing.T) {
 func TestGuardSerializesCallsOfOneKey(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newCluster(t)
-		running := map[int]int{}
+		var running [2]atomic.Int32
 		work := func(ctx context.Context, id int) (string, error) {
-			running[id]++
-			if running[id] > 1 {
+			if running[id].Add(1) > 1 {
 				t.Error("two calls of one key run together")
 			}
 			time.Sleep(time.Second)
-			running[id]--
+			running[id].Add(-1)
 			return fmt.Sprint("done ", id), ctx.Err()
 		}
 		key := func(id int) string { return fmt.Sprint("order-", id) }

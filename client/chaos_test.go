@@ -1,0 +1,183 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	apiv1 "github.com/locknode/locknode/api/v1"
+	"github.com/locknode/locknode/fsm"
+)
+
+// TestNobodyElseBelievesWhileOneDoes runs clients with good and bad clocks
+// against a cluster that loses, delays and refuses, and stands still. At no
+// moment two clients believe in the same lock, tokens only grow, and in the end
+// nothing is left. In every third run there are operators too: they take locks
+// away from holders who are told later.
+func TestNobodyElseBelievesWhileOneDoes(t *testing.T) {
+	seeds := 60
+	if testing.Short() {
+		seeds = 10
+	}
+	total := 0
+	for seed := range seeds {
+		synctest.Test(t, func(t *testing.T) { total += storm(t, uint64(seed)) })
+	}
+	if total < 50*seeds {
+		t.Errorf("only %d grants in %d runs: the test does not test much", total, seeds)
+	}
+}
+
+// believers knows who thinks that it holds what.
+type believers struct {
+	mu     sync.Mutex
+	held   map[string][]*Grant
+	tokens map[string]uint64
+	grants int
+	forced bool // an operator may have ended what its holder believes in
+}
+
+// add notes a grant and looks at all the others.
+func (b *believers) add(t *testing.T, g *Grant) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.grants++
+	if last := b.tokens[g.Name()]; g.Token() <= last {
+		t.Errorf("%q: token %d after %d", g.Name(), g.Token(), last)
+	}
+	b.tokens[g.Name()] = g.Token()
+	kept := []*Grant{g}
+	for _, other := range b.held[g.Name()] {
+		if !b.forced && other.Err() == nil {
+			t.Errorf("%q: token %d is believed in while token %d was granted", g.Name(), other.Token(), g.Token())
+			kept = append(kept, other)
+		}
+	}
+	b.held[g.Name()] = kept
+}
+
+func storm(t *testing.T, seed uint64) (grants int) {
+	random := rand.New(rand.NewPCG(seed, 7))
+	k := newCluster(t)
+	b := &believers{held: map[string][]*Grant{}, tokens: map[string]uint64{}, forced: seed%3 == 0}
+	var mu sync.Mutex // guards random
+	roll := func(n int) int {
+		mu.Lock()
+		defer mu.Unlock()
+		return random.IntN(n)
+	}
+	k.fault(func(op *apiv1.Operation) fate { return randomFate(roll) })
+	ctx, stop := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer stop()
+	var wg sync.WaitGroup
+	for i := range 4 {
+		rate := 1 + float64(roll(11)-5)/1000
+		began := time.Now()
+		c := k.client(t, SessionTTL(time.Duration(2+roll(8))*time.Second), Holder(fmt.Sprint(i)), WithClock(func() time.Duration {
+			return time.Duration(float64(time.Since(began)) * rate)
+		}))
+		for range 2 {
+			wg.Go(func() { work(ctx, t, c, b, roll) })
+		}
+	}
+	wg.Go(func() { operate(ctx, k, b.forced, roll) })
+	wg.Wait()
+
+	k.setDown(false)
+	k.fault(nil)
+	time.Sleep(30 * time.Second) // idle clients may keep their sessions
+	if s := k.stats(); s.Grants != 0 || s.Waiters != 0 {
+		t.Errorf("seed %d: %d grants and %d waiters are left", seed, s.Grants, s.Waiters)
+	}
+	return b.grants
+}
+
+func randomFate(roll func(int) int) fate {
+	switch roll(40) {
+	case 0:
+		return fate{loseRequest: true}
+	case 1:
+		return fate{loseAnswer: true}
+	case 2:
+		return fate{delayAnswer: time.Duration(roll(8000)) * time.Millisecond}
+	case 3:
+		return fate{refuse: apiv1.NewError([]apiv1.Code{
+			apiv1.CodeUnavailable, apiv1.CodeOverloaded, apiv1.CodeUnknownOutcome, apiv1.CodeNotReady,
+		}[roll(4)], "weather")}
+	}
+	return fate{}
+}
+
+// work locks and unlocks, mostly.
+func work(ctx context.Context, t *testing.T, c *Client, b *believers, roll func(int) int) {
+	for ctx.Err() == nil {
+		var opts []AcquireOption
+		if roll(3) == 0 {
+			opts = append(opts, TTL(time.Duration(1+roll(5))*time.Second))
+		}
+		if roll(3) == 0 {
+			opts = append(opts, Wait(time.Duration(1+roll(6))*time.Second))
+		}
+		try, cancel := ctx, func() {}
+		if roll(3) == 0 {
+			try, cancel = context.WithTimeout(ctx, time.Duration(1+roll(5000))*time.Millisecond)
+		}
+		lock := c.Lock
+		if roll(4) == 0 {
+			lock = c.TryLock
+		}
+		g, err := lock(try, []string{"a", "b"}[roll(2)], opts...)
+		cancel()
+		if err != nil {
+			if !expectable(err) {
+				t.Errorf("unexpected error: %v", err)
+			}
+			time.Sleep(time.Duration(1+roll(300)) * time.Millisecond)
+			continue
+		}
+		b.add(t, g)
+		time.Sleep(time.Duration(roll(4000)) * time.Millisecond)
+		if err := g.Unlock(); err != nil && !errors.Is(err, ErrLost) {
+			t.Errorf("unexpected error of Unlock: %v", err)
+		}
+	}
+}
+
+func expectable(err error) bool {
+	for _, e := range []error{ErrTimeout, ErrBusy, ErrLost, ErrUnavailable, ErrOverloaded, context.DeadlineExceeded} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// operate is the weather and, by force, the operators.
+func operate(ctx context.Context, k *cluster, force bool, roll func(int) int) {
+	for ctx.Err() == nil {
+		time.Sleep(time.Duration(roll(10_000)) * time.Millisecond)
+		choice := roll(4)
+		if !force {
+			choice = 0
+		}
+		switch choice {
+		case 0:
+			k.setDown(true)
+			time.Sleep(time.Duration(roll(15_000)) * time.Millisecond)
+			k.setDown(false)
+		case 1:
+			k.mu.Lock()
+			k.noNotice = !k.noNotice
+			k.mu.Unlock()
+		case 2:
+			k.do(fsm.ForceRelease{Lock: []string{"a", "b"}[roll(2)], Who: "root", Reason: "weather"})
+		case 3:
+			k.killSomeone()
+		}
+	}
+}

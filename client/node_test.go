@@ -1,0 +1,284 @@
+package client
+
+import (
+	"context"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"google.golang.org/grpc"
+
+	apiv1 "github.com/locknode/locknode/api/v1"
+	"github.com/locknode/locknode/internal/mux"
+)
+
+// ring is some nodes on real sockets before one cluster.
+type ring struct {
+	t       *testing.T
+	cluster *cluster
+	nodes   []*testNode
+
+	mu     sync.Mutex
+	leader *testNode // nil: there is none
+	shown  string    // what followers say the leader's address is; empty: the truth
+}
+
+// testNode is one node: it serves while it runs and answers unless it is mute.
+type testNode struct {
+	apiv1.UnimplementedLocksServer
+	ring *ring
+	addr string
+
+	mu      sync.Mutex
+	server  *grpc.Server
+	mute    bool
+	direct  int // operations taken as the leader
+	forward int // operations forwarded
+	refused int // operations refused as a follower
+}
+
+// newRing starts n nodes; the first leads. Nothing may be left of it, and of its
+// clients, when the test is over.
+func newRing(t *testing.T, n int) *ring {
+	t.Helper()
+	t.Cleanup(func() { goleak.VerifyNone(t) })
+	r := &ring{t: t, cluster: newCluster(t)}
+	r.cluster.latency = 0
+	for range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		node := &testNode{ring: r, addr: l.Addr().String()}
+		r.nodes = append(r.nodes, node)
+		node.serve(l)
+		t.Cleanup(node.stop)
+	}
+	r.leader = r.nodes[0]
+	return r
+}
+
+func (r *ring) endpoints() []string {
+	var out []string
+	for _, n := range r.nodes {
+		out = append(out, n.addr)
+	}
+	return out
+}
+
+// dial returns a client of these nodes.
+func (r *ring) dial(nodes []*testNode, opts ...Option) *Client {
+	r.t.Helper()
+	var endpoints []string
+	for _, n := range nodes {
+		endpoints = append(endpoints, n.addr)
+	}
+	c, err := Dial(r.t.Context(), endpoints, opts...)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+// lead makes n the leader; nil: there is none.
+func (r *ring) lead(n *testNode) {
+	r.mu.Lock()
+	r.leader = n
+	r.mu.Unlock()
+	r.cluster.setDown(n == nil)
+}
+
+func (r *ring) leaderAddress() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.shown != "" {
+		return r.shown
+	}
+	if r.leader == nil {
+		return ""
+	}
+	return r.leader.addr
+}
+
+func (r *ring) show(addr string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.shown = addr
+}
+
+func (n *testNode) leads() bool {
+	n.ring.mu.Lock()
+	defer n.ring.mu.Unlock()
+	return n.ring.leader == n
+}
+
+func (n *testNode) serve(l net.Listener) {
+	s := grpc.NewServer()
+	apiv1.RegisterLocksServer(s, n)
+	n.mu.Lock()
+	n.server = s
+	n.mu.Unlock()
+	go func() { _ = s.Serve(l) }()
+}
+
+func (n *testNode) stop() {
+	n.mu.Lock()
+	s := n.server
+	n.server = nil
+	n.mu.Unlock()
+	if s != nil {
+		s.Stop()
+	}
+}
+
+func (n *testNode) start() {
+	n.ring.t.Helper()
+	var l net.Listener
+	eventually(n.ring.t, "listen again on "+n.addr, func() bool {
+		var err error
+		l, err = net.Listen("tcp", n.addr)
+		return err == nil
+	})
+	n.serve(l)
+}
+
+func (n *testNode) setMute(mute bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.mute = mute
+}
+
+func (n *testNode) isMute() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.mute
+}
+
+func (n *testNode) counts() (direct, forward, refused int) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.direct, n.forward, n.refused
+}
+
+func (n *testNode) Status(ctx context.Context, _ *apiv1.StatusRequest) (*apiv1.StatusResponse, error) {
+	if n.isMute() {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	if n.leads() {
+		return &apiv1.StatusResponse{NodeId: n.addr, State: "leader", Ready: true, LeaderAddress: n.addr}, nil
+	}
+	return &apiv1.StatusResponse{NodeId: n.addr, State: "follower", Ready: true, LeaderAddress: n.ring.leaderAddress()}, nil
+}
+
+func (n *testNode) Members(context.Context, *apiv1.MembersRequest) (*apiv1.MembersResponse, error) {
+	r := &apiv1.MembersResponse{}
+	for _, m := range n.ring.nodes {
+		r.Members = append(r.Members, &apiv1.Member{Id: m.addr, ApiAddress: m.addr})
+	}
+	return r, nil
+}
+
+func (n *testNode) RemoveMember(_ context.Context, q *apiv1.RemoveMemberRequest) (*apiv1.RemoveMemberResponse, error) {
+	switch {
+	case !n.leads():
+		e := apiv1.NewError(apiv1.CodeNotLeader, "not the leader")
+		e.Leader = n.ring.leaderAddress()
+		return nil, e
+	case q.GetId() != "known":
+		return nil, apiv1.NewError(apiv1.CodeNoMember, "no member %q", q.GetId())
+	}
+	return &apiv1.RemoveMemberResponse{}, nil
+}
+
+func (n *testNode) TransferLeadership(context.Context, *apiv1.TransferLeadershipRequest) (*apiv1.TransferLeadershipResponse, error) {
+	return &apiv1.TransferLeadershipResponse{LeaderId: n.addr}, nil
+}
+
+// Session serves a stream as a node does.
+func (n *testNode) Session(stream grpc.BidiStreamingServer[apiv1.SessionRequest, apiv1.SessionResponse]) error {
+	out := make(chan *apiv1.SessionResponse, 10_000)
+	ctx := stream.Context()
+	go func() {
+		for {
+			select {
+			case r := <-out:
+				if !n.isMute() && stream.Send(r) != nil {
+					return
+				}
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	watched := map[[16]byte]func(){}
+	defer func() {
+		for _, stop := range watched {
+			stop()
+		}
+	}()
+	for {
+		q, err := stream.Recv()
+		if err != nil {
+			return err
+		}
+		for _, op := range q.GetOperations() {
+			id := op.GetKeepAlive().GetSession()
+			if id == nil {
+				id = op.GetOpenSession().GetSession()
+			}
+			if len(id) == 16 && watched[[16]byte(id)] == nil {
+				watched[[16]byte(id)] = n.ring.cluster.Watch([16]byte(id), func(notice *apiv1.Notice) {
+					out <- &apiv1.SessionResponse{Notices: []*apiv1.Notice{notice}}
+				})
+			}
+			n.operate(op, out)
+		}
+	}
+}
+
+func (n *testNode) operate(op *apiv1.Operation, out chan<- *apiv1.SessionResponse) {
+	answer := func(a *apiv1.Answer) {
+		a.Id = op.GetId()
+		out <- &apiv1.SessionResponse{Answers: []*apiv1.Answer{a}}
+	}
+	leads := n.leads()
+	n.mu.Lock()
+	mute := n.mute
+	switch {
+	case mute:
+	case leads:
+		n.direct++
+	case op.GetRedirect():
+		n.refused++
+	default:
+		n.forward++
+	}
+	n.mu.Unlock()
+	switch {
+	case mute:
+	case op.GetRequest() == nil: // a ping
+		answer(&apiv1.Answer{})
+	case !leads && op.GetRedirect():
+		e := apiv1.NewError(apiv1.CodeNotLeader, "not the leader")
+		e.Leader = n.ring.leaderAddress()
+		answer(&apiv1.Answer{Result: &apiv1.Answer_Error{Error: e}})
+	default:
+		n.ring.cluster.Start(&mux.Call{Op: op, Done: answer})
+	}
+}
+
+// eventually waits for a condition.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(10 * time.Second)
+	for !ok() {
+		if time.Now().After(deadline) {
+			t.Fatalf("%s: not within 10s", what)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
