@@ -165,6 +165,9 @@ func answer(op *apiv1.Operation, res *fsm.Result, index uint64, now int64) *apiv
 // their numbers.
 func refusal(op *apiv1.Operation, res *fsm.Result, now int64) *apiv1.Error {
 	e := &apiv1.Error{Code: uint32(res.Code), Holders: holders(res.Holders, now)}
+	for _, h := range e.Holders {
+		h.Value, h.Labels = nil, nil // who holds it is enough; Get tells the rest
+	}
 	switch res.Code {
 	case fsm.Busy:
 		e.Message = busyMessage(op, res)

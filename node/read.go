@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	apiv1 "github.com/locknode/locknode/api/v1"
 	"github.com/locknode/locknode/fsm"
 )
@@ -196,10 +198,11 @@ func isRead(op *apiv1.Operation) (maxStale time.Duration, read bool) {
 	return 0, false
 }
 
-// maxPage bounds the locks of one List answer.
+// Bounds of one List answer.
 const (
-	defaultPage = 100
-	maxPage     = 1000
+	defaultPage  = 100
+	maxPage      = 1000
+	maxPageBytes = 512 << 10
 )
 
 // readNow answers a read from the table as it is on this node.
@@ -221,18 +224,30 @@ func (n *Node) readNow(op *apiv1.Operation, age time.Duration) *apiv1.Answer {
 	return a
 }
 
+// listLocks builds one page: as many locks as were asked for, or as fit.
 func listLocks(t *fsm.Table, r *apiv1.ListRequest, age time.Duration) *apiv1.ListResponse {
 	limit := int(r.GetLimit())
 	if limit == 0 {
 		limit = defaultPage
 	}
-	views, more := t.List(r.GetPrefix(), r.GetAfter(), min(limit, maxPage))
+	limit = min(limit, maxPage)
 	res := &apiv1.ListResponse{AgeNs: int64(age)}
-	for _, v := range views {
-		res.Locks = append(res.Locks, lockMessage(v, t.Now()))
+	after, size := r.GetAfter(), 0
+	for {
+		const step = 16 // few enough that the largest locks do not pile up
+		views, more := t.List(r.GetPrefix(), after, min(step, limit-len(res.Locks)))
+		for _, v := range views {
+			lock := lockMessage(v, t.Now())
+			res.Locks = append(res.Locks, lock)
+			size += proto.Size(lock)
+			after = v.Name
+		}
+		if !more || len(views) == 0 {
+			return res
+		}
+		if len(res.Locks) >= limit || size >= maxPageBytes {
+			res.Next = after
+			return res
+		}
 	}
-	if more && len(views) > 0 {
-		res.Next = views[len(views)-1].Name
-	}
-	return res
 }

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"slices"
 	"sync"
 
 	apiv1 "github.com/locknode/locknode/api/v1"
@@ -31,10 +32,13 @@ type waits struct {
 
 func newWaits() *waits { return &waits{calls: make(map[waitKey][]*mux.Call)} }
 
+// enter also drops the earlier calls of the same request whose senders have
+// gone: a client that reconnects often leaves one behind each time.
 func (w *waits) enter(key waitKey, call *mux.Call) {
 	w.mu.Lock()
-	w.calls[key] = append(w.calls[key], call)
-	w.mu.Unlock()
+	defer w.mu.Unlock()
+	calls := slices.DeleteFunc(w.calls[key], (*mux.Call).Abandoned)
+	w.calls[key] = append(calls, call)
 }
 
 // remove reports whether call was still there.

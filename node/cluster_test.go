@@ -1,0 +1,462 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	apiv1 "github.com/locknode/locknode/api/v1"
+	"github.com/locknode/locknode/client"
+	"github.com/locknode/locknode/internal/mux"
+)
+
+// patience is how long a condition may take on a machine that is also busy.
+const patience = 30 * time.Second
+
+// testCluster is a cluster of real nodes in this process, on loopback.
+type testCluster struct {
+	t     *testing.T
+	nodes []*Node
+	dirs  []string
+}
+
+func startCluster(t *testing.T, size int) *testCluster {
+	t.Helper()
+	c := &testCluster{t: t}
+	var seed []string
+	for i := range size {
+		dir := t.TempDir()
+		n, err := Open(t.Context(), Config{
+			ID: fmt.Sprintf("n%d", i+1), DataDir: dir, Listen: "127.0.0.1:0",
+			BootstrapExpect: size, Join: seed, Fast: true,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := n.Close(); err != nil {
+				t.Errorf("close %s: %v", n.ID(), err)
+			}
+		})
+		seed = []string{n.GossipAddr()}
+		c.nodes = append(c.nodes, n)
+		c.dirs = append(c.dirs, dir)
+	}
+	c.awaitReady()
+	return c
+}
+
+// awaitReady waits until every node that runs can serve.
+func (c *testCluster) awaitReady() {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(c.t.Context(), patience)
+	defer cancel()
+	for _, n := range c.nodes {
+		if n.closing.Load() {
+			continue
+		}
+		if err := n.WaitReady(ctx); err != nil {
+			c.t.Fatal(err)
+		}
+	}
+}
+
+// leader waits for a node that serves as leader.
+func (c *testCluster) leader() *Node {
+	c.t.Helper()
+	var found *Node
+	c.eventually("some node leads", func() bool {
+		for _, n := range c.nodes {
+			if n.epoch.Load() != nil {
+				found = n
+			}
+		}
+		return found != nil
+	})
+	return found
+}
+
+func (c *testCluster) follower() *Node {
+	c.t.Helper()
+	leader := c.leader()
+	for _, n := range c.nodes {
+		if n != leader && !n.closing.Load() {
+			return n
+		}
+	}
+	c.t.Fatal("no follower")
+	return nil
+}
+
+func (c *testCluster) eventually(what string, cond func() bool) {
+	c.t.Helper()
+	deadline := time.Now().Add(patience)
+	for !cond() {
+		if time.Now().After(deadline) {
+			c.t.Fatalf("not within %v: %s", patience, what)
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+}
+
+// client returns an embedded client that is closed before its node.
+func (c *testCluster) client(n *Node, opts ...client.Option) *client.Client {
+	cl := n.Client(opts...)
+	c.t.Cleanup(func() { _ = cl.Close() })
+	return cl
+}
+
+func (c *testCluster) ctx() context.Context {
+	ctx, cancel := context.WithTimeout(c.t.Context(), patience)
+	c.t.Cleanup(cancel)
+	return ctx
+}
+
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m)
+}
+
+func TestANodeThatDoesNotLeadForwards(t *testing.T) {
+	c := startCluster(t, 3)
+	follower := c.follower()
+	g, err := c.client(follower).Lock(c.ctx(), "orders/42")
+	if err != nil {
+		t.Fatalf("Lock through a follower: %v", err)
+	}
+	for _, n := range c.nodes {
+		held, err := c.client(n).IsLocked(c.ctx(), "orders/42")
+		if err != nil || !held {
+			t.Errorf("IsLocked on %s = %v, %v; want true", n.ID(), held, err)
+		}
+	}
+	if err := g.Unlock(); err != nil {
+		t.Fatalf("Unlock: %v", err)
+	}
+	for _, n := range c.nodes {
+		held, err := c.client(n).IsLocked(c.ctx(), "orders/42")
+		if err != nil || held {
+			t.Errorf("IsLocked on %s after Unlock = %v, %v; want false", n.ID(), held, err)
+		}
+	}
+}
+
+func TestAFollowerNamesTheLeaderWhenAsked(t *testing.T) {
+	c := startCluster(t, 3)
+	leader := c.leader()
+	op := &apiv1.Operation{Id: 7, Redirect: true, Request: &apiv1.Operation_Release{Release: &apiv1.ReleaseRequest{Token: 1}}}
+	a, err := mux.Do(c.ctx(), c.follower().Start, op)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := a.GetError()
+	if apiv1.Code(e.GetCode()) != apiv1.CodeNotLeader || e.GetLeader() != leader.APIAddr() || a.GetId() != 7 {
+		t.Fatalf("answer %v, want not_leader naming %s for operation 7", a, leader.APIAddr())
+	}
+}
+
+func TestWaitersKeepTheirOrderThroughATransferOfLeadership(t *testing.T) {
+	c := startCluster(t, 3)
+	holder, err := c.client(c.leader()).Lock(c.ctx(), "line")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const waiters = 6
+	var (
+		mu    sync.Mutex
+		order []int
+		wg    sync.WaitGroup
+	)
+	for i := range waiters {
+		cl := c.client(c.nodes[i%len(c.nodes)])
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			g, err := cl.Lock(c.ctx(), "line")
+			if err != nil {
+				t.Errorf("waiter %d: %v", i, err)
+				return
+			}
+			mu.Lock()
+			order = append(order, i)
+			mu.Unlock()
+			if err := g.Unlock(); err != nil {
+				t.Errorf("waiter %d: Unlock: %v", i, err)
+			}
+		}()
+		c.eventually(fmt.Sprintf("waiter %d stands in line", i), func() bool {
+			info, err := cl.Get(c.ctx(), "line")
+			return err == nil && int(info.Waiters) == i+1
+		})
+	}
+	old := c.leader()
+	if _, err := old.TransferLeadership(c.ctx(), &apiv1.TransferLeadershipRequest{}); err != nil {
+		t.Fatalf("TransferLeadership: %v", err)
+	}
+	c.eventually("another node leads", func() bool { return c.leader() != old })
+	if err := holder.Unlock(); err != nil {
+		t.Fatalf("Unlock after the transfer: %v", err)
+	}
+	wg.Wait()
+	for i := range order {
+		if order[i] != i {
+			t.Fatalf("order of grants %v, want the order of arrival", order)
+		}
+	}
+	if len(order) != waiters {
+		t.Fatalf("%d waiters were granted, want %d", len(order), waiters)
+	}
+}
+
+func TestAllNodesGoThroughTheSameStates(t *testing.T) {
+	c := startCluster(t, 3)
+	var wg sync.WaitGroup
+	for i := range 8 {
+		cl := c.client(c.nodes[i%3])
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			for j := range 25 {
+				g, err := cl.Lock(c.ctx(), fmt.Sprintf("l%d", j%3))
+				if err != nil {
+					t.Errorf("Lock: %v", err)
+					return
+				}
+				if err := g.Unlock(); err != nil {
+					t.Errorf("Unlock: %v", err)
+				}
+			}
+		}()
+	}
+	wg.Wait()
+	c.eventually("equal digests at one index", func() bool {
+		a, b, d := c.nodes[0].stats(), c.nodes[1].stats(), c.nodes[2].stats()
+		if a.DigestIndex != b.DigestIndex || b.DigestIndex != d.DigestIndex {
+			return false
+		}
+		if a.Digest != b.Digest || b.Digest != d.Digest {
+			t.Fatalf("digests differ at index %d: %x %x %x", a.DigestIndex, a.Digest, b.Digest, d.Digest)
+		}
+		return true
+	})
+}
+
+func TestAStaleReadSaysHowOldItMayBe(t *testing.T) {
+	c := startCluster(t, 3)
+	n := c.follower()
+	if _, err := c.client(n).Lock(c.ctx(), "old"); err != nil {
+		t.Fatal(err)
+	}
+	op := func(maxStale time.Duration) *apiv1.Operation {
+		return &apiv1.Operation{Request: &apiv1.Operation_Get{Get: &apiv1.GetRequest{Name: "old", MaxStaleNs: int64(maxStale)}}}
+	}
+	fresh, err := mux.Do(c.ctx(), n.Start, op(0))
+	if err != nil || fresh.GetGet().GetLock().GetHolderCount() != 1 || fresh.GetGet().GetAgeNs() != 0 {
+		t.Fatalf("linearizable Get = %v, %v; want one holder and no age", fresh, err)
+	}
+	stale, err := mux.Do(c.ctx(), n.Start, op(time.Hour))
+	if err != nil || stale.GetGet().GetLock().GetHolderCount() != 1 || stale.GetGet().GetAgeNs() <= 0 {
+		t.Fatalf("stale Get = %v, %v; want one holder and an age", stale, err)
+	}
+}
+
+func TestWithoutAMajorityNothingIsServedAndStaleReadsStillAre(t *testing.T) {
+	c := startCluster(t, 3)
+	last := c.leader()
+	if _, err := c.client(last).Lock(c.ctx(), "survivor"); err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range c.nodes {
+		if n != last {
+			if err := n.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	c.eventually("the last node stops leading", func() bool { return last.epoch.Load() == nil })
+	read := func(maxStale time.Duration) *apiv1.Answer {
+		op := &apiv1.Operation{Request: &apiv1.Operation_Get{Get: &apiv1.GetRequest{Name: "survivor", MaxStaleNs: int64(maxStale)}}}
+		a, err := mux.Do(c.ctx(), last.Start, op)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return a
+	}
+	if a := read(0); apiv1.Code(a.GetError().GetCode()) != apiv1.CodeUnavailable {
+		t.Errorf("linearizable Get without a majority = %v, want unavailable", a)
+	}
+	if a := read(time.Hour); a.GetGet().GetLock().GetHolderCount() != 1 {
+		t.Errorf("stale Get without a majority = %v, want the holder", a)
+	}
+	if err := last.readiness(); err == nil {
+		t.Error("the node calls itself ready without a majority")
+	}
+}
+
+func TestLocksSurviveARestartOfAllNodes(t *testing.T) {
+	c := startCluster(t, 3)
+	a, err := mux.Do(c.ctx(), c.leader().Start, detachedOp("kept", time.Hour))
+	if err != nil || a.GetAcquire() == nil {
+		t.Fatalf("acquire = %v, %v", a, err)
+	}
+	token := a.GetAcquire().GetToken()
+	for _, n := range c.nodes {
+		if err := n.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// Back at other addresses: the first one is found by nobody until it has
+	// found the others.
+	var seed []string
+	for i, dir := range c.dirs {
+		n, err := Open(t.Context(), Config{DataDir: dir, Listen: "127.0.0.1:0", Join: seed, Fast: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = n.Close() })
+		seed = append(seed, n.GossipAddr())
+		c.nodes[i] = n
+	}
+	c.awaitReady()
+	info, err := c.client(c.nodes[1]).Get(c.ctx(), "kept")
+	if err != nil || len(info.Holders) != 1 || info.Holders[0].Token != token {
+		t.Fatalf("Get after the restart = %+v, %v; want the holder with token %d", info, err, token)
+	}
+	if left := info.Holders[0].Remaining; left > time.Hour || left < 59*time.Minute {
+		t.Errorf("remaining TTL after the restart is %v, want almost an hour", left)
+	}
+	a, err = mux.Do(c.ctx(), c.leader().Start, detachedOp("next", time.Hour))
+	if err != nil || a.GetAcquire().GetToken() <= token {
+		t.Fatalf("token after the restart = %v, %v; want more than %d", a, err, token)
+	}
+}
+
+func detachedOp(name string, ttl time.Duration) *apiv1.Operation {
+	once := randomID()
+	return &apiv1.Operation{Request: &apiv1.Operation_Acquire{Acquire: &apiv1.AcquireRequest{
+		Id: &apiv1.RequestID{Once: once[:]}, Locks: []*apiv1.Want{{Name: name}}, TtlNs: int64(ttl), Holder: "tester",
+	}}}
+}
+
+func TestARemovedNodeEndsAndSaysWhy(t *testing.T) {
+	c := startCluster(t, 3)
+	gone := c.follower()
+	if _, err := c.leader().RemoveMember(c.ctx(), &apiv1.RemoveMemberRequest{Id: gone.ID()}); err != nil {
+		t.Fatalf("RemoveMember: %v", err)
+	}
+	select {
+	case <-gone.Done():
+	case <-time.After(patience):
+		t.Fatal("the removed node still runs")
+	}
+	if err := gone.Err(); !errors.Is(err, ErrRemoved) {
+		t.Fatalf("Err() = %v, want %v", err, ErrRemoved)
+	}
+}
+
+func TestLeavingTakesTheNodeOutOfTheConfiguration(t *testing.T) {
+	c := startCluster(t, 3)
+	leader := c.leader()
+	if err := leader.Leave(c.ctx()); err != nil {
+		t.Fatalf("Leave: %v", err)
+	}
+	rest := c.follower()
+	c.eventually("two voters are left", func() bool {
+		return len(configuration(rest.raft.Load())) == 2
+	})
+	if _, err := c.client(rest).Lock(c.ctx(), "after"); err != nil {
+		t.Fatalf("Lock after a node left: %v", err)
+	}
+}
+
+func TestAnOperationWaitsForALeaderNoLongerThanPatience(t *testing.T) {
+	n, err := Open(t.Context(), Config{DataDir: t.TempDir(), Listen: "127.0.0.1:0", BootstrapExpect: 3, Fast: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	a, err := mux.Do(ctx, n.Start, detachedOp("a", time.Minute))
+	if err != nil || apiv1.Code(a.GetError().GetCode()) != apiv1.CodeUnavailable {
+		t.Fatalf("acquire on a node without a cluster = %v, %v; want unavailable", a, err)
+	}
+}
+
+func TestAnEmbeddedClientOfTheLeaderTouchesNoNetwork(t *testing.T) {
+	c := startCluster(t, 1)
+	n := c.nodes[0]
+	cl := c.client(n)
+	g, err := cl.Lock(c.ctx(), "local")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Unlock(); err != nil {
+		t.Fatal(err)
+	}
+	n.peers.mu.Lock()
+	defer n.peers.mu.Unlock()
+	if len(n.peers.conns) != 0 || n.router.conn != nil {
+		t.Fatalf("%d connections were opened, want none", len(n.peers.conns))
+	}
+}
+
+func TestEveryFaultOfAConfigIsReported(t *testing.T) {
+	_, err := Open(t.Context(), Config{
+		Listen: "10.0.0.1:80", BootstrapExpect: -1, Timing: time.Hour, LogStore: "paper", GossipKey: []byte("short"),
+	})
+	if err == nil {
+		t.Fatal("Open took a config of faults")
+	}
+	for _, want := range []string{"data dir", "bootstrap expect -1", "timing 1h", `"paper"`, "gossip key has 5 bytes", "plain text", "10.0.0.1:80"} {
+		if !containsText(err, want) {
+			t.Errorf("Open error lacks %q:\n%v", want, err)
+		}
+	}
+}
+
+func containsText(err error, text string) bool { return strings.Contains(err.Error(), text) }
+
+func TestAListIsReadInPagesAndMissesNothing(t *testing.T) {
+	c := startCluster(t, 1)
+	n := c.nodes[0]
+	const locks = 60
+	for i := range locks {
+		op := detachedOp(fmt.Sprintf("page/%03d", i), time.Hour)
+		op.GetAcquire().Value = make([]byte, 4096)
+		if a, err := mux.Do(c.ctx(), n.Start, op); err != nil || a.GetAcquire() == nil {
+			t.Fatalf("acquire %d = %v, %v", i, a, err)
+		}
+	}
+	var names []string
+	after := ""
+	for {
+		op := &apiv1.Operation{Request: &apiv1.Operation_List{List: &apiv1.ListRequest{Prefix: "page/", After: after, Limit: 25}}}
+		a, err := mux.Do(c.ctx(), n.Start, op)
+		if err != nil || a.GetList() == nil {
+			t.Fatalf("List after %q = %v, %v", after, a, err)
+		}
+		if got := len(a.GetList().GetLocks()); got > 25 {
+			t.Fatalf("a page has %d locks, 25 were asked for", got)
+		}
+		for _, l := range a.GetList().GetLocks() {
+			names = append(names, l.GetName())
+		}
+		if after = a.GetList().GetNext(); after == "" {
+			break
+		}
+	}
+	if len(names) != locks {
+		t.Fatalf("pages have %d locks in all, want %d", len(names), locks)
+	}
+	for i, name := range names {
+		if want := fmt.Sprintf("page/%03d", i); name != want {
+			t.Fatalf("lock %d is %q, want %q", i, name, want)
+		}
+	}
+}
