@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 
 	apiv1 "github.com/locknode/locknode/api/v1"
 	"github.com/locknode/locknode/client"
+	"github.com/locknode/locknode/fsm"
 	"github.com/locknode/locknode/internal/mux"
 )
 
@@ -28,14 +30,22 @@ type testCluster struct {
 
 func startCluster(t *testing.T, size int) *testCluster {
 	t.Helper()
+	return startClusterWith(t, size, func(*Config) {})
+}
+
+// startClusterWith lets the test change each node's configuration.
+func startClusterWith(t *testing.T, size int, change func(*Config)) *testCluster {
+	t.Helper()
 	c := &testCluster{t: t}
 	var seed []string
 	for i := range size {
 		dir := t.TempDir()
-		n, err := Open(t.Context(), Config{
+		cfg := Config{
 			ID: fmt.Sprintf("n%d", i+1), DataDir: dir, Listen: "127.0.0.1:0",
 			BootstrapExpect: size, Join: seed, Fast: true,
-		})
+		}
+		change(&cfg)
+		n, err := Open(t.Context(), cfg)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -459,4 +469,66 @@ func TestAListIsReadInPagesAndMissesNothing(t *testing.T) {
 			t.Fatalf("lock %d is %q, want %q", i, name, want)
 		}
 	}
+}
+
+// The directed test for T3, with Raft itself: a leader stamps an entry and stalls
+// before it hands it in; leadership goes to another node and comes back; then
+// Raft stores the old entry under the new term, because it knows nothing of
+// stamps. Without the check in the table the old stamp would count.
+func TestAnEntryThatSleptThroughTwoElectionsChangesNothing(t *testing.T) {
+	var (
+		stall   atomic.Bool
+		stalled = make(chan struct{})
+		resume  = make(chan struct{})
+		refused atomic.Int32
+	)
+	c := startClusterWith(t, 3, func(cfg *Config) {
+		cfg.seams.stamped = func(uint64) {
+			if stall.CompareAndSwap(true, false) {
+				close(stalled)
+				<-resume
+			}
+		}
+		cfg.seams.applied = func(a fsm.Applied) {
+			if a.Refused == fsm.StaleStamp {
+				refused.Add(1)
+			}
+		}
+	})
+	a := c.leader()
+	stall.Store(true)
+	answers := make(chan *apiv1.Answer, 1)
+	a.Start(&mux.Call{Op: detachedOp("slept", time.Hour), Done: func(ans *apiv1.Answer) { answers <- ans }})
+	<-stalled
+	move := func(from *Node, to string) {
+		c.eventually("leadership goes to "+to, func() bool {
+			_ = from.transfer(from.raft.Load(), to) // asked again until it is done
+			for _, n := range c.nodes {
+				if _, leading := leads(n.raft.Load()); leading && n.ID() == to {
+					return true
+				}
+			}
+			return false
+		})
+	}
+	b := c.nodes[0]
+	if b == a {
+		b = c.nodes[1]
+	}
+	move(a, b.ID())
+	c.eventually("the other node serves", func() bool { return b.epoch.Load() != nil })
+	if ans, err := mux.Do(c.ctx(), b.Start, detachedOp("between", time.Hour)); err != nil || ans.GetAcquire() == nil {
+		t.Fatalf("acquire in the term between = %v, %v", ans, err)
+	}
+	move(b, a.ID())
+	close(resume)
+	select {
+	case ans := <-answers:
+		if ans.GetAcquire().GetToken() == 0 {
+			t.Fatalf("the operation was answered %v, want its grant after all", ans)
+		}
+	case <-time.After(patience):
+		t.Fatal("the operation was never answered")
+	}
+	c.eventually("every node has refused the old entry", func() bool { return refused.Load() == 3 })
 }

@@ -79,6 +79,8 @@ type seams struct {
 	wall func() time.Time
 	// applied sees every applied entry, after the table has changed.
 	applied func(fsm.Applied)
+	// stamped is called between the stamping of an entry and its hand-in.
+	stamped func(term uint64)
 }
 
 const defaultListen = "127.0.0.1:7400"

@@ -74,6 +74,9 @@ func (n *Node) begin(r *raft.Raft, term uint64) (*epoch, error) {
 	clock := newLeaderClock(tableNow, n.cfg.seams.mono)
 	e := &epoch{term: term}
 	e.proposer = newProposer(term, clock, n.cfg.seams.wall, func(entry []byte) (fsm.Applied, error) {
+		if n.cfg.seams.stamped != nil {
+			n.cfg.seams.stamped(term)
+		}
 		return commit(r, entry)
 	})
 	first := batch{}

@@ -6,6 +6,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/hashicorp/raft"
+
 	apiv1 "github.com/locknode/locknode/api/v1"
 	"github.com/locknode/locknode/fsm"
 	"github.com/locknode/locknode/internal/mux"
@@ -36,13 +38,22 @@ func (n *Node) Start(call *mux.Call) {
 	n.sendElsewhere(call)
 }
 
-// sendElsewhere is for operations that this node cannot run now.
+// sendElsewhere is for operations that this node cannot run now. Those that ask
+// for a redirect get one, unless this node is about to lead: then they wait for
+// the barrier instead of going round the cluster for it.
 func (n *Node) sendElsewhere(call *mux.Call) {
-	if call.Op.GetRedirect() {
+	if call.Op.GetRedirect() && !n.isElected() {
 		call.Done(errorAnswer(call.Op, n.notLeader()))
 		return
 	}
 	n.router.add(call)
+}
+
+// isElected reports whether Raft leads here, whether or not this node serves as
+// leader yet.
+func (n *Node) isElected() bool {
+	r := n.raft.Load()
+	return r != nil && !n.closing.Load() && r.State() == raft.Leader
 }
 
 // notLeader says who leads, as far as this node knows.
@@ -143,26 +154,16 @@ func (n *Node) startRead(call *mux.Call, maxStale time.Duration) {
 		return
 	}
 	if maxStale == 0 && call.Op.GetRedirect() && n.epoch.Load() == nil {
-		call.Done(errorAnswer(call.Op, n.notLeader()))
+		n.sendElsewhere(call)
 		return
 	}
 	n.rounds.join(func(_ uint64, err error) {
 		if err != nil {
-			n.readAgain(call, err)
+			n.sendElsewhere(call)
 			return
 		}
 		call.Done(n.readNow(call.Op, 0))
 	})
-}
-
-func (n *Node) readAgain(call *mux.Call, err error) {
-	if call.Op.GetRedirect() {
-		e := n.notLeader()
-		e.Message += " (" + err.Error() + ")"
-		call.Done(errorAnswer(call.Op, e))
-		return
-	}
-	n.router.add(call)
 }
 
 // router holds the calls that wait for somebody to lead, and the connection to
@@ -262,7 +263,9 @@ func (r *router) flush(ctx context.Context) (more bool) {
 			r.n.Start(c.call)
 		case !read && e != nil:
 			r.n.startLocal(e, c.call)
-		case !read && conn != nil:
+		case c.call.Op.GetRedirect() && !r.n.isElected():
+			c.call.Done(errorAnswer(c.call.Op, r.n.notLeader()))
+		case !read && conn != nil && !c.call.Op.GetRedirect():
 			conn.Start(r.forwarded(c))
 		default:
 			more = true
