@@ -99,6 +99,8 @@ func Agree(self Candidate, peers []Peer) Decision {
 		return d
 	}
 	switch {
+	case self.ClusterID != "":
+		return wait("", "this node was taken in by cluster %q; no member of it is seen", self.ClusterID)
 	case self.Nonvoter:
 		return wait("", "a nonvoter founds no cluster; no formed peer is seen")
 	case self.Expect == 0:
@@ -178,18 +180,18 @@ func agreePromised(self Candidate, peers []Peer) Decision {
 	return wait(hash, "waiting for the promise of %s", strings.Join(missing, ", "))
 }
 
-// agreeJoin looks for a cluster that exists. A formed peer that has failed
-// still stands for its cluster: as long as one is remembered, no second cluster
-// is formed beside it.
+// agreeJoin looks for a cluster that exists. A formed peer that has failed still
+// stands for its cluster, and so does one that was taken in and has no state yet:
+// as long as one is remembered, no second cluster is formed beside it.
 func agreeJoin(self Candidate, peers []Peer) (Decision, bool) {
 	var through []Peer
 	var silent []string
 	ids := make(map[string]bool)
 	for _, p := range peers {
-		if !p.Formed || p.State == Left || p.Leaving {
+		if (!p.Formed && p.ClusterID == "") || p.State == Left || p.Leaving {
 			continue
 		}
-		if p.State != Alive {
+		if p.State != Alive || !p.Formed {
 			silent = append(silent, p.NodeID)
 			continue
 		}
@@ -204,7 +206,7 @@ func agreeJoin(self Candidate, peers []Peer) (Decision, bool) {
 	case len(through) > 0:
 		return Decision{Action: Join, Through: through, Reason: through[0].NodeID + " belongs to a cluster"}, true
 	case len(silent) > 0:
-		return wait("", "%s belongs to a cluster but does not answer", silent[0]), true
+		return wait("", "%s belongs to a cluster but cannot be asked", silent[0]), true
 	}
 	return Decision{}, false
 }

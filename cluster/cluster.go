@@ -265,6 +265,9 @@ func (c *Cluster) Addr() string { return c.addr }
 // of them). Peers of another cluster are not among them.
 func (c *Cluster) Peers() []Peer { return c.table.list() }
 
+// Peer returns the one of Peers that has the node ID, if there is one.
+func (c *Cluster) Peer(id string) (Peer, bool) { return c.table.peer(id) }
+
 // Changes returns a channel that is closed at the next change of what Peers,
 // Settled and Conflict return. Take the channel first, then look, then wait:
 // no change is missed, and any number of goroutines may do so.

@@ -42,15 +42,27 @@ func (d *delegate) NodeMeta(int) []byte {
 	return d.meta
 }
 
-// No messages of our own are gossiped: the meta says everything.
+// NotifyMsg implements [memberlist.Delegate]. No messages of our own are
+// gossiped: the meta says everything.
+func (d *delegate) NotifyMsg([]byte) {}
 
-func (d *delegate) NotifyMsg([]byte)                {}
+// GetBroadcasts implements [memberlist.Delegate].
 func (d *delegate) GetBroadcasts(int, int) [][]byte { return nil }
-func (d *delegate) LocalState(bool) []byte          { return nil }
-func (d *delegate) MergeRemoteState([]byte, bool)   {}
-func (d *delegate) NotifyJoin(n *memberlist.Node)   { d.c.table.alive(n) }
+
+// LocalState implements [memberlist.Delegate].
+func (d *delegate) LocalState(bool) []byte { return nil }
+
+// MergeRemoteState implements [memberlist.Delegate].
+func (d *delegate) MergeRemoteState([]byte, bool) {}
+
+// NotifyJoin implements [memberlist.EventDelegate].
+func (d *delegate) NotifyJoin(n *memberlist.Node) { d.c.table.alive(n) }
+
+// NotifyUpdate implements [memberlist.EventDelegate].
 func (d *delegate) NotifyUpdate(n *memberlist.Node) { d.c.table.alive(n) }
-func (d *delegate) NotifyLeave(n *memberlist.Node)  { d.c.table.gone(n) }
+
+// NotifyLeave implements [memberlist.EventDelegate].
+func (d *delegate) NotifyLeave(n *memberlist.Node) { d.c.table.gone(n) }
 
 // NotifyAlive refuses peers that are not of this cluster. memberlist asks for
 // every alive message, also for those that come through third nodes.

@@ -174,6 +174,17 @@ func (t *table) list() []Peer {
 	return peers
 }
 
+// peer returns one of the peers that list would return.
+func (t *table) peer(id string) (Peer, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	e := t.peers[id]
+	if e == nil || !sameCluster(t.cluster, e.peer.ClusterID) {
+		return Peer{}, false
+	}
+	return e.peer, true
+}
+
 // sameCluster is true unless both IDs are known and differ.
 func sameCluster(a, b string) bool { return a == "" || b == "" || a == b }
 
