@@ -113,7 +113,8 @@ func (t *Table) deadlineOf(d due) int64 {
 		s, _ := t.sessions.get(what.session)
 		return s.deadline
 	}
-	return d.at // delays are entered anew when they move
+	l, _ := t.locks.get(t.deadlines.what[d.slot].lock)
+	return l.delayUntil
 }
 
 // nextEnd returns when something is next to end or to be forgotten.

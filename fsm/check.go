@@ -97,14 +97,18 @@ func (t *Table) checkRequests() error {
 func (t *Table) checkRequest(r *request) error {
 	detached := r.session == SessionID{}
 	e := r.more()
+	if n := len(r.wants); n == 0 || n > maxLocksPerRequest {
+		return fmt.Errorf("%d locks", n)
+	}
 	for i := range r.wants {
+		if r.want(r.wants[i].Lock) != &r.wants[i] {
+			return fmt.Errorf("lock %q is named twice", r.wants[i].Lock)
+		}
 		if err := t.checkOnLock(r, &r.wants[i]); err != nil {
 			return fmt.Errorf("lock %q: %w", r.wants[i].Lock, err)
 		}
 	}
 	switch {
-	case len(r.wants) == 0 || len(r.wants) > 256:
-		return fmt.Errorf("%d locks", len(r.wants))
 	case detached && (r.ttl < 1 || r.sequence != 0), !detached && (r.sequence == 0 || e.once != OnceID{} || e.holder != ""):
 		return errors.New("neither in a session nor detached")
 	case r.ttl < 0 || r.deadline < 0 || r.queued < 0 || r.queued > t.now || e.delay < 0:

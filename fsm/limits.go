@@ -26,6 +26,9 @@ type Limits struct {
 	ExpiriesPerEntry int   // what is due beyond this waits for the next entry; default 1,024
 }
 
+// maxLocksPerRequest is the largest Limits.LocksPerRequest.
+const maxLocksPerRequest = 256
+
 // endsPerEntry bounds the grants and waits that end by time in one entry where
 // they end with their sessions, each of which counts once in ExpiriesPerEntry.
 // One session is never cut: the entry that reaches the bound finishes it.
@@ -69,7 +72,7 @@ var limitTable = [...]limit{
 	size("holder_bytes", 128, 4096, func(l *Limits) *int { return &l.HolderBytes }),
 	size("labels", 32, 256, func(l *Limits) *int { return &l.Labels }),
 	size("label_bytes", 256, 4096, func(l *Limits) *int { return &l.LabelBytes }),
-	size("locks_per_request", 64, 256, func(l *Limits) *int { return &l.LocksPerRequest }),
+	size("locks_per_request", 64, maxLocksPerRequest, func(l *Limits) *int { return &l.LocksPerRequest }),
 	size("waiters_per_lock", 10_000, 1_000_000, func(l *Limits) *int { return &l.WaitersPerLock }),
 	size("waiters", 200_000, 100_000_000, func(l *Limits) *int { return &l.Waiters }),
 	size("grants_per_session", 10_000, 1_000_000, func(l *Limits) *int { return &l.GrantsPerSession }),

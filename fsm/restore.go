@@ -93,7 +93,7 @@ func openBlocks(r io.Reader) (*blockReader, error) {
 // read reads a block. A length that lies costs no more memory than the bytes
 // that are there.
 func (b *blockReader) read() error {
-	var head [8]byte
+	var head [blockHead]byte
 	if _, err := io.ReadFull(b.r, head[:]); err != nil {
 		return fmt.Errorf("read block: %w", noEOF(err))
 	}
@@ -269,7 +269,7 @@ func (t *Table) readRequest(b *blockReader) error {
 	if parts&requestInSession != 0 {
 		r.session, r.sequence = b.id(), b.uint()
 	}
-	r.wants, r.ttl, r.deadline, r.queued = b.decoder.wants(), b.int(), b.int(), b.int()
+	r.wants, r.ttl, r.deadline, r.queued = b.wants(), b.int(), b.int(), b.int()
 	if parts&requestHeld != 0 {
 		r.token, r.granted, r.since = b.uint(), b.int(), b.int()
 	}

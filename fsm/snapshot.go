@@ -1,7 +1,6 @@
 package fsm
 
 import (
-	"bufio"
 	"crypto/sha256"
 	"encoding/binary"
 	"hash/crc32"
@@ -57,7 +56,7 @@ func (t *Table) Hash() [32]byte {
 // WriteTo writes the snapshot and returns the number of bytes written, with the
 // first error of w.
 func (s *Snapshot) WriteTo(w io.Writer) (int64, error) {
-	b := blockWriter{w: bufio.NewWriterSize(w, blockSize)}
+	b := blockWriter{w: w}
 	b.start()
 	s.writeHead(&b)
 	for id, v := range s.sessions.all() {
@@ -109,35 +108,40 @@ func (s *Snapshot) writeHead(b *blockWriter) {
 // hasFacts says that not all of the lock follows from its requests.
 func (l *lock) hasFacts() bool { return l.limit != 0 || l.delayUntil != 0 }
 
-// blockWriter collects records and writes them in blocks.
+// blockHead is the length and the checksum.
+const blockHead = 8
+
+// blockWriter collects records and writes them in blocks. The encoder's buffer
+// begins with room for the head.
 type blockWriter struct {
 	encoder
-	w       *bufio.Writer
+	w       io.Writer
 	sum     uint32
 	written int64
 	err     error
 }
 
 func (b *blockWriter) start() {
-	b.write(append([]byte(snapshotMagic), snapshotVersion))
-	b.sum = crc32.Checksum(append([]byte(snapshotMagic), snapshotVersion), castagnoli)
+	start := append([]byte(snapshotMagic), snapshotVersion)
+	b.write(start)
+	b.sum = crc32.Checksum(start, castagnoli)
+	b.buf = make([]byte, blockHead, blockHead+blockSize+blockSize/8)
 }
 
 // record begins a record; the ones before it may be written.
 func (b *blockWriter) record() {
-	if len(b.buf) >= blockSize {
+	if len(b.buf) >= blockHead+blockSize {
 		b.flush()
 	}
 }
 
 func (b *blockWriter) flush() {
-	b.sum = crc32.Update(b.sum, castagnoli, b.buf)
-	var head [8]byte
-	binary.BigEndian.PutUint32(head[:], uint32(len(b.buf)))
-	binary.BigEndian.PutUint32(head[4:], b.sum)
-	b.write(head[:])
+	content := b.buf[blockHead:]
+	b.sum = crc32.Update(b.sum, castagnoli, content)
+	binary.BigEndian.PutUint32(b.buf, uint32(len(content)))
+	binary.BigEndian.PutUint32(b.buf[4:], b.sum)
 	b.write(b.buf)
-	b.buf = b.buf[:0]
+	b.buf = b.buf[:blockHead]
 }
 
 func (b *blockWriter) write(p []byte) {
@@ -152,9 +156,6 @@ func (b *blockWriter) write(p []byte) {
 func (b *blockWriter) end() (int64, error) {
 	b.flush()
 	b.flush()
-	if b.err == nil {
-		b.err = b.w.Flush()
-	}
 	return b.written, b.err
 }
 
