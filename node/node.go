@@ -271,15 +271,20 @@ func (n *Node) stop(ctx context.Context) error {
 	return n.release(ctx)
 }
 
-// release gives everything back that open has taken, in whatever state.
+// release gives everything back that open has taken, in whatever state. Each
+// step gets what is left of ctx: one that hangs does not keep the others.
 func (n *Node) release(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, closeTimeout)
+	defer cancel()
 	var errs []error
-	if r := n.raft.Load(); r != nil {
-		errs = append(errs, guard.Stop(r, n.transport, 0, 2*time.Second))
-	} else if n.transport != nil {
-		errs = append(errs, n.transport.Close())
-	} else if n.raftStream != nil {
-		errs = append(errs, n.raftStream.Close())
+	step := func(what string, f func() error) { errs = append(errs, within(ctx, what, f)) }
+	switch r := n.raft.Load(); {
+	case r != nil:
+		step("stop raft", func() error { return guard.Stop(r, n.transport, 0, 2*time.Second) })
+	case n.transport != nil:
+		step("close the transport", n.transport.Close)
+	case n.raftStream != nil:
+		step("close the raft listener", n.raftStream.Close)
 	}
 	for _, l := range []net.Listener{n.apiListener, n.httpListener} {
 		if l != nil {
@@ -290,27 +295,25 @@ func (n *Node) release(ctx context.Context) error {
 		errs = append(errs, n.membership.close(ctx))
 	}
 	if n.cluster != nil {
-		errs = append(errs, n.cluster.Close())
+		step("stop gossip", n.cluster.Close)
 	}
 	n.peers.close()
-	errs = append(errs, n.awaitGoroutines(ctx))
+	step("end the node's goroutines", func() error { n.running.Wait(); return nil })
 	if n.stores != nil {
-		errs = append(errs, n.stores.Close())
+		step("close the stores", n.stores.Close)
 	}
 	return errors.Join(errs...)
 }
 
-func (n *Node) awaitGoroutines(ctx context.Context) error {
-	ended := make(chan struct{})
-	go func() {
-		n.running.Wait()
-		close(ended)
-	}()
+// within waits for f, at most until ctx ends; f then goes on by itself.
+func within(ctx context.Context, what string, f func() error) error {
+	ended := make(chan error, 1)
+	go func() { ended <- f() }()
 	select {
-	case <-ended:
-		return nil
+	case err := <-ended:
+		return err
 	case <-ctx.Done():
-		return fmt.Errorf("close node: goroutines still run: %w", context.Cause(ctx))
+		return fmt.Errorf("%s: %w", what, context.Cause(ctx))
 	}
 }
 
