@@ -47,7 +47,7 @@ func (b *believers) add(t *testing.T, g *Grant) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.grants++
-	if last := b.tokens[g.Name()]; g.Token() <= last {
+	if last := b.tokens[g.Name()]; g.Token() <= last && !b.forced {
 		t.Errorf("%q: token %d after %d", g.Name(), g.Token(), last)
 	}
 	b.tokens[g.Name()] = g.Token()

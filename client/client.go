@@ -172,8 +172,8 @@ func (c *Client) renewAll() {
 
 // sendLoose sends an operation whose caller does not wait. Close waits for it.
 func (c *Client) sendLoose(o *op) {
-	done := o.done
-	o.done = func(a *apiv1.Answer) {
+	to := o.to
+	o.to = takerFunc(func(a *apiv1.Answer) {
 		c.mu.Lock()
 		delete(c.loose, o)
 		if len(c.loose) == 0 && c.quiet != nil {
@@ -181,10 +181,10 @@ func (c *Client) sendLoose(o *op) {
 			c.quiet = nil
 		}
 		c.mu.Unlock()
-		if done != nil {
-			done(a)
+		if to != nil {
+			to.take(a)
 		}
-	}
+	})
 	c.mu.Lock()
 	c.loose[o] = struct{}{}
 	c.mu.Unlock()

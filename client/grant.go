@@ -4,13 +4,15 @@ import (
 	"container/heap"
 	"context"
 	"slices"
+	"sync"
 	"time"
 
 	apiv1 "github.com/locknode/locknode/api/v1"
 )
 
-// unlockWait bounds how long Unlock waits for the cluster.
-const unlockWait = time.Second
+// unlockWait bounds how long Unlock waits for the cluster, to the next tick of
+// the session: so there is no timer for every Unlock.
+const unlockWait = time.Second - tickEvery
 
 type grantState uint8
 
@@ -71,8 +73,9 @@ func (g *Grant) Deadline() time.Time {
 // before the loss has been noticed otherwise.
 func (g *Grant) Err() error {
 	s := g.s
+	now := s.c.now()
 	s.mu.Lock()
-	lost := g.lookLocked()
+	lost := g.lookLocked(now)
 	state, err := g.state, g.err
 	s.mu.Unlock()
 	lost.tell()
@@ -83,11 +86,10 @@ func (g *Grant) Err() error {
 }
 
 // lookLocked ends what is over.
-func (g *Grant) lookLocked() losses {
+func (g *Grant) lookLocked(now time.Duration) losses {
 	if g.state != grantHeld {
 		return nil
 	}
-	now := g.s.c.now()
 	if now < g.boundLocked() && now < g.s.boundLocked() {
 		return nil
 	}
@@ -207,27 +209,30 @@ type releasing struct {
 	oneof     apiv1.Operation_Release
 	request   apiv1.ReleaseRequest
 	id        apiv1.RequestID
-	answered  chan struct{} // closed by the answer
+	grant     *Grant
+	since     time.Duration
+	left      chan struct{} // closed when Unlock need not wait any more
+	leaving   sync.Once
 }
 
+func (r *releasing) leave() { r.leaving.Do(func() { close(r.left) }) }
+
 // releaseLocked makes the release of g, to be sent by the caller without mutex.
-func (g *Grant) releaseLocked() *releasing {
-	r := &releasing{answered: make(chan struct{})}
-	r.c, r.stubborn = g.s.c, true
+func (g *Grant) releaseLocked(now time.Duration) *releasing {
+	r := &releasing{grant: g, since: now, left: make(chan struct{})}
+	r.c, r.to, r.stubborn = g.s.c, r, true
 	r.request.Id = &r.id
 	r.request.Name = g.name
 	r.request.Token = g.token
 	r.oneof.Release = &r.request
 	r.operation.Request = &r.oneof
 	r.call.Op = &r.operation
-	r.done = func(a *apiv1.Answer) { g.releaseAnswered(r, a) }
 	g.s.signLocked(&r.id, &r.op)
 	return r
 }
 
-// releaseAnswered runs on a goroutine of the backend.
-func (g *Grant) releaseAnswered(r *releasing, a *apiv1.Answer) {
-	s := g.s
+func (r *releasing) take(a *apiv1.Answer) {
+	g, s := r.grant, r.grant.s
 	code := apiv1.Code(a.GetError().GetCode())
 	s.mu.Lock()
 	s.window.answered(r.id.GetSequence())
@@ -238,7 +243,7 @@ func (g *Grant) releaseAnswered(r *releasing, a *apiv1.Answer) {
 		g.err = &LostError{Lock: g.name, Token: g.token, Reason: LostForced}
 	}
 	s.mu.Unlock()
-	close(r.answered)
+	r.leave()
 	switch code {
 	case apiv1.CodeOK, apiv1.CodeNotHeld:
 	case apiv1.CodeNoSession:
@@ -255,7 +260,7 @@ func (g *Grant) giveBack() {
 		g.s.mu.Unlock()
 		return
 	}
-	r := g.releaseLocked()
+	r := g.releaseLocked(g.s.c.now())
 	g.s.mu.Unlock()
 	g.s.c.send(&r.op)
 }
@@ -273,8 +278,9 @@ func (g *Grant) giveBack() {
 // and returns the same.
 func (g *Grant) Unlock() error {
 	s := g.s
+	now := s.c.now()
 	s.mu.Lock()
-	lost := g.lookLocked()
+	lost := g.lookLocked(now)
 	if g.state == grantLost {
 		err := g.err
 		s.mu.Unlock()
@@ -287,7 +293,7 @@ func (g *Grant) Unlock() error {
 		s.dropLocked(g)
 		g.state = grantReleased
 		cancel = g.cancel
-		r = g.releaseLocked()
+		r = g.releaseLocked(now)
 		g.release = r
 	}
 	s.mu.Unlock()
@@ -301,12 +307,9 @@ func (g *Grant) Unlock() error {
 }
 
 func (g *Grant) awaitRelease(r *releasing) error {
-	patience := time.NewTimer(unlockWait)
-	defer patience.Stop()
 	select {
-	case <-r.answered:
+	case <-r.left:
 	case <-g.s.over: // which has released it, or is about to
-	case <-patience.C:
 	}
 	g.s.mu.Lock()
 	defer g.s.mu.Unlock()
@@ -373,13 +376,13 @@ func (g *Grant) setValue(value []byte, settings chan struct{}) (*waited, error) 
 	o.call.Op = &apiv1.Operation{Request: &apiv1.Operation_SetValue{SetValue: &apiv1.SetValueRequest{
 		Id: id, Name: g.name, Token: g.token, Value: slices.Clone(value),
 	}}}
-	o.done = func(a *apiv1.Answer) {
+	o.to = takerFunc(func(a *apiv1.Answer) {
 		s.mu.Lock()
 		s.window.answered(id.GetSequence())
 		s.mu.Unlock()
-		o.deliver(a)
+		o.take(a)
 		<-settings
-	}
+	})
 	s.mu.Lock()
 	if g.state != grantHeld {
 		s.mu.Unlock()

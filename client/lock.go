@@ -367,7 +367,7 @@ func (s *session) cancel(a *acquiring) {
 	o.call.Op = &apiv1.Operation{Request: &apiv1.Operation_Cancel{
 		Cancel: &apiv1.CancelRequest{Id: id, Target: &a.id},
 	}}
-	o.done = func(answer *apiv1.Answer) {
+	o.to = takerFunc(func(answer *apiv1.Answer) {
 		if apiv1.Code(answer.GetError().GetCode()) == apiv1.CodeNoSession {
 			s.expired()
 			return
@@ -376,7 +376,7 @@ func (s *session) cancel(a *acquiring) {
 		defer s.mu.Unlock()
 		s.window.answered(a.id.GetSequence())
 		s.window.answered(id.GetSequence())
-	}
+	})
 	s.mu.Lock()
 	if s.cause != nil {
 		s.mu.Unlock()

@@ -22,12 +22,12 @@ const (
 	retryLast  = 500 * time.Millisecond
 )
 
-// op is one operation that is sent until it has an answer that counts. done is
-// called once with it, unless the op is abandoned.
+// op is one operation that is sent until it has an answer that counts. That goes
+// to its taker, once, unless the op is abandoned.
 type op struct {
 	call  mux.Call
 	c     *Client
-	done  func(*apiv1.Answer)
+	to    taker
 	tries int
 	// final makes every answer count, also "try again later".
 	final bool
@@ -37,6 +37,15 @@ type op struct {
 	failFast bool
 	refused  atomic.Pointer[refusal] // the last answer that did not count
 }
+
+// taker takes the answer of an op, on a goroutine of the backend. It does not
+// block. As an interface it costs no allocation where the taker is what
+// the op is part of.
+type taker interface{ take(*apiv1.Answer) }
+
+type takerFunc func(*apiv1.Answer)
+
+func (f takerFunc) take(a *apiv1.Answer) { f(a) }
 
 // refusal is an answer that did not count, and when it came.
 type refusal struct {
@@ -66,7 +75,7 @@ func (o *op) answered(a *apiv1.Answer) {
 	}
 	e := a.GetError()
 	if e == nil || o.final || !o.transient(apiv1.Code(e.GetCode())) {
-		o.done(a)
+		o.to.take(a)
 		return
 	}
 	o.refused.Store(&refusal{err: e, at: o.c.now()})
@@ -115,10 +124,10 @@ type waited struct {
 func (w *waited) prepare(c *Client) {
 	w.c = c
 	w.answers = make(chan *apiv1.Answer, 1)
-	w.done = w.deliver
+	w.to = w
 }
 
-func (w *waited) deliver(a *apiv1.Answer) { w.answers <- a }
+func (w *waited) take(a *apiv1.Answer) { w.answers <- a }
 
 // ask sends an operation that has no session and waits for its answer. When ctx
 // ends first the operation is abandoned.

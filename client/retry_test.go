@@ -68,8 +68,8 @@ func TestUnlockIsRetriedUntilAcknowledged(t *testing.T) {
 			k.fault(every[*apiv1.Operation_Release](f))
 			begin := time.Now()
 			mustUnlock(t, g)
-			if d := time.Since(begin); d != unlockWait {
-				t.Errorf("%s: Unlock took %v, want %v", name, d, unlockWait)
+			if d := time.Since(begin); d < unlockWait || d > time.Second {
+				t.Errorf("%s: Unlock took %v, want %v to 1s", name, d, unlockWait)
 			}
 			time.Sleep(5 * time.Second)
 			if f.loseRequest && k.holder("a") != g.Token() {

@@ -118,7 +118,7 @@ func (s *session) run() {
 func (s *session) open() bool {
 	sent := s.c.now()
 	answers := make(chan *apiv1.Answer, 1)
-	s.opening.done = func(a *apiv1.Answer) { answers <- a }
+	s.opening.to = takerFunc(func(a *apiv1.Answer) { answers <- a })
 	s.c.send(s.opening)
 	select {
 	case a := <-answers:
@@ -154,6 +154,11 @@ func (s *session) tick() (sleep time.Duration, renew bool) {
 	now := s.c.now()
 	s.mu.Lock()
 	lost := s.expireLocked(now)
+	s.window.each(func(o *op) {
+		if r, ok := o.to.(*releasing); ok && now-r.since >= unlockWait {
+			r.leave()
+		}
+	})
 	if now >= s.renewAt && s.renewals < maxRenewals && s.cause == nil {
 		renew = true
 		s.renewals++
@@ -214,7 +219,7 @@ func (s *session) renew() {
 	seen := s.seen
 	s.mu.Unlock()
 	sent := s.c.now()
-	o := &op{c: s.c, final: true, done: func(a *apiv1.Answer) { s.renewed(sent, a) }}
+	o := &op{c: s.c, final: true, to: takerFunc(func(a *apiv1.Answer) { s.renewed(sent, a) })}
 	o.call.Op = &apiv1.Operation{Request: &apiv1.Operation_KeepAlive{
 		KeepAlive: &apiv1.KeepAliveRequest{Session: s.id[:], RevocationsSeen: seen},
 	}}
