@@ -27,10 +27,13 @@ type checkedLog struct {
 	raft.LogStore
 }
 
+// IsMonotonic makes raft empty the log after it restored a snapshot.
 func (c checkedLog) IsMonotonic() bool { return true }
 
+// StoreLog is StoreLogs with one entry.
 func (c checkedLog) StoreLog(l *raft.Log) error { return c.StoreLogs([]*raft.Log{l}) }
 
+// StoreLogs stores sealed copies; its argument is left alone.
 func (c checkedLog) StoreLogs(logs []*raft.Log) error {
 	copies := make([]raft.Log, len(logs))
 	sealed := make([]*raft.Log, len(logs))
@@ -51,7 +54,9 @@ func (c checkedLog) StoreLogs(logs []*raft.Log) error {
 	return c.LogStore.StoreLogs(sealed)
 }
 
+// GetLog returns the entry as it was given to StoreLogs, or an error.
 func (c checkedLog) GetLog(index uint64, l *raft.Log) error {
+	*l = raft.Log{} // raft-boltdb leaves a field alone that it does not find
 	if err := c.LogStore.GetLog(index, l); err != nil {
 		return err
 	}

@@ -39,6 +39,7 @@ func newGatedStream(s raft.StreamLayer, o TransportOptions) *gatedStream {
 	return &gatedStream{StreamLayer: s, o: o, conns: map[*gatedConn]struct{}{}}
 }
 
+// Accept drops connections that come while the gate is closed.
 func (s *gatedStream) Accept() (net.Conn, error) {
 	for {
 		c, err := s.StreamLayer.Accept()
@@ -55,6 +56,7 @@ func (s *gatedStream) Accept() (net.Conn, error) {
 	}
 }
 
+// Dial fails while the gate is closed.
 func (s *gatedStream) Dial(addr raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
 	if err := s.o.Gate(); err != nil {
 		return nil, fmt.Errorf("dial raft peer %s: %w", addr, err)
@@ -149,7 +151,7 @@ func (c *gatedConn) armRead() error {
 	if c.armed {
 		t = time.Now().Add(limit)
 	}
-	return c.Conn.SetReadDeadline(t)
+	return c.SetReadDeadline(t)
 }
 
 // count adds up the bytes of a frame, whose first byte on an incoming connection
@@ -175,7 +177,7 @@ func (c *gatedConn) Write(b []byte) (n int, err error) {
 		if err := c.s.o.Gate(); err != nil {
 			return n, c.refuse(err)
 		}
-		if err := c.Conn.SetWriteDeadline(time.Now().Add(c.s.o.Timeout)); err != nil {
+		if err := c.SetWriteDeadline(time.Now().Add(c.s.o.Timeout)); err != nil {
 			return n, err
 		}
 		m, err := c.Conn.Write(b[:min(len(b), writeChunk)])
@@ -198,6 +200,7 @@ func (c *gatedConn) refuse(gate error) error {
 	return gate
 }
 
+// Close may be called twice and from any goroutine.
 func (c *gatedConn) Close() error {
 	c.s.mu.Lock()
 	delete(c.s.conns, c)

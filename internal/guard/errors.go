@@ -41,5 +41,6 @@ func (e *damagedError) Error() string {
 		e.what, e.cause, e.dir, "locknode members remove "+e.nodeID)
 }
 
+// Is makes it an ErrDamaged.
 func (e *damagedError) Is(target error) bool { return target == ErrDamaged }
 func (e *damagedError) Unwrap() error        { return e.cause }

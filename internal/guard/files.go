@@ -13,6 +13,7 @@ import (
 	wal "github.com/hashicorp/raft-wal"
 	"github.com/hashicorp/raft-wal/metadb"
 	"go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
 )
 
 // The files of a data directory.
@@ -132,24 +133,26 @@ func openBolt(path string) (store *raftboltdb.BoltStore, err error) {
 			Timeout:        time.Second,
 		},
 	})
-	if errors.Is(err, bbolt.ErrTimeout) {
+	if errors.Is(err, berrors.ErrTimeout) {
 		return nil, ErrInUse
 	}
 	return store, err
 }
 
 func openWAL(dir string, o StoreOptions) (log *wal.WAL, err error) {
-	defer recoverOpen(&err)()
 	if err := checkBolt(filepath.Join(dir, walMeta)); err != nil {
 		return nil, fmt.Errorf("%s: %w", walMeta, err)
 	}
-	// raft-wal leaves its meta file open, and locked, when Open fails.
+	// When Open fails, raft-wal leaves its meta file open and locked, and the
+	// next Open in this process would wait for ever.
 	meta := &metadb.BoltMetaDB{}
-	log, err = wal.Open(dir, wal.WithLogger(RaftLogger(o.Logger)), wal.WithSegmentSize(walSegmentSize), wal.WithMetaStore(meta))
-	if err != nil {
-		return nil, errors.Join(err, meta.Close())
-	}
-	return log, nil
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, meta.Close())
+		}
+	}()
+	defer recoverOpen(&err)()
+	return wal.Open(dir, wal.WithLogger(RaftLogger(o.Logger)), wal.WithSegmentSize(walSegmentSize), wal.WithMetaStore(meta))
 }
 
 // recoverOpen turns the panics and memory faults of a store that meets damaged

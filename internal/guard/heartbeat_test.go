@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"errors"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -56,7 +57,6 @@ func (p *puppet) close() {
 func (p *puppet) lead(t *testing.T, addr raft.ServerAddress, req raft.AppendEntriesRequest) *raft.AppendEntriesResponse {
 	t.Helper()
 	req.RPCHeader = raft.RPCHeader{ProtocolVersion: 3, ID: []byte("b"), Addr: []byte("b")}
-	req.Leader = []byte("b")
 	var resp raft.AppendEntriesResponse
 	if err := p.AppendEntries("a", addr, &req, &resp); err != nil {
 		t.Fatalf("AppendEntries: %v", err)
@@ -152,7 +152,7 @@ func TestHeartbeatsOnTheMainGoroutineDoNotDiverge(t *testing.T) {
 		o := heartbeatRace(t, func(s raft.StreamLayer) raft.Transport {
 			return NewTransport(s, TransportOptions{})
 		})
-		if o.applyErr != raft.ErrNotLeader {
+		if !errors.Is(o.applyErr, raft.ErrNotLeader) {
 			t.Errorf("the client got %v, want ErrNotLeader", o.applyErr)
 		}
 		if o.stored != nil {

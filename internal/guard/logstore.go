@@ -15,8 +15,10 @@ type guardedLog struct {
 	onState func() error // called after the first successful write
 }
 
+// IsMonotonic is what checkedLog says.
 func (g *guardedLog) IsMonotonic() bool { return true }
 
+// FirstIndex is 0 for an empty log.
 func (g *guardedLog) FirstIndex() (i uint64, err error) {
 	err = g.watch.read("read first index of the log", func() (err error) {
 		i, err = g.inner.FirstIndex()
@@ -25,6 +27,7 @@ func (g *guardedLog) FirstIndex() (i uint64, err error) {
 	return i, endInsteadOfPanic(err)
 }
 
+// LastIndex is 0 for an empty log.
 func (g *guardedLog) LastIndex() (i uint64, err error) {
 	err = g.watch.read("read last index of the log", func() (err error) {
 		i, err = g.inner.LastIndex()
@@ -33,19 +36,22 @@ func (g *guardedLog) LastIndex() (i uint64, err error) {
 	return i, endInsteadOfPanic(err)
 }
 
+// GetLog returns raft.ErrLogNotFound itself for an entry that is not there, and
+// ErrFailed for one that cannot be read or does not match its checksum.
 func (g *guardedLog) GetLog(index uint64, l *raft.Log) error {
 	err := g.watch.read("read log entry", func() error {
-		err := g.inner.GetLog(index, l)
-		if err != nil && err != raft.ErrLogNotFound {
+		if err := g.inner.GetLog(index, l); err != nil {
 			return fmt.Errorf("entry %d: %w", index, err)
 		}
-		return err
+		return nil
 	})
 	return endInsteadOfPanic(err)
 }
 
+// StoreLog is StoreLogs with one entry.
 func (g *guardedLog) StoreLog(l *raft.Log) error { return g.StoreLogs([]*raft.Log{l}) }
 
+// StoreLogs returns when the entries are durable and the mark knows them.
 func (g *guardedLog) StoreLogs(logs []*raft.Log) error {
 	if len(logs) == 0 {
 		return nil

@@ -149,4 +149,5 @@ func (m *mark) last() marked {
 	return m.know
 }
 
+// Close makes the mark durable: it may be newer than the last fsync.
 func (m *mark) Close() error { return errors.Join(m.f.Sync(), m.f.Close()) }

@@ -171,6 +171,7 @@ func (s *checkedSnapshots) List() ([]*raft.SnapshotMeta, error) {
 	return good, nil
 }
 
+// Open checks metadata and payload before it returns them.
 func (s *checkedSnapshots) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, error) {
 	if err := s.verifyMeta(id); err != nil {
 		return nil, nil, fmt.Errorf("snapshot %s: %w", id, err)
@@ -214,6 +215,7 @@ func (s *checkedSink) Write(b []byte) (int, error) {
 	return n, err
 }
 
+// Close makes the snapshot durable and visible, or leaves none.
 func (s *checkedSink) Close() error {
 	if s.closed {
 		return nil
@@ -230,6 +232,7 @@ func (s *checkedSink) Close() error {
 	return s.SnapshotSink.Close()
 }
 
+// Cancel leaves no snapshot. After Close it does nothing.
 func (s *checkedSink) Cancel() error {
 	s.closed = true
 	return s.SnapshotSink.Cancel()

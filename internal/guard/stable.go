@@ -123,6 +123,7 @@ func (s *guardedStable) put(key string, body []byte) error {
 	})
 }
 
+// SetUint64 saves the term at once; the term of a vote waits for its candidate.
 func (s *guardedStable) SetUint64(key []byte, v uint64) error {
 	switch string(key) {
 	case keyTerm:
@@ -154,6 +155,7 @@ func (s *guardedStable) setTerm(v uint64) error {
 	return nil
 }
 
+// Set saves a vote together with its term.
 func (s *guardedStable) Set(key, val []byte) error {
 	if string(key) != keyVoteCand {
 		return s.stores.watch.write("write "+string(key), func() error { return s.inner.Set(key, val) })
@@ -171,6 +173,7 @@ func (s *guardedStable) Set(key, val []byte) error {
 	return nil
 }
 
+// GetUint64 returns what is durable.
 func (s *guardedStable) GetUint64(key []byte) (uint64, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -189,6 +192,7 @@ func (s *guardedStable) GetUint64(key []byte) (uint64, error) {
 	return s.inner.GetUint64(key)
 }
 
+// Get returns what is durable.
 func (s *guardedStable) Get(key []byte) ([]byte, error) {
 	if string(key) != keyVoteCand {
 		return s.inner.Get(key)

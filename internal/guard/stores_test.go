@@ -59,7 +59,7 @@ func TestMissingEntryIsErrLogNotFoundItself(t *testing.T) {
 		s := mustOpen(t, StoreOptions{Dir: t.TempDir(), LogStore: kind})
 		fill(t, s, 5)
 		var l raft.Log
-		if err := s.Log.GetLog(6, &l); err != raft.ErrLogNotFound { // raft compares with ==
+		if err := s.Log.GetLog(6, &l); err != raft.ErrLogNotFound { //nolint:errorlint // raft compares with ==
 			t.Fatalf("GetLog(6) = %v, want ErrLogNotFound", err)
 		}
 		if err := s.Gate(); err != nil {

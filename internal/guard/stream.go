@@ -67,7 +67,7 @@ type Stream struct {
 	wg       sync.WaitGroup
 
 	mu       sync.Mutex // guards what follows
-	conns    map[net.Conn]struct{}
+	conns    map[*admitted]struct{}
 	perHost  map[string]int // host → accepted connections
 	warned   time.Time
 	unwarned int // warnings left out since
@@ -89,7 +89,7 @@ func newStream(l net.Listener, o StreamOptions) *Stream {
 	s := &Stream{
 		listener: l, addr: l.Addr(), o: o,
 		ready: make(chan net.Conn), done: make(chan struct{}),
-		conns: map[net.Conn]struct{}{}, perHost: map[string]int{},
+		conns: map[*admitted]struct{}{}, perHost: map[string]int{},
 	}
 	if o.Advertise != "" {
 		s.addr = advertised(o.Advertise)
@@ -101,7 +101,9 @@ func newStream(l net.Listener, o StreamOptions) *Stream {
 // advertised is a TCP address that need not be resolved here.
 type advertised string
 
-func (advertised) Network() string  { return "tcp" }
+// Network is always "tcp".
+func (advertised) Network() string { return "tcp" }
+
 func (a advertised) String() string { return string(a) }
 
 // Addr returns the address that peers dial.
@@ -163,7 +165,7 @@ func (s *Stream) Close() error {
 	close(s.done)
 	err := s.listener.Close()
 	for c := range s.conns {
-		_ = c.Close()
+		_ = c.Conn.Close() // not c.Close, which wants the mutex
 	}
 	s.mu.Unlock()
 	s.wg.Wait()
@@ -176,8 +178,8 @@ func (s *Stream) acceptLoop() {
 		c, err := s.listener.Accept()
 		if err == nil {
 			delay = 0
-			if c = s.admit(c); c != nil {
-				s.wg.Go(func() { s.shake(c.(*admitted)) })
+			if a := s.admit(c); a != nil {
+				s.wg.Go(func() { s.shake(a) })
 			}
 			continue
 		}
@@ -202,6 +204,7 @@ type admitted struct {
 	once sync.Once
 }
 
+// Close may be called twice and from any goroutine.
 func (a *admitted) Close() error {
 	err := a.Conn.Close()
 	a.once.Do(func() {
@@ -216,7 +219,7 @@ func (a *admitted) Close() error {
 }
 
 // admit counts a connection or refuses it and returns nil.
-func (s *Stream) admit(c net.Conn) net.Conn {
+func (s *Stream) admit(c net.Conn) *admitted {
 	host, _, err := net.SplitHostPort(c.RemoteAddr().String())
 	if err != nil {
 		host = c.RemoteAddr().String()

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"strings"
@@ -497,8 +496,5 @@ func TestRaftLoggerSpeaksLikeTheRest(t *testing.T) {
 	want := "level=WARN msg=\"failed to do\" server_id=a err=\"input/output error\" servers=\"1 of 3\"\n"
 	if got := b.String(); got != want {
 		t.Errorf("got %q, want %q", got, want)
-	}
-	if !l.IsError() || l.IsDebug() || fmt.Sprint(l.GetLevel()) != "warn" || l.Name() != "raft" {
-		t.Errorf("levels or name: %v %v %v %q", l.IsError(), l.IsDebug(), l.GetLevel(), l.Name())
 	}
 }

@@ -63,8 +63,11 @@ func (w *watch) read(what string, f func() error) (err error) {
 		}
 	}()
 	err = f()
-	if err == nil || err == raft.ErrLogNotFound {
-		return err
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, raft.ErrLogNotFound):
+		return raft.ErrLogNotFound
 	}
 	w.mu.Lock()
 	closed := w.closed

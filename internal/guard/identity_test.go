@@ -1,0 +1,119 @@
+package guard
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"reflect"
+	"testing"
+	"time"
+)
+
+// A crash in the middle of a write leaves one of these: nothing yet, a part of
+// the temporary file, all of it, or the new file.
+func TestPowerCutWhileWritingIdentityLeavesOldOrNew(t *testing.T) {
+	old := Identity{Version: 1, NodeID: "a", LogStore: LogStoreWAL, Created: time.Unix(1, 0).UTC()}
+	next := old
+	next.ClusterID, next.Promise = "c", []PromisedMember{{"a", "h:1"}, {"b", "h:2"}}
+	full, err := encodeIdentity(next)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for cut := 0; cut <= len(full); cut += 7 {
+		dir := t.TempDir()
+		if err := writeIdentity(dir, old); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, identityFile+".tmp"), full[:cut], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s := mustOpen(t, StoreOptions{Dir: dir})
+		if got := s.Identity(); !reflect.DeepEqual(got, old) {
+			t.Fatalf("cut after %d bytes: %+v, want the old one", cut, got)
+		}
+		if err := s.UpdateIdentity(func(id *Identity) { id.ClusterID, id.Promise = next.ClusterID, next.Promise }); err != nil {
+			t.Fatal(err)
+		}
+		mustClose(t, s)
+		if got, err := readIdentity(dir); err != nil || !reflect.DeepEqual(got, next) {
+			t.Fatalf("written again: %+v, %v; want %+v", got, err, next)
+		}
+	}
+}
+
+func TestFailedIdentityWriteKeepsTheOldOne(t *testing.T) {
+	saved := Identity{}
+	var fail error
+	mem := memory()
+	mem.SaveIdentity = func(id Identity) error {
+		if fail == nil {
+			saved = id
+		}
+		return fail
+	}
+	reports := make(chan error, 1)
+	s := mustOpen(t, StoreOptions{NodeID: "a", Memory: mem, OnFailure: func(err error) { reports <- err }})
+	fail = errEIO
+	err := s.UpdateIdentity(func(id *Identity) { id.Promise = []PromisedMember{{"a", "h:1"}} })
+	if !errors.Is(err, errEIO) || !errors.Is(<-reports, errEIO) {
+		t.Errorf("UpdateIdentity = %v, want the cause, reported", err)
+	}
+	if s.Identity().Promise != nil || saved.Promise != nil {
+		t.Error("a promise that was not saved is remembered")
+	}
+	// The first write of a log must not be acknowledged without the identity.
+	mem = memory()
+	mem.SaveIdentity = func(id Identity) error {
+		if id.HasState {
+			return errEIO
+		}
+		return nil
+	}
+	s = mustOpen(t, StoreOptions{NodeID: "a", Memory: mem})
+	if err := s.Log.StoreLogs(entries(1, 1, 1)); err == nil {
+		t.Error("an entry was acknowledged that the identity does not know of")
+	}
+}
+
+func TestIdentityKeepsWhatMayNotChange(t *testing.T) {
+	s := mustOpen(t, StoreOptions{NodeID: "a", Memory: memory()})
+	want := s.Identity()
+	err := s.UpdateIdentity(func(id *Identity) { id.NodeID, id.LogStore, id.Version, id.ClusterID = "b", "x", 9, "c" })
+	want.ClusterID = "c"
+	if got := s.Identity(); err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("identity is %+v, %v; want %+v", got, err, want)
+	}
+	if err := s.UpdateIdentity(func(id *Identity) { id.Promise = []PromisedMember{{"a", "h:1"}} }); err != nil {
+		t.Fatal(err)
+	}
+	s.Identity().Promise[0].Raft = "changed by the caller"
+	if got := s.Identity().Promise[0].Raft; got != "h:1" {
+		t.Errorf("the caller has changed the promise to %q", got)
+	}
+}
+
+func TestIdentityOfALaterVersionIsRefused(t *testing.T) {
+	dir := t.TempDir()
+	if err := writeIdentity(dir, Identity{Version: identityVersion + 1, NodeID: "a", LogStore: LogStoreWAL}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := OpenStores(StoreOptions{Dir: dir}); err == nil {
+		t.Error("OpenStores accepted a format it does not know")
+	}
+}
+
+func FuzzIdentity(f *testing.F) {
+	good, err := encodeIdentity(Identity{Version: 1, NodeID: "a", LogStore: LogStoreWAL, Promise: []PromisedMember{{"a", "h:1"}}})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(good)
+	f.Add([]byte("{}"))
+	f.Add([]byte(`{"identity":null,"crc32c":0}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		id, err := decodeIdentity(b)
+		if err == nil && (id.NodeID == "" || id.Version != identityVersion) {
+			t.Errorf("decodeIdentity(%q) = %+v", b, id)
+		}
+	})
+}

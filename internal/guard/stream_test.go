@@ -1,0 +1,266 @@
+package guard
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// listen starts a Stream on loopback whose log goes to the returned buffer.
+func listen(t *testing.T, o StreamOptions) (*Stream, *lockedBuffer) {
+	t.Helper()
+	log := &lockedBuffer{}
+	o.Logger = newTestLogger(log)
+	s, err := ListenTCP("127.0.0.1:0", o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	return s, log
+}
+
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+func (s *Stream) server() raft.ServerAddress { return raft.ServerAddress(s.Addr().String()) }
+
+func TestStreamCarriesRaft(t *testing.T) {
+	sa, _ := listen(t, StreamOptions{Cluster: func() string { return "c1" }})
+	sb, _ := listen(t, StreamOptions{Cluster: func() string { return "c1" }})
+	a := NewTransport(sa, TransportOptions{})
+	defer a.Close()
+	b := NewTransport(sb, TransportOptions{})
+	serve(t, b, accept)
+	for range 3 {
+		if err := appendTo(a, sb.server(), entries(1, 50, 1)...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sb.mu.Lock()
+	defer sb.mu.Unlock()
+	if n := len(sb.conns); n != 1 {
+		t.Errorf("%d connections for three RPCs in a row, want 1", n)
+	}
+}
+
+func TestTwoClustersStayApart(t *testing.T) {
+	cases := []struct {
+		ours, theirs string
+		ok           bool
+	}{{"c1", "c1", true}, {"c1", "c2", false}, {"", "c2", true}, {"c1", "", true}, {"", "", true}}
+	for _, c := range cases {
+		ours, _ := listen(t, StreamOptions{Cluster: func() string { return c.ours }})
+		theirs, log := listen(t, StreamOptions{Cluster: func() string { return c.theirs }})
+		conn, err := ours.Dial(theirs.server(), time.Second)
+		if (err == nil) != c.ok {
+			t.Errorf("Dial from %q to %q: %v", c.ours, c.theirs, err)
+		}
+		if err == nil {
+			_ = conn.Close()
+			continue
+		}
+		if !strings.Contains(err.Error(), "cluster") {
+			t.Errorf("Dial = %v, want it to speak of the cluster", err)
+		}
+		waitFor(t, "the other side logs it", time.Second, func() bool { return strings.Contains(log.String(), "cluster") })
+	}
+}
+
+func TestStrangerGetsASentence(t *testing.T) {
+	s, log := listen(t, StreamOptions{})
+	resp, err := http.Get("http://" + s.Addr().String() + "/v1/status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if resp.StatusCode != http.StatusBadRequest || err != nil || !strings.Contains(string(body), "raft port") {
+		t.Errorf("GET = %d %q, %v; want 400 with a sentence", resp.StatusCode, body, err)
+	}
+	waitFor(t, "it is logged", time.Second, func() bool { return strings.Contains(log.String(), "HTTP") })
+}
+
+func TestDialOfAWrongPortSaysSo(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	web := &http.Server{Handler: http.NotFoundHandler(), ReadHeaderTimeout: time.Second}
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = web.Serve(l) })
+	defer wg.Wait()
+	defer web.Close()
+	s, _ := listen(t, StreamOptions{})
+	_, err = s.Dial(raft.ServerAddress(l.Addr().String()), 2*time.Second)
+	if !errors.Is(err, errStranger) || !strings.Contains(err.Error(), "not a locknode raft port") {
+		t.Errorf("Dial of an HTTP port = %v, want a clear sentence", err)
+	}
+}
+
+func TestSilentConnectionIsCut(t *testing.T) {
+	s, log := listen(t, StreamOptions{HandshakeTimeout: 50 * time.Millisecond})
+	c, err := net.Dial("tcp", s.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	_ = c.SetReadDeadline(time.Now().Add(5 * time.Second))
+	if _, err := c.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("Read = %v, want the other side to close", err)
+	}
+	waitFor(t, "it is logged", time.Second, func() bool { return strings.Contains(log.String(), "preface") })
+}
+
+func TestConnectionLimits(t *testing.T) {
+	for name, o := range map[string]StreamOptions{
+		"in all":   {MaxConns: 3},
+		"per host": {MaxConnsPerHost: 3},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, log := listen(t, o)
+			var wg sync.WaitGroup
+			wg.Go(func() { // as raft would: takes what is handed over
+				for {
+					if _, err := s.Accept(); err != nil {
+						return
+					}
+				}
+			})
+			client, _ := listen(t, StreamOptions{})
+			var open []net.Conn
+			for i := range 3 {
+				c, err := client.Dial(s.server(), time.Second)
+				if err != nil {
+					t.Fatalf("connection %d: %v", i, err)
+				}
+				open = append(open, c)
+			}
+			if c, err := client.Dial(s.server(), time.Second); err == nil {
+				_ = c.Close()
+				t.Error("a connection above the limit was taken")
+			}
+			waitFor(t, "it is logged", time.Second, func() bool { return strings.Contains(log.String(), "too many") })
+			for _, c := range open {
+				_ = c.Close()
+			}
+			_ = s.Close()
+			wg.Wait()
+		})
+	}
+}
+
+// A place is given back when the connection ends.
+func TestClosedConnectionMakesRoom(t *testing.T) {
+	s, _ := listen(t, StreamOptions{MaxConns: 1})
+	b := NewTransport(s, TransportOptions{})
+	serve(t, b, accept)
+	for i := range 5 {
+		sa, _ := listen(t, StreamOptions{})
+		a := NewTransport(sa, TransportOptions{})
+		waitFor(t, fmt.Sprintf("connection %d", i), 2*time.Second, func() bool { return appendTo(a, s.server()) == nil })
+		_ = a.Close()
+	}
+}
+
+func TestAdvertisedAddressIsNotTheListeners(t *testing.T) {
+	s, _ := listen(t, StreamOptions{Advertise: "node-1.example:7402"})
+	trans := NewTransport(s, TransportOptions{})
+	defer trans.Close()
+	if got := trans.LocalAddr(); got != "node-1.example:7402" {
+		t.Errorf("LocalAddr = %s", got)
+	}
+	if s.ListenAddr().String() == s.Addr().String() {
+		t.Error("ListenAddr is the advertised one")
+	}
+}
+
+func TestSecureHooksWrapBothEnds(t *testing.T) {
+	var mu sync.Mutex
+	var seen []string
+	hook := func(who string) {
+		mu.Lock()
+		defer mu.Unlock()
+		seen = append(seen, who)
+	}
+	s, _ := listen(t, StreamOptions{SecureServer: func(c net.Conn) (net.Conn, error) { hook("server"); return c, nil }})
+	c, _ := listen(t, StreamOptions{SecureClient: func(c net.Conn, _ raft.ServerAddress) (net.Conn, error) { hook("client"); return c, nil }})
+	conn, err := c.Dial(s.server(), time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if mu.Lock(); len(seen) != 2 {
+		t.Errorf("hooks ran on %v, want both ends", seen)
+	}
+	mu.Unlock()
+	refusing, _ := listen(t, StreamOptions{SecureServer: func(net.Conn) (net.Conn, error) { return nil, errEIO }})
+	if c, err := c.Dial(refusing.server(), time.Second); err == nil {
+		_ = c.Close()
+		t.Error("Dial succeeded although the server's hook refused")
+	}
+}
+
+func TestTransportCloseEndsEveryConnection(t *testing.T) {
+	sa, _ := listen(t, StreamOptions{})
+	sb, _ := listen(t, StreamOptions{})
+	a, b := NewTransport(sa, TransportOptions{}), NewTransport(sb, TransportOptions{})
+	serve(t, b, accept)
+	if err := appendTo(a, sb.server()); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(a.Close(), a.Close()); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "b sees it", 2*time.Second, func() bool {
+		sb.mu.Lock()
+		defer sb.mu.Unlock()
+		return len(sb.conns) == 0
+	})
+	if err := appendTo(a, sb.server()); err == nil {
+		t.Error("a closed transport carries RPCs")
+	}
+}
+
+func FuzzPreface(f *testing.F) {
+	f.Add([]byte(prefaceLine("c1")))
+	f.Add([]byte("GET / HTTP/1.1\r\n\r\n"))
+	f.Add([]byte{0x16, 3, 1})
+	f.Add([]byte("locknode raft 1 " + strings.Repeat("x", 200) + "\n"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		ours, theirs := net.Pipe()
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			_, _ = theirs.Write(b)
+			_ = theirs.Close()
+		})
+		cluster, err := readPreface(ours)
+		_ = ours.Close()
+		wg.Wait()
+		if err == nil && !strings.HasPrefix(string(b), prefaceStart+cluster+"\n") {
+			t.Errorf("readPreface(%q) = %q", b, cluster)
+		}
+	})
+}
