@@ -1,0 +1,378 @@
+//go:build unix
+
+package integration
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	apiv1 "github.com/locknode/locknode/api/v1"
+	"github.com/locknode/locknode/client"
+	"github.com/locknode/locknode/internal/proc"
+)
+
+// patience is how long a condition is waited for that is bound to come. It says
+// nothing about how fast things are: the machine may be busy with other things.
+const patience = time.Minute
+
+// stores are the two stores of the Raft log: both are used and tested alike.
+var stores = []string{"wal", "boltdb"}
+
+// forEachStore runs a test once with each log store.
+func forEachStore(t *testing.T, f func(t *testing.T, store string)) {
+	for _, store := range stores {
+		t.Run(store, func(t *testing.T) {
+			t.Parallel()
+			f(t, store)
+		})
+	}
+}
+
+// slow leaves a test out of `go test -short`.
+func slow(t *testing.T, why string) {
+	t.Helper()
+	if testing.Short() {
+		t.Skipf("left out by -short: %s", why)
+	}
+}
+
+func within(t *testing.T, d time.Duration) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), d)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// eventually waits for a condition.
+func eventually(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !holds(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited %v in vain: %s", patience, what)
+		}
+	}
+}
+
+// options are those of all clusters of these tests. The nodes' timing is that of
+// a real cluster; only finding and promoting members is made faster.
+func options(dir string, nodes int, args ...string) proc.Options {
+	return proc.Options{
+		Binary: program, Nodes: nodes, Dir: dir, Env: cleanEnvironment(),
+		Args: append([]string{"--fast"}, args...),
+	}
+}
+
+// startCluster starts three nodes that end with the test.
+func startCluster(t *testing.T, args ...string) *proc.Cluster {
+	t.Helper()
+	return startClusterOf(t, 3, args...)
+}
+
+func startClusterOf(t *testing.T, nodes int, args ...string) *proc.Cluster {
+	t.Helper()
+	c, err := proc.Start(within(t, patience), options(t.TempDir(), nodes, args...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := errors.Join(c.Close(), complaints(c)); err != nil {
+			t.Error(err)
+		}
+		if t.Failed() {
+			for _, n := range c.Nodes() {
+				t.Logf("the end of what %s printed:\n%s", n.ID, tail(n.Logs(), 60))
+			}
+		}
+	})
+	return c
+}
+
+// complaints finds in what the nodes have printed what no node may ever print.
+func complaints(c *proc.Cluster) error {
+	var errs []error
+	for _, n := range c.Nodes() {
+		logs := n.Logs()
+		for _, bad := range []string{"WARNING: DATA RACE", "panic: ", "fatal error: "} {
+			if at := strings.Index(logs, bad); at >= 0 {
+				errs = append(errs, fmt.Errorf("node %s printed:\n%s", n.ID, head(logs[at:], 60)))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func head(text string, lines int) string {
+	all := strings.Split(text, "\n")
+	return strings.Join(all[:min(lines, len(all))], "\n")
+}
+
+func tail(text string, lines int) string {
+	all := strings.Split(strings.TrimSpace(text), "\n")
+	return strings.Join(all[max(0, len(all)-lines):], "\n")
+}
+
+// shared is the cluster of the tests that break nothing.
+var shared struct {
+	once    sync.Once
+	cluster *proc.Cluster
+	err     error
+}
+
+func sharedCluster(t *testing.T) *proc.Cluster {
+	t.Helper()
+	shared.once.Do(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		shared.cluster, shared.err = proc.Start(ctx, options("", 3))
+	})
+	if shared.err != nil {
+		t.Fatal(shared.err)
+	}
+	return shared.cluster
+}
+
+// closeShared is called when all tests are done.
+func closeShared() error {
+	if shared.cluster == nil {
+		return nil
+	}
+	return errors.Join(complaints(shared.cluster), shared.cluster.Close())
+}
+
+func leaderOf(t *testing.T, c *proc.Cluster) *proc.Node {
+	t.Helper()
+	leader, err := c.Leader(within(t, patience))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return leader
+}
+
+func followersOf(t *testing.T, c *proc.Cluster) []*proc.Node {
+	t.Helper()
+	followers, err := c.Followers(within(t, patience))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return followers
+}
+
+// must ends the test on an error.
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// stop ends nodes in good order.
+func stop(t *testing.T, nodes ...*proc.Node) {
+	t.Helper()
+	for _, n := range nodes {
+		must(t, n.Stop(within(t, patience)))
+	}
+}
+
+// kill ends nodes with SIGKILL, all at once.
+func kill(t *testing.T, nodes ...*proc.Node) {
+	t.Helper()
+	errs := make([]error, len(nodes))
+	var wg sync.WaitGroup
+	for i, n := range nodes {
+		wg.Go(func() { errs[i] = n.Kill() })
+	}
+	wg.Wait()
+	must(t, errors.Join(errs...))
+}
+
+// start starts nodes that do not run and waits until all of them are ready.
+func start(t *testing.T, nodes ...*proc.Node) {
+	t.Helper()
+	for _, n := range nodes {
+		must(t, n.Start())
+	}
+	for _, n := range nodes {
+		must(t, n.WaitReady(within(t, patience)))
+	}
+}
+
+// dial makes a client that is closed with the test.
+func dial(t *testing.T, endpoints []string, opts ...client.Option) *client.Client {
+	t.Helper()
+	c, err := client.Dial(t.Context(), endpoints, opts...)
+	must(t, err)
+	t.Cleanup(func() { _ = c.Close() }) // what it could not release ends by its TTL
+	return c
+}
+
+func lock(t *testing.T, c *client.Client, name string, opts ...client.AcquireOption) *client.Grant {
+	t.Helper()
+	g, err := c.Lock(within(t, patience), name, opts...)
+	must(t, err)
+	return g
+}
+
+func get(t *testing.T, c *client.Client, name string) client.LockInfo {
+	t.Helper()
+	info, err := c.Get(within(t, patience), name)
+	must(t, err)
+	return info
+}
+
+// awaitWaiters waits until exactly so many stand in line.
+func awaitWaiters(t *testing.T, c *client.Client, name string, want int) {
+	t.Helper()
+	eventually(t, fmt.Sprintf("%d waiters of %s", want, name), func() bool { return get(t, c, name).Waiters == want })
+}
+
+// holder is the only holder of a lock.
+func holder(t *testing.T, c *client.Client, name string) client.HolderInfo {
+	t.Helper()
+	info := get(t, c, name)
+	if len(info.Holders) != 1 {
+		t.Fatalf("lock %s: got %d holders, want one: %+v", name, len(info.Holders), info)
+	}
+	return info.Holders[0]
+}
+
+// heldWith fails the test unless the lock is held with exactly this token.
+func heldWith(t *testing.T, c *client.Client, name string, token uint64) {
+	t.Helper()
+	if h := holder(t, c, name); h.Token != token {
+		t.Errorf("lock %s: held with token %d by %q, want token %d", name, h.Token, h.Holder, token)
+	}
+}
+
+// arrival is the end of a wait in line.
+type arrival struct {
+	waiter int
+	grant  *client.Grant
+	err    error
+	at     time.Time
+}
+
+// standInLine waits for the lock in the background, and returns when the cluster
+// has the waiter in line behind others.
+func standInLine(t *testing.T, c *client.Client, name string, number int, arrivals chan<- arrival, opts ...client.AcquireOption) {
+	t.Helper()
+	before := get(t, c, name).Waiters
+	ctx := within(t, patience)
+	go func() {
+		g, err := c.Lock(ctx, name, opts...)
+		arrivals <- arrival{number, g, err, time.Now()}
+	}()
+	awaitWaiters(t, c, name, before+1)
+}
+
+// arrive waits for the next arrival.
+func arrive(t *testing.T, arrivals <-chan arrival) arrival {
+	t.Helper()
+	select {
+	case a := <-arrivals:
+		if a.err != nil {
+			t.Fatalf("waiter %d: %v", a.waiter, a.err)
+		}
+		return a
+	case <-time.After(patience):
+		t.Fatalf("waited %v in vain: the lock for the next in line", patience)
+		return arrival{}
+	}
+}
+
+// agree waits until all running nodes have applied the same log, and fails if two
+// of them were in different states at the same place of it.
+func agree(t *testing.T, c *proc.Cluster) {
+	t.Helper()
+	nodes := c.Running()
+	seen := map[uint64]map[string]uint64{} // log index → node → digest of all up to there
+	eventually(t, "all nodes at the same log index", func() bool {
+		for _, n := range nodes {
+			s := status(t, n)
+			if s == nil {
+				continue
+			}
+			at := seen[s.GetDigestIndex()]
+			if at == nil {
+				at = map[string]uint64{}
+				seen[s.GetDigestIndex()] = at
+			}
+			at[n.ID] = s.GetDigest()
+			for other, digest := range at {
+				if digest != s.GetDigest() {
+					t.Fatalf("at log index %d the states of %s and %s differ: digests %x and %x",
+						s.GetDigestIndex(), n.ID, other, s.GetDigest(), digest)
+				}
+			}
+			if len(at) == len(nodes) {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+// status is what a node says about itself, nil if it does not answer.
+func status(t *testing.T, n *proc.Node) *apiv1.StatusResponse {
+	t.Helper()
+	s, err := n.Status(t.Context())
+	if err != nil {
+		return nil
+	}
+	return s
+}
+
+// lastToken is the greatest token that the cluster has given so far.
+func lastToken(t *testing.T, c *proc.Cluster) uint64 {
+	t.Helper()
+	var last uint64
+	for _, n := range c.Running() {
+		last = max(last, status(t, n).GetLastToken())
+	}
+	return last
+}
+
+// members are the nodes in Raft's configuration, by their role: leader, voter or
+// nonvoter. ask is the node that is asked.
+func members(t *testing.T, ask *proc.Node) map[string]*apiv1.Member {
+	t.Helper()
+	conn, err := ask.Conn()
+	must(t, err)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	res, err := apiv1.NewLocksClient(conn).Members(ctx, &apiv1.MembersRequest{})
+	if err != nil {
+		return nil
+	}
+	in := map[string]*apiv1.Member{}
+	for _, m := range res.GetMembers() {
+		if m.GetRole() != "none" {
+			in[m.GetId()] = m
+		}
+	}
+	return in
+}
+
+// awaitVoters waits until exactly these nodes are voters, the leader among them.
+func awaitVoters(t *testing.T, ask *proc.Node, want ...string) {
+	t.Helper()
+	slices.Sort(want)
+	eventually(t, fmt.Sprintf("the voters are %v", want), func() bool {
+		var got []string
+		led := false
+		for id, m := range members(t, ask) {
+			if m.GetRole() == "nonvoter" {
+				return false
+			}
+			led = led || m.GetRole() == "leader"
+			got = append(got, id)
+		}
+		slices.Sort(got)
+		return led && slices.Equal(got, want)
+	})
+}

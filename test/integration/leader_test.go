@@ -1,0 +1,197 @@
+//go:build unix
+
+package integration
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/locknode/locknode/client"
+)
+
+// What clients notice when the leader dies, sleeps or stops.
+
+func TestKilledLeaderLosesNothingUnderLoad(t *testing.T) {
+	t.Parallel()
+	forEachStore(t, func(t *testing.T, store string) {
+		c := startCluster(t, "--log-store", store)
+		l := startLoad(t, c, patience)
+		for range 2 {
+			l.progress(t, 100)
+			leader := leaderOf(t, c)
+			kill(t, leader)
+			l.progress(t, 100)
+			start(t, leader)
+		}
+		l.finish(t)
+		agree(t, c)
+	})
+}
+
+func TestWaitersKeepTheirOrderWhenTheLeaderIsKilled(t *testing.T) {
+	t.Parallel()
+	c := startCluster(t)
+	name := t.Name()
+	watch := dial(t, c.Endpoints())
+	held := lock(t, dial(t, c.Endpoints()), name)
+	const waiters = 6
+	arrivals := make(chan arrival, waiters)
+	for i := range waiters {
+		standInLine(t, dial(t, c.Endpoints()), name, i, arrivals)
+	}
+	leader := leaderOf(t, c)
+	kill(t, leader)
+	// The first of the waiters to arrive at the new leader need not be the first in line.
+	if info := get(t, watch, name); info.Waiters != waiters || info.Holders[0].Token != held.Token() {
+		t.Fatalf("after the leader was killed: got %+v, want token %d and %d waiters", info, held.Token(), waiters)
+	}
+	must(t, held.Err())
+	must(t, held.Unlock())
+	var order []int
+	last := held.Token()
+	for range waiters {
+		got := arrive(t, arrivals)
+		order = append(order, got.waiter)
+		if got.grant.Token() <= last {
+			t.Errorf("token %d after %d, want it greater", got.grant.Token(), last)
+		}
+		last = got.grant.Token()
+		must(t, got.grant.Unlock())
+	}
+	if !slices.IsSorted(order) {
+		t.Errorf("waiters arrived in the order %v, want that in which they came", order)
+	}
+}
+
+// A stop in good order hands leadership over: whoever does not look at the
+// clock does not notice. All three nodes are restarted, one after the other, as
+// one does for an upgrade.
+func TestNodesThatStopInGoodOrderAreNotNoticed(t *testing.T) {
+	t.Parallel()
+	c := startCluster(t)
+	l := startLoad(t, c, 10*time.Second)
+	name := t.Name()
+	held := lock(t, dial(t, c.Endpoints()), name)
+	arrivals := make(chan arrival, 1)
+	standInLine(t, dial(t, c.Endpoints()), name, 1, arrivals)
+	leader := leaderOf(t, c)
+	for _, n := range append(followersOf(t, c), leader, leader) { // the last time it may lead or not
+		l.progress(t, 50)
+		stop(t, n)
+		l.progress(t, 50)
+		start(t, n)
+	}
+	stop(t, leaderOf(t, c)) // for certain the one that leads
+	l.progress(t, 50)
+	must(t, held.Err())
+	select {
+	case a := <-arrivals:
+		t.Fatalf("the waiter's wait ended with %v, %v while the lock was held", a.grant, a.err)
+	default:
+	}
+	must(t, held.Unlock())
+	must(t, arrive(t, arrivals).grant.Unlock())
+	l.finish(t)
+	agree(t, c)
+}
+
+// A leader that sleeps is deposed and does not know it. Whatever it says when it
+// goes on must be true then.
+func TestPausedLeaderAnswersNothingStaleWhenItGoesOn(t *testing.T) {
+	t.Parallel()
+	c := startCluster(t)
+	watch := dial(t, c.Endpoints())
+	for round := range 3 {
+		name := fmt.Sprintf("%s/%d", t.Name(), round)
+		old := leaderOf(t, c)
+		read, try := connect(t, old.HTTP()), connect(t, old.HTTP())
+		must(t, old.Pause())
+		g := lock(t, watch, name)
+		// Asked after the lock was given, and waiting there when the process goes on.
+		read.send(t, "GET", "/v1/locks/"+name, "")
+		try.send(t, "POST", "/v1/acquire", fmt.Sprintf(`{"name":%q,"ttl":"1m"}`, name))
+		must(t, old.Resume())
+		if a := read.answer(t); a.status == 200 {
+			if got := answered[lockView](t, a, 200); !got.Held || got.Holders[0].Token != g.Token() {
+				t.Errorf("the deposed leader says %+v, want it held with token %d", got, g.Token())
+			}
+		}
+		if a := try.answer(t); a.status == 200 {
+			t.Errorf("the deposed leader gave the lock a second time: %s", a.body)
+		}
+		heldWith(t, watch, name, g.Token())
+		must(t, g.Unlock())
+		must(t, old.WaitReady(within(t, patience)))
+	}
+	agree(t, c)
+}
+
+func TestRunKeepsItsLockWhileNodesAreKilled(t *testing.T) {
+	t.Parallel()
+	c := startCluster(t)
+	watch := dial(t, c.Endpoints())
+	name := t.Name()
+	const ttl = 2 * time.Second
+	run := locknode(t, c.Endpoints(), "run", "--ttl", ttl.String(), name, "--", "sh", "-c", `echo "$LOCKNODE_TOKEN"; exec cat`)
+	eventually(t, "the command under the lock runs", func() bool { return strings.Contains(run.stdout.String(), "\n") })
+	token := holder(t, watch, name).Token
+	if got := strings.TrimSpace(run.stdout.String()); got != fmt.Sprint(token) {
+		t.Errorf("the command was given token %s, the lock is held with %d", got, token)
+	}
+	for _, n := range append(followersOf(t, c)[:1], leaderOf(t, c)) {
+		kill(t, n)
+		for killed := time.Now(); time.Since(killed) < ttl+500*time.Millisecond; {
+			heldWith(t, watch, name, token)
+		}
+		start(t, n)
+	}
+	must(t, run.stdin.Close()) // cat ends
+	run.ends(t, 0)
+	if info := get(t, watch, name); info.Held() {
+		t.Errorf("after the run: got %+v, want it free", info)
+	}
+}
+
+// Two of three nodes gone: nothing is given, everybody is told, nothing is lost.
+func TestMinorityGivesNothingAndSaysSo(t *testing.T) {
+	t.Parallel()
+	c := startCluster(t)
+	watch := dial(t, c.Endpoints())
+	kept := lock(t, watch, t.Name()+"/kept", client.TTL(time.Hour))
+	left := leaderOf(t, c)
+	gone := followersOf(t, c)
+	kill(t, gone...)
+
+	api := browse(t, left.HTTP())
+	eventually(t, "the node that is left says that it is not ready", func() bool {
+		return api.do(t, "/readyz", nil).status == 503
+	})
+	if a := api.do(t, "/healthz", nil); a.status != 200 {
+		t.Errorf("healthz: got %d %s, want 200: the process is well", a.status, a.body)
+	}
+	began := time.Now()
+	refused := locknode(t, c.Endpoints(), "acquire", t.Name(), "--connect-timeout", "1s")
+	refused.ends(t, exitUnavailable)
+	if took := time.Since(began); took > 10*time.Second {
+		t.Errorf("acquire gave up after %v, want about a second", took)
+	}
+	a := api.do(t, "/v1/acquire", object{"name": t.Name()})
+	if got := answered[errorView](t, a, 503); got.Error.Code == "" || got.Error.Message == "" {
+		t.Errorf("acquire of the node that is left: got %s, want a code and a message", a.body)
+	}
+	// A caller who can wait is not refused.
+	arrivals := make(chan arrival, 1)
+	go func() {
+		g, err := watch.Lock(within(t, patience), t.Name())
+		arrivals <- arrival{1, g, err, time.Now()}
+	}()
+	start(t, gone[0])
+	got := arrive(t, arrivals)
+	must(t, kept.Err())
+	heldWith(t, watch, kept.Name(), kept.Token())
+	must(t, got.grant.Unlock())
+	agree(t, c)
+}

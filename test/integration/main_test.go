@@ -1,0 +1,80 @@
+//go:build unix
+
+package integration
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"go.uber.org/goleak"
+)
+
+// actAs tells this binary, in the environment, to be something else than a test.
+const actAs = "LOCKNODE_TEST_ROLE"
+
+// program is the locknode executable, built by TestMain.
+var program string
+
+func TestMain(m *testing.M) {
+	if role := os.Getenv(actAs); role != "" {
+		os.Exit(play(role))
+	}
+	os.Exit(run(m))
+}
+
+func play(role string) int {
+	if role == holderRole {
+		return holderMain(os.Args[1:])
+	}
+	fmt.Fprintf(os.Stderr, "%s=%s: no such role\n", actAs, role)
+	return 2
+}
+
+func run(m *testing.M) (code int) {
+	dir, err := os.MkdirTemp("", "locknode-test-")
+	if err != nil {
+		return complain(err)
+	}
+	defer func() { _ = os.RemoveAll(dir) }() // a temporary directory may be left behind
+	program = filepath.Join(dir, "locknode")
+	args := []string{"build", "-o", program}
+	if raceDetector {
+		args = append(args, "-race")
+	}
+	build := exec.Command("go", append(args, "github.com/locknode/locknode/cmd/locknode")...)
+	if out, err := build.CombinedOutput(); err != nil {
+		return complain(fmt.Errorf("build locknode: %w\n%s", err, out))
+	}
+	code = m.Run()
+	if err := closeShared(); err != nil {
+		return complain(err)
+	}
+	if code == 0 {
+		if err := goleak.Find(); err != nil {
+			return complain(err)
+		}
+	}
+	return code
+}
+
+func complain(err error) int {
+	fmt.Fprintln(os.Stderr, err)
+	return 1
+}
+
+// cleanEnvironment is this process's, without what would configure locknode
+// behind our back, and with more.
+func cleanEnvironment(more ...string) []string {
+	var env []string
+	for _, kv := range os.Environ() {
+		if !strings.HasPrefix(kv, "LOCKNODE_") && !strings.HasPrefix(kv, "GORACE=") {
+			env = append(env, kv)
+		}
+	}
+	// A race ends the process, so that no test can pass over it.
+	return append(append(env, "GORACE=halt_on_error=1"), more...)
+}
