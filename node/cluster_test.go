@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -343,6 +345,48 @@ func TestLocksSurviveARestartOfAllNodes(t *testing.T) {
 	a, err = mux.Do(c.ctx(), c.leader().Start, detachedOp("next", time.Hour))
 	if err != nil || a.GetAcquire().GetToken() <= token {
 		t.Fatalf("token after the restart = %v, %v; want more than %d", a, err, token)
+	}
+}
+
+func TestNodesThatAreRestartedWithoutSeedsFindEachOther(t *testing.T) {
+	c := startCluster(t, 3)
+	c.eventually("every node has written down two seeds", func() bool {
+		for _, dir := range c.dirs {
+			if len(rememberedSeeds(dir)) != 2 {
+				return false
+			}
+		}
+		return true
+	})
+	for i, n := range c.nodes {
+		cfg := Config{DataDir: c.dirs[i], APIAddr: n.APIAddr(), HTTPAddr: n.HTTPAddr(), RaftAddr: n.RaftAddr(), GossipAddr: n.GossipAddr(), Fast: true}
+		if err := n.Close(); err != nil {
+			t.Fatal(err)
+		}
+		again, err := Open(t.Context(), cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = again.Close() })
+		c.nodes[i] = again
+	}
+	c.awaitReady()
+	if _, err := c.client(c.follower()).Lock(c.ctx(), "found"); err != nil {
+		t.Fatalf("Lock through a follower: %v", err)
+	}
+}
+
+func TestADamagedSeedsFileCostsNothing(t *testing.T) {
+	for name, content := range map[string]string{
+		"garbage": "\x00{", "not addresses": `["x", "", "host:"]`, "too many": `[` + strings.Repeat(`"a:1",`, 20) + `"a:1"]`,
+	} {
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, seedsFile), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if seeds := allSeeds([]string{"b:2"}, rememberedSeeds(dir)); len(seeds) != 1 {
+			t.Errorf("%s: seeds %q, want the configured one alone", name, seeds)
+		}
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/locknode/locknode/fsm"
@@ -165,6 +166,7 @@ func (c *Config) validate() error {
 	default:
 		bad("gossip key has %d bytes: 16, 24 or 32 are allowed", len(c.GossipKey))
 	}
+	var plain []string
 	for _, a := range []struct{ name, addr string }{
 		{"api address", c.APIAddr}, {"http address", c.HTTPAddr}, {"raft address", c.RaftAddr}, {"gossip address", c.GossipAddr},
 	} {
@@ -174,8 +176,25 @@ func (c *Config) validate() error {
 		if err := c.checkAddress(a.addr); err != nil {
 			bad("%s %q: %w", a.name, a.addr, err)
 		}
+		if !isLoopback(a.addr) && !c.Insecure {
+			plain = append(plain, a.addr)
+		}
+	}
+	if len(plain) > 0 {
+		bad("%s: not loopback, and traffic is plain text: set insecure to allow it, on a network that you trust", strings.Join(plain, ", "))
 	}
 	return errors.Join(faults...)
+}
+
+func isHostPort(addr string) bool {
+	host, port, err := net.SplitHostPort(addr)
+	return err == nil && host != "" && port != ""
+}
+
+func isLoopback(addr string) bool {
+	host, _, err := net.SplitHostPort(addr)
+	ip := net.ParseIP(host)
+	return err != nil || host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 func (c *Config) checkAddress(addr string) error {
@@ -187,10 +206,6 @@ func (c *Config) checkAddress(addr string) error {
 		return errors.New("with an advertise host the port cannot be 0: others need to know it")
 	}
 	ip := net.ParseIP(host)
-	loopback := host == "localhost" || ip != nil && ip.IsLoopback()
-	if !loopback && !c.Insecure {
-		return errors.New("traffic is plain text: allow it off loopback with insecure, on a network that you trust")
-	}
 	if (host == "" || ip != nil && ip.IsUnspecified()) && c.AdvertiseHost == "" {
 		return errors.New("others cannot dial it: set the advertise host")
 	}

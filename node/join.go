@@ -30,8 +30,12 @@ func (n *Node) openCluster(identity guard.Identity) (err error) {
 		Formed: n.stores.HasState(), Expect: n.cfg.BootstrapExpect,
 		Promise: cluster.Hash(founders(identity.Promise)),
 	}
+	seeds := n.cfg.Join
+	if meta.Formed {
+		seeds = allSeeds(seeds, rememberedSeeds(n.cfg.DataDir))
+	}
 	n.cluster, err = cluster.Start(cluster.Config{
-		Meta: meta, Bind: n.cfg.GossipAddr, Advertise: n.cfg.AdvertiseHost, Seeds: n.cfg.Join,
+		Meta: meta, Bind: n.cfg.GossipAddr, Advertise: n.cfg.AdvertiseHost, Seeds: seeds,
 		Keys: keys, Fast: n.cfg.Fast, Logger: n.log,
 	})
 	if err != nil {
@@ -181,11 +185,13 @@ func (n *Node) checkPlace(ctx context.Context) error {
 			return err
 		}
 	}
+	peers := n.cluster.Peers()
 	keep := make(map[string]bool)
-	for _, p := range n.cluster.Peers() {
+	for _, p := range peers {
 		keep[p.API] = true
 	}
 	n.peers.prune(keep)
+	n.rememberSeeds(peers)
 	return n.checkRemoved(ctx)
 }
 

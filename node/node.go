@@ -52,6 +52,7 @@ type Node struct {
 	appliedIndex atomic.Uint64             // of the last command applied
 	appliedMore  chan struct{}             // holds a token when appliedIndex has moved
 	forming      atomic.Pointer[string]    // what a node without Raft is waiting for
+	seeds        []string                  // as last written to seedsFile; owned by watchPlace
 
 	ctx       context.Context // of all goroutines
 	cancel    context.CancelCauseFunc
