@@ -59,14 +59,14 @@ func grow(t testing.TB, path string, noFreelistSync bool, seed uint64) {
 func TestBoltCheckAcceptsWhatBboltWrites(t *testing.T) {
 	for seed := range uint64(10) {
 		for _, noSync := range []bool{true, false} {
-			path := filepath.Join(t.TempDir(), "db")
+			path := filepath.Join(tempDir(t), "db")
 			grow(t, path, noSync, seed)
 			if err := checkBolt(path); err != nil {
 				t.Errorf("seed %d, freelist sync off %v: %v", seed, noSync, err)
 			}
 		}
 	}
-	if err := checkBolt(filepath.Join(t.TempDir(), "none")); err != nil {
+	if err := checkBolt(filepath.Join(tempDir(t), "none")); err != nil {
 		t.Errorf("a missing file: %v", err)
 	}
 }
@@ -74,14 +74,14 @@ func TestBoltCheckAcceptsWhatBboltWrites(t *testing.T) {
 // What the check accepts, bbolt must be able to open and walk. If it cannot, it
 // ends this process.
 func TestBboltSurvivesWhatBoltCheckAccepts(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "db")
+	path := filepath.Join(tempDir(t), "db")
 	grow(t, path, true, 1)
 	good, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	page := os.Getpagesize()
-	rounds := 600
+	rounds := 200
 	if testing.Short() {
 		rounds = 60
 	}
@@ -128,7 +128,7 @@ func walk(t *testing.T, path string) {
 // last, silently.
 func TestBoltCheckRefusesALostTransaction(t *testing.T) {
 	for page := range 2 {
-		path := filepath.Join(t.TempDir(), "db")
+		path := filepath.Join(tempDir(t), "db")
 		grow(t, path, true, 1)
 		flip(t, path, page*os.Getpagesize()+boltHeader+48) // its transaction ID
 		if err := checkBolt(path); err == nil {
@@ -138,7 +138,7 @@ func TestBoltCheckRefusesALostTransaction(t *testing.T) {
 }
 
 func FuzzBoltCheck(f *testing.F) {
-	path := filepath.Join(f.TempDir(), "db")
+	path := filepath.Join(tempDir(f), "db")
 	grow(f, path, false, 1)
 	b, err := os.ReadFile(path)
 	if err != nil {
@@ -147,7 +147,7 @@ func FuzzBoltCheck(f *testing.F) {
 	f.Add(b[:16<<10])
 	f.Add([]byte("short"))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		path := filepath.Join(t.TempDir(), "db")
+		path := filepath.Join(tempDir(t), "db")
 		if err := os.WriteFile(path, b, 0o600); err != nil {
 			t.Fatal(err)
 		}

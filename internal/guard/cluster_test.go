@@ -76,6 +76,7 @@ type faulty struct {
 
 	mu     sync.Mutex
 	hang   chan struct{} // writes wait for it; nil: they do not
+	slow   time.Duration // each write takes so long
 	fail   error         // writes return it
 	failOn string        // only the stable key with this name, "" for all writes
 	unread map[uint64]error
@@ -87,13 +88,16 @@ func newFaulty() *faulty { return &faulty{InmemStore: raft.NewInmemStore()} }
 func (f *faulty) write(key string) error {
 	f.mu.Lock()
 	f.writes++
-	hang, fail := f.hang, f.fail
+	hang, fail, slow := f.hang, f.fail, f.slow
 	if f.failOn != "" && f.failOn != key {
 		fail = nil
 	}
 	f.mu.Unlock()
 	if hang != nil {
 		<-hang
+	}
+	if slow > 0 {
+		time.Sleep(slow)
 	}
 	return fail
 }
@@ -158,6 +162,7 @@ type member struct {
 	trans  *Transport
 	raft   *raft.Raft
 	fsm    *recorder
+	log    *lockedBuffer // of the stores
 
 	link    gate        // an error here cuts the member off
 	ungated atomic.Bool // the transport does not ask the stores
@@ -189,9 +194,10 @@ func startCluster(t *testing.T, ids ...string) []*member {
 	}
 	var all []*member
 	for _, id := range ids {
-		m := &member{id: id, disk: newFaulty(), fsm: &recorder{}}
+		m := &member{id: id, disk: newFaulty(), fsm: &recorder{}, log: &lockedBuffer{}}
 		m.stores = mustOpen(t, StoreOptions{
 			NodeID: id,
+			Logger: newTestLogger(m.log),
 			Memory: &Memory{Log: m.disk, Stable: m.disk, Snapshots: raft.NewInmemSnapshotStore()},
 			OnFailure: func(err error) {
 				m.mu.Lock()

@@ -3,6 +3,7 @@ package guard
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -54,6 +55,9 @@ func TestHungWriteMovesTheLeader(t *testing.T) {
 		waitFor(t, "all apply the same", time.Second, func() bool {
 			return fmt.Sprint(old.fsm.all()) == fmt.Sprint(leader.fsm.all()) && len(old.fsm.all()) == 2
 		})
+		if log := old.log.String(); strings.Count(log, "disk is stalled") != 1 || strings.Count(log, "disk answers again") != 1 {
+			t.Errorf("the log does not tell the story once: %q", log)
+		}
 		if old.stores.Stalled() || len(old.reported()) != 0 {
 			t.Errorf("after the write returned: Stalled() = %v, reported %v; want neither", old.stores.Stalled(), old.reported())
 		}
@@ -80,6 +84,34 @@ func TestHungWriteWithoutGateStopsTheCluster(t *testing.T) {
 		close(release)
 		if err := hung.Error(); err != nil {
 			t.Errorf("the hung command: %v", err)
+		}
+	})
+}
+
+// Disks that take 300 ms for a write, twice the leader's lease, slow the cluster
+// down; they must not cost it its leader.
+func TestSlowDisksKeepTheLeader(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		all := startCluster(t, "a", "b", "c")
+		defer stop(t, all)
+		leader := leaderOf(t, all, time.Second)
+		term := leader.raft.CurrentTerm()
+		for _, m := range all {
+			m.disk.set(func(f *faulty) { f.slow = 300 * time.Millisecond })
+		}
+		failed := 0
+		for range 60 {
+			if err := leader.raft.Apply([]byte("x"), time.Second).Error(); err != nil {
+				failed++
+			}
+		}
+		for _, m := range all {
+			if got := m.raft.CurrentTerm(); got != term {
+				t.Errorf("%s is in term %d, want still %d", m.id, got, term)
+			}
+		}
+		if failed > 0 {
+			t.Errorf("%d of 60 commands failed", failed)
 		}
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"sync"
 	"testing"
 	"time"
@@ -134,4 +135,16 @@ func newTestLogger(w io.Writer) *slog.Logger {
 		}
 		return a
 	}}))
+}
+
+// tempDir is t.TempDir in memory where there is such a file system: most tests
+// are about what files hold, not about how long an fsync takes.
+func tempDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "guard-test-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
 }

@@ -20,7 +20,7 @@ func TestPowerCutWhileWritingIdentityLeavesOldOrNew(t *testing.T) {
 		t.Fatal(err)
 	}
 	for cut := 0; cut <= len(full); cut += 7 {
-		dir := t.TempDir()
+		dir := tempDir(t)
 		if err := writeIdentity(dir, old); err != nil {
 			t.Fatal(err)
 		}
@@ -93,7 +93,7 @@ func TestIdentityKeepsWhatMayNotChange(t *testing.T) {
 }
 
 func TestIdentityOfALaterVersionIsRefused(t *testing.T) {
-	dir := t.TempDir()
+	dir := tempDir(t)
 	if err := writeIdentity(dir, Identity{Version: identityVersion + 1, NodeID: "a", LogStore: LogStoreWAL}); err != nil {
 		t.Fatal(err)
 	}

@@ -3,7 +3,6 @@ package guard
 import (
 	"io"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -25,15 +24,14 @@ const (
 // cannot see the last two by itself. Without NewRaft they are not known, and the
 // wait is bounded by reachWait.
 type reach struct {
-	done   chan struct{} // closed with the transport
-	member atomic.Pointer[raft.Raft]
+	t *Transport
 
 	mu    sync.Mutex                      // guards what follows
 	peers map[raft.ServerID]chan struct{} // peers that do not answer → closed when they do
 }
 
-func newReach() *reach {
-	return &reach{done: make(chan struct{}), peers: map[raft.ServerID]chan struct{}{}}
+func newReach(t *Transport) *reach {
+	return &reach{t: t, peers: map[raft.ServerID]chan struct{}{}}
 }
 
 // wait returns when the peer answers or the RPC has become pointless.
@@ -50,7 +48,7 @@ func (r *reach) wait(id raft.ServerID, term uint64) {
 		select {
 		case <-back:
 			return
-		case <-r.done:
+		case <-r.t.done:
 			return
 		case <-ticker.C:
 		}
@@ -58,7 +56,7 @@ func (r *reach) wait(id raft.ServerID, term uint64) {
 }
 
 func (r *reach) worthWaiting(id raft.ServerID, term uint64, waited time.Duration) bool {
-	m := r.member.Load()
+	m := r.t.member.Load()
 	if m == nil {
 		return waited < reachWait
 	}

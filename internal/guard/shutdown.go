@@ -15,7 +15,8 @@ var ErrShutdownTimeout = errors.New("raft did not stop in time")
 
 // NewRaft is raft.NewRaft, except that a panic in it, which is what raft does
 // when it cannot read an entry or save its term at start, is an error. A
-// Transport learns from it whom it works for; see reach.
+// Transport learns from it whom it works for: without it, heartbeats wait for a
+// slow disk, and replication to a peer that comes back may be late.
 func NewRaft(conf *raft.Config, fsm raft.FSM, s *Stores, t raft.Transport) (r *raft.Raft, err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -24,7 +25,7 @@ func NewRaft(conf *raft.Config, fsm raft.FSM, s *Stores, t raft.Transport) (r *r
 	}()
 	r, err = raft.NewRaft(conf, fsm, s.Log, s.Stable, s.Snapshots, t)
 	if guarded, ok := t.(*Transport); ok && err == nil {
-		guarded.reach.member.Store(r)
+		guarded.member.Store(r)
 	}
 	return r, err
 }

@@ -164,7 +164,7 @@ func TestOtherKeysPassThrough(t *testing.T) {
 }
 
 func TestMarkSurvivesATornSlot(t *testing.T) {
-	path := t.TempDir() + "/mark"
+	path := tempDir(t) + "/mark"
 	m, err := openMark(path)
 	if err != nil {
 		t.Fatal(err)

@@ -168,7 +168,7 @@ func (s *Stores) openDir(o StoreOptions) error {
 	}
 	s.Snapshots, s.lost = snaps, errors.Join(moved...)
 	if isNew { // last, so that a directory with an identity has all its files
-		if err := s.save(id); err != nil {
+		if err := errors.Join(s.save(id), syncDir(filepath.Dir(o.Dir))); err != nil {
 			return fmt.Errorf("save identity: %w", err)
 		}
 	}

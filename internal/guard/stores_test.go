@@ -14,7 +14,7 @@ import (
 
 func TestStoredEntriesComeBackUnchanged(t *testing.T) {
 	forEachKind(t, func(t *testing.T, kind string) {
-		o := StoreOptions{Dir: t.TempDir(), LogStore: kind}
+		o := StoreOptions{Dir: tempDir(t), LogStore: kind}
 		s := mustOpen(t, o)
 		want := entries(1, 3, 1)
 		want[0].Type = raft.LogConfiguration
@@ -56,7 +56,7 @@ func TestStoredEntriesComeBackUnchanged(t *testing.T) {
 
 func TestMissingEntryIsErrLogNotFoundItself(t *testing.T) {
 	forEachKind(t, func(t *testing.T, kind string) {
-		s := mustOpen(t, StoreOptions{Dir: t.TempDir(), LogStore: kind})
+		s := mustOpen(t, StoreOptions{Dir: tempDir(t), LogStore: kind})
 		fill(t, s, 5)
 		var l raft.Log
 		if err := s.Log.GetLog(6, &l); err != raft.ErrLogNotFound { //nolint:errorlint // raft compares with ==
@@ -70,7 +70,7 @@ func TestMissingEntryIsErrLogNotFoundItself(t *testing.T) {
 
 func TestDirectoryKeepsTheLogStoreItWasMadeWith(t *testing.T) {
 	forEachKind(t, func(t *testing.T, kind string) {
-		dir := t.TempDir()
+		dir := tempDir(t)
 		mustClose(t, mustOpen(t, StoreOptions{Dir: dir, LogStore: kind}))
 		other := LogStoreWAL
 		if kind == LogStoreWAL {
@@ -84,13 +84,13 @@ func TestDirectoryKeepsTheLogStoreItWasMadeWith(t *testing.T) {
 			t.Errorf("OpenStores without a log store uses %q, want %q", got, kind)
 		}
 	})
-	if _, err := OpenStores(StoreOptions{Dir: t.TempDir(), LogStore: "sqlite"}); err == nil || !strings.Contains(err.Error(), "allowed") {
+	if _, err := OpenStores(StoreOptions{Dir: tempDir(t), LogStore: "sqlite"}); err == nil || !strings.Contains(err.Error(), "allowed") {
 		t.Errorf("OpenStores(sqlite) = %v, want an error that says what is allowed", err)
 	}
 }
 
 func TestDirectoryBelongsToOneNodeID(t *testing.T) {
-	dir := t.TempDir()
+	dir := tempDir(t)
 	mustClose(t, mustOpen(t, StoreOptions{Dir: dir, NodeID: "a"}))
 	if _, err := OpenStores(StoreOptions{Dir: dir, NodeID: "b"}); !errors.Is(err, ErrWrongNode) {
 		t.Errorf("OpenStores as b = %v, want ErrWrongNode", err)
@@ -101,20 +101,20 @@ func TestDirectoryBelongsToOneNodeID(t *testing.T) {
 }
 
 func TestNodeIDIsMintedOnce(t *testing.T) {
-	dir := t.TempDir()
+	dir := tempDir(t)
 	s := mustOpen(t, StoreOptions{Dir: dir})
 	id := s.Identity().NodeID
 	mustClose(t, s)
 	if got := mustOpen(t, StoreOptions{Dir: dir}).Identity().NodeID; got != id || id == "" {
 		t.Errorf("node ID is %q after reopening, was %q", got, id)
 	}
-	if other := mustOpen(t, StoreOptions{Dir: t.TempDir()}).Identity().NodeID; other == id {
+	if other := mustOpen(t, StoreOptions{Dir: tempDir(t)}).Identity().NodeID; other == id {
 		t.Errorf("two directories got the same node ID %q", id)
 	}
 }
 
 func TestDirectoryIsLocked(t *testing.T) {
-	dir := t.TempDir()
+	dir := tempDir(t)
 	s := mustOpen(t, StoreOptions{Dir: dir})
 	if _, err := OpenStores(StoreOptions{Dir: dir}); !errors.Is(err, ErrInUse) {
 		t.Fatalf("second OpenStores = %v, want ErrInUse", err)
@@ -133,7 +133,7 @@ func TestHasStateBeginsWithTheFirstPromise(t *testing.T) {
 	}
 	for name, write := range first {
 		t.Run(name, func(t *testing.T) {
-			dir := t.TempDir()
+			dir := tempDir(t)
 			s := mustOpen(t, StoreOptions{Dir: dir})
 			if s.HasState() {
 				t.Fatal("HasState of a new directory")
@@ -154,7 +154,7 @@ func TestHasStateBeginsWithTheFirstPromise(t *testing.T) {
 
 // raft.BootstrapCluster saves term 1, then entry 1.
 func TestInterruptedBootstrapCanBeRepeated(t *testing.T) {
-	dir := t.TempDir()
+	dir := tempDir(t)
 	s := mustOpen(t, StoreOptions{Dir: dir})
 	if err := s.Stable.SetUint64([]byte(keyTerm), 1); err != nil {
 		t.Fatal(err)
@@ -177,7 +177,7 @@ func TestInterruptedBootstrapCanBeRepeated(t *testing.T) {
 
 func TestRaftRunsOnTheStoresAndComesBack(t *testing.T) {
 	forEachKind(t, func(t *testing.T, kind string) {
-		dir := t.TempDir()
+		dir := tempDir(t)
 		for round := 1; round <= 3; round++ {
 			s := mustOpen(t, StoreOptions{Dir: dir, LogStore: kind, NodeID: "a"})
 			_, trans := raft.NewInmemTransport("a")
@@ -212,7 +212,7 @@ func TestRaftRunsOnTheStoresAndComesBack(t *testing.T) {
 
 func TestFilesWithoutIdentityAreRefused(t *testing.T) {
 	forEachKind(t, func(t *testing.T, kind string) {
-		o := StoreOptions{Dir: t.TempDir(), LogStore: kind}
+		o := StoreOptions{Dir: tempDir(t), LogStore: kind}
 		s := mustOpen(t, o)
 		fill(t, s, 10)
 		mustClose(t, s)
@@ -220,6 +220,23 @@ func TestFilesWithoutIdentityAreRefused(t *testing.T) {
 			t.Fatal(err)
 		}
 		wantDamaged(t, o, identityFile)
+	})
+}
+
+// A crash in the middle of the very first start leaves files without identity,
+// and nothing in them.
+func TestInterruptedFirstStartCanBeRepeated(t *testing.T) {
+	forEachKind(t, func(t *testing.T, kind string) {
+		o := StoreOptions{Dir: tempDir(t), LogStore: kind}
+		s := mustOpen(t, o)
+		first := s.Identity().NodeID
+		mustClose(t, s)
+		remove(t, filepath.Join(o.Dir, identityFile))
+		s = mustOpen(t, o)
+		if s.HasState() || s.Identity().NodeID == first {
+			t.Errorf("identity %+v after an interrupted first start, was %s", s.Identity(), first)
+		}
+		fill(t, s, 3)
 	})
 }
 

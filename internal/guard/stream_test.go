@@ -178,10 +178,14 @@ func TestClosedConnectionMakesRoom(t *testing.T) {
 	b := NewTransport(s, TransportOptions{})
 	serve(t, b, accept)
 	for i := range 5 {
-		sa, _ := listen(t, StreamOptions{})
-		a := NewTransport(sa, TransportOptions{})
-		waitFor(t, fmt.Sprintf("connection %d", i), 2*time.Second, func() bool { return appendTo(a, s.server()) == nil })
-		_ = a.Close()
+		client, _ := listen(t, StreamOptions{})
+		var c net.Conn
+		waitFor(t, fmt.Sprintf("connection %d", i), 2*time.Second, func() (ok bool) {
+			var err error
+			c, err = client.Dial(s.server(), time.Second)
+			return err == nil
+		})
+		_ = c.Close()
 	}
 }
 

@@ -3,6 +3,7 @@ package guard
 import (
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -33,10 +34,10 @@ type TransportOptions struct {
 }
 
 // Transport is a raft.NetworkTransport with these differences:
-//   - Heartbeats take the same road as all other RPCs, to raft's main goroutine.
-//     Raft's own fast path handles them on the connection's goroutine, where they
-//     change the term while the leader loop sleeps; an Apply that wakes it is then
-//     stored under a term this node does not lead (hashicorp/raft #695).
+//   - Heartbeats change raft on its main goroutine only. Raft's own fast path
+//     handles them on the connection's goroutine, where they change the term while
+//     the leader loop sleeps; an Apply that wakes it is then stored under a term
+//     this node does not lead (hashicorp/raft #695).
 //   - It never pipelines (hashicorp/raft #612).
 //   - It carries nothing while the gate is closed, so that a node with a hung or
 //     failed disk falls silent and the others elect another leader (#503, #614).
@@ -46,7 +47,13 @@ type Transport struct {
 	*raft.NetworkTransport
 	streams *gatedStream
 	reach   *reach
-	closed  sync.Once
+	member  atomic.Pointer[raft.Raft] // whom it works for; set by NewRaft
+	toRaft  chan raft.RPC
+	beats   chan raft.RPC // at most one heartbeat that was answered already
+
+	once   sync.Once
+	done   chan struct{} // closed by Close
+	pumped sync.WaitGroup
 }
 
 var (
@@ -69,28 +76,31 @@ func NewTransport(stream raft.StreamLayer, o TransportOptions) *Transport {
 	if o.MaxPool == 0 {
 		o.MaxPool = defaultMaxPool
 	}
-	g := newGatedStream(stream, o)
-	return &Transport{
-		streams: g,
-		reach:   newReach(),
-		NetworkTransport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-			Stream:                g,
-			ServerAddressProvider: o.Addresses,
-			Logger:                RaftLogger(o.Logger),
-			MaxPool:               o.MaxPool,
-			MaxRPCsInFlight:       1,
-			Timeout:               o.Timeout,
-		}),
+	t := &Transport{
+		streams: newGatedStream(stream, o),
+		toRaft:  make(chan raft.RPC),
+		beats:   make(chan raft.RPC, 1),
+		done:    make(chan struct{}),
 	}
+	t.reach = newReach(t)
+	t.NetworkTransport = raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+		Stream:                t.streams,
+		ServerAddressProvider: o.Addresses,
+		Logger:                RaftLogger(o.Logger),
+		MaxPool:               o.MaxPool,
+		MaxRPCsInFlight:       1,
+		Timeout:               o.Timeout,
+	})
+	t.NetworkTransport.SetHeartbeatHandler(t.heartbeat)
+	t.pumped.Go(t.pump)
+	return t
 }
-
-// SetHeartbeatHandler does nothing, on purpose: see Transport.
-func (t *Transport) SetHeartbeatHandler(func(raft.RPC)) {}
 
 // Close stops the transport and ends all its connections. RPCs under way fail.
 func (t *Transport) Close() error {
-	t.closed.Do(func() { close(t.reach.done) })
+	t.once.Do(func() { close(t.done) })
 	err := t.NetworkTransport.Close()
 	t.streams.closeConns()
+	t.pumped.Wait()
 	return err
 }

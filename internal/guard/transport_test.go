@@ -74,8 +74,8 @@ func TestPipeliningIsOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		trans := NewTransport(newMemNet().listen("a"), TransportOptions{})
 		defer trans.Close()
-		if _, err := trans.AppendEntriesPipeline("b", "b"); err != raft.ErrPipelineReplicationNotSupported {
-			t.Errorf("AppendEntriesPipeline = %v, want ErrPipelineReplicationNotSupported itself (raft compares with !=)", err)
+		if _, err := trans.AppendEntriesPipeline("b", "b"); err != raft.ErrPipelineReplicationNotSupported { //nolint:errorlint // raft compares with !=
+			t.Errorf("AppendEntriesPipeline = %v, want ErrPipelineReplicationNotSupported itself", err)
 		}
 	})
 }

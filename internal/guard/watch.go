@@ -22,6 +22,7 @@ type watch struct {
 	started []time.Time // slots of outstanding writes; zero = free
 	idle    *sync.Cond  // signalled when a write ends
 	failed  error       // the first failure, wrapped in ErrFailed
+	told    bool        // that the disk is stalled
 	closed  bool
 }
 
@@ -102,10 +103,14 @@ func (w *watch) end(slot int) {
 	w.mu.Lock()
 	took := time.Since(w.started[slot])
 	w.started[slot] = time.Time{}
+	told := w.told
+	if !w.stalledLocked() {
+		w.told = false
+	}
 	w.idle.Broadcast()
 	w.mu.Unlock()
-	if took > w.stallAfter {
-		w.logger.Warn("disk was stalled", "stalled_for", took)
+	if told {
+		w.logger.Warn("disk answers again", "after", took)
 	}
 }
 
@@ -130,16 +135,22 @@ func (w *watch) fail(cause error) error {
 // cause, ErrClosed, or ErrStalled.
 func (w *watch) state() error {
 	w.mu.Lock()
-	defer w.mu.Unlock()
+	var err error
 	switch {
 	case w.failed != nil:
-		return w.failed
+		err = w.failed
 	case w.closed:
-		return ErrClosed
+		err = ErrClosed
 	case w.stalledLocked():
-		return ErrStalled
+		err = ErrStalled
 	}
-	return nil
+	tell := errors.Is(err, ErrStalled) && !w.told
+	w.told = w.told || tell
+	w.mu.Unlock()
+	if tell {
+		w.logger.Warn("disk is stalled: a write has not returned; this node keeps silent until it does", "since", w.stallAfter)
+	}
+	return err
 }
 
 func (w *watch) stalledLocked() bool {
