@@ -88,6 +88,13 @@ func FuzzRestore(f *testing.F) {
 	f.Add(snapshotBytes(f, New()))
 	busy := snapshotBytes(f, busyTable(f))
 	f.Add(busy)
+	for seed := range uint64(6) {
+		small := New()
+		for i, r := range randomLog(&byteSource{pseudoRandom(seed+20, 512)}, int(seed)+3, false) {
+			small.Apply(uint64(i+1), r.term, r.data)
+		}
+		f.Add(snapshotBytes(f, small))
+	}
 	f.Add(busy[len(snapshotMagic)+1+8 : len(busy)-8]) // what is in its block
 	f.Fuzz(func(t *testing.T, data []byte) {
 		for _, snap := range [][]byte{data, resealed(data)} {

@@ -21,11 +21,11 @@ type rapidSource struct{ t *rapid.T }
 func (s rapidSource) pick(n int, what string) int { return rapid.IntRange(0, n-1).Draw(s.t, what) }
 
 // checkMany checks a property with many times as many cases as rapid has by
-// default (-rapid.checks), fewer with -short.
+// default (-rapid.checks), fewer with -short or under the race detector.
 func checkMany(t *testing.T, times int, property func(*rapid.T)) {
 	t.Helper()
-	if testing.Short() {
-		times = 1
+	if testing.Short() || underRace {
+		times = (times + 7) / 8
 	}
 	for range times {
 		rapid.Check(t, property)
