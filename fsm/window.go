@@ -133,6 +133,12 @@ func (s *session) acknowledge(upTo uint64) {
 		s.shown -= s.window[n].cost()
 		n++
 	}
+	if left := len(s.window) - n; left <= n {
+		copy(s.window, s.window[n:]) // keeps the room for the answers to come
+		clear(s.window[left:])
+		s.window = s.window[:left]
+		return
+	}
 	clear(s.window[:n])
 	s.window = s.window[n:]
 }
