@@ -37,6 +37,9 @@
 // What is due but was cut in step 3 exists until an entry ends it: it may be
 // renewed or released, but as a waiter it is granted nothing.
 //
+// A memory that is to be forgotten is not told as a deadline: an idle cluster
+// need not write an entry for it.
+//
 // # Granting
 //
 // A waiter is granted when, at all of its locks, it is compatible with the

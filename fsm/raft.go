@@ -17,8 +17,8 @@ import (
 // holds after it is worth nothing. Bytes from the network never cause one. The
 // Machine catches it, so that the process that embeds the node lives on; it
 // applies, shows and snapshots nothing more, and tells its owner, who stops the
-// node. On all nodes alike the entry is then refused for good by none of them:
-// it is a bug of this version, and the nodes wait for one that is without it.
+// node. The entry stays in the log and is not skipped: what it means is decided
+// by a version without the bug, alike on all nodes.
 type Machine struct {
 	observe  func(Applied)
 	restored func()
@@ -88,15 +88,15 @@ func (m *Machine) apply(l *raft.Log) (a Applied, first bool, err error) {
 
 // View calls f with the table, which stays as it is while f runs. f must not
 // keep it; what the table's methods return is f's own. After the table broke, f
-// sees an empty one.
-func (m *Machine) View(f func(*Table)) {
+// is not called and View returns false: no answer is better than a wrong one.
+func (m *Machine) View(f func(*Table)) bool {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	if m.broken != nil {
-		f(New())
-		return
+		return false
 	}
 	f(m.table)
+	return true
 }
 
 // Snapshot implements [raft.FSM]. It takes constant time; the snapshot is
