@@ -169,7 +169,7 @@ func (t *membershipTerm) stats(ctx context.Context, id string, addr raft.ServerA
 	if id == t.m.cfg.id {
 		return t.ownStats()
 	}
-	p, ok := t.m.peer(id)
+	p, ok := t.m.cfg.gossip.Peer(id)
 	if !ok || p.Raft != string(addr) {
 		return nil // its new address comes first
 	}
@@ -196,36 +196,35 @@ func (t *membershipTerm) ownStats() *autopilot.ServerStats {
 	return &autopilot.ServerStats{LastTerm: term, LastIndex: r.LastIndex()}
 }
 
-// RemoveFailedServer implements [autopilot.ApplicationIntegration].
+// RemoveFailedServer implements [autopilot.ApplicationIntegration]. It does not
+// wait for the removal.
 func (t *membershipTerm) RemoveFailedServer(srv *autopilot.Server) {
-	m := t.m
-	m.running.Add(1)
-	go func() { // ends when the change is made or this node stops leading
-		defer m.running.Done()
+	t.m.start(func() { // ends when the change is made or this node stops leading
 		id := string(srv.ID)
-		err := m.alter(t.ctx, func(r membershipRaft, servers []raft.Server) (raft.IndexFuture, error) {
-			if _, ok := membershipFind(servers, id); !ok || t.ctx.Err() != nil {
-				return nil, nil
-			}
-			why, due := t.due(id)
-			if !due {
-				return nil, nil // it came back meanwhile
-			}
-			if alive, voters := m.without(servers, id); !membershipMajority(alive, voters) {
-				return nil, apiv1.NewError(apiv1.CodeDenied, "of the %d voters that would remain only %d are alive", voters, alive)
-			}
-			m.cfg.log.Info("member removed", "peer", id, "reason", why)
-			return r.RemoveServer(srv.ID, 0, m.times.change), nil
-		})
-		if err != nil && t.ctx.Err() == nil {
-			m.warnOnce("remove "+id, "member that is gone not removed", "peer", id, "err", err)
+		if err := t.remove(id); err != nil && t.ctx.Err() == nil {
+			t.m.warnOnce("remove "+id, "member that is gone not removed", "peer", id, "err", err)
 		}
-	}()
+	})
+}
+
+func (t *membershipTerm) remove(id string) error {
+	m := t.m
+	return m.alter(t.ctx, func(r membershipRaft, servers []raft.Server) (raft.IndexFuture, error) {
+		why, due := t.due(id)
+		if _, ok := membershipFind(servers, id); !ok || !due || t.ctx.Err() != nil {
+			return nil, nil // it was removed or came back meanwhile
+		}
+		if alive, voters := m.without(servers, id); !membershipMajority(alive, voters) {
+			return nil, apiv1.NewError(apiv1.CodeDenied, "of the %d voters that would remain only %d are alive", voters, alive)
+		}
+		m.cfg.log.Info("member removed", "peer", id, "reason", why)
+		return r.RemoveServer(raft.ServerID(id), 0, m.times.change), nil
+	})
 }
 
 // due says whether a member that is gone is to be removed now.
 func (t *membershipTerm) due(id string) (why string, due bool) {
-	p, seen := t.m.peer(id)
+	p, seen := t.m.cfg.gossip.Peer(id)
 	if id == t.m.cfg.id || seen && p.State == cluster.Alive {
 		t.mu.Lock()
 		defer t.mu.Unlock()
@@ -287,12 +286,17 @@ func (t *membershipTerm) IsPotentialVoter(nt autopilot.NodeType) bool {
 // CalculatePromotionsAndDemotions implements [autopilot.Promoter]. Unlike the
 // library's own promoter it insists on the stabilization time also right after a
 // change of leaders, so that a node that comes and goes does not get a vote then.
+// And it demotes: a voter that says that it wants none. The leader keeps its vote
+// until another one leads.
 func (t *membershipTerm) CalculatePromotionsAndDemotions(conf *autopilot.Config, s *autopilot.State) autopilot.RaftChanges {
 	var changes autopilot.RaftChanges
 	for id, srv := range s.Servers {
 		if srv.State == autopilot.RaftNonVoter && srv.Server.NodeType == autopilot.NodeVoter &&
 			srv.Health.IsStable(time.Now(), conf.ServerStabilizationTime) {
 			changes.Promotions = append(changes.Promotions, id)
+		}
+		if srv.State == autopilot.RaftVoter && srv.Server.NodeType == membershipTypeNonvoter && srv.Server.NodeStatus == autopilot.NodeAlive {
+			changes.Demotions = append(changes.Demotions, id)
 		}
 	}
 	return changes

@@ -12,7 +12,7 @@ import (
 
 // membershipChanges is the Raft that autopilot sees: it can look at everything,
 // but what it changes is checked against the present configuration and made one
-// change at a time. Of the four kinds of changes it needs only promotion.
+// change at a time. It needs only promotion and demotion.
 type membershipChanges struct{ t *membershipTerm }
 
 // AddVoter promotes a nonvoter; nothing else is a reason for autopilot to call
@@ -27,10 +27,19 @@ func (c membershipChanges) AddVoter(id raft.ServerID, addr raft.ServerAddress, _
 		m.cfg.log.Info("member becomes a voter", "peer", id, "raft", addr)
 		return r.AddVoter(id, addr, 0, m.times.change), nil
 	})
-	if err != nil && c.t.ctx.Err() == nil {
-		m.warnOnce("promote "+string(id), "member not made a voter", "peer", id, "err", err)
-	}
+	c.tell("promote", id, err)
 	return membershipDone{err}
+}
+
+// tell warns of a change that was not made while this node leads.
+func (c membershipChanges) tell(what string, id raft.ServerID, err error) {
+	cause := what + " " + string(id)
+	switch {
+	case err == nil:
+		c.t.m.warnAgain(cause)
+	case c.t.ctx.Err() == nil:
+		c.t.m.warnOnce(cause, "member's vote not changed", "change", what, "peer", id, "err", err)
+	}
 }
 
 // AddNonvoter is not autopilot's business here.
@@ -38,9 +47,24 @@ func (c membershipChanges) AddNonvoter(id raft.ServerID, _ raft.ServerAddress, _
 	return membershipRefused("add nonvoter", id)
 }
 
-// DemoteVoter is not autopilot's business here.
+// DemoteVoter takes the vote of a member that wants none, unless the voters that
+// remain and are alive would be no majority.
 func (c membershipChanges) DemoteVoter(id raft.ServerID, _ uint64, _ time.Duration) raft.IndexFuture {
-	return membershipRefused("demote voter", id)
+	m := c.t.m
+	err := m.alter(c.t.ctx, func(r membershipRaft, servers []raft.Server) (raft.IndexFuture, error) {
+		s, ok := membershipFind(servers, string(id))
+		p, seen := m.cfg.gossip.Peer(string(id))
+		if !ok || s.Suffrage != raft.Voter || !seen || !p.Nonvoter || c.t.ctx.Err() != nil {
+			return nil, nil
+		}
+		if alive, voters := m.without(servers, string(id)); !membershipMajority(alive, voters) {
+			return nil, apiv1.NewError(apiv1.CodeDenied, "of the %d voters that would remain only %d are alive", voters, alive)
+		}
+		m.cfg.log.Info("member becomes a nonvoter", "peer", id)
+		return r.DemoteVoter(id, 0, m.times.change), nil
+	})
+	c.tell("demote", id, err)
+	return membershipDone{err}
 }
 
 // RemoveServer is not autopilot's business here: see RemoveFailedServer.
@@ -105,11 +129,15 @@ func membershipLastTerm(r membershipRaft) (uint64, error) {
 // membershipDone is a future of something that is over.
 type membershipDone struct{ err error }
 
-func (d membershipDone) Error() error  { return d.err }
+// Error implements [raft.Future].
+func (d membershipDone) Error() error { return d.err }
+
+// Index implements [raft.IndexFuture]; autopilot does not ask.
 func (d membershipDone) Index() uint64 { return 0 }
 
 type membershipNoConfiguration struct{ membershipDone }
 
+// Configuration implements [raft.ConfigurationFuture].
 func (membershipNoConfiguration) Configuration() raft.Configuration { return raft.Configuration{} }
 
 func membershipRefused(what string, id raft.ServerID) membershipDone {

@@ -28,6 +28,7 @@ type membershipRaft interface {
 type membershipGossip interface {
 	Addr() string
 	Peers() []cluster.Peer
+	Peer(id string) (cluster.Peer, bool)
 	Changes() <-chan struct{}
 	Settled() bool
 	Conflict() string
@@ -62,7 +63,8 @@ type membershipConfig struct {
 //
 //   - a fresh node asks to join (join) and becomes a nonvoter;
 //   - autopilot watches its health and makes it a voter once it is caught up and
-//     has been stable for a while (autopilot.go);
+//     has been stable for a while (autopilot.go); a voter that was started again
+//     as a nonvoter loses its vote;
 //   - a member whose address changed is followed, one change at a time;
 //   - a member that said that it leaves is removed, one that failed is removed
 //     after removeFailedAfter, and neither if the rest would not be led by a
@@ -83,12 +85,13 @@ type membership struct {
 	// so that each is decided on the result of the one before it.
 	changing chan struct{}
 
-	mu   sync.Mutex
-	term *membershipTerm // guarded by mu; nil while another node leads
+	mu     sync.Mutex
+	term   *membershipTerm   // guarded by mu; nil while another node leads
+	closed bool              // guarded by mu: nothing may be started any more
+	said   map[string]string // guarded by mu: cause → what was last warned of it
 
-	said    map[string]string // guarded by mu: cause → what was last warned of it
-	asked   atomic.Int32      // changes that callers wait for
-	running sync.WaitGroup    // everything that was started and not yet ended
+	asked   atomic.Int32   // changes that callers wait for
+	running sync.WaitGroup // everything that start has started
 }
 
 // membershipTimes is what Fast changes.
@@ -141,11 +144,24 @@ func (m *membership) lead(ctx context.Context) {
 	m.mu.Lock()
 	m.term = term
 	m.mu.Unlock()
+	if !m.start(term.run) {
+		term.cancel()
+	}
+}
+
+// start runs f on a goroutine that close waits for; it refuses after close.
+func (m *membership) start(f func()) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		return false
+	}
 	m.running.Add(1)
 	go func() {
 		defer m.running.Done()
-		term.run()
+		f()
 	}()
+	return true
 }
 
 // follow ends what lead began. It does not wait: a change that is under way
@@ -165,6 +181,9 @@ func (m *membership) follow() {
 // comes first.
 func (m *membership) close(ctx context.Context) error {
 	m.follow()
+	m.mu.Lock()
+	m.closed = true
+	m.mu.Unlock()
 	done := make(chan struct{})
 	go func() { m.running.Wait(); close(done) }()
 	select {
@@ -178,17 +197,8 @@ func (m *membership) close(ctx context.Context) error {
 // apiAddress is the API address that gossip knows for a node, empty if it knows
 // none. A failed node's address is given: it may be gossip that is wrong.
 func (m *membership) apiAddress(id string) string {
-	p, _ := m.peer(id)
+	p, _ := m.cfg.gossip.Peer(id)
 	return p.API
-}
-
-func (m *membership) peer(id string) (cluster.Peer, bool) {
-	for _, p := range m.cfg.gossip.Peers() {
-		if p.NodeID == id {
-			return p, true
-		}
-	}
-	return cluster.Peer{}, false
 }
 
 // ServerAddr implements [raft.ServerAddressProvider]: Raft dials a member where
@@ -199,7 +209,7 @@ func (m *membership) ServerAddr(id raft.ServerID) (raft.ServerAddress, error) {
 	if string(id) == m.cfg.id {
 		return raft.ServerAddress(m.cfg.gossip.Meta().Raft), nil
 	}
-	if p, ok := m.peer(string(id)); ok && p.State == cluster.Alive && p.Formed && p.Raft != "" {
+	if p, ok := m.cfg.gossip.Peer(string(id)); ok && p.State == cluster.Alive && p.Formed && p.Raft != "" {
 		return raft.ServerAddress(p.Raft), nil
 	}
 	if r := m.cfg.raft(); r != nil {
@@ -284,12 +294,13 @@ func (m *membership) alterFor(ctx context.Context, what string, step func(r memb
 		return apiv1.NewError(apiv1.CodeOverloaded, "%s: too many changes of the configuration are under way", what)
 	}
 	errs := make(chan error, 1)
-	m.running.Add(1)
-	go func() {
-		defer m.running.Done()
+	if !m.start(func() {
 		defer m.asked.Add(-1)
 		errs <- m.alter(ctx, step)
-	}()
+	}) {
+		m.asked.Add(-1)
+		return apiv1.NewError(apiv1.CodeUnavailable, "%s: this node is stopping", what)
+	}
 	var err error
 	select {
 	case err = <-errs:

@@ -160,9 +160,7 @@ func (m *membership) move(ctx context.Context, id, addr string) error {
 				"give the nodes their own addresses back, or remove one of them with \"%s\"", owner, membershipRemoveHint)
 		}
 		m.cfg.log.Info("member has a new address", "peer", id, "raft", addr, "before", s.Address)
-		if s.Suffrage == raft.Voter {
-			return r.AddVoter(s.ID, raft.ServerAddress(addr), 0, m.times.change), nil
-		}
+		// For a member this changes the address only, and never gives a vote.
 		return r.AddNonvoter(s.ID, raft.ServerAddress(addr), 0, m.times.change), nil
 	})
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -300,6 +301,13 @@ func (g *memberGossip) Peers() (peers []cluster.Peer) {
 	return peers
 }
 
+func (g *memberGossip) Peer(id string) (cluster.Peer, bool) {
+	g.w.mu.Lock()
+	defer g.w.mu.Unlock()
+	p, ok := g.w.board[id]
+	return p, ok && id != g.id
+}
+
 func (g *memberGossip) Changes() <-chan struct{} {
 	g.w.mu.Lock()
 	defer g.w.mu.Unlock()
@@ -343,12 +351,7 @@ type memberConn struct {
 
 func (c memberConn) Invoke(ctx context.Context, method string, args, reply any, _ ...grpc.CallOption) error {
 	c.w.mu.Lock()
-	var n *memberNode
-	for id, candidate := range c.w.nodes {
-		if c.w.board[id].API == c.api {
-			n = candidate
-		}
-	}
+	n := c.w.nodes[strings.TrimSuffix(c.api, ":0")] // whatever gossip says
 	c.w.mu.Unlock()
 	if n == nil || n.running() == nil {
 		return apiv1.NewError(apiv1.CodeUnavailable, "nobody at %s", c.api)
@@ -401,6 +404,17 @@ func (l *memberLog) Write(p []byte) (int, error) {
 	defer l.mu.Unlock()
 	l.lines = append(l.lines, string(p))
 	return len(p), nil
+}
+
+func (l *memberLog) count(part string) (n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, line := range l.lines {
+		if strings.Contains(line, part) {
+			n++
+		}
+	}
+	return n
 }
 
 type memberMachine struct{}
