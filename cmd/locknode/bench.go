@@ -129,7 +129,7 @@ func holdLock(ctx context.Context, b *bench) error {
 	if err != nil {
 		return err
 	}
-	b.clients = append(b.clients, c) // closed with the others, used by no worker
+	b.dialed = append(b.dialed, c) // closed with the others, used by no worker
 	_, err = c.TryLock(ctx, heldLock)
 	return err
 }
@@ -165,11 +165,10 @@ func (o *benchOptions) validate() (workload, error) {
 // bench is one measurement.
 type bench struct {
 	benchOptions
-	workload
-	endpoints []string
-	clients   []*client.Client // the first benchOptions.clients of them work
-	names     []string         // of the workers' own locks
-	counting  atomic.Bool
+	load     workload
+	dialed   []*client.Client // the first clients of them work
+	names    []string         // of the workers' own locks
+	counting atomic.Bool
 }
 
 func (a *app) bench(ctx context.Context, o benchOptions) (err error) {
@@ -177,7 +176,7 @@ func (a *app) bench(ctx context.Context, o benchOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	b := &bench{benchOptions: o, workload: w, endpoints: o.endpoints}
+	b := &bench{benchOptions: o, load: w}
 	var cluster *proc.Cluster
 	if len(o.endpoints) == 0 {
 		if cluster, err = startBenchCluster(ctx, o); err != nil {
@@ -219,18 +218,18 @@ func (b *bench) dial(ctx context.Context) error {
 	for i := range b.workers {
 		b.names = append(b.names, fmt.Sprintf("bench/own/%d", i))
 	}
-	for range b.benchOptions.clients {
+	for range b.clients {
 		c, err := client.Dial(ctx, b.endpoints, client.Holder("bench"), client.ConnectTimeout(time.Minute))
 		if err != nil {
 			return err
 		}
-		b.clients = append(b.clients, c)
+		b.dialed = append(b.dialed, c)
 	}
 	return nil
 }
 
 func (b *bench) close() {
-	for _, c := range b.clients {
+	for _, c := range b.dialed {
 		closeQuietly(c)
 	}
 }
@@ -293,7 +292,7 @@ func (b *bench) measure(ctx context.Context, cluster *proc.Cluster, finished *la
 	b.counting.Store(true)
 	began := time.Now()
 	var err error
-	if b.workload.name == "failover" {
+	if b.load.name == "failover" {
 		r.gaps, err = b.killLeaders(ctx, cluster, finished)
 	} else {
 		err = sleep(ctx, b.duration)
@@ -315,11 +314,11 @@ func sleep(ctx context.Context, d time.Duration) error {
 // work repeats the workload's step until ctx ends. A step counts if counting was
 // on when it began and when it ended.
 func (b *bench) work(ctx context.Context, i int, w *worker, finished *lastFinished) {
-	c := b.clients[i%b.benchOptions.clients]
+	c := b.dialed[i%b.clients]
 	for ctx.Err() == nil {
 		counted := b.counting.Load()
 		began := time.Now()
-		err := b.step(ctx, b, i, c)
+		err := b.load.step(ctx, b, i, c)
 		ended := time.Now()
 		if ctx.Err() != nil || !counted || !b.counting.Load() {
 			if err == nil {
@@ -342,7 +341,7 @@ func (b *bench) work(ctx context.Context, i int, w *worker, finished *lastFinish
 // printBench prints the result, and on standard error what went wrong.
 func (a *app) printBench(b *bench, r *result) error {
 	if r.firstErr != nil {
-		a.say("%d of the %s failed; the first: %v", r.errors, b.unit, r.firstErr)
+		a.say("%d of the %s failed; the first: %v", r.errors, b.load.unit, r.firstErr)
 	}
 	if r.latencies.TotalCount() == 0 {
 		return errors.New("bench: nothing was finished in the time that counts")
@@ -351,8 +350,8 @@ func (a *app) printBench(b *bench, r *result) error {
 	if a.json {
 		return a.printJSON(out)
 	}
-	text := fmt.Sprintf("%s, %d workers, %d clients, %.1f s: %.0f %s/s\n", b.workload.name, b.workers, b.benchOptions.clients,
-		r.took.Seconds(), out.OpsPerSecond, b.unit)
+	text := fmt.Sprintf("%s, %d workers, %d clients, %.1f s: %.0f %s/s\n", b.load.name, b.workers, b.clients,
+		r.took.Seconds(), out.OpsPerSecond, b.load.unit)
 	text += fmt.Sprintf("latency  p50 %.2f ms  p95 %.2f ms  p99 %.2f ms  max %.2f ms\n", out.LatencyMS.P50, out.LatencyMS.P95, out.LatencyMS.P99, out.LatencyMS.Max)
 	if f := out.Failover; f != nil {
 		text += fmt.Sprintf("failover %d kills of the leader, gap median %.0f ms, longest %.0f ms\n", f.Kills, f.GapMedianMS, f.GapMaxMS)
@@ -365,7 +364,7 @@ func (r *result) summary(b *bench) benchJSON {
 		return milliseconds(time.Duration(r.latencies.ValueAtPercentile(percentile)))
 	}
 	out := benchJSON{
-		Workload: b.workload.name, Workers: b.workers, Errors: r.errors,
+		Workload: b.load.name, Workers: b.workers, Errors: r.errors,
 		OpsPerSecond: math.Round(float64(r.latencies.TotalCount())/r.took.Seconds()*10) / 10,
 		LatencyMS:    latencyJSON{at(50), at(95), at(99), milliseconds(time.Duration(r.latencies.Max()))},
 	}

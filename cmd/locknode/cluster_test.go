@@ -425,3 +425,31 @@ func TestHelpOfEveryCommandHasAnExample(t *testing.T) {
 		}
 	}
 }
+
+func TestCompletionOffersWhatIsMeant(t *testing.T) {
+	for _, shell := range []string{"bash", "zsh", "fish", "powershell"} {
+		if o := locknodeAt(t, nil, "completion", shell).succeeds(t); !strings.Contains(o.stdout, "locknode") {
+			t.Errorf("completion %s: got %q", shell, o.stdout)
+		}
+	}
+	for _, c := range []struct{ args, want string }{
+		{"tra", "transfer-leadership\tlet another node lead\n:4\n"},
+		{"get --output ", "text\njson\n:4\n"},
+		{"get ", ":4\n"}, // no files
+	} {
+		words := append([]string{"__complete"}, strings.Split(c.args, " ")...)
+		if o := locknodeAt(t, nil, words...).succeeds(t); o.stdout != c.want {
+			t.Errorf("completion of %q: got %q, want %q", c.args, o.stdout, c.want)
+		}
+	}
+}
+
+func TestVersionSaysWhatWasBuilt(t *testing.T) {
+	b := into[buildInfo](t, locknodeAt(t, nil, "version", "-o", "json"))
+	if b.Version == "" || !strings.HasPrefix(b.Go, "go1") || b.Platform == "" {
+		t.Errorf("version: got %+v", b)
+	}
+	if o := locknodeAt(t, nil, "version").succeeds(t); !strings.HasPrefix(o.stdout, "locknode "+b.Version) {
+		t.Errorf("version: got %q", o.stdout)
+	}
+}

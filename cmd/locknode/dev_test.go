@@ -278,8 +278,13 @@ func TestStatusMembersAndLeadership(t *testing.T) {
 	if now, err := c.Leader(ctx); err != nil || now != next {
 		t.Errorf("leader: got %v, %v, want %s", now, err, next.ID)
 	}
-	if o := at("transfer-leadership", "nobody"); o.code != 1 || !strings.Contains(o.stderr, "nobody") {
-		t.Errorf("transfer to nobody: got %+v, want exit code 1", o)
+	var nobody outcome
+	eventually(t, "the new leader answers", func() bool { // until it serves, none is known
+		nobody = at("transfer-leadership", "nobody")
+		return nobody.code != exitUnavailable
+	})
+	if nobody.code != 1 || !strings.Contains(nobody.stderr, "nobody") {
+		t.Errorf("transfer to nobody: got %+v, want exit code 1", nobody)
 	}
 	removeStopped(t, c, at, other)
 }

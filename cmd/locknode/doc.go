@@ -11,7 +11,7 @@
 //   - exit.go: which exit codes are there, and what should one do about an error?
 //   - settings.go, config.go: what can be configured, and which source wins?
 //   - supervise.go: how does a command run under a lock?
-//   - cluster.go: where do the demo and the benchmark get a cluster from?
+//   - bench.go, failover.go: what is measured, and how?
 //   - output.go: how do results look?
 //
 // Goroutines: `run` has one that owns the child and keeps its thread; `bench`

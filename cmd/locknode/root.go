@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -54,7 +55,7 @@ func (p program) run(args []string) int {
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
 	var sig signalled
-	if err != nil && errors.As(context.Cause(ctx), &sig) && answerCode(err) != exitOther {
+	if errors.As(context.Cause(ctx), &sig) && errors.Is(err, context.Canceled) {
 		err = &exitError{exitSignal + sig.number, err}
 	}
 	a.report(err)
@@ -82,6 +83,11 @@ func signalContext(parent context.Context) (context.Context, func()) {
 		<-done
 		cancel(nil)
 	}
+}
+
+// notIgnored leaves out the signals that this process was told to ignore.
+func notIgnored(signals []os.Signal) []os.Signal {
+	return slices.DeleteFunc(slices.Clone(signals), signal.Ignored)
 }
 
 func (a *app) root() *cobra.Command {
@@ -117,12 +123,28 @@ Results go to standard output, logs and errors to standard error.`,
 		&cobra.Group{ID: groupNode, Title: "Nodes:"},
 	)
 	root.AddCommand(
-		a.runCommand(), a.acquireCommand(), a.renewCommand(), a.releaseCommand(),
+		a.acquireCommand(), a.renewCommand(), a.releaseCommand(),
 		a.getCommand(), a.lsCommand(), a.forceReleaseCommand(),
-		a.statusCommand(), a.membersCommand(), a.transferLeadershipCommand(), a.benchCommand(),
-		a.serveCommand(), a.devCommand(), a.demoCommand(), a.versionCommand(),
+		a.statusCommand(), a.membersCommand(), a.transferLeadershipCommand(),
+		a.serveCommand(), a.devCommand(), a.versionCommand(),
 	)
+	root.AddCommand(a.processCommands()...)
+	completeArguments(root)
 	return root
+}
+
+// completeArguments keeps shells from offering files where locks and members are
+// meant; what follows the names in run is a command line, and stays as it is.
+func completeArguments(root *cobra.Command) {
+	for _, c := range root.Commands() {
+		if c.Name() != "run" {
+			c.ValidArgsFunction = cobra.NoFileCompletions
+		}
+	}
+	outputs := cobra.FixedCompletions([]string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp)
+	if err := root.RegisterFlagCompletionFunc("output", outputs); err != nil {
+		panic(err) // there is no such flag
+	}
 }
 
 func unknownCommand(c *cobra.Command, args []string) error {
@@ -200,6 +222,10 @@ func (a *app) dial(ctx context.Context, opts ...client.Option) (*client.Client, 
 		endpoints = defaultEndpoints
 	}
 	return client.Dial(ctx, endpoints, append([]client.Option{client.ConnectTimeout(a.connectTimeout)}, opts...)...)
+}
+
+func closeQuietly(c *client.Client) {
+	_ = c.Close() // nothing is held, or it is told elsewhere: the error that counts is on its way out
 }
 
 // report prints an error and what to do about it.

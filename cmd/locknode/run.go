@@ -141,7 +141,7 @@ func findCommand(name string) (string, error) {
 		return path, nil
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EISDIR):
 		return "", &exitError{exitNotExecuted, err}
-	case errors.Is(err, exec.ErrNotFound) && strings.Contains(name, "/") == false && onPath(name):
+	case errors.Is(err, exec.ErrNotFound) && !strings.Contains(name, "/") && onPath(name):
 		return "", &exitError{exitNotExecuted, fmt.Errorf("%q: found on the path, but it is not executable", name)}
 	default:
 		return "", &exitError{exitNotFound, err}
@@ -262,8 +262,4 @@ func (a *app) lostError(grants []*client.Grant) error {
 		}
 	}
 	return &exitError{exitLost, client.ErrLost}
-}
-
-func closeQuietly(c *client.Client) {
-	_ = c.Close() // nothing is held, and the error that counts is on its way out
 }

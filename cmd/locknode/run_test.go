@@ -240,3 +240,41 @@ func TestRunThatIsKilledFreesTheLockAfterItsTTL(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+func TestRunKeepsItsLockWhenTheLeaderIsKilled(t *testing.T) {
+	if testing.Short() {
+		t.Skip("needs a cluster of processes")
+	}
+	t.Parallel()
+	cluster := startCluster(t, clusterOptions())
+	ctx := within(t, time.Minute)
+	followers, err := cluster.Followers(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leader, err := cluster.Leader(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	gate := filepath.Join(t.TempDir(), "gate")
+	r := start(t, command(t, "locknode", "run", "kept", "--endpoints", followers[0].API(), "--", "/bin/sh", "-c",
+		`echo token $LOCKNODE_TOKEN; while [ ! -e `+gate+` ]; do sleep 0.05; done`))
+	token := strings.TrimPrefix(r.await("token"), "token ")
+	if err := leader.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	endpoints := []string{followers[1].API()}
+	l := into[lockJSON](t, locknodeAt(t, endpoints, "get", "kept", "-o", "json"))
+	if !l.Held || fmt.Sprint(l.Holders[0].Token) != token {
+		t.Errorf("after the kill: got %+v, want it held with token %s", l, token)
+	}
+	if err := os.WriteFile(gate, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if code := r.wait(); code != 0 {
+		t.Errorf("exit code: got %d, want 0", code)
+	}
+	if l := into[lockJSON](t, locknodeAt(t, endpoints, "get", "kept", "-o", "json")); l.Held {
+		t.Errorf("after the command: got %+v, want it free", l)
+	}
+}

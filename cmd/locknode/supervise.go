@@ -9,7 +9,6 @@ import (
 	"os/exec"
 	"os/signal"
 	"runtime"
-	"slices"
 	"syscall"
 	"time"
 
@@ -57,11 +56,6 @@ var forwarded = []os.Signal{
 
 // notifyForwarded has the signals to be forwarded delivered to a channel.
 func notifyForwarded(signals chan os.Signal) { signal.Notify(signals, notIgnored(forwarded)...) }
-
-// notIgnored leaves out the signals that this process was told to ignore.
-func notIgnored(signals []os.Signal) []os.Signal {
-	return slices.DeleteFunc(slices.Clone(signals), signal.Ignored)
-}
 
 // startChild starts a command with locknode's own standard files.
 func startChild(path string, args, env []string, say func(string, ...any)) (*child, error) {

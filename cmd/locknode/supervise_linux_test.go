@@ -96,13 +96,13 @@ func TestChildAtATerminalReadsAndIsInterrupted(t *testing.T) {
 
 func TestChildThatStopsWithoutAShellGoesOn(t *testing.T) {
 	t.Parallel()
-	cmd := command(t, "supervise", "1s", "/bin/sh", "-c", `trap 'echo continued' CONT; echo waiting; read x; echo "got $x"`)
+	cmd := command(t, "supervise", "1s", "/bin/sh", "-c", `trap 'echo continued' CONT; echo waiting; until read x; do :; done; echo "got $x"`)
 	x := startAtTerminal(t, cmd)
 	x.await("waiting")
 	x.types("\x1a") // Ctrl-Z, and no shell to say fg
 	x.await("continued")
 	x.types("hello\n")
-	x.await("got")
+	x.await("got hello")
 	if got := x.wait(); got != 0 {
 		t.Errorf("exit code: got %d, want 0", got)
 	}
