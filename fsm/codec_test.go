@@ -25,7 +25,7 @@ func extremeCommands() []Command {
 		Cancel{Target: RequestID{Sequence: 1}},
 		Release{Token: math.MaxUint64},
 		Resize{Limit: math.MaxUint32},
-		Configure{Limits: Limits{NameBytes: -1, ExpiriesPerEntry: math.MaxInt}},
+		Configure{Limits: Limits{NameBytes: -1, ExpiriesPerEntry: math.MaxInt32}},
 		KillSession{Reason: long, Who: "\x80"},
 	)
 }
@@ -187,6 +187,21 @@ func TestBytesThatAreNoEntryAreRefused(t *testing.T) {
 	}
 	if a := New().Apply(4, 1, good); a.Refused != OK {
 		t.Fatalf("the good one: %+v", a)
+	}
+}
+
+// A limit that fits an int on one architecture only is out of range on all.
+func TestLimitsMeanTheSameOnEveryArchitecture(t *testing.T) {
+	for _, v := range []int64{1 << 32, 1<<32 + 5, -1<<32 + 5, math.MaxInt64, math.MinInt64} {
+		e := encoder{buf: AppendHeader(nil, 1, 0, 0, 1)}
+		payload := encoder{buf: []byte{byte(KindConfigure)}}
+		for range limitTable {
+			payload.int(v)
+		}
+		e.bytes(payload.buf)
+		if r := New().Apply(1, 1, e.buf).Results[0]; r.Code != Invalid {
+			t.Errorf("limits of %d: %+v", v, r)
+		}
 	}
 }
 

@@ -47,7 +47,12 @@ func size(field string, def, largest int64, at func(*Limits) *int) limit {
 	return limit{
 		field, def, largest,
 		func(l *Limits) int64 { return int64(*at(l)) },
-		func(l *Limits, v int64) { *at(l) = int(v) },
+		func(l *Limits, v int64) {
+			if v != int64(int32(v)) {
+				v = -1 // out of range too, and fits an int everywhere
+			}
+			*at(l) = int(v)
+		},
 	}
 }
 
