@@ -3,6 +3,7 @@
 package integration
 
 import (
+	"fmt"
 	"strings"
 	"syscall"
 	"testing"
@@ -15,64 +16,70 @@ import (
 
 const holderTTL = 2 * time.Second
 
+// tooLate is an error if a waiter got the lock of a lost holder later than promised.
+func tooLate(got arrival, what string, lost time.Time) error {
+	if took := got.at.Sub(lost); took > holderTTL+time.Second {
+		return fmt.Errorf("the waiter got the lock %v after its holder was %s, want at most %v", took, what, holderTTL+time.Second)
+	}
+	return nil
+}
+
 func TestWaiterGetsTheLockOfAKilledHolderWithinItsTTLAndASecond(t *testing.T) {
 	t.Parallel()
-	endpoints := sharedCluster(t).Endpoints()
-	name := t.Name()
-	dead := startHolder(t, endpoints, name, holderTTL)
-	arrivals := make(chan arrival, 1)
-	standInLine(t, dial(t, endpoints), name, 1, arrivals)
+	c := sharedCluster(t)
+	whileCalm(t, c, func(name string) error {
+		dead := startHolder(t, c.Endpoints(), name, holderTTL)
+		arrivals := make(chan arrival, 1)
+		standInLine(t, dial(t, c.Endpoints()), name, 1, arrivals)
 
-	dead.signal(t, syscall.SIGKILL)
-	killed := time.Now()
-	got := arrive(t, arrivals)
-	if took := got.at.Sub(killed); took > holderTTL+time.Second {
-		t.Errorf("the waiter got the lock %v after its holder was killed, want at most %v", took, holderTTL+time.Second)
-	}
-	if got.grant.Token() <= dead.token {
-		t.Errorf("token %d after %d, want it greater", got.grant.Token(), dead.token)
-	}
-	must(t, got.grant.Unlock())
+		dead.signal(t, syscall.SIGKILL)
+		killed := time.Now()
+		got := arrive(t, arrivals)
+		if got.grant.Token() <= dead.token {
+			t.Errorf("token %d after %d, want it greater", got.grant.Token(), dead.token)
+		}
+		must(t, got.grant.Unlock())
+		return tooLate(got, "killed", killed)
+	})
 }
 
 func TestPausedHolderLearnsOfItsLossBeforeItsNextStep(t *testing.T) {
 	t.Parallel()
-	endpoints := sharedCluster(t).Endpoints()
-	name := t.Name()
-	h := startHolder(t, endpoints, name, holderTTL)
-	h.ask(t, "held?")
-	if got := h.read(t); got != "yes" {
-		t.Fatalf("held? got %q, want yes", got)
-	}
-	other := dial(t, endpoints)
-	arrivals := make(chan arrival, 1)
-	standInLine(t, other, name, 1, arrivals)
+	c := sharedCluster(t)
+	other := dial(t, c.Endpoints())
+	whileCalm(t, c, func(name string) error {
+		h := startHolder(t, c.Endpoints(), name, holderTTL)
+		h.ask(t, "held?")
+		if got := h.read(t); got != "yes" {
+			t.Fatalf("held? got %q, want yes", got)
+		}
+		arrivals := make(chan arrival, 1)
+		standInLine(t, other, name, 1, arrivals)
 
-	h.signal(t, syscall.SIGSTOP)
-	paused := time.Now()
-	got := arrive(t, arrivals)
-	if took := got.at.Sub(paused); took > holderTTL+time.Second {
-		t.Errorf("the waiter got the lock %v after its holder was paused, want at most %v", took, holderTTL+time.Second)
-	}
-	// These questions are there before the process goes on: the first is answered
-	// by the first that it does.
-	h.ask(t, "held?")
-	h.ask(t, "told?")
-	h.ask(t, "unlock")
-	h.signal(t, syscall.SIGCONT)
-	if got := h.read(t); !strings.HasPrefix(got, "no: ") || !strings.Contains(got, "lost") {
-		t.Errorf("held? after the pause: got %q, want no, because it was lost", got)
-	}
-	if got := h.read(t); got != "yes" {
-		t.Errorf("told? after the pause: got %q, want yes", got)
-	}
-	if got := h.read(t); !strings.Contains(got, "lost") {
-		t.Errorf("unlock after the pause: got %q, want that it was lost", got)
-	}
-	// What the stale holder did has not touched its successor.
-	must(t, got.grant.Err())
-	heldWith(t, other, name, got.grant.Token())
-	must(t, got.grant.Unlock())
+		h.signal(t, syscall.SIGSTOP)
+		paused := time.Now()
+		got := arrive(t, arrivals)
+		// These questions are there before the process goes on: the first is answered
+		// by the first that it does.
+		h.ask(t, "held?")
+		h.ask(t, "told?")
+		h.ask(t, "unlock")
+		h.signal(t, syscall.SIGCONT)
+		if got := h.read(t); !strings.HasPrefix(got, "no: ") || !strings.Contains(got, "lost") {
+			t.Errorf("held? after the pause: got %q, want no, because it was lost", got)
+		}
+		if got := h.read(t); got != "yes" {
+			t.Errorf("told? after the pause: got %q, want yes", got)
+		}
+		if got := h.read(t); !strings.Contains(got, "lost") {
+			t.Errorf("unlock after the pause: got %q, want that it was lost", got)
+		}
+		// What the stale holder did has not touched its successor.
+		must(t, got.grant.Err())
+		heldWith(t, other, name, got.grant.Token())
+		must(t, got.grant.Unlock())
+		return tooLate(got, "paused", paused)
+	})
 }
 
 // A holder without a network knows by its own clock when to stop, and nobody else
@@ -80,54 +87,64 @@ func TestPausedHolderLearnsOfItsLossBeforeItsNextStep(t *testing.T) {
 func TestHolderThatIsCutOffStopsBeforeAnotherBegins(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t)
-	name := t.Name()
-	// The leader's status names no other address, so that all goes through here.
-	p := startProxy(t, leaderOf(t, c).API())
 	other := dial(t, c.Endpoints())
-	g := lock(t, dial(t, []string{p.address()}, client.SessionTTL(holderTTL)), name)
-	arrivals := make(chan arrival, 1)
-	standInLine(t, other, name, 1, arrivals)
+	whileCalm(t, c, func(name string) error {
+		// The leader's status names no other address, so that all goes through here.
+		p := startProxy(t, leaderOf(t, c).API())
+		g := lock(t, dial(t, []string{p.address()}, client.SessionTTL(holderTTL)), name)
+		arrivals := make(chan arrival, 1)
+		standInLine(t, other, name, 1, arrivals)
 
-	p.stall()
-	cut := time.Now()
-	var believed, deadline time.Time
-	for deadline = g.Deadline(); g.Err() == nil; time.Sleep(time.Millisecond) {
+		p.stall()
+		cut := time.Now()
+		believed := belief(t, g)
+		got := arrive(t, arrivals)
+		if !got.at.After(believed) {
+			t.Errorf("the next had the lock %v before the holder stopped to believe in it", believed.Sub(got.at))
+		}
+		p.mend()
+		if err := g.Unlock(); err == nil {
+			t.Error("Unlock of a lost grant: got nil, want that it was lost")
+		}
+		heldWith(t, other, name, got.grant.Token())
+		must(t, got.grant.Unlock())
+		return tooLate(got, "cut off", cut)
+	})
+}
+
+// belief waits until a grant is lost, and returns until when it was believed in.
+func belief(t *testing.T, g *client.Grant) (until time.Time) {
+	t.Helper()
+	deadline := g.Deadline()
+	for ; g.Err() == nil; time.Sleep(time.Millisecond) {
 		at := time.Now()
 		if d := g.Deadline(); g.Err() == nil {
-			believed, deadline = at, d
+			until, deadline = at, d
 		}
 	}
-	if believed.After(deadline) {
-		t.Errorf("believed in the grant %v after its deadline", believed.Sub(deadline))
+	if until.After(deadline) {
+		t.Errorf("believed in the grant %v after its deadline", until.Sub(deadline))
 	}
 	select {
 	case <-g.Lost():
 	case <-time.After(patience):
 		t.Error("Lost is not closed")
 	}
-	got := arrive(t, arrivals)
-	if !got.at.After(believed) {
-		t.Errorf("the next had the lock %v before the holder stopped to believe in it", believed.Sub(got.at))
-	}
-	if took := got.at.Sub(cut); took > holderTTL+time.Second {
-		t.Errorf("the waiter got the lock %v after its holder was cut off, want at most %v", took, holderTTL+time.Second)
-	}
-	p.mend()
-	if err := g.Unlock(); err == nil {
-		t.Error("Unlock of a lost grant: got nil, want that it was lost")
-	}
-	heldWith(t, other, name, got.grant.Token())
-	must(t, got.grant.Unlock())
+	return until
 }
 
 func TestHeldLockOutlivesItsTTLWhileItsHolderLives(t *testing.T) {
 	t.Parallel()
-	endpoints := sharedCluster(t).Endpoints()
-	c := dial(t, endpoints, client.SessionTTL(time.Second))
-	g := lock(t, c, t.Name())
-	for began := time.Now(); time.Since(began) < 3*time.Second; {
-		must(t, g.Err())
-		heldWith(t, c, t.Name(), g.Token())
-	}
-	must(t, g.Unlock())
+	c := sharedCluster(t)
+	whileCalm(t, c, func(name string) error {
+		holder := dial(t, c.Endpoints(), client.SessionTTL(holderTTL))
+		g := lock(t, holder, name)
+		for began := time.Now(); time.Since(began) < holderTTL*3/2; {
+			if info := get(t, holder, name); g.Err() != nil || len(info.Holders) != 1 || info.Holders[0].Token != g.Token() {
+				return fmt.Errorf("%v after it was acquired for a session of %v: %+v, the grant says: %w",
+					time.Since(began), holderTTL, info, g.Err())
+			}
+		}
+		return g.Unlock()
+	})
 }

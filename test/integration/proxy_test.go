@@ -20,21 +20,39 @@ type proxy struct {
 	conns   map[net.Conn]bool // both sides of each connection
 	deaf    bool              // answers are thrown away
 	stalled chan struct{}     // not nil: nothing moves until it is closed
+
+	// Where it matters who connects, these say who that is, and what to wait for
+	// before anything may go in a direction; nil is nothing.
+	who     func(net.Conn) string
+	blocked func(who string, answers bool) <-chan struct{}
 }
 
 // startProxy starts one on a free port; it ends with the test.
 func startProxy(t *testing.T, target string) *proxy {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	return serveProxy(t, l, target)
+	p := newProxy(t, "127.0.0.1:0", target)
+	p.serve(t)
+	return p
 }
 
-func serveProxy(t *testing.T, l net.Listener, target string) *proxy {
+// newProxy listens and does not serve yet.
+func newProxy(t *testing.T, address, target string) *proxy {
+	t.Helper()
+	l, err := net.Listen("tcp", address)
+	must(t, err)
 	p := &proxy{listener: l, target: target, conns: map[net.Conn]bool{}}
+	p.who = func(net.Conn) string { return "" }
+	p.blocked = func(string, bool) <-chan struct{} {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return p.stalled
+	}
+	return p
+}
+
+func (p *proxy) serve(t *testing.T) {
 	p.wg.Go(p.accept)
 	t.Cleanup(p.close)
-	return p
 }
 
 func (p *proxy) address() string { return p.listener.Addr().String() }
@@ -103,15 +121,17 @@ func (p *proxy) connect(from net.Conn) {
 		return
 	}
 	defer p.drop(from)
-	p.hold()
+	who := p.who(from)
+	p.hold(who, false)
+	p.hold(who, true)
 	to, err := net.Dial("tcp", p.target)
 	if err != nil || !p.keep(to) {
 		return
 	}
 	defer p.drop(to)
 	var both sync.WaitGroup
-	both.Go(func() { p.copy(to, from, false) })
-	both.Go(func() { p.copy(from, to, true) })
+	both.Go(func() { p.copy(to, from, who, false) })
+	both.Go(func() { p.copy(from, to, who, true) })
 	both.Wait()
 }
 
@@ -132,25 +152,19 @@ func (p *proxy) drop(c net.Conn) {
 }
 
 // hold waits while nothing may move.
-func (p *proxy) hold() {
-	for {
-		p.mu.Lock()
-		stalled := p.stalled
-		p.mu.Unlock()
-		if stalled == nil {
-			return
-		}
-		<-stalled
+func (p *proxy) hold(who string, answers bool) {
+	for blocked := p.blocked(who, answers); blocked != nil; blocked = p.blocked(who, answers) {
+		<-blocked
 	}
 }
 
 // copy copies one direction, and ends both when it ends.
-func (p *proxy) copy(to, from net.Conn, answers bool) {
+func (p *proxy) copy(to, from net.Conn, who string, answers bool) {
 	defer func() { _, _ = to.Close(), from.Close() }() // they may have been closed before
 	buffer := make([]byte, 32<<10)
 	for {
 		n, err := from.Read(buffer)
-		p.hold()
+		p.hold(who, answers)
 		p.mu.Lock()
 		lost := answers && p.deaf
 		p.mu.Unlock()

@@ -1,0 +1,46 @@
+//go:build unix
+
+package integration
+
+import (
+	"testing"
+
+	"github.com/locknode/locknode/client"
+	"github.com/locknode/locknode/internal/proc"
+)
+
+// What happens when one node that does not lead is away for a while.
+
+func TestFollowerThatWasAwayCatchesUp(t *testing.T) {
+	t.Parallel()
+	forEachStore(t, func(t *testing.T, store string) {
+		c := startCluster(t, "--log-store", store)
+		l := startLoad(t, c, patience)
+		for _, away := range []struct {
+			how  string
+			from func(*proc.Node) error
+			back func(*proc.Node) error
+		}{
+			{"paused", (*proc.Node).Pause, (*proc.Node).Resume},
+			{"killed", (*proc.Node).Kill, func(n *proc.Node) error { return n.Start() }},
+		} {
+			n := followersOf(t, c)[0]
+			must(t, away.from(n))
+			l.progress(t, 100)
+			must(t, away.back(n))
+			must(t, n.WaitReady(within(t, patience)))
+			missed := lastToken(t, c)
+			eventually(t, "the follower that was "+away.how+" has what it missed", func() bool {
+				s := status(t, n)
+				return s != nil && s.GetLastToken() >= missed
+			})
+		}
+		l.finish(t)
+		agree(t, c)
+		// It has not only the log: it can serve on its own.
+		for _, n := range c.Nodes() {
+			local := dial(t, []string{n.API()}, client.Holder(n.ID))
+			must(t, lock(t, local, t.Name()).Unlock())
+		}
+	})
+}
