@@ -79,12 +79,11 @@ func Example_lockThatExpires() {
 		if err != nil {
 			return err
 		}
-		defer second.Unlock()
 		fmt.Println("taken again, with a larger token:", second.Token() > first.Token())
-		fmt.Println("release of the expired hold:", first.Unlock() != nil, errors.Is(first.Unlock(), client.ErrLost))
+		fmt.Println("release of the expired hold refused:", errors.Is(first.Unlock(), client.ErrLost))
 		locked, err := lock.IsLocked(ctx)
 		fmt.Println("the second hold is untouched:", locked, second.Err() == nil)
-		return err
+		return errors.Join(err, second.Unlock())
 	})
 	fmt.Println("the first hold was lost:", errors.Is(err, client.ErrLost))
 	// Output:
@@ -92,7 +91,7 @@ func Example_lockThatExpires() {
 	// the lock is still active
 	// the lock has expired
 	// taken again, with a larger token: true
-	// release of the expired hold: true true
+	// release of the expired hold refused: true
 	// the second hold is untouched: true true
 	// the first hold was lost: true
 }

@@ -1,0 +1,46 @@
+# Short names for the commands of CONTRIBUTING.md and docs/testing.md.
+
+FUZZTIME ?= 10s
+BENCHTIME ?= 10s
+
+.PHONY: help build test race lint fuzz bench demo ci clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile
+
+build: ## the program, as bin/locknode
+	go build -o bin/ ./cmd/locknode
+
+test: ## all tests
+	go test ./...
+
+race: ## the tests with the race detector, in another order, without the long ones
+	go test -race -shuffle=on -short ./...
+
+lint: ## formatting, vet, and the linter at the version of .ci/run
+	@test -z "$$(gofmt -l .)" || { gofmt -l .; exit 1; }
+	go vet ./...
+	$$(go env GOPATH)/bin/golangci-lint run ./...
+
+fuzz: ## every fuzz target for FUZZTIME
+	@for target in $$(grep -rhoE '^func Fuzz[A-Za-z0-9_]+' --include='*_test.go' . | sed 's/func //' | sort -u); do \
+		pkg=$$(grep -rlE "^func $$target\b" --include='*_test.go' . | head -n 1 | xargs dirname); \
+		go test "$$pkg" -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) || exit 1; \
+	done
+
+bench: build ## the workloads of locknode bench, each for BENCHTIME
+	bin/locknode bench --workload uncontended --workers 64 --duration $(BENCHTIME)
+	bin/locknode bench --workload uncontended --workers 256 --duration $(BENCHTIME)
+	bin/locknode bench --workload handoff --workers 16 --duration $(BENCHTIME)
+	bin/locknode bench --workload try --workers 64 --duration $(BENCHTIME)
+	bin/locknode bench --workload read --workers 64 --duration $(BENCHTIME)
+	bin/locknode bench --workload failover --workers 4 --duration 30s
+
+demo: ## three processes, both stories, a leader that is killed
+	go run ./cmd/locknode demo
+
+ci: ## everything that must pass before a change is taken
+	.ci/run
+
+clean: ## what was built
+	rm -rf bin
