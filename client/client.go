@@ -27,6 +27,9 @@ type Backend interface {
 type router interface {
 	// reroute takes over a call that was refused; false leaves it to the caller.
 	reroute(call *mux.Call, e *apiv1.Error, tries int) bool
+	// refused notes an answer to an operation that is not sent again: the node is
+	// left if it does not lead, so that the next one goes to who does.
+	refused(e *apiv1.Error)
 	// trouble returns what was tried and what went wrong; nil while there is a
 	// node that takes operations.
 	trouble() (endpoints []string, last error)

@@ -75,6 +75,9 @@ func (o *op) answered(a *apiv1.Answer) {
 	}
 	e := a.GetError()
 	if e == nil || o.final || !o.transient(apiv1.Code(e.GetCode())) {
+		if e != nil && o.final && o.c.router != nil {
+			o.c.router.refused(e) // or keep-alives alone would never follow the leader
+		}
 		o.to.take(a)
 		return
 	}

@@ -184,6 +184,16 @@ func (r *remote) reroute(call *mux.Call, e *apiv1.Error, tries int) bool {
 	return true
 }
 
+// refused is part of router.
+func (r *remote) refused(e *apiv1.Error) {
+	switch apiv1.Code(e.GetCode()) {
+	case apiv1.CodeNotLeader, apiv1.CodeNotReady, apiv1.CodeUnavailable:
+		if l := r.link.Load(); l != nil {
+			r.drop(l, e.GetLeader(), e)
+		}
+	}
+}
+
 // drop leaves a link. Its unanswered calls come back through its OnBreak.
 func (r *remote) drop(l *link, hint string, err error) {
 	r.mu.Lock()

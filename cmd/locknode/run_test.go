@@ -278,3 +278,32 @@ func TestRunKeepsItsLockWhenTheLeaderIsKilled(t *testing.T) {
 		t.Errorf("after the command: got %+v, want it free", l)
 	}
 }
+
+func TestRunKeepsItsLockWhenLeadershipMoves(t *testing.T) {
+	if testing.Short() {
+		t.Skip("needs a cluster of processes")
+	}
+	t.Parallel()
+	cluster := startCluster(t, clusterOptions())
+	gate := filepath.Join(t.TempDir(), "gate")
+	cmd := command(t, "locknode", "run", "--ttl", "2s", "moved", "--", "/bin/sh", "-c",
+		`echo token $LOCKNODE_TOKEN; while [ ! -e `+gate+` ]; do sleep 0.05; done`)
+	cmd.Env = append(cmd.Env, "LOCKNODE_ENDPOINTS="+strings.Join(cluster.Endpoints(), ","))
+	r := start(t, cmd)
+	token := strings.TrimPrefix(r.await("token"), "token ")
+	eventually(t, "leadership moves", func() bool { return locknodeAt(t, cluster.Endpoints(), "transfer-leadership").code == 0 })
+	// The client does nothing but keep its session alive: its old leader is well,
+	// and merely refuses. It has to notice before the TTL is over.
+	for moved := time.Now(); time.Since(moved) < 4*time.Second; {
+		l := into[lockJSON](t, locknodeAt(t, cluster.Endpoints(), "get", "moved", "-o", "json"))
+		if !l.Held || fmt.Sprint(l.Holders[0].Token) != token {
+			t.Fatalf("%v after leadership moved: got %+v, want it held with token %s", time.Since(moved), l, token)
+		}
+	}
+	if err := os.WriteFile(gate, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if code := r.wait(); code != 0 {
+		t.Errorf("exit code: got %d, want 0", code)
+	}
+}
