@@ -248,6 +248,9 @@ func (r *releasing) take(a *apiv1.Answer) {
 	case apiv1.CodeOK, apiv1.CodeNotHeld:
 	case apiv1.CodeNoSession:
 		s.expired()
+	case apiv1.CodeLimit, apiv1.CodeInternal: // such as a full window: there is room again soon
+		s.c.log.Warn("release refused, to be repeated", "lock", g.name, "token", g.token, "err", a.GetError())
+		time.AfterFunc(retryLast, g.giveBack)
 	default:
 		s.c.log.Warn("release refused", "lock", g.name, "token", g.token, "err", a.GetError())
 	}

@@ -350,8 +350,8 @@ func (s *session) finishLocked(a *acquiring) {
 }
 
 // cancel gives up an acquire: its place in line, or its grant if that has come
-// first. Both sequences stay unacknowledged until the cluster has done so: it
-// could not find the grant otherwise.
+// first. The acquire's sequence stays unacknowledged until the cluster has done
+// so: the acquire may still be on its way.
 func (s *session) cancel(a *acquiring) {
 	a.call.Abandon()
 	select {
@@ -362,28 +362,42 @@ func (s *session) cancel(a *acquiring) {
 		}
 	default:
 	}
+	s.mu.Lock()
+	if s.acquires--; s.acquires == 0 {
+		s.revoked = nil
+	}
+	s.mu.Unlock()
+	s.sendCancel(a)
+}
+
+func (s *session) sendCancel(a *acquiring) {
 	id := &apiv1.RequestID{}
 	o := &op{c: s.c, stubborn: true}
 	o.call.Op = &apiv1.Operation{Request: &apiv1.Operation_Cancel{
 		Cancel: &apiv1.CancelRequest{Id: id, Target: &a.id},
 	}}
 	o.to = takerFunc(func(answer *apiv1.Answer) {
-		if apiv1.Code(answer.GetError().GetCode()) == apiv1.CodeNoSession {
-			s.expired()
-			return
-		}
+		code := apiv1.Code(answer.GetError().GetCode())
+		done := code == apiv1.CodeOK || code == apiv1.CodeNotHeld
 		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.window.answered(a.id.GetSequence())
 		s.window.answered(id.GetSequence())
+		if done {
+			s.window.answered(a.id.GetSequence())
+		}
+		s.mu.Unlock()
+		switch {
+		case done:
+		case code == apiv1.CodeNoSession:
+			s.expired()
+		default: // such as a full window: there is room again soon
+			s.c.log.Warn("cancel refused", "lock", a.want.GetName(), "err", answer.GetError())
+			time.AfterFunc(retryLast, func() { s.sendCancel(a) })
+		}
 	})
 	s.mu.Lock()
 	if s.cause != nil {
 		s.mu.Unlock()
 		return
-	}
-	if s.acquires--; s.acquires == 0 {
-		s.revoked = nil
 	}
 	s.signLocked(id, o)
 	s.mu.Unlock()

@@ -240,6 +240,11 @@ func TestCancelIsRepeatedUntilAnswered(t *testing.T) {
 		if k.waiters("a") != 0 {
 			t.Errorf("%d waiters after the cluster came back", k.waiters("a"))
 		}
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if n := c.cur.window.span(); n != 0 {
+			t.Errorf("%d operations count as unanswered", n)
+		}
 	})
 }
 

@@ -276,6 +276,37 @@ func TestForcedReleaseIsToldWithWhoAndWhy(t *testing.T) {
 	}
 }
 
+// TestMissedNoticeIsMadeUpFor loses one notice and delivers the next: the holder
+// must not acknowledge what it has not seen, but what it has.
+func TestMissedNoticeIsMadeUpFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newCluster(t)
+		c := k.client(t)
+		g, next := mustLock(t, c, "a"), mustLock(t, c, "b")
+		k.loseNotices()
+		k.do(fsm.ForceRelease{Lock: "a", Who: "root"})
+		k.mu.Lock()
+		k.noNotice = false
+		k.mu.Unlock()
+		k.do(fsm.ForceRelease{Lock: "b", Who: "root"})
+		<-next.Lost()
+		if g.Err() != nil {
+			t.Fatalf("the notice was not lost: %v", g.Err())
+		}
+		<-g.Lost()
+		wantErr(t, "Err", g.Err(), ErrLost)
+		var seen atomic.Uint64
+		k.fault(func(op *apiv1.Operation) fate {
+			seen.Store(op.GetKeepAlive().GetRevocationsSeen())
+			return fate{}
+		})
+		time.Sleep(4 * time.Second)
+		if seen.Load() != 2 {
+			t.Errorf("revocations up to %d are acknowledged, want 2", seen.Load())
+		}
+	})
+}
+
 // TestForcedReleaseIsToldEvenBeforeTheAnswer lets the notice overtake the
 // answer of the acquire.
 func TestForcedReleaseIsToldEvenBeforeTheAnswer(t *testing.T) {

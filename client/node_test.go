@@ -60,14 +60,6 @@ func newRing(t *testing.T, n int) *ring {
 	return r
 }
 
-func (r *ring) endpoints() []string {
-	var out []string
-	for _, n := range r.nodes {
-		out = append(out, n.addr)
-	}
-	return out
-}
-
 // dial returns a client of these nodes.
 func (r *ring) dial(nodes []*testNode, opts ...Option) *Client {
 	r.t.Helper()
@@ -196,6 +188,16 @@ func (n *testNode) RemoveMember(_ context.Context, q *apiv1.RemoveMemberRequest)
 
 func (n *testNode) TransferLeadership(context.Context, *apiv1.TransferLeadershipRequest) (*apiv1.TransferLeadershipResponse, error) {
 	return &apiv1.TransferLeadershipResponse{LeaderId: n.addr}, nil
+}
+
+func (n *testNode) Batch(_ context.Context, q *apiv1.BatchRequest) (*apiv1.BatchResponse, error) {
+	r := &apiv1.BatchResponse{}
+	for _, op := range q.GetOperations() {
+		r.Answers = append(r.Answers, &apiv1.Answer{Id: op.GetId(), Result: &apiv1.Answer_Get{Get: &apiv1.GetResponse{
+			Lock: &apiv1.Lock{Name: op.GetGet().GetName(), HolderCount: 1}, AgeNs: int64(time.Second),
+		}}})
+	}
+	return r, nil
 }
 
 // Session serves a stream as a node does.

@@ -157,6 +157,14 @@ func TestConnectTimeoutEndsOperationsThatReachNobody(t *testing.T) {
 			t.Errorf("%s: took %v, want 500ms", name, d)
 		}
 	}
+	// A wait that was given up after it had been in line leaves the line.
+	r.lead(r.nodes[0])
+	gone := make(chan error, 1)
+	go func() { _, err := c.Lock(t.Context(), "a"); gone <- err }()
+	eventually(t, "a waiter", func() bool { return r.cluster.waiters("a") == 1 })
+	r.nodes[0].stop()
+	r.lead(nil)
+	wantErr(t, "Lock", <-gone, ErrUnavailable)
 	// What must not be given up is not.
 	if err := g.Unlock(); err != nil {
 		t.Errorf("Unlock: %v", err)
@@ -181,20 +189,36 @@ func TestConnectTimeoutOfTheFirstLock(t *testing.T) {
 	mustUnlock(t, mustLock(t, c, "a"))
 }
 
+func TestStaleReadsNeedNoLeader(t *testing.T) {
+	r := newRing(t, 2)
+	r.nodes[0].stop()
+	r.lead(nil)
+	c := r.dial(r.nodes)
+	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	defer cancel()
+	info, err := c.Get(t.Context(), "a", Stale(5*time.Second))
+	if err != nil || !info.Held() || info.Age != time.Second {
+		t.Errorf("stale Get: %+v, %v", info, err)
+	}
+	_, err = c.Get(ctx, "a")
+	wantErr(t, "linearizable Get", err, ErrUnavailable)
+}
+
 func TestForcedReleaseIsPushedOverAnyStream(t *testing.T) {
 	r := newRing(t, 2)
 	c, admin := r.dial(r.nodes), r.dial(r.nodes, Holder("root"))
 	for _, leader := range []*testNode{r.nodes[0], r.nodes[1]} {
 		r.lead(leader)
+		begin := time.Now()
 		g := mustLock(t, c, "a")
-		if _, err := c.IsLocked(t.Context(), "a"); err != nil {
-			t.Fatal(err)
-		}
 		eventually(t, "the node knows the session", func() bool {
 			r.cluster.mu.Lock()
 			defer r.cluster.mu.Unlock()
 			return r.cluster.watchers[g.s.id] != nil
 		})
+		if d := time.Since(begin); d > 2*time.Second {
+			t.Errorf("a new node knew the session after %v; the next keep-alive is due after 3.3s", d)
+		}
 		if err := admin.ForceRelease(t.Context(), "a", g.Token(), "test"); err != nil {
 			t.Fatal(err)
 		}

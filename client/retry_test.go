@@ -91,6 +91,39 @@ func TestUnlockIsRetriedUntilAcknowledged(t *testing.T) {
 	}
 }
 
+// TestRefusedReleasesAndCancelsAreRepeated: a full window is no reason to leave
+// a lock held or a waiter in line.
+func TestRefusedReleasesAndCancelsAreRepeated(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newCluster(t)
+		c := k.client(t)
+		g := mustLock(t, c, "a")
+		full := fate{refuse: apiv1.NewError(apiv1.CodeLimit, "window is full")}
+		k.fault(func(op *apiv1.Operation) fate {
+			if op.GetRelease() != nil || op.GetCancel() != nil {
+				return full
+			}
+			return fate{}
+		})
+		_, err := c.Lock(t.Context(), "a", Wait(time.Second))
+		wantErr(t, "Lock", err, ErrTimeout)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err = c.Lock(ctx, "a")
+		wantErr(t, "Lock", err, ErrTimeout)
+		mustUnlock(t, g)
+		time.Sleep(5 * time.Second)
+		if k.holder("a") == 0 {
+			t.Fatal("the fault was not injected")
+		}
+		k.fault(nil)
+		time.Sleep(time.Second)
+		if k.holder("a") != 0 || k.waiters("a") != 0 {
+			t.Errorf("holder %d, %d waiters, want none", k.holder("a"), k.waiters("a"))
+		}
+	})
+}
+
 // TestUnlockAfterItsTimeIsNoLoss: the release is late, the hold was not.
 func TestUnlockAfterItsTimeIsNoLoss(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -25,11 +25,12 @@ const (
 // or nothing parked.
 func (r *remote) search() {
 	for attempt := 0; ; attempt++ {
-		l, err := r.find()
+		l, someone, err := r.find()
 		if l != nil {
 			r.use(l, nil)
 			return
 		}
+		r.readStale(someone)
 		if !r.wait(attempt, err) {
 			return
 		}
@@ -115,7 +116,7 @@ func (r *remote) lookAgain(l *link) {
 	r.mu.Unlock()
 	defer r.wg.Done()
 
-	better, err := r.find()
+	better, _, err := r.find()
 	switch {
 	case better == nil:
 		r.drop(l, "", err)
@@ -137,8 +138,9 @@ type probe struct {
 
 // find asks all known nodes at once who leads, and opens a stream to the first
 // one that says it does. If none does, but a node knows of a leader that cannot
-// be reached from here, that node is asked to forward.
-func (r *remote) find() (*link, error) {
+// be reached from here, that node is asked to forward. Without a link it returns
+// a node that answered at least, if there is one.
+func (r *remote) find() (found *link, someone string, err error) {
 	ctx, cancel := context.WithTimeout(r.ctx, 2*probeTimeout)
 	answers := make(chan probe, 2*maxEndpoints)
 	asked := make(map[string]bool)
@@ -176,7 +178,7 @@ func (r *remote) find() (*link, error) {
 		case p.status.GetState() == "leader" && p.status.GetReady():
 			l, err := r.open(ctx, p.addr, false)
 			if err == nil {
-				return l, nil
+				return l, "", nil
 			}
 			tried = append(tried, err)
 		case p.status.GetState() == "leader":
@@ -185,17 +187,56 @@ func (r *remote) find() (*link, error) {
 			via = p.addr
 			ask(p.status.GetLeaderAddress())
 		default:
+			someone = p.addr
 			tried = append(tried, fmt.Errorf("%s: knows no leader", p.addr))
 		}
 	}
 	if via != "" {
 		l, err := r.open(ctx, via, true)
 		if err == nil {
-			return l, nil
+			return l, "", nil
 		}
 		tried = append(tried, err)
 	}
-	return nil, tried
+	return nil, someone, tried
+}
+
+// readStale lets a node answer what it may answer without a leader.
+func (r *remote) readStale(addr string) {
+	if addr == "" {
+		return
+	}
+	r.mu.Lock()
+	var reads []*mux.Call // a bounded batch: the next round takes the rest
+	r.parked = slices.DeleteFunc(r.parked, func(p parked) bool {
+		op := p.call.Op
+		if len(reads) == 100 || op.GetGet().GetMaxStaleNs() == 0 && op.GetList().GetMaxStaleNs() == 0 {
+			return false
+		}
+		reads = append(reads, p.call)
+		return true
+	})
+	r.mu.Unlock()
+	if len(reads) == 0 {
+		return
+	}
+	answers, err := unaryAt(r.ctx, r, addr, probeTimeout, func(ctx context.Context, c apiv1.LocksClient) (*apiv1.BatchResponse, error) {
+		batch := &apiv1.BatchRequest{}
+		for _, call := range reads {
+			batch.Operations = append(batch.Operations, &apiv1.Operation{Request: call.Op.GetRequest()})
+		}
+		return c.Batch(ctx, batch)
+	})
+	for i, call := range reads {
+		switch {
+		case call.Abandoned():
+		case err == nil && i < len(answers.GetAnswers()):
+			answers.Answers[i].Id = call.Op.GetId()
+			call.Done(answers.Answers[i])
+		default:
+			refuse(call, apiv1.NewError(apiv1.CodeUnavailable, "%s: stale read: %v", addr, err))
+		}
+	}
 }
 
 // probe asks one node.

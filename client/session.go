@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"math"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -55,7 +56,7 @@ type session struct {
 	deadline  int64         // cluster time: the latest that was answered
 	extended  chan struct{} // closed and replaced when the bound grows; nil: nobody waits
 	renewAt   time.Duration // when the next keep-alive is due
-	renewals  int           // keep-alives under way
+	renewals  []*op         // keep-alives under way
 	failures  int           // keep-alives refused in a row
 	wakeAt    time.Duration // when run wakes up by itself
 	idleSince time.Duration
@@ -159,13 +160,12 @@ func (s *session) tick() (sleep time.Duration, renew bool) {
 			r.leave()
 		}
 	})
-	if now >= s.renewAt && s.renewals < maxRenewals && s.cause == nil {
+	if now >= s.renewAt && len(s.renewals) < maxRenewals {
 		renew = true
-		s.renewals++
 		s.renewAt = now + s.renewEvery()
 	}
 	next := now + tickEvery
-	if s.renewals < maxRenewals {
+	if len(s.renewals) < maxRenewals {
 		next = min(next, s.renewAt) // otherwise an answer has to come first
 	}
 	if len(s.grants) > 0 {
@@ -215,19 +215,24 @@ func (s *session) retireIfIdle() bool {
 // renew sends a keep-alive. Each has its own beginning, so each is sent as it
 // is and never again.
 func (s *session) renew() {
-	s.mu.Lock()
-	seen := s.seen
-	s.mu.Unlock()
 	sent := s.c.now()
-	o := &op{c: s.c, final: true, to: takerFunc(func(a *apiv1.Answer) { s.renewed(sent, a) })}
+	o := &op{c: s.c, final: true}
+	o.to = takerFunc(func(a *apiv1.Answer) { s.renewed(o, sent, a) })
+	s.mu.Lock()
+	if s.cause != nil {
+		s.mu.Unlock()
+		return
+	}
 	o.call.Op = &apiv1.Operation{Request: &apiv1.Operation_KeepAlive{
-		KeepAlive: &apiv1.KeepAliveRequest{Session: s.id[:], RevocationsSeen: seen},
+		KeepAlive: &apiv1.KeepAliveRequest{Session: s.id[:], RevocationsSeen: s.seen},
 	}}
+	s.renewals = append(s.renewals, o)
+	s.mu.Unlock()
 	s.c.send(o)
 }
 
 // renewed gets the answer of a keep-alive first sent at sent.
-func (s *session) renewed(sent time.Duration, a *apiv1.Answer) {
+func (s *session) renewed(o *op, sent time.Duration, a *apiv1.Answer) {
 	now := s.c.now()
 	e := a.GetError()
 	alive := a.GetKeepAlive()
@@ -236,16 +241,13 @@ func (s *session) renewed(sent time.Duration, a *apiv1.Answer) {
 		return
 	}
 	s.mu.Lock()
-	s.renewals--
+	s.renewals = slices.DeleteFunc(s.renewals, func(r *op) bool { return r == o })
 	if e != nil {
 		s.renewAt = min(s.renewAt, now+min(jitter(s.failures), s.c.config.ttl/12))
 		s.failures++
 	} else {
 		s.failures = 0
 		s.extendLocked(sent, alive.GetDeadline(), a.GetStamp())
-		if s.boundLocked() <= now {
-			s.renewAt = now // the answer took too long to be worth anything
-		}
 	}
 	var lost losses
 	for _, r := range alive.GetRevocations() {
@@ -410,6 +412,9 @@ func (s *session) end(cause error, reason LostReason) {
 		lost = append(lost, s.loseLocked(g, reason, "", ""))
 	}
 	s.window.each(func(o *op) { o.call.Abandon() })
+	for _, o := range s.renewals {
+		o.call.Abandon()
+	}
 	s.mu.Unlock()
 	s.c.retire(s)
 	lost.tell()

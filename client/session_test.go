@@ -230,6 +230,11 @@ func TestCloseIsBounded(t *testing.T) {
 			_, err := c.IsLocked(t.Context(), "a")
 			reads <- err
 		}()
+		locks := make(chan error, 1)
+		go func() {
+			_, err := c.Lock(t.Context(), "b")
+			locks <- err
+		}()
 		time.Sleep(time.Second)
 		begin := time.Now()
 		wantErr(t, "Close", c.Close(), ErrUnavailable)
@@ -237,6 +242,14 @@ func TestCloseIsBounded(t *testing.T) {
 			t.Errorf("Close took %v, want %v", d, closeWait)
 		}
 		wantErr(t, "read under way", <-reads, ErrClosed)
+		wantErr(t, "Lock under way", <-locks, ErrClosed)
+		k.mu.Lock()
+		for _, call := range k.waiting {
+			if !call.Abandoned() {
+				t.Errorf("%v is still on its way", call.Op)
+			}
+		}
+		k.mu.Unlock()
 		k.setDown(false)
 		time.Sleep(11 * time.Second)
 		if k.holder("a") != 0 {
