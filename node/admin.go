@@ -54,6 +54,9 @@ func (n *Node) readiness() error {
 	case n.raft.Load() == nil:
 		return errors.New(n.formation())
 	}
+	if n.isElected() && n.epoch.Load() == nil {
+		return errors.New("elected, but not serving as leader yet")
+	}
 	if err := n.rounds.lastErr(); err != nil {
 		return err
 	}

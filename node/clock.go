@@ -30,6 +30,12 @@ func (c *leaderClock) now() int64 {
 	return c.base + int64(c.mono()-c.m0)
 }
 
+// when is the monotonic reading at which cluster time will be at, if nothing is
+// dropped until then.
+func (c *leaderClock) when(at int64) time.Duration {
+	return c.m0 + time.Duration(at-c.base)
+}
+
 // stamp is now, at most maxAdvance after the stamp before; the excess is
 // dropped for good. Stamps never go back.
 func (c *leaderClock) stamp() int64 {

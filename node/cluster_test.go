@@ -203,7 +203,7 @@ func TestWaitersKeepTheirOrderThroughATransferOfLeadership(t *testing.T) {
 		}()
 		c.eventually(fmt.Sprintf("waiter %d stands in line", i), func() bool {
 			info, err := cl.Get(c.ctx(), "line")
-			return err == nil && int(info.Waiters) == i+1
+			return err == nil && info.Waiters == i+1
 		})
 	}
 	old := c.leader()

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/locknode/locknode/fsm"
@@ -30,8 +31,9 @@ const (
 	maxYields        = 8
 
 	// tickEvery is how often cluster time moves while anything has a deadline.
-	// It stays below maxAdvance, so that a late timer loses no time.
-	tickEvery = 900 * time.Millisecond
+	// It stays well below maxAdvance: what a tick comes too late beyond that is
+	// time that every deadline waits longer.
+	tickEvery = 500 * time.Millisecond
 )
 
 // outcome is how one proposed command ended. Without err the result is that of
@@ -63,6 +65,7 @@ type proposer struct {
 
 	nextDue int64         // cluster time of the next deadline, 0: none; owned by run
 	lastAt  time.Duration // monotonic time of the last stamp; owned by run
+	dueAt   atomic.Int64  // monotonic time of the next deadline in nanoseconds, 0: none
 
 	mu     sync.Mutex // guards what follows
 	closed bool
@@ -196,6 +199,11 @@ func (p *proposer) propose(b batch) bool {
 		return false
 	}
 	p.nextDue = applied.NextDue
+	dueAt := int64(0)
+	if p.nextDue != 0 {
+		dueAt = max(1, int64(p.clock.when(p.nextDue)))
+	}
+	p.dueAt.Store(dueAt)
 	b.deliver(applied)
 	return true
 }
@@ -249,6 +257,13 @@ func (p *proposer) untilTick() (d time.Duration, ok bool) {
 	}
 	due := time.Duration(p.nextDue - p.clock.now())
 	return max(0, min(due, p.lastAt+tickEvery-p.clock.mono())), true
+}
+
+// overdue reports whether a deadline has come that no applied entry has seen
+// yet: a tick is on its way. It may be called by any goroutine.
+func (p *proposer) overdue() bool {
+	at := p.dueAt.Load()
+	return at != 0 && int64(p.clock.mono()) >= at
 }
 
 func (p *proposer) tickDue() bool {

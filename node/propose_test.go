@@ -265,3 +265,26 @@ func TestClosingFailsWhatIsQueuedWithoutDoingIt(t *testing.T) {
 		}
 	})
 }
+
+func TestADeadlineIsOverdueUntilItsTickIsApplied(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &fakeLog{delay: 50 * time.Millisecond}
+		p := startProposer(t, l)
+		p.submit(detachedAcquire("a", 1, 2*time.Second), func(outcome) {})
+		time.Sleep(1990 * time.Millisecond)
+		synctest.Wait()
+		if p.overdue() {
+			t.Fatal("overdue before the deadline")
+		}
+		time.Sleep(20 * time.Millisecond)
+		synctest.Wait()
+		if !p.overdue() || l.lock("a").HolderCount != 1 {
+			t.Fatalf("10ms after the deadline, tick in flight: overdue %v with %d holders, want true with 1", p.overdue(), l.lock("a").HolderCount)
+		}
+		time.Sleep(50 * time.Millisecond)
+		synctest.Wait()
+		if p.overdue() || l.lock("a").HolderCount != 0 {
+			t.Fatalf("tick applied: overdue %v with %d holders, want false with 0", p.overdue(), l.lock("a").HolderCount)
+		}
+	})
+}

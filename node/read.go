@@ -119,7 +119,13 @@ func (n *Node) confirm(ctx context.Context) (uint64, error) {
 	defer cancel()
 	if e := n.epoch.Load(); e != nil {
 		index := n.appliedIndex.Load()
-		return index, n.confirmTerm(ctx, e.term)
+		if err := n.confirmTerm(ctx, e.term); err != nil || !e.proposer.overdue() {
+			return index, err
+		}
+		// A deadline has come and the entry that ends it is on its way: a read
+		// that began after the deadline should not find the lock held.
+		index = n.appliedIndex.Load() + 1
+		return index, n.waitApplied(ctx, index)
 	}
 	peer, err := n.leaderPeer()
 	if err != nil {
