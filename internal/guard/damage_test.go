@@ -328,6 +328,65 @@ func TestEarlierCopyIsRefused(t *testing.T) {
 	})
 }
 
+// A term or a vote that was forgotten shows against the mark, or, when the mark
+// went with the power, against the log.
+func TestForgottenTermOrVoteIsRefused(t *testing.T) {
+	later := map[string]func(s *Stores) error{
+		"term": func(s *Stores) error { return s.Stable.SetUint64([]byte(keyTerm), 9) },
+		"vote": func(s *Stores) error { return castVote(s, 4, "c") },
+	}
+	for name, promise := range later {
+		o := seeded(t, LogStoreWAL)
+		stable := filepath.Join(o.Dir, stableFile)
+		early, err := os.ReadFile(stable)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := mustOpen(t, o)
+		if err := promise(s); err != nil {
+			t.Fatal(err)
+		}
+		mustClose(t, s)
+		if err := os.WriteFile(stable, early, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		t.Log(name)
+		wantDamaged(t, o, stableFile, "acknowledged")
+	}
+
+	o := seeded(t, LogStoreWAL)
+	empty := StoreOptions{Dir: tempDir(t)}
+	mustClose(t, mustOpen(t, empty))
+	b, err := os.ReadFile(filepath.Join(empty.Dir, stableFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.WriteFile(filepath.Join(o.Dir, stableFile), b, 0o600), os.Truncate(filepath.Join(o.Dir, markFile), 0)); err != nil {
+		t.Fatal(err)
+	}
+	wantDamaged(t, o, "the log holds term 3")
+}
+
+// swapped answers with another entry than it was asked for.
+type swapped struct{ *raft.InmemStore }
+
+func (s swapped) GetLog(i uint64, l *raft.Log) error {
+	if i == 7 {
+		i = 8
+	}
+	return s.InmemStore.GetLog(i, l)
+}
+
+func TestEntryInTheWrongPlaceIsRefused(t *testing.T) {
+	mem := memory()
+	s := mustOpen(t, StoreOptions{NodeID: "a", Memory: mem})
+	fill(t, s, 10)
+	mem.Log = swapped{mem.Log.(*raft.InmemStore)}
+	if _, err := OpenStores(StoreOptions{NodeID: "a", Memory: mem}); !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), "entry 7") {
+		t.Errorf("OpenStores = %v, want ErrDamaged at entry 7", err)
+	}
+}
+
 // What raft itself cuts must not be missed afterwards.
 func TestTruncationByRaftIsNotDamage(t *testing.T) {
 	cuts := map[string][2]uint64{

@@ -5,9 +5,9 @@
 //   - [Stores] opens a data directory and wraps its log, stable and snapshot
 //     stores. Every log entry, the term and the vote carry a checksum; a vote is
 //     one record; every write is watched.
-//   - [Transport] is a raft.Transport that handles heartbeats on raft's main
-//     goroutine, never pipelines, and carries nothing while the disk is stalled
-//     or has failed.
+//   - [Transport] is a raft.Transport whose heartbeats change raft on its main
+//     goroutine only, that never pipelines, and that carries nothing while the
+//     disk is stalled or has failed.
 //   - [Stream] is the plain TCP layer below it: limits, a preface, hooks for TLS.
 //   - [Shutdown] and [Stop] end a raft within a deadline.
 //
@@ -25,5 +25,6 @@
 //
 // Goroutines: a Stream owns its accept loop and one goroutine per handshake, all
 // ended by Close. Stores own none, except that OnFailure is called on its own.
-// A Transport owns those of raft.NetworkTransport; they end with Close.
+// A Transport owns one that hands requests to raft, and those of
+// raft.NetworkTransport; they end with Close.
 package guard

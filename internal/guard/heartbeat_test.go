@@ -164,6 +164,71 @@ func TestHeartbeatsOnTheMainGoroutineDoNotDiverge(t *testing.T) {
 	})
 }
 
+// Only a heartbeat that can change nothing is answered beside raft.
+func TestOnlyAFollowerInTheSameTermAnswersAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		all := startCluster(t, "a", "b", "c")
+		defer stop(t, all)
+		leader := leaderOf(t, all, time.Second)
+		rest := without(all, leader)
+		term := leader.raft.CurrentTerm()
+		beat := func(term uint64, from string) *raft.AppendEntriesRequest {
+			return &raft.AppendEntriesRequest{RPCHeader: raft.RPCHeader{ID: []byte(from)}, Term: term}
+		}
+		for _, c := range []struct {
+			at   *member
+			req  *raft.AppendEntriesRequest
+			want bool
+		}{
+			{rest[0], beat(term, leader.id), true},
+			{rest[0], beat(term+1, leader.id), false},
+			{rest[0], beat(term-1, leader.id), false},
+			{rest[0], beat(term, rest[1].id), false},
+			{rest[0], beat(term, ""), false},
+			{leader, beat(term, leader.id), false},
+		} {
+			if got := c.at.trans.follows(c.req); got != c.want {
+				t.Errorf("%s, led by %s in term %d: answers %s in term %d at once = %v, want %v",
+					c.at.id, leader.id, term, c.req.ID, c.req.Term, got, c.want)
+			}
+		}
+	})
+}
+
+// A heartbeat that was answered at once still reaches raft: it is what keeps a
+// follower from holding an election.
+func TestAnsweredHeartbeatsKeepFollowersCalm(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := newMemNet()
+		b := newPuppet(network, "b")
+		defer b.close()
+		s := mustOpen(t, StoreOptions{NodeID: "a", Memory: memory()})
+		trans := NewTransport(network.listen("a"), TransportOptions{})
+		conf := testConfig("a")
+		servers := raft.Configuration{Servers: []raft.Server{{ID: "a", Address: "a"}, {ID: "b", Address: "b"}, {ID: "c", Address: "c"}}}
+		if err := raft.BootstrapCluster(conf, s.Log, s.Stable, s.Snapshots, trans, servers); err != nil {
+			t.Fatal(err)
+		}
+		r, err := NewRaft(conf, &recorder{}, s, trans)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 200 { // heartbeats only, for 4 s
+			if resp := b.lead(t, "a", raft.AppendEntriesRequest{Term: 7}); !resp.Success || resp.Term != 7 {
+				t.Fatalf("heartbeat: %+v", resp)
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+		if r.State() != raft.Follower || r.CurrentTerm() != 7 {
+			t.Errorf("a is %v in term %d, want a follower in term 7", r.State(), r.CurrentTerm())
+		}
+		_ = trans.Close()
+		if err := Shutdown(r, time.Second); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // rawTransport is raft's own transport, fast path and all, with connections that
 // end at Close.
 type rawTransport struct{ s *gatedStream }
