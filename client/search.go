@@ -245,7 +245,6 @@ func (r *remote) probe(ctx context.Context, addr string) probe {
 	if err != nil {
 		return probe{addr: addr, err: err}
 	}
-	cc.ResetConnectBackoff() // the search has its own pace
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
 	status, err := apiv1.NewLocksClient(cc).Status(ctx, &apiv1.StatusRequest{})
