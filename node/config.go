@@ -84,6 +84,14 @@ type seams struct {
 	stamped func(term uint64)
 }
 
+// Validate reports every fault of the configuration at once, each with what is
+// allowed. [Open] does the same; what is wrong with the data directory or the
+// addresses themselves only Open can tell.
+func (c Config) Validate() error {
+	_, err := c.withDefaults()
+	return err
+}
+
 const defaultListen = "127.0.0.1:7400"
 
 // withDefaults returns a copy with every zero field that has a default set.

@@ -132,7 +132,9 @@ func (n *Node) raftConfig() *raft.Config {
 	conf.LeaderLeaseTimeout = n.cfg.Timing * 3 / 4
 	conf.ShutdownOnRemove = false
 	// Entries are big: each holds what gathered while the one before was stored.
-	conf.TrailingLogs = 2048
+	// The log reaches back behind the older of the two snapshots, so that a node
+	// whose newest one is damaged starts from the other.
+	conf.TrailingLogs = 6144
 	conf.SnapshotThreshold = 4096
 	conf.SnapshotInterval = 30 * time.Second
 	conf.Logger = guard.RaftLogger(n.log)

@@ -168,7 +168,7 @@ func TestDefaultsAreTheNodes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := node.Config{Listen: "127.0.0.1:7400", Timing: 200 * time.Millisecond, LogStore: "wal", RemoveFailedAfter: 72 * time.Hour}
+	want := node.Config{Listen: "127.0.0.1:7400", Timing: 200 * time.Millisecond, RemoveFailedAfter: 72 * time.Hour}
 	got := c.node
 	if got.Listen != want.Listen || got.Timing != want.Timing || got.LogStore != want.LogStore || got.RemoveFailedAfter != want.RemoveFailedAfter ||
 		got.BootstrapExpect != 0 || got.Nonvoter || got.Insecure || got.LeaveOnStop || got.Fast || got.Limits != want.Limits {

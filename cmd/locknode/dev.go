@@ -109,7 +109,7 @@ func (a *app) openDev(ctx context.Context, o devOptions) (*devCluster, error) {
 		if o.verbose {
 			cfg.Logger = newLogger(a.stderr, 0, "text")
 		}
-		n, err := node.Open(ctx, cfg)
+		n, err := openNode(ctx, cfg)
 		if err != nil {
 			return nil, errors.Join(err, d.close())
 		}

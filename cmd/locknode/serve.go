@@ -99,7 +99,7 @@ func (a *app) serve(ctx context.Context, cfg serveConfig) error {
 	cfg.node.Logger = newLogger(a.stderr, cfg.logLevel, cfg.logFormat)
 	cfg.node.Version = readBuildInfo().Version
 	log := cfg.node.Logger
-	n, err := node.Open(ctx, cfg.node)
+	n, err := openNode(ctx, cfg.node)
 	if err != nil {
 		return err
 	}
@@ -126,13 +126,35 @@ func (a *app) serve(ctx context.Context, cfg serveConfig) error {
 	}
 }
 
+// openNode tells faults of the configuration from those of the machine. Neither
+// is an unreachable cluster, whatever error the network gave.
+func openNode(ctx context.Context, cfg node.Config) (*node.Node, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, configFault(err)
+	}
+	n, err := node.Open(ctx, cfg)
+	if err != nil {
+		return nil, &exitError{exitOther, err}
+	}
+	return n, nil
+}
+
+// impatience is how long after the first signal a second one counts: timeout(1)
+// and terminals send two at once.
+const impatience = 500 * time.Millisecond
+
 // closeNode hands leadership over and stops. A second signal ends it at once,
 // as after kill -9: nothing is lost, but clients notice.
 func (a *app) closeNode(n *node.Node) error {
-	again, stop := signalContext(context.Background())
-	defer stop()
 	closed := make(chan error, 1)
 	go func() { closed <- n.Close() }()
+	select {
+	case err := <-closed:
+		return err
+	case <-time.After(impatience):
+	}
+	again, stop := signalContext(context.Background())
+	defer stop()
 	select {
 	case err := <-closed:
 		return err

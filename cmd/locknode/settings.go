@@ -74,7 +74,7 @@ func settings() []*setting {
 			func(c *serveConfig) *string { return &c.node.Zone }, atMost(64)),
 		duration("timing", "heartbeat and election timeout, from which the others follow", "200ms",
 			func(c *serveConfig) *time.Duration { return &c.node.Timing }, between(20*time.Millisecond, 10*time.Second)),
-		text("log_store", "store of the Raft log: wal or boltdb", "wal",
+		text("log_store", "store of the Raft log: wal or boltdb; not set: the one the data directory was made with, wal for a new one", "",
 			func(c *serveConfig) *string { return &c.node.LogStore }, oneOf("wal", "boltdb")),
 		duration("remove_failed_after", "how long a failed member stays a member; negative: for ever", "72h",
 			func(c *serveConfig) *time.Duration { return &c.node.RemoveFailedAfter }),
