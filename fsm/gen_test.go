@@ -51,8 +51,25 @@ func (s *byteSource) pick(n int, _ string) int {
 type generator struct {
 	source
 	model *model
-	past  []Command // to be sent again
-	next  [3]uint64 // sequences used by each session
+	past  []Command   // to be sent again
+	next  [256]uint64 // sequences used by each session
+
+	locks           []string
+	sessions, onces int  // at most 255
+	calm            bool // time goes on slowly, so that much stands in the table
+}
+
+func newGenerator(src source, m *model) *generator {
+	return &generator{source: src, model: m, locks: genLocks, sessions: 3, onces: 12}
+}
+
+// newWideGenerator makes commands for a table in which trees are deep.
+func newWideGenerator(src source, m *model) *generator {
+	g := &generator{source: src, model: m, locks: slices.Clone(genLocks), sessions: 120, onces: 250, calm: true}
+	for i := range 240 {
+		g.locks = append(g.locks, fmt.Sprintf("wide/%03d", i*37%240))
+	}
+	return g
 }
 
 const second = int64(1e9)
@@ -82,6 +99,12 @@ func (g *generator) command() Command {
 }
 
 func (g *generator) fresh() Command {
+	if g.calm && g.oneIn(2, "grow") {
+		if g.oneIn(5, "session") {
+			return g.openSession()
+		}
+		return g.acquire()
+	}
 	switch k := g.pick(64, "kind"); {
 	case k < 28:
 		return g.acquire()
@@ -145,14 +168,14 @@ func (g *generator) rare() Command {
 func (g *generator) session() SessionID { return genSession(g.sessionNumber()) }
 
 func (g *generator) sessionNumber() int {
-	i := g.pick(3, "session")
+	i := g.pick(g.sessions, "session")
 	if open := g.model.sessions; len(open) > 0 && g.model.session(genSession(i)) == nil && !g.oneIn(6, "closed session") {
 		return int(open[i%len(open)].id[15]) - 1
 	}
 	return i
 }
 
-func (g *generator) lock() string { return genLocks[g.pick(len(genLocks), "lock")] }
+func (g *generator) lock() string { return g.locks[g.pick(len(g.locks), "lock")] }
 
 func (g *generator) optionalLock() string {
 	if g.oneIn(2, "name the lock") {
@@ -167,7 +190,7 @@ func (g *generator) id() RequestID {
 	case k < 20 && (len(g.model.sessions) > 0 || k == 0):
 		return g.sessionID()
 	case k < 27:
-		return RequestID{Once: genOnce(g.pick(12, "once"))}
+		return RequestID{Once: genOnce(g.pick(g.onces, "once"))}
 	case k < 31:
 		return RequestID{}
 	}
@@ -203,7 +226,7 @@ func (g *generator) strangeID() RequestID {
 }
 
 func (g *generator) openSession() Command {
-	c := OpenSession{Session: genSession(g.pick(3, "session")), TTL: g.ttl(), Holder: g.text("holder")}
+	c := OpenSession{Session: genSession(g.pick(g.sessions, "session")), TTL: g.ttl(), Holder: g.text("holder")}
 	if g.oneIn(8, "labelled") {
 		c.Labels = g.labels()
 	}
@@ -300,6 +323,9 @@ func (g *generator) ttl() int64 {
 	if g.oneIn(25, "odd ttl") {
 		return []int64{0, -1, second - 1, 24 * 3600 * second, 24*3600*second + 1, math.MaxInt64, math.MinInt64}[g.pick(7, "ttl")]
 	}
+	if g.calm {
+		return int64(60+g.pick(60, "seconds")) * second
+	}
 	return []int64{5, 2, 10, 30, 60, 1}[g.pick(6, "seconds")] * second
 }
 
@@ -375,6 +401,9 @@ func (g *generator) labels() []Label {
 // limits are small ones, each set now and then.
 func (g *generator) limits() Limits {
 	var l Limits
+	if g.calm {
+		return l
+	}
 	small := func(v *int, what string) {
 		if g.oneIn(3, "set "+what) {
 			*v = g.pick(4, what) + 1
@@ -403,6 +432,9 @@ func (g *generator) limits() Limits {
 // now and then wrong.
 func (g *generator) stamp() int64 {
 	now := g.model.now
+	if g.calm {
+		return later(now, second/50*int64(g.pick(4, "calm")))
+	}
 	switch k := g.pick(32, "time"); {
 	case k < 16:
 		return now

@@ -208,9 +208,9 @@ func withoutOnce(c Command) Command {
 // tokens that grow, only the token's holder, exactly once, deadlines that only
 // move forward, first come first served, nobody granted who has left.
 func TestPromisesHoldWhateverIsAsked(t *testing.T) {
-	checkMany(t, 25, func(t *rapid.T) {
+	checkMany(t, 15, func(t *rapid.T) {
 		m := newModel() // only to aim at what lives
-		gen := &generator{source: rapidSource{t}, model: m}
+		gen := newGenerator(rapidSource{t}, m)
 		table := New()
 		w := newWitness(failer(t))
 		var index uint64

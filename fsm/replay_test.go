@@ -25,8 +25,10 @@ type record struct {
 // randomLog makes a log that works a table well, damaged here and there if asked
 // for. The model only aims it.
 func randomLog(src source, entries int, damaged bool) []record {
-	m := newModel()
-	gen := &generator{source: src, model: m}
+	return logOf(newGenerator(src, newModel()), entries, damaged)
+}
+
+func logOf(gen *generator, entries int, damaged bool) []record {
 	var log []record
 	for i := range entries {
 		stamp := gen.stamp()
@@ -34,7 +36,7 @@ func randomLog(src source, entries int, damaged bool) []record {
 		for range gen.pick(5, "batch") {
 			commands = append(commands, gen.command())
 		}
-		m.apply(stamp, int64(i), commands)
+		gen.model.apply(stamp, int64(i), commands)
 		log = append(log, record{1, encode(1, stamp, int64(i), commands...)})
 		if !damaged {
 			continue
@@ -126,13 +128,13 @@ func TestReplayIsByteIdentical(t *testing.T) {
 
 // Snapshots are written by other goroutines while the table goes on.
 func TestSnapshotsAreWrittenWhileTheTableGoesOn(t *testing.T) {
-	log := randomLog(&byteSource{pseudoRandom(1, 1<<16)}, 1500, true)
+	log := logOf(newWideGenerator(&byteSource{pseudoRandom(1, 1<<17)}, newModel()), 800, true)
 	quiet, busy := New(), New()
 	var wg sync.WaitGroup
 	for i, r := range log {
 		quiet.Apply(uint64(i+1), r.term, r.data)
 		busy.Apply(uint64(i+1), r.term, r.data)
-		if i%20 != 0 {
+		if i%30 != 0 {
 			continue
 		}
 		want := snapshotBytes(t, quiet)
