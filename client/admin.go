@@ -86,10 +86,8 @@ func administer[R any](ctx context.Context, c *Client, w what, do func(administr
 	if ctx.Err() != nil {
 		return none, c.ended(ctx, w, nil)
 	}
-	select {
-	case <-c.closing:
+	if ended(c.closing) {
 		return none, &opError{op: w.String(), kind: ErrClosed}
-	default:
 	}
 	r, err := do(a, ctx)
 	if err == nil {

@@ -77,8 +77,8 @@ func New(b Backend, opts ...Option) *Client {
 // nodes of. It finds the leader from any of them and follows it.
 //
 // It checks its arguments and returns at once: connecting begins with the first
-// operation, and a cluster that is not there yet is waited for. ctx is only
-// looked at for values and may end.
+// operation, and a cluster that is not there yet is waited for. The client does
+// not depend on ctx once Dial has returned.
 func Dial(ctx context.Context, endpoints []string, opts ...Option) (*Client, error) {
 	c := New(nil, opts...)
 	if err := errors.Join(checkEndpoints(endpoints), c.config.check()); err != nil {
@@ -130,10 +130,8 @@ func (c *Client) session(ctx context.Context, w what) (*session, error) {
 		c.wg.Go(s.run)
 	}
 	c.mu.Unlock()
-	select {
-	case <-s.ready:
+	if ended(s.ready) {
 		return s, nil
-	default:
 	}
 	select {
 	case <-s.ready:

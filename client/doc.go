@@ -24,7 +24,9 @@
 //
 // Between the last look at a grant and the write that it protects a process
 // may be paused for any time. Only the token protects against that: send it
-// along and let the resource refuse a smaller one than it has seen.
+// along and let the resource refuse a smaller one than it has seen. The same is
+// true of a virtual machine that is copied or restored with a grant in its
+// memory: no clock of its own can tell.
 //
 // # Weather
 //
@@ -52,8 +54,9 @@
 // Invariants:
 //
 //   - a grant is returned only while now < bound(session) and now < bound(grant)
-//   - bound never exceeds t + (D-C)·0.99 - 10 ms, for a request first sent at
-//     local time t, applied at cluster time C, with the deadline D
+//   - bound(D) = t + (D-C)·0.99 - 10 ms, for a deadline D in cluster time and the
+//     request, of all that were first sent at a local time t and applied at a
+//     cluster time C, for which that is latest (see ticket)
 //   - acknowledged < every sequence whose answer is still needed
 //   - a lock that was acquired is returned to its caller, or its release or the
 //     end of its session is on the way

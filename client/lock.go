@@ -37,7 +37,7 @@ func (c *Client) Lock(ctx context.Context, name string, opts ...AcquireOption) (
 }
 
 // TryLock acquires the lock if it is free, and otherwise returns a [*BusyError]
-// that names the holders. A cluster that elects is waited for until ctx ends; one
+// that names the holders; it ignores [Wait]. A cluster that elects is waited for until ctx ends; one
 // that is overloaded is not: [ErrOverloaded]. After an error nothing is held.
 func (c *Client) TryLock(ctx context.Context, name string, opts ...AcquireOption) (*Grant, error) {
 	return c.acquire(ctx, request{what: what{"try to lock", name}, try: true}, opts)

@@ -36,16 +36,6 @@ func wantErr(t *testing.T, what string, err, want error) {
 	}
 }
 
-// ended reports whether ch is closed.
-func ended(ch <-chan struct{}) bool {
-	select {
-	case <-ch:
-		return true
-	default:
-		return false
-	}
-}
-
 func TestLockIsHeldUntilUnlock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newCluster(t)

@@ -83,15 +83,26 @@ func (o *op) answered(a *apiv1.Answer) {
 	}
 	o.refused.Store(&refusal{err: e, at: o.c.now()})
 	o.tries++
-	if o.c.router != nil && o.c.router.reroute(&o.call, e, o.tries) {
+	if o.c.router != nil && !ended(o.c.closeEnd) && o.c.router.reroute(&o.call, e, o.tries) {
 		return
 	}
 	time.AfterFunc(jitter(o.tries-1), o.again)
 }
 
 func (o *op) again() {
-	if !o.call.Abandoned() {
-		o.c.backend.Start(&o.call)
+	if o.call.Abandoned() || ended(o.c.closeEnd) {
+		return
+	}
+	o.c.backend.Start(&o.call)
+}
+
+// ended reports whether a channel is closed.
+func ended(ch <-chan struct{}) bool {
+	select {
+	case <-ch:
+		return true
+	default:
+		return false
 	}
 }
 

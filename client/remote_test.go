@@ -91,7 +91,7 @@ func TestRemoteLeavesANodeThatDoesNotAnswer(t *testing.T) {
 	r.lead(r.nodes[1])
 	begin := time.Now()
 	mustUnlock(t, mustLock(t, c, "a"))
-	if d := time.Since(begin); d > 4*time.Second {
+	if d := time.Since(begin); d > 6*time.Second {
 		t.Errorf("it took %v to leave it", d)
 	}
 }
@@ -153,7 +153,7 @@ func TestConnectTimeoutEndsOperationsThatReachNobody(t *testing.T) {
 		if errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("%s: %v is the end of a context", name, err)
 		}
-		if d := time.Since(begin); d < 500*time.Millisecond || d > 2*time.Second {
+		if d := time.Since(begin); d < 500*time.Millisecond || d > 5*time.Second {
 			t.Errorf("%s: took %v, want 500ms", name, d)
 		}
 	}
@@ -216,7 +216,7 @@ func TestForcedReleaseIsPushedOverAnyStream(t *testing.T) {
 			defer r.cluster.mu.Unlock()
 			return r.cluster.watchers[g.s.id] != nil
 		})
-		if d := time.Since(begin); d > 2*time.Second {
+		if d := time.Since(begin); d > 3*time.Second {
 			t.Errorf("a new node knew the session after %v; the next keep-alive is due after 3.3s", d)
 		}
 		if err := admin.ForceRelease(t.Context(), "a", g.Token(), "test"); err != nil {

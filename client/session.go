@@ -4,6 +4,7 @@ import (
 	"container/heap"
 	"context"
 	"crypto/rand"
+	"encoding/hex"
 	"errors"
 	"math"
 	"slices"
@@ -36,9 +37,9 @@ var errAgain = errors.New("session changed")
 // that it has ended, when the client is closed, or when it has retired and has
 // nothing left.
 //
-// While now >= ticket.bound(deadline) the session is in doubt: nothing is held, because the
-// cluster may have ended it, but keep-alives go on, and if one is answered the
-// session is as good as before.
+// While now >= ticket.bound(deadline) the session is in doubt: nothing is held,
+// because the cluster may have ended it, but keep-alives go on, and if one is
+// answered the session is as good as before.
 type session struct {
 	c       *Client
 	id      [16]byte
@@ -129,8 +130,8 @@ func (s *session) open() bool {
 			return false
 		}
 		s.mu.Lock()
-		ended := s.cause != nil
-		if !ended {
+		closed := s.cause != nil
+		if !closed {
 			s.opened = true
 			s.idleSince = sent
 			s.extendLocked(sent, a.GetOpenSession().GetDeadline(), a.GetStamp())
@@ -138,8 +139,8 @@ func (s *session) open() bool {
 			close(s.ready)
 		}
 		s.mu.Unlock()
-		s.c.log.Debug("session opened", "session", s.id, "ttl", s.c.config.ttl)
-		return !ended
+		s.c.log.Debug("session opened", "session", hex.EncodeToString(s.id[:]), "ttl", s.c.config.ttl)
+		return !closed
 	case <-s.over:
 		s.opening.call.Abandon()
 		return false
@@ -418,7 +419,7 @@ func (s *session) end(cause error, reason LostReason) {
 	s.mu.Unlock()
 	s.c.retire(s)
 	lost.tell()
-	s.c.log.Debug("session ended", "session", s.id, "grants_lost", len(lost), "err", cause)
+	s.c.log.Debug("session ended", "session", hex.EncodeToString(s.id[:]), "grants_lost", len(lost), "err", cause)
 }
 
 func (s *session) wasOpened() bool {
