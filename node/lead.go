@@ -67,10 +67,13 @@ func (n *Node) begin(r *raft.Raft, term uint64) (*epoch, error) {
 	}
 	var tableNow int64
 	var founded bool
-	n.machine.View(func(t *fsm.Table) {
+	intact := n.machine.View(func(t *fsm.Table) {
 		tableNow = t.Now()
 		founded = t.Cluster() != [16]byte{}
 	})
+	if !intact {
+		return nil, fmt.Errorf("first entry of term %d: the lock table is broken", term)
+	}
 	clock := newLeaderClock(tableNow, n.cfg.seams.mono)
 	e := &epoch{term: term}
 	e.proposer = newProposer(term, clock, n.cfg.seams.wall, func(entry []byte) (fsm.Applied, error) {

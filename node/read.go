@@ -214,7 +214,7 @@ const (
 // readNow answers a read from the table as it is on this node.
 func (n *Node) readNow(op *apiv1.Operation, age time.Duration) *apiv1.Answer {
 	a := &apiv1.Answer{Id: op.GetId()}
-	n.machine.View(func(t *fsm.Table) {
+	intact := n.machine.View(func(t *fsm.Table) {
 		now := t.Now()
 		_, a.Index = t.Digest()
 		a.Stamp = now
@@ -227,6 +227,9 @@ func (n *Node) readNow(op *apiv1.Operation, age time.Duration) *apiv1.Answer {
 			a.Result = &apiv1.Answer_List{List: listLocks(t, r.List, age)}
 		}
 	})
+	if !intact {
+		return errorAnswer(op, apiv1.NewError(apiv1.CodeInternal, "node %q: its lock table is broken and the node is stopping; ask another one", n.id))
+	}
 	return a
 }
 
