@@ -287,3 +287,23 @@ func TestLimitsBeyond32BitsAreRefusedEverywhere(t *testing.T) {
 		t.Fatalf("name_bytes of 1<<32 + 5: %+v, want Invalid", a)
 	}
 }
+
+// A session that was due, but not ended by a mass expiry that was cut, was
+// passed over when its lock became free. If it is kept alive after all, its
+// waiter has its turn.
+func TestWaiterOfARevivedSessionHasItsTurn(t *testing.T) {
+	for _, revive := range []Command{
+		KeepAlive{Sessions: []KeepAliveSession{{Session: genSession(0)}}},
+		OpenSession{Session: genSession(0), TTL: 5 * second},
+	} {
+		b := newBench(t)
+		b.one(0, Configure{Limits: Limits{ExpiriesPerEntry: 1}})
+		b.open(0, 5*second)
+		b.want(b.one(0, detached(1, "a", 2*second, 0)), OK)
+		b.want(b.one(0, inSession(0, 1, -1, "a")), Queued)
+		a := b.at(6, revive) // one thing ends, the grant; then the session is kept alive
+		if v := b.table.Lock("a"); !a.MoreDue || v.HolderCount != 1 || v.Waiters != 0 {
+			t.Fatalf("after %+v: more due %v, lock %+v; want the waiter to hold it", revive, a.MoreDue, v)
+		}
+	}
+}
