@@ -139,3 +139,30 @@ func TestReadmeIsShort(t *testing.T) {
 		t.Errorf("the README has %d lines, want 200 at most", n)
 	}
 }
+
+// TestLogLinesExist looks for the messages of the table in the program's source.
+func TestLogLinesExist(t *testing.T) {
+	var source strings.Builder
+	for _, dir := range []string{"node", "cluster", "internal/guard", "internal/server", "cmd/locknode"} {
+		files, err := filepath.Glob(filepath.Join("..", dir, "*.go"))
+		if err != nil || len(files) == 0 {
+			t.Fatalf("%s: no files: %v", dir, err)
+		}
+		for _, f := range files {
+			if !strings.HasSuffix(f, "_test.go") {
+				source.WriteString(read(t, f))
+			}
+		}
+	}
+	lines := rows(section(t, read(t, operations), "## Log lines"))
+	if len(lines) < 5 {
+		t.Fatalf("only %d rows were found", len(lines))
+	}
+	for _, row := range lines {
+		for _, line := range quoted(row[0]) {
+			if !strings.Contains(source.String(), `"`+line) {
+				t.Errorf("nothing logs %q", line)
+			}
+		}
+	}
+}
