@@ -295,8 +295,8 @@ func (g *generator) acquire() Command {
 func (g *generator) want() Want {
 	w := Want{Lock: g.lock(), Mode: Exclusive}
 	switch k := g.pick(20, "mode"); {
-	case k < 9:
-	case k < 14:
+	case k < 8:
+	case k < 12:
 		w.Mode = Shared
 	case k < 18:
 		// Most semaphores are c, of size 3, so that their users agree.

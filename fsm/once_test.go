@@ -314,3 +314,21 @@ func TestCancelOfItselfIsInvalid(t *testing.T) {
 	b.want(b.one(0, Cancel{ID: seqID(0, 1), Target: seqID(0, 1)}), Invalid)
 	sameTables(t, "restored", b.table, restore(t, snapshotBytes(t, b.table)))
 }
+
+func TestReleasedPermitsGoToAllWhomTheyAreEnoughFor(t *testing.T) {
+	b := newBench(t)
+	ask := func(once byte, permits uint32) Acquire {
+		return Acquire{
+			ID: onceID(once), TTL: 600 * second, Wait: 600 * second,
+			Wants: []Want{{Lock: "c", Mode: Permits, Permits: permits, Limit: 4}},
+		}
+	}
+	first := b.want(b.one(0, ask(1, 4)), OK).Token
+	for once, permits := range []uint32{1, 2, 1, 3, 1} {
+		b.want(b.one(0, ask(byte(once+2), permits)), Queued)
+	}
+	a := b.at(1, Release{Token: first})
+	if v := b.table.Lock("c"); v.HolderCount != 3 || v.Waiters != 2 || countKind(a, EventGranted) != 3 {
+		t.Fatalf("semaphore %+v, want three holders and nobody past the one who wants 3", v)
+	}
+}
