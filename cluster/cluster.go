@@ -90,6 +90,7 @@ type Cluster struct {
 	// sendMu is held while memberlist takes in a meta or the departure: a later
 	// message about this node throws an earlier one out of the queue.
 	sendMu sync.Mutex
+	left   bool // guarded by sendMu; memberlist may have dropped this node since
 
 	kick    chan struct{} // capacity 1: the join loop should look again
 	publish chan struct{} // capacity 1: the meta has changed
@@ -154,10 +155,16 @@ func Start(cfg Config) (*Cluster, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start gossip: %w", err)
 	}
+	gate, err := c.attach(mc, cfg)
+	if err != nil {
+		return nil, fmt.Errorf("start gossip: %w", err)
+	}
 	if c.ml, err = memberlist.Create(mc); err != nil {
+		gate.abandon()
 		return nil, fmt.Errorf("start gossip on %q: %w", cfg.Bind, err)
 	}
 	c.addr = c.ml.LocalNode().Address()
+	gate.open()
 	c.wg.Add(2)
 	go c.joinLoop()
 	go c.publishLoop()
@@ -176,12 +183,13 @@ func (c *Cluster) memberlistConfig(cfg Config) (*memberlist.Config, error) {
 	if cfg.Fast {
 		c.timing = timing{
 			retryMin: 20 * time.Millisecond, retryMax: 300 * time.Millisecond, steady: 500 * time.Millisecond,
-			dial: time.Second, leave: 200 * time.Millisecond, close: 3 * time.Second,
+			dial: time.Second, leave: 500 * time.Millisecond, close: 3 * time.Second,
 		}
 		mc.TCPTimeout = c.timing.dial
 		mc.GossipInterval = 15 * time.Millisecond
 		mc.ProbeInterval = 200 * time.Millisecond
 		mc.ProbeTimeout = 100 * time.Millisecond
+		mc.AwarenessMaxMultiplier = 3
 		mc.PushPullInterval = 2 * time.Second
 		mc.GossipToTheDeadTime = 5 * time.Second
 	}
@@ -202,26 +210,35 @@ func (c *Cluster) memberlistConfig(cfg Config) (*memberlist.Config, error) {
 		}
 		c.keyring, mc.Keyring = ring, ring
 	}
-	mc.Transport = cfg.Transport
+	return mc, nil
+}
+
+// attach gives mc its network: it resolves the addresses and binds.
+func (c *Cluster) attach(mc *memberlist.Config, cfg Config) (_ *gate, err error) {
 	mc.BindAddr, mc.BindPort, mc.AdvertisePort = "", 0, 0
-	if cfg.Transport == nil {
+	if cfg.Advertise != "" {
+		if mc.AdvertiseAddr, mc.AdvertisePort, err = c.resolveOne(cfg.Advertise); err != nil {
+			return nil, fmt.Errorf("gossip advertise address: %w", err)
+		}
+	}
+	transport := cfg.Transport
+	if transport == nil {
 		ip, port, err := c.resolveOne(cfg.Bind)
 		if err != nil {
 			return nil, fmt.Errorf("gossip bind address: %w", err)
 		}
-		mc.BindAddr, mc.BindPort, mc.AdvertisePort = ip, port, port
-	}
-	if cfg.Advertise != "" {
-		ip, port, err := c.resolveOne(cfg.Advertise)
+		bound, err := c.listen(ip, port)
 		if err != nil {
-			return nil, fmt.Errorf("gossip advertise address: %w", err)
+			return nil, err
 		}
-		mc.AdvertiseAddr = ip
-		if port != 0 {
-			mc.AdvertisePort = port
+		transport, mc.BindAddr, mc.BindPort = bound, ip, bound.GetAutoBindPort()
+		if mc.AdvertisePort == 0 {
+			mc.AdvertisePort = mc.BindPort
 		}
 	}
-	return mc, nil
+	g := newGate(transport)
+	mc.Transport = g
+	return g, nil
 }
 
 // resolveOne turns host:port into one IP address and a port, as memberlist
@@ -338,7 +355,9 @@ func (c *Cluster) publishLoop() {
 			// The wait is for the last of the retransmissions, which nobody here
 			// needs: the message is queued by then.
 			c.sendMu.Lock()
-			_ = c.ml.UpdateNode(time.Millisecond)
+			if !c.left {
+				_ = c.ml.UpdateNode(time.Millisecond)
+			}
 			c.sendMu.Unlock()
 		}
 	}
@@ -374,7 +393,7 @@ func (c *Cluster) Leave(ctx context.Context) error {
 		return fmt.Errorf("leave gossip: %w", err)
 	}
 	done := make(chan error, 1)
-	go func() { done <- c.sayLeave(true) }() // ends within 2 × timing.leave
+	go func() { done <- c.sayLeave(true) }() // ends within 2 × timing.leave and what tellAll began
 	select {
 	case err := <-done:
 		if err != nil {
@@ -392,22 +411,44 @@ func (c *Cluster) sayLeave(forGood bool) error {
 		c.sendMu.Lock()
 		defer c.sendMu.Unlock()
 		if forGood {
-			// The meta that says so has to be out before the departure itself.
-			c.leaveErr = c.ml.UpdateNode(c.timing.leave)
+			// The meta that says so has to arrive before the departure itself, which
+			// takes its place in the queue: so it goes to each peer directly, too.
+			_ = c.ml.UpdateNode(time.Millisecond)
+			c.tellAll()
 		}
-		c.leaveErr = errors.Join(c.leaveErr, c.ml.Leave(c.timing.leave))
+		c.left = true
+		c.leaveErr = c.ml.Leave(c.timing.leave)
 	})
 	return c.leaveErr
 }
 
+// tellAll hands this node's state to every peer, and waits for that at most
+// timing.leave.
+func (c *Cluster) tellAll() {
+	var addrs []string
+	for _, p := range c.table.list() {
+		if p.State == Alive {
+			addrs = append(addrs, p.Gossip)
+		}
+	}
+	done := make(chan struct{})
+	go func() { c.exchange(addrs); close(done) }()
+	select {
+	case <-done:
+	case <-time.After(c.timing.leave):
+	}
+}
+
 // Close stops gossip. Peers are told that the node stops, so that they need
 // not probe it, but not that it leaves: it may come back under its ID, also at
-// another address. Close waits for all goroutines, at most about five seconds,
-// and returns an error if some were left then. It may be called again.
+// another address. Close waits for the goroutines of this package, at most about
+// five seconds, and returns an error if some were left then; memberlist's last
+// probe may go on for the seconds that it takes. Close may be called again.
 func (c *Cluster) Close() error {
 	c.closeOnce.Do(func() {
 		close(c.stop)
 		_ = c.sayLeave(false)
+		c.warn.closed.Store(true)
 		err := c.ml.Shutdown()
 		done := make(chan struct{})
 		go func() { c.wg.Wait(); close(done) }()

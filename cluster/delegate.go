@@ -104,6 +104,10 @@ func (d *delegate) admit(n *memberlist.Node) error {
 			"peer", n.Name, "gossip", n.Address(), "peer_cluster", meta.ClusterID, "cluster", own)
 		return fmt.Errorf("node %q belongs to cluster %q, not to %q", n.Name, meta.ClusterID, own)
 	}
+	if d.c.table.full(n.Name) {
+		d.c.warn.once("full", "gossip peer refused: there are too many", "peer", n.Name, "gossip", n.Address(), "at_most", maxAlive)
+		return fmt.Errorf("node %q is one too many: at most %d peers are allowed", n.Name, maxAlive)
+	}
 	return nil
 }
 

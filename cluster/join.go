@@ -101,18 +101,7 @@ func (c *Cluster) joinRound() (conflict bool) {
 	c.conflict = ""
 	c.stateMu.Unlock()
 
-	targets := c.targets(before != "")
-	var wg sync.WaitGroup
-	for _, addr := range targets {
-		wg.Add(1)
-		go func() { // ends within timing.dial for the connection and again for the exchange
-			defer wg.Done()
-			if _, err := c.ml.Join([]string{addr}); err != nil {
-				c.log.Debug("gossip join", "gossip", addr, "err", err)
-			}
-		}()
-	}
-	wg.Wait()
+	c.exchange(c.targets(before != ""))
 
 	c.stateMu.Lock()
 	now := c.conflict
@@ -127,6 +116,22 @@ func (c *Cluster) joinRound() (conflict bool) {
 		c.table.touch()
 	}
 	return now != ""
+}
+
+// exchange swaps states with every address, at the same time. It takes at most
+// timing.dial for the connections and that long again for the exchanges.
+func (c *Cluster) exchange(addrs []string) {
+	var wg sync.WaitGroup
+	for _, addr := range addrs {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			if _, err := c.ml.Join([]string{addr}); err != nil {
+				c.log.Debug("gossip join", "gossip", addr, "err", err)
+			}
+		}()
+	}
+	wg.Wait()
 }
 
 // targets lists the addresses to contact: all seeds that are not alive peers,

@@ -6,12 +6,14 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
 // warner says each thing once: a refused peer tries again every second.
 type warner struct {
-	log *slog.Logger
+	log    *slog.Logger
+	closed atomic.Bool // memberlist complains of its own closed sockets
 
 	mu   sync.Mutex
 	said map[string]time.Time // cause → when it was last logged
@@ -74,7 +76,7 @@ func (l *lineWriter) Write(p []byte) (int, error) {
 		}
 	}
 	text = strings.TrimPrefix(text, "memberlist: ")
-	if level == "ERR" && !strings.HasPrefix(text, "Conflicting address") {
+	if level == "ERR" && !strings.HasPrefix(text, "Conflicting address") && !l.warn.closed.Load() {
 		kind, _, _ := strings.Cut(text, ":")
 		if l.warn.fresh("memberlist " + kind) {
 			l.warn.log.Warn("gossip error", "err", text)

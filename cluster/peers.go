@@ -46,6 +46,10 @@ type Peer struct {
 // nodes which come and go under new names for years cannot fill the memory.
 const maxGone = 1024
 
+// maxAlive bounds the peers that this node takes in at one time: far more than a
+// Raft cluster has, and few enough that a flood of made-up ones does no harm.
+const maxAlive = 256
+
 // table is what this node knows of its peers. memberlist forgets dead nodes
 // after some seconds; the table does not, because membership needs to know for
 // how long a member has been failed.
@@ -94,6 +98,22 @@ func (t *table) alive(n *memberlist.Node) {
 	e.raw = bytes.Clone(n.Meta)
 	e.peer = Peer{Meta: meta, Gossip: gossip, State: Alive, Since: since}
 	t.changeLocked()
+}
+
+// full is true if one more alive peer would be too many.
+func (t *table) full(id string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if e := t.peers[id]; e != nil && e.peer.State == Alive {
+		return false
+	}
+	n := 0
+	for _, e := range t.peers {
+		if e.peer.State == Alive {
+			n++
+		}
+	}
+	return n >= maxAlive
 }
 
 // gone records that n failed or left. Which of the two is decided by the last

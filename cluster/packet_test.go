@@ -1,0 +1,198 @@
+package cluster
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+)
+
+// wire is a transport whose packets come from the test.
+type wire struct {
+	packets   chan *memberlist.Packet
+	streams   chan net.Conn
+	advertise func() // called whenever memberlist asks for the address
+}
+
+func newWire() *wire {
+	return &wire{packets: make(chan *memberlist.Packet), streams: make(chan net.Conn)}
+}
+
+func (w *wire) FinalAdvertiseAddr(string, int) (net.IP, int, error) {
+	if w.advertise != nil {
+		w.advertise()
+	}
+	return net.IPv4(10, 0, 0, 1), 7403, nil
+}
+func (w *wire) WriteTo([]byte, string) (time.Time, error) { return time.Now(), nil }
+func (w *wire) PacketCh() <-chan *memberlist.Packet       { return w.packets }
+func (w *wire) StreamCh() <-chan net.Conn                 { return w.streams }
+func (w *wire) Shutdown() error                           { return nil }
+func (w *wire) DialTimeout(string, time.Duration) (net.Conn, error) {
+	return nil, errors.New("nobody there")
+}
+
+// alivePacket is memberlist's alive message of node-1 at 10.0.0.2:7403.
+func alivePacket(meta []byte) []byte {
+	p := append([]byte{4}, "\x86\xabIncarnation\x01\xa4Node\xa6node-1\xa4Addr\xa4\x0a\x00\x00\x02\xa4Port\xcd\x1c\xeb\xa4Meta\xda"...)
+	p = append(p, byte(len(meta)>>8), byte(len(meta)))
+	p = append(p, meta...)
+	return append(p, "\xa3Vsn\xa6\x01\x05\x02\x01\x01\x01"...)
+}
+
+// FuzzPacket feeds datagrams through memberlist into the delegates. Whatever
+// comes, the node lives on and does not take what is no peer for one.
+func FuzzPacket(f *testing.F) {
+	meta, err := fullMeta().encode()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add([]byte{})
+	f.Add([]byte{4, 0x80})
+	f.Add(alivePacket(meta))
+	f.Add(alivePacket(meta[:20]))
+	f.Add([]byte("\xf4\x05label\x04"))
+
+	w := newWire()
+	c, err := Start(Config{Meta: Meta{NodeID: "self"}, Transport: w, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Cleanup(func() { _ = c.Close() })
+	from := &net.UDPAddr{IP: net.IPv4(10, 0, 0, 9), Port: 7403}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		w.packets <- &memberlist.Packet{Buf: data, From: from, Timestamp: time.Now()}
+		for _, p := range c.Peers() {
+			if err := p.check(); err != nil || p.NodeID == "self" {
+				t.Fatalf("took %+v for a peer: %v", p, err)
+			}
+		}
+	})
+}
+
+// The seed of the fuzzer has to be a packet that works, or it tests nothing.
+func TestAlivePacketMakesAPeer(t *testing.T) {
+	meta, err := fullMeta().encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := newWire()
+	c, err := Start(Config{Meta: Meta{NodeID: "self"}, Transport: w})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	w.packets <- &memberlist.Packet{Buf: alivePacket(meta), From: &net.UDPAddr{IP: net.IPv4(10, 0, 0, 2), Port: 7403}, Timestamp: time.Now()}
+	peers := await(t, c, "node-1", inState(Alive, "node-1"))
+	if got := peers["node-1"]; got.Meta != fullMeta() || got.Gossip != "10.0.0.2:7403" {
+		t.Errorf("peer is %+v", got)
+	}
+}
+
+// The last time that memberlist asks for the address is when it is about to enter
+// itself into its list; it listens already then. See gate.
+func TestNothingIsHeardBeforeTheNodeKnowsItself(t *testing.T) {
+	meta, err := fullMeta().encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := newWire()
+	asked := 0
+	w.advertise = func() {
+		asked++
+		select {
+		case w.packets <- &memberlist.Packet{Buf: alivePacket(meta), From: &net.UDPAddr{}, Timestamp: time.Now()}:
+			t.Error("a packet was taken before the node was complete")
+		case w.streams <- nil:
+			t.Error("a connection was taken before the node was complete")
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+	c, err := Start(Config{Meta: Meta{NodeID: "node-1"}, Transport: w})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	if asked < 2 {
+		t.Errorf("memberlist asked %d times for its address: this test rests on two", asked)
+	}
+}
+
+func TestFailedStartFreesThePort(t *testing.T) {
+	a := start(t, "a", nil)
+	if c, err := Start(Config{Meta: Meta{NodeID: "b"}, Bind: a.Addr()}); err == nil {
+		_ = c.Close()
+		t.Fatal("two nodes on one port")
+	}
+	addr := a.Addr()
+	crash(a)
+	if c, err := Start(Config{Meta: Meta{NodeID: "b"}, Bind: addr, Advertise: "no such host:1"}); err == nil {
+		_ = c.Close()
+		t.Fatal("started without an address to advertise")
+	}
+	start(t, "b", func(cfg *Config) { cfg.Bind = addr })
+}
+
+// Also while somebody sends to it.
+func TestAbandonedTransportFreesThePort(t *testing.T) {
+	c := &Cluster{warn: newWarner(slog.New(slog.DiscardHandler))}
+	bound, err := c.listen("127.0.0.1", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := fmt.Sprintf("127.0.0.1:%d", bound.GetAutoBindPort())
+	for range 3 {
+		if _, err := bound.WriteTo([]byte{1, 2, 3}, addr); err != nil {
+			t.Fatal(err)
+		}
+		conn, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = conn.Close() }()
+	}
+	newGate(bound).abandon()
+	start(t, "b", func(cfg *Config) { cfg.Bind = addr })
+}
+
+func TestAdvertisedAddressIsWhatPeersSee(t *testing.T) {
+	a := start(t, "a", nil)
+	b := start(t, "b", func(cfg *Config) {
+		seeds(a)(cfg)
+		cfg.Bind, cfg.Advertise = "0.0.0.0:0", "127.0.0.1"
+	})
+	peers := await(t, a, "b", inState(Alive, "b"))
+	if got := peers["b"].Gossip; got != b.Addr() || !strings.HasPrefix(got, "127.0.0.1:") {
+		t.Errorf("a sees b at %s, b says %s", got, b.Addr())
+	}
+}
+
+func TestDaemonNoiseIsLoggedOnce(t *testing.T) {
+	var buf logBuffer
+	w := newWarner(buf.logger())
+	l := memberlistLogger(w)
+	for i := range 20 {
+		l.Printf("[ERR] memberlist: Failed to send ping: attempt %d", i)
+		l.Printf("[WARN] memberlist: Was able to connect to n%d but other probes failed", i)
+		l.Printf("[ERR] memberlist: Conflicting address for n1. Mine: a Theirs: b")
+	}
+	if n := buf.count("level="); n != 1 {
+		t.Errorf("%d lines:\n%s", n, &buf.buf)
+	}
+	w.closed.Store(true)
+	l.Print("[ERR] memberlist: Failed to do something else: socket is closed")
+	if n := buf.count("something else"); n != 0 {
+		t.Error("complains of its own end")
+	}
+	for i := range 3 * maxCauses {
+		w.once(fmt.Sprint(i), strings.Repeat("x", 3))
+	}
+	if len(w.said) > maxCauses {
+		t.Errorf("remembers %d causes", len(w.said))
+	}
+}
