@@ -1,5 +1,7 @@
 package fsm
 
+import "fmt"
+
 // Limits bound everything that grows. They are part of the replicated state and
 // change only by [Configure]. A zero field means its default; the defaults and
 // the largest allowed values decide what commands do and so are never changed.
@@ -108,4 +110,20 @@ func (l Limits) effective() (Limits, int) {
 		}
 	}
 	return l, -1
+}
+
+// Validate names the first field that is out of range, and what is allowed.
+func (l Limits) Validate() error {
+	_, wrong := l.effective()
+	if wrong < 0 {
+		return nil
+	}
+	e := &limitTable[wrong]
+	return fmt.Errorf("limits.%s %d: 0 (the default, %d) to %d is allowed", e.field, e.get(&l), e.def, e.max)
+}
+
+// WithDefaults returns l with every zero field replaced by its default.
+func (l Limits) WithDefaults() Limits {
+	l, _ = l.effective()
+	return l
 }

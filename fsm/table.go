@@ -204,6 +204,9 @@ func (t *Table) Now() int64 { return t.now }
 // Cluster returns the ID that [Found] gave the cluster; zero before that.
 func (t *Table) Cluster() [16]byte { return t.cluster }
 
+// Limits returns the limits in force; no field is zero.
+func (t *Table) Limits() Limits { return t.limits }
+
 // Digest returns a digest of all entries up to index with their results and
 // events. Nodes that have applied the same entries have the same digest.
 func (t *Table) Digest() (digest, index uint64) { return t.digest, t.index }

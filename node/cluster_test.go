@@ -463,11 +463,12 @@ func TestAnEmbeddedClientOfTheLeaderTouchesNoNetwork(t *testing.T) {
 func TestEveryFaultOfAConfigIsReported(t *testing.T) {
 	_, err := Open(t.Context(), Config{
 		Listen: "10.0.0.1:80", BootstrapExpect: -1, Timing: time.Hour, LogStore: "paper", GossipKey: []byte("short"),
+		Limits: fsm.Limits{NameBytes: -1},
 	})
 	if err == nil {
 		t.Fatal("Open took a config of faults")
 	}
-	for _, want := range []string{"data dir", "bootstrap expect -1", "timing 1h", `"paper"`, "gossip key has 5 bytes", "plain text", "10.0.0.1:80"} {
+	for _, want := range []string{"data dir", "bootstrap expect -1", "timing 1h", `"paper"`, "gossip key has 5 bytes", "limits.name_bytes -1", "plain text", "10.0.0.1:80"} {
 		if !containsText(err, want) {
 			t.Errorf("Open error lacks %q:\n%v", want, err)
 		}

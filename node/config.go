@@ -63,7 +63,8 @@ type Config struct {
 	LeaveOnStop bool
 	// GossipKey encrypts gossip: 16, 24 or 32 bytes, the same on all nodes.
 	GossipKey []byte
-	// Limits, where not zero, are written to the table by the first leader.
+	// Limits, where not zero, are written to the table when the cluster is
+	// formed, and have no effect later.
 	Limits fsm.Limits
 
 	// Logger gets what an operator wants to know. Default: silent.
@@ -173,6 +174,9 @@ func (c *Config) validate() error {
 	case 0, 16, 24, 32:
 	default:
 		bad("gossip key has %d bytes: 16, 24 or 32 are allowed", len(c.GossipKey))
+	}
+	if err := c.Limits.Validate(); err != nil {
+		faults = append(faults, err)
 	}
 	var plain []string
 	for _, a := range []struct{ name, addr string }{

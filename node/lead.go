@@ -67,8 +67,9 @@ func (n *Node) begin(r *raft.Raft, term uint64) (*epoch, error) {
 	}
 	var tableNow int64
 	var founded bool
+	var limits fsm.Limits
 	intact := n.machine.View(func(t *fsm.Table) {
-		tableNow = t.Now()
+		tableNow, limits = t.Now(), t.Limits()
 		founded = t.Cluster() != [16]byte{}
 	})
 	if !intact {
@@ -82,6 +83,9 @@ func (n *Node) begin(r *raft.Raft, term uint64) (*epoch, error) {
 		}
 		return commit(r, entry)
 	})
+	if founded && n.cfg.Limits != (fsm.Limits{}) && n.cfg.Limits.WithDefaults() != limits {
+		n.log.Warn("the configured limits differ from the cluster's, which were set when it was formed and stay in force")
+	}
 	first := batch{}
 	if !founded {
 		first.add(fsm.Found{Cluster: randomID()})
