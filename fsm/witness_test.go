@@ -39,7 +39,6 @@ type witnessedSession struct {
 	ttl      int64
 	floor    int64
 	deadline int64
-	acked    uint64
 	ended    map[uint64]bool   // sequence → its wait ended or was cancelled
 	first    map[uint64]Result // sequence → first answer
 	final    map[uint64]Result // sequence → how its wait ended

@@ -308,7 +308,9 @@ func TestAbortedAcquireCanBeRetriedUnderItsRequestID(t *testing.T) {
 		}()
 		awaitWaiters(t, watch, name, 1)
 		cancel()
-		<-errs
+		if err := <-errs; err == nil {
+			t.Error("an aborted acquire was answered as if it had not been aborted")
+		}
 		awaitWaiters(t, watch, name, 0)
 	}
 	answers := make(chan webAnswer, 1)

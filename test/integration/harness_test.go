@@ -19,7 +19,7 @@ import (
 
 // patience is how long a condition is waited for that is bound to come. It says
 // nothing about how fast things are: the machine may be busy with other things.
-const patience = time.Minute
+const patience = 2 * time.Minute
 
 // stores are the two stores of the Raft log: both are used and tested alike.
 var stores = []string{"wal", "boltdb"}
@@ -59,12 +59,17 @@ func eventually(t *testing.T, what string, holds func() bool) {
 	}
 }
 
-// options are those of all clusters of these tests. The nodes' timing is that of
-// a real cluster; only finding and promoting members is made faster.
+// options are those of all clusters of these tests. Only finding and promoting
+// members is made faster than in a real cluster; and with the race detector, which
+// makes everything several times slower, a leader gets more time for its heartbeats.
 func options(dir string, nodes int, args ...string) proc.Options {
+	args = append([]string{"--fast"}, args...)
+	if raceDetector {
+		args = append(args, "--timing", "500ms")
+	}
 	return proc.Options{
-		Binary: program, Nodes: nodes, Dir: dir, Env: cleanEnvironment(),
-		Args: append([]string{"--fast"}, args...),
+		Binary: program, Nodes: nodes, Dir: dir, Args: args,
+		Env: cleanEnvironment("GORACE=exitcode=0"), // complaints finds the races
 	}
 }
 
@@ -98,13 +103,35 @@ func complaints(c *proc.Cluster) error {
 	var errs []error
 	for _, n := range c.Nodes() {
 		logs := n.Logs()
-		for _, bad := range []string{"WARNING: DATA RACE", "panic: ", "fatal error: "} {
+		for _, bad := range []string{"panic: ", "fatal error: "} {
 			if at := strings.Index(logs, bad); at >= 0 {
 				errs = append(errs, fmt.Errorf("node %s printed:\n%s", n.ID, head(logs[at:], 60)))
 			}
 		}
+		for _, race := range races(logs) {
+			errs = append(errs, fmt.Errorf("node %s printed:\n%s", n.ID, race))
+		}
 	}
 	return errors.Join(errs...)
+}
+
+// races are the reports of the race detector, without one that is known and not
+// ours: when the address of a member changes, hashicorp/raft's leader writes the
+// member anew under a lock under which its replication does not read it. What is
+// read there is the member's ID, which is the same before and after.
+func races(logs string) (reports []string) {
+	const begin, end = "WARNING: DATA RACE", "\n=================="
+	for at := strings.Index(logs, begin); at >= 0; at = strings.Index(logs, begin) {
+		report := logs[at:]
+		if to := strings.Index(report, end); to >= 0 {
+			report = report[:to]
+		}
+		logs = logs[at+len(report):]
+		if !strings.Contains(report, "raft.updateLastAppended()") || !strings.Contains(report, "raft.(*Raft).startStopReplication()") {
+			reports = append(reports, report)
+		}
+	}
+	return reports
 }
 
 func head(text string, lines int) string {

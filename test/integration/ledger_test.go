@@ -52,12 +52,6 @@ func (l *ledger) add(c *claim) {
 	l.claims = append(l.claims, *c)
 }
 
-func (l *ledger) len() int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return len(l.claims)
-}
-
 // contradiction is an error if two believed at once to hold the same lock, or if
 // a token was not greater than all that had been given before it was asked for.
 func (l *ledger) contradiction() error {

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -32,12 +33,15 @@ type mesh struct {
 	mu      sync.Mutex
 	cut     map[[2]string]bool // from, to: node IDs
 	changed chan struct{}      // closed and replaced when cut changes
+
+	looking sync.Mutex        // guards dialled; held while /proc is read, which takes its time
+	dialled map[string]string // connection, as /proc has it → node that made it
 }
 
 // startMesh puts a cluster into such a network.
 func startMesh(t *testing.T, c *proc.Cluster) *mesh {
 	t.Helper()
-	m := &mesh{nodes: c.Nodes(), cut: map[[2]string]bool{}, changed: make(chan struct{})}
+	m := &mesh{nodes: c.Nodes(), cut: map[[2]string]bool{}, changed: make(chan struct{}), dialled: map[string]string{}}
 	moved := map[string]string{}
 	for _, n := range m.nodes {
 		for _, address := range []string{n.API(), n.Raft(), n.Gossip()} {
@@ -112,42 +116,51 @@ func (m *mesh) blocked(from, to string) <-chan struct{} {
 }
 
 // dialler is the node whose process has made a connection; "" is somebody else.
+// Whoever waits for a look at /proc shares the next one.
 func (m *mesh) dialler(conn net.Conn) string {
-	inode := socketInode(conn.RemoteAddr().(*net.TCPAddr), conn.LocalAddr().(*net.TCPAddr))
-	if inode == "" {
-		return ""
+	key := procAddress(conn.RemoteAddr()) + " " + procAddress(conn.LocalAddr())
+	m.looking.Lock()
+	defer m.looking.Unlock()
+	if _, ok := m.dialled[key]; !ok {
+		m.look()
 	}
+	node := m.dialled[key]
+	delete(m.dialled, key) // the same ports may be used again by another
+	return node
+}
+
+// procAddress is an address as /proc/net/tcp has it.
+func procAddress(a net.Addr) string {
+	tcp := a.(*net.TCPAddr)
+	ip := tcp.IP.To4()
+	return fmt.Sprintf("%02X%02X%02X%02X:%04X", ip[3], ip[2], ip[1], ip[0], tcp.Port)
+}
+
+// look finds out who has made all connections that there are.
+func (m *mesh) look() {
+	owners := map[string]string{} // "socket:[inode]" → node
 	for _, n := range m.nodes {
 		fds, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", n.PID()))
 		if err != nil {
 			continue
 		}
 		for _, fd := range fds {
-			if to, err := os.Readlink(fd); err == nil && to == "socket:["+inode+"]" {
-				return n.ID
+			if to, err := os.Readlink(fd); err == nil {
+				owners[to] = n.ID
 			}
 		}
 	}
-	return ""
-}
-
-// socketInode finds the socket of a TCP connection, "" if it is not there.
-func socketInode(local, remote *net.TCPAddr) string {
 	table, err := os.ReadFile("/proc/net/tcp")
 	if err != nil {
-		return ""
+		return
 	}
-	hex := func(a *net.TCPAddr) string {
-		ip := a.IP.To4()
-		return fmt.Sprintf("%02X%02X%02X%02X:%04X", ip[3], ip[2], ip[1], ip[0], a.Port)
-	}
-	wanted := []byte(" " + hex(local) + " " + hex(remote) + " ")
+	clear(m.dialled)
 	for lines := bufio.NewScanner(bytes.NewReader(table)); lines.Scan(); {
-		if fields := bytes.Fields(lines.Bytes()); bytes.Contains(lines.Bytes(), wanted) && len(fields) > 9 {
-			return string(fields[9])
+		const local, remote, inode = 1, 2, 9
+		if f := strings.Fields(lines.Text()); len(f) > inode {
+			m.dialled[f[local]+" "+f[remote]] = owners["socket:["+f[inode]+"]"]
 		}
 	}
-	return ""
 }
 
 // relayPackets passes on the gossip packets to a node. They come from the port on
