@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"time"
 
@@ -32,19 +33,22 @@ type membershipStart struct {
 func (m *membership) formOrJoin(ctx context.Context) (membershipStart, error) {
 	promised := m.cfg.promised
 	backoff := m.times.retryMin
+	var said membershipSaid
 	for {
 		changes := m.cfg.gossip.Changes()
 		d := m.decide(promised)
 		if err := m.advertise(d.Intent, cluster.Hash(promised)); err != nil {
 			return membershipStart{}, fmt.Errorf("form a cluster: %w", err)
 		}
-		m.tellWaiting(d)
+		m.cfg.waiting(d.Reason)
+		said.tell(m.cfg.log, d)
 		switch d.Action {
 		case cluster.Promise:
 			if err := m.cfg.keepPromise(d.Founders); err != nil {
 				return membershipStart{}, fmt.Errorf("form a cluster: keep the promise: %w", err)
 			}
 			promised = d.Founders
+			m.cfg.log.Info("promised to form a cluster", "founders", promised)
 			continue
 		case cluster.Bootstrap:
 			return membershipStart{bootstrap: membershipVoters(d.Founders)}, nil
@@ -56,12 +60,12 @@ func (m *membership) formOrJoin(ctx context.Context) (membershipStart, error) {
 			if membershipFinal(err) {
 				return membershipStart{}, fmt.Errorf("join the cluster: %w", err)
 			}
-			m.cfg.waiting("the cluster has not taken this node in yet: " + err.Error())
+			m.cfg.waiting("not taken in by the cluster yet: " + err.Error())
 			m.warnOnce("join", "not taken in by the cluster yet; asking again", "err", err)
 		}
-		wait := time.Duration(0) // for a change of gossip
+		wait := membershipSayAfter // or until gossip changes
 		if d.Action == cluster.Join {
-			wait = backoff/2 + rand.N(backoff)
+			wait, changes = backoff/2+rand.N(backoff), nil
 			backoff = min(2*backoff, m.times.retryMax)
 		}
 		if err := membershipPause(ctx, wait, changes); err != nil {
@@ -70,21 +74,41 @@ func (m *membership) formOrJoin(ctx context.Context) (membershipStart, error) {
 	}
 }
 
-// membershipPause waits for d, or for a change if d is zero.
+// membershipPause waits for d or for a change.
 func membershipPause(ctx context.Context, d time.Duration, changes <-chan struct{}) error {
-	var timer <-chan time.Time
-	if d > 0 {
-		t := time.NewTimer(d)
-		defer t.Stop()
-		timer, changes = t.C, nil
-	}
+	t := time.NewTimer(d)
+	defer t.Stop()
 	select {
 	case <-ctx.Done():
 		return context.Cause(ctx)
-	case <-timer:
+	case <-t.C:
 	case <-changes:
 	}
 	return nil
+}
+
+// membershipSayAfter is for how long a node waits for one thing before it logs
+// what that is: while nodes find each other, what is missing changes every few
+// milliseconds.
+const membershipSayAfter = 2 * time.Second
+
+// membershipSaid remembers what a node waits for, since when, and whether that
+// has been logged.
+type membershipSaid struct {
+	reason string
+	since  time.Time
+	logged bool
+}
+
+func (s *membershipSaid) tell(log *slog.Logger, d cluster.Decision) {
+	if s.reason != d.Reason {
+		*s = membershipSaid{reason: d.Reason, since: time.Now()}
+		log.Debug("not in a cluster yet", "next", d.Action.String(), "reason", d.Reason)
+	}
+	if d.Action == cluster.Wait && !s.logged && time.Since(s.since) >= membershipSayAfter {
+		s.logged = true
+		log.Info("waiting to form or join a cluster", "reason", d.Reason)
+	}
 }
 
 func (m *membership) decide(promised []cluster.Founder) cluster.Decision {
@@ -100,17 +124,6 @@ func (m *membership) advertise(intent, promise string) error {
 	meta := m.cfg.gossip.Meta()
 	meta.Intent, meta.Promise = intent, promise
 	return m.cfg.gossip.SetMeta(meta)
-}
-
-func (m *membership) tellWaiting(d cluster.Decision) {
-	m.cfg.waiting(d.Reason)
-	m.mu.Lock()
-	same := m.said["form"] == d.Reason
-	m.said["form"] = d.Reason
-	m.mu.Unlock()
-	if !same {
-		m.cfg.log.Info("not in a cluster yet", "next", d.Action.String(), "reason", d.Reason)
-	}
 }
 
 // askToJoin asks the peers in random order; each passes the request on to its
@@ -142,7 +155,11 @@ func (m *membership) callJoin(ctx context.Context, api string, req *apiv1.JoinRe
 	}
 	ctx, cancel := context.WithTimeout(ctx, m.times.call)
 	defer cancel()
-	return apiv1.NewPeersClient(cc).Join(ctx, req)
+	res, err := apiv1.NewPeersClient(cc).Join(ctx, req)
+	if err != nil {
+		return nil, apiv1.AsError(err) // without the words that gRPC adds
+	}
+	return res, nil
 }
 
 // membershipFinal tells refusals that stay until someone acts from weather.

@@ -64,6 +64,9 @@ func TestFormOrJoinEndsWithItsContext(t *testing.T) {
 		if last := n.reasons[len(n.reasons)-1]; last != "1 of 3 fresh voters are seen" {
 			t.Errorf("waited for %q", last)
 		}
+		if got := n.log.count("1 of 3 fresh voters are seen"); got != 1 {
+			t.Errorf("logged %d times in an hour what it waits for", got)
+		}
 	})
 }
 
