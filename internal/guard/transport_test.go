@@ -493,6 +493,7 @@ func TestRaftLoggerSpeaksLikeTheRest(t *testing.T) {
 	l := RaftLogger(newTestLogger(&b)).Named("raft").With("server-id", "a")
 	l.Error("failed to do", "error", errEIO, "servers", hclog.Fmt("%d of %d", 1, 3))
 	l.Debug("not shown")
+	l.Error("a stop ends connections: not shown", "error", &net.OpError{Op: "read", Net: "tcp", Err: net.ErrClosed})
 	want := "level=WARN msg=\"failed to do\" server_id=a err=\"input/output error\" servers=\"1 of 3\"\n"
 	if got := b.String(); got != want {
 		t.Errorf("got %q, want %q", got, want)
