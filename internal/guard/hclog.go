@@ -2,9 +2,11 @@ package guard
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"strings"
 
 	"github.com/hashicorp/go-hclog"
@@ -33,6 +35,9 @@ var slogLevel = map[hclog.Level]slog.Level{
 // them, and hclog's own value types are resolved.
 func (s slogSink) Accept(_ string, level hclog.Level, msg string, args ...any) {
 	to, ok := slogLevel[level]
+	if ok && endsConnection(args) {
+		to = slog.LevelDebug
+	}
 	if !ok || !s.slog.Enabled(context.Background(), to) {
 		return
 	}
@@ -51,4 +56,15 @@ func (s slogSink) Accept(_ string, level hclog.Level, msg string, args ...any) {
 		attrs = append(attrs, key, val)
 	}
 	s.slog.Log(context.Background(), to, msg, attrs...)
+}
+
+// endsConnection reports whether a line tells of nothing but a connection that
+// this end has closed, as every stop does.
+func endsConnection(args []any) bool {
+	for _, arg := range args {
+		if err, ok := arg.(error); ok && errors.Is(err, net.ErrClosed) {
+			return true
+		}
+	}
+	return false
 }
