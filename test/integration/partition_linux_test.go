@@ -136,8 +136,13 @@ func procAddress(a net.Addr) string {
 	return fmt.Sprintf("%02X%02X%02X%02X:%04X", ip[3], ip[2], ip[1], ip[0], tcp.Port)
 }
 
-// look finds out who has made all connections that there are.
+// look finds out who has made all connections that there are. The connections
+// are read before their owners, so that every one of them has its owner.
 func (m *mesh) look() {
+	table, err := os.ReadFile("/proc/net/tcp")
+	if err != nil {
+		return
+	}
 	owners := map[string]string{} // "socket:[inode]" → node
 	for _, n := range m.nodes {
 		fds, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", n.PID()))
@@ -149,10 +154,6 @@ func (m *mesh) look() {
 				owners[to] = n.ID
 			}
 		}
-	}
-	table, err := os.ReadFile("/proc/net/tcp")
-	if err != nil {
-		return
 	}
 	clear(m.dialled)
 	for lines := bufio.NewScanner(bytes.NewReader(table)); lines.Scan(); {
