@@ -227,10 +227,11 @@ func TestClusterRidesOutPartitions(t *testing.T) {
 		t.Logf("%s", phase.what)
 		leader, followers := leaderOf(t, c), followersOf(t, c)
 		phase.cut(leader, followers)
-		l.progress(t, 200)
-		if now := leaderOf(t, c); phase.deposed && now == leader {
-			t.Errorf("%s: it leads, and the load goes on: the cut has not cut", phase.what)
+		if phase.deposed {
+			// Until its lease is over it may lead on, and a quick machine does much in that time.
+			eventually(t, phase.what+": another leads", func() bool { return leaderOf(t, c) != leader })
 		}
+		l.progress(t, 200)
 		if s := status(t, followers[0]); phase.behind && s.GetLastToken()+50 > lastToken(t, c) {
 			t.Errorf("%s: it has followed to token %d: the cut has not cut", phase.what, s.GetLastToken())
 		}
