@@ -65,7 +65,8 @@ func (c *Client) TransferLeadership(ctx context.Context, to string) (leader stri
 }
 
 // RemoveMember takes a node out of the cluster for good: one that is not coming
-// back, or is to be wiped.
+// back, or is to be wiped. It waits for a leader until ctx ends, or for as long
+// as [ConnectTimeout] says.
 func (c *Client) RemoveMember(ctx context.Context, id string) error {
 	w := what{"remove member", id}
 	if err := checkText(w, "node ID", id, true); err != nil {

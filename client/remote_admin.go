@@ -36,9 +36,23 @@ func (r *remote) TransferLeadership(ctx context.Context, q *apiv1.TransferLeader
 
 // RemoveMember is part of administrator.
 func (r *remote) RemoveMember(ctx context.Context, q *apiv1.RemoveMemberRequest) (*apiv1.RemoveMemberResponse, error) {
-	return unary(ctx, r, adminTimeout, true, func(ctx context.Context, c apiv1.LocksClient) (*apiv1.RemoveMemberResponse, error) {
-		return c.RemoveMember(ctx, q)
-	})
+	began := time.Now()
+	for attempt := 0; ; attempt++ {
+		answer, err := unary(ctx, r, adminTimeout, true, func(ctx context.Context, c apiv1.LocksClient) (*apiv1.RemoveMemberResponse, error) {
+			return c.RemoveMember(ctx, q)
+		})
+		if apiv1.CodeOf(err) != apiv1.CodeUnavailable || r.timeout > 0 && time.Since(began) >= r.timeout {
+			return answer, err
+		}
+		// Whoever removes a member often does so when the leader has just died.
+		select {
+		case <-time.After(jitter(min(attempt, maxPause))):
+		case <-ctx.Done():
+			return answer, err
+		case <-r.ctx.Done():
+			return answer, err
+		}
+	}
 }
 
 // unary asks one node after the other until one answers, and goes where a node
