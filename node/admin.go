@@ -103,17 +103,43 @@ func (n *Node) TransferLeadership(ctx context.Context, req *apiv1.TransferLeader
 	if r == nil {
 		return nil, n.unavailable()
 	}
-	if n.epoch.Load() == nil {
-		peer, err := n.leaderLocks()
-		if err != nil {
-			return nil, err
+	var res *apiv1.TransferLeadershipResponse
+	err := n.throughElections(ctx, func() (err error) {
+		if n.epoch.Load() == nil {
+			peer, err := n.leaderLocks()
+			if err != nil {
+				return err
+			}
+			res, err = peer.TransferLeadership(ctx, req)
+			return err
 		}
-		return peer.TransferLeadership(ctx, req)
+		if err := n.transfer(r, req.GetTo()); err != nil {
+			return err
+		}
+		res, err = n.awaitOtherLeader(ctx, r)
+		return err
+	})
+	return res, err
+}
+
+// throughElections tries again while there is no leader to be reached, for as
+// long as an operation would wait for one.
+func (n *Node) throughElections(ctx context.Context, try func() error) error {
+	ctx, cancel := context.WithTimeout(ctx, noLeaderPatience)
+	defer cancel()
+	for {
+		err := try()
+		switch apiv1.CodeOf(err) {
+		case apiv1.CodeUnavailable, apiv1.CodeNotLeader, apiv1.CodeNotReady:
+		default:
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return apiv1.AsError(err)
+		case <-time.After(50 * time.Millisecond):
+		}
 	}
-	if err := n.transfer(r, req.GetTo()); err != nil {
-		return nil, err
-	}
-	return n.awaitOtherLeader(ctx, r)
 }
 
 func (n *Node) transfer(r *raft.Raft, to string) error {
@@ -164,17 +190,31 @@ func (n *Node) RemoveMember(ctx context.Context, req *apiv1.RemoveMemberRequest)
 	if n.raft.Load() == nil {
 		return nil, n.unavailable()
 	}
-	if n.epoch.Load() == nil {
-		peer, err := n.leaderLocks()
-		if err != nil {
-			return nil, err
+	tried := false
+	err := n.throughElections(ctx, func() error {
+		err := n.removeMember(ctx, req)
+		if tried && apiv1.CodeOf(err) == apiv1.CodeNoMember {
+			return nil // the try before has removed it, and only its answer was lost
 		}
-		return peer.RemoveMember(ctx, req)
-	}
-	if err := n.membership.removeMember(ctx, req.GetId()); err != nil {
+		tried = true
+		return err
+	})
+	if err != nil {
 		return nil, err
 	}
 	return &apiv1.RemoveMemberResponse{}, nil
+}
+
+func (n *Node) removeMember(ctx context.Context, req *apiv1.RemoveMemberRequest) error {
+	if n.epoch.Load() != nil {
+		return n.membership.removeMember(ctx, req.GetId())
+	}
+	peer, err := n.leaderLocks()
+	if err != nil {
+		return err
+	}
+	_, err = peer.RemoveMember(ctx, req)
+	return err
 }
 
 // Term answers a peer's read round.

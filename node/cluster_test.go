@@ -577,3 +577,14 @@ func TestAnEntryThatSleptThroughTwoElectionsChangesNothing(t *testing.T) {
 	}
 	c.eventually("every node has refused the old entry", func() bool { return refused.Load() == 3 })
 }
+
+func TestADeadLeaderCanBeRemovedAtOnce(t *testing.T) {
+	c := startCluster(t, 3)
+	leader, follower := c.leader(), c.follower()
+	// Gone without a word: no handover, no farewell in gossip.
+	leader.fail(errors.New("the test ends it"))
+	<-leader.Done()
+	if _, err := follower.RemoveMember(c.ctx(), &apiv1.RemoveMemberRequest{Id: leader.ID()}); err != nil {
+		t.Fatalf("RemoveMember of the leader that has just died: %v", err)
+	}
+}
