@@ -19,6 +19,7 @@ func TestKilledLeaderLosesNothingUnderLoad(t *testing.T) {
 	forEachStore(t, func(t *testing.T, store string) {
 		c := startCluster(t, "--log-store", store)
 		l := startLoad(t, c, patience)
+		l.webLoad(t, c)
 		for range 2 {
 			l.progress(t, 100)
 			leader := leaderOf(t, c)

@@ -216,3 +216,18 @@ func (n *lone) stop(t *testing.T) {
 	n.process.signal(t, syscall.SIGTERM)
 	n.process.ends(t, 0)
 }
+
+// Whoever removes a member often does so when it has just died, and it may have
+// been the leader.
+func TestDeadLeaderIsRemovedAtOnce(t *testing.T) {
+	t.Parallel()
+	c := startCluster(t)
+	watch := dial(t, c.Endpoints())
+	g := lock(t, watch, t.Name())
+	dead, left := leaderOf(t, c), followersOf(t, c)
+	kill(t, dead)
+	locknode(t, c.Endpoints(), "members", "remove", dead.ID, "--connect-timeout", patience.String()).ends(t, 0)
+	awaitVoters(t, left[0], left[0].ID, left[1].ID)
+	heldWith(t, watch, t.Name(), g.Token())
+	must(t, g.Unlock())
+}

@@ -201,6 +201,7 @@ func TestClusterRidesOutPartitions(t *testing.T) {
 	c := startCluster(t)
 	m := startMesh(t, c)
 	l := startLoad(t, c, patience)
+	l.webLoad(t, c)
 	all := c.Nodes()
 	for _, phase := range []struct {
 		what    string
