@@ -59,16 +59,21 @@ func eventually(t *testing.T, what string, holds func() bool) {
 	}
 }
 
-// options are those of all clusters of these tests. Only finding and promoting
-// members is made faster than in a real cluster; and with the race detector, which
-// makes everything several times slower, a leader gets more time for its heartbeats.
-func options(dir string, nodes int, args ...string) proc.Options {
-	args = append([]string{"--fast"}, args...)
+// timing is how long followers wait for a leader that is silent: what it is by
+// default, and more with the race detector, which makes everything several times
+// slower.
+func timing() time.Duration {
 	if raceDetector {
-		args = append(args, "--timing", "500ms")
+		return 500 * time.Millisecond
 	}
+	return 200 * time.Millisecond
+}
+
+// options are those of all clusters of these tests. Only finding and promoting
+// members is made faster than in a real cluster.
+func options(dir string, nodes int, args ...string) proc.Options {
 	return proc.Options{
-		Binary: program, Nodes: nodes, Dir: dir, Args: args,
+		Binary: program, Nodes: nodes, Dir: dir, Args: append([]string{"--fast", "--timing", timing().String()}, args...),
 		Env: cleanEnvironment("GORACE=exitcode=0"), // complaints finds the races
 	}
 }

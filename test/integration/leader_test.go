@@ -67,26 +67,37 @@ func TestWaitersKeepTheirOrderWhenTheLeaderIsKilled(t *testing.T) {
 	}
 }
 
-// A stop in good order hands leadership over: whoever does not look at the
-// clock does not notice. All three nodes are restarted, one after the other, as
-// one does for an upgrade.
+// A stop in good order hands leadership over: no call fails, and nobody has to find
+// out that the leader is silent. All three nodes are restarted, one after the
+// other, as one does for an upgrade.
 func TestNodesThatStopInGoodOrderAreNotNoticed(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t)
 	l := startLoad(t, c, 10*time.Second)
+	l.webLoad(t, c)
 	name := t.Name()
 	held := lock(t, dial(t, c.Endpoints()), name)
 	arrivals := make(chan arrival, 1)
 	standInLine(t, dial(t, c.Endpoints()), name, 1, arrivals)
-	leader := leaderOf(t, c)
-	for _, n := range append(followersOf(t, c), leader, leader) { // the last time it may lead or not
+	for _, n := range followersOf(t, c) {
 		l.progress(t, 50)
 		stop(t, n)
 		l.progress(t, 50)
 		start(t, n)
 	}
-	stop(t, leaderOf(t, c)) // for certain the one that leads
-	l.progress(t, 50)
+	var gaps []time.Duration // in which nothing was done when the leader stopped
+	for len(gaps) == 0 || slices.Min(gaps) >= timing() && len(gaps) < 10 {
+		l.progress(t, 50)
+		n := leaderOf(t, c)
+		l.newGap()
+		stop(t, n)
+		l.progress(t, 50)
+		gaps = append(gaps, l.newGap())
+		start(t, n)
+	}
+	if slices.Min(gaps) >= timing() { // on a busy machine now and then, but not always
+		t.Errorf("the load stood still for %v when leaders stopped, want less than the %v of an election", gaps, timing())
+	}
 	must(t, held.Err())
 	select {
 	case a := <-arrivals:

@@ -25,12 +25,12 @@ type load struct {
 	wg     sync.WaitGroup
 	cycles atomic.Int64
 
-	mu     sync.Mutex // guards what follows
-	kept   map[string]*client.Grant
-	errs   []error
-	last   time.Time     // when a cycle ended last
-	gap    time.Duration // longest time without the end of a cycle
-	forced time.Duration // how long one call may take
+	mu    sync.Mutex // guards what follows
+	kept  map[string]*client.Grant
+	errs  []error
+	last  time.Time     // when a cycle ended last
+	gap   time.Duration // longest time without the end of a cycle, see newGap
+	limit time.Duration // how long one call may take
 }
 
 const (
@@ -46,7 +46,7 @@ func startLoad(t *testing.T, c *proc.Cluster, callLimit time.Duration) *load {
 	ctx, cancel := context.WithCancel(context.Background())
 	l := &load{
 		watch: dial(t, c.Endpoints(), client.Holder("keeper")), cancel: cancel,
-		kept: map[string]*client.Grant{}, last: time.Now(), forced: callLimit,
+		kept: map[string]*client.Grant{}, last: time.Now(), limit: callLimit,
 	}
 	t.Cleanup(l.stop)
 	for i := range loadClients {
@@ -86,7 +86,7 @@ func (l *load) cycled() {
 // call bounds one call. The end of the load ends none of them: they must all be
 // seen to succeed.
 func (l *load) call() (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.Background(), l.forced)
+	return context.WithTimeout(context.Background(), l.limit)
 }
 
 // work locks and unlocks until the load ends.
@@ -147,6 +147,16 @@ func (l *load) keep(ctx context.Context) {
 	}
 }
 
+// newGap begins to measure the longest time without the end of a cycle anew, and
+// returns what it was so far.
+func (l *load) newGap() time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	gap := l.gap
+	l.gap = 0
+	return gap
+}
+
 // progress waits until so many more cycles have been done, so that the load is
 // known to go on.
 func (l *load) progress(t *testing.T, more int64) {
@@ -191,5 +201,5 @@ func (l *load) finish(t *testing.T) {
 		t.Errorf("%d locks are held that were kept, want %d", len(held), len(l.kept))
 	}
 	t.Logf("%d cycles, %d locks kept, longest time without the end of a cycle %v",
-		l.cycles.Load(), len(l.kept), l.gap.Round(time.Millisecond))
+		l.cycles.Load(), len(l.kept), l.newGap().Round(time.Millisecond))
 }
