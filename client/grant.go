@@ -199,6 +199,9 @@ func (g *Grant) tell() {
 	if cancel != nil {
 		cancel(err)
 	}
+	if ended := g.s.c.config.trace.Ended; ended != nil {
+		ended(g, err)
+	}
 	g.s.c.log.Debug("lock lost", "lock", g.name, "token", g.token, "err", err)
 }
 
@@ -304,6 +307,9 @@ func (g *Grant) Unlock() error {
 		cancel(g.released())
 	}
 	if first {
+		if ended := s.c.config.trace.Ended; ended != nil {
+			ended(g, nil)
+		}
 		s.c.send(&r.op)
 	}
 	return g.awaitRelease(r)

@@ -281,6 +281,9 @@ func (s *session) granted(ctx, caller context.Context, q *request, a *acquiring,
 		g.deadline = max(got.GetDeadline(), 1)
 	}
 	err := s.adopt(ctx, a, g, appliedAt(got, answer.GetStamp()))
+	if err == nil && s.c.config.trace.Granted != nil {
+		s.c.config.trace.Granted(g)
+	}
 	if err == nil || errors.Is(err, errAgain) || errors.Is(err, errLate) {
 		return g, err
 	}

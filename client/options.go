@@ -10,6 +10,8 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"google.golang.org/grpc"
+
 	apiv1 "github.com/locknode/locknode/api/v1"
 )
 
@@ -23,6 +25,8 @@ type config struct {
 	log            *slog.Logger
 	connectTimeout time.Duration
 	now            func() time.Duration
+	grpc           []grpc.DialOption
+	trace          Trace
 }
 
 // Holder says who the client is, for the people who wonder who holds a lock; at
@@ -58,6 +62,29 @@ func ConnectTimeout(d time.Duration) Option { return func(c *config) { c.connect
 // under testing/synctest pass one that is made of time.Since. The clock must
 // never go back, and must count the time in which the machine is suspended.
 func WithClock(now func() time.Duration) Option { return func(c *config) { c.now = now } }
+
+// GRPC adds options to every connection that [Dial]'s client makes, after its
+// own: interceptors, a dialer. It has no effect on a client of an embedded node.
+func GRPC(opts ...grpc.DialOption) Option {
+	return func(c *config) { c.grpc = append(c.grpc, opts...) }
+}
+
+// Trace is told when a client begins and ends to believe in a grant. A function
+// may be nil; it is called on the goroutine that notices, with no mutex held, by
+// several at once, and must not block or call methods of the grant but Name and
+// Token.
+type Trace struct {
+	// Granted is called before the acquire returns the grant; if that is lost
+	// at once, by another goroutine, perhaps after Ended.
+	Granted func(*Grant)
+	// Ended is called once for each of them: with nil when it is unlocked, before
+	// the release is sent, and with a [*LostError] when it is lost.
+	Ended func(*Grant, error)
+}
+
+// WithTrace sets the client's trace: for metrics, and for tests that check what
+// was believed when.
+func WithTrace(t Trace) Option { return func(c *config) { c.trace = t } }
 
 func newConfig(opts []Option) config {
 	cfg := config{

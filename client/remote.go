@@ -31,6 +31,7 @@ const maxEndpoints = 32
 type remote struct {
 	endpoints []string
 	timeout   time.Duration // see ConnectTimeout
+	dial      []grpc.DialOption
 	log       *slog.Logger
 	linked    func() // called after every change of the stream
 	ctx       context.Context
@@ -83,6 +84,7 @@ func newRemote(endpoints []string, cfg config, linked func()) *remote {
 	r := &remote{
 		endpoints: slices.Compact(unique),
 		timeout:   cfg.connectTimeout,
+		dial:      append(dialOptions(), cfg.grpc...),
 		log:       cfg.log,
 		linked:    linked,
 		conns:     make(map[string]*grpc.ClientConn),
@@ -259,7 +261,7 @@ func (r *remote) conn(addr string) (*grpc.ClientConn, error) {
 	if cc := r.conns[addr]; cc != nil {
 		return cc, nil
 	}
-	cc, err := grpc.NewClient(addr, dialOptions()...)
+	cc, err := grpc.NewClient(addr, r.dial...)
 	if err != nil {
 		return nil, fmt.Errorf("connect to %s: %w", addr, err)
 	}
