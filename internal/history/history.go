@@ -1,0 +1,151 @@
+package history
+
+import (
+	"math"
+	"time"
+
+	"github.com/locknode/locknode/fsm"
+)
+
+// Kind says what an operation asks for.
+type Kind string
+
+// The kinds.
+const (
+	Acquire      Kind = "acquire" // Wait 0: a try
+	Cancel       Kind = "cancel"
+	Release      Kind = "release"
+	Renew        Kind = "renew" // of a detached grant
+	ForceRelease Kind = "force-release"
+	Get          Kind = "get"
+	Open         Kind = "open"       // a session
+	KeepAlive    Kind = "keep-alive" // of a session
+	End          Kind = "end"        // of a session
+)
+
+// Outcome says how an operation ended.
+type Outcome string
+
+// The outcomes.
+const (
+	OK       Outcome = "ok"        // done; an acquire: granted
+	Busy     Outcome = "busy"      // a try: Holders held it
+	TimedOut Outcome = "timed-out" // the wait was over
+	NotHeld  Outcome = "not-held"  // there was no such grant, nothing changed
+	NoSess   Outcome = "no-session"
+	Refused  Outcome = "refused" // for another reason, nothing changed
+	Unknown  Outcome = "unknown" // no answer: it may take effect at any time, or never
+)
+
+// Never is the Return of an operation that was not answered.
+const Never = time.Duration(math.MaxInt64)
+
+// Op is one operation of one client, however often it was sent.
+type Op struct {
+	Client  string `json:"client"`
+	Kind    Kind   `json:"kind"`
+	Request string `json:"request,omitempty"` // session and sequence, or the once ID
+	Session string `json:"session,omitempty"` // hex; empty: detached
+	Wants   []Want `json:"wants,omitempty"`   // the locks; all or none
+	Target  string `json:"target,omitempty"`  // Cancel: the Request that is cancelled
+
+	TTL  time.Duration `json:"ttl,omitempty"`  // Acquire, Renew: of the grant itself, 0: the session's. Open: of the session
+	Wait time.Duration `json:"wait,omitempty"` // Acquire: 0 tries, negative waits without limit
+
+	Call   time.Duration `json:"call"`   // before the first send
+	Return time.Duration `json:"return"` // after the answer; Never without one
+
+	Outcome Outcome       `json:"outcome"`
+	Token   uint64        `json:"token,omitempty"`   // granted; or that of the grant to be released, renewed
+	Holders []uint64      `json:"holders,omitempty"` // tokens. Busy and Get: who held it
+	Stale   time.Duration `json:"stale,omitempty"`   // Get: the age that was allowed; 0: linearizable
+	Index   uint64        `json:"index,omitempty"`   // log index that the answer names
+	Stamp   int64         `json:"stamp,omitempty"`   // cluster time that the answer names
+	Error   string        `json:"error,omitempty"`   // for people
+}
+
+// Want is one lock of an operation.
+type Want struct {
+	Lock    string   `json:"lock"`
+	Mode    fsm.Mode `json:"mode"`
+	Permits uint32   `json:"permits,omitempty"`
+	Limit   uint32   `json:"limit,omitempty"`
+}
+
+// Belief is a time in which a client believed to hold a grant, as its library
+// told the program: from when the acquire was about to return until the unlock
+// began or the loss was told.
+type Belief struct {
+	Client string        `json:"client"`
+	Wants  []Want        `json:"wants"`
+	Token  uint64        `json:"token"`
+	From   time.Duration `json:"from"`
+	Until  time.Duration `json:"until"`          // Never: still believed in at the end
+	Lost   string        `json:"lost,omitempty"` // why it was lost; empty: unlocked
+}
+
+// Entry is one log entry as one node applied it.
+type Entry struct {
+	Node    string        `json:"node"`
+	At      time.Duration `json:"at"`
+	Applied fsm.Applied   `json:"applied"`
+}
+
+// Life is a time in which a node ran; nodes that are killed have several.
+type Life struct {
+	Node  string        `json:"node"`
+	From  time.Duration `json:"from"`
+	Until time.Duration `json:"until"`
+}
+
+// Fault is something that was done to the cluster, for the report.
+type Fault struct {
+	At    time.Duration `json:"at"`
+	Until time.Duration `json:"until,omitempty"` // 0: it was a moment
+	What  string        `json:"what"`
+}
+
+// History is what happened to one cluster.
+type History struct {
+	Ops     []Op     `json:"ops"`
+	Beliefs []Belief `json:"beliefs"`
+	// Entries is the log as the nodes applied it; nil if no node could be
+	// watched. The same index may appear once for each life of each node.
+	Entries []Entry `json:"entries,omitempty"`
+	Faults  []Fault `json:"faults,omitempty"`
+}
+
+// Violation is a promise that was broken.
+type Violation struct {
+	Promise string `json:"promise"` // "S1" to "S9", "FIFO", "recovery"
+	Check   string `json:"check"`   // which check found it: "porcupine", "log", "beliefs", "tokens", "digest", …
+	Lock    string `json:"lock,omitempty"`
+	Text    string `json:"text"`
+}
+
+// Options of a check.
+type Options struct {
+	// RateError bounds how far monotonic clocks run from real time; default 0.005.
+	RateError float64
+	// PorcupineTimeout bounds the search for each lock; default 10 s. A search
+	// that does not end is a violation: nothing was shown.
+	PorcupineTimeout time.Duration
+}
+
+// Report is the judgement of a history.
+type Report struct {
+	Violations []Violation `json:"violations"`
+	Stats      Stats       `json:"stats"`
+}
+
+// Stats say how much was judged.
+type Stats struct {
+	Ops, Unknown, Grants, Beliefs, Locks, Entries int
+	// Resolved are unknown outcomes that the log decided.
+	Resolved int
+	// Searched is the time that Porcupine took, Longest that of the worst lock.
+	Searched, Longest time.Duration
+}
+
+// OK reports whether no promise was broken.
+func (r Report) OK() bool { return len(r.Violations) == 0 }
