@@ -37,6 +37,9 @@ type StreamOptions struct {
 	// anything is said on it. They run within HandshakeTimeout.
 	SecureServer func(net.Conn) (net.Conn, error)
 	SecureClient func(net.Conn, raft.ServerAddress) (net.Conn, error)
+	// Dial replaces TCP's dialer, for tests and simulation; it must return when
+	// ctx ends. Nil dials TCP.
+	Dial func(ctx context.Context, addr string) (net.Conn, error)
 }
 
 func (o *StreamOptions) fill() {
@@ -54,6 +57,10 @@ func (o *StreamOptions) fill() {
 	}
 	if o.MaxConnsPerHost == 0 {
 		o.MaxConnsPerHost = defaultConnsPerHost
+	}
+	if o.Dial == nil {
+		d := net.Dialer{KeepAlive: keepAlive}
+		o.Dial = func(ctx context.Context, addr string) (net.Conn, error) { return d.DialContext(ctx, "tcp", addr) }
 	}
 }
 
@@ -81,10 +88,12 @@ func ListenTCP(addr string, o StreamOptions) (*Stream, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen for raft on %s: %w", addr, err)
 	}
-	return newStream(l, o), nil
+	return NewStream(l, o), nil
 }
 
-func newStream(l net.Listener, o StreamOptions) *Stream {
+// NewStream starts a Stream on a listener, which it owns from then on. Unless
+// o.Dial is set, peers are dialled by TCP.
+func NewStream(l net.Listener, o StreamOptions) *Stream {
 	o.fill()
 	s := &Stream{
 		listener: l, addr: l.Addr(), o: o,
@@ -124,8 +133,9 @@ func (s *Stream) Accept() (net.Conn, error) {
 
 // Dial connects to a peer and shakes hands, all within timeout.
 func (s *Stream) Dial(addr raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
-	d := net.Dialer{Timeout: timeout, KeepAlive: keepAlive}
-	raw, err := d.Dial("tcp", string(addr))
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	raw, err := s.o.Dial(ctx, string(addr))
 	if err != nil {
 		return nil, fmt.Errorf("dial raft peer: %w", err)
 	}

@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -64,6 +66,46 @@ func TestStreamCarriesRaft(t *testing.T) {
 	if n := len(sb.conns); n != 1 {
 		t.Errorf("%d connections for three RPCs in a row, want 1", n)
 	}
+}
+
+// A Stream needs no socket: with a listener and a dialer of its caller's it works
+// in virtual time.
+func TestStreamTakesAnyNetwork(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := newMemNet()
+		on := func(addr raft.ServerAddress) *Stream {
+			layer := network.listen(addr)
+			dial := func(ctx context.Context, to string) (net.Conn, error) {
+				until, _ := ctx.Deadline()
+				return layer.Dial(raft.ServerAddress(to), time.Until(until))
+			}
+			return NewStream(layer, StreamOptions{Dial: dial})
+		}
+		sa, sb := on("a"), on("b")
+		a := NewTransport(sa, TransportOptions{})
+		defer a.Close()
+		b := NewTransport(sb, TransportOptions{})
+		serve(t, b, accept)
+		if err := appendTo(a, sb.server(), entries(1, 50, 1)...); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// A dialer of the caller's is told when to give up.
+func TestStreamEndsADialInTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := NewStream(newMemNet().listen("a"), StreamOptions{Dial: func(ctx context.Context, _ string) (net.Conn, error) {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}})
+		defer s.Close()
+		start := time.Now()
+		_, err := s.Dial("b", 3*time.Second)
+		if took := time.Since(start); !errors.Is(err, context.DeadlineExceeded) || took != 3*time.Second {
+			t.Errorf("Dial returned %v after %v, want the deadline after 3s", err, took)
+		}
+	})
 }
 
 func TestTwoClustersStayApart(t *testing.T) {
