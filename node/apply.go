@@ -13,8 +13,8 @@ func (n *Node) observe(a fsm.Applied) {
 	n.waits.observe(&a)
 	n.notices.observe(&a)
 	n.metrics.observe(&a)
-	if n.cfg.seams.applied != nil {
-		n.cfg.seams.applied(a)
+	if n.cfg.seams.Applied != nil {
+		n.cfg.seams.Applied(a)
 	}
 }
 

@@ -528,13 +528,13 @@ func TestAnEntryThatSleptThroughTwoElectionsChangesNothing(t *testing.T) {
 		refused atomic.Int32
 	)
 	c := startClusterWith(t, 3, func(cfg *Config) {
-		cfg.seams.stamped = func(uint64) {
+		cfg.seams.Stamped = func(uint64) {
 			if stall.CompareAndSwap(true, false) {
 				close(stalled)
 				<-resume
 			}
 		}
-		cfg.seams.applied = func(a fsm.Applied) {
+		cfg.seams.Applied = func(a fsm.Applied) {
 			if a.Refused == fsm.StaleStamp {
 				refused.Add(1)
 			}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/locknode/locknode/fsm"
 	"github.com/locknode/locknode/internal/guard"
+	"github.com/locknode/locknode/internal/seam"
 )
 
 // Config describes one node. Its zero value, with a DataDir, is a node on
@@ -70,19 +71,7 @@ type Config struct {
 	// Logger gets what an operator wants to know. Default: silent.
 	Logger *slog.Logger
 
-	seams seams
-}
-
-// seams are what tests replace.
-type seams struct {
-	// mono is a monotonic clock of arbitrary origin.
-	mono func() time.Duration
-	// wall is what people's watches show.
-	wall func() time.Time
-	// applied sees every applied entry, after the table has changed.
-	applied func(fsm.Applied)
-	// stamped is called between the stamping of an entry and its hand-in.
-	stamped func(term uint64)
+	seams seam.Node
 }
 
 // Validate reports every fault of the configuration at once, each with what is
@@ -112,12 +101,12 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Version == "" {
 		c.Version = "dev"
 	}
-	if c.seams.mono == nil {
+	if c.seams.Mono == nil {
 		start := time.Now()
-		c.seams.mono = func() time.Duration { return time.Since(start) }
+		c.seams.Mono = func() time.Duration { return time.Since(start) }
 	}
-	if c.seams.wall == nil {
-		c.seams.wall = time.Now
+	if c.seams.Wall == nil {
+		c.seams.Wall = time.Now
 	}
 	err := c.fillAddresses()
 	return c, errors.Join(err, c.validate())
@@ -150,7 +139,7 @@ func (c *Config) fillAddresses() error {
 func (c *Config) validate() error {
 	var faults []error
 	bad := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
-	if c.DataDir == "" {
+	if c.DataDir == "" && c.seams.Memory == nil {
 		bad("data dir is empty: name a directory that survives restarts")
 	}
 	if len(c.ID) > 64 {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/hashicorp/memberlist"
 	"github.com/hashicorp/raft"
 	"google.golang.org/grpc"
 
@@ -31,11 +32,17 @@ func (n *Node) openCluster(identity guard.Identity) (err error) {
 		Promise: cluster.Hash(founders(identity.Promise)),
 	}
 	seeds := n.cfg.Join
-	if meta.Formed {
+	if meta.Formed && n.cfg.seams.Memory == nil {
 		seeds = allSeeds(seeds, rememberedSeeds(n.cfg.DataDir))
 	}
+	var transport memberlist.Transport
+	if n.cfg.seams.Network != nil {
+		if transport, err = n.cfg.seams.Network.Packets(n.cfg.GossipAddr); err != nil {
+			return fmt.Errorf("listen for gossip on %s: %w", n.cfg.GossipAddr, err)
+		}
+	}
 	n.cluster, err = cluster.Start(cluster.Config{
-		Meta: meta, Bind: n.cfg.GossipAddr, Advertise: n.cfg.AdvertiseHost, Seeds: seeds,
+		Transport: transport, Meta: meta, Bind: n.cfg.GossipAddr, Advertise: n.cfg.AdvertiseHost, Seeds: seeds,
 		Keys: keys, Fast: n.cfg.Fast, Logger: n.log,
 	})
 	if err != nil {
@@ -193,7 +200,9 @@ func (n *Node) checkPlace(ctx context.Context) error {
 		keep[p.API] = true
 	}
 	n.peers.prune(keep)
-	n.rememberSeeds(peers)
+	if n.cfg.seams.Memory == nil {
+		n.rememberSeeds(peers)
+	}
 	return n.checkRemoved(ctx)
 }
 

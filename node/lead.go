@@ -75,11 +75,11 @@ func (n *Node) begin(r *raft.Raft, term uint64) (*epoch, error) {
 	if !intact {
 		return nil, fmt.Errorf("first entry of term %d: the lock table is broken", term)
 	}
-	clock := newLeaderClock(tableNow, n.cfg.seams.mono)
+	clock := newLeaderClock(tableNow, n.cfg.seams.Mono)
 	e := &epoch{term: term}
-	e.proposer = newProposer(term, clock, n.cfg.seams.wall, func(entry []byte) (fsm.Applied, error) {
-		if n.cfg.seams.stamped != nil {
-			n.cfg.seams.stamped(term)
+	e.proposer = newProposer(term, clock, n.cfg.seams.Wall, func(entry []byte) (fsm.Applied, error) {
+		if n.cfg.seams.Stamped != nil {
+			n.cfg.seams.Stamped(term)
 		}
 		return commit(r, entry)
 	})

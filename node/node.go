@@ -17,6 +17,7 @@ import (
 	"github.com/locknode/locknode/cluster"
 	"github.com/locknode/locknode/fsm"
 	"github.com/locknode/locknode/internal/guard"
+	"github.com/locknode/locknode/internal/seam"
 	"github.com/locknode/locknode/internal/server"
 )
 
@@ -73,7 +74,12 @@ type Node struct {
 //
 // An error names every fault of the configuration, or says what is wrong with
 // the data directory and what to do about it; nothing is left running.
-func Open(ctx context.Context, cfg Config) (*Node, error) {
+func Open(ctx context.Context, cfg Config) (*Node, error) { return OpenIn(ctx, cfg, cfg.seams) }
+
+// OpenIn is Open in a world that is not the real one, for the simulations of
+// this module; package locktest is the way for others.
+func OpenIn(ctx context.Context, cfg Config, world seam.Node) (*Node, error) {
+	cfg.seams = world
 	cfg, err := cfg.withDefaults()
 	if err != nil {
 		return nil, fmt.Errorf("open node: %w", err)
@@ -88,8 +94,11 @@ func Open(ctx context.Context, cfg Config) (*Node, error) {
 	n.machine = fsm.NewMachine(n.observe)
 	n.machine.OnRestore(n.restored)
 	n.machine.OnBroken(n.fail)
-	n.peers = newPeers(n.apiOf)
-	n.rounds = newRounds(n.confirm, cfg.seams.mono)
+	if cfg.seams.Peek != nil {
+		cfg.seams.Peek(n.machine.View)
+	}
+	n.peers = newPeers(n.apiOf, cfg.seams.Network)
+	n.rounds = newRounds(n.confirm, cfg.seams.Mono)
 	n.router = newRouter(n)
 	n.metrics = newMetrics(n)
 	if err := n.open(ctx); err != nil {
@@ -104,7 +113,7 @@ func Open(ctx context.Context, cfg Config) (*Node, error) {
 func (n *Node) open(ctx context.Context) (err error) {
 	n.stores, err = guard.OpenStores(guard.StoreOptions{
 		Dir: n.cfg.DataDir, NodeID: n.cfg.ID, LogStore: n.cfg.LogStore, Logger: n.log,
-		StallAfter: max(time.Second, 5*n.cfg.Timing), OnFailure: n.fail,
+		StallAfter: max(time.Second, 5*n.cfg.Timing), OnFailure: n.fail, Memory: n.cfg.seams.Memory,
 	})
 	if err != nil {
 		return err
@@ -130,13 +139,12 @@ func (n *Node) open(ctx context.Context) (err error) {
 
 // listen binds the API, HTTP and Raft addresses.
 func (n *Node) listen(ctx context.Context) (err error) {
-	var lc net.ListenConfig
-	if n.apiListener, err = lc.Listen(ctx, "tcp", n.cfg.APIAddr); err != nil {
+	if n.apiListener, err = n.bind(ctx, n.cfg.APIAddr); err != nil {
 		return fmt.Errorf("listen for the API: %w", err)
 	}
 	n.apiAddr = n.cfg.advertised(n.apiListener.Addr().String())
 	if n.cfg.HTTPAddr != "off" {
-		if n.httpListener, err = lc.Listen(ctx, "tcp", n.cfg.HTTPAddr); err != nil {
+		if n.httpListener, err = n.bind(ctx, n.cfg.HTTPAddr); err != nil {
 			return fmt.Errorf("listen for HTTP: %w", err)
 		}
 		n.httpAddr = n.cfg.advertised(n.httpListener.Addr().String())
@@ -145,11 +153,26 @@ func (n *Node) listen(ctx context.Context) (err error) {
 	if n.cfg.AdvertiseHost != "" {
 		options.Advertise = n.cfg.advertised(n.cfg.RaftAddr)
 	}
-	if n.raftStream, err = guard.ListenTCP(n.cfg.RaftAddr, options); err != nil {
+	if network := n.cfg.seams.Network; network != nil {
+		options.Dial = network.Dial
+		l, err := network.Listen(n.cfg.RaftAddr)
+		if err != nil {
+			return fmt.Errorf("listen for raft on %s: %w", n.cfg.RaftAddr, err)
+		}
+		n.raftStream = guard.NewStream(l, options)
+	} else if n.raftStream, err = guard.ListenTCP(n.cfg.RaftAddr, options); err != nil {
 		return err
 	}
 	n.raftAddr = n.raftStream.Addr().String()
 	return nil
+}
+
+func (n *Node) bind(ctx context.Context, addr string) (net.Listener, error) {
+	if n.cfg.seams.Network != nil {
+		return n.cfg.seams.Network.Listen(addr)
+	}
+	var lc net.ListenConfig
+	return lc.Listen(ctx, "tcp", addr)
 }
 
 // start begins to serve. From here on Close ends the node.

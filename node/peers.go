@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	apiv1 "github.com/locknode/locknode/api/v1"
+	"github.com/locknode/locknode/internal/seam"
 )
 
 // peers keeps one gRPC connection to each other node, by API address. Addresses
@@ -17,14 +18,26 @@ import (
 type peers struct {
 	// address returns the API address of a node ID, empty if it is not known.
 	address func(id string) string
+	dial    []grpc.DialOption
 
 	mu     sync.Mutex
 	conns  map[string]*grpc.ClientConn // API address → connection
 	closed bool
 }
 
-func newPeers(address func(id string) string) *peers {
-	return &peers{address: address, conns: make(map[string]*grpc.ClientConn)}
+// newPeers dials over network, over the real one if it is nil.
+func newPeers(address func(id string) string, network seam.Network) *peers {
+	dial := []grpc.DialOption{
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
+			MinConnectTimeout: time.Second,
+		}),
+	}
+	if network != nil {
+		dial = append(dial, grpc.WithContextDialer(network.Dial))
+	}
+	return &peers{address: address, dial: dial, conns: make(map[string]*grpc.ClientConn)}
 }
 
 // conn returns the connection to an API address. It does not wait for it to be
@@ -38,12 +51,7 @@ func (p *peers) conn(api string) (*grpc.ClientConn, error) {
 	if cc := p.conns[api]; cc != nil {
 		return cc, nil
 	}
-	cc, err := grpc.NewClient("passthrough:///"+api,
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
-			MinConnectTimeout: time.Second,
-		}))
+	cc, err := grpc.NewClient("passthrough:///"+api, p.dial...)
 	if err != nil {
 		return nil, fmt.Errorf("connect to %s: %w", api, err)
 	}

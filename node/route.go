@@ -190,7 +190,7 @@ func newRouter(n *Node) *router {
 	return &router{n: n, wake: make(chan struct{}, 1)}
 }
 
-func (r *router) add(call *mux.Call) { r.addAt(call, r.n.cfg.seams.mono()) }
+func (r *router) add(call *mux.Call) { r.addAt(call, r.n.cfg.seams.Mono()) }
 
 // addAt keeps the time since which a call has found no leader.
 func (r *router) addAt(call *mux.Call, since time.Duration) {
@@ -252,7 +252,7 @@ func (r *router) flush(ctx context.Context) (more bool) {
 	if e == nil {
 		conn = r.connToLeader(ctx)
 	}
-	now := r.n.cfg.seams.mono()
+	now := r.n.cfg.seams.Mono()
 	for _, c := range calls {
 		_, read := isRead(c.call.Op)
 		switch {
@@ -281,7 +281,7 @@ func (r *router) flush(ctx context.Context) (more bool) {
 // does not lead, and in that case the call comes back here.
 func (r *router) forwarded(c rerouted) *mux.Call {
 	op := &apiv1.Operation{Id: c.call.Op.GetId(), Redirect: true, Request: c.call.Op.GetRequest()}
-	sent := r.n.cfg.seams.mono()
+	sent := r.n.cfg.seams.Mono()
 	return &mux.Call{Op: op, Done: func(a *apiv1.Answer) {
 		switch apiv1.Code(a.GetError().GetCode()) {
 		case apiv1.CodeNotLeader, apiv1.CodeUnavailable, apiv1.CodeUnknownOutcome, apiv1.CodeNotReady:
@@ -289,8 +289,8 @@ func (r *router) forwarded(c rerouted) *mux.Call {
 				return
 			}
 			since := c.since
-			if r.n.cfg.seams.mono()-sent > time.Second {
-				since = r.n.cfg.seams.mono() // it had been with a leader: a new search begins
+			if r.n.cfg.seams.Mono()-sent > time.Second {
+				since = r.n.cfg.seams.Mono() // it had been with a leader: a new search begins
 			}
 			r.addAt(c.call, since)
 		default:

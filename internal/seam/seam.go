@@ -1,0 +1,43 @@
+// Package seam is where a simulation takes the place of the world: the clocks,
+// the network and the disk of a node. Other modules cannot name its types, so
+// nothing here is a promise to them.
+package seam
+
+import (
+	"context"
+	"net"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+
+	"github.com/locknode/locknode/fsm"
+	"github.com/locknode/locknode/internal/guard"
+)
+
+// Node is the world of one node. A nil field means the real one.
+type Node struct {
+	// Mono is a monotonic clock of arbitrary origin. Timers stay real.
+	Mono func() time.Duration
+	// Wall is what people's watches show.
+	Wall func() time.Time
+	// Network carries everything the node says and hears.
+	Network Network
+	// Memory replaces the data directory.
+	Memory *guard.Memory
+	// Applied sees every applied entry, after the table has changed, on the
+	// goroutine that applies.
+	Applied func(fsm.Applied)
+	// Stamped is called between the stamping of an entry and its hand-in.
+	Stamped func(term uint64)
+	// Peek, if set, is given a function that calls f with the node's table as
+	// it is then; f must not keep it.
+	Peek func(view func(f func(*fsm.Table)) bool)
+}
+
+// Network is a network as one host sees it. Addresses are IP:port.
+type Network interface {
+	Listen(addr string) (net.Listener, error)
+	Dial(ctx context.Context, addr string) (net.Conn, error)
+	// Packets is gossip's transport at addr: datagrams and streams.
+	Packets(addr string) (memberlist.Transport, error)
+}
