@@ -1,0 +1,29 @@
+// Package simnet is a network in memory: hosts, streams and datagrams between
+// them, and what can go wrong on the way. It is made for simulations of whole
+// clusters in a testing/synctest bubble, where a real socket would keep virtual
+// time from moving, and works outside of one too.
+//
+// Objects:
+//   - [Network] holds the hosts and the faults. Each ordered pair of hosts has a
+//     link with its own latency, cut and source of randomness.
+//   - [Host] is one machine during one life: what was handed out before a
+//     [Network.Kill] or [Network.PowerOff] refuses everything for ever, so that
+//     goroutines that outlive their process reach nobody.
+//   - Connections are net.Conn with the addresses, deadlines and errors of TCP.
+//   - [Packets] is a memberlist.NodeAwareTransport.
+//
+// Invariants:
+//   - The bytes of a stream arrive in order, each once, or the reader gets an
+//     error; what was written before Close arrives before io.EOF does.
+//   - At most Options.Window bytes are under way in each direction; whoever
+//     writes more waits.
+//   - Whatever waits, waits on channels and timers made in the caller's bubble.
+//     Mutexes are held for short sections only, in the order Network, pair, link.
+//   - Nothing depends on the order of a map: with a deterministic scheduler the
+//     same seed and calls give the same run.
+//
+// Left out: bandwidth, congestion, and the time that acknowledgements take.
+// Loopback addresses are aliases of the host's own.
+//
+// Goroutines: none, but for one short call per datagram under way.
+package simnet
