@@ -1,0 +1,22 @@
+// Package simdisk is the disk of one node in memory, with what a disk can do to
+// it: lose what it claimed to have written, hang, be slow, fail, rot. It is made
+// for simulations in a testing/synctest bubble and stands where files stand
+// otherwise, as a guard.Memory.
+//
+// Objects:
+//   - [Disk] holds the content and the faults; it outlives the node.
+//   - [Disk.Memory] gives the stores of one life of the node. They refuse
+//     everything with [ErrCrashed] once [Disk.Crash], [Disk.Wipe] or another
+//     Memory has ended that life, so that goroutines of a node that is dead change
+//     nothing any more.
+//
+// Invariants:
+//   - A write is one operation: all of it happens or nothing, and it is
+//     acknowledged after it has. Operations become durable in the order in which
+//     they happened.
+//   - Without [Disk.Lie], what is acknowledged is durable.
+//   - Nothing that goes in or out shares memory with what is stored.
+//   - The log has no gaps: first, first+1, …, last.
+//
+// Goroutines: none. A write that has to wait does so on its caller's.
+package simdisk
