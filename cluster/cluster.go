@@ -8,6 +8,7 @@ import (
 	"net"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/memberlist"
@@ -87,10 +88,11 @@ type Cluster struct {
 
 	metaMu sync.Mutex // orders SetMeta and Leave
 	meta   Meta       // guarded by metaMu
-	// sendMu is held while memberlist takes in a meta or the departure: a later
-	// message about this node throws an earlier one out of the queue.
-	sendMu sync.Mutex
-	left   bool // guarded by sendMu; memberlist may have dropped this node since
+	// sending holds a token while memberlist takes in a meta or the departure: a
+	// later message about this node throws an earlier one out of the queue. It is
+	// no mutex, because who waits for it waits for timers.
+	sending chan struct{}
+	left    bool // guarded by sending; memberlist may have dropped this node since
 
 	kick    chan struct{} // capacity 1: the join loop should look again
 	publish chan struct{} // capacity 1: the meta has changed
@@ -101,8 +103,11 @@ type Cluster struct {
 	settled  bool   // the seeds have been tried once
 	conflict string // another address under our name, seen in this join round
 
-	leaveOnce, closeOnce sync.Once
-	leaveErr, closeErr   error
+	leaveErr error // guarded by sending
+
+	closeCalled atomic.Bool
+	closed      chan struct{} // closed at the end of Close
+	closeErr    error
 }
 
 // cfgFixed is what stays of the Config after Start.
@@ -142,6 +147,8 @@ func Start(cfg Config) (*Cluster, error) {
 		kick:    make(chan struct{}, 1),
 		publish: make(chan struct{}, 1),
 		stop:    make(chan struct{}),
+		sending: make(chan struct{}, 1),
+		closed:  make(chan struct{}),
 	}
 	c.delegate = &delegate{c: c}
 	buf, err := cfg.Meta.encode()
@@ -354,11 +361,11 @@ func (c *Cluster) publishLoop() {
 		case <-c.publish:
 			// The wait is for the last of the retransmissions, which nobody here
 			// needs: the message is queued by then.
-			c.sendMu.Lock()
+			c.sending <- struct{}{}
 			if !c.left {
 				_ = c.ml.UpdateNode(time.Millisecond)
 			}
-			c.sendMu.Unlock()
+			<-c.sending
 		}
 	}
 }
@@ -407,18 +414,19 @@ func (c *Cluster) Leave(ctx context.Context) error {
 
 // sayLeave announces the departure once; later calls return the first result.
 func (c *Cluster) sayLeave(forGood bool) error {
-	c.leaveOnce.Do(func() {
-		c.sendMu.Lock()
-		defer c.sendMu.Unlock()
-		if forGood {
-			// The meta that says so has to arrive before the departure itself, which
-			// takes its place in the queue: so it goes to each peer directly, too.
-			_ = c.ml.UpdateNode(time.Millisecond)
-			c.tellAll()
-		}
-		c.left = true
-		c.leaveErr = c.ml.Leave(c.timing.leave)
-	})
+	c.sending <- struct{}{}
+	defer func() { <-c.sending }()
+	if c.left {
+		return c.leaveErr
+	}
+	if forGood {
+		// The meta that says so has to arrive before the departure itself, which
+		// takes its place in the queue: so it goes to each peer directly, too.
+		_ = c.ml.UpdateNode(time.Millisecond)
+		c.tellAll()
+	}
+	c.left = true
+	c.leaveErr = c.ml.Leave(c.timing.leave)
 	return c.leaveErr
 }
 
@@ -445,7 +453,7 @@ func (c *Cluster) tellAll() {
 // five seconds, and returns an error if some were left then; memberlist's last
 // probe may go on for the seconds that it takes. Close may be called again.
 func (c *Cluster) Close() error {
-	c.closeOnce.Do(func() {
+	if c.closeCalled.CompareAndSwap(false, true) {
 		close(c.stop)
 		_ = c.sayLeave(false)
 		c.warn.closed.Store(true)
@@ -460,7 +468,9 @@ func (c *Cluster) Close() error {
 		if err != nil {
 			c.closeErr = fmt.Errorf("close gossip: %w", err)
 		}
-	})
+		close(c.closed)
+	}
+	<-c.closed
 	return c.closeErr
 }
 

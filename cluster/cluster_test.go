@@ -64,7 +64,9 @@ func seeds(cs ...*Cluster) func(*Config) {
 
 // crash stops a node without a word, as kill -9 does.
 func crash(c *Cluster) {
-	c.leaveOnce.Do(func() {})
+	c.sending <- struct{}{}
+	c.left = true // as far as it knows, it has said so already
+	<-c.sending
 	_ = c.Close()
 }
 

@@ -145,6 +145,9 @@ func (n *Node) raftConfig() *raft.Config {
 	conf.SnapshotThreshold = 4096
 	conf.SnapshotInterval = 30 * time.Second
 	conf.Logger = guard.RaftLogger(n.log)
+	if n.cfg.seams.Raft != nil {
+		n.cfg.seams.Raft(conf)
+	}
 	return conf
 }
 

@@ -55,13 +55,13 @@ type Node struct {
 	forming      atomic.Pointer[string]    // what a node without Raft is waiting for
 	seeds        []string                  // as last written to seedsFile; owned by watchPlace
 
-	ctx       context.Context // of all goroutines
-	cancel    context.CancelCauseFunc
-	running   sync.WaitGroup
-	closing   atomic.Bool
-	closeOnce sync.Once
-	closeErr  error
-	done      chan struct{} // closed when the node has ended, by Close or by itself
+	ctx         context.Context // of all goroutines
+	cancel      context.CancelCauseFunc
+	running     sync.WaitGroup
+	closing     atomic.Bool
+	closeCalled atomic.Bool
+	closeErr    error
+	done        chan struct{} // closed when the node has ended, by Close or by itself
 
 	mu      sync.Mutex
 	failure error // why it ended by itself
@@ -94,8 +94,8 @@ func OpenIn(ctx context.Context, cfg Config, world seam.Node) (*Node, error) {
 	n.machine = fsm.NewMachine(n.observe)
 	n.machine.OnRestore(n.restored)
 	n.machine.OnBroken(n.fail)
-	if cfg.seams.Peek != nil {
-		cfg.seams.Peek(n.machine.View)
+	if cfg.seams.Machine != nil {
+		cfg.seams.Machine(n.machine)
 	}
 	n.peers = newPeers(n.apiOf, cfg.seams.Network)
 	n.rounds = newRounds(n.confirm, cfg.seams.Mono)
@@ -234,7 +234,7 @@ func (n *Node) Err() error {
 // with LeaveOnStop it leaves instead. Close takes at most about five seconds and
 // may be called twice.
 func (n *Node) Close() error {
-	n.closeOnce.Do(func() {
+	if n.closeCalled.CompareAndSwap(false, true) {
 		ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 		defer cancel()
 		if n.cfg.LeaveOnStop && n.Err() == nil {
@@ -242,7 +242,7 @@ func (n *Node) Close() error {
 		}
 		n.closeErr = errors.Join(n.closeErr, n.stop(ctx))
 		close(n.done)
-	})
+	}
 	<-n.done
 	return n.closeErr
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -79,8 +80,9 @@ type Stores struct {
 	mu       sync.Mutex // guards what follows
 	identity Identity
 
-	closeOnce sync.Once
-	closeErr  error
+	closeCalled atomic.Bool
+	closed      chan struct{} // closed at the end of Close
+	closeErr    error
 }
 
 // OpenStores opens the storage of a node and checks all of it: identity, term
@@ -103,7 +105,7 @@ func OpenStores(o StoreOptions) (*Stores, error) {
 	default:
 		return nil, fmt.Errorf("open stores: log store %q: allowed are %q and %q", o.LogStore, LogStoreWAL, LogStoreBolt)
 	}
-	s := &Stores{dir: o.Dir, watch: newWatch(o)}
+	s := &Stores{dir: o.Dir, watch: newWatch(o), closed: make(chan struct{})}
 	var err error
 	if o.Memory != nil {
 		err = s.openMemory(o)
@@ -327,18 +329,23 @@ func (s *Stores) Gate() error { return s.watch.state() }
 // hangs, Close returns an error, the files are closed when the write returns, and
 // the directory stays locked until then. Close may be called twice.
 func (s *Stores) Close() error {
-	s.closeOnce.Do(func() {
-		if !s.watch.close(closeLimit) {
-			go func() {
-				s.watch.drain()
-				_ = s.closeFiles()
-			}()
-			s.closeErr = fmt.Errorf("close stores in %s: %w: a write has not returned", s.dir, ErrStalled)
-			return
-		}
-		s.closeErr = s.closeFiles()
-	})
+	if s.closeCalled.CompareAndSwap(false, true) {
+		s.closeErr = s.close()
+		close(s.closed)
+	}
+	<-s.closed
 	return s.closeErr
+}
+
+func (s *Stores) close() error {
+	if s.watch.close(closeLimit) {
+		return s.closeFiles()
+	}
+	go func() {
+		s.watch.drain()
+		_ = s.closeFiles()
+	}()
+	return fmt.Errorf("close stores in %s: %w: a write has not returned", s.dir, ErrStalled)
 }
 
 func (s *Stores) closeFiles() error {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/memberlist"
+	"github.com/hashicorp/raft"
 
 	"github.com/locknode/locknode/fsm"
 	"github.com/locknode/locknode/internal/guard"
@@ -29,9 +30,10 @@ type Node struct {
 	Applied func(fsm.Applied)
 	// Stamped is called between the stamping of an entry and its hand-in.
 	Stamped func(term uint64)
-	// Peek, if set, is given a function that calls f with the node's table as
-	// it is then; f must not keep it.
-	Peek func(view func(f func(*fsm.Table)) bool)
+	// Raft may change how Raft is configured.
+	Raft func(*raft.Config)
+	// Machine is given the node's state machine before it is used.
+	Machine func(*fsm.Machine)
 }
 
 // Network is a network as one host sees it. Addresses are IP:port.
