@@ -8,6 +8,7 @@ go 1.26.0
 // hangs when it is reopened. memberlist before v0.7.0 can be crashed by a packet.
 require (
 	github.com/HdrHistogram/hdrhistogram-go v1.4.0
+	github.com/anishathalye/porcupine v1.3.1
 	github.com/hashicorp/go-hclog v1.6.3
 	github.com/hashicorp/memberlist v0.7.0
 	github.com/hashicorp/raft v1.8.0

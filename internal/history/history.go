@@ -57,11 +57,15 @@ type Op struct {
 
 	Outcome Outcome       `json:"outcome"`
 	Token   uint64        `json:"token,omitempty"`   // granted; or that of the grant to be released, renewed
-	Holders []uint64      `json:"holders,omitempty"` // tokens. Busy and Get: who held it
+	Holders []uint64      `json:"holders,omitempty"` // tokens, at most 64. Busy and Get: who held it. ForceRelease: who was released
 	Stale   time.Duration `json:"stale,omitempty"`   // Get: the age that was allowed; 0: linearizable
 	Index   uint64        `json:"index,omitempty"`   // log index that the answer names
 	Stamp   int64         `json:"stamp,omitempty"`   // cluster time that the answer names
 	Error   string        `json:"error,omitempty"`   // for people
+
+	// Before is how much earlier than Call the client may have begun to count
+	// the TTL: it had no connection yet. Never: that is not known.
+	Before time.Duration `json:"before,omitempty"`
 }
 
 // Want is one lock of an operation.
@@ -81,8 +85,16 @@ type Belief struct {
 	Token  uint64        `json:"token"`
 	From   time.Duration `json:"from"`
 	Until  time.Duration `json:"until"`          // Never: still believed in at the end
-	Lost   string        `json:"lost,omitempty"` // why it was lost; empty: unlocked
+	Lost   string        `json:"lost,omitempty"` // why it was lost: see the words below; empty: unlocked
 }
+
+// Why a belief was lost.
+const (
+	LostDeadline = "deadline" // no keep-alive was answered in time
+	LostExpired  = "expired"  // its own TTL is over, or its session was gone
+	LostForced   = "forced"   // somebody else released it
+	LostClosed   = "closed"   // the client was closed
+)
 
 // Entry is one log entry as one node applied it.
 type Entry struct {
@@ -113,12 +125,15 @@ type History struct {
 	// watched. The same index may appear once for each life of each node.
 	Entries []Entry `json:"entries,omitempty"`
 	Faults  []Fault `json:"faults,omitempty"`
+	// Dropped counts what a recorder had no room for. A history with holes
+	// shows nothing, and its check says so.
+	Dropped int `json:"dropped,omitempty"`
 }
 
 // Violation is a promise that was broken.
 type Violation struct {
-	Promise string `json:"promise"` // "S1" to "S9", "FIFO", "recovery"
-	Check   string `json:"check"`   // which check found it: "porcupine", "log", "beliefs", "tokens", "digest", …
+	Promise string `json:"promise"` // "S1" to "S9", "FIFO", "recovery"; "none" if nothing could be shown
+	Check   string `json:"check"`   // which check found it: "record", "beliefs", "tokens", "digest", "clock", "log", "answers", "porcupine"
 	Lock    string `json:"lock,omitempty"`
 	Text    string `json:"text"`
 }
@@ -130,6 +145,9 @@ type Options struct {
 	// PorcupineTimeout bounds the search for each lock; default 10 s. A search
 	// that does not end is a violation: nothing was shown.
 	PorcupineTimeout time.Duration
+	// Late is how much later than it ended the end of a belief may be noticed:
+	// 0 in virtual time, elsewhere what a busy machine takes to run a timer.
+	Late time.Duration
 }
 
 // Report is the judgement of a history.

@@ -1,0 +1,157 @@
+package history
+
+import (
+	"github.com/locknode/locknode/fsm"
+)
+
+// checkAnswers compares what clients were answered with the log: what was
+// acknowledged is in it (S7), once (S6), and as it was told.
+func (c *checker) checkAnswers() {
+	for i := range c.h.Ops {
+		o := &c.h.Ops[i]
+		if o.Outcome == Unknown || o.Index == 0 {
+			continue
+		}
+		if o.Kind != Get && o.Outcome != Refused && c.log.entry(o.Index) == nil {
+			c.violate("S7", "answers", o.lock(), "%s by %s was answered at %v from index %d, which nobody has applied", o.Kind, o.Client, o.Return, o.Index)
+			continue
+		}
+		c.checkStamp(o)
+		switch o.Kind {
+		case Acquire:
+			c.checkAcquire(o)
+		case Release, Renew:
+			c.checkHolder(o)
+		case KeepAlive, Open:
+			c.checkAlive(o)
+		}
+	}
+}
+
+// checkStamp compares the cluster time of an answer, by which a client converts
+// deadlines to its own clock (S3).
+func (c *checker) checkStamp(o *Op) {
+	if o.Kind == Acquire && o.Outcome == OK {
+		return // it names the time at which the request came: see checkAcquire
+	}
+	i := c.log.position(o.Index)
+	if i >= 0 && o.Stamp != c.log.entries[i].Now {
+		c.violate("S3", "answers", o.lock(), "%s by %s was answered at %v with cluster time %d; at index %d it is %d",
+			o.Kind, o.Client, o.Return, o.Stamp, o.Index, c.log.entries[i].Now)
+	}
+}
+
+func (c *checker) checkAcquire(o *Op) {
+	g := c.log.requests[o.Request]
+	switch {
+	case o.Outcome == OK && g == nil:
+		c.violate("S7", "answers", o.lock(), "%s was granted token %d at %v; no log entry has granted it", o.Client, o.Token, o.Return)
+	case o.Outcome == OK && g.token != o.Token && o.Session != "":
+		c.violate("S6", "answers", o.lock(), "%s was granted token %d at %v; by the log the same request has token %d", o.Client, o.Token, o.Return, g.token)
+	case o.Outcome == OK:
+		c.checkGranted(o)
+	case o.Outcome == Busy:
+		c.checkBusy(o)
+		fallthrough
+	case o.Outcome == TimedOut || o.Outcome == Refused:
+		if g != nil && o.Session != "" {
+			c.violate("S6", "answers", o.lock(), "request %s of %s was answered %s at %v; the log has granted it token %d at index %d",
+				o.Request, o.Client, o.Outcome, o.Return, g.token, g.index)
+		}
+	}
+}
+
+func (c *checker) checkGranted(o *Op) {
+	g := c.log.grants[o.Token]
+	switch {
+	case g == nil:
+		c.violate("S7", "answers", o.lock(), "%s was granted token %d at %v; no log entry has granted it", o.Client, o.Token, o.Return)
+	case g.request != o.Request:
+		c.violate("S6", "answers", o.lock(), "%s was granted token %d at %v for request %s; the log gave it to %s", o.Client, o.Token, o.Return, o.Request, g.request)
+	case g.index > o.Index || g.at < c.facts.requests[o.Request].Call || g.at > o.Return:
+		c.violate("S7", "answers", o.lock(), "%s was granted token %d between %v and %v, from index %d; the log granted it at index %d, applied first at %v",
+			o.Client, o.Token, o.Call, o.Return, o.Index, g.index, g.at)
+	case o.Stamp != g.queued:
+		c.violate("S3", "answers", o.lock(), "%s was told that its request with token %d came at cluster time %d, it came at %d", o.Client, o.Token, o.Stamp, g.queued)
+	}
+}
+
+// checkBusy looks whether those who are said to hold a lock did so at some time
+// between call and answer.
+func (c *checker) checkBusy(o *Op) {
+	for _, token := range o.Holders {
+		g := c.log.grants[token]
+		if g == nil || g.index > o.Index || g.endAt < o.Call || !wantsAny(g, o.Wants) {
+			c.violate("S8", "answers", o.lock(), "%s was told between %v and %v that token %d holds it; by the log it did not", o.Client, o.Call, o.Return, token)
+		}
+	}
+}
+
+func wantsAny(g *logGrant, wants []Want) bool {
+	for _, w := range wants {
+		if g.want(w.Lock) {
+			return true
+		}
+	}
+	return false
+}
+
+func (g *logGrant) want(lock string) bool {
+	for _, w := range g.wants {
+		if w.Lock == lock {
+			return true
+		}
+	}
+	return false
+}
+
+// checkHolder compares the answer to somebody who showed a token (S5).
+func (c *checker) checkHolder(o *Op) {
+	g := c.log.grants[o.Token]
+	foreign := g == nil || o.Session != "" && o.Session != g.session || len(o.Wants) > 0 && !g.want(o.Wants[0].Lock)
+	switch o.Outcome {
+	case OK:
+		if foreign || g.index > o.Index || g.endAt < o.Call {
+			c.violate("S5", "answers", o.lock(), "%s of token %d by %s was done between %v and %v; by the log it was not held by then", o.Kind, o.Token, o.Client, o.Call, o.Return)
+			return
+		}
+		if o.Kind == Release && (g.ended != fsm.EventReleased || g.endIndex > o.Index) {
+			c.violate("S7", "answers", o.lock(), "release of token %d was acknowledged to %s at %v; by the log it %s", o.Token, o.Client, o.Return, g.fate())
+		}
+	case NotHeld:
+		if !foreign && (!g.over() || g.endIndex > o.Index) {
+			c.violate("S3", "answers", o.lock(), "%s of token %d by %s was answered \"not held\" at %v, from index %d; by the log it %s",
+				o.Kind, o.Token, o.Client, o.Return, o.Index, g.fate())
+		}
+	}
+}
+
+func (g *logGrant) fate() string {
+	if !g.over() {
+		return "is still held"
+	}
+	return endWord[g.ended] + " later, or otherwise"
+}
+
+// checkAlive compares what a client was told of its session.
+func (c *checker) checkAlive(o *Op) {
+	s := c.log.sessions[o.Session]
+	for s != nil && s.before != nil && s.opened > o.Index {
+		s = s.before
+	}
+	if s == nil {
+		if o.Outcome == OK {
+			c.violate("S7", "answers", "", "%s was told at %v that its session %s is open; by the log it never was", o.Client, o.Return, o.Session)
+		}
+		return
+	}
+	ended := s.ended != 0 && (s.ended < o.Index || s.ended == o.Index && s.code == fsm.TimedOut)
+	switch {
+	case o.Outcome == OK && (s.opened > o.Index || ended):
+		c.violate("S2", "answers", "", "%s was told at %v, from index %d, that its session %s is alive; by the log it lived from index %d to %d",
+			o.Client, o.Return, o.Index, o.Session, s.opened, s.ended)
+	case o.Outcome == NoSess && s.opened < o.Index && (s.ended == 0 || s.ended > o.Index):
+		c.violate("S2", "answers", "", "%s was told at %v, from index %d, that its session %s has ended; by the log it lived from index %d to %d (0: still)",
+			o.Client, o.Return, o.Index, o.Session, s.opened, s.ended)
+	}
+}

@@ -1,0 +1,259 @@
+package history
+
+import (
+	"maps"
+	"slices"
+	"sort"
+	"time"
+
+	"github.com/locknode/locknode/fsm"
+)
+
+const exclusive = fsm.Exclusive
+
+// What is taken off a TTL before a loss counts as early: the client's own margin
+// is 1 % and 10 ms, and clocks run up to half a percent apart.
+const (
+	earlyMargin = 0.02
+	earlyFixed  = 50 * time.Millisecond
+)
+
+// believed is a belief on one of its locks.
+type believed struct {
+	*Belief
+	want   Want
+	until  time.Duration // less what its end may have been noticed late
+	forced time.Duration // from when on it is not counted
+}
+
+// counts returns until when a belief excludes others.
+func (b *believed) counts() time.Duration { return min(b.until, b.forced) }
+
+// checkBeliefs judges what clients believed. No model and no log is needed for
+// most of it: the clock of the history is everybody's.
+func (c *checker) checkBeliefs() {
+	byLock := make(map[string][]believed)
+	var locks []string
+	for i := range c.h.Beliefs {
+		b := &c.h.Beliefs[i]
+		c.checkEarly(b)
+		until := b.Until
+		if b.Lost != "" {
+			until = max(b.From, until-c.o.Late)
+		}
+		c.checkEnded(b, until)
+		for _, w := range b.Wants {
+			if byLock[w.Lock] == nil {
+				locks = append(locks, w.Lock)
+			}
+			byLock[w.Lock] = append(byLock[w.Lock], believed{b, w, until, c.forcedAt(b)})
+		}
+	}
+	slices.Sort(locks)
+	for _, lock := range locks {
+		c.checkOverlaps(lock, byLock[lock])
+		c.checkSuccessors(lock, byLock[lock])
+	}
+}
+
+// forcedAt returns from when on a grant may have been taken from a holder who
+// does not know yet: no promise is broken if somebody else holds it then.
+func (c *checker) forcedAt(b *Belief) time.Duration {
+	if g := c.facts.grants[b.Token]; g != nil {
+		return g.forced
+	}
+	at := Never
+	for _, w := range b.Wants {
+		for _, o := range c.facts.asked[w.Lock] {
+			if o.mayForce(b.Token) {
+				at = min(at, o.Call)
+			}
+		}
+	}
+	return at
+}
+
+// checkOverlaps looks for two clients that believed to hold what excludes the
+// other at the same time (S1, S3).
+func (c *checker) checkOverlaps(lock string, all []believed) {
+	slices.SortStableFunc(all, func(a, b believed) int { return compare(a.From, b.From) })
+	var live []believed
+	for _, b := range all {
+		live = slices.DeleteFunc(live, func(a believed) bool { return a.counts() <= b.From })
+		if b.counts() <= b.From {
+			continue // it was over when it began
+		}
+		permits := uint64(b.want.Permits)
+		for _, a := range live {
+			if conflicts(a.want, b.want) {
+				c.violate("S1", "beliefs", lock, "%s believed in token %d from %v to %v, and %s in token %d from %v on",
+					a.Client, a.Token, a.From, a.Until, b.Client, b.Token, b.From)
+			}
+			permits += uint64(a.want.Permits)
+		}
+		if b.want.Mode == fsm.Permits && permits > uint64(b.want.Limit) {
+			c.violate("S1", "beliefs", lock, "at %v %d permits of %d were believed in, token %d the last of them",
+				b.From, permits, b.want.Limit, b.Token)
+		}
+		live = append(live, b)
+	}
+}
+
+// checkSuccessors looks for grants whose answer was there while the holder before
+// still believed (S3): it had to be told first.
+func (c *checker) checkSuccessors(lock string, all []believed) {
+	next := c.grantsOn(lock)
+	for _, b := range all {
+		after := sort.Search(len(next.tokens), func(i int) bool { return next.tokens[i] > b.Token })
+		if b.want.Mode == fsm.Permits || after == len(next.tokens) {
+			continue // permits beside permits are no conflict
+		}
+		first := next.any[after]
+		if b.want.Mode == fsm.Shared {
+			first = next.exclusive[after]
+		}
+		if first.by < b.counts() {
+			c.violate("S3", "beliefs", lock, "token %d was granted by %v, while %s believed in token %d until %v",
+				first.token, first.by, b.Client, b.Token, b.Until)
+		}
+	}
+}
+
+// granted is a grant and when it had been made at the latest.
+type granted struct {
+	token uint64
+	by    time.Duration
+}
+
+// inOrder are the grants on one lock by token, and of those from each on the one
+// that is known first: of all, and of those that are exclusive.
+type inOrder struct {
+	tokens         []uint64
+	any, exclusive []granted
+}
+
+// grantsOn returns the grants on a lock, as answers and log tell.
+func (c *checker) grantsOn(lock string) *inOrder {
+	if c.facts.onLock == nil {
+		c.facts.onLock = make(map[string]*inOrder)
+		tokens := slices.Sorted(maps.Keys(c.facts.grants))
+		for _, token := range tokens {
+			c.addGrant(token, c.facts.grants[token])
+		}
+		for _, list := range c.facts.onLock {
+			list.fillIn()
+		}
+	}
+	if list := c.facts.onLock[lock]; list != nil {
+		return list
+	}
+	return &inOrder{}
+}
+
+func (c *checker) addGrant(token uint64, g *grant) {
+	first := granted{token, g.op.Return}
+	if c.log != nil && c.log.grants[token] != nil {
+		first.by = min(first.by, c.log.grants[token].at)
+	}
+	for _, w := range g.op.Wants {
+		list := c.facts.onLock[w.Lock]
+		if list == nil {
+			list = &inOrder{}
+			c.facts.onLock[w.Lock] = list
+		}
+		alone := granted{by: Never}
+		if w.Mode == exclusive {
+			alone = first
+		}
+		list.tokens = append(list.tokens, token)
+		list.any = append(list.any, first)
+		list.exclusive = append(list.exclusive, alone)
+	}
+}
+
+// fillIn makes of each grant the earliest of those from it on.
+func (l *inOrder) fillIn() {
+	for i := len(l.tokens) - 2; i >= 0; i-- {
+		if l.any[i+1].by < l.any[i].by {
+			l.any[i] = l.any[i+1]
+		}
+		if l.exclusive[i+1].by < l.exclusive[i].by {
+			l.exclusive[i] = l.exclusive[i+1]
+		}
+	}
+}
+
+// checkEnded compares a belief with the log (S3): the entry that ends a grant is
+// applied after it was stamped, and stamped after the belief was over; unless the
+// grant was taken by force.
+func (c *checker) checkEnded(b *Belief, until time.Duration) {
+	if c.log == nil {
+		return
+	}
+	g := c.log.grants[b.Token]
+	if g == nil || !g.over() || g.ended == fsm.EventRevoked || until <= g.endAt {
+		return
+	}
+	c.violate("S3", "beliefs", b.lock(), "%s believed in token %d until %v; in the log it %s by %v",
+		b.Client, b.Token, b.Until, endWord[g.ended], g.endAt)
+}
+
+// checkEarly looks for a grant that was lost by time before its time (S2).
+func (c *checker) checkEarly(b *Belief) {
+	g := c.facts.grants[b.Token]
+	if g == nil || (b.Lost != LostDeadline && b.Lost != LostExpired) || g.forced <= b.Until {
+		return
+	}
+	until := Never
+	if g.op.TTL > 0 {
+		until = enough(g.op, g.op.TTL)
+	}
+	if s := g.session; s != nil {
+		if s.ends <= b.Until {
+			return
+		}
+		until = min(until, s.believable(b.Until-c.o.Late))
+	}
+	if b.Until < until && until != Never {
+		c.violate("S2", "beliefs", b.lock(), "%s lost token %d at %v (%s), when its TTL could not be over before %v",
+			b.Client, b.Token, b.Until, b.Lost, until)
+	}
+}
+
+// believable returns until when a session must have been believed in, by what was
+// answered before the given time.
+func (s *tenure) believable(before time.Duration) time.Duration {
+	until := time.Duration(0)
+	for _, o := range s.alive {
+		if o.Return < before {
+			until = max(until, enough(o, s.ttl))
+		}
+	}
+	return until
+}
+
+// enough returns until when, at least, a client relies on a TTL that o has set;
+// 0 if that is not known.
+func enough(o *Op, ttl time.Duration) time.Duration {
+	if o.Before == Never {
+		return 0
+	}
+	return o.Call - o.Before + time.Duration(float64(ttl)*(1-earlyMargin)) - earlyFixed
+}
+
+func (b *Belief) lock() string {
+	if len(b.Wants) == 0 {
+		return ""
+	}
+	return b.Wants[0].Lock
+}
+
+func compare[T ~int64 | ~uint64](a, b T) int {
+	switch {
+	case a < b:
+		return -1
+	case a > b:
+		return 1
+	}
+	return 0
+}

@@ -1,0 +1,286 @@
+package history
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"time"
+)
+
+// maxTold bounds the violations that one check reports; there are mostly more
+// once there is one.
+const maxTold = 20
+
+// checker judges one history.
+type checker struct {
+	h      *History
+	o      Options
+	report Report
+	told   map[string]int // check → violations
+
+	ops   []Op // of the history, with what the log decides
+	facts facts
+	log   *logbook // nil: no node was watched
+}
+
+// Check judges the history. It changes nothing, and may be called again.
+func (h *History) Check(o Options) Report {
+	c := newChecker(h, o)
+	c.judge()
+	return c.report
+}
+
+func newChecker(h *History, o Options) *checker {
+	if o.RateError == 0 {
+		o.RateError = 0.005
+	}
+	if o.PorcupineTimeout == 0 {
+		o.PorcupineTimeout = 10 * time.Second
+	}
+	return &checker{h: h, o: o, told: make(map[string]int), ops: h.Ops}
+}
+
+func (c *checker) judge() {
+	c.gather()
+	c.checkBeliefs()
+	if c.h.Dropped == 0 {
+		c.checkTokens()
+		c.checkOwners()
+		c.checkOrder()
+		if c.log != nil {
+			c.checkAnswers()
+		}
+		c.searchLocks()
+	}
+	for check, n := range c.told {
+		if n > maxTold {
+			c.report.Violations = append(c.report.Violations, Violation{
+				Promise: "none", Check: check, Text: fmt.Sprintf("and %d more", n-maxTold),
+			})
+		}
+	}
+}
+
+// gather learns from operations and log what the checks ask for.
+func (c *checker) gather() {
+	s := &c.report.Stats
+	s.Ops, s.Beliefs, s.Entries = len(c.h.Ops), len(c.h.Beliefs), len(c.h.Entries)
+	locks := make(map[string]bool)
+	for i := range c.h.Ops {
+		o := &c.h.Ops[i]
+		if o.Outcome == Unknown && o.Kind != KeepAlive {
+			s.Unknown++
+		}
+		if o.Kind == Acquire && o.Outcome == OK {
+			s.Grants++
+		}
+		for _, w := range o.Wants {
+			locks[w.Lock] = true
+		}
+	}
+	s.Locks = len(locks)
+	if c.h.Dropped > 0 {
+		c.violate("none", "record", "", "%d records were left out for lack of room: nothing is shown by the rest", c.h.Dropped)
+	}
+	c.facts = newFacts(c.ops)
+	if len(c.h.Entries) > 0 {
+		c.log = c.readLog()
+		c.resolve()
+		c.facts = newFacts(c.ops)
+	}
+}
+
+func (c *checker) violate(promise, check, lock, format string, args ...any) {
+	if c.told[check]++; c.told[check] > maxTold {
+		return
+	}
+	c.report.Violations = append(c.report.Violations, Violation{
+		Promise: promise, Check: check, Lock: lock, Text: fmt.Sprintf(format, args...),
+	})
+}
+
+// facts are what the operations say about grants and sessions.
+type facts struct {
+	grants   map[uint64]*grant  // by token: acquires that were granted
+	requests map[string]*Op     // by request ID: the first acquire with it
+	sessions map[string]*tenure // by session
+	asked    map[string][]*Op   // by lock: force-releases that may have done something
+	onLock   map[string]*inOrder
+}
+
+// grant is what the operations say about one.
+type grant struct {
+	op *Op // the acquire
+	// mayEnd is when somebody first asked for what could end it: before that only
+	// time can. Never: nobody did.
+	mayEnd time.Duration
+	// forced is when somebody first asked for it against its holder's will.
+	forced time.Duration
+	// cancelled is when the answer was there that the acquire is cancelled or over.
+	cancelled time.Duration
+	session   *tenure // nil: detached
+}
+
+// tenure is the life of a session.
+type tenure struct {
+	ttl   time.Duration // 0: it is not known
+	alive []*Op         // keep-alives, and the opening, that were answered OK
+	kept  time.Duration // the latest call of those; -1: none
+	ends  time.Duration // when somebody first asked for its end; Never
+}
+
+func newFacts(ops []Op) facts {
+	f := facts{
+		grants: make(map[uint64]*grant), requests: make(map[string]*Op),
+		sessions: make(map[string]*tenure), asked: make(map[string][]*Op),
+	}
+	for i := range ops {
+		o := &ops[i]
+		switch o.Kind {
+		case Acquire:
+			f.addAcquire(o)
+		case Open, KeepAlive:
+			f.addAlive(o)
+		case End:
+			s := f.tenure(o.Session)
+			s.ends = min(s.ends, o.Call)
+		case ForceRelease:
+			if (o.Outcome == OK || o.Outcome == Unknown) && len(o.Wants) > 0 {
+				f.asked[o.Wants[0].Lock] = append(f.asked[o.Wants[0].Lock], o)
+			}
+		}
+	}
+	for i := range ops {
+		f.addEnd(&ops[i])
+	}
+	for _, g := range f.grants {
+		f.addForce(g)
+		if g.op.Session != "" {
+			g.session = f.tenure(g.op.Session)
+			g.mayEnd = min(g.mayEnd, g.session.ends)
+		}
+	}
+	return f
+}
+
+func (f *facts) tenure(session string) *tenure {
+	s := f.sessions[session]
+	if s == nil {
+		s = &tenure{kept: -1, ends: Never}
+		f.sessions[session] = s
+	}
+	return s
+}
+
+func (f *facts) addAcquire(o *Op) {
+	if o.Request != "" {
+		if first := f.requests[o.Request]; first == nil || o.Call < first.Call {
+			f.requests[o.Request] = o
+		}
+	}
+	if o.Outcome != OK {
+		return
+	}
+	if g := f.grants[o.Token]; g == nil || o.Call < g.op.Call {
+		f.grants[o.Token] = &grant{op: o, mayEnd: Never, forced: Never, cancelled: Never}
+	}
+}
+
+func (f *facts) addAlive(o *Op) {
+	s := f.tenure(o.Session)
+	if o.Kind == Open {
+		s.ttl = o.TTL
+	}
+	if o.Outcome == OK {
+		s.alive = append(s.alive, o)
+		s.kept = max(s.kept, o.Call)
+	}
+}
+
+// addEnd notes an operation that may have ended a grant.
+func (f *facts) addEnd(o *Op) {
+	switch o.Kind {
+	case Release:
+		// One that was answered "not held" was executed, and ended nothing.
+		if g := f.grants[o.Token]; g != nil && (o.Outcome == OK || o.Outcome == Unknown || o.Outcome == NoSess) {
+			g.mayEnd = min(g.mayEnd, o.Call)
+		}
+	case Cancel:
+		acquire := f.requests[o.Target]
+		if acquire == nil || acquire.Outcome != OK {
+			return
+		}
+		g := f.grants[acquire.Token]
+		if o.Outcome == OK || o.Outcome == Unknown || o.Outcome == NoSess {
+			g.mayEnd = min(g.mayEnd, o.Call)
+		}
+		if o.Outcome == OK || o.Outcome == NotHeld {
+			g.cancelled = min(g.cancelled, o.Return)
+		}
+	}
+}
+
+// addForce notes who may have ended a grant against its holder's will.
+func (f *facts) addForce(g *grant) {
+	for _, w := range g.op.Wants {
+		for _, o := range f.asked[w.Lock] {
+			if o.mayForce(g.op.Token) {
+				g.forced = min(g.forced, o.Call)
+			}
+		}
+	}
+	g.mayEnd = min(g.mayEnd, g.forced)
+}
+
+// mayForce reports whether a force-release may have ended a grant on its lock.
+func (o *Op) mayForce(token uint64) bool {
+	if o.Outcome == OK && len(o.Holders) > 0 && len(o.Holders) < maxHolders {
+		return slices.Contains(o.Holders, token)
+	}
+	return o.Token == 0 || o.Token == token
+}
+
+// maxHolders is how many holders an answer names at most.
+const maxHolders = 64
+
+// expires returns the earliest real time at which time alone may end the grant,
+// if that is the time of its grant or later: clocks run up to RateError fast.
+func (c *checker) expires(g *grant, granted time.Duration) time.Duration {
+	at := Never
+	if g.op.TTL > 0 {
+		at = c.after(granted, g.op.TTL)
+	}
+	if g.session != nil {
+		at = min(at, c.sessionEnds(g.session))
+	}
+	return at
+}
+
+// sessionEnds returns the earliest real time at which time alone may end a
+// session. A keep-alive that found it alive was stamped after its call, and no
+// session is ever revived: so it lived until a TTL after the last such call,
+// whenever one looks.
+func (c *checker) sessionEnds(s *tenure) time.Duration {
+	if s.ttl == 0 || s.kept < 0 {
+		return 0
+	}
+	return c.after(s.kept, s.ttl)
+}
+
+// after returns the earliest real time at which d can have passed on the
+// cluster's clock since at.
+func (c *checker) after(at, d time.Duration) time.Duration {
+	return at + time.Duration(math.Floor(float64(d)/(1+c.o.RateError)))
+}
+
+// before returns the latest real time since which d can have passed, on a clock
+// that is off by no more than RateError.
+func (c *checker) before(at, d time.Duration) time.Duration {
+	return at - time.Duration(math.Ceil(float64(d)*(1+2*c.o.RateError)))
+}
+
+// conflicts reports whether two grants on one lock exclude each other. Permits
+// are counted, not compared.
+func conflicts(a, b Want) bool {
+	return a.Lock == b.Lock && (a.Mode != b.Mode || a.Mode == exclusive)
+}

@@ -1,0 +1,397 @@
+package history
+
+import (
+	"slices"
+	"time"
+
+	"github.com/locknode/locknode/fsm"
+)
+
+// replay runs the log's events through a small model of its own, which knows
+// what may happen next, and not how the table comes to it: who holds a lock, who
+// stands in line, and the earliest cluster time at which each may end.
+type replay struct {
+	c        *checker
+	l        *logbook
+	locks    map[string]*replayLock
+	waits    map[string]*logGrant // by request ID
+	held     map[string][]*logGrant
+	floors   map[uint64]int64 // token → cluster time before which its own TTL cannot end it
+	token    uint64           // the last one
+	extended []extension      // by index
+	reads    []*Op            // by index
+	calls    calls
+
+	entry *logEntry
+	over  map[string]fsm.Code // sessions that ended in this entry
+}
+
+type replayLock struct {
+	holders []*logGrant // by token
+	queue   []*logGrant // in the order in which they came
+}
+
+// extension is a session or grant that an answer says was extended.
+type extension struct {
+	index   uint64
+	session string
+	token   uint64
+	until   int64 // cluster time, at least
+}
+
+// calls are when somebody first asked for what ends a grant.
+type calls struct {
+	release map[uint64]time.Duration // by token
+	cancel  map[string]time.Duration // by the request that is cancelled
+}
+
+func (c *checker) replay(l *logbook) {
+	r := &replay{
+		c: c, l: l, locks: make(map[string]*replayLock), waits: make(map[string]*logGrant),
+		held: make(map[string][]*logGrant), floors: make(map[uint64]int64), calls: newCalls(c.h.Ops),
+	}
+	r.prepare()
+	for i := range l.entries {
+		e := &l.entries[i]
+		r.readUpTo(e.Index - 1)
+		r.extendUpTo(e.Index - 1)
+		r.entry, r.over = e, nil
+		for k := range e.Events {
+			r.event(&e.Events[k])
+		}
+		for session := range r.over {
+			for _, g := range r.held[session] {
+				c.violate("S6", "log", g.lock(), "index %d: session %s ended, its grant with token %d did not", e.Index, session, g.token)
+			}
+		}
+	}
+	r.readUpTo(^uint64(0))
+}
+
+func newCalls(ops []Op) calls {
+	k := calls{release: make(map[uint64]time.Duration), cancel: make(map[string]time.Duration)}
+	for i := range ops {
+		o := &ops[i]
+		if o.Outcome == NotHeld || o.Outcome == Refused {
+			continue
+		}
+		switch o.Kind {
+		case Release:
+			if at, ok := k.release[o.Token]; !ok || o.Call < at {
+				k.release[o.Token] = o.Call
+			}
+		case Cancel:
+			if at, ok := k.cancel[o.Target]; !ok || o.Call < at {
+				k.cancel[o.Target] = o.Call
+			}
+		}
+	}
+	return k
+}
+
+// prepare puts the reads and what is known of renewals into the order of the log.
+func (r *replay) prepare() {
+	for i := range r.c.h.Ops {
+		o := &r.c.h.Ops[i]
+		if o.Outcome != OK {
+			continue
+		}
+		switch o.Kind {
+		case Get:
+			r.reads = append(r.reads, o)
+		case Open, KeepAlive:
+			// Each has no memory: the entry that the answer names did it.
+			s := r.c.facts.sessions[o.Session]
+			if e := r.l.entry(o.Index); e != nil && s != nil && s.ttl > 0 {
+				r.extended = append(r.extended, extension{index: o.Index, session: o.Session, until: e.Now + int64(s.ttl)})
+			}
+		case Renew:
+			// The answer may be one that was remembered: it was executed in that
+			// entry or before, but not before it was asked for.
+			if e := r.l.since(o.Call); e != nil && e.Index <= o.Index {
+				r.extended = append(r.extended, extension{index: o.Index, token: o.Token, until: e.Now + int64(o.TTL)})
+			}
+		}
+	}
+	slices.SortStableFunc(r.reads, func(a, b *Op) int { return compare(a.Index, b.Index) })
+	slices.SortStableFunc(r.extended, func(a, b extension) int { return compare(a.index, b.index) })
+}
+
+// extendUpTo takes into account what was extended by an index.
+func (r *replay) extendUpTo(index uint64) {
+	for len(r.extended) > 0 && r.extended[0].index <= index {
+		x := r.extended[0]
+		r.extended = r.extended[1:]
+		if s := r.l.sessions[x.session]; x.session != "" && s != nil {
+			s.deadline = max(s.deadline, x.until)
+		}
+		if at, ok := r.floors[x.token]; ok {
+			r.floors[x.token] = max(at, x.until)
+		}
+	}
+}
+
+// readUpTo compares the reads up to an index with who holds their locks (S8).
+func (r *replay) readUpTo(index uint64) {
+	for len(r.reads) > 0 && r.reads[0].Index <= index {
+		o := r.reads[0]
+		r.reads = r.reads[1:]
+		var held []uint64
+		if l := r.locks[o.lock()]; l != nil {
+			for _, g := range l.holders {
+				held = append(held, g.token)
+			}
+		}
+		if len(o.Holders) >= maxHolders && len(held) > maxHolders {
+			continue // only some are named
+		}
+		if !slices.Equal(held, o.Holders) {
+			r.c.violate("S8", "log", o.lock(), "%s read at %v that at index %d tokens %d hold it; by the log %d do",
+				o.Client, o.Return, o.Index, o.Holders, held)
+		}
+	}
+}
+
+func (r *replay) event(e *fsm.Event) {
+	switch e.Kind {
+	case fsm.EventSessionOpened:
+		r.opened(e)
+	case fsm.EventSessionEnded:
+		r.sessionEnded(e)
+	case fsm.EventQueued:
+		r.queued(e)
+	case fsm.EventGranted:
+		r.granted(e)
+	case fsm.EventReleased, fsm.EventExpired, fsm.EventRevoked:
+		r.grantEnded(e)
+	case fsm.EventWaitEnded:
+		r.waitEnded(e)
+	}
+}
+
+func (r *replay) opened(e *fsm.Event) {
+	id := hexOf(e.Session)
+	if s := r.l.sessions[id]; s != nil && s.ended == 0 {
+		r.c.violate("S6", "log", "", "index %d: session %s was opened again", r.entry.Index, id)
+	}
+	s := &logSession{opened: r.entry.Index, before: r.l.sessions[id]}
+	if t := r.c.facts.sessions[id]; t != nil && t.ttl > 0 {
+		s.deadline = r.entry.Now + int64(t.ttl)
+	}
+	r.l.sessions[id] = s
+}
+
+func (r *replay) sessionEnded(e *fsm.Event) {
+	id := hexOf(e.Session)
+	s := r.l.sessions[id]
+	if s == nil || s.ended != 0 {
+		r.c.violate("S6", "log", "", "index %d: session %s ended and was not open", r.entry.Index, id)
+		return
+	}
+	s.ended, s.code = r.entry.Index, e.Code
+	if r.over == nil {
+		r.over = make(map[string]fsm.Code)
+	}
+	r.over[id] = e.Code
+	switch {
+	case e.Code == fsm.TimedOut && r.entry.Now < s.deadline:
+		r.c.violate("S2", "log", "", "index %d: session %s ended by time at %d, its deadline was %d", r.entry.Index, id, r.entry.Now, s.deadline)
+	case e.Code == fsm.OK:
+		if t := r.c.facts.sessions[id]; t != nil && t.ttl > 0 && t.ends > r.entry.at && r.c.h.Dropped == 0 {
+			r.c.violate("S5", "log", "", "index %d: session %s was ended by its client, who had not asked for it", r.entry.Index, id)
+		}
+	}
+}
+
+// request returns the request that an event is about, as it comes.
+func (r *replay) request(e *fsm.Event) *logGrant {
+	return &logGrant{
+		request: requestOf(e).String(), session: hexOf(e.Session), wants: e.Wants, queued: r.entry.Now,
+		index: r.entry.Index, now: r.entry.Now, at: r.entry.at, endAt: Never,
+	}
+}
+
+// checkNew looks at a request that comes to the table: once, and while its
+// session is open.
+func (r *replay) checkNew(g *logGrant) {
+	if g.session == "" {
+		return // its ID is forgotten after a while
+	}
+	if s := r.l.sessions[g.session]; s == nil || s.ended != 0 {
+		r.c.violate("FIFO", "log", g.lock(), "index %d: request %s came or was granted without an open session", r.entry.Index, g.request)
+	}
+	if other := r.l.requests[g.request]; other != nil {
+		r.c.violate("S6", "log", g.lock(), "index %d: request %s took effect again; token %d was granted to it at index %d",
+			r.entry.Index, g.request, other.token, other.index)
+	}
+	if _, ended := r.l.ended[g.request]; ended {
+		r.c.violate("FIFO", "log", g.lock(), "index %d: request %s came or was granted again after its wait had ended", r.entry.Index, g.request)
+	}
+}
+
+func (r *replay) queued(e *fsm.Event) {
+	g := r.request(e)
+	r.checkNew(g)
+	if r.waits[g.request] != nil {
+		r.c.violate("S6", "log", g.lock(), "index %d: request %s stands in line twice", r.entry.Index, g.request)
+		return
+	}
+	r.waits[g.request] = g
+	for _, w := range g.wants {
+		l := r.lock(w.Lock)
+		l.queue = append(l.queue, g)
+	}
+}
+
+func (r *replay) lock(name string) *replayLock {
+	l := r.locks[name]
+	if l == nil {
+		l = &replayLock{}
+		r.locks[name] = l
+	}
+	return l
+}
+
+// granted checks exclusion (S1), tokens (S4) and the line (FIFO).
+func (r *replay) granted(e *fsm.Event) {
+	g := r.request(e)
+	waiting := r.waits[g.request]
+	r.checkNew(g)
+	if waiting != nil {
+		g.queued = waiting.queued
+	}
+	g.token, g.deadline = e.Token, e.Result.Deadline
+	if g.token <= r.token {
+		r.c.violate("S4", "log", g.lock(), "index %d: token %d was granted after token %d", r.entry.Index, g.token, r.token)
+	}
+	r.token = max(r.token, g.token)
+	if e.Result.Queued != g.queued || e.Result.Token != g.token {
+		r.c.violate("S3", "log", g.lock(), "index %d: the answer to request %s says token %d and that it came at %d; it is token %d, and it came at %d",
+			r.entry.Index, g.request, e.Result.Token, e.Result.Queued, g.token, g.queued)
+	}
+	for _, w := range g.wants {
+		r.checkExclusion(g, w)
+		r.checkTurn(g, waiting, w)
+	}
+	r.leaveQueues(waiting)
+	for _, w := range g.wants {
+		l := r.lock(w.Lock)
+		l.holders = append(l.holders, g)
+	}
+	r.l.grants[g.token], r.l.requests[g.request] = g, g
+	if g.session != "" {
+		r.held[g.session] = append(r.held[g.session], g)
+	}
+	if g.deadline != 0 {
+		r.floors[g.token] = g.deadline
+	}
+}
+
+func (r *replay) checkExclusion(g *logGrant, w fsm.Want) {
+	permits := uint64(w.Permits)
+	for _, h := range r.lock(w.Lock).holders {
+		for _, other := range h.wants {
+			if other.Lock != w.Lock {
+				continue
+			}
+			if conflicts(Want(other), Want(w)) {
+				r.c.violate("S1", "log", w.Lock, "index %d: token %d was granted while token %d held it", r.entry.Index, g.token, h.token)
+			}
+			permits += uint64(other.Permits)
+		}
+	}
+	if w.Mode == fsm.Permits && permits > uint64(w.Limit) {
+		r.c.violate("S1", "log", w.Lock, "index %d: with token %d, %d permits of %d are out", r.entry.Index, g.token, permits, w.Limit)
+	}
+}
+
+// checkTurn looks for somebody who stood in line before and wants what is granted
+// now. Only two who share do not stand in each other's way.
+func (r *replay) checkTurn(g, waiting *logGrant, w fsm.Want) {
+	for _, other := range r.lock(w.Lock).queue {
+		if other == waiting {
+			return
+		}
+		for _, wish := range other.wants {
+			if wish.Lock == w.Lock && (wish.Mode != fsm.Shared || w.Mode != fsm.Shared) {
+				r.c.violate("FIFO", "log", w.Lock, "index %d: request %s overtook %s, which stood in line since index %d",
+					r.entry.Index, g.request, other.request, other.index)
+				return
+			}
+		}
+	}
+}
+
+func (r *replay) leaveQueues(g *logGrant) {
+	if g == nil {
+		return
+	}
+	delete(r.waits, g.request)
+	for _, w := range g.wants {
+		l := r.lock(w.Lock)
+		l.queue = slices.DeleteFunc(l.queue, func(other *logGrant) bool { return other == g })
+	}
+}
+
+func (r *replay) waitEnded(e *fsm.Event) {
+	request := requestOf(e).String()
+	g := r.waits[request]
+	if g == nil {
+		r.c.violate("S6", "log", "", "index %d: the wait of request %s ended, which did not wait", r.entry.Index, request)
+		return
+	}
+	r.leaveQueues(g)
+	if g.session != "" {
+		r.l.ended[request] = e.Code
+	}
+}
+
+// grantEnded checks that a grant ends once and for a reason: its time (S2), or
+// somebody who asked for it (S5).
+func (r *replay) grantEnded(e *fsm.Event) {
+	g := r.l.grants[e.Token]
+	if g == nil || g.over() {
+		r.c.violate("S6", "log", "", "index %d: token %d %s and was not held", r.entry.Index, e.Token, endWord[e.Kind])
+		return
+	}
+	code, withSession := r.over[g.session]
+	switch e.Kind {
+	case fsm.EventExpired:
+		floor, own := r.floors[g.token]
+		if !(own && r.entry.Now >= floor) && !(withSession && code == fsm.TimedOut) {
+			r.c.violate("S2", "log", g.lock(), "index %d: token %d expired at %d, its deadline was %d (0: none)", r.entry.Index, g.token, r.entry.Now, floor)
+		}
+	case fsm.EventReleased:
+		if !withSession && !r.asked(g) {
+			r.c.violate("S5", "log", g.lock(), "index %d: token %d was released, and nobody had asked for it", r.entry.Index, g.token)
+		}
+	}
+	g.ended, g.endIndex, g.endAt = e.Kind, r.entry.Index, r.entry.at
+	delete(r.floors, g.token)
+	same := func(other *logGrant) bool { return other == g }
+	for _, w := range g.wants {
+		l := r.lock(w.Lock)
+		l.holders = slices.DeleteFunc(l.holders, same)
+	}
+	r.held[g.session] = slices.DeleteFunc(r.held[g.session], same)
+}
+
+// asked reports whether somebody had asked for the release of a grant by now. It
+// is only known for grants whose acquire was recorded.
+func (r *replay) asked(g *logGrant) bool {
+	if r.c.h.Dropped > 0 || r.c.facts.requests[g.request] == nil {
+		return true
+	}
+	if at, ok := r.calls.release[g.token]; ok && at <= r.entry.at {
+		return true
+	}
+	at, ok := r.calls.cancel[g.request]
+	return ok && at <= r.entry.at
+}
+
+func (g *logGrant) lock() string {
+	if len(g.wants) == 0 {
+		return ""
+	}
+	return g.wants[0].Lock
+}
