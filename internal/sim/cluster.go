@@ -1,0 +1,235 @@
+package sim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/locknode/locknode/fsm"
+	"github.com/locknode/locknode/internal/history"
+	"github.com/locknode/locknode/internal/simnet"
+)
+
+// Options shape a Cluster; the zero value is three nodes in one data centre.
+type Options struct {
+	// Nodes is how many voters there are; zero is 3.
+	Nodes int
+	// Seed decides the delays of the network.
+	Seed uint64
+	// Latency and Jitter are the network's; zero is 200 µs and 100 µs.
+	Latency, Jitter time.Duration
+	// Timing is the nodes' heartbeat and election timeout; zero is theirs.
+	Timing time.Duration
+	// Volatile is how many acknowledged writes a lying disk may lose; zero is
+	// all since it began to lie.
+	Volatile int
+	// Limits are written to the table when the cluster is formed.
+	Limits fsm.Limits
+	// SnapshotThreshold is how many entries lie between snapshots; zero is the
+	// node's own.
+	SnapshotThreshold uint64
+	// Logger gets what nodes and clients log; nil is silent.
+	Logger *slog.Logger
+}
+
+func (o *Options) complete() error {
+	var errs []error
+	if o.Nodes < 0 || o.Nodes > 9 {
+		errs = append(errs, fmt.Errorf("nodes %d: 1 to 9 are allowed", o.Nodes))
+	}
+	if o.Latency < 0 || o.Jitter < 0 {
+		errs = append(errs, fmt.Errorf("latency %v, jitter %v: 0 or more is allowed", o.Latency, o.Jitter))
+	}
+	if o.Nodes == 0 {
+		o.Nodes = 3
+	}
+	if o.Latency == 0 {
+		o.Latency = 200 * time.Microsecond
+	}
+	if o.Jitter == 0 {
+		o.Jitter = 100 * time.Microsecond
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	return errors.Join(errs...)
+}
+
+// Cluster is a cluster in memory with its clients. Its methods are safe for
+// concurrent use; those that change a node or client wait for each other.
+type Cluster struct {
+	o        Options
+	net      *simnet.Network
+	recorder *history.Recorder
+	start    time.Time
+
+	wg sync.WaitGroup // what is being closed
+
+	changing sync.Mutex // held while a node is started or killed
+
+	mu       sync.Mutex // guards what follows
+	nodes    []*member
+	clients  []*process
+	sessions map[fsm.SessionID]string // open sessions → holder
+	seen     uint64                   // last index that sessions knows of
+	closed   bool
+	errs     []error // of what ended in the background
+}
+
+// New starts a cluster and waits until every node is ready, which takes a second
+// or two, or until ctx ends; then nothing is left running.
+func New(ctx context.Context, o Options) (*Cluster, error) {
+	if err := o.complete(); err != nil {
+		return nil, fmt.Errorf("simulate a cluster: %w", err)
+	}
+	c := &Cluster{
+		o: o, start: time.Now(), sessions: map[fsm.SessionID]string{},
+		net: simnet.New(o.Seed, simnet.Options{Latency: o.Latency, Jitter: o.Jitter}),
+	}
+	c.recorder = history.NewRecorder(c.Now)
+	for i := range o.Nodes {
+		c.nodes = append(c.nodes, c.newMember(fmt.Sprintf("n%d", i+1)))
+	}
+	for _, m := range c.nodes {
+		if err := c.Start(m.name); err != nil {
+			return nil, errors.Join(fmt.Errorf("simulate a cluster: %w", err), c.Close())
+		}
+	}
+	if err := c.WaitReady(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("simulate a cluster: %w", err), c.Close())
+	}
+	return c, nil
+}
+
+// Now is the time since the cluster was made, by a clock that nobody skews.
+func (c *Cluster) Now() time.Duration { return time.Since(c.start) }
+
+// Nodes are the names of the nodes: n1, n2 and so on.
+func (c *Cluster) Nodes() []string {
+	names := make([]string, len(c.nodes))
+	for i, m := range c.nodes {
+		names[i] = m.name
+	}
+	return names
+}
+
+// Recorder collects the history of the cluster.
+func (c *Cluster) Recorder() *history.Recorder { return c.recorder }
+
+// eventually waits until cond holds.
+func (c *Cluster) eventually(ctx context.Context, what string, cond func() bool) error {
+	poll := time.NewTicker(10 * time.Millisecond)
+	defer poll.Stop()
+	for !cond() {
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait until %s: %w", what, context.Cause(ctx))
+		case <-poll.C:
+		}
+	}
+	return nil
+}
+
+// WaitReady waits until every node that runs is ready: it knows the leader, and
+// a majority has confirmed it a moment ago.
+func (c *Cluster) WaitReady(ctx context.Context) error {
+	for _, m := range c.nodes {
+		n := m.running()
+		if n == nil {
+			continue
+		}
+		if err := n.WaitReady(ctx); err != nil && m.running() == n {
+			return fmt.Errorf("wait for %s: %w", m.name, err)
+		}
+	}
+	return nil
+}
+
+// Leader waits for a node that leads, and returns its name.
+func (c *Cluster) Leader(ctx context.Context) (name string, err error) {
+	err = c.eventually(ctx, "a node leads", func() bool {
+		name = c.leaderNow()
+		return name != ""
+	})
+	return name, err
+}
+
+// leaderNow is the node that leads in the latest term, as far as it knows.
+func (c *Cluster) leaderNow() (name string) {
+	var latest uint64
+	for _, m := range c.nodes {
+		n := m.running()
+		if n == nil || m.isPaused() {
+			continue
+		}
+		s, err := n.Status(context.Background())
+		if err == nil && s.GetState() == "leader" && s.GetTerm() >= latest {
+			name, latest = m.name, s.GetTerm()
+		}
+	}
+	return name
+}
+
+// Close ends all clients and nodes, and waits for them. It returns what went
+// wrong with those that ended by themselves or in Close.
+func (c *Cluster) Close() error {
+	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		return nil
+	}
+	c.closed = true
+	clients := c.clients
+	c.mu.Unlock()
+	c.Heal()
+	for _, p := range clients {
+		c.resume(&p.pause)
+		c.wg.Go(func() { c.note(p.close()) })
+	}
+	c.wg.Wait()
+	for _, m := range c.nodes {
+		m.disk.Release()
+		c.resume(&m.pause)
+		if n := m.take(); n != nil {
+			c.wg.Go(func() { c.note(n.Close()) })
+		}
+	}
+	c.wg.Wait()
+	c.net.Close()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return errors.Join(c.errs...)
+}
+
+func (c *Cluster) note(err error) {
+	if err == nil {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.errs) < 100 {
+		c.errs = append(c.errs, err)
+	}
+}
+
+// applied keeps what the tables know about sessions: each entry once, from the
+// node that applies it first.
+func (c *Cluster) applied(a fsm.Applied) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if a.Index <= c.seen {
+		return
+	}
+	c.seen = a.Index
+	for i := range a.Events {
+		switch e := &a.Events[i]; e.Kind {
+		case fsm.EventSessionOpened:
+			c.sessions[e.Session] = e.Holder
+		case fsm.EventSessionEnded:
+			delete(c.sessions, e.Session)
+		}
+	}
+}

@@ -1,0 +1,255 @@
+package sim
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/locknode/locknode/internal/history"
+)
+
+// Partition cuts the network into groups of nodes and clients, by name: who is
+// in different groups cannot talk. Who is in no group talks to all.
+func (c *Cluster) Partition(groups ...[]string) error {
+	for _, g := range groups {
+		for _, name := range g {
+			if err := c.known(name); err != nil {
+				return fmt.Errorf("partition: %w", err)
+			}
+		}
+	}
+	for i, g := range groups {
+		for j, h := range groups {
+			if i == j {
+				continue
+			}
+			for _, a := range g {
+				for _, b := range h {
+					c.net.Cut(a, b)
+				}
+			}
+		}
+	}
+	var texts []string
+	for _, g := range groups {
+		texts = append(texts, strings.Join(g, " "))
+	}
+	c.recorder.Fault("partition "+strings.Join(texts, " | "), c.Now(), 0)
+	return nil
+}
+
+// Cut lets nothing go from one to another; the way back stays open.
+func (c *Cluster) Cut(from, to string) error {
+	if err := errors.Join(c.known(from), c.known(to)); err != nil {
+		return fmt.Errorf("cut: %w", err)
+	}
+	c.net.Cut(from, to)
+	c.recorder.Fault("cut "+from+" → "+to, c.Now(), 0)
+	return nil
+}
+
+// Isolate cuts one node or client off from all others.
+func (c *Cluster) Isolate(name string) error {
+	if err := c.known(name); err != nil {
+		return fmt.Errorf("isolate: %w", err)
+	}
+	c.net.Isolate(name)
+	c.recorder.Fault("isolate "+name, c.Now(), 0)
+	return nil
+}
+
+// Slow adds to the latency between two, both ways; zero ends it.
+func (c *Cluster) Slow(a, b string, extra time.Duration) error {
+	if err := errors.Join(c.known(a), c.known(b)); err != nil {
+		return fmt.Errorf("slow: %w", err)
+	}
+	c.net.Slow(a, b, extra)
+	c.net.Slow(b, a, extra)
+	c.recorder.Fault(fmt.Sprintf("slow %s ↔ %s %v", a, b, extra), c.Now(), 0)
+	return nil
+}
+
+// Reset ends all connections between two.
+func (c *Cluster) Reset(a, b string) error {
+	if err := errors.Join(c.known(a), c.known(b)); err != nil {
+		return fmt.Errorf("reset: %w", err)
+	}
+	c.net.Reset(a, b)
+	c.recorder.Fault("reset "+a+" ↔ "+b, c.Now(), 0)
+	return nil
+}
+
+// Heal makes the network whole; who is paused stays cut off until [Cluster.Resume].
+func (c *Cluster) Heal() {
+	c.net.HealAll()
+	for _, name := range c.paused() {
+		c.net.Isolate(name)
+	}
+	c.recorder.Fault("heal", c.Now(), 0)
+}
+
+func (c *Cluster) paused() (names []string) {
+	for _, m := range c.nodes {
+		if m.pause.isOn() {
+			names = append(names, m.name)
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, p := range c.clients {
+		if p.pause.isOn() {
+			names = append(names, p.name)
+		}
+	}
+	return names
+}
+
+// known is an error for a name that is neither a node's nor a client's.
+func (c *Cluster) known(name string) error {
+	if c.isNode(name) || c.findProcess(name) != nil {
+		return nil
+	}
+	return fmt.Errorf("%q is neither a node nor a client", name)
+}
+
+func (c *Cluster) pauseOf(name string) (*pause, error) {
+	if p := c.findProcess(name); p != nil {
+		return &p.pause, nil
+	}
+	m, err := c.member(name)
+	if err != nil {
+		return nil, fmt.Errorf("%q is neither a node nor a client", name)
+	}
+	return &m.pause, nil
+}
+
+// Pause stops a node or client as SIGSTOP does, as far as that can be had: it
+// hears and says nothing, and stops where it comes to a [Cluster.PausePoint]; a
+// leader stops between the stamp of an entry and its hand-in. Its timers go on.
+func (c *Cluster) Pause(name string) error {
+	p, err := c.pauseOf(name)
+	if err != nil {
+		return fmt.Errorf("pause: %w", err)
+	}
+	if p.begin() {
+		c.net.Isolate(name)
+		c.recorder.Fault("pause "+name, c.Now(), 0)
+	}
+	return nil
+}
+
+// Resume ends a pause. What was sent to it meanwhile arrives.
+func (c *Cluster) Resume(name string) error {
+	p, err := c.pauseOf(name)
+	if err != nil {
+		return fmt.Errorf("resume: %w", err)
+	}
+	if c.resume(p) {
+		c.net.Rejoin(name)
+		c.recorder.Fault("resume "+name, c.Now(), 0)
+	}
+	return nil
+}
+
+func (c *Cluster) resume(p *pause) bool { return p.end() }
+
+// PausePoint is where the program of a client may be caught by a pause: it
+// returns at once unless name is paused, and then when the pause ends or ctx does.
+func (c *Cluster) PausePoint(ctx context.Context, name string) {
+	if p, err := c.pauseOf(name); err == nil {
+		p.wait(ctx)
+	}
+}
+
+// SkewClock lets the monotonic clock of a node or client run at rate times real
+// time. Locknode allows 0.995 to 1.005.
+func (c *Cluster) SkewClock(name string, rate float64) error {
+	if !(rate > 0 && rate < 100) {
+		return fmt.Errorf("skew clock of %q: rate %v: more than 0 and less than 100 is allowed", name, rate)
+	}
+	if p := c.findProcess(name); p != nil {
+		p.clock.skew(rate)
+		return nil
+	}
+	m, err := c.member(name)
+	if err != nil {
+		return fmt.Errorf("skew clock: %q is neither a node nor a client", name)
+	}
+	m.clock.skew(rate)
+	return nil
+}
+
+// JumpWallClock moves a node's wall clock.
+func (c *Cluster) JumpWallClock(name string, by time.Duration) error {
+	m, err := c.member(name)
+	if err != nil {
+		return fmt.Errorf("jump wall clock: %w", err)
+	}
+	m.wall.Add(int64(by))
+	return nil
+}
+
+// Expire cuts a client off until the cluster has ended its sessions by time, and
+// then lets it back. It returns at once if the client has none.
+func (c *Cluster) Expire(ctx context.Context, name string) error {
+	if c.findProcess(name) == nil {
+		return fmt.Errorf("expire client %q: there is none", name)
+	}
+	c.net.Isolate(name)
+	defer c.net.Rejoin(name)
+	return c.eventually(ctx, fmt.Sprintf("the sessions of client %q have ended", name), func() bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		for _, holder := range c.sessions {
+			if holder == name {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// Same waits until all nodes that run have applied the same entries, and returns
+// a violation if their tables then are not the same to the byte.
+func (c *Cluster) Same(ctx context.Context) (*history.Violation, error) {
+	var found *history.Violation
+	err := c.eventually(ctx, "all nodes have applied the same entries", func() bool {
+		found = nil
+		var first []byte
+		for _, m := range c.nodes {
+			m.mu.Lock()
+			runs, machine := m.node != nil, m.machine
+			m.mu.Unlock()
+			if !runs {
+				continue
+			}
+			snapshot, err := machine.Snapshot()
+			if err != nil {
+				found = &history.Violation{Promise: "S9", Check: "tables", Text: fmt.Sprintf("%s: %v", m.name, err)}
+				return true
+			}
+			var b bytes.Buffer
+			_, err = snapshot.(io.WriterTo).WriteTo(&b)
+			if err != nil {
+				return false
+			}
+			switch {
+			case first == nil:
+				first = slices.Clone(b.Bytes())
+			case !bytes.Equal(first, b.Bytes()):
+				found = &history.Violation{Promise: "S9", Check: "tables", Text: fmt.Sprintf("the table of %s differs from that of the others", m.name)}
+				return false
+			}
+		}
+		return true
+	})
+	if err != nil && found != nil {
+		return found, nil
+	}
+	return nil, err
+}

@@ -1,0 +1,226 @@
+package sim
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+	"github.com/hashicorp/raft"
+
+	"github.com/locknode/locknode/fsm"
+	"github.com/locknode/locknode/internal/seam"
+	"github.com/locknode/locknode/internal/simdisk"
+	"github.com/locknode/locknode/internal/simnet"
+	"github.com/locknode/locknode/node"
+)
+
+// The ports of a node, the same on every host.
+const (
+	apiPort    = 7400
+	gossipPort = 7403
+)
+
+// member is one node through all its lives.
+type member struct {
+	name  string
+	disk  *simdisk.Disk
+	clock clock
+	wall  atomic.Int64 // nanoseconds by which its wall clock is off
+	pause pause
+
+	mu      sync.Mutex // guards what follows
+	node    *node.Node // nil: not running
+	machine *fsm.Machine
+	life    *atomic.Bool // of node: false once it was killed
+}
+
+func (c *Cluster) newMember(name string) *member {
+	c.net.Host(name) // gets its address
+	return &member{name: name, disk: simdisk.New(simdisk.Options{Volatile: c.o.Volatile}), clock: clock{now: c.Now}}
+}
+
+func (c *Cluster) member(name string) (*member, error) {
+	for _, m := range c.nodes {
+		if m.name == name {
+			return m, nil
+		}
+	}
+	return nil, fmt.Errorf("node %q: there are %v", name, c.Nodes())
+}
+
+func (m *member) running() *node.Node {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.node
+}
+
+// take ends the node's being the one that runs; its life goes on.
+func (m *member) take() *node.Node {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	n := m.node
+	m.node = nil
+	return n
+}
+
+func (m *member) isPaused() bool { return m.pause.isOn() }
+
+func (c *Cluster) address(name string, port int) string {
+	return net.JoinHostPort(c.net.Host(name).IP().String(), strconv.Itoa(port))
+}
+
+// Start starts a node that does not run, on the disk that it had.
+func (c *Cluster) Start(name string) error {
+	m, err := c.member(name)
+	if err != nil {
+		return fmt.Errorf("start: %w", err)
+	}
+	c.changing.Lock()
+	defer c.changing.Unlock()
+	if m.running() != nil {
+		return fmt.Errorf("start node %q: it runs", name)
+	}
+	host := c.net.Revive(name)
+	life := &atomic.Bool{}
+	life.Store(true)
+	record := c.recorder.Applied(name)
+	var machine *fsm.Machine
+	world := seam.Node{
+		Mono:    m.clock.read,
+		Wall:    func() time.Time { return time.Now().Add(time.Duration(m.wall.Load())) },
+		Network: network{host},
+		Memory:  m.disk.Memory(),
+		Machine: func(f *fsm.Machine) { machine = f },
+		Applied: func(a fsm.Applied) {
+			if life.Load() {
+				record(a)
+				c.applied(a)
+			}
+		},
+		Stamped: func(uint64) { m.pause.wait(context.Background()) },
+		Raft: func(conf *raft.Config) {
+			if c.o.SnapshotThreshold > 0 {
+				conf.SnapshotThreshold = c.o.SnapshotThreshold
+				conf.TrailingLogs = c.o.SnapshotThreshold * 3 / 2
+				conf.SnapshotInterval = 5 * time.Second
+			}
+		},
+	}
+	conf := node.Config{
+		ID: name, Listen: c.address(name, apiPort), HTTPAddr: "off", Insecure: true,
+		BootstrapExpect: len(c.nodes), Timing: c.o.Timing, Limits: c.o.Limits, Logger: c.o.Logger,
+	}
+	for _, o := range c.nodes {
+		if o != m {
+			conf.Join = append(conf.Join, c.address(o.name, gossipPort))
+		}
+	}
+	n, err := node.OpenIn(context.Background(), conf, world)
+	if err != nil {
+		c.net.Kill(name)
+		return fmt.Errorf("start node %q: %w", name, err)
+	}
+	m.mu.Lock()
+	m.node, m.machine, m.life = n, machine, life
+	m.mu.Unlock()
+	return nil
+}
+
+// Kill ends a node as kill -9 does: what it has acknowledged is on its disk.
+func (c *Cluster) Kill(name string) error { return c.end("kill", name, c.net.Kill, true) }
+
+// LoseUnsynced ends a node as a loss of power does: peers hear nothing, and what
+// its disk only pretended to have written is gone.
+func (c *Cluster) LoseUnsynced(name string) error {
+	return c.end("power off", name, c.net.PowerOff, false)
+}
+
+func (c *Cluster) end(how, name string, off func(string), keepUnsynced bool) error {
+	m, err := c.member(name)
+	if err != nil {
+		return fmt.Errorf("%s: %w", how, err)
+	}
+	c.changing.Lock()
+	defer c.changing.Unlock()
+	n := m.take()
+	if n == nil {
+		return fmt.Errorf("%s node %q: it does not run", how, name)
+	}
+	m.life.Store(false)
+	m.disk.Crash(keepUnsynced)
+	off(name)
+	m.disk.Release()
+	c.resume(&m.pause)
+	c.wg.Go(func() { _ = n.Close() }) // what it says does not count: it is dead
+	c.recorder.Fault(how+" "+name, c.Now(), 0)
+	return nil
+}
+
+// Stop ends a node in good order, as SIGTERM does.
+func (c *Cluster) Stop(name string) error {
+	m, err := c.member(name)
+	if err != nil {
+		return fmt.Errorf("stop: %w", err)
+	}
+	c.changing.Lock()
+	defer c.changing.Unlock()
+	n := m.take()
+	if n == nil {
+		return fmt.Errorf("stop node %q: it does not run", name)
+	}
+	c.recorder.Fault("stop "+name, c.Now(), 0)
+	err = n.Close()
+	m.life.Store(false)
+	c.net.Kill(name)
+	if err != nil {
+		return fmt.Errorf("stop node %q: %w", name, err)
+	}
+	return nil
+}
+
+// Node is the running node of this name, nil if it does not run.
+func (c *Cluster) Node(name string) *node.Node {
+	m, err := c.member(name)
+	if err != nil {
+		return nil
+	}
+	return m.running()
+}
+
+// Disk is a node's disk; its faults are those of package simdisk.
+func (c *Cluster) Disk(name string) (*simdisk.Disk, error) {
+	m, err := c.member(name)
+	if err != nil {
+		return nil, err
+	}
+	return m.disk, nil
+}
+
+// network is a host as a node sees the network.
+type network struct{ host *simnet.Host }
+
+// Listen is part of seam.Network.
+func (n network) Listen(addr string) (net.Listener, error) { return n.host.Listen(addr) }
+
+// Dial is part of seam.Network.
+func (n network) Dial(ctx context.Context, addr string) (net.Conn, error) {
+	return n.host.Dial(ctx, addr)
+}
+
+// Packets is part of seam.Network.
+func (n network) Packets(addr string) (memberlist.Transport, error) {
+	_, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, err
+	}
+	p, err := strconv.Atoi(port)
+	if err != nil {
+		return nil, err
+	}
+	return n.host.Packets(p), nil
+}

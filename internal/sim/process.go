@@ -1,0 +1,173 @@
+package sim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+
+	"google.golang.org/grpc"
+
+	apiv1 "github.com/locknode/locknode/api/v1"
+	"github.com/locknode/locknode/client"
+	"github.com/locknode/locknode/internal/simnet"
+)
+
+// process is one client with a host of its own: a program beside the nodes.
+type process struct {
+	name  string
+	clock clock
+	pause pause
+	drop  dropper
+
+	mu     sync.Mutex // guards client
+	client *client.Client
+}
+
+func (p *process) close() error {
+	p.mu.Lock()
+	cl := p.client
+	p.client = nil
+	p.mu.Unlock()
+	if cl == nil {
+		return nil
+	}
+	err := cl.Close()
+	if errors.Is(err, client.ErrUnavailable) {
+		return nil // it was told that its sessions have to run out
+	}
+	return err
+}
+
+// Client returns the client of this name, made with the options if there is none
+// or if it was killed.
+func (c *Cluster) Client(name string, opts ...client.Option) (*client.Client, error) {
+	if name == "" || c.isNode(name) {
+		return nil, fmt.Errorf("client %q: a name that no node has is needed", name)
+	}
+	p := c.process(name)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.client != nil {
+		return p.client, nil
+	}
+	host := c.net.Revive(name)
+	options := append([]client.Option{
+		client.Holder(name),
+		client.Logger(c.o.Logger.With("client", name)),
+		client.WithClock(p.clock.read),
+		client.WithTrace(c.recorder.Trace(name)),
+		client.GRPC(grpc.WithContextDialer(dialer(host))),
+		client.GRPC(c.recorder.DialOptions(name)...),
+		client.GRPC(grpc.WithChainStreamInterceptor(p.drop.intercept)),
+	}, opts...)
+	var endpoints []string
+	for _, m := range c.nodes {
+		endpoints = append(endpoints, c.address(m.name, apiPort))
+	}
+	cl, err := client.Dial(context.Background(), endpoints, options...)
+	if err != nil {
+		return nil, fmt.Errorf("client %q: %w", name, err)
+	}
+	p.client = cl
+	return cl, nil
+}
+
+func dialer(host *simnet.Host) func(context.Context, string) (net.Conn, error) {
+	return func(ctx context.Context, addr string) (net.Conn, error) { return host.Dial(ctx, addr) }
+}
+
+func (c *Cluster) isNode(name string) bool {
+	for _, m := range c.nodes {
+		if m.name == name {
+			return true
+		}
+	}
+	return false
+}
+
+// process returns the client's process, made if there is none.
+func (c *Cluster) process(name string) *process {
+	if p := c.findProcess(name); p != nil {
+		return p
+	}
+	c.net.Host(name)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	p := &process{name: name, clock: clock{now: c.Now}}
+	c.clients = append(c.clients, p)
+	return p
+}
+
+func (c *Cluster) findProcess(name string) *process {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, p := range c.clients {
+		if p.name == name {
+			return p
+		}
+	}
+	return nil
+}
+
+// KillClient ends a client as kill -9 ends a program: its sessions are left to
+// run out. [Cluster.Client] starts another one of that name.
+func (c *Cluster) KillClient(name string) error {
+	p := c.findProcess(name)
+	if p == nil {
+		return fmt.Errorf("kill client %q: there is none", name)
+	}
+	c.net.Kill(name)
+	c.resume(&p.pause)
+	c.recorder.Fault("kill client "+name, c.Now(), 0)
+	c.wg.Go(func() { _ = p.close() }) // tells nobody any more
+	return nil
+}
+
+// DropNextResponse loses the next answers that are on their way to a client,
+// with the stream that carries them.
+func (c *Cluster) DropNextResponse(name string) error {
+	p := c.findProcess(name)
+	if p == nil {
+		return fmt.Errorf("drop a response to client %q: there is none", name)
+	}
+	p.drop.armed.Store(true)
+	return nil
+}
+
+// dropper is where answers get lost.
+type dropper struct{ armed atomic.Bool }
+
+func (d *dropper) intercept(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, streamer grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	s, err := streamer(ctx, desc, cc, method, opts...)
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	return &droppedStream{ClientStream: s, d: d, cancel: cancel}, nil
+}
+
+type droppedStream struct {
+	grpc.ClientStream
+	d      *dropper
+	cancel context.CancelFunc
+}
+
+// RecvMsg is part of grpc.ClientStream.
+func (s *droppedStream) RecvMsg(m any) error {
+	err := s.ClientStream.RecvMsg(m)
+	if err != nil {
+		s.cancel()
+		return err
+	}
+	if r, ok := m.(*apiv1.SessionResponse); ok && len(r.GetAnswers()) > 0 && s.d.armed.CompareAndSwap(true, false) {
+		s.cancel()
+		r.Reset()
+		return io.ErrUnexpectedEOF
+	}
+	return nil
+}
