@@ -199,10 +199,21 @@ func (c *Cluster) Close() error {
 	}
 	c.wg.Wait()
 	c.net.Close()
+	if inBubble() {
+		time.Sleep(lastProbes)
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return errors.Join(c.errs...)
 }
+
+// lastProbes is how long memberlist's last probes may go on after its shutdown.
+// In real time nobody need wait for them; a bubble ends with a panic if something
+// is left in it.
+const lastProbes = 15 * time.Second
+
+// inBubble reports whether time is virtual: in a bubble it begins in the year 2000.
+func inBubble() bool { return time.Now().Year() < 2020 }
 
 func (c *Cluster) note(err error) {
 	if err == nil {

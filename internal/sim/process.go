@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
 
 	apiv1 "github.com/locknode/locknode/api/v1"
 	"github.com/locknode/locknode/client"
@@ -111,6 +112,21 @@ func (c *Cluster) findProcess(name string) *process {
 		}
 	}
 	return nil
+}
+
+// Conn returns a connection from the host of a client to one node, recorded under
+// the client's name: for protocols that the Go client does not speak. The caller
+// closes it.
+func (c *Cluster) Conn(name, node string) (*grpc.ClientConn, error) {
+	if _, err := c.member(node); err != nil || c.isNode(name) {
+		return nil, fmt.Errorf("connect client %q to %q: a client's and a node's name are needed", name, node)
+	}
+	c.process(name)
+	options := append([]grpc.DialOption{
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(dialer(c.net.Revive(name))),
+	}, c.recorder.DialOptions(name)...)
+	return grpc.NewClient("passthrough:///"+c.address(node, apiPort), options...)
 }
 
 // KillClient ends a client as kill -9 ends a program: its sessions are left to

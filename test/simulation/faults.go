@@ -1,0 +1,193 @@
+package simulation
+
+import (
+	"context"
+	"math/rand/v2"
+	"time"
+
+	apiv1 "github.com/locknode/locknode/api/v1"
+	"github.com/locknode/locknode/internal/sim"
+)
+
+// leader as a Step's Who is whoever leads then.
+const leader = "leader"
+
+// fault is a kind of fault.
+type fault struct {
+	ofClients bool                               // Who is a client
+	amount    func(r *rand.Rand) time.Duration   // what Step.Amount may be
+	apply     func(c *sim.Cluster, s Step) error // s.Who is a name
+	lift      func(c *sim.Cluster, s Step) error // nil: it was a moment
+}
+
+// kinds are the keys of faults, in the order in which seeds choose from them.
+var kinds = []string{
+	"kill", "kill", "kill-majority", "kill-all", "power-off", "power-off-all", "stop",
+	"isolate", "isolate", "split", "ring", "bridge", "mute", "deafen", "slow-link", "reset",
+	"pause", "pause", "slow-disk", "hang-disk", "fail-disk", "wall-jump", "transfer",
+	"isolate-client", "pause-client", "kill-client", "drop-response", "reset-client", "mute-client",
+}
+
+var faults = map[string]fault{
+	"kill":          {apply: func(c *sim.Cluster, s Step) error { return c.Kill(s.Who) }, lift: startAll},
+	"kill-majority": {apply: func(c *sim.Cluster, _ Step) error { return each(majority(c), c.Kill) }, lift: startAll},
+	"kill-all":      {apply: func(c *sim.Cluster, _ Step) error { return each(c.Nodes(), c.Kill) }, lift: startAll},
+	"power-off":     {apply: func(c *sim.Cluster, s Step) error { return c.LoseUnsynced(s.Who) }, lift: startAll},
+	"power-off-all": {apply: func(c *sim.Cluster, _ Step) error { return each(c.Nodes(), c.LoseUnsynced) }, lift: startAll},
+	"stop":          {apply: func(c *sim.Cluster, s Step) error { return c.Stop(s.Who) }, lift: startAll},
+
+	"isolate": {apply: func(c *sim.Cluster, s Step) error { return c.Isolate(s.Who) }, lift: heal},
+	"split": {apply: func(c *sim.Cluster, _ Step) error {
+		all := c.Nodes()
+		most := len(all)/2 + 1
+		return c.Partition(all[:most], all[most:])
+	}, lift: heal},
+	"ring":   {apply: ring, lift: heal},
+	"bridge": {apply: bridge, lift: heal},
+	"mute": {apply: func(c *sim.Cluster, s Step) error {
+		return each(others(c, s.Who), func(o string) error { return c.Cut(s.Who, o) })
+	}, lift: heal},
+	"deafen": {apply: func(c *sim.Cluster, s Step) error {
+		return each(others(c, s.Who), func(o string) error { return c.Cut(o, s.Who) })
+	}, lift: heal},
+	"slow-link": {amount: amounts(time.Millisecond, 300*time.Millisecond), apply: func(c *sim.Cluster, s Step) error {
+		return each(others(c, s.Who), func(o string) error { return c.Slow(s.Who, o, s.Amount) })
+	}, lift: heal},
+	"reset": {apply: func(c *sim.Cluster, s Step) error {
+		return each(others(c, s.Who), func(o string) error { return c.Reset(s.Who, o) })
+	}},
+
+	"pause":     {apply: func(c *sim.Cluster, s Step) error { return c.Pause(s.Who) }, lift: func(c *sim.Cluster, s Step) error { return c.Resume(s.Who) }},
+	"slow-disk": {amount: amounts(time.Millisecond, 400*time.Millisecond), apply: slowDisk, lift: func(c *sim.Cluster, s Step) error { s.Amount = 0; return slowDisk(c, s) }},
+	"hang-disk": {apply: func(c *sim.Cluster, s Step) error {
+		d, err := c.Disk(s.Who)
+		if err == nil {
+			d.Hang()
+		}
+		return err
+	}, lift: func(c *sim.Cluster, s Step) error {
+		d, err := c.Disk(s.Who)
+		if err == nil {
+			d.Release()
+		}
+		return err
+	}},
+	"fail-disk": {apply: failDisk, lift: func(c *sim.Cluster, s Step) error {
+		if c.Node(s.Who) != nil { // it has ended by itself, and its process is restarted
+			if err := c.Kill(s.Who); err != nil {
+				return err
+			}
+		}
+		return startAll(c, s)
+	}},
+	"wall-jump": {amount: amounts(-12*time.Hour, 12*time.Hour), apply: func(c *sim.Cluster, s Step) error { return c.JumpWallClock(s.Who, s.Amount) }},
+	"transfer":  {apply: transfer},
+
+	"isolate-client": {ofClients: true, apply: func(c *sim.Cluster, s Step) error { return c.Isolate(s.Who) }, lift: heal},
+	"pause-client":   {ofClients: true, apply: func(c *sim.Cluster, s Step) error { return c.Pause(s.Who) }, lift: func(c *sim.Cluster, s Step) error { return c.Resume(s.Who) }},
+	"kill-client":    {ofClients: true, apply: func(c *sim.Cluster, s Step) error { return c.KillClient(s.Who) }},
+	"drop-response":  {ofClients: true, apply: func(c *sim.Cluster, s Step) error { return c.DropNextResponse(s.Who) }},
+	"reset-client": {ofClients: true, apply: func(c *sim.Cluster, s Step) error {
+		return each(c.Nodes(), func(n string) error { return c.Reset(s.Who, n) })
+	}},
+	"mute-client": {ofClients: true, apply: func(c *sim.Cluster, s Step) error {
+		return each(c.Nodes(), func(n string) error { return c.Cut(n, s.Who) })
+	}, lift: heal},
+}
+
+func amounts(from, to time.Duration) func(*rand.Rand) time.Duration {
+	return func(r *rand.Rand) time.Duration { return between(r, from, to) }
+}
+
+// each does all of them, whatever becomes of the one before: a node that is down
+// already is no reason not to kill the next one.
+func each(names []string, do func(string) error) (first error) {
+	for _, name := range names {
+		if err := do(name); err != nil && first == nil {
+			first = err
+		}
+	}
+	return first
+}
+
+func others(c *sim.Cluster, name string) (others []string) {
+	for _, n := range c.Nodes() {
+		if n != name {
+			others = append(others, n)
+		}
+	}
+	return others
+}
+
+func majority(c *sim.Cluster) []string { return c.Nodes()[:len(c.Nodes())/2+1] }
+
+func startAll(c *sim.Cluster, _ Step) error {
+	return each(c.Nodes(), func(n string) error {
+		if c.Node(n) != nil {
+			return nil
+		}
+		return c.Start(n)
+	})
+}
+
+func heal(c *sim.Cluster, _ Step) error {
+	c.Heal()
+	return nil
+}
+
+// ring leaves each node its two neighbours; three nodes stay whole.
+func ring(c *sim.Cluster, _ Step) error {
+	all := c.Nodes()
+	n := len(all)
+	for i, a := range all {
+		for j, b := range all {
+			if i != j && (i+1)%n != j && (j+1)%n != i {
+				if err := c.Cut(a, b); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// bridge leaves one node that sees all, and the others see only it.
+func bridge(c *sim.Cluster, s Step) error {
+	for _, a := range others(c, s.Who) {
+		for _, b := range others(c, s.Who) {
+			if a != b {
+				if err := c.Cut(a, b); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+func slowDisk(c *sim.Cluster, s Step) error {
+	d, err := c.Disk(s.Who)
+	if err == nil {
+		d.Slow(s.Amount)
+	}
+	return err
+}
+
+func failDisk(c *sim.Cluster, s Step) error {
+	d, err := c.Disk(s.Who)
+	if err == nil {
+		d.Fail(errNoSpace, 1)
+	}
+	return err
+}
+
+func transfer(c *sim.Cluster, s Step) error {
+	n := c.Node(s.Who)
+	if n == nil || n.ID() == s.Other {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	_, err := n.TransferLeadership(ctx, &apiv1.TransferLeadershipRequest{To: s.Other})
+	return err
+}

@@ -1,0 +1,174 @@
+package simulation
+
+import (
+	"cmp"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Plan is what one run does.
+type Plan struct {
+	Seed     uint64        `json:"seed"`
+	Profile  string        `json:"profile"`
+	Duration time.Duration `json:"duration"` // of load and faults; settling comes after it
+
+	Nodes     int           `json:"nodes"`
+	Timing    time.Duration `json:"timing"` // heartbeat and election timeout
+	Latency   time.Duration `json:"latency"`
+	Jitter    time.Duration `json:"jitter"`
+	Snapshots uint64        `json:"snapshots"` // entries between snapshots
+	Locks     int           `json:"locks"`
+	MaxExpiry int           `json:"max_expiry"` // limit on what one entry ends by time
+
+	Workers  []Worker           `json:"workers"`
+	Rates    map[string]float64 `json:"rates"` // name → rate of its monotonic clock
+	Episodes []Episode          `json:"episodes"`
+}
+
+// Worker is one client.
+type Worker struct {
+	Name  string        `json:"name"`
+	TTL   time.Duration `json:"ttl"`   // of its session
+	Pace  time.Duration `json:"pace"`  // between two deeds, on average
+	Lines int           `json:"lines"` // goroutines that work at once
+	Modes bool          `json:"modes"` // takes shared locks, permits and several locks at once
+}
+
+// Episode is a time of faults. At its end everything is mended, and the cluster
+// has to recover.
+type Episode struct {
+	At    time.Duration `json:"at"`
+	For   time.Duration `json:"for"`
+	Steps []Step        `json:"steps"`
+}
+
+// Step is one fault.
+type Step struct {
+	Kind   string        `json:"kind"`
+	After  time.Duration `json:"after"` // the episode's begin
+	For    time.Duration `json:"for"`   // then it is lifted, at the latest with the episode
+	Who    string        `json:"who,omitempty"`
+	Other  string        `json:"other,omitempty"`
+	Amount time.Duration `json:"amount,omitempty"`
+}
+
+// Profiles are the kinds of runs.
+var Profiles = []string{"mixed", "tight", "modes", "wide", "five"}
+
+// NewPlan returns the plan of a seed. Without a profile the seed chooses one.
+func NewPlan(seed uint64, profile string, duration time.Duration) (Plan, error) {
+	if profile == "" {
+		profile = Profiles[seed%uint64(len(Profiles))]
+	}
+	if !slices.Contains(Profiles, profile) {
+		return Plan{}, fmt.Errorf("profile %q: %s are there", profile, strings.Join(Profiles, ", "))
+	}
+	if duration < 10*time.Second || duration > 24*time.Hour {
+		return Plan{}, fmt.Errorf("duration %v: 10s to 24h are allowed", duration)
+	}
+	r := rand.New(rand.NewPCG(seed, 0x9e3779b97f4a7c15))
+	p := Plan{
+		Seed: seed, Profile: profile, Duration: duration, Nodes: 3, Rates: map[string]float64{},
+		Timing: 200 * time.Millisecond, Latency: between(r, 50*time.Microsecond, time.Millisecond),
+		Jitter: between(r, 0, 2*time.Millisecond), Snapshots: 50 + r.Uint64N(400),
+		Locks: 1 + r.IntN(4), MaxExpiry: []int{0, 1, 3}[r.IntN(3)],
+	}
+	switch profile {
+	case "tight":
+		p.Locks = 1
+	case "wide":
+		p.Timing, p.Latency, p.Jitter = time.Second, between(r, 10*time.Millisecond, 40*time.Millisecond), 10*time.Millisecond
+	case "five":
+		p.Nodes = 5
+	}
+	p.addWorkers(r)
+	p.skewClocks(r)
+	p.addEpisodes(r)
+	return p, nil
+}
+
+func (p *Plan) addWorkers(r *rand.Rand) {
+	n := 3 + r.IntN(3)
+	if p.Profile == "tight" {
+		n = 6
+	}
+	for i := range n {
+		w := Worker{
+			Name: fmt.Sprintf("c%d", i+1), TTL: time.Duration(1+r.IntN(8)) * time.Second,
+			Pace: between(r, 200*time.Millisecond, 2*time.Second), Lines: 1 + r.IntN(2),
+		}
+		if p.Profile == "tight" {
+			w.TTL, w.Lines, w.Pace = 2*time.Second, 1, 100*time.Millisecond
+		}
+		w.Modes = p.Profile == "modes" && i%2 == 0
+		p.Workers = append(p.Workers, w)
+	}
+}
+
+// maxRateError is how far clocks may run from real time.
+const maxRateError = 0.005
+
+func (p *Plan) skewClocks(r *rand.Rand) {
+	names := p.nodeNames()
+	for _, w := range p.Workers {
+		names = append(names, w.Name)
+	}
+	for _, name := range names {
+		e := (2*r.Float64() - 1) * maxRateError
+		if p.Profile == "tight" { // as far apart as is allowed
+			e = maxRateError * float64(1-2*r.IntN(2))
+		}
+		p.Rates[name] = 1 + e
+	}
+}
+
+func (p *Plan) nodeNames() (names []string) {
+	for i := range p.Nodes {
+		names = append(names, fmt.Sprintf("n%d", i+1))
+	}
+	return names
+}
+
+// addEpisodes fills the time with episodes, with quiet between them.
+func (p *Plan) addEpisodes(r *rand.Rand) {
+	for at := 3 * time.Second; ; {
+		e := Episode{At: at, For: between(r, 2*time.Second, 25*time.Second)}
+		if e.At+e.For+5*time.Second > p.Duration {
+			return
+		}
+		for range 1 + r.IntN(3) {
+			e.Steps = append(e.Steps, p.newStep(r, e.For))
+		}
+		slices.SortStableFunc(e.Steps, func(a, b Step) int { return cmp.Compare(a.After, b.After) })
+		p.Episodes = append(p.Episodes, e)
+		at += e.For + between(r, 3*time.Second, 15*time.Second)
+	}
+}
+
+func (p *Plan) newStep(r *rand.Rand, most time.Duration) Step {
+	nodes := p.nodeNames()
+	s := Step{Kind: kinds[r.IntN(len(kinds))], After: between(r, 0, most/2), For: between(r, 50*time.Millisecond, most)}
+	if r.IntN(3) == 0 {
+		s.For = between(r, 50*time.Millisecond, 1500*time.Millisecond) // about as long as an election
+	}
+	s.Who = leader
+	if r.IntN(2) == 0 {
+		s.Who = nodes[r.IntN(len(nodes))]
+	}
+	s.Other = nodes[r.IntN(len(nodes))]
+	f := faults[s.Kind]
+	if f.ofClients {
+		s.Who = p.Workers[r.IntN(len(p.Workers))].Name
+	}
+	if f.amount != nil {
+		s.Amount = f.amount(r)
+	}
+	return s
+}
+
+func between(r *rand.Rand, from, to time.Duration) time.Duration {
+	return from + time.Duration(r.Int64N(int64(to-from)+1))
+}

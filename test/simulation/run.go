@@ -1,0 +1,286 @@
+package simulation
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/locknode/locknode/client"
+	"github.com/locknode/locknode/fsm"
+	"github.com/locknode/locknode/internal/history"
+	"github.com/locknode/locknode/internal/sim"
+)
+
+var errNoSpace = fmt.Errorf("write: %w", syscall.ENOSPC)
+
+// Outcome is what became of a run.
+type Outcome struct {
+	Plan       Plan
+	History    *history.History
+	Stats      history.Stats
+	Violations []history.Violation
+	Recoveries []time.Duration // until an acquire succeeded after each episode
+	Virtual    time.Duration   // how long it took in virtual time
+	Leaders    int             // terms in which somebody led
+	Faults     int
+	Refused    int // faults that could not be applied, such as killing the dead
+}
+
+// What a cluster may take to recover once everything is mended: an election or
+// two, the connections that TCP has made wait for up to a second, and the probe.
+func recoveryBound(p Plan) time.Duration { return 4*time.Second + 10*p.Timing }
+
+// Run carries out a plan. It should be called in a bubble, and its outcome judged
+// outside. An error says that there was no run, not that a promise was broken.
+func Run(ctx context.Context, p Plan, log *slog.Logger) (*Outcome, error) {
+	started, cancel := context.WithTimeout(ctx, time.Minute)
+	c, err := sim.New(started, sim.Options{
+		Nodes: p.Nodes, Seed: p.Seed, Latency: p.Latency, Jitter: p.Jitter, Timing: p.Timing,
+		SnapshotThreshold: p.Snapshots, Logger: log, Limits: fsm.Limits{ExpiriesPerEntry: p.MaxExpiry},
+	})
+	cancel()
+	if err != nil {
+		return nil, fmt.Errorf("run seed %d: %w", p.Seed, err)
+	}
+	r := &runner{c: c, p: p, out: &Outcome{Plan: p}, log: log}
+	err = r.run(ctx)
+	if closed := c.Close(); err == nil && closed != nil {
+		r.violate("close", "%v", closed)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("run seed %d: %w", p.Seed, err)
+	}
+	r.out.History, r.out.Virtual = c.Recorder().History(), c.Now()
+	return r.out, nil
+}
+
+type runner struct {
+	c   *sim.Cluster
+	p   Plan
+	out *Outcome
+	log *slog.Logger
+
+	mu sync.Mutex // guards out.Violations
+}
+
+func (r *runner) violate(promise, format string, args ...any) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.out.Violations = append(r.out.Violations, history.Violation{
+		Promise: promise, Check: "run", Text: fmt.Sprintf("at %v: ", r.c.Now()) + fmt.Sprintf(format, args...),
+	})
+}
+
+func (r *runner) run(ctx context.Context) error {
+	for _, w := range r.p.Workers {
+		if _, err := r.c.Client(w.Name, client.SessionTTL(w.TTL)); err != nil {
+			return err
+		}
+	}
+	for name, rate := range r.p.Rates {
+		if err := r.c.SkewClock(name, rate); err != nil {
+			return err
+		}
+	}
+	work, stop := context.WithCancel(ctx)
+	defer stop()
+	var workers sync.WaitGroup
+	for _, w := range r.p.Workers {
+		for line := range w.Lines {
+			workers.Go(func() { newWorker(r, w, line).run(work) })
+		}
+	}
+	begin := r.c.Now()
+	for _, e := range r.p.Episodes {
+		sleep(ctx, e.At-(r.c.Now()-begin))
+		r.episode(ctx, e)
+	}
+	sleep(ctx, r.p.Duration-(r.c.Now()-begin))
+	stop()
+	workers.Wait()
+	r.settle(ctx)
+	return ctx.Err()
+}
+
+func sleep(ctx context.Context, d time.Duration) {
+	if d <= 0 {
+		return
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
+
+// event is the begin or the end of a step.
+type event struct {
+	at time.Duration // since the episode began
+	do func()
+}
+
+// episode applies the faults, mends everything, and waits for the recovery.
+func (r *runner) episode(ctx context.Context, e Episode) {
+	var events []event
+	for _, s := range e.Steps {
+		f := faults[s.Kind]
+		events = append(events, event{s.After, func() {
+			if s.Who == leader {
+				if s.Who = r.leader(ctx); s.Who == "" {
+					return
+				}
+			}
+			r.out.Faults++
+			if err := f.apply(r.c, s); err != nil {
+				r.out.Refused++
+				r.log.Debug("fault not applied", "kind", s.Kind, "err", err)
+			}
+		}})
+		if f.lift != nil {
+			events = append(events, event{s.After + s.For, func() {
+				if s.Who == leader {
+					return // mended with the episode
+				}
+				if err := f.lift(r.c, s); err != nil {
+					r.log.Debug("fault not lifted yet", "kind", s.Kind, "err", err)
+				}
+			}})
+		}
+	}
+	slices.SortStableFunc(events, func(a, b event) int { return cmp.Compare(a.at, b.at) })
+	began := r.c.Now()
+	for _, ev := range events {
+		if ev.at < e.For {
+			sleep(ctx, ev.at-(r.c.Now()-began))
+			ev.do()
+		}
+	}
+	sleep(ctx, e.For-(r.c.Now()-began))
+	r.mend()
+	r.recover(ctx)
+}
+
+func (r *runner) leader(ctx context.Context) string {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	name, err := r.c.Leader(ctx)
+	if err != nil {
+		return ""
+	}
+	return name
+}
+
+// mend ends all faults and starts what does not run, also nodes that have ended
+// by themselves because of their disk.
+func (r *runner) mend() {
+	c := r.c
+	for _, name := range c.Nodes() {
+		_ = c.Resume(name) // never fails for a node
+		if d, err := c.Disk(name); err == nil {
+			d.Release()
+			d.Slow(0)
+			d.Fail(nil, 0)
+		}
+	}
+	for _, w := range r.p.Workers {
+		_ = c.Resume(w.Name) // never fails for a client
+	}
+	c.Heal()
+	for _, name := range c.Nodes() {
+		n := c.Node(name)
+		if n == nil {
+			continue
+		}
+		select {
+		case <-n.Done():
+			if !errors.Is(n.Err(), syscall.ENOSPC) {
+				r.violate("availability", "%s ended by itself: %v", name, n.Err())
+			}
+			_ = c.Kill(name) // it runs no more; now it does not for us either
+		default:
+		}
+	}
+	if err := startAll(c, Step{}); err != nil {
+		r.violate("availability", "a node does not come back: %v", err)
+	}
+}
+
+// recover measures how long it takes until locks are given again.
+func (r *runner) recover(ctx context.Context) {
+	probe, err := r.c.Client("probe")
+	if err != nil {
+		r.violate("availability", "%v", err)
+		return
+	}
+	began := r.c.Now()
+	bound := recoveryBound(r.p)
+	call, cancel := context.WithTimeout(ctx, 10*bound)
+	defer cancel()
+	g, err := probe.Lock(call, "probe")
+	took := r.c.Now() - began
+	if err != nil {
+		if ctx.Err() == nil {
+			r.violate("recovery", "no lock was given within %v after everything was mended: %v", took, err)
+		}
+		return
+	}
+	r.out.Recoveries = append(r.out.Recoveries, took)
+	if took > bound {
+		r.violate("recovery", "a lock was given %v after everything was mended, the bound is %v", took, bound)
+	}
+	if err := g.Unlock(); err != nil {
+		r.violate("S2", "the probe lost its lock at once: %v", err)
+	}
+}
+
+// settle lets everything come to its end: nobody works any more, so all locks
+// have to be free after the longest TTL, and all tables the same.
+func (r *runner) settle(ctx context.Context) {
+	r.mend()
+	r.recover(ctx)
+	sleep(ctx, maxHold+5*time.Second)
+	probe, err := r.c.Client("probe")
+	if err != nil {
+		r.violate("availability", "%v", err)
+		return
+	}
+	call, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	page, err := probe.List(call, "", client.ListOptions{})
+	if err != nil {
+		r.violate("availability", "list: %v", err)
+		return
+	}
+	for _, l := range page.Locks {
+		r.violate("no trace", "lock %s has %d holders and %d waiters though nobody works any more", l.Name, l.HolderCount, l.Waiters)
+	}
+	v, err := r.c.Same(call)
+	if err != nil {
+		r.violate("S9", "%v", err)
+	}
+	if v != nil {
+		r.mu.Lock()
+		r.out.Violations = append(r.out.Violations, *v)
+		r.mu.Unlock()
+	}
+}
+
+// Judge checks the history of a run and adds to its violations. It belongs outside
+// of the bubble: a search has a limit in real time.
+func (o *Outcome) Judge() {
+	report := o.History.Check(history.Options{RateError: maxRateError})
+	o.Stats = report.Stats
+	o.Violations = append(o.Violations, report.Violations...)
+	terms := map[uint64]bool{}
+	for _, e := range o.History.Entries {
+		terms[e.Applied.Term] = true
+	}
+	o.Leaders = len(terms)
+}

@@ -1,0 +1,218 @@
+package simulation
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/locknode/locknode/internal/history"
+)
+
+var (
+	firstSeed = flag.Uint64("seed", 0, "run this seed first; 0: one that nobody has seen")
+	seeds     = flag.Int("seeds", 0, "how many seeds to run; 0: as many as fit into -budget")
+	budget    = flag.Duration("budget", 20*time.Second, "real time for as many seeds as fit")
+	virtual   = flag.Duration("sim", 2*time.Minute, "virtual time of load and faults for each seed")
+	profile   = flag.String("profile", "", "run one profile: mixed, tight, modes, wide, five; empty: each seed has its own")
+	planFile  = flag.String("plan", "", "run the plan in this file")
+	keep      = flag.String("keep", "", "directory for the plan, history and pictures of a run that goes wrong; empty: a temporary one")
+	verbose   = flag.Bool("log", false, "print what nodes and clients log")
+)
+
+// run carries out a plan in a bubble of its own and judges it.
+func run(t *testing.T, p Plan) (out *Outcome) {
+	t.Helper()
+	log := slog.New(slog.DiscardHandler)
+	if *verbose {
+		log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	}
+	synctest.Test(t, func(t *testing.T) {
+		var err error
+		if out, err = Run(t.Context(), p, log); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if out != nil {
+		out.Judge()
+	}
+	return out
+}
+
+// TestSimulation runs seeds. The same seed has the same plan each time.
+func TestSimulation(t *testing.T) {
+	if *planFile != "" {
+		report(t, run(t, readPlan(t, *planFile)))
+		return
+	}
+	first := *firstSeed
+	if first == 0 {
+		first = uint64(time.Now().UnixNano()) % 1_000_000_000
+	}
+	var total totals
+	began := time.Now()
+	for seed := first; total.more(*seeds, time.Since(began)); seed++ {
+		p, err := NewPlan(seed, *profile, *virtual)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out := run(t, p)
+		if out == nil || t.Failed() {
+			t.Fatalf("seed %d did not run to its end", seed)
+		}
+		total.add(out)
+		if len(out.Violations) > 0 {
+			report(t, out)
+			break
+		}
+	}
+	fmt.Println(total.String(first, time.Since(began)))
+}
+
+// report says what went wrong, keeps what is needed to look at it, and searches
+// for a smaller plan.
+func report(t *testing.T, out *Outcome) {
+	t.Helper()
+	if len(out.Violations) == 0 {
+		t.Logf("no promise was broken: %+v", out.Stats)
+		return
+	}
+	for _, v := range out.Violations {
+		t.Errorf("%s (found by %s) %s: %s", v.Promise, v.Check, v.Lock, v.Text)
+	}
+	p := out.Plan
+	t.Errorf("replay: go test ./test/simulation -run TestSimulation -seed %d -seeds 1 -profile %s -sim %v", p.Seed, p.Profile, p.Duration)
+	dir := keepOutcome(t, out)
+	small, runs := Shrink(out, time.Minute, func(p Plan) *Outcome { return run(t, p) })
+	path := filepath.Join(dir, "small-plan.json")
+	writeFile(t, path, marshal(t, small.Plan))
+	t.Errorf("after %d runs %d of %d episodes are left; replay: go test ./test/simulation -run TestSimulation -plan %s",
+		runs, len(small.Plan.Episodes), len(p.Episodes), path)
+}
+
+func keepOutcome(t *testing.T, out *Outcome) string {
+	dir := *keep
+	if dir == "" {
+		var err error
+		if dir, err = os.MkdirTemp("", "locknode-simulation-"); err != nil {
+			t.Fatal(err)
+		}
+	} else if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, filepath.Join(dir, "plan.json"), marshal(t, out.Plan))
+	var b bytes.Buffer
+	if err := out.History.Write(&b); err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, filepath.Join(dir, "history.jsonl"), b.Bytes())
+	for i, v := range out.Violations {
+		var picture bytes.Buffer
+		if v.Lock == "" || out.History.Picture(&picture, v.Lock) != nil {
+			continue
+		}
+		writeFile(t, filepath.Join(dir, fmt.Sprintf("violation-%d.html", i+1)), picture.Bytes())
+	}
+	t.Errorf("plan, history and pictures: %s", dir)
+	return dir
+}
+
+func writeFile(t *testing.T, path string, b []byte) {
+	if err := os.WriteFile(path, b, 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func marshal(t *testing.T, v any) []byte {
+	b, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func readPlan(t *testing.T, path string) (p Plan) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(b, &p); err != nil {
+		t.Fatalf("plan %s: %v", path, err)
+	}
+	return p
+}
+
+// totals add up what many runs did.
+type totals struct {
+	runs, faults, leaders int
+	virtual               time.Duration
+	stats                 history.Stats
+	recoveries            []time.Duration
+	violations            int
+}
+
+func (s *totals) more(want int, took time.Duration) bool {
+	if want > 0 {
+		return s.runs < want
+	}
+	return s.runs == 0 || took < *budget
+}
+
+func (s *totals) add(o *Outcome) {
+	s.runs++
+	s.faults += o.Faults - o.Refused
+	s.leaders += o.Leaders
+	s.virtual += o.Virtual
+	s.stats.Ops += o.Stats.Ops
+	s.stats.Unknown += o.Stats.Unknown
+	s.stats.Grants += o.Stats.Grants
+	s.stats.Beliefs += o.Stats.Beliefs
+	s.stats.Entries += o.Stats.Entries
+	s.recoveries = append(s.recoveries, o.Recoveries...)
+	s.violations += len(o.Violations)
+}
+
+func (s *totals) String(first uint64, took time.Duration) string {
+	slices.Sort(s.recoveries)
+	at := func(q float64) time.Duration {
+		if len(s.recoveries) == 0 {
+			return 0
+		}
+		return s.recoveries[int(q*float64(len(s.recoveries)-1))].Round(time.Millisecond)
+	}
+	return fmt.Sprintf("simulation: seeds %d to %d, %.1f cluster-hours in %v: %d operations (%d of unknown outcome), %d grants, %d beliefs, "+
+		"%d applied entries, %d faults, %d leaderships, recovery p50 %v p99 %v max %v, %d violations",
+		first, first+uint64(s.runs)-1, s.virtual.Hours(), took.Round(time.Second), s.stats.Ops, s.stats.Unknown, s.stats.Grants,
+		s.stats.Beliefs, s.stats.Entries, s.faults, s.leaders, at(0.5), at(0.99), at(1), s.violations)
+}
+
+func TestPlanIsAFunctionOfItsSeed(t *testing.T) {
+	for seed := range uint64(50) {
+		a, err := NewPlan(seed, "", time.Hour)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := NewPlan(seed, "", time.Hour)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(marshal(t, a), marshal(t, b)) {
+			t.Errorf("seed %d has two plans", seed)
+		}
+	}
+	for _, bad := range []struct {
+		profile  string
+		duration time.Duration
+	}{{"weird", time.Hour}, {"", time.Second}} {
+		if _, err := NewPlan(1, bad.profile, bad.duration); err == nil {
+			t.Errorf("NewPlan(1, %q, %v): want an error", bad.profile, bad.duration)
+		}
+	}
+}
