@@ -21,6 +21,7 @@ type conn struct {
 	closed                      bool
 	reset                       time.Time // when a reset arrives; zero is never
 	resetStalled                bool      // it waits for the link
+	givesUp                     time.Time // when keep-alive ends the silence; zero is never
 }
 
 // waiter is where one goroutine at a time waits for its end of a flow.

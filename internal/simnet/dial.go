@@ -15,7 +15,8 @@ import (
 //
 // A host that was killed, or on which nobody listens, refuses after a round trip
 // (syscall.ECONNREFUSED). One that is powered off or cut off does not answer; the
-// attempt is then repeated every second until ctx ends. The error of an ended
+// attempt is then repeated every second until ctx ends, for 127 s at most
+// (syscall.ETIMEDOUT). The error of an ended
 // context is in the *net.OpError that is returned.
 func (h *Host) Dial(ctx context.Context, addr string) (net.Conn, error) {
 	c, err := h.dial(ctx, addr)
@@ -38,9 +39,10 @@ func (h *Host) dial(ctx context.Context, addr string) (*conn, error) {
 	}
 	there, back := h.net.linkLocked(h.m, to), h.net.linkLocked(to, h.m)
 	h.net.mu.Unlock()
-	for {
+	for start := time.Now(); time.Since(start) < synGiveUp; {
 		d1, ok1 := there.delay()
 		d2, ok2 := back.delay()
+		retry := synRetry
 		if ok1 && ok2 && !there.lose() && !back.lose() {
 			if err := h.sleep(ctx, d1+d2); err != nil {
 				return nil, err
@@ -48,11 +50,13 @@ func (h *Host) dial(ctx context.Context, addr string) (*conn, error) {
 			if c, err := h.connect(to, port, there, back); c != nil || err != nil {
 				return c, err
 			}
+			retry -= d1 + d2
 		}
-		if err := h.sleep(ctx, synRetry); err != nil {
+		if err := h.sleep(ctx, retry); err != nil {
 			return nil, err
 		}
 	}
+	return nil, os.NewSyscallError("connect", syscall.ETIMEDOUT)
 }
 
 // sleep waits for d, or returns why the dial is over.

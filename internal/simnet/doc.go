@@ -23,6 +23,8 @@
 //     same seed and calls give the same run.
 //
 // Left out: bandwidth, congestion, and the time that acknowledgements take.
+// TCP's patience is that of Linux and Go: a dial gives up after 127 s, a
+// connection that hears nothing after 150 s.
 // Loopback addresses are aliases of the host's own.
 //
 // Goroutines: none, but for one short call per datagram under way.

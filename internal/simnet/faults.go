@@ -25,7 +25,8 @@ func (n *Network) mustLocked(fault, name string) *machine {
 // Cut stops everything that goes from one host to another, also what is under
 // way: datagrams are lost, streams stall and go on after Mend. The way back is
 // open, but who reads from it cannot acknowledge, so that its writer stops when
-// the window is full. Cut, like all faults, panics for a host that does not
+// the window is full. After Options.KeepAlive the connections end at both ends
+// with syscall.ETIMEDOUT. Cut, like all faults, panics for a host that does not
 // exist.
 func (n *Network) Cut(from, to string) {
 	n.mu.Lock()
@@ -113,8 +114,8 @@ func (n *Network) cutLocked(l *link) {
 		if c.reset.After(now) {
 			c.reset, c.resetStalled = time.Time{}, true
 		}
-		c.reader.poke()
-		c.writer.poke()
+		c.listenLocked(now)
+		c.peer.listenLocked(now)
 	})
 }
 
@@ -140,6 +141,8 @@ func (n *Network) mendLocked(l *link) {
 		c.out.under -= c.out.unacked
 		c.out.unacked = 0
 		c.roomLocked()
+		c.listenLocked(now)
+		c.peer.listenLocked(now)
 	})
 }
 
@@ -187,7 +190,8 @@ func (n *Network) Kill(host string) {
 	n.endLifeLocked(n.mustLocked("kill", host), killed)
 }
 
-// PowerOff is a loss of power: peers hear nothing any more. It does nothing to a
+// PowerOff is a loss of power: peers hear nothing any more, until keep-alive ends
+// their connections. It does nothing to a
 // host that is down.
 func (n *Network) PowerOff(host string) {
 	n.mu.Lock()
@@ -196,8 +200,8 @@ func (n *Network) PowerOff(host string) {
 }
 
 // Revive gives a host that is down a new life and returns it; a host that is up
-// is returned as it is. Connections of the earlier life are reset when their
-// peers send something.
+// is returned as it is. Connections of an earlier life that lost power are reset
+// when their peers send something, keep-alive at the latest.
 func (n *Network) Revive(host string) *Host {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -218,6 +222,10 @@ func (n *Network) Revive(host string) *Host {
 					c.in.resume(now)
 				}
 				c.peer.bounceLocked()
+				if c.peer.reset.IsZero() && !c.peer.resetStalled {
+					c.peer.resetLocked(now.Add(c.in.link.probe()))
+				}
+				c.peer.listenLocked(now)
 			}
 		}
 		p.mu.Unlock()
@@ -232,18 +240,18 @@ func (n *Network) endLifeLocked(m *machine, s state) {
 	m.state = s
 	h := m.life
 	close(h.down)
-	for _, port := range slices.Sorted(maps.Keys(h.packets)) {
-		h.packets[port].closeLocked()
-	}
-	for _, port := range slices.Sorted(maps.Keys(h.listeners)) {
-		h.listeners[port].closeLocked()
-	}
 	for _, p := range n.pairsLocked(func(p *pair) bool { return p.a.host == h || p.b.host == h }) {
 		for _, c := range []*conn{p.a, p.b} {
 			if c.host == h {
 				c.dieLocked(s == killed)
 			}
 		}
+	}
+	for _, port := range slices.Sorted(maps.Keys(h.packets)) {
+		h.packets[port].closeLocked()
+	}
+	for _, port := range slices.Sorted(maps.Keys(h.listeners)) {
+		h.listeners[port].closeLocked()
 	}
 }
 
@@ -266,6 +274,7 @@ func (c *conn) dieLocked(tell bool) {
 	} else {
 		c.in.silent = true
 		c.out.drop(now)
+		c.peer.listenLocked(now)
 	}
 	c.p.net.stats.Reset++
 	if c.peer.closed {

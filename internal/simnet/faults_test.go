@@ -208,12 +208,55 @@ func TestAPowerLossIsSilentUntilTheHostIsBack(t *testing.T) {
 		if err := readByte(a, 2*time.Second); !errors.Is(err, syscall.ECONNRESET) {
 			t.Errorf("read after the revival: %v, want ECONNRESET, as what was written is sent again", err)
 		}
-		if err := readByte(idle, time.Minute); !errors.Is(err, os.ErrDeadlineExceeded) {
-			t.Errorf("idle connection after the revival: %v, want a timeout", err)
+		if err := readByte(idle, probeEvery); !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("idle connection after the revival: %v, want ECONNRESET by keep-alive", err)
 		}
-		_, _ = idle.Write([]byte("x"))
-		if err := readByte(idle, time.Second); !errors.Is(err, syscall.ECONNRESET) {
-			t.Errorf("idle connection after a write: %v, want ECONNRESET", err)
+	})
+}
+
+func TestSilenceEndsAConnectionInTheEnd(t *testing.T) {
+	for what, silence := range map[string]func(*Network){
+		"cut":        func(n *Network) { n.Cut("a", "b") },
+		"cut back":   func(n *Network) { n.Cut("b", "a") },
+		"power loss": func(n *Network) { n.PowerOff("b") },
+	} {
+		bubble(t, Options{Latency: delay}, func(t *testing.T, n *Network) {
+			a, _ := connected(t, n)
+			n.Cut("a", "b")
+			time.Sleep(time.Minute)
+			n.HealAll() // too early
+			start := time.Now()
+			silence(n)
+			err := readByte(a, time.Hour)
+			if !errors.Is(err, syscall.ETIMEDOUT) || time.Since(start) != defaultKeepAlive {
+				t.Errorf("%s: read: %v after %v, want ETIMEDOUT after %v", what, err, time.Since(start), defaultKeepAlive)
+			}
+			n.HealAll()
+			if _, err := a.Write([]byte("x")); !errors.Is(err, syscall.ETIMEDOUT) {
+				t.Errorf("%s: write: %v, want ETIMEDOUT for good", what, err)
+			}
+		})
+	}
+}
+
+func TestADialWithoutDeadlineGivesUp(t *testing.T) {
+	bubble(t, Options{Latency: delay}, func(t *testing.T, n *Network) {
+		n.Host("b")
+		n.PowerOff("b")
+		start := time.Now()
+		if _, err := n.Host("a").Dial(context.Background(), "b:1"); !errors.Is(err, syscall.ETIMEDOUT) || time.Since(start) != synGiveUp {
+			t.Errorf("Dial: %v after %v, want ETIMEDOUT after %v", err, time.Since(start), synGiveUp)
+		}
+	})
+}
+
+func TestAnUnacceptedConnectionHearsNothingOfALossOfPower(t *testing.T) {
+	bubble(t, Options{Latency: delay}, func(t *testing.T, n *Network) {
+		a := n.Host("a")
+		c := mustDial(t, a, mustListen(t, n.Host("b"), ":0").Addr().String())
+		n.PowerOff("b")
+		if err := readByte(c, time.Minute); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("read: %v, want a timeout", err)
 		}
 	})
 }

@@ -108,7 +108,7 @@ func TestGRPCCallsAndStreams(t *testing.T) {
 			t.Fatal(err)
 		}
 		big := bytes.Repeat([]byte("0123456789"), 300_000) // more than any window
-		go func() { // who only sends, waits for ever for an echo that nobody reads
+		go func() {                                        // who only sends, waits for ever for an echo that nobody reads
 			for i := range 5 {
 				if err := s.SendMsg(wrapperspb.Bytes(big[i:])); err != nil {
 					t.Error(err)

@@ -10,6 +10,8 @@ import (
 const (
 	retransmit = 200 * time.Millisecond // the least that TCP waits before it repeats
 	synRetry   = time.Second            // between attempts to connect
+	synGiveUp  = 127 * time.Second      // as Linux does after six attempts
+	probeEvery = 15 * time.Second       // of keep-alive
 )
 
 // link is the way from one host to another.
@@ -57,9 +59,7 @@ func (l *link) delayLocked() time.Duration {
 	d := l.extra
 	if !l.local {
 		d += l.o.Latency
-		if l.o.Jitter > 0 {
-			d += time.Duration(l.rand.Int64N(int64(l.o.Jitter)))
-		}
+		d += l.upToLocked(l.o.Jitter)
 	}
 	return d
 }
@@ -76,8 +76,19 @@ func (l *link) lose() bool {
 func (l *link) backoff() time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if most := min(time.Since(l.cutAt), synRetry); most > 0 {
-		return time.Duration(l.rand.Int64N(int64(most)))
+	return l.upToLocked(min(time.Since(l.cutAt), synRetry))
+}
+
+// probe draws when the next probe of a connection's keep-alive is due.
+func (l *link) probe() time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.upToLocked(probeEvery)
+}
+
+func (l *link) upToLocked(most time.Duration) time.Duration {
+	if most <= 0 {
+		return 0
 	}
-	return 0
+	return time.Duration(l.rand.Int64N(int64(most)))
 }

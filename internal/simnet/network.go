@@ -11,8 +11,9 @@ import (
 )
 
 const (
-	defaultWindow = 1 << 20
-	maxHosts      = 254
+	defaultWindow    = 1 << 20
+	defaultKeepAlive = 150 * time.Second // Go's: 15 s, then 9 probes of 15 s
+	maxHosts         = 254
 )
 
 // Options shape a Network; the zero value is a perfect network.
@@ -24,6 +25,9 @@ type Options struct {
 	// Window is how many bytes of a stream may be under way in one direction;
 	// zero is 1 MiB.
 	Window int
+	// KeepAlive is how long a connection lives on that hears nothing of its peer
+	// because of a cut or a loss of power; zero is 150 s.
+	KeepAlive time.Duration
 	// Loss is how likely a datagram is lost, from 0 to 1. A write to a stream
 	// is late by a retransmission instead.
 	Loss float64
@@ -39,6 +43,9 @@ func (o *Options) validate() error {
 	}
 	if o.Window < 0 {
 		errs = append(errs, fmt.Errorf("window %d: must not be negative", o.Window))
+	}
+	if o.KeepAlive < 0 {
+		errs = append(errs, fmt.Errorf("keep-alive %v: must not be negative", o.KeepAlive))
 	}
 	if !(o.Loss >= 0 && o.Loss <= 1) {
 		errs = append(errs, fmt.Errorf("loss %v: must be from 0 to 1", o.Loss))
@@ -79,6 +86,9 @@ func New(seed uint64, o Options) *Network {
 	}
 	if o.Window == 0 {
 		o.Window = defaultWindow
+	}
+	if o.KeepAlive == 0 {
+		o.KeepAlive = defaultKeepAlive
 	}
 	return &Network{o: o, seed: seed, links: map[[2]string]*link{}, pairs: map[uint64]*pair{}}
 }

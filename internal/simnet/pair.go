@@ -136,10 +136,12 @@ func (c *conn) tryRead(b []byte, now time.Time) (n int, until time.Time, err err
 	switch {
 	case passed(c.reset, now):
 		return 0, until, os.NewSyscallError("read", syscall.ECONNRESET)
+	case passed(c.givesUp, now):
+		return 0, until, os.NewSyscallError("read", syscall.ETIMEDOUT)
 	case c.in.arrived(now): // its end
 		return 0, until, io.EOF
 	}
-	until = earlier(c.readDeadline, c.reset)
+	until = earlier(c.readDeadline, c.endsLocked())
 	if len(c.in.segments) > 0 {
 		until = earlier(until, c.in.segments[0].at)
 	}
@@ -155,6 +157,8 @@ func (c *conn) tryWrite(b []byte, now time.Time) (n int, until time.Time, err er
 		return 0, until, os.ErrDeadlineExceeded
 	case passed(c.reset, now):
 		return 0, until, os.NewSyscallError("write", syscall.ECONNRESET)
+	case passed(c.givesUp, now):
+		return 0, until, os.NewSyscallError("write", syscall.ETIMEDOUT)
 	case c.out.ended:
 		return 0, until, os.NewSyscallError("write", syscall.EPIPE)
 	}
@@ -166,7 +170,23 @@ func (c *conn) tryWrite(b []byte, now time.Time) (n int, until time.Time, err er
 			c.peer.dataLocked(now)
 		}
 	}
-	return n, earlier(c.writeDeadline, c.reset), nil
+	return n, earlier(c.writeDeadline, c.endsLocked()), nil
+}
+
+// endsLocked is when this end will fail, as far as is known; zero is never.
+func (c *conn) endsLocked() time.Time { return earlier(c.reset, c.givesUp) }
+
+// listenLocked starts or stops the wait for a peer of which nothing is heard.
+func (c *conn) listenLocked(now time.Time) {
+	switch silence := c.out.silent || c.in.link.isCut() || c.out.link.isCut(); {
+	case passed(c.givesUp, now): // for good
+	case !silence:
+		c.givesUp = time.Time{}
+	case c.givesUp.IsZero():
+		c.givesUp = now.Add(c.p.net.o.KeepAlive)
+	}
+	c.reader.poke()
+	c.writer.poke()
 }
 
 // dataLocked tells who reads that there is more: at once, or when it arrives.
