@@ -153,7 +153,11 @@ func (c *chaos) fault(rnd *rand.Rand) {
 }
 
 func TestStreamsKeepTheirOrderWhateverFails(t *testing.T) {
-	for seed := range uint64(20) {
+	seeds := uint64(20)
+	if testing.Short() {
+		seeds = 4
+	}
+	for seed := range seeds {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			bubble(t, Options{Latency: time.Millisecond, Jitter: 5 * time.Millisecond, Window: 512, Loss: 0.02}, func(t *testing.T, n *Network) {
 				c := &chaos{fail: t.Errorf, n: n, names: []string{"a", "b", "c"}, stop: make(chan struct{}), ends: map[string]int{}}

@@ -136,11 +136,9 @@ func (n *Network) mendLocked(l *link) {
 		case c.resetStalled:
 			c.resetLocked(now)
 		}
-		c.dataLocked(now)
 		// Acknowledgements of what this end sends come over this link too.
 		c.out.under -= c.out.unacked
 		c.out.unacked = 0
-		c.roomLocked()
 		c.listenLocked(now)
 		c.peer.listenLocked(now)
 	})
