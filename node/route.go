@@ -97,6 +97,9 @@ func (n *Node) startWait(e *epoch, call *mux.Call, cmd fsm.Acquire) {
 	n.waits.enter(key, call)
 	e.proposer.submit(cmd, func(o outcome) {
 		if o.err == nil && o.result.Code == fsm.Queued {
+			if end := n.waits.queued(key, call); end != nil {
+				call.Done(end)
+			}
 			return
 		}
 		if !n.waits.remove(key, call) {

@@ -25,39 +25,70 @@ func keyOf(id fsm.RequestID) waitKey {
 //
 // An acquire is entered before it is proposed: its grant may be applied before
 // the proposer has said that it is queued. Whoever removes a call answers it.
+//
+// A request that is sent again has several calls here. An event answers only those
+// whose own entry has been applied: one that is still on its way may not be told
+// of the grant that an earlier try was given, because the cancel of that try may
+// come before it in the log.
 type waits struct {
 	mu    sync.Mutex
-	calls map[waitKey][]*mux.Call // usually one; more when a request was sent again
+	calls map[waitKey][]*parked // usually one; more when a request was sent again
 }
 
-func newWaits() *waits { return &waits{calls: make(map[waitKey][]*mux.Call)} }
+// parked is one call that waits.
+type parked struct {
+	call   *mux.Call
+	queued bool          // its own entry was applied and put or found it in line
+	end    *apiv1.Answer // of the wait, seen before queued; nil: not ended
+}
+
+func newWaits() *waits { return &waits{calls: make(map[waitKey][]*parked)} }
 
 // enter also drops the earlier calls of the same request whose senders have
 // gone: a client that reconnects often leaves one behind each time.
 func (w *waits) enter(key waitKey, call *mux.Call) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	calls := slices.DeleteFunc(w.calls[key], (*mux.Call).Abandoned)
-	w.calls[key] = append(calls, call)
+	calls := slices.DeleteFunc(w.calls[key], func(p *parked) bool { return p.call.Abandoned() })
+	w.calls[key] = append(calls, &parked{call: call})
 }
 
 // remove reports whether call was still there.
 func (w *waits) remove(key waitKey, call *mux.Call) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	return w.removeLocked(key, call) != nil
+}
+
+func (w *waits) removeLocked(key waitKey, call *mux.Call) *parked {
 	calls := w.calls[key]
-	for i, c := range calls {
-		if c != call {
+	for i, p := range calls {
+		if p.call != call {
 			continue
 		}
 		if len(calls) == 1 {
 			delete(w.calls, key)
 		} else {
-			w.calls[key] = append(calls[:i:i], calls[i+1:]...)
+			w.calls[key] = slices.Delete(calls, i, i+1)
 		}
-		return true
+		return p
 	}
-	return false
+	return nil
+}
+
+// queued says that the call's own entry was applied and left it in line. It
+// returns the answer if the wait has ended since, and the call is then gone.
+func (w *waits) queued(key waitKey, call *mux.Call) (end *apiv1.Answer) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, p := range w.calls[key] {
+		if p.call == call {
+			if p.queued = true; p.end != nil {
+				return w.removeLocked(key, call).end
+			}
+		}
+	}
+	return nil
 }
 
 // takeAll empties the registry.
@@ -66,7 +97,9 @@ func (w *waits) takeAll() []*mux.Call {
 	defer w.mu.Unlock()
 	var all []*mux.Call
 	for _, calls := range w.calls {
-		all = append(all, calls...)
+		for _, p := range calls {
+			all = append(all, p.call)
+		}
 	}
 	clear(w.calls)
 	return all
@@ -82,18 +115,46 @@ func (w *waits) len() int {
 func (w *waits) observe(a *fsm.Applied) {
 	for i := range a.Events {
 		e := &a.Events[i]
-		if e.Kind != fsm.EventGranted && e.Kind != fsm.EventWaitEnded {
-			continue
-		}
-		key := keyOf(e.Request)
-		w.mu.Lock()
-		calls := w.calls[key]
-		delete(w.calls, key)
-		w.mu.Unlock()
-		for _, call := range calls {
-			call.Done(endOfWait(call.Op, e, a))
+		switch e.Kind {
+		case fsm.EventQueued:
+			w.begun(keyOf(e.Request))
+		case fsm.EventGranted, fsm.EventWaitEnded:
+			for _, call := range w.ended(keyOf(e.Request), e, a) {
+				call.Done(endOfWait(call.Op, e, a))
+			}
 		}
 	}
+}
+
+// begun says that a request was put in line: what ended before was another wait
+// under the same ID.
+func (w *waits) begun(key waitKey) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, p := range w.calls[key] {
+		p.end = nil
+	}
+}
+
+// ended takes out the calls that an event answers and leaves it with the others.
+func (w *waits) ended(key waitKey, e *fsm.Event, a *fsm.Applied) (answered []*mux.Call) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var rest []*parked
+	for _, p := range w.calls[key] {
+		if p.queued {
+			answered = append(answered, p.call)
+			continue
+		}
+		p.end = endOfWait(p.call.Op, e, a)
+		rest = append(rest, p)
+	}
+	if len(rest) == 0 {
+		delete(w.calls, key)
+	} else {
+		w.calls[key] = rest
+	}
+	return answered
 }
 
 func endOfWait(op *apiv1.Operation, e *fsm.Event, a *fsm.Applied) *apiv1.Answer {
