@@ -113,7 +113,7 @@ func (n *Node) TransferLeadership(ctx context.Context, req *apiv1.TransferLeader
 			res, err = peer.TransferLeadership(ctx, req)
 			return err
 		}
-		if err := n.transfer(r, req.GetTo()); err != nil {
+		if err := n.transfer(ctx, r, req.GetTo()); err != nil {
 			return err
 		}
 		res, err = n.awaitOtherLeader(ctx, r)
@@ -142,29 +142,21 @@ func (n *Node) throughElections(ctx context.Context, try func() error) error {
 	}
 }
 
-func (n *Node) transfer(r *raft.Raft, to string) error {
+func (n *Node) transfer(ctx context.Context, r *raft.Raft, to string) error {
 	if to == n.id {
 		return apiv1.NewError(apiv1.CodeInvalid, "to %q: it leads already", to)
 	}
-	f := func() raft.Future { return r.LeadershipTransfer() }
 	if to != "" {
-		server, ok := n.voter(r, to)
-		if !ok {
+		if _, ok := n.voter(r, to); !ok {
 			return apiv1.NewError(apiv1.CodeNoMember, "to %q: no such voter; locknode members lists them", to)
 		}
-		f = func() raft.Future { return r.LeadershipTransferToServer(server.ID, server.Address) }
 	}
-	errs := make(chan error, 1)
-	go func() { errs <- f().Error() }()
-	select {
-	case err := <-errs:
-		if err != nil {
-			return apiv1.NewError(apiv1.CodeUnavailable, "transfer leadership: %v", err)
-		}
-		return nil
-	case <-time.After(transferTimeout):
-		return apiv1.NewError(apiv1.CodeUnavailable, "transfer leadership: not done within %v", transferTimeout)
+	ctx, cancel := context.WithTimeout(ctx, transferTimeout)
+	defer cancel()
+	if err := n.handOver(ctx, r, to); err != nil {
+		return apiv1.NewError(apiv1.CodeUnavailable, "transfer leadership: %v", err)
 	}
+	return nil
 }
 
 func (n *Node) awaitOtherLeader(ctx context.Context, r *raft.Raft) (*apiv1.TransferLeadershipResponse, error) {

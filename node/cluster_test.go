@@ -547,7 +547,7 @@ func TestAnEntryThatSleptThroughTwoElectionsChangesNothing(t *testing.T) {
 	<-stalled
 	move := func(from *Node, to string) {
 		c.eventually("leadership goes to "+to, func() bool {
-			_ = from.transfer(from.raft.Load(), to) // asked again until it is done
+			_ = from.transfer(c.ctx(), from.raft.Load(), to) // asked again until it is done
 			for _, n := range c.nodes {
 				if _, leading := leads(n.raft.Load()); leading && n.ID() == to {
 					return true

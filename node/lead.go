@@ -9,6 +9,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/locknode/locknode/fsm"
+	"github.com/locknode/locknode/internal/guard"
 )
 
 // epoch is one time of leadership: a term, its clock and its collector. While
@@ -59,7 +60,7 @@ func (n *Node) lead(ctx context.Context, r *raft.Raft) {
 // on from the table's time, and that must include all of the earlier terms.
 // Then one entry of this term has to commit, and only then anything is served.
 func (n *Node) begin(r *raft.Raft, term uint64) (*epoch, error) {
-	if err := r.Barrier(applyTimeout).Error(); err != nil {
+	if err := n.inTurn(func() error { return r.Barrier(applyTimeout).Error() }); err != nil {
 		return nil, fmt.Errorf("barrier of term %d: %w", term, err)
 	}
 	if got, ok := leads(r); !ok || got != term {
@@ -77,11 +78,12 @@ func (n *Node) begin(r *raft.Raft, term uint64) (*epoch, error) {
 	}
 	clock := newLeaderClock(tableNow, n.cfg.seams.Mono)
 	e := &epoch{term: term}
-	e.proposer = newProposer(term, clock, n.cfg.seams.Wall, func(entry []byte) (fsm.Applied, error) {
+	e.proposer = newProposer(term, clock, n.cfg.seams.Wall, func(entry []byte) (a fsm.Applied, err error) {
 		if n.cfg.seams.Stamped != nil {
 			n.cfg.seams.Stamped(term)
 		}
-		return commit(r, entry)
+		err = n.inTurn(func() error { a, err = commit(r, entry); return err })
+		return a, err
 	})
 	if founded && n.cfg.Limits != (fsm.Limits{}) && n.cfg.Limits.WithDefaults() != limits {
 		n.log.Warn("the configured limits differ from the cluster's, which were set when it was formed and stay in force")
@@ -148,15 +150,38 @@ func (n *Node) end(e *epoch) {
 	}
 }
 
+// inTurn runs f, which puts an entry through the log, while leadership is not
+// being handed over.
+func (n *Node) inTurn(f func() error) error {
+	n.turn <- struct{}{}
+	defer func() { <-n.turn }()
+	return f()
+}
+
+// holdEntries keeps entries from being put through the log until release. It waits
+// for the one that is on its way.
+func (n *Node) holdEntries(ctx context.Context) (release func(), err error) {
+	select {
+	case n.turn <- struct{}{}:
+		return func() { <-n.turn }, nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("an entry is on its way: %w", context.Cause(ctx))
+	}
+}
+
+// handOver gives leadership to a voter, or, when to is empty, to the one that is
+// best prepared.
+func (n *Node) handOver(ctx context.Context, r *raft.Raft, to string) error {
+	return guard.HandOver(ctx, r, n.transport, raft.ServerID(to), n.holdEntries)
+}
+
 // commit puts an entry through the log and says what the table did. Its error
 // tells whether the entry may still take effect.
 func commit(r *raft.Raft, entry []byte) (fsm.Applied, error) {
 	f := r.Apply(entry, applyTimeout)
 	switch err := f.Error(); {
 	case err == nil:
-	case errors.Is(err, raft.ErrNotLeader),
-		errors.Is(err, raft.ErrEnqueueTimeout),
-		errors.Is(err, raft.ErrLeadershipTransferInProgress):
+	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrEnqueueTimeout):
 		return fsm.Applied{}, fmt.Errorf("%w: %w", errNotProposed, err)
 	default:
 		return fsm.Applied{}, fmt.Errorf("%w: %w", errOutcomeUnknown, err)

@@ -48,6 +48,7 @@ type Node struct {
 	notices    *notices
 	metrics    *metrics
 
+	turn         chan struct{}             // holds a token while an entry is on its way; see holdEntries
 	raft         atomic.Pointer[raft.Raft] // nil until the node has formed or joined a cluster
 	epoch        atomic.Pointer[epoch]     // not nil while this node serves as leader
 	appliedIndex atomic.Uint64             // of the last command applied
@@ -87,7 +88,7 @@ func OpenIn(ctx context.Context, cfg Config, world seam.Node) (*Node, error) {
 	n := &Node{
 		cfg: cfg, log: cfg.Logger,
 		waits: newWaits(), notices: newNotices(),
-		appliedMore: make(chan struct{}, 1), done: make(chan struct{}),
+		turn: make(chan struct{}, 1), appliedMore: make(chan struct{}, 1), done: make(chan struct{}),
 	}
 	n.ctx, n.cancel = context.WithCancelCause(context.Background())
 	n.setForming("starting")
@@ -260,7 +261,7 @@ func (n *Node) leave(ctx context.Context) error {
 	if r == nil {
 		return nil
 	}
-	if err := guard.HandOver(ctx, r, n.transport); err != nil {
+	if err := n.handOver(ctx, r, ""); err != nil {
 		return fmt.Errorf("leave the cluster: %w", err)
 	}
 	var err error
@@ -283,7 +284,7 @@ func (n *Node) stop(ctx context.Context) error {
 	r := n.raft.Load()
 	if r != nil && healthy {
 		handOver, cancel := context.WithTimeout(ctx, transferTimeout)
-		if err := guard.HandOver(handOver, r, n.transport); err != nil {
+		if err := n.handOver(handOver, r, ""); err != nil {
 			n.log.Info("stopping without a successor", "err", err)
 		}
 		cancel()

@@ -9,6 +9,7 @@
 //     goroutine only, that never pipelines, and that carries nothing while the
 //     disk is stalled or has failed.
 //   - [Stream] is the plain TCP layer below it: limits, a preface, hooks for TLS.
+//   - [HandOver] gives leadership away without raft's own transfer, which can get stuck.
 //   - [Shutdown] and [Stop] end a raft within a deadline.
 //
 // Invariants:

@@ -99,7 +99,11 @@ func (t *Transport) AppendEntries(id raft.ServerID, addr raft.ServerAddress, req
 	if !heartbeat {
 		t.reach.wait(id, req.Term)
 	}
-	return t.reach.note(id, t.NetworkTransport.AppendEntries(id, addr, req, resp))
+	err := t.reach.note(id, t.NetworkTransport.AppendEntries(id, addr, req, resp))
+	if err == nil && resp.Success && !heartbeat {
+		t.progress.note(id, req.Term, req.PrevLogEntry+uint64(len(req.Entries)))
+	}
+	return err
 }
 
 // InstallSnapshot sends a snapshot to a peer.

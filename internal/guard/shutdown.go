@@ -49,68 +49,6 @@ func Shutdown(r *raft.Raft, limit time.Duration) error {
 	}
 }
 
-// HandOver gives leadership to another voter, so that clients see a gap of
-// milliseconds and not of an election timeout: to the one that is most up to
-// date, or, when t knows that some do not answer, to each of the others in turn
-// (raft itself may choose a dead one). It returns nil once r does not lead, at
-// once if it does not lead now; otherwise it returns the reason, and r may still
-// lead. It ends when ctx does.
-func HandOver(ctx context.Context, r *raft.Raft, t raft.Transport) error {
-	if r.State() != raft.Leader {
-		return nil
-	}
-	answering, all := voters(r, t)
-	if len(answering) == 0 {
-		return errors.New("hand leadership over: no other voter answers")
-	}
-	if all {
-		return transfer(ctx, r, r.LeadershipTransfer())
-	}
-	var errs []error
-	for _, s := range answering {
-		if ctx.Err() != nil {
-			break
-		}
-		err := transfer(ctx, r, r.LeadershipTransferToServer(s.ID, s.Address))
-		if err == nil {
-			return nil
-		}
-		errs = append(errs, err)
-	}
-	return errors.Join(errs...)
-}
-
-// voters returns the other voters that answer, and whether those are all.
-func voters(r *raft.Raft, t raft.Transport) (answering []raft.Server, all bool) {
-	guarded, _ := t.(*Transport)
-	all = true
-	for _, s := range r.GetConfiguration().Configuration().Servers {
-		if s.Suffrage != raft.Voter || s.Address == t.LocalAddr() {
-			continue
-		}
-		if guarded != nil && !guarded.reach.answers(s.ID) {
-			all = false
-			continue
-		}
-		answering = append(answering, s)
-	}
-	return answering, all
-}
-
-func transfer(ctx context.Context, r *raft.Raft, future raft.Future) error {
-	done := make(chan error, 1)
-	go func() { done <- future.Error() }()
-	select {
-	case err := <-done:
-		if err != nil && r.State() == raft.Leader {
-			return fmt.Errorf("hand leadership over: %w", err)
-		}
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("hand leadership over: %w", context.Cause(ctx))
-	}
-}
-
 // Stop ends a member in the order that hurts least: leadership is handed over,
 // for at most handOver; the transport is closed, which frees every goroutine that
 // waits for a peer; raft is shut down, for at most limit. Whatever fails, all
@@ -121,7 +59,11 @@ func Stop(r *raft.Raft, t raft.Transport, handOver, limit time.Duration) error {
 	if handOver > 0 {
 		ctx, cancel := context.WithTimeout(context.Background(), handOver)
 		defer cancel()
-		errs = append(errs, HandOver(ctx, r, t))
+		if guarded, ok := t.(*Transport); ok {
+			errs = append(errs, HandOver(ctx, r, guarded, "", nil))
+		} else {
+			errs = append(errs, fmt.Errorf("hand leadership over: not through a %T", t))
+		}
 	}
 	if c, ok := t.(raft.WithClose); ok {
 		errs = append(errs, c.Close())

@@ -45,11 +45,12 @@ type TransportOptions struct {
 //   - Close ends every connection; raft.NetworkTransport leaves them open.
 type Transport struct {
 	*raft.NetworkTransport
-	streams *gatedStream
-	reach   *reach
-	member  atomic.Pointer[raft.Raft] // whom it works for; set by NewRaft
-	toRaft  chan raft.RPC
-	beats   chan raft.RPC // at most one heartbeat that was answered already
+	streams  *gatedStream
+	reach    *reach
+	progress progress
+	member   atomic.Pointer[raft.Raft] // whom it works for; set by NewRaft
+	toRaft   chan raft.RPC
+	beats    chan raft.RPC // at most one heartbeat that was answered already
 
 	once   sync.Once
 	done   chan struct{} // closed by Close

@@ -471,7 +471,7 @@ func TestLeadershipIsHandedToAVoterThatAnswers(t *testing.T) {
 			start := time.Now()
 			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 			defer cancel()
-			if err := HandOver(ctx, leader.raft, leader.trans); err != nil {
+			if err := HandOver(ctx, leader.raft, leader.trans, "", nil); err != nil {
 				t.Errorf("HandOver with a dead voter: %v after %v", err, time.Since(start))
 			}
 		})

@@ -208,3 +208,35 @@ func TestMinorityGivesNothingAndSaysSo(t *testing.T) {
 	must(t, got.grant.Unlock())
 	agree(t, c)
 }
+
+// An operator hands leadership to a node that happens to hang, and asks again
+// when that fails: nothing may come of it. Raft's own transfer stops the cluster
+// for as long as the node hangs.
+func TestTransferToAPausedNodeStopsNothing(t *testing.T) {
+	t.Parallel()
+	c := startCluster(t)
+	l := startLoad(t, c, 10*time.Second)
+	l.progress(t, 50)
+	followers := followersOf(t, c)
+	paused, other := followers[0], followers[1]
+	admin := dial(t, []string{other.API()})
+	must(t, paused.Pause())
+	l.progress(t, 50)
+	l.newGap()
+	for range 2 {
+		ctx := within(t, 3*time.Second)
+		if leader, err := admin.TransferLeadership(ctx, paused.ID); err == nil && leader == paused.ID {
+			t.Errorf("leadership was transferred to %s, which is paused", paused.ID)
+		}
+		l.progress(t, 50)
+	}
+	gap := l.newGap()
+	must(t, paused.Resume())
+	if limit := 5 * timing(); gap > limit {
+		t.Errorf("nothing was done for %v, want at most %v", gap, limit)
+	}
+	t.Logf("longest time in which nothing was done: %v", gap.Round(time.Millisecond))
+	l.progress(t, 50)
+	l.finish(t)
+	agree(t, c)
+}
