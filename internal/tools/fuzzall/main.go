@@ -39,7 +39,7 @@ type options struct {
 func parse(args []string) (o options, err error) {
 	flags := flag.NewFlagSet("fuzzall", flag.ContinueOnError)
 	flags.DurationVar(&o.time, "time", 30*time.Second, "how long to fuzz each target")
-	flags.DurationVar(&o.minimize, "minimize", 10*time.Second, "how long to make a failing input smaller")
+	flags.DurationVar(&o.minimize, "minimize", 2*time.Second, "how long to make an input smaller that fails or reaches something new")
 	flags.DurationVar(&o.grace, "grace", 2*time.Minute, "how long after its time a target may take to stop")
 	flags.IntVar(&o.jobs, "jobs", 2, "how many targets to run at once")
 	flags.StringVar(&o.dir, "C", ".", "directory of the module")
