@@ -6,8 +6,9 @@
 //     stores. Every log entry, the term and the vote carry a checksum; a vote is
 //     one record; every write is watched.
 //   - [Transport] is a raft.Transport whose heartbeats change raft on its main
-//     goroutine only, that never pipelines, and that carries nothing while the
-//     disk is stalled or has failed.
+//     goroutine only, that never pipelines, that keeps requests from raft which
+//     would end it, and that carries nothing while the disk is stalled or has
+//     failed.
 //   - [Stream] is the plain TCP layer below it: limits, a preface, hooks for TLS.
 //   - [HandOver] gives leadership away without raft's own transfer, which can get stuck.
 //   - [Shutdown] and [Stop] end a raft within a deadline.
@@ -26,6 +27,7 @@
 //
 // Goroutines: a Stream owns its accept loop and one goroutine per handshake, all
 // ended by Close. Stores own none, except that OnFailure is called on its own.
-// A Transport owns one that hands requests to raft, and those of
-// raft.NetworkTransport; they end with Close.
+// A Transport owns one that hands requests to raft, one for each damaged snapshot
+// that it takes in to throw it away, and those of raft.NetworkTransport; they end
+// with Close.
 package guard

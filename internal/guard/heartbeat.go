@@ -55,13 +55,17 @@ func (t *Transport) follows(req *raft.AppendEntriesRequest) bool {
 	return leader != "" && string(leader) == string(req.ID)
 }
 
-// pump hands requests to raft.
+// pump hands requests to raft, except those that would end it.
 func (t *Transport) pump() {
 	from := t.NetworkTransport.Consumer()
 	for {
 		var rpc raft.RPC
 		select {
 		case rpc = <-from:
+			if err := unsound(rpc.Command); err != nil {
+				t.refuse(rpc, err)
+				continue
+			}
 		case rpc = <-t.beats:
 		case <-t.done:
 			return

@@ -39,6 +39,7 @@ type TransportOptions struct {
 //     the leader loop sleeps; an Apply that wakes it is then stored under a term
 //     this node does not lead (hashicorp/raft #695).
 //   - It never pipelines (hashicorp/raft #612).
+//   - A request that raft would panic on does not reach it; see unsound.
 //   - It carries nothing while the gate is closed, so that a node with a hung or
 //     failed disk falls silent and the others elect another leader (#503, #614).
 //   - It replicates again as soon as a peer is back; see reach.
@@ -51,6 +52,7 @@ type Transport struct {
 	member   atomic.Pointer[raft.Raft] // whom it works for; set by NewRaft
 	toRaft   chan raft.RPC
 	beats    chan raft.RPC // at most one heartbeat that was answered already
+	warned   time.Time     // of a request that was refused; owned by pump
 
 	once   sync.Once
 	done   chan struct{} // closed by Close

@@ -65,7 +65,11 @@ func accept(rpc raft.RPC) {
 	rpc.Respond(&raft.AppendEntriesResponse{Success: true}, nil)
 }
 
+// appendTo sends the entries as those that follow entry 1.
 func appendTo(trans *Transport, addr raft.ServerAddress, logs ...*raft.Log) error {
+	for i, l := range logs {
+		l.Index, l.Term = 2+uint64(i), 1
+	}
 	var resp raft.AppendEntriesResponse
 	return trans.AppendEntries("b", addr, &raft.AppendEntriesRequest{Term: 1, PrevLogEntry: 1, PrevLogTerm: 1, Entries: logs}, &resp)
 }
@@ -236,7 +240,10 @@ func TestFrameLimit(t *testing.T) {
 			t.Error("a frame above the limit was taken")
 		}
 		// A snapshot may be larger.
-		req := &raft.InstallSnapshotRequest{SnapshotVersion: 1, Size: 1 << 20}
+		req := &raft.InstallSnapshotRequest{
+			SnapshotVersion: 1, Term: 1, LastLogIndex: 1, LastLogTerm: 1, Size: 1 << 20,
+			Configuration: raft.EncodeConfiguration(fuzzedVoters),
+		}
 		var resp raft.InstallSnapshotResponse
 		if err := a.InstallSnapshot("b", "b", req, &resp, bytes.NewReader(make([]byte, 1<<20))); err != nil || !resp.Success {
 			t.Errorf("InstallSnapshot = %+v, %v", resp, err)
