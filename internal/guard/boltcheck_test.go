@@ -107,7 +107,7 @@ func TestBboltSurvivesWhatBoltCheckAccepts(t *testing.T) {
 	}
 }
 
-func walk(t *testing.T, path string) {
+func walk(t testing.TB, path string) {
 	t.Helper()
 	db, err := bbolt.Open(path, 0o600, &bbolt.Options{NoFreelistSync: true, Timeout: time.Second, FreelistType: bbolt.FreelistMapType})
 	if err != nil {
@@ -135,22 +135,4 @@ func TestBoltCheckRefusesALostTransaction(t *testing.T) {
 			t.Errorf("meta page %d is damaged, and accepted", page)
 		}
 	}
-}
-
-func FuzzBoltCheck(f *testing.F) {
-	path := filepath.Join(tempDir(f), "db")
-	grow(f, path, false, 1)
-	b, err := os.ReadFile(path)
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Add(b[:16<<10])
-	f.Add([]byte("short"))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		path := filepath.Join(tempDir(t), "db")
-		if err := os.WriteFile(path, b, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		_ = checkBolt(path) // must return
-	})
 }

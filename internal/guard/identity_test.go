@@ -101,19 +101,3 @@ func TestIdentityOfALaterVersionIsRefused(t *testing.T) {
 		t.Error("OpenStores accepted a format it does not know")
 	}
 }
-
-func FuzzIdentity(f *testing.F) {
-	good, err := encodeIdentity(Identity{Version: 1, NodeID: "a", LogStore: LogStoreWAL, Promise: []PromisedMember{{"a", "h:1"}}})
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Add(good)
-	f.Add([]byte("{}"))
-	f.Add([]byte(`{"identity":null,"crc32c":0}`))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		id, err := decodeIdentity(b)
-		if err == nil && (id.NodeID == "" || id.Version != identityVersion) {
-			t.Errorf("decodeIdentity(%q) = %+v", b, id)
-		}
-	})
-}

@@ -18,7 +18,7 @@ func memory() *Memory {
 
 // withSnapshots makes a closed directory with entries 1 to 40, snapshots at 20
 // and 30, and the log cut before first.
-func withSnapshots(t *testing.T, first uint64) (o StoreOptions, older, newer string) {
+func withSnapshots(t testing.TB, first uint64) (o StoreOptions, older, newer string) {
 	t.Helper()
 	o = seeded(t, LogStoreWAL)
 	s := mustOpen(t, o)

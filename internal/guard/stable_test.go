@@ -32,7 +32,7 @@ func (c *crashing) SetUint64(k []byte, v uint64) error {
 	return c.InmemStore.SetUint64(k, v)
 }
 
-func stableOn(t *testing.T, inner raft.StableStore) raft.StableStore {
+func stableOn(t testing.TB, inner raft.StableStore) raft.StableStore {
 	t.Helper()
 	return mustOpen(t, StoreOptions{NodeID: "a", Memory: &Memory{Log: raft.NewInmemStore(), Stable: inner, Snapshots: raft.NewInmemSnapshotStore()}}).Stable
 }
