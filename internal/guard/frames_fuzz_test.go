@@ -2,7 +2,6 @@ package guard
 
 import (
 	"bytes"
-	"errors"
 	"io"
 	"net"
 	"slices"
@@ -14,28 +13,6 @@ import (
 
 	"github.com/locknode/locknode/internal/fuzz"
 )
-
-// duplex is one end of a connection in memory whose ends can be closed one
-// direction at a time. It has no deadlines.
-type duplex struct {
-	*io.PipeReader
-	*io.PipeWriter
-}
-
-func newDuplex() (a, b duplex) {
-	ar, bw := io.Pipe()
-	br, aw := io.Pipe()
-	return duplex{ar, aw}, duplex{br, bw}
-}
-
-func (d duplex) Close() error {
-	return errors.Join(d.PipeReader.Close(), d.PipeWriter.Close())
-}
-func (duplex) LocalAddr() net.Addr              { return advertised("here") }
-func (duplex) RemoteAddr() net.Addr             { return advertised("there:1") }
-func (duplex) SetDeadline(time.Time) error      { return nil }
-func (duplex) SetReadDeadline(time.Time) error  { return nil }
-func (duplex) SetWriteDeadline(time.Time) error { return nil }
 
 // port is a net.Listener that is handed its connections, and a StreamLayer that
 // dials whatever dial returns.
@@ -68,7 +45,7 @@ func (p *port) Dial(raft.ServerAddress, time.Duration) (net.Conn, error) { retur
 
 // recording is a connection that keeps what is written and ends when it is read.
 type recording struct {
-	duplex
+	fuzz.Conn
 	sent *bytes.Buffer
 }
 
@@ -169,14 +146,14 @@ func startVictim(t testing.TB) *victim {
 // feed sends bytes as a peer would after the preface, and returns what is
 // answered when the other side has taken all of them or has closed.
 func (v *victim) feed(data []byte) []byte {
-	ours, theirs := newDuplex()
+	ours, theirs := fuzz.Pipe()
 	v.port.in <- theirs
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		_, _ = ours.Write(slices.Concat([]byte(prefaceLine("")), data))
-		_ = ours.PipeWriter.Close()
+		_ = ours.CloseWrite()
 	})
-	answers, _ := io.ReadAll(ours.PipeReader)
+	answers, _ := io.ReadAll(ours)
 	_ = ours.Close()
 	wg.Wait()
 	return answers
@@ -230,7 +207,7 @@ func beatFrame(t testing.TB) []byte {
 
 // scripted is a peer that says what it was told to say, whatever it is asked.
 type scripted struct {
-	duplex
+	fuzz.Conn
 	says *bytes.Reader
 }
 

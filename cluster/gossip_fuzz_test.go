@@ -1,0 +1,182 @@
+package cluster
+
+import (
+	"io"
+	"log/slog"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+
+	"github.com/locknode/locknode/internal/fuzz"
+)
+
+// listener is a node that hears only what the test says.
+type listener struct {
+	*Cluster
+	wire *wire
+}
+
+func startListener(t testing.TB) *listener {
+	t.Helper()
+	w := newWire()
+	c, err := Start(Config{Meta: Meta{NodeID: "self"}, Transport: w, Logger: slog.New(slog.DiscardHandler), Fast: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &listener{c, w}
+}
+
+func (l *listener) packet(data []byte) {
+	from := &net.UDPAddr{IP: net.IPv4(10, 0, 0, 9), Port: 7403}
+	l.wire.packets <- &memberlist.Packet{Buf: data, From: from, Timestamp: time.Now()}
+}
+
+// stream returns what is answered when the other side is done.
+func (l *listener) stream(data []byte) []byte {
+	ours, theirs := fuzz.Pipe()
+	l.wire.streams <- theirs
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		_, _ = ours.Write(data)
+		_ = ours.CloseWrite()
+	})
+	answer, _ := io.ReadAll(ours)
+	_ = ours.Close()
+	wg.Wait()
+	return answer
+}
+
+// settle waits until everything that came before has been taken in, and sees
+// that a good peer is still heard.
+func (l *listener) settle(t *testing.T) {
+	t.Helper()
+	const last = "the last one"
+	m := fullMeta()
+	m.NodeID = last
+	meta, err := m.encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	deadline := time.After(10 * time.Second)
+	l.packet(alivePacketOf(last, meta))
+	for {
+		changes := l.Changes()
+		if _, ok := l.Peer(last); ok {
+			return
+		}
+		select {
+		case <-changes:
+		case <-deadline:
+			t.Fatal("a good peer is not heard any more")
+		}
+	}
+}
+
+// check sees that what was taken for a peer is one.
+func (l *listener) check(t *testing.T) {
+	t.Helper()
+	all := l.Peers()
+	if len(all) > maxAlive+maxGone {
+		t.Errorf("%d peers", len(all))
+	}
+	for _, p := range all {
+		if err := p.check(); err != nil || p.NodeID == "self" {
+			t.Errorf("took %+v for a peer: %v", p, err)
+		}
+		if _, _, err := net.SplitHostPort(p.Gossip); err != nil {
+			t.Errorf("peer %q is at %q: %v", p.NodeID, p.Gossip, err)
+		}
+	}
+	if m := l.Meta(); m.NodeID != "self" {
+		t.Errorf("the node calls itself %q", m.NodeID)
+	}
+}
+
+// FuzzPacket feeds datagrams through memberlist into the delegates. Whatever
+// comes, the node lives on, hears a good peer, takes nothing for a peer that is
+// none, and needs no memory beyond memberlist's own bounds.
+func FuzzPacket(f *testing.F) {
+	meta, err := fullMeta().encode()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add([]byte{})
+	f.Add([]byte{4, 0x80})
+	f.Add(alivePacket(meta))
+	f.Add(alivePacket(meta[:20]))
+	f.Add(alivePacketOf("self", meta))
+	f.Add([]byte("\xf4\x05label\x04"))
+	f.Add([]byte("\x03\x83\xabIncarnation\x01\xa4Node\xa4self\xa4From\xa6node-1"))                                 // suspect us
+	f.Add([]byte("\x05\x83\xabIncarnation\xcf\xff\xff\xff\xff\xff\xff\xff\xff\xa4Node\xa4self\xa4From\xa6node-1")) // we are dead
+	f.Add(append([]byte{7, 2, 0, 2, 0, byte(len(alivePacket(meta)))}, append([]byte{8, 'x'}, alivePacket(meta)...)...))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		defer fuzz.Watch()()
+		l := startListener(t)
+		defer crash(l.Cluster)
+		if n := fuzz.Allocated(func() { l.packet(data); l.settle(t) }); n > memberlistBounds+300*uint64(len(data)) {
+			t.Errorf("%d bytes allocated for a packet of %d", n, len(data))
+		}
+		l.check(t)
+	})
+}
+
+// memberlistBounds is what one message may make memberlist allocate: user state
+// up to 20 MiB, what is unpacked up to 40 MiB in steps that double.
+const memberlistBounds = 128 << 20
+
+// pushPull is the stream on which memberlist exchanges its whole list, with one
+// node in it.
+func pushPull(name string, meta []byte, state byte) []byte {
+	p := append([]byte{6}, "\x83\xa5Nodes\x01\xacUserStateLen\x00\xa4Join\xc3"...)
+	p = append(p, "\x87\xa4Name"...)
+	p = append(append(p, 0xa0+byte(len(name))), name...)
+	p = append(p, "\xa4Addr\xa4\x0a\x00\x00\x02\xa4Port\xcd\x1c\xeb\xabIncarnation\x01\xa5State"...)
+	p = append(p, state)
+	p = append(p, "\xa3Vsn\xa6\x01\x05\x02\x01\x01\x01\xa4Meta\xda"...)
+	return append(append(p, byte(len(meta)>>8), byte(len(meta))), meta...)
+}
+
+// FuzzGossipStream does the same with connections.
+func FuzzGossipStream(f *testing.F) {
+	meta, err := fullMeta().encode()
+	if err != nil {
+		f.Fatal(err)
+	}
+	for state := range byte(4) {
+		f.Add(pushPull("node-1", meta, state))
+	}
+	f.Add(pushPull("self", meta, 0))
+	f.Add(pushPull("node-1", meta[:20], 0))
+	f.Add([]byte("\x06\x83\xa5Nodes\xce\x7f\xff\xff\xff\xacUserStateLen\x00\xa4Join\xc3"))
+	f.Add([]byte("\x06\x83\xa5Nodes\x00\xacUserStateLen\xce\x01\x00\x00\x00\xa4Join\xc3"))
+	f.Add([]byte("\x08\x81\xaaUserMsgLen\x03abc"))
+	f.Add([]byte("\x00\x82\xa5SeqNo\x01\xa4Node\xa4self"))
+	f.Add([]byte("\x0a\x01"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		defer fuzz.Watch()()
+		l := startListener(t)
+		defer crash(l.Cluster)
+		if n := fuzz.Allocated(func() { l.stream(data) }); n > memberlistBounds+300*uint64(len(data)) {
+			t.Errorf("%d bytes allocated for a stream of %d", n, len(data))
+		}
+		l.settle(t)
+		l.check(t)
+	})
+}
+
+// The seeds have to be what memberlist understands, or they test nothing.
+func TestPushPullMakesAPeer(t *testing.T) {
+	meta, err := fullMeta().encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := startListener(t)
+	defer crash(l.Cluster)
+	answer := l.stream(pushPull("node-1", meta, 0))
+	if p, ok := l.Peer("node-1"); !ok || p.Meta != fullMeta() || len(answer) == 0 {
+		t.Errorf("peer is %+v, answered %q", p, answer)
+	}
+}
