@@ -136,7 +136,7 @@ func waits(op *apiv1.Operation) bool {
 // encoding fail: a string that is not UTF-8 cannot be sent at all, and would
 // break the stream, and the next one, for every call on it.
 func inspect(op *apiv1.Operation) (size int, problem *apiv1.Error) {
-	in := inspection{size: fixedBytes}
+	in := inspection{size: fixedBytes + op.UnknownBytes()}
 	switch r := op.GetRequest().(type) {
 	case *apiv1.Operation_OpenSession:
 		in.bytes(r.OpenSession.GetSession())
@@ -189,7 +189,7 @@ func Check(op *apiv1.Operation) *apiv1.Error {
 }
 
 // fixedBytes is more than the numbers and tags of any operation need.
-const fixedBytes = 96
+const fixedBytes = 128
 
 type inspection struct {
 	size     int
@@ -220,7 +220,7 @@ func (in *inspection) labels(labels []*apiv1.Label) {
 func (in *inspection) acquire(r *apiv1.AcquireRequest) {
 	in.id(r.GetId())
 	for _, w := range r.GetLocks() {
-		in.size += 24
+		in.size += 32
 		in.text("name", w.GetName())
 	}
 	in.text("holder", r.GetHolder())
