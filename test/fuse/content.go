@@ -170,10 +170,15 @@ func (v *Volume) truncate(x *inode, size int64) error {
 	if err != nil {
 		return err
 	}
+	live, err := x.size()
+	if err != nil {
+		return err
+	}
 	// What is too much to be remembered becomes durable at once.
 	big := c.size-size > v.limit
-	if size < c.size && !big {
-		if err := v.capture(x, size, c.size); err != nil {
+	if size < live && !big {
+		// The sector in which the file ends now is written anew, too.
+		if err := v.capture(x, size, max(c.size, min(live, size+1))); err != nil {
 			return err
 		}
 	}

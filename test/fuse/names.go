@@ -222,6 +222,9 @@ func (v *Volume) rename(from uint64, name string, to uint64, newName string, fla
 	if err != nil {
 		return err
 	}
+	if flags&unix.RENAME_NOREPLACE == 0 && sameFile(d, name, e, newName) {
+		return nil // two names of one file: rename(2) does nothing
+	}
 	err = v.change(func() error {
 		return unix.Renameat2(d.path, name, e.path, newName, uint(flags))
 	}, place{d, name}, place{e, newName})
@@ -230,4 +233,11 @@ func (v *Volume) rename(from uint64, name string, to uint64, newName string, fla
 	}
 	v.writeBack()
 	return err
+}
+
+func sameFile(d *inode, name string, e *inode, other string) bool {
+	var a, b unix.Stat_t
+	return unix.Fstatat(d.path, name, &a, unix.AT_SYMLINK_NOFOLLOW) == nil &&
+		unix.Fstatat(e.path, other, &b, unix.AT_SYMLINK_NOFOLLOW) == nil &&
+		a.Dev == b.Dev && a.Ino == b.Ino
 }
