@@ -1,0 +1,6 @@
+//go:build unix && !linux
+
+package faultdisk
+
+// unmount does nothing: faultfs mounts nothing here.
+func unmount(string) {}
