@@ -56,7 +56,7 @@ func (c *Control) do(words []string) (any, error) {
 	case "fail":
 		return nil, firstOf(want(2, 3, "OP ERRNO [COUNT]"), func() error { return fail(f, args) })
 	case "hang":
-		return nil, firstOf(want(1, 1, "OP"), func() error { return f.Hang(Op(args[0])) })
+		return nil, firstOf(want(1, 2, "OP [AFTER]"), func() error { return hang(f, args) })
 	case "slow":
 		return nil, firstOf(want(2, 2, "OP DURATION"), func() error { return slow(f, args) })
 	case "lie":
@@ -103,6 +103,16 @@ func fail(f *Faults, args []string) error {
 		}
 	}
 	return f.Fail(Op(args[0]), errno, count)
+}
+
+func hang(f *Faults, args []string) (err error) {
+	after := 0
+	if len(args) == 2 {
+		if after, err = strconv.Atoi(args[1]); err != nil {
+			return fmt.Errorf("after is %q: want a number, at least 0", args[1])
+		}
+	}
+	return f.Hang(Op(args[0]), after)
 }
 
 func slow(f *Faults, args []string) error {

@@ -57,6 +57,7 @@ type rule struct {
 	left  int           // how many fail; negative: all
 	delay time.Duration
 	hang  bool
+	pass  int // how many pass before the others hang
 }
 
 // Fail lets the next count operations fail, all if count is 0.
@@ -70,8 +71,15 @@ func (f *Faults) Fail(op Op, errno syscall.Errno, count int) error {
 	return f.change(op, func(r *rule) { r.errno, r.left = errno, count })
 }
 
-// Hang holds operations until Release or Clear, or until their process is killed.
-func (f *Faults) Hang(op Op) error { return f.change(op, func(r *rule) { r.hang = true }) }
+// Hang lets so many operations pass and then holds all others, until Release or
+// Clear, or until their process is killed. To hold all that a process does from the
+// nth operation on, to kill it and to lose power then, is to lose power at the nth.
+func (f *Faults) Hang(op Op, after int) error {
+	if after < 0 {
+		return fmt.Errorf("after is %d: at least 0", after)
+	}
+	return f.change(op, func(r *rule) { r.hang, r.pass = true, after })
+}
 
 // Slow makes each operation take longer.
 func (f *Faults) Slow(op Op, by time.Duration) error {
@@ -143,7 +151,7 @@ func (f *Faults) enter(op Op, thread uint32) syscall.Errno {
 			}
 		}
 	}
-	for f.hangsLocked(op) {
+	for mayPass := true; f.hangsLocked(op, mayPass); mayPass = false {
 		f.hanging++
 		killed := f.pauseLocked(dyingEvery, thread)
 		f.hanging--
@@ -192,13 +200,20 @@ func (f *Faults) delayLocked(op Op) (d time.Duration) {
 	return d
 }
 
-func (f *Faults) hangsLocked(op Op) bool {
+// hangsLocked reports whether an operation hangs. One that may pass uses up the
+// right of one to do so.
+func (f *Faults) hangsLocked(op Op, mayPass bool) (hangs bool) {
 	for _, k := range []Op{op, OpAny} {
-		if r := f.rules[k]; r != nil && r.hang {
-			return true
+		r := f.rules[k]
+		switch {
+		case r == nil || !r.hang:
+		case mayPass && r.pass > 0:
+			r.pass--
+		default:
+			hangs = true
 		}
 	}
-	return false
+	return hangs
 }
 
 // pauseLocked gives the mutex away for a time, or until the rules change. It reports

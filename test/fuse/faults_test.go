@@ -195,6 +195,20 @@ func TestHangingOperationEndsWithRelease(t *testing.T) {
 	}
 }
 
+func TestSoManyOperationsPassBeforeTheOthersHang(t *testing.T) {
+	t.Parallel()
+	d := prepare(t)
+	d.do("hang fsync 2")
+	for range 2 {
+		must(t, syncPath(d.path("a")))
+	}
+	cmd := role("fsync", d.path("a"))
+	must(t, cmd.Start())
+	eventually(t, "the third hangs", func() bool { return strings.Contains(d.do("stats"), `"hanging":1`) })
+	d.do("release")
+	must(t, cmd.Wait())
+}
+
 func TestKilledProcessEndsWhileItsOperationHangs(t *testing.T) {
 	t.Parallel()
 	d := prepare(t)

@@ -180,6 +180,8 @@ func TestWrongCommandsAreExplainedAndChangeNothing(t *testing.T) {
 		"fail write EIO 0":    `count is "0"`,
 		"fail write EIO x":    `count is "x"`,
 		"hang":                "want OP",
+		"hang fsync x":        `after is "x"`,
+		"hang fsync -1":       "after is -1",
 		"slow fsync":          "want OP DURATION",
 		"slow fsync 5":        `duration is "5"`,
 		"slow fsync -1s":      "0 to 1m0s are allowed",

@@ -23,7 +23,8 @@ var ErrCannotMount = errors.New("cannot mount here")
 
 // commands is what the program understands.
 const commands = `  fail OP ERRNO [COUNT]  the next COUNT operations fail, all if there is no COUNT
-  hang OP                operations hang until release, or until their process is killed
+  hang OP [AFTER]        operations hang until release, or until their process is killed;
+                         AFTER of them pass before
   release                lets go what hangs
   slow OP DURATION       each operation takes longer, at most 1m; 0s ends it
   lie on|off             while on, fsync says ok and makes nothing durable

@@ -86,7 +86,12 @@ func startCluster(t *testing.T, args ...string) *proc.Cluster {
 
 func startClusterOf(t *testing.T, nodes int, args ...string) *proc.Cluster {
 	t.Helper()
-	c, err := proc.Start(within(t, patience), options(t.TempDir(), nodes, args...))
+	return startClusterIn(t, t.TempDir(), nodes, args...)
+}
+
+func startClusterIn(t *testing.T, dir string, nodes int, args ...string) *proc.Cluster {
+	t.Helper()
+	c, err := proc.Start(within(t, patience), options(dir, nodes, args...))
 	if err != nil {
 		t.Fatal(err)
 	}
