@@ -31,7 +31,7 @@ func (n *Network) mustLocked(fault, name string) *machine {
 func (n *Network) Cut(from, to string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.cutLocked(n.linkLocked(n.mustLocked("cut", from), n.mustLocked("cut", to)))
+	n.askLocked(n.mustLocked("cut", from), n.mustLocked("cut", to), true)
 }
 
 // Mend ends a Cut. What was stalled arrives within about a second, later the
@@ -39,33 +39,47 @@ func (n *Network) Cut(from, to string) {
 func (n *Network) Mend(from, to string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.mendLocked(n.linkLocked(n.mustLocked("mend", from), n.mustLocked("mend", to)))
+	n.askLocked(n.mustLocked("mend", from), n.mustLocked("mend", to), false)
+}
+
+func (n *Network) askLocked(from, to *machine, cut bool) {
+	l := n.linkLocked(from, to)
+	l.mu.Lock()
+	l.asked = cut
+	l.mu.Unlock()
+	n.settleLocked(from, to)
+}
+
+// settleLocked cuts or mends a link as the faults say.
+func (n *Network) settleLocked(from, to *machine) {
+	l := n.linkLocked(from, to)
+	l.mu.Lock()
+	cut := l.asked || from != to && (from.isolated || to.isolated)
+	l.mu.Unlock()
+	if cut {
+		n.cutLocked(l)
+	} else {
+		n.mendLocked(l)
+	}
 }
 
 // Isolate cuts a host off from all others, both ways, also from those that are
 // made later.
-func (n *Network) Isolate(host string) {
+func (n *Network) Isolate(host string) { n.isolate("isolate", host, true) }
+
+// Rejoin ends Isolate. Links that are cut for another reason stay so: by Cut, or
+// because the other host is isolated.
+func (n *Network) Rejoin(host string) { n.isolate("rejoin", host, false) }
+
+func (n *Network) isolate(fault, host string, on bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	m := n.mustLocked("isolate", host)
-	m.isolated = true
-	n.aroundLocked(m, n.cutLocked)
-}
-
-// Rejoin mends all links of a host.
-func (n *Network) Rejoin(host string) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	m := n.mustLocked("rejoin", host)
-	m.isolated = false
-	n.aroundLocked(m, n.mendLocked)
-}
-
-func (n *Network) aroundLocked(m *machine, f func(*link)) {
+	m := n.mustLocked(fault, host)
+	m.isolated = on
 	for _, other := range n.hosts {
 		if other != m {
-			f(n.linkLocked(m, other))
-			f(n.linkLocked(other, m))
+			n.settleLocked(m, other)
+			n.settleLocked(other, m)
 		}
 	}
 }
@@ -81,9 +95,9 @@ func (n *Network) HealAll() {
 		for _, to := range n.hosts {
 			l := n.linkLocked(from, to)
 			l.mu.Lock()
-			l.extra = 0
+			l.extra, l.asked = 0, false
 			l.mu.Unlock()
-			n.mendLocked(l)
+			n.settleLocked(from, to)
 		}
 	}
 }

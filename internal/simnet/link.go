@@ -21,7 +21,8 @@ type link struct {
 
 	mu    sync.Mutex // guards what follows
 	rand  *rand.Rand
-	cut   bool
+	asked bool // Cut was called, and no Mend
+	cut   bool // asked, or one of the two is isolated
 	cutAt time.Time
 	extra time.Duration
 }
