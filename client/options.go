@@ -82,9 +82,27 @@ type Trace struct {
 	Ended func(*Grant, error)
 }
 
-// WithTrace sets the client's trace: for metrics, and for tests that check what
-// was believed when.
-func WithTrace(t Trace) Option { return func(c *config) { c.trace = t } }
+// WithTrace adds a trace: for metrics, and for tests that check what was
+// believed when. Given several times, each is told.
+func WithTrace(t Trace) Option {
+	return func(c *config) { c.trace = c.trace.and(t) }
+}
+
+// and returns a trace that tells both.
+func (t Trace) and(other Trace) Trace {
+	first, second := t, other
+	if first.Granted != nil && second.Granted != nil {
+		t.Granted = func(g *Grant) { first.Granted(g); second.Granted(g) }
+	} else if first.Granted == nil {
+		t.Granted = second.Granted
+	}
+	if first.Ended != nil && second.Ended != nil {
+		t.Ended = func(g *Grant, err error) { first.Ended(g, err); second.Ended(g, err) }
+	} else if first.Ended == nil {
+		t.Ended = second.Ended
+	}
+	return t
+}
 
 func newConfig(opts []Option) config {
 	cfg := config{

@@ -48,3 +48,22 @@ func TestTraceTellsBeginAndEndOfEachBeliefOnce(t *testing.T) {
 		}
 	})
 }
+
+func TestEachTraceIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var told []string
+		tell := func(what string) { told = append(told, what) }
+		c := newCluster(t).client(t,
+			WithTrace(Trace{Granted: func(*Grant) { tell("first granted") }}),
+			WithTrace(Trace{Ended: func(*Grant, error) { tell("second ended") }}),
+			WithTrace(Trace{
+				Granted: func(*Grant) { tell("third granted") },
+				Ended:   func(*Grant, error) { tell("third ended") },
+			}))
+		mustUnlock(t, mustLock(t, c, "a"))
+		want := []string{"first granted", "third granted", "second ended", "third ended"}
+		if !slices.Equal(told, want) {
+			t.Errorf("the traces were told %q, want %q", told, want)
+		}
+	})
+}
