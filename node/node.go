@@ -345,7 +345,13 @@ func within(ctx context.Context, what string, f func() error) error {
 // Client returns a client of the cluster that this node is a member of. While
 // the node leads, its operations touch no network. It is closed by its own
 // Close; close it before the node.
-func (n *Node) Client(opts ...client.Option) *client.Client { return client.New(n, opts...) }
+func (n *Node) Client(opts ...client.Option) *client.Client {
+	var b client.Backend = n
+	if n.cfg.seams.Client != nil {
+		b, opts = n.cfg.seams.Client(b, opts)
+	}
+	return client.New(b, opts...)
+}
 
 // Watch calls f, which must not block, for what happens to a session until stop
 // is called.

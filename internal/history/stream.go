@@ -61,7 +61,16 @@ func (s *stream) SendMsg(m any) error {
 		s.r.mu.Lock()
 		now := s.r.now()
 		for _, o := range q.GetOperations() {
-			s.noteLocked(o, now)
+			// An operation that found no connection waits for a stream and is sent as
+			// soon as there is one. Later ones can be held up by a stream that stalls,
+			// which is given up after a second.
+			before := Never
+			if now-s.opened >= streamIsSettled {
+				before = sendingTakes
+			}
+			if i, ok := s.r.noteLocked(s.client, o, now, before); ok {
+				s.sent[o.GetId()] = sending{i, now}
+			}
 		}
 		s.r.mu.Unlock()
 	}
@@ -85,37 +94,30 @@ func (s *stream) RecvMsg(m any) error {
 	return err
 }
 
-// noteLocked finds or makes the record of an operation that is sent now.
-func (s *stream) noteLocked(o *apiv1.Operation, now time.Duration) {
-	r := s.r
+// noteLocked finds or makes the record of an operation that a client sends now;
+// it is not ok if there is none. before is its Op.Before, if it is new.
+func (r *Recorder) noteLocked(client string, o *apiv1.Operation, now, before time.Duration) (i int32, ok bool) {
 	rec, again := r.describe(o)
 	if rec.op.Kind == "" {
-		return // nothing that is checked
+		return 0, false // nothing that is checked
 	}
 	if again {
 		if i, ok := r.byID[rec.id]; ok {
-			s.sent[o.GetId()] = sending{i, now}
-			return
+			return i, true
 		}
 	}
 	if len(r.records) >= r.limit {
 		r.dropped++
-		return
+		return 0, false
 	}
-	rec.op.Client, rec.op.Call, rec.op.Return, rec.op.Outcome = s.client, now, Never, Unknown
-	// An operation that found no connection waits for a stream and is sent as soon
-	// as there is one. Later ones can be held up by a stream that stalls, which is
-	// given up after a second.
-	rec.op.Before = Never
-	if now-s.opened >= streamIsSettled {
-		rec.op.Before = sendingTakes
-	}
-	i := int32(len(r.records))
+	rec.op.Client, rec.op.Call, rec.op.Return, rec.op.Outcome = client, now, Never, Unknown
+	rec.op.Before = before
+	i = int32(len(r.records))
 	r.records = append(r.records, rec)
 	if again {
 		r.byID[rec.id] = i
 	}
-	s.sent[o.GetId()] = sending{i, now}
+	return i, true
 }
 
 // describe takes from an operation what a history keeps. It reports whether the

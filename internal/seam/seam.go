@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/memberlist"
 	"github.com/hashicorp/raft"
 
+	"github.com/locknode/locknode/client"
 	"github.com/locknode/locknode/fsm"
 	"github.com/locknode/locknode/internal/guard"
 )
@@ -34,6 +35,8 @@ type Node struct {
 	Raft func(*raft.Config)
 	// Machine is given the node's state machine before it is used.
 	Machine func(*fsm.Machine)
+	// Client may change what clients of this very node are made of.
+	Client func(client.Backend, []client.Option) (client.Backend, []client.Option)
 }
 
 // Network is a network as one host sees it. Addresses are IP:port.

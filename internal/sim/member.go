@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/memberlist"
 	"github.com/hashicorp/raft"
 
+	"github.com/locknode/locknode/client"
 	"github.com/locknode/locknode/fsm"
 	"github.com/locknode/locknode/internal/seam"
 	"github.com/locknode/locknode/internal/simdisk"
@@ -50,7 +51,7 @@ func (c *Cluster) member(name string) (*member, error) {
 			return m, nil
 		}
 	}
-	return nil, fmt.Errorf("node %q: there are %v", name, c.Nodes())
+	return nil, fmt.Errorf("there is no node %q, only %s", name, list(c.Nodes()))
 }
 
 func (m *member) running() *node.Node {
@@ -68,13 +69,24 @@ func (m *member) take() *node.Node {
 	return n
 }
 
+// ended reports whether a node has ended by itself, or was closed.
+func ended(n *node.Node) bool {
+	select {
+	case <-n.Done():
+		return true
+	default:
+		return false
+	}
+}
+
 func (m *member) isPaused() bool { return m.pause.isOn() }
 
 func (c *Cluster) address(name string, port int) string {
 	return net.JoinHostPort(c.net.Host(name).IP().String(), strconv.Itoa(port))
 }
 
-// Start starts a node that does not run, on the disk that it had.
+// Start starts a node that does not run, or has ended by itself, on the disk
+// that it had.
 func (c *Cluster) Start(name string) error {
 	m, err := c.member(name)
 	if err != nil {
@@ -82,7 +94,7 @@ func (c *Cluster) Start(name string) error {
 	}
 	c.changing.Lock()
 	defer c.changing.Unlock()
-	if m.running() != nil {
+	if n := m.running(); n != nil && !ended(n) {
 		return fmt.Errorf("start node %q: it runs", name)
 	}
 	host := c.net.Revive(name)
@@ -101,6 +113,13 @@ func (c *Cluster) Start(name string) error {
 				record(a)
 				c.applied(a)
 			}
+		},
+		Client: func(b client.Backend, opts []client.Option) (client.Backend, []client.Option) {
+			own := []client.Option{
+				client.Holder(name), client.Logger(c.o.Logger.With("client", name)),
+				client.WithClock(m.clock.read), client.WithTrace(c.recorder.Trace(name)),
+			}
+			return c.recorder.Backend(name, b), append(own, opts...)
 		},
 		Stamped: func(uint64) { m.pause.wait(context.Background()) },
 		Raft: func(conf *raft.Config) {
@@ -155,7 +174,7 @@ func (c *Cluster) end(how, name string, off func(string), keepUnsynced bool) err
 	m.disk.Crash(keepUnsynced)
 	off(name)
 	m.disk.Release()
-	c.resume(&m.pause)
+	c.endPause(name, &m.pause)
 	c.wg.Go(func() { _ = n.Close() }) // what it says does not count: it is dead
 	c.recorder.Fault(how+" "+name, c.Now(), 0)
 	return nil
