@@ -70,6 +70,9 @@ type Cluster struct {
 
 	changing sync.Mutex // held while a node is started or killed
 
+	cutting sync.Mutex       // guards apart, and its being carried out
+	apart   map[string]apart // name → why it is cut off
+
 	mu       sync.Mutex // guards what follows
 	nodes    []*member
 	clients  []*process
@@ -86,7 +89,7 @@ func New(ctx context.Context, o Options) (*Cluster, error) {
 		return nil, fmt.Errorf("simulate a cluster: %w", err)
 	}
 	c := &Cluster{
-		o: o, start: time.Now(), sessions: map[fsm.SessionID]string{},
+		o: o, start: time.Now(), sessions: map[fsm.SessionID]string{}, apart: map[string]apart{},
 		net: simnet.New(o.Seed, simnet.Options{Latency: o.Latency, Jitter: o.Jitter}),
 	}
 	c.recorder = history.NewRecorder(c.Now)
@@ -112,6 +115,17 @@ func (c *Cluster) Nodes() []string {
 	names := make([]string, len(c.nodes))
 	for i, m := range c.nodes {
 		names[i] = m.name
+	}
+	return names
+}
+
+// Clients are the names of the clients that there were, in order of their making.
+func (c *Cluster) Clients() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	names := make([]string, len(c.clients))
+	for i, p := range c.clients {
+		names[i] = p.name
 	}
 	return names
 }
@@ -186,13 +200,13 @@ func (c *Cluster) Close() error {
 	c.mu.Unlock()
 	c.Heal()
 	for _, p := range clients {
-		c.resume(&p.pause)
+		c.endPause(p.name, &p.pause)
 		c.wg.Go(func() { c.note(p.close()) })
 	}
 	c.wg.Wait()
 	for _, m := range c.nodes {
 		m.disk.Release()
-		c.resume(&m.pause)
+		c.endPause(m.name, &m.pause)
 		if n := m.take(); n != nil {
 			c.wg.Go(func() { c.note(n.Close()) })
 		}

@@ -1,16 +1,11 @@
 package sim
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"slices"
 	"strings"
 	"time"
-
-	"github.com/locknode/locknode/internal/history"
 )
 
 // Partition cuts the network into groups of nodes and clients, by name: who is
@@ -58,9 +53,32 @@ func (c *Cluster) Isolate(name string) error {
 	if err := c.known(name); err != nil {
 		return fmt.Errorf("isolate: %w", err)
 	}
-	c.net.Isolate(name)
+	c.setApart(name, isolated, true)
 	c.recorder.Fault("isolate "+name, c.Now(), 0)
 	return nil
+}
+
+// apart is why somebody is cut off from all others: the end of one reason does
+// not end another.
+type apart uint8
+
+const (
+	isolated apart = 1 << iota
+	paused
+	expiring
+)
+
+func (c *Cluster) setApart(name string, why apart, on bool) {
+	c.cutting.Lock()
+	defer c.cutting.Unlock()
+	if on {
+		c.apart[name] |= why
+		c.net.Isolate(name)
+		return
+	}
+	if c.apart[name] &^= why; c.apart[name] == 0 {
+		c.net.Rejoin(name)
+	}
 }
 
 // Slow adds to the latency between two, both ways; zero ends it.
@@ -86,27 +104,15 @@ func (c *Cluster) Reset(a, b string) error {
 
 // Heal makes the network whole; who is paused stays cut off until [Cluster.Resume].
 func (c *Cluster) Heal() {
+	c.cutting.Lock()
 	c.net.HealAll()
-	for _, name := range c.paused() {
-		c.net.Isolate(name)
+	for name, why := range c.apart {
+		if c.apart[name] = why &^ isolated; c.apart[name] != 0 {
+			c.net.Isolate(name)
+		}
 	}
+	c.cutting.Unlock()
 	c.recorder.Fault("heal", c.Now(), 0)
-}
-
-func (c *Cluster) paused() (names []string) {
-	for _, m := range c.nodes {
-		if m.pause.isOn() {
-			names = append(names, m.name)
-		}
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, p := range c.clients {
-		if p.pause.isOn() {
-			names = append(names, p.name)
-		}
-	}
-	return names
 }
 
 // known is an error for a name that is neither a node's nor a client's.
@@ -114,7 +120,18 @@ func (c *Cluster) known(name string) error {
 	if c.isNode(name) || c.findProcess(name) != nil {
 		return nil
 	}
-	return fmt.Errorf("%q is neither a node nor a client", name)
+	return c.nobody(name)
+}
+
+func (c *Cluster) nobody(name string) error {
+	return fmt.Errorf("%q is neither a node (%s) nor a client (%s)", name, list(c.Nodes()), list(c.Clients()))
+}
+
+func list(names []string) string {
+	if len(names) == 0 {
+		return "there is none"
+	}
+	return strings.Join(names, ", ")
 }
 
 func (c *Cluster) pauseOf(name string) (*pause, error) {
@@ -123,7 +140,7 @@ func (c *Cluster) pauseOf(name string) (*pause, error) {
 	}
 	m, err := c.member(name)
 	if err != nil {
-		return nil, fmt.Errorf("%q is neither a node nor a client", name)
+		return nil, c.nobody(name)
 	}
 	return &m.pause, nil
 }
@@ -137,7 +154,7 @@ func (c *Cluster) Pause(name string) error {
 		return fmt.Errorf("pause: %w", err)
 	}
 	if p.begin() {
-		c.net.Isolate(name)
+		c.setApart(name, paused, true)
 		c.recorder.Fault("pause "+name, c.Now(), 0)
 	}
 	return nil
@@ -149,14 +166,17 @@ func (c *Cluster) Resume(name string) error {
 	if err != nil {
 		return fmt.Errorf("resume: %w", err)
 	}
-	if c.resume(p) {
-		c.net.Rejoin(name)
+	if c.endPause(name, p) {
 		c.recorder.Fault("resume "+name, c.Now(), 0)
 	}
 	return nil
 }
 
-func (c *Cluster) resume(p *pause) bool { return p.end() }
+// endPause reports whether there was one.
+func (c *Cluster) endPause(name string, p *pause) bool {
+	c.setApart(name, paused, false)
+	return p.end()
+}
 
 // PausePoint is where the program of a client may be caught by a pause: it
 // returns at once unless name is paused, and then when the pause ends or ctx does.
@@ -174,13 +194,12 @@ func (c *Cluster) SkewClock(name string, rate float64) error {
 	}
 	if p := c.findProcess(name); p != nil {
 		p.clock.skew(rate)
-		return nil
+	} else if m, err := c.member(name); err == nil {
+		m.clock.skew(rate)
+	} else {
+		return fmt.Errorf("skew clock: %w", c.nobody(name))
 	}
-	m, err := c.member(name)
-	if err != nil {
-		return fmt.Errorf("skew clock: %q is neither a node nor a client", name)
-	}
-	m.clock.skew(rate)
+	c.recorder.Fault(fmt.Sprintf("clock of %s runs at %v", name, rate), c.Now(), 0)
 	return nil
 }
 
@@ -191,6 +210,7 @@ func (c *Cluster) JumpWallClock(name string, by time.Duration) error {
 		return fmt.Errorf("jump wall clock: %w", err)
 	}
 	m.wall.Add(int64(by))
+	c.recorder.Fault(fmt.Sprintf("wall clock of %s jumps by %v", name, by), c.Now(), 0)
 	return nil
 }
 
@@ -198,10 +218,14 @@ func (c *Cluster) JumpWallClock(name string, by time.Duration) error {
 // then lets it back. It returns at once if the client has none.
 func (c *Cluster) Expire(ctx context.Context, name string) error {
 	if c.findProcess(name) == nil {
-		return fmt.Errorf("expire client %q: there is none", name)
+		return fmt.Errorf("expire: %w", c.noClient(name))
 	}
-	c.net.Isolate(name)
-	defer c.net.Rejoin(name)
+	begin := c.Now()
+	c.setApart(name, expiring, true)
+	defer func() {
+		c.setApart(name, expiring, false)
+		c.recorder.Fault("expire "+name, begin, c.Now())
+	}()
 	return c.eventually(ctx, fmt.Sprintf("the sessions of client %q have ended", name), func() bool {
 		c.mu.Lock()
 		defer c.mu.Unlock()
@@ -212,44 +236,4 @@ func (c *Cluster) Expire(ctx context.Context, name string) error {
 		}
 		return true
 	})
-}
-
-// Same waits until all nodes that run have applied the same entries, and returns
-// a violation if their tables then are not the same to the byte.
-func (c *Cluster) Same(ctx context.Context) (*history.Violation, error) {
-	var found *history.Violation
-	err := c.eventually(ctx, "all nodes have applied the same entries", func() bool {
-		found = nil
-		var first []byte
-		for _, m := range c.nodes {
-			m.mu.Lock()
-			runs, machine := m.node != nil, m.machine
-			m.mu.Unlock()
-			if !runs {
-				continue
-			}
-			snapshot, err := machine.Snapshot()
-			if err != nil {
-				found = &history.Violation{Promise: "S9", Check: "tables", Text: fmt.Sprintf("%s: %v", m.name, err)}
-				return true
-			}
-			var b bytes.Buffer
-			_, err = snapshot.(io.WriterTo).WriteTo(&b)
-			if err != nil {
-				return false
-			}
-			switch {
-			case first == nil:
-				first = slices.Clone(b.Bytes())
-			case !bytes.Equal(first, b.Bytes()):
-				found = &history.Violation{Promise: "S9", Check: "tables", Text: fmt.Sprintf("the table of %s differs from that of the others", m.name)}
-				return false
-			}
-		}
-		return true
-	})
-	if err != nil && found != nil {
-		return found, nil
-	}
-	return nil, err
 }

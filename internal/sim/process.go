@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"regexp"
 	"sync"
 	"sync/atomic"
 
@@ -28,11 +29,17 @@ type process struct {
 	client *client.Client
 }
 
-func (p *process) close() error {
+// take ends the client's being the one that runs.
+func (p *process) take() *client.Client {
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	cl := p.client
 	p.client = nil
-	p.mu.Unlock()
+	return cl
+}
+
+func (p *process) close() error {
+	cl := p.take()
 	if cl == nil {
 		return nil
 	}
@@ -46,10 +53,10 @@ func (p *process) close() error {
 // Client returns the client of this name, made with the options if there is none
 // or if it was killed.
 func (c *Cluster) Client(name string, opts ...client.Option) (*client.Client, error) {
-	if name == "" || c.isNode(name) {
-		return nil, fmt.Errorf("client %q: a name that no node has is needed", name)
+	p, err := c.process(name)
+	if err != nil {
+		return nil, err
 	}
-	p := c.process(name)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.client != nil {
@@ -90,17 +97,40 @@ func (c *Cluster) isNode(name string) bool {
 	return false
 }
 
+// maxClients is how many hosts the network has room for, beside nodes.
+const maxClients = 240
+
 // process returns the client's process, made if there is none.
-func (c *Cluster) process(name string) *process {
-	if p := c.findProcess(name); p != nil {
-		return p
+func (c *Cluster) process(name string) (*process, error) {
+	if c.isNode(name) {
+		return nil, fmt.Errorf("client %q: a node has that name", name)
 	}
-	c.net.Host(name)
+	if len(name) > 64 || !clientName.MatchString(name) {
+		return nil, fmt.Errorf("client %q: a name has 1 to 64 letters, digits, dots, dashes or underscores, and begins with a letter", name)
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	for _, p := range c.clients {
+		if p.name == name {
+			return p, nil
+		}
+	}
+	if c.closed {
+		return nil, fmt.Errorf("client %q: the cluster is closed", name)
+	}
+	if len(c.clients) == maxClients {
+		return nil, fmt.Errorf("client %q: there are %d already", name, maxClients)
+	}
+	c.net.Host(name)
 	p := &process{name: name, clock: clock{now: c.Now}}
 	c.clients = append(c.clients, p)
-	return p
+	return p, nil
+}
+
+var clientName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9._-]*$`)
+
+func (c *Cluster) noClient(name string) error {
+	return fmt.Errorf("there is no client %q, only: %s", name, list(c.Clients()))
 }
 
 func (c *Cluster) findProcess(name string) *process {
@@ -134,12 +164,16 @@ func (c *Cluster) Conn(name, node string) (*grpc.ClientConn, error) {
 func (c *Cluster) KillClient(name string) error {
 	p := c.findProcess(name)
 	if p == nil {
-		return fmt.Errorf("kill client %q: there is none", name)
+		return fmt.Errorf("kill: %w", c.noClient(name))
+	}
+	cl := p.take()
+	if cl == nil {
+		return fmt.Errorf("kill client %q: it was killed already", name)
 	}
 	c.net.Kill(name)
-	c.resume(&p.pause)
+	c.endPause(name, &p.pause)
 	c.recorder.Fault("kill client "+name, c.Now(), 0)
-	c.wg.Go(func() { _ = p.close() }) // tells nobody any more
+	c.wg.Go(func() { _ = cl.Close() }) // tells nobody any more
 	return nil
 }
 
@@ -148,9 +182,10 @@ func (c *Cluster) KillClient(name string) error {
 func (c *Cluster) DropNextResponse(name string) error {
 	p := c.findProcess(name)
 	if p == nil {
-		return fmt.Errorf("drop a response to client %q: there is none", name)
+		return fmt.Errorf("drop a response: %w", c.noClient(name))
 	}
 	p.drop.armed.Store(true)
+	c.recorder.Fault("drop the next response to "+name, c.Now(), 0)
 	return nil
 }
 
