@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"log/slog"
 	"slices"
 	"sync"
@@ -283,4 +284,20 @@ func (o *Outcome) Judge() {
 		terms[e.Applied.Term] = true
 	}
 	o.Leaders = len(terms)
+}
+
+// Hash is over all that clients asked, were told and believed, and when, and over
+// what the nodes applied. Two runs with the same hash were the same.
+func (o *Outcome) Hash() uint64 {
+	h := fnv.New64a()
+	for _, op := range o.History.Ops {
+		_, _ = fmt.Fprintln(h, op) // a hash takes everything
+	}
+	for _, b := range o.History.Beliefs {
+		_, _ = fmt.Fprintln(h, b)
+	}
+	for _, e := range o.History.Entries {
+		_, _ = fmt.Fprintln(h, e.Node, e.At, e.Applied.Index, e.Applied.Digest)
+	}
+	return h.Sum64()
 }

@@ -8,8 +8,10 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"testing"
+	"testing/cryptotest"
 	"testing/synctest"
 	"time"
 
@@ -34,6 +36,9 @@ func run(t *testing.T, p Plan) (out *Outcome) {
 	if *verbose {
 		log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
+	if repeatable() {
+		cryptotest.SetGlobalRandom(t, p.Seed)
+	}
 	synctest.Test(t, func(t *testing.T) {
 		var err error
 		if out, err = Run(t.Context(), p, log); err != nil {
@@ -46,8 +51,25 @@ func run(t *testing.T, p Plan) (out *Outcome) {
 	return out
 }
 
+// repeatable reports whether the binary was built and started by test/detsim.
+func repeatable() bool { return os.Getenv("LOCKNODE_DETSIM_SEED") != "" }
+
+// warmUp is a short run that does not count: the first bubble of a process draws
+// numbers for what is set up once.
+func warmUp(t *testing.T) {
+	p, err := NewPlan(1, "mixed", 10*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	run(t, p)
+	runtime.GC()
+}
+
 // TestSimulation runs seeds. The same seed has the same plan each time.
 func TestSimulation(t *testing.T) {
+	if repeatable() {
+		warmUp(t)
+	}
 	if *planFile != "" {
 		report(t, run(t, readPlan(t, *planFile)))
 		return
@@ -68,6 +90,10 @@ func TestSimulation(t *testing.T) {
 			t.Fatalf("seed %d did not run to its end", seed)
 		}
 		total.add(out)
+		if repeatable() {
+			fmt.Printf("simulation: seed %d, profile %s: history %016x\n", p.Seed, p.Profile, out.Hash())
+			runtime.GC()
+		}
 		if len(out.Violations) > 0 {
 			report(t, out)
 			break
@@ -88,13 +114,16 @@ func report(t *testing.T, out *Outcome) {
 		t.Errorf("%s (found by %s) %s: %s", v.Promise, v.Check, v.Lock, v.Text)
 	}
 	p := out.Plan
-	t.Errorf("replay: go test ./test/simulation -run TestSimulation -seed %d -seeds 1 -profile %s -sim %v", p.Seed, p.Profile, p.Duration)
+	replay := "go test ./test/simulation -run TestSimulation"
+	if repeatable() {
+		replay = "go run ./test/detsim ./test/simulation -run TestSimulation"
+	}
+	t.Errorf("replay: %s -seed %d -seeds 1 -profile %s -sim %v", replay, p.Seed, p.Profile, p.Duration)
 	dir := keepOutcome(t, out)
 	small, runs := Shrink(out, time.Minute, func(p Plan) *Outcome { return run(t, p) })
 	path := filepath.Join(dir, "small-plan.json")
 	writeFile(t, path, marshal(t, small.Plan))
-	t.Errorf("after %d runs %d of %d episodes are left; replay: go test ./test/simulation -run TestSimulation -plan %s",
-		runs, len(small.Plan.Episodes), len(p.Episodes), path)
+	t.Errorf("after %d runs %d of %d episodes are left; replay: %s -plan %s", runs, len(small.Plan.Episodes), len(p.Episodes), replay, path)
 }
 
 func keepOutcome(t *testing.T, out *Outcome) string {
