@@ -9,13 +9,10 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"testing"
 	"testing/cryptotest"
 	"testing/synctest"
 	"time"
-
-	"github.com/locknode/locknode/internal/history"
 )
 
 var (
@@ -26,6 +23,7 @@ var (
 	profile   = flag.String("profile", "", "run one profile: mixed, tight, modes, wide, five; empty: each seed has its own")
 	planFile  = flag.String("plan", "", "run the plan in this file")
 	keep      = flag.String("keep", "", "directory for the plan, history and pictures of a run that goes wrong; empty: a temporary one")
+	asJSON    = flag.Bool("json", false, "print figures for TestSeedsInProcesses")
 	verbose   = flag.Bool("log", false, "print what nodes and clients log")
 )
 
@@ -90,14 +88,16 @@ func TestSimulation(t *testing.T) {
 			t.Fatalf("seed %d did not run to its end", seed)
 		}
 		total.add(out)
-		if repeatable() {
-			fmt.Printf("simulation: seed %d, profile %s: history %016x\n", p.Seed, p.Profile, out.Hash())
-			runtime.GC()
+		if *asJSON {
+			fmt.Printf("%s%s\n", jsonPrefix, marshal(t, &total))
 		}
 		if len(out.Violations) > 0 {
 			report(t, out)
 			break
 		}
+	}
+	if *asJSON {
+		return
 	}
 	fmt.Println(total.String(first, time.Since(began)))
 }
@@ -116,7 +116,7 @@ func report(t *testing.T, out *Outcome) {
 	p := out.Plan
 	replay := "go test ./test/simulation -run TestSimulation"
 	if repeatable() {
-		replay = "go run ./test/detsim ./test/simulation -run TestSimulation"
+		replay = fmt.Sprintf("go run ./test/detsim -seed %d ./test/simulation -run TestSimulation", p.Seed)
 	}
 	t.Errorf("replay: %s -seed %d -seeds 1 -profile %s -sim %v", replay, p.Seed, p.Profile, p.Duration)
 	dir := keepOutcome(t, out)
@@ -160,7 +160,7 @@ func writeFile(t *testing.T, path string, b []byte) {
 }
 
 func marshal(t *testing.T, v any) []byte {
-	b, err := json.MarshalIndent(v, "", "  ")
+	b, err := json.Marshal(v)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -176,50 +176,6 @@ func readPlan(t *testing.T, path string) (p Plan) {
 		t.Fatalf("plan %s: %v", path, err)
 	}
 	return p
-}
-
-// totals add up what many runs did.
-type totals struct {
-	runs, faults, leaders int
-	virtual               time.Duration
-	stats                 history.Stats
-	recoveries            []time.Duration
-	violations            int
-}
-
-func (s *totals) more(want int, took time.Duration) bool {
-	if want > 0 {
-		return s.runs < want
-	}
-	return s.runs == 0 || took < *budget
-}
-
-func (s *totals) add(o *Outcome) {
-	s.runs++
-	s.faults += o.Faults - o.Refused
-	s.leaders += o.Leaders
-	s.virtual += o.Virtual
-	s.stats.Ops += o.Stats.Ops
-	s.stats.Unknown += o.Stats.Unknown
-	s.stats.Grants += o.Stats.Grants
-	s.stats.Beliefs += o.Stats.Beliefs
-	s.stats.Entries += o.Stats.Entries
-	s.recoveries = append(s.recoveries, o.Recoveries...)
-	s.violations += len(o.Violations)
-}
-
-func (s *totals) String(first uint64, took time.Duration) string {
-	slices.Sort(s.recoveries)
-	at := func(q float64) time.Duration {
-		if len(s.recoveries) == 0 {
-			return 0
-		}
-		return s.recoveries[int(q*float64(len(s.recoveries)-1))].Round(time.Millisecond)
-	}
-	return fmt.Sprintf("simulation: seeds %d to %d, %.1f cluster-hours in %v: %d operations (%d of unknown outcome), %d grants, %d beliefs, "+
-		"%d applied entries, %d faults, %d leaderships, recovery p50 %v p99 %v max %v, %d violations",
-		first, first+uint64(s.runs)-1, s.virtual.Hours(), took.Round(time.Second), s.stats.Ops, s.stats.Unknown, s.stats.Grants,
-		s.stats.Beliefs, s.stats.Entries, s.faults, s.leaders, at(0.5), at(0.99), at(1), s.violations)
 }
 
 func TestPlanIsAFunctionOfItsSeed(t *testing.T) {
