@@ -94,8 +94,8 @@ func (d *Disk) endLocked() {
 
 // Crash ends the life of the node. With keepUnsynced, everything that was
 // acknowledged is still there, as after kill -9; without, only what is durable,
-// as after a loss of power. A write that has not been acknowledged fails and
-// leaves nothing. Faults that were set stay.
+// as after a loss of power. A write that has not been acknowledged fails; it is
+// there or not, depending on how far it was. Faults that were set stay.
 func (d *Disk) Crash(keepUnsynced bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -148,11 +148,26 @@ func (l *life) read(f func(*content) error) error {
 	return f(l.disk.current)
 }
 
-// write waits as the faults say and then does what prepare returns, in one step.
+// write waits as the faults say and does what prepare returns, in one step, half
+// way through: a crash may come before or after it.
 func (l *life) write(prepare func(*content) (op, error)) error {
-	if err := l.waitForDisk(); err != nil {
+	d := l.disk
+	d.mu.Lock()
+	slow := d.slow
+	d.mu.Unlock()
+	if err := l.sleep(slow / 2); err != nil {
 		return err
 	}
+	if err := l.waitWhileHung(); err != nil {
+		return err
+	}
+	if err := l.do(prepare); err != nil {
+		return err
+	}
+	return l.sleep(slow - slow/2)
+}
+
+func (l *life) do(prepare func(*content) (op, error)) error {
 	d := l.disk
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -190,19 +205,23 @@ func (d *Disk) applyLocked(do op) {
 	}
 }
 
-// waitForDisk is what a write waits for before it happens.
-func (l *life) waitForDisk() error {
-	l.disk.mu.Lock()
-	slow := l.disk.slow
-	l.disk.mu.Unlock()
-	if slow > 0 {
-		timer := time.NewTimer(slow)
-		defer timer.Stop()
-		select {
-		case <-timer.C:
-		case <-l.over:
-		}
+// sleep waits for t, or returns ErrCrashed when the life is over before.
+func (l *life) sleep(t time.Duration) error {
+	if t <= 0 {
+		return nil
 	}
+	timer := time.NewTimer(t)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-l.over:
+		return ErrCrashed
+	}
+}
+
+// waitWhileHung returns after Release, or ErrCrashed when the life is over.
+func (l *life) waitWhileHung() error {
 	for {
 		l.disk.mu.Lock()
 		hung := l.disk.hung

@@ -312,6 +312,28 @@ func TestSlowAndHungWritesWait(t *testing.T) {
 	})
 }
 
+func TestACrashedWriteMayHaveHappened(t *testing.T) {
+	for _, c := range []struct {
+		after time.Duration
+		last  uint64
+	}{{4 * time.Millisecond, 3}, {6 * time.Millisecond, 4}} {
+		synctest.Test(t, func(t *testing.T) {
+			d := New(Options{})
+			m := d.Memory()
+			mustStore(t, m.Log, 1, 3)
+			d.Slow(10 * time.Millisecond)
+			result := make(chan error, 1)
+			go func() { result <- m.Log.StoreLogs(entries(4, 4)) }()
+			time.Sleep(c.after)
+			d.Crash(false)
+			if err := <-result; !errors.Is(err, ErrCrashed) {
+				t.Errorf("the write under way: %v, want ErrCrashed", err)
+			}
+			wantLog(t, d.Memory().Log, 1, c.last)
+		})
+	}
+}
+
 func TestFailedWritesChangeNothing(t *testing.T) {
 	full := errors.New("no space left")
 	d := New(Options{})

@@ -12,8 +12,8 @@
 //
 // Invariants:
 //   - A write is one operation: all of it happens or nothing, and it is
-//     acknowledged after it has. Operations become durable in the order in which
-//     they happened.
+//     acknowledged after it has. One that is not acknowledged may have happened.
+//     Operations become durable in the order in which they happened.
 //   - Without [Disk.Lie], what is acknowledged is durable.
 //   - Nothing that goes in or out shares memory with what is stored.
 //   - The log has no gaps: first, first+1, …, last.

@@ -21,7 +21,8 @@ func (d *Disk) SetVolatile(writes int) {
 	d.o.Volatile = max(writes, 0)
 }
 
-// Slow lets each write take so long.
+// Slow lets each write take so long; half of it passes before the write happens,
+// half of it after.
 func (d *Disk) Slow(each time.Duration) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
