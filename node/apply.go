@@ -9,6 +9,7 @@ import (
 // observe sees every applied entry, on every node, in log order, on the
 // goroutine that applies: it wakes who waits for it and must not block.
 func (n *Node) observe(a fsm.Applied) {
+	n.checkpoints.note(a.Index, a.Digest)
 	n.advance(a.Index)
 	n.waits.observe(&a)
 	n.notices.observe(&a)
@@ -20,7 +21,9 @@ func (n *Node) observe(a fsm.Applied) {
 
 // restored says that a snapshot has replaced the table.
 func (n *Node) restored() {
-	n.advance(n.stats().DigestIndex)
+	s := n.stats()
+	n.checkpoints.note(s.DigestIndex, s.Digest)
+	n.advance(s.DigestIndex)
 }
 
 func (n *Node) advance(index uint64) {

@@ -10,11 +10,13 @@
 //   - leadership (lead.go): nothing is served before the barrier and the first
 //     entry of a term have been applied, and nothing after the term is over;
 //   - reads (read.go): one round of the voters serves all the reads that wait;
+//   - the alarm (drift.go): nodes compare the digests of their states, and one that
+//     differs from a majority stops;
 //   - membership (membership.go): the leader turns gossip into Raft's
 //     configuration.
 //
-// Goroutines, all joined by Close: form (until Raft runs), lead, the proposer of
-// the current term, rounds.run, router.run, and those of the servers, of gossip
+// Goroutines, all joined by Close: form (until Raft runs), lead, compareStates, the
+// proposer of the current term, rounds.run, router.run, and those of the servers, of gossip
 // and of Raft. Raft's callbacks only enqueue; observe runs on the goroutine that
 // applies entries.
 //

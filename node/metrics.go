@@ -33,6 +33,7 @@ type metrics struct {
 	refusedConns  *prometheus.CounterVec
 	cut           prometheus.Counter
 	cancelled     prometheus.Counter
+	comparisons   prometheus.Counter
 }
 
 // gauges are read from the node at each scrape.
@@ -71,9 +72,10 @@ func newMetrics(n *Node) *metrics {
 		refusedConns: counterVec("locknode_connections_refused_total", "Connections over a limit, by listener.", "listener"),
 		cut:          counter("locknode_streams_cut_total", "Streams that were cut because the client did not read."),
 		cancelled:    counter("locknode_acquires_abandoned_total", "Acquires cancelled because their caller went away."),
+		comparisons:  counter("locknode_state_comparisons_total", "Comparisons of this node's state with another node's."),
 	}
 	m.registry.MustRegister(m.grants, m.ends, m.waitsEnded, m.waited, m.held, m.entries, m.commands, m.refused,
-		m.leaderChanges, m.operations, m.took, m.connections, m.streams, m.refusedConns, m.cut, m.cancelled,
+		m.leaderChanges, m.operations, m.took, m.connections, m.streams, m.refusedConns, m.cut, m.cancelled, m.comparisons,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	for _, g := range tableGauges {
 		m.gauge(g.name, g.help, func() float64 { return g.read(n.stats()) })
@@ -90,6 +92,9 @@ func (m *metrics) nodeGauges(n *Node) {
 	m.gauge("locknode_applied_index", "Index of the last applied command.", func() float64 { return float64(n.appliedIndex.Load()) })
 	m.gauge("locknode_store_stalled", "1 while a write to disk is outstanding for too long.", func() float64 {
 		return boolGauge(n.stores != nil && n.stores.Stalled())
+	})
+	m.gauge("locknode_state_diverged", "1 while this node's state is known to differ from another member's.", func() float64 {
+		return boolGauge(n.drift.found())
 	})
 	m.gauge("locknode_raft_term", "Raft's current term.", func() float64 {
 		if r := n.raft.Load(); r != nil {

@@ -52,6 +52,8 @@ type Node struct {
 	raft         atomic.Pointer[raft.Raft] // nil until the node has formed or joined a cluster
 	epoch        atomic.Pointer[epoch]     // not nil while this node serves as leader
 	appliedIndex atomic.Uint64             // of the last command applied
+	checkpoints  checkpoints               // of the table's latest states
+	drift        drift                     // between this node's states and the others'
 	appliedMore  chan struct{}             // holds a token when appliedIndex has moved
 	forming      atomic.Pointer[string]    // what a node without Raft is waiting for
 	seeds        []string                  // as last written to seedsFile; owned by watchPlace

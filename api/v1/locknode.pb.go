@@ -3476,6 +3476,162 @@ func (x *JoinResponse) GetClusterId() string {
 	return ""
 }
 
+type DigestsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Indexes       []uint64               `protobuf:"varint,1,rep,packed,name=indexes,proto3" json:"indexes,omitempty"` // at most 64
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DigestsRequest) Reset() {
+	*x = DigestsRequest{}
+	mi := &file_locknode_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DigestsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DigestsRequest) ProtoMessage() {}
+
+func (x *DigestsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_locknode_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DigestsRequest.ProtoReflect.Descriptor instead.
+func (*DigestsRequest) Descriptor() ([]byte, []int) {
+	return file_locknode_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *DigestsRequest) GetIndexes() []uint64 {
+	if x != nil {
+		return x.Indexes
+	}
+	return nil
+}
+
+type DigestsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	NodeId        string                 `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	ClusterId     string                 `protobuf:"bytes,2,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	Checkpoints   []*Checkpoint          `protobuf:"bytes,3,rep,name=checkpoints,proto3" json:"checkpoints,omitempty"` // of the indexes that the node still knows
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DigestsResponse) Reset() {
+	*x = DigestsResponse{}
+	mi := &file_locknode_proto_msgTypes[52]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DigestsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DigestsResponse) ProtoMessage() {}
+
+func (x *DigestsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_locknode_proto_msgTypes[52]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DigestsResponse.ProtoReflect.Descriptor instead.
+func (*DigestsResponse) Descriptor() ([]byte, []int) {
+	return file_locknode_proto_rawDescGZIP(), []int{52}
+}
+
+func (x *DigestsResponse) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
+}
+
+func (x *DigestsResponse) GetClusterId() string {
+	if x != nil {
+		return x.ClusterId
+	}
+	return ""
+}
+
+func (x *DigestsResponse) GetCheckpoints() []*Checkpoint {
+	if x != nil {
+		return x.Checkpoints
+	}
+	return nil
+}
+
+type Checkpoint struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Index         uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	Digest        uint64                 `protobuf:"fixed64,2,opt,name=digest,proto3" json:"digest,omitempty"` // of everything applied up to index
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Checkpoint) Reset() {
+	*x = Checkpoint{}
+	mi := &file_locknode_proto_msgTypes[53]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Checkpoint) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Checkpoint) ProtoMessage() {}
+
+func (x *Checkpoint) ProtoReflect() protoreflect.Message {
+	mi := &file_locknode_proto_msgTypes[53]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Checkpoint.ProtoReflect.Descriptor instead.
+func (*Checkpoint) Descriptor() ([]byte, []int) {
+	return file_locknode_proto_rawDescGZIP(), []int{53}
+}
+
+func (x *Checkpoint) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *Checkpoint) GetDigest() uint64 {
+	if x != nil {
+		return x.Digest
+	}
+	return 0
+}
+
 var File_locknode_proto protoreflect.FileDescriptor
 
 const file_locknode_proto_rawDesc = "" +
@@ -3722,7 +3878,18 @@ const file_locknode_proto_rawDesc = "" +
 	"\aversion\x18\x05 \x01(\tR\aversion\"-\n" +
 	"\fJoinResponse\x12\x1d\n" +
 	"\n" +
-	"cluster_id\x18\x01 \x01(\tR\tclusterId*S\n" +
+	"cluster_id\x18\x01 \x01(\tR\tclusterId\"*\n" +
+	"\x0eDigestsRequest\x12\x18\n" +
+	"\aindexes\x18\x01 \x03(\x04R\aindexes\"\x84\x01\n" +
+	"\x0fDigestsResponse\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\x02 \x01(\tR\tclusterId\x129\n" +
+	"\vcheckpoints\x18\x03 \x03(\v2\x17.locknode.v1.CheckpointR\vcheckpoints\":\n" +
+	"\n" +
+	"Checkpoint\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x16\n" +
+	"\x06digest\x18\x02 \x01(\x06R\x06digest*S\n" +
 	"\x04Mode\x12\x14\n" +
 	"\x10MODE_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eMODE_EXCLUSIVE\x10\x01\x12\x0f\n" +
@@ -3746,11 +3913,12 @@ const file_locknode_proto_rawDesc = "" +
 	"\x06Status\x12\x1a.locknode.v1.StatusRequest\x1a\x1b.locknode.v1.StatusResponse\x12D\n" +
 	"\aMembers\x12\x1b.locknode.v1.MembersRequest\x1a\x1c.locknode.v1.MembersResponse\x12e\n" +
 	"\x12TransferLeadership\x12&.locknode.v1.TransferLeadershipRequest\x1a'.locknode.v1.TransferLeadershipResponse\x12S\n" +
-	"\fRemoveMember\x12 .locknode.v1.RemoveMemberRequest\x1a!.locknode.v1.RemoveMemberResponse2\xcd\x01\n" +
+	"\fRemoveMember\x12 .locknode.v1.RemoveMemberRequest\x1a!.locknode.v1.RemoveMemberResponse2\x93\x02\n" +
 	"\x05Peers\x12;\n" +
 	"\x04Term\x12\x18.locknode.v1.TermRequest\x1a\x19.locknode.v1.TermResponse\x12J\n" +
 	"\tReadIndex\x12\x1d.locknode.v1.ReadIndexRequest\x1a\x1e.locknode.v1.ReadIndexResponse\x12;\n" +
-	"\x04Join\x12\x18.locknode.v1.JoinRequest\x1a\x19.locknode.v1.JoinResponseB+Z)github.com/locknode/locknode/api/v1;apiv1b\x06proto3"
+	"\x04Join\x12\x18.locknode.v1.JoinRequest\x1a\x19.locknode.v1.JoinResponse\x12D\n" +
+	"\aDigests\x12\x1b.locknode.v1.DigestsRequest\x1a\x1c.locknode.v1.DigestsResponseB+Z)github.com/locknode/locknode/api/v1;apiv1b\x06proto3"
 
 var (
 	file_locknode_proto_rawDescOnce sync.Once
@@ -3765,7 +3933,7 @@ func file_locknode_proto_rawDescGZIP() []byte {
 }
 
 var file_locknode_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_locknode_proto_msgTypes = make([]protoimpl.MessageInfo, 51)
+var file_locknode_proto_msgTypes = make([]protoimpl.MessageInfo, 54)
 var file_locknode_proto_goTypes = []any{
 	(Mode)(0),                          // 0: locknode.v1.Mode
 	(*RequestID)(nil),                  // 1: locknode.v1.RequestID
@@ -3819,6 +3987,9 @@ var file_locknode_proto_goTypes = []any{
 	(*ReadIndexResponse)(nil),          // 49: locknode.v1.ReadIndexResponse
 	(*JoinRequest)(nil),                // 50: locknode.v1.JoinRequest
 	(*JoinResponse)(nil),               // 51: locknode.v1.JoinResponse
+	(*DigestsRequest)(nil),             // 52: locknode.v1.DigestsRequest
+	(*DigestsResponse)(nil),            // 53: locknode.v1.DigestsResponse
+	(*Checkpoint)(nil),                 // 54: locknode.v1.Checkpoint
 }
 var file_locknode_proto_depIdxs = []int32{
 	0,  // 0: locknode.v1.Want.mode:type_name -> locknode.v1.Mode
@@ -3870,51 +4041,54 @@ var file_locknode_proto_depIdxs = []int32{
 	36, // 46: locknode.v1.SessionResponse.notices:type_name -> locknode.v1.Notice
 	8,  // 47: locknode.v1.Notice.revocation:type_name -> locknode.v1.Revocation
 	41, // 48: locknode.v1.MembersResponse.members:type_name -> locknode.v1.Member
-	4,  // 49: locknode.v1.Locks.OpenSession:input_type -> locknode.v1.OpenSessionRequest
-	6,  // 50: locknode.v1.Locks.KeepAlive:input_type -> locknode.v1.KeepAliveRequest
-	9,  // 51: locknode.v1.Locks.EndSession:input_type -> locknode.v1.EndSessionRequest
-	11, // 52: locknode.v1.Locks.Acquire:input_type -> locknode.v1.AcquireRequest
-	13, // 53: locknode.v1.Locks.Cancel:input_type -> locknode.v1.CancelRequest
-	15, // 54: locknode.v1.Locks.Release:input_type -> locknode.v1.ReleaseRequest
-	17, // 55: locknode.v1.Locks.Renew:input_type -> locknode.v1.RenewRequest
-	19, // 56: locknode.v1.Locks.SetValue:input_type -> locknode.v1.SetValueRequest
-	21, // 57: locknode.v1.Locks.ForceRelease:input_type -> locknode.v1.ForceReleaseRequest
-	23, // 58: locknode.v1.Locks.Get:input_type -> locknode.v1.GetRequest
-	25, // 59: locknode.v1.Locks.List:input_type -> locknode.v1.ListRequest
-	32, // 60: locknode.v1.Locks.Batch:input_type -> locknode.v1.BatchRequest
-	34, // 61: locknode.v1.Locks.Session:input_type -> locknode.v1.SessionRequest
-	37, // 62: locknode.v1.Locks.Status:input_type -> locknode.v1.StatusRequest
-	39, // 63: locknode.v1.Locks.Members:input_type -> locknode.v1.MembersRequest
-	42, // 64: locknode.v1.Locks.TransferLeadership:input_type -> locknode.v1.TransferLeadershipRequest
-	44, // 65: locknode.v1.Locks.RemoveMember:input_type -> locknode.v1.RemoveMemberRequest
-	46, // 66: locknode.v1.Peers.Term:input_type -> locknode.v1.TermRequest
-	48, // 67: locknode.v1.Peers.ReadIndex:input_type -> locknode.v1.ReadIndexRequest
-	50, // 68: locknode.v1.Peers.Join:input_type -> locknode.v1.JoinRequest
-	5,  // 69: locknode.v1.Locks.OpenSession:output_type -> locknode.v1.OpenSessionResponse
-	7,  // 70: locknode.v1.Locks.KeepAlive:output_type -> locknode.v1.KeepAliveResponse
-	10, // 71: locknode.v1.Locks.EndSession:output_type -> locknode.v1.EndSessionResponse
-	12, // 72: locknode.v1.Locks.Acquire:output_type -> locknode.v1.AcquireResponse
-	14, // 73: locknode.v1.Locks.Cancel:output_type -> locknode.v1.CancelResponse
-	16, // 74: locknode.v1.Locks.Release:output_type -> locknode.v1.ReleaseResponse
-	18, // 75: locknode.v1.Locks.Renew:output_type -> locknode.v1.RenewResponse
-	20, // 76: locknode.v1.Locks.SetValue:output_type -> locknode.v1.SetValueResponse
-	22, // 77: locknode.v1.Locks.ForceRelease:output_type -> locknode.v1.ForceReleaseResponse
-	24, // 78: locknode.v1.Locks.Get:output_type -> locknode.v1.GetResponse
-	26, // 79: locknode.v1.Locks.List:output_type -> locknode.v1.ListResponse
-	33, // 80: locknode.v1.Locks.Batch:output_type -> locknode.v1.BatchResponse
-	35, // 81: locknode.v1.Locks.Session:output_type -> locknode.v1.SessionResponse
-	38, // 82: locknode.v1.Locks.Status:output_type -> locknode.v1.StatusResponse
-	40, // 83: locknode.v1.Locks.Members:output_type -> locknode.v1.MembersResponse
-	43, // 84: locknode.v1.Locks.TransferLeadership:output_type -> locknode.v1.TransferLeadershipResponse
-	45, // 85: locknode.v1.Locks.RemoveMember:output_type -> locknode.v1.RemoveMemberResponse
-	47, // 86: locknode.v1.Peers.Term:output_type -> locknode.v1.TermResponse
-	49, // 87: locknode.v1.Peers.ReadIndex:output_type -> locknode.v1.ReadIndexResponse
-	51, // 88: locknode.v1.Peers.Join:output_type -> locknode.v1.JoinResponse
-	69, // [69:89] is the sub-list for method output_type
-	49, // [49:69] is the sub-list for method input_type
-	49, // [49:49] is the sub-list for extension type_name
-	49, // [49:49] is the sub-list for extension extendee
-	0,  // [0:49] is the sub-list for field type_name
+	54, // 49: locknode.v1.DigestsResponse.checkpoints:type_name -> locknode.v1.Checkpoint
+	4,  // 50: locknode.v1.Locks.OpenSession:input_type -> locknode.v1.OpenSessionRequest
+	6,  // 51: locknode.v1.Locks.KeepAlive:input_type -> locknode.v1.KeepAliveRequest
+	9,  // 52: locknode.v1.Locks.EndSession:input_type -> locknode.v1.EndSessionRequest
+	11, // 53: locknode.v1.Locks.Acquire:input_type -> locknode.v1.AcquireRequest
+	13, // 54: locknode.v1.Locks.Cancel:input_type -> locknode.v1.CancelRequest
+	15, // 55: locknode.v1.Locks.Release:input_type -> locknode.v1.ReleaseRequest
+	17, // 56: locknode.v1.Locks.Renew:input_type -> locknode.v1.RenewRequest
+	19, // 57: locknode.v1.Locks.SetValue:input_type -> locknode.v1.SetValueRequest
+	21, // 58: locknode.v1.Locks.ForceRelease:input_type -> locknode.v1.ForceReleaseRequest
+	23, // 59: locknode.v1.Locks.Get:input_type -> locknode.v1.GetRequest
+	25, // 60: locknode.v1.Locks.List:input_type -> locknode.v1.ListRequest
+	32, // 61: locknode.v1.Locks.Batch:input_type -> locknode.v1.BatchRequest
+	34, // 62: locknode.v1.Locks.Session:input_type -> locknode.v1.SessionRequest
+	37, // 63: locknode.v1.Locks.Status:input_type -> locknode.v1.StatusRequest
+	39, // 64: locknode.v1.Locks.Members:input_type -> locknode.v1.MembersRequest
+	42, // 65: locknode.v1.Locks.TransferLeadership:input_type -> locknode.v1.TransferLeadershipRequest
+	44, // 66: locknode.v1.Locks.RemoveMember:input_type -> locknode.v1.RemoveMemberRequest
+	46, // 67: locknode.v1.Peers.Term:input_type -> locknode.v1.TermRequest
+	48, // 68: locknode.v1.Peers.ReadIndex:input_type -> locknode.v1.ReadIndexRequest
+	50, // 69: locknode.v1.Peers.Join:input_type -> locknode.v1.JoinRequest
+	52, // 70: locknode.v1.Peers.Digests:input_type -> locknode.v1.DigestsRequest
+	5,  // 71: locknode.v1.Locks.OpenSession:output_type -> locknode.v1.OpenSessionResponse
+	7,  // 72: locknode.v1.Locks.KeepAlive:output_type -> locknode.v1.KeepAliveResponse
+	10, // 73: locknode.v1.Locks.EndSession:output_type -> locknode.v1.EndSessionResponse
+	12, // 74: locknode.v1.Locks.Acquire:output_type -> locknode.v1.AcquireResponse
+	14, // 75: locknode.v1.Locks.Cancel:output_type -> locknode.v1.CancelResponse
+	16, // 76: locknode.v1.Locks.Release:output_type -> locknode.v1.ReleaseResponse
+	18, // 77: locknode.v1.Locks.Renew:output_type -> locknode.v1.RenewResponse
+	20, // 78: locknode.v1.Locks.SetValue:output_type -> locknode.v1.SetValueResponse
+	22, // 79: locknode.v1.Locks.ForceRelease:output_type -> locknode.v1.ForceReleaseResponse
+	24, // 80: locknode.v1.Locks.Get:output_type -> locknode.v1.GetResponse
+	26, // 81: locknode.v1.Locks.List:output_type -> locknode.v1.ListResponse
+	33, // 82: locknode.v1.Locks.Batch:output_type -> locknode.v1.BatchResponse
+	35, // 83: locknode.v1.Locks.Session:output_type -> locknode.v1.SessionResponse
+	38, // 84: locknode.v1.Locks.Status:output_type -> locknode.v1.StatusResponse
+	40, // 85: locknode.v1.Locks.Members:output_type -> locknode.v1.MembersResponse
+	43, // 86: locknode.v1.Locks.TransferLeadership:output_type -> locknode.v1.TransferLeadershipResponse
+	45, // 87: locknode.v1.Locks.RemoveMember:output_type -> locknode.v1.RemoveMemberResponse
+	47, // 88: locknode.v1.Peers.Term:output_type -> locknode.v1.TermResponse
+	49, // 89: locknode.v1.Peers.ReadIndex:output_type -> locknode.v1.ReadIndexResponse
+	51, // 90: locknode.v1.Peers.Join:output_type -> locknode.v1.JoinResponse
+	53, // 91: locknode.v1.Peers.Digests:output_type -> locknode.v1.DigestsResponse
+	71, // [71:92] is the sub-list for method output_type
+	50, // [50:71] is the sub-list for method input_type
+	50, // [50:50] is the sub-list for extension type_name
+	50, // [50:50] is the sub-list for extension extendee
+	0,  // [0:50] is the sub-list for field type_name
 }
 
 func init() { file_locknode_proto_init() }
@@ -3955,7 +4129,7 @@ func file_locknode_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_locknode_proto_rawDesc), len(file_locknode_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   51,
+			NumMessages:   54,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

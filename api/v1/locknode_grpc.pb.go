@@ -753,6 +753,7 @@ const (
 	Peers_Term_FullMethodName      = "/locknode.v1.Peers/Term"
 	Peers_ReadIndex_FullMethodName = "/locknode.v1.Peers/ReadIndex"
 	Peers_Join_FullMethodName      = "/locknode.v1.Peers/Join"
+	Peers_Digests_FullMethodName   = "/locknode.v1.Peers/Digests"
 )
 
 // PeersClient is the client API for Peers service.
@@ -768,6 +769,9 @@ type PeersClient interface {
 	ReadIndex(ctx context.Context, in *ReadIndexRequest, opts ...grpc.CallOption) (*ReadIndexResponse, error)
 	// Join asks the leader to take a fresh node into the cluster.
 	Join(ctx context.Context, in *JoinRequest, opts ...grpc.CallOption) (*JoinResponse, error)
+	// Digests tells what the node's state was at some places of the log. Nodes
+	// compare them to find out whether their states have drifted apart.
+	Digests(ctx context.Context, in *DigestsRequest, opts ...grpc.CallOption) (*DigestsResponse, error)
 }
 
 type peersClient struct {
@@ -808,6 +812,16 @@ func (c *peersClient) Join(ctx context.Context, in *JoinRequest, opts ...grpc.Ca
 	return out, nil
 }
 
+func (c *peersClient) Digests(ctx context.Context, in *DigestsRequest, opts ...grpc.CallOption) (*DigestsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DigestsResponse)
+	err := c.cc.Invoke(ctx, Peers_Digests_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // PeersServer is the server API for Peers service.
 // All implementations must embed UnimplementedPeersServer
 // for forward compatibility.
@@ -821,6 +835,9 @@ type PeersServer interface {
 	ReadIndex(context.Context, *ReadIndexRequest) (*ReadIndexResponse, error)
 	// Join asks the leader to take a fresh node into the cluster.
 	Join(context.Context, *JoinRequest) (*JoinResponse, error)
+	// Digests tells what the node's state was at some places of the log. Nodes
+	// compare them to find out whether their states have drifted apart.
+	Digests(context.Context, *DigestsRequest) (*DigestsResponse, error)
 	mustEmbedUnimplementedPeersServer()
 }
 
@@ -839,6 +856,9 @@ func (UnimplementedPeersServer) ReadIndex(context.Context, *ReadIndexRequest) (*
 }
 func (UnimplementedPeersServer) Join(context.Context, *JoinRequest) (*JoinResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Join not implemented")
+}
+func (UnimplementedPeersServer) Digests(context.Context, *DigestsRequest) (*DigestsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Digests not implemented")
 }
 func (UnimplementedPeersServer) mustEmbedUnimplementedPeersServer() {}
 func (UnimplementedPeersServer) testEmbeddedByValue()               {}
@@ -915,6 +935,24 @@ func _Peers_Join_Handler(srv interface{}, ctx context.Context, dec func(interfac
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Peers_Digests_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DigestsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PeersServer).Digests(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Peers_Digests_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PeersServer).Digests(ctx, req.(*DigestsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Peers_ServiceDesc is the grpc.ServiceDesc for Peers service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -933,6 +971,10 @@ var Peers_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Join",
 			Handler:    _Peers_Join_Handler,
+		},
+		{
+			MethodName: "Digests",
+			Handler:    _Peers_Digests_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -191,7 +191,7 @@ func TestFlippedEntryIsNamed(t *testing.T) {
 			}
 		}
 		s := &Stores{dir: o.Dir, identity: Identity{LogStore: kind}}
-		wantDamaged(t, o, "entry 17 ", s.logPath(), "checksum", "locknode members remove n1", o.Dir)
+		wantDamaged(t, o, "entry 17 ", s.logPath(), "checksum", "locknode reseed --data-dir "+o.Dir)
 	})
 }
 

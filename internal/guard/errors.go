@@ -3,6 +3,7 @@ package guard
 import (
 	"errors"
 	"fmt"
+	"strings"
 )
 
 var (
@@ -28,17 +29,34 @@ var (
 
 // damagedError says what is damaged and how to come back from it.
 type damagedError struct {
-	what   string // the place: file, index
-	cause  error
-	dir    string
-	nodeID string
+	what  string // the place: file, index
+	cause error
+	dir   string
+	noID  bool // the directory does not say whose it is
 }
 
 func (e *damagedError) Error() string {
-	return fmt.Sprintf("%s: %v; this node must not run on it, because it may have forgotten what it acknowledged. "+
-		"To re-seed it from the others: stop it, delete the data directory %s, run %q against a healthy node, "+
-		"and start it again; it joins under a new ID",
-		e.what, e.cause, e.dir, "locknode members remove "+e.nodeID)
+	id := ""
+	if e.noID {
+		id = " --node-id ID"
+	}
+	return fmt.Sprintf("%s: %v; this node must not run on it, because it may have forgotten what it acknowledged. To go on, %s",
+		e.what, e.cause, reseedHint(e.dir, id))
+}
+
+// ReseedHint is what to do with a data directory that must not be used any more.
+func ReseedHint(dir string) string { return reseedHint(dir, "") }
+
+func reseedHint(dir, more string) string {
+	return fmt.Sprintf("run \"locknode reseed --data-dir %s%s\" and start the node again as before: it gets everything from the others", quoted(dir), more)
+}
+
+// quoted is dir as a shell takes it.
+func quoted(dir string) string {
+	if strings.ContainsAny(dir, " \t\n'\"\\$`&;|<>()*?[]#~!{}") {
+		return "'" + strings.ReplaceAll(dir, "'", `'\''`) + "'"
+	}
+	return dir
 }
 
 // Is makes it an ErrDamaged.

@@ -37,7 +37,10 @@ type Identity struct {
 	HasState bool             `json:"has_state"`
 	HasLog   bool             `json:"has_log"`           // a log entry was acknowledged
 	Promise  []PromisedMember `json:"promise,omitempty"` // nil until promised
-	Created  time.Time        `json:"created"`           // wall clock, for people
+	// Diverged says how the node's state was found to differ from that of a
+	// majority. The directory is refused from then on. Empty: it was not.
+	Diverged string    `json:"diverged,omitempty"`
+	Created  time.Time `json:"created"` // wall clock, for people
 }
 
 // identityOnDisk adds the checksum over the compact JSON of the identity.

@@ -222,7 +222,7 @@ func (s *Stores) settleState(log raft.LogStore) error {
 func loadIdentity(o StoreOptions) (id Identity, isNew bool, err error) {
 	stored, err := readIdentity(o.Dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return id, false, &damagedError{o.Dir, err, o.Dir, "ID"}
+		return id, false, &damagedError{what: o.Dir, cause: err, dir: o.Dir, noID: true}
 	}
 	isNew = err != nil
 	if isNew {
@@ -233,12 +233,14 @@ func loadIdentity(o StoreOptions) (id Identity, isNew bool, err error) {
 			} else if there {
 				if fresh, err := leftByFirstStart(o.Dir); err != nil || !fresh {
 					cause := fmt.Errorf("%s is there, but %s is missing", name, identityFile)
-					return id, false, &damagedError{o.Dir, errors.Join(cause, err), o.Dir, "ID"}
+					return id, false, &damagedError{what: o.Dir, cause: errors.Join(cause, err), dir: o.Dir, noID: true}
 				}
 			}
 		}
 	}
-	id, err = chooseIdentity(stored, o, o.Dir)
+	if id, err = chooseIdentity(stored, o, o.Dir); err == nil && id.Diverged != "" {
+		err = &damagedError{what: o.Dir, cause: errors.New(id.Diverged), dir: o.Dir}
+	}
 	return id, isNew, err
 }
 
@@ -362,5 +364,5 @@ func (s *Stores) damaged(what string, cause error) error {
 	if s.lost != nil {
 		cause = fmt.Errorf("%w (%w)", cause, s.lost)
 	}
-	return &damagedError{what, cause, s.dir, s.identity.NodeID}
+	return &damagedError{what: what, cause: cause, dir: s.dir}
 }

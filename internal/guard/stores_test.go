@@ -251,7 +251,7 @@ func wantDamaged(t *testing.T, o StoreOptions, mentions ...string) {
 	if !errors.Is(err, ErrDamaged) {
 		t.Fatalf("OpenStores = %v, want ErrDamaged", err)
 	}
-	for _, m := range append(mentions, "locknode members remove", "delete the data directory") {
+	for _, m := range append(mentions, "locknode reseed --data-dir ") {
 		if !strings.Contains(err.Error(), m) {
 			t.Errorf("OpenStores = %v, want it to mention %q", err, m)
 		}

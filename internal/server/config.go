@@ -30,6 +30,7 @@ type Backend interface {
 	Term(context.Context) (*apiv1.TermResponse, error)
 	ReadIndex(context.Context) (*apiv1.ReadIndexResponse, error)
 	Join(context.Context, *apiv1.JoinRequest) (*apiv1.JoinResponse, error)
+	Digests(context.Context, *apiv1.DigestsRequest) (*apiv1.DigestsResponse, error)
 }
 
 // Limits bound what clients may ask of one server. A zero field means its

@@ -269,6 +269,10 @@ func (f *fakeNode) Join(context.Context, *apiv1.JoinRequest) (*apiv1.JoinRespons
 	return &apiv1.JoinResponse{ClusterId: "c"}, f.admin
 }
 
+func (f *fakeNode) Digests(context.Context, *apiv1.DigestsRequest) (*apiv1.DigestsResponse, error) {
+	return &apiv1.DigestsResponse{NodeId: "n1"}, f.admin
+}
+
 // await waits until the node's state is as cond wants it.
 func (f *fakeNode) await(t testing.TB, what string, cond func() bool) {
 	t.Helper()

@@ -193,6 +193,10 @@ func (p *peers) Join(ctx context.Context, r *apiv1.JoinRequest) (*apiv1.JoinResp
 	return passed(p.server.backend.Join(ctx, r))
 }
 
+func (p *peers) Digests(ctx context.Context, r *apiv1.DigestsRequest) (*apiv1.DigestsResponse, error) {
+	return passed(p.server.backend.Digests(ctx, r))
+}
+
 func passed[R any](r R, err error) (R, error) {
 	if err != nil {
 		var none R

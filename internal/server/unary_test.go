@@ -258,6 +258,7 @@ func TestBackendErrorsKeepTheirCode(t *testing.T) {
 		"term":     func() error { _, err := p.Term(ctx, &apiv1.TermRequest{}); return err },
 		"index":    func() error { _, err := p.ReadIndex(ctx, &apiv1.ReadIndexRequest{}); return err },
 		"join":     func() error { _, err := p.Join(ctx, &apiv1.JoinRequest{}); return err },
+		"digests":  func() error { _, err := p.Digests(ctx, &apiv1.DigestsRequest{}); return err },
 	}
 	for _, want := range []struct {
 		err  error

@@ -159,7 +159,7 @@ func TestNodeWhoseLogIsGoneIsRefused(t *testing.T) {
 			t.Fatalf("nothing was deleted of %v", entries)
 		}
 		must(t, n.Start())
-		refused(t, n, "locknode members remove "+n.ID)
+		refused(t, n, "locknode reseed --data-dir "+n.Dir)
 		heldWith(t, watch, t.Name(), g.Token())
 		must(t, g.Unlock())
 	})
