@@ -25,7 +25,7 @@ func (n *Node) Status(context.Context) (*apiv1.StatusResponse, error) {
 		AppliedIndex: n.appliedIndex.Load(),
 		Locks:        uint64(s.Locks), Sessions: uint64(s.Sessions), Waiters: uint64(s.Waiters),
 		LastToken: s.LastToken, ClusterTime: s.Now, Digest: s.Digest, DigestIndex: s.DigestIndex,
-		ClusterId: n.clusterID(),
+		ClusterId: n.clusterID(), VotesFrom: n.stores.Identity().VotesFrom,
 	}
 	if r := n.raft.Load(); r != nil {
 		res.Term, res.CommitIndex = r.CurrentTerm(), r.CommitIndex()

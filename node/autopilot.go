@@ -181,7 +181,14 @@ func (t *membershipTerm) stats(ctx context.Context, id string, addr raft.ServerA
 	if err != nil || res.GetNodeId() != id || res.GetLeaderId() != t.m.cfg.id {
 		return nil
 	}
-	return &autopilot.ServerStats{LastTerm: res.GetTerm(), LastIndex: max(res.GetCommitIndex(), res.GetAppliedIndex())}
+	last := max(res.GetCommitIndex(), res.GetAppliedIndex())
+	if last < res.GetVotesFrom() {
+		// It does not vote yet (guard.Identity.VotesFrom) and must not be counted upon:
+		// a cluster of one that grew to two would never elect a leader again if the
+		// first node was restarted then.
+		return nil
+	}
+	return &autopilot.ServerStats{LastTerm: res.GetTerm(), LastIndex: last}
 }
 
 func (t *membershipTerm) ownStats() *autopilot.ServerStats {

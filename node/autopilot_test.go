@@ -47,6 +47,35 @@ func TestSilentJoinerIsNotPromoted(t *testing.T) {
 	})
 }
 
+// A few entries do not count as behind, but a node that lacks its own joining does
+// not vote yet, and nobody may count on it.
+func TestJoinerThatLacksItsJoiningIsNotPromoted(t *testing.T) {
+	inMemberWorld(t, func(t *testing.T, w *memberWorld) {
+		w.voters("a", "b", "c")
+		w.leader()
+		d := w.fresh("d", nil)
+		d.behind = true
+		begin, err := d.form(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if begin.votesFrom < 2 {
+			t.Errorf("d may vote from entry %d on", begin.votesFrom)
+		}
+		d.mu.Lock()
+		d.votesFrom = begin.votesFrom
+		d.mu.Unlock()
+		time.Sleep(5 * time.Minute)
+		if role := w.role("d"); role != "nonvoter" {
+			t.Fatalf("d is %q and has only the first entry", role)
+		}
+		d.mu.Lock()
+		d.behind = false
+		d.mu.Unlock()
+		w.await("d", "voter", time.Minute)
+	})
+}
+
 // What it said a while ago does not count.
 func TestJoinerThatFallsSilentIsNotPromoted(t *testing.T) {
 	inMemberWorld(t, func(t *testing.T, w *memberWorld) {

@@ -108,7 +108,9 @@ func (n *Node) join() {
 // startRaft starts Raft, with a first configuration if there is one to begin with.
 func (n *Node) startRaft(begin membershipStart) error {
 	if begin.clusterID != "" {
-		if err := n.rememberCluster(begin.clusterID); err != nil {
+		if err := n.stores.UpdateIdentity(func(i *guard.Identity) {
+			i.ClusterID, i.VotesFrom = begin.clusterID, begin.votesFrom
+		}); err != nil {
 			return err
 		}
 	}

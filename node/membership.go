@@ -22,6 +22,7 @@ import (
 type membershipRaft interface {
 	autopilot.Raft
 	LeaderWithID() (raft.ServerAddress, raft.ServerID)
+	CommitIndex() uint64
 }
 
 // membershipGossip is what membership needs of a *cluster.Cluster.

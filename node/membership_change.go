@@ -46,7 +46,11 @@ func (m *membership) join(ctx context.Context, req *apiv1.JoinRequest) (*apiv1.J
 	if err != nil {
 		return nil, err
 	}
-	return &apiv1.JoinResponse{ClusterId: own}, nil
+	res := &apiv1.JoinResponse{ClusterId: own}
+	if r := m.cfg.raft(); r != nil {
+		res.Index = r.CommitIndex() // it is in the configuration by then
+	}
+	return res, nil
 }
 
 // membershipCheckJoin looks at the request alone.

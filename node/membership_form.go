@@ -20,6 +20,8 @@ type membershipStart struct {
 	bootstrap []raft.Server
 	// clusterID is that of the cluster that was joined, empty after formation.
 	clusterID string
+	// votesFrom is where the log must be before the node votes.
+	votesFrom uint64
 }
 
 // formOrJoin gets a node without Raft state into a cluster: it forms one with
@@ -53,9 +55,9 @@ func (m *membership) formOrJoin(ctx context.Context) (membershipStart, error) {
 		case cluster.Bootstrap:
 			return membershipStart{bootstrap: membershipVoters(d.Founders)}, nil
 		case cluster.Join:
-			id, err := m.askToJoin(ctx, d.Through)
+			res, err := m.askToJoin(ctx, d.Through)
 			if err == nil {
-				return membershipStart{clusterID: id}, nil
+				return membershipStart{clusterID: res.GetClusterId(), votesFrom: res.GetIndex()}, nil
 			}
 			if membershipFinal(err) {
 				return membershipStart{}, fmt.Errorf("join the cluster: %w", err)
@@ -128,7 +130,7 @@ func (m *membership) advertise(intent, promise string) error {
 
 // askToJoin asks the peers in random order; each passes the request on to its
 // leader. The first refusal that is final counts, otherwise the last error.
-func (m *membership) askToJoin(ctx context.Context, through []cluster.Peer) (clusterID string, err error) {
+func (m *membership) askToJoin(ctx context.Context, through []cluster.Peer) (res *apiv1.JoinResponse, err error) {
 	meta := m.cfg.gossip.Meta()
 	for _, i := range rand.Perm(len(through)) {
 		p := through[i]
@@ -136,16 +138,15 @@ func (m *membership) askToJoin(ctx context.Context, through []cluster.Peer) (clu
 			NodeId: meta.NodeID, RaftAddress: meta.Raft, ClusterId: p.ClusterID,
 			Nonvoter: meta.Nonvoter, Version: meta.Version,
 		}
-		var res *apiv1.JoinResponse
 		if res, err = m.callJoin(ctx, p.API, req); err == nil {
 			m.cfg.log.Info("taken in by the cluster", "cluster", res.GetClusterId(), "through", p.NodeID)
-			return res.GetClusterId(), nil
+			return res, nil
 		}
 		if membershipFinal(err) || ctx.Err() != nil {
-			return "", err
+			return nil, err
 		}
 	}
-	return "", err
+	return nil, err
 }
 
 func (m *membership) callJoin(ctx context.Context, api string, req *apiv1.JoinRequest) (*apiv1.JoinResponse, error) {

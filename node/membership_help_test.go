@@ -44,11 +44,13 @@ type memberNode struct {
 	ended  chan struct{} // closed when the leader loop has ended
 	log    *memberLog
 
-	mu       sync.Mutex
-	raft     *raft.Raft
-	promised []cluster.Founder
-	reasons  []string
-	mute     bool // answers no Status calls
+	mu        sync.Mutex
+	raft      *raft.Raft
+	promised  []cluster.Founder
+	reasons   []string
+	mute      bool   // answers no Status calls
+	behind    bool   // it says that it has only the first entry of the log
+	votesFrom uint64 // what it says of this
 }
 
 // inMemberWorld runs f in a bubble of virtual time and stops everything after it.
@@ -363,7 +365,7 @@ func (c memberConn) Invoke(ctx context.Context, method string, args, reply any, 
 		}
 		res, err := n.m.join(ctx, args.(*apiv1.JoinRequest))
 		if err == nil {
-			reply.(*apiv1.JoinResponse).ClusterId = res.GetClusterId()
+			reply.(*apiv1.JoinResponse).ClusterId, reply.(*apiv1.JoinResponse).Index = res.GetClusterId(), res.GetIndex()
 		}
 		return err
 	case apiv1.Locks_Status_FullMethodName:
@@ -378,7 +380,7 @@ func (c memberConn) NewStream(context.Context, *grpc.StreamDesc, string, ...grpc
 
 func (n *memberNode) status(res *apiv1.StatusResponse) error {
 	n.mu.Lock()
-	r, mute := n.raft, n.mute
+	r, mute, behind, votesFrom := n.raft, n.mute, n.behind, n.votesFrom
 	n.mu.Unlock()
 	if r == nil || mute {
 		return apiv1.NewError(apiv1.CodeUnavailable, "%s does not answer", n.id)
@@ -386,6 +388,10 @@ func (n *memberNode) status(res *apiv1.StatusResponse) error {
 	_, leader := r.LeaderWithID()
 	res.NodeId, res.LeaderId = n.id, string(leader)
 	res.Term, res.CommitIndex, res.AppliedIndex = r.CurrentTerm(), r.CommitIndex(), r.AppliedIndex()
+	if behind {
+		res.CommitIndex, res.AppliedIndex = 1, 1
+	}
+	res.VotesFrom = votesFrom
 	return nil
 }
 

@@ -2658,6 +2658,7 @@ type StatusResponse struct {
 	DigestIndex    uint64                 `protobuf:"varint,18,opt,name=digest_index,json=digestIndex,proto3" json:"digest_index,omitempty"`
 	HttpAddress    string                 `protobuf:"bytes,19,opt,name=http_address,json=httpAddress,proto3" json:"http_address,omitempty"`
 	NotReadyReason string                 `protobuf:"bytes,20,opt,name=not_ready_reason,json=notReadyReason,proto3" json:"not_ready_reason,omitempty"`
+	VotesFrom      uint64                 `protobuf:"varint,21,opt,name=votes_from,json=votesFrom,proto3" json:"votes_from,omitempty"` // log index that a node which joined must have before it votes
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -2830,6 +2831,13 @@ func (x *StatusResponse) GetNotReadyReason() string {
 		return x.NotReadyReason
 	}
 	return ""
+}
+
+func (x *StatusResponse) GetVotesFrom() uint64 {
+	if x != nil {
+		return x.VotesFrom
+	}
+	return 0
 }
 
 type MembersRequest struct {
@@ -3435,6 +3443,7 @@ func (x *JoinRequest) GetVersion() string {
 type JoinResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	ClusterId     string                 `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	Index         uint64                 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"` // the node is a member there, and votes once its log has got that far
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3474,6 +3483,13 @@ func (x *JoinResponse) GetClusterId() string {
 		return x.ClusterId
 	}
 	return ""
+}
+
+func (x *JoinResponse) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
 }
 
 type DigestsRequest struct {
@@ -3816,7 +3832,7 @@ const file_locknode_proto_rawDesc = "" +
 	"\n" +
 	"revocation\x18\x02 \x01(\v2\x17.locknode.v1.RevocationR\n" +
 	"revocation\"\x0f\n" +
-	"\rStatusRequest\"\xe1\x04\n" +
+	"\rStatusRequest\"\x80\x05\n" +
 	"\x0eStatusResponse\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x1d\n" +
 	"\n" +
@@ -3840,7 +3856,9 @@ const file_locknode_proto_rawDesc = "" +
 	"\x06digest\x18\x11 \x01(\x04R\x06digest\x12!\n" +
 	"\fdigest_index\x18\x12 \x01(\x04R\vdigestIndex\x12!\n" +
 	"\fhttp_address\x18\x13 \x01(\tR\vhttpAddress\x12(\n" +
-	"\x10not_ready_reason\x18\x14 \x01(\tR\x0enotReadyReason\"\x10\n" +
+	"\x10not_ready_reason\x18\x14 \x01(\tR\x0enotReadyReason\x12\x1d\n" +
+	"\n" +
+	"votes_from\x18\x15 \x01(\x04R\tvotesFrom\"\x10\n" +
 	"\x0eMembersRequest\"@\n" +
 	"\x0fMembersResponse\x12-\n" +
 	"\amembers\x18\x01 \x03(\v2\x13.locknode.v1.MemberR\amembers\"\x80\x02\n" +
@@ -3875,10 +3893,11 @@ const file_locknode_proto_rawDesc = "" +
 	"\n" +
 	"cluster_id\x18\x03 \x01(\tR\tclusterId\x12\x1a\n" +
 	"\bnonvoter\x18\x04 \x01(\bR\bnonvoter\x12\x18\n" +
-	"\aversion\x18\x05 \x01(\tR\aversion\"-\n" +
+	"\aversion\x18\x05 \x01(\tR\aversion\"C\n" +
 	"\fJoinResponse\x12\x1d\n" +
 	"\n" +
-	"cluster_id\x18\x01 \x01(\tR\tclusterId\"*\n" +
+	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12\x14\n" +
+	"\x05index\x18\x02 \x01(\x04R\x05index\"*\n" +
 	"\x0eDigestsRequest\x12\x18\n" +
 	"\aindexes\x18\x01 \x03(\x04R\aindexes\"\x84\x01\n" +
 	"\x0fDigestsResponse\x12\x17\n" +

@@ -66,6 +66,9 @@ func (t *Transport) pump() {
 				t.refuse(rpc, err)
 				continue
 			}
+			if t.answersVote(rpc) {
+				continue
+			}
 		case rpc = <-t.beats:
 		case <-t.done:
 			return

@@ -37,6 +37,9 @@ type Identity struct {
 	HasState bool             `json:"has_state"`
 	HasLog   bool             `json:"has_log"`           // a log entry was acknowledged
 	Promise  []PromisedMember `json:"promise,omitempty"` // nil until promised
+	// VotesFrom is a log index at which a node that joined was a member; it votes once
+	// its log has got there. Zero for a founder.
+	VotesFrom uint64 `json:"votes_from,omitempty"`
 	// Diverged says how the node's state was found to differ from that of a
 	// majority. The directory is refused from then on. Empty: it was not.
 	Diverged string    `json:"diverged,omitempty"`

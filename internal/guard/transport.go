@@ -42,17 +42,20 @@ type TransportOptions struct {
 //   - A request that raft would panic on does not reach it; see unsound.
 //   - It carries nothing while the gate is closed, so that a node with a hung or
 //     failed disk falls silent and the others elect another leader (#503, #614).
+//   - A node that joined votes only when its log has reached its joining; see
+//     votes.go.
 //   - It replicates again as soon as a peer is back; see reach.
 //   - Close ends every connection; raft.NetworkTransport leaves them open.
 type Transport struct {
 	*raft.NetworkTransport
-	streams  *gatedStream
-	reach    *reach
-	progress progress
-	member   atomic.Pointer[raft.Raft] // whom it works for; set by NewRaft
-	toRaft   chan raft.RPC
-	beats    chan raft.RPC // at most one heartbeat that was answered already
-	warned   time.Time     // of a request that was refused; owned by pump
+	streams   *gatedStream
+	reach     *reach
+	progress  progress
+	member    atomic.Pointer[raft.Raft] // whom it works for; set by NewRaft
+	votesFrom atomic.Uint64             // see votes.go; set by NewRaft
+	toRaft    chan raft.RPC
+	beats     chan raft.RPC // at most one heartbeat that was answered already
+	warned    time.Time     // of a request that was refused; owned by pump
 
 	once   sync.Once
 	done   chan struct{} // closed by Close

@@ -1,0 +1,80 @@
+package guard
+
+import (
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// A node that was removed, lost its data and is taken in again under its old ID
+// has an empty log, and raft votes for everybody then: also for a candidate that
+// had its vote before, or should not have it. See votes.go.
+func TestNodeThatJoinedVotesOnlyOnceItHasItsJoining(t *testing.T) {
+	const joined = 5 // index of the configuration that took the node in
+	header := raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte("c"), Addr: []byte("c")}
+	for _, c := range []struct {
+		votesFrom, entries uint64
+		granted            bool
+	}{
+		{joined, 0, false},
+		{joined, joined - 1, false},
+		{joined, joined, true},
+		{0, 0, true}, // what raft does by itself, and a founder may
+	} {
+		t.Run(fmt.Sprintf("from=%d/entries=%d", c.votesFrom, c.entries), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				network := newMemNet()
+				disk := newFaulty()
+				s := mustOpen(t, StoreOptions{NodeID: "x", Memory: &Memory{
+					Log: disk, Stable: disk, Snapshots: raft.NewInmemSnapshotStore(),
+					Identity: Identity{Version: identityVersion, NodeID: "x", LogStore: LogStoreWAL, VotesFrom: c.votesFrom},
+				}})
+				x := NewTransport(network.listen("x"), TransportOptions{})
+				r, err := NewRaft(testConfig("x"), &recorder{}, s, x)
+				if err != nil {
+					t.Fatal(err)
+				}
+				asker := NewTransport(network.listen("c"), TransportOptions{})
+				defer func() {
+					_ = asker.Close()
+					if err := Stop(r, x, 0, time.Second); err != nil {
+						t.Error(err)
+					}
+				}()
+				if c.entries > 0 {
+					var got raft.AppendEntriesResponse
+					if err := asker.AppendEntries("x", "x", &raft.AppendEntriesRequest{
+						RPCHeader: header, Term: 3, Entries: joining(c.entries),
+					}, &got); err != nil || !got.Success {
+						t.Fatalf("AppendEntries = %+v, %v", got, err)
+					}
+					time.Sleep(10 * time.Second) // until the leader is forgotten
+				}
+				var pre raft.RequestPreVoteResponse
+				if err := asker.RequestPreVote("x", "x", &raft.RequestPreVoteRequest{
+					RPCHeader: header, Term: 7, LastLogIndex: 9, LastLogTerm: 3}, &pre); err != nil || pre.Granted != c.granted {
+					t.Errorf("RequestPreVote = %+v, %v; want granted %v", pre, err, c.granted)
+				}
+				var vote raft.RequestVoteResponse
+				if err := asker.RequestVote("x", "x", &raft.RequestVoteRequest{
+					RPCHeader: header, Term: 7, LastLogIndex: 9, LastLogTerm: 3}, &vote); err != nil || vote.Granted != c.granted {
+					t.Errorf("RequestVote = %+v, %v; want granted %v", vote, err, c.granted)
+				}
+			})
+		})
+	}
+}
+
+// joining are the first entries of a log; all but the first are without meaning.
+func joining(n uint64) []*raft.Log {
+	conf := raft.EncodeConfiguration(raft.Configuration{Servers: []raft.Server{
+		{ID: "c", Address: "c"}, {ID: "x", Address: "x", Suffrage: raft.Nonvoter}}})
+	logs := []*raft.Log{{Index: 1, Term: 1, Type: raft.LogConfiguration, Data: conf}}
+	for i := uint64(2); i <= n; i++ {
+		logs = append(logs, &raft.Log{Index: i, Term: 3, Type: raft.LogNoop})
+	}
+	return logs
+}
