@@ -22,6 +22,8 @@ func (c *checker) checkAnswers() {
 			c.checkAcquire(o)
 		case Release, Renew:
 			c.checkHolder(o)
+		case Cancel:
+			c.checkCancel(o)
 		case KeepAlive, Open:
 			c.checkAlive(o)
 		}
@@ -68,7 +70,7 @@ func (c *checker) checkGranted(o *Op) {
 		c.violate("S7", "answers", o.lock(), "%s was granted token %d at %v; no log entry has granted it", o.Client, o.Token, o.Return)
 	case g.request != o.Request:
 		c.violate("S6", "answers", o.lock(), "%s was granted token %d at %v for request %s; the log gave it to %s", o.Client, o.Token, o.Return, o.Request, g.request)
-	case g.index > o.Index || g.at < c.facts.requests[o.Request].Call || g.at > o.Return:
+	case g.index > o.Index || g.at < c.facts.requests[o.Request].Call || g.at > o.Return+c.o.Late:
 		c.violate("S7", "answers", o.lock(), "%s was granted token %d between %v and %v, from index %d; the log granted it at index %d, applied first at %v",
 			o.Client, o.Token, o.Call, o.Return, o.Index, g.index, g.at)
 	case o.Stamp != g.queued:
@@ -123,6 +125,19 @@ func (c *checker) checkHolder(o *Op) {
 			c.violate("S3", "answers", o.lock(), "%s of token %d by %s was answered \"not held\" at %v, from index %d; by the log it %s",
 				o.Kind, o.Token, o.Client, o.Return, o.Index, g.fate())
 		}
+	}
+}
+
+// checkCancel looks whether what was cancelled, or said to be over, was over and
+// stayed so (FIFO).
+func (c *checker) checkCancel(o *Op) {
+	g := c.log.requests[o.Target]
+	if g == nil || g.session == "" || o.Outcome != OK && o.Outcome != NotHeld {
+		return // each try of an ID without a session is cancelled by itself
+	}
+	if !g.over() || g.endIndex > o.Index {
+		c.violate("FIFO", "answers", g.lock(), "the cancel of request %s was answered %s to %s at %v, from index %d; by the log it was granted token %d at index %d and %s",
+			o.Target, o.Outcome, o.Client, o.Return, o.Index, g.token, g.index, g.fate())
 	}
 }
 

@@ -59,10 +59,13 @@ func (c *checker) checkBeliefs() {
 // forcedAt returns from when on a grant may have been taken from a holder who
 // does not know yet: no promise is broken if somebody else holds it then.
 func (c *checker) forcedAt(b *Belief) time.Duration {
-	if g := c.facts.grants[b.Token]; g != nil {
-		return g.forced
-	}
 	at := Never
+	if c.log != nil {
+		at = c.log.revokedAt(b.Token)
+	}
+	if g := c.facts.grants[b.Token]; g != nil {
+		return min(at, g.forced)
+	}
 	for _, w := range b.Wants {
 		for _, o := range c.facts.asked[w.Lock] {
 			if o.mayForce(b.Token) {
@@ -214,7 +217,11 @@ func (c *checker) checkEarly(b *Belief) {
 		}
 		until = min(until, s.believable(b.Until-c.o.Late))
 	}
-	if b.Until < until && until != Never {
+	until -= c.o.Late
+	if g.op.TTL == 0 && g.session == nil {
+		return
+	}
+	if b.Until < until {
 		c.violate("S2", "beliefs", b.lock(), "%s lost token %d at %v (%s), when its TTL could not be over before %v",
 			b.Client, b.Token, b.Until, b.Lost, until)
 	}

@@ -2,6 +2,7 @@ package history
 
 import (
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"time"
@@ -52,8 +53,8 @@ func (c *checker) judge() {
 		}
 		c.searchLocks()
 	}
-	for check, n := range c.told {
-		if n > maxTold {
+	for _, check := range slices.Sorted(maps.Keys(c.told)) {
+		if n := c.told[check]; n > maxTold {
 			c.report.Violations = append(c.report.Violations, Violation{
 				Promise: "none", Check: check, Text: fmt.Sprintf("and %d more", n-maxTold),
 			})
@@ -116,7 +117,7 @@ type grant struct {
 	mayEnd time.Duration
 	// forced is when somebody first asked for it against its holder's will.
 	forced time.Duration
-	// cancelled is when the answer was there that the acquire is cancelled or over.
+	// cancelled is when the answer was there that the acquire is over for good; Never.
 	cancelled time.Duration
 	session   *tenure // nil: detached
 }
@@ -214,7 +215,8 @@ func (f *facts) addEnd(o *Op) {
 		if o.Outcome == OK || o.Outcome == Unknown || o.Outcome == NoSess {
 			g.mayEnd = min(g.mayEnd, o.Call)
 		}
-		if o.Outcome == OK || o.Outcome == NotHeld {
+		if acquire.Session != "" && (o.Outcome == OK || o.Outcome == NotHeld) {
+			// The table forgets a cancelled ID that has no session: it may come again.
 			g.cancelled = min(g.cancelled, o.Return)
 		}
 	}

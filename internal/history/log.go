@@ -25,8 +25,7 @@ type logbook struct {
 // logEntry is one entry of the log, whoever applied it.
 type logEntry struct {
 	*fsm.Applied
-	at   time.Duration // when the first node had applied it
-	last time.Duration // when the last one had
+	at time.Duration // when the first node had applied it
 }
 
 // logGrant is a grant as the log tells its life.
@@ -92,11 +91,12 @@ func (c *checker) mergeEntries() []logEntry {
 		same := all[start:end]
 		start = end
 		last := slices.MaxFunc(same, func(a, b *Entry) int { return compare(a.At, b.At) })
-		e := logEntry{Applied: &last.Applied, at: last.At, last: last.At}
+		e := logEntry{Applied: &last.Applied, at: last.At}
 		for _, other := range same {
-			if other.Applied.Digest == last.Applied.Digest && other.Applied.Term == last.Applied.Term {
+			if other.Applied.Term == last.Applied.Term {
 				e.at = min(e.at, other.At)
-			} else if !differ {
+			}
+			if same := other.Applied.Digest == last.Applied.Digest && other.Applied.Term == last.Applied.Term; !same && !differ {
 				differ = true
 				c.violateDiffer(other, last)
 			}
@@ -172,6 +172,19 @@ func (l *logbook) since(call time.Duration) *logEntry {
 		return nil
 	}
 	return &l.entries[i]
+}
+
+// revokedAt returns the time after which a grant may have been revoked; Never if it
+// was not. The entry that did it was stamped after the one before was applied.
+func (l *logbook) revokedAt(token uint64) time.Duration {
+	g := l.grants[token]
+	if g == nil || g.ended != fsm.EventRevoked {
+		return Never
+	}
+	if i := l.position(g.endIndex); i > 0 {
+		return l.entries[i-1].at
+	}
+	return 0
 }
 
 // resolve decides unknown outcomes by the log: what was granted was granted by

@@ -144,6 +144,9 @@ func (b *mover) cancel(o *Op, m move) {
 	}
 	m.kind, m.token = moveDrop, acquire.Token
 	if o.Outcome == NotHeld {
+		if acquire.Session == "" {
+			return // another try of the same ID may hold it
+		}
 		m.kind = moveGone
 	}
 	for _, w := range acquire.Wants {

@@ -16,6 +16,9 @@ import (
 // place to be cut: its memory grows with the square of that.
 const windowMoves = 2000
 
+// maxMoves is how many moves Porcupine gets at most: that takes about 200 MB.
+const maxMoves = 40_000
+
 // window is a part of a lock's moves that can be searched by itself.
 type window struct {
 	begin state
@@ -41,8 +44,13 @@ func (c *checker) searchLock(lock string, moves []*move) {
 		return
 	}
 	c.tighten(moves)
+	moves = prune(moves)
 	until := time.Now().Add(c.o.PorcupineTimeout)
 	for _, w := range c.cut(moves) {
+		if len(w.moves) > maxMoves {
+			c.violate("none", "porcupine", lock, "undecided: %d operations with no place to cut them; at most %d can be searched", len(w.moves), maxMoves)
+			continue
+		}
 		left := time.Until(until)
 		if left <= 0 {
 			left = time.Nanosecond // 0 would mean: without a limit
@@ -134,37 +142,77 @@ func (c *checker) tighten(moves []*move) {
 	slices.SortStableFunc(moves, func(a, b *move) int { return compare(a.call, b.call) })
 }
 
+// prune leaves out what only looks, and while it was under way another one of its
+// kind began and ended: wherever that can be placed, this can be placed beside it.
+func prune(moves []*move) []*move {
+	type look struct {
+		kind  moveKind
+		token uint64
+	}
+	least := make(map[look]time.Duration) // the earliest return of those that were called later
+	kept := make([]*move, 0, len(moves))
+	for _, m := range slices.Backward(moves) {
+		if m.kind == moveSee || m.kind == moveEmpty || m.kind == moveGone {
+			key := look{m.kind, m.token}
+			if returned, ok := least[key]; ok && returned <= m.returned {
+				continue
+			}
+			least[key] = m.returned
+		}
+		kept = append(kept, m)
+	}
+	slices.Reverse(kept)
+	return kept
+}
+
 // cut divides the moves at places where nothing is under way and the state is
-// known: behind a move that nothing else overlaps and after which the lock is
-// held by a known grant or by nobody.
+// known: the last grant has been released, or is seen to hold the lock later. Of
+// what is known of times the least is kept, which allows no less.
 func (c *checker) cut(moves []*move) []window {
+	shown := make(map[uint64]int) // token → the last move that sees it hold the lock
+	for i, m := range moves {
+		if m.kind == moveSee || m.kind == moveFree || m.kind == moveRenew {
+			shown[m.token] = i
+		}
+	}
 	var windows []window
 	begin, start := state{}, 0
-	last, latest := uint64(0), time.Duration(-1) // of all moves before
+	latest := time.Duration(-1) // return of all before
+	last, freed := (*move)(nil), make(map[uint64]bool)
 	for i, m := range moves {
-		alone := latest < m.call && (i == len(moves)-1 || m.returned < moves[i+1].call)
-		latest = max(latest, m.returned)
-		if m.kind == moveGrant {
-			last = max(last, m.token)
-		}
-		if i-start < windowMoves || !alone || i == len(moves)-1 {
-			continue
-		}
-		next := state{last: last, now: m.call}
-		switch m.kind {
-		case moveGrant:
-			next.holder, next.own, next.ends = m.token, Never, m.ends
-			if m.ttl > 0 {
-				next.own = c.after(m.call, m.ttl)
+		if i-start >= windowMoves && latest < m.call {
+			var token uint64
+			next := state{}
+			if last != nil {
+				token = last.token
+				next = c.beside(last)
 			}
-		case moveFree, moveEmpty:
-		default:
-			continue
+			if freed[token] || token == 0 {
+				next = next.drop()
+			}
+			if freed[token] || token == 0 || shown[token] >= i {
+				windows = append(windows, window{begin, moves[start:i]})
+				begin, start = next, i
+			}
 		}
-		windows = append(windows, window{begin, moves[start : i+1]})
-		begin, start = next, i+1
+		latest = max(latest, m.returned)
+		switch {
+		case m.kind == moveGrant && (last == nil || m.token > last.token):
+			last = m
+		case m.kind == moveFree:
+			freed[m.token] = true
+		}
 	}
 	return append(windows, window{begin, moves[start:]})
+}
+
+// beside is the state after a grant, as far as it is known whenever one looks.
+func (c *checker) beside(m *move) state {
+	s := state{holder: m.token, last: m.token, now: m.call, own: Never, ends: m.ends}
+	if m.ttl > 0 {
+		s.own = c.after(m.call, m.ttl)
+	}
+	return s
 }
 
 // explain tells what could not be put into any order.

@@ -171,8 +171,13 @@ func (r *replay) event(e *fsm.Event) {
 
 func (r *replay) opened(e *fsm.Event) {
 	id := hexOf(e.Session)
-	if s := r.l.sessions[id]; s != nil && s.ended == 0 {
-		r.c.violate("S6", "log", "", "index %d: session %s was opened again", r.entry.Index, id)
+	switch s := r.l.sessions[id]; {
+	case s == nil:
+	case s.ended == 0:
+		r.c.violate("S6", "log", "", "index %d: session %s was opened while it was open", r.entry.Index, id)
+	default:
+		r.c.violate("S6", "log", "", "index %d: session %s, which ended at index %d, lives again: what it asked for before can take effect twice",
+			r.entry.Index, id, s.ended)
 	}
 	s := &logSession{opened: r.entry.Index, before: r.l.sessions[id]}
 	if t := r.c.facts.sessions[id]; t != nil && t.ttl > 0 {
@@ -282,8 +287,25 @@ func (r *replay) granted(e *fsm.Event) {
 	if g.session != "" {
 		r.held[g.session] = append(r.held[g.session], g)
 	}
-	if g.deadline != 0 {
-		r.floors[g.token] = g.deadline
+	r.floor(g)
+}
+
+// floor notes before when the grant's own TTL cannot end it, and compares the
+// deadline that it was given with the TTL that was asked for (S2).
+func (r *replay) floor(g *logGrant) {
+	until := g.deadline
+	if o := r.c.facts.requests[g.request]; o != nil {
+		until = 0
+		if o.TTL > 0 {
+			until = g.now + int64(o.TTL)
+		}
+		if g.deadline != until {
+			r.c.violate("S2", "log", g.lock(), "index %d: token %d was granted at %d with deadline %d; with a TTL of %v it is %d (0: none)",
+				r.entry.Index, g.token, g.now, g.deadline, o.TTL, until)
+		}
+	}
+	if until != 0 {
+		r.floors[g.token] = until
 	}
 }
 

@@ -44,6 +44,7 @@ type world struct {
 	locks   []Want
 	maxOps  int
 	end     time.Duration
+	harsh   bool // much is lost, late, and given up early
 	calm    bool // nothing is lost, nobody is elected, everybody is quick
 	wrong   wrong
 }
@@ -96,6 +97,7 @@ type profile struct {
 	ops     int
 	end     time.Duration
 	calm    bool
+	harsh   bool
 	wrong   string
 }
 
@@ -104,7 +106,7 @@ type profile struct {
 func simulate(p profile) (*History, int) {
 	w := &world{
 		rnd: rand.New(rand.NewPCG(p.seed, 7)), table: fsm.New(), term: 1, waits: make(map[requestID][]*command),
-		maxOps: p.ops, end: p.end, calm: p.calm,
+		maxOps: p.ops, end: p.end, calm: p.calm, harsh: p.harsh,
 	}
 	w.wrong.w, w.wrong.kind = w, p.wrong
 	for i := range p.locks {
@@ -152,6 +154,12 @@ func (w *world) delay() (d time.Duration, lost bool) {
 		return w.between(50*time.Microsecond, 500*time.Microsecond), false
 	}
 	d = w.between(100*time.Microsecond, 3*time.Millisecond)
+	if w.harsh {
+		if w.chance(0.05) {
+			d = w.between(0, 8*time.Second)
+		}
+		return d, w.chance(0.2)
+	}
 	if w.chance(0.03) {
 		d = w.between(0, 900*time.Millisecond)
 	}
@@ -197,7 +205,7 @@ func (w *world) election() {
 
 // submit takes a command in.
 func (w *world) submit(c *command) {
-	if w.down {
+	if w.down || w.wrong.refuses(c.cmd) {
 		return
 	}
 	w.pending = append(w.pending, c)

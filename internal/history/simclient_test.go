@@ -56,6 +56,9 @@ func (c *simClient) call(o *Op, cmd fsm.Command, tries int, answered func(reply,
 	w := c.w
 	o.Client, o.Call, o.Return, o.Outcome = c.name, w.now, Never, Unknown
 	w.ops = append(w.ops, o)
+	if w.harsh && tries > 2 && o.Kind != Cancel {
+		tries = 2
+	}
 	done := false
 	answer := func(r reply) {
 		if done {
@@ -173,7 +176,7 @@ func (s *simSession) bound(deadline int64) time.Duration {
 
 func (s *simSession) keepAlive() {
 	c := s.c
-	if s.over || c.w.now > c.w.end {
+	if s.over || c.w.now > c.w.end || len(c.w.ops) >= c.w.maxOps {
 		return
 	}
 	c.w.after(c.ttl/3, s.keepAlive)

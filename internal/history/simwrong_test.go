@@ -1,24 +1,417 @@
 package history
 
 import (
+	"bytes"
+	"io"
+	"maps"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/locknode/locknode/fsm"
 )
 
-// wrong makes the world wrong in one way. Its zero value does nothing.
+// wrong makes the world wrong in one way. Its zero value does nothing. fired
+// counts how often it came to matter, as far as the world can tell.
 type wrong struct {
 	w     *world
 	kind  string
 	fired int
+
+	tokens  map[uint64]uint64 // true → told
+	swapped map[uint64]uint64 // told → true
+	lied    map[string]bool   // requests that are treated wrongly
+	early   map[string]bool   // sessions and requests with a TTL that is too short
+	moved   map[fsm.RequestID]fsm.RequestID
+	grants  map[uint64]fsm.RequestID // live, by true token
+	saved   []byte                   // a snapshot of the table
+	savedAt uint64
+	opened  map[fsm.SessionID]bool // sessions that were opened once
+	rolled  bool
 }
 
-func (x *wrong) advance(d time.Duration) time.Duration    { return d }
-func (x *wrong) change(c fsm.Command) fsm.Command         { return c }
-func (x *wrong) again(c fsm.Command, try int) fsm.Command { return c }
-func (x *wrong) applied(a *fsm.Applied)                   {}
-func (x *wrong) answer(c fsm.Command, r *fsm.Result)      {}
-func (x *wrong) bound(at time.Duration) time.Duration     { return at }
-func (x *wrong) view(lock string, v view) view            { return v }
-func (x *wrong) holders(lock string) []uint64             { return tokensOf(x.w.table.Lock(lock).Holders) }
-func (x *wrong) afterwards()                              {}
+func (x *wrong) is(kind string) bool { return x.kind == kind }
+
+// advance is how far cluster time goes in d.
+func (x *wrong) advance(d time.Duration) time.Duration {
+	if x.is("clock runs ahead") {
+		x.fired = 1
+		return d * 3 / 2
+	}
+	return d
+}
+
+// alias is the second lock of a name that a wrong service keeps.
+const alias = "\x00again"
+
+// change is what the table is asked instead of c.
+func (x *wrong) change(c fsm.Command) fsm.Command {
+	switch q := c.(type) {
+	case fsm.OpenSession:
+		if x.is("early expiry") {
+			x.mark(&x.early, hexOf(q.Session))
+			q.TTL /= 3
+			return q
+		}
+	case fsm.Acquire:
+		return x.changeAcquire(q)
+	case fsm.Release:
+		q.Token = x.truth(q.Token)
+		if x.is("lost release") && x.w.chance(0.3) && x.grants[q.Token] != (fsm.RequestID{}) {
+			x.mark(&x.lied, textOf(q.ID))
+			x.fired++
+			q.Token = 1 << 62
+		}
+		return q
+	case fsm.Renew:
+		q.Token = x.truth(q.Token)
+		return q
+	case fsm.KeepAlive:
+		if x.is("keep-alive is forgotten") {
+			x.mark(&x.early, hexOf(q.Sessions[0].Session))
+			return fsm.KeepAlive{Sessions: []fsm.KeepAliveSession{{Session: fsm.SessionID{1}}}}
+		}
+	case fsm.Cancel:
+		if x.is("cancelled waiter is granted") {
+			x.mark(&x.lied, textOf(q.Target))
+			q.Target.Sequence += 1 << 40
+			return q
+		}
+	}
+	return c
+}
+
+func (x *wrong) changeAcquire(q fsm.Acquire) fsm.Command {
+	switch {
+	case x.is("double grant") && x.w.chance(0.1):
+		q.Wants = slices.Clone(q.Wants)
+		for i := range q.Wants {
+			if n := len(x.w.table.Lock(q.Wants[i].Lock).Holders); n > 0 && q.Wants[i].Mode == fsm.Exclusive {
+				q.Wants[i].Lock += alias
+			}
+		}
+	case x.is("too many permits") && len(q.Wants) == 1 && q.Wants[0].Mode == fsm.Permits && x.w.chance(0.3):
+		if l := x.w.table.Lock(q.Wants[0].Lock); len(l.Holders) > 0 {
+			q.Wants = slices.Clone(q.Wants)
+			q.Wants[0].Lock += alias
+		}
+	case x.is("early expiry of a grant") && q.TTL > int64(2*time.Second):
+		x.mark(&x.early, textOf(q.ID))
+		q.TTL /= 2
+	}
+	return q
+}
+
+func (x *wrong) mark(set *map[string]bool, key string) {
+	if *set == nil {
+		*set = make(map[string]bool)
+	}
+	(*set)[key] = true
+}
+
+// refuses says that a command is dropped on its way. A session that has ended must
+// not be opened again by a copy of the first request that comes late.
+func (x *wrong) refuses(c fsm.Command) bool {
+	q, ok := c.(fsm.OpenSession)
+	if !ok {
+		return false
+	}
+	if x.opened == nil {
+		x.opened = make(map[fsm.SessionID]bool)
+	}
+	before := x.opened[q.Session]
+	x.opened[q.Session] = true
+	if _, open := x.w.table.Session(q.Session); open || !before {
+		return false
+	}
+	if x.is("session lives again") {
+		x.fired++
+		return false
+	}
+	return true
+}
+
+// again is what the try with a number sends.
+func (x *wrong) again(c fsm.Command, try int) fsm.Command {
+	if q, ok := c.(fsm.Acquire); ok && try > 0 && x.is("executed twice") && q.ID.Session != (fsm.SessionID{}) {
+		id := q.ID
+		q.ID.Sequence += uint64(try) << 40
+		if x.moved == nil {
+			x.moved = make(map[fsm.RequestID]fsm.RequestID)
+		}
+		x.moved[q.ID] = id
+		return q
+	}
+	return c
+}
+
+// applied sees an entry and tells it wrongly.
+func (x *wrong) applied(a *fsm.Applied) {
+	for i := range a.Events {
+		e := &a.Events[i]
+		if id, ok := x.moved[e.Request]; ok {
+			e.Request = id
+		}
+		if strings.HasSuffix(nameOf(e), alias) || len(e.Wants) > 1 {
+			e.Wants = slices.Clone(e.Wants)
+			for k := range e.Wants {
+				e.Wants[k].Lock = strings.TrimSuffix(e.Wants[k].Lock, alias)
+			}
+		}
+		switch e.Kind {
+		case fsm.EventGranted:
+			x.granted(a, e)
+		case fsm.EventReleased, fsm.EventExpired, fsm.EventRevoked:
+			x.ended(a, e)
+		}
+	}
+	x.forget(a)
+}
+
+func nameOf(e *fsm.Event) string {
+	if len(e.Wants) == 0 {
+		return ""
+	}
+	return e.Wants[0].Lock
+}
+
+func (x *wrong) granted(a *fsm.Applied, e *fsm.Event) {
+	if x.grants == nil {
+		x.grants = make(map[uint64]fsm.RequestID)
+	}
+	for _, w := range e.Wants {
+		if x.is("double grant") && len(x.holders(w.Lock)) > 1 && w.Mode == fsm.Exclusive {
+			x.fired++
+		}
+		if x.is("too many permits") && x.permits(w.Lock) > w.Limit {
+			x.fired++
+		}
+	}
+	if x.is("executed twice") && slices.Contains(slices.Collect(maps.Values(x.grants)), e.Request) {
+		x.fired++
+	}
+	if x.is("cancelled waiter is granted") && x.lied[textOf(e.Request)] {
+		x.fired++
+	}
+	x.grants[e.Token] = e.Request
+	if x.is("token goes back") && e.Token > 4 && x.w.chance(0.1) {
+		if x.tokens == nil {
+			x.tokens, x.swapped = make(map[uint64]uint64), make(map[uint64]uint64)
+		}
+		told := e.Token - 3
+		if _, taken := x.swapped[told]; !taken {
+			x.tokens[e.Token], x.swapped[told] = told, e.Token
+			x.fired++
+		}
+	}
+	e.Token = x.told(e.Token)
+	e.Result.Token = e.Token
+}
+
+func (x *wrong) ended(a *fsm.Applied, e *fsm.Event) {
+	if e.Kind == fsm.EventExpired {
+		if (x.is("early expiry") || x.is("keep-alive is forgotten")) && x.early[hexOf(e.Session)] || x.is("early expiry of a grant") && x.early[textOf(e.Request)] {
+			x.fired++
+		}
+	}
+	delete(x.grants, e.Token)
+	e.Token = x.told(e.Token)
+}
+
+func (x *wrong) told(token uint64) uint64 {
+	if t, ok := x.tokens[token]; ok {
+		return t
+	}
+	return token
+}
+
+func (x *wrong) truth(token uint64) uint64 {
+	if t, ok := x.swapped[token]; ok {
+		return t
+	}
+	return token
+}
+
+// forget rolls the table back, once: what was granted since is lost.
+func (x *wrong) forget(a *fsm.Applied) {
+	w := x.w
+	if !x.is("acknowledged grant lost") || x.rolled {
+		return
+	}
+	if x.saved == nil {
+		if len(x.grants) > 0 && w.index > 60 {
+			var buf bytes.Buffer
+			if _, err := w.table.Snapshot().WriteTo(&buf); err != nil {
+				panic(err)
+			}
+			x.saved, x.savedAt = buf.Bytes(), w.index
+		}
+		return
+	}
+	granted := slices.ContainsFunc(a.Events, func(e fsm.Event) bool { return e.Kind == fsm.EventGranted })
+	if !granted || a.Index < x.savedAt+3 {
+		return
+	}
+	x.rolled = true
+	x.fired++
+	w.after(3*time.Millisecond, func() {
+		table, err := fsm.Restore(io.NopCloser(bytes.NewReader(x.saved)))
+		if err != nil {
+			panic(err)
+		}
+		w.table, w.index = table, x.savedAt
+		w.waits = make(map[requestID][]*command)
+		w.flying = false
+		w.lead()
+	})
+}
+
+// answer is what is told instead of a result.
+func (x *wrong) answer(c fsm.Command, r *fsm.Result) {
+	r.Token = x.told(r.Token)
+	for i := range r.Holders {
+		r.Holders = slices.Clone(r.Holders)
+		r.Holders[i].Token = x.told(r.Holders[i].Token)
+	}
+	switch q := c.(type) {
+	case fsm.Release:
+		if x.lied[textOf(q.ID)] {
+			*r = fsm.Result{}
+		}
+	case fsm.Renew:
+		if x.is("stale renew accepted") && r.Code == fsm.NotHeld {
+			x.fired++
+			*r = fsm.Result{Deadline: x.w.table.Now() + q.TTL}
+		}
+	case fsm.KeepAlive:
+		if s, ok := x.w.table.Session(q.Sessions[0].Session); ok && x.is("keep-alive is forgotten") {
+			*r = fsm.Result{Alive: []fsm.Alive{{Deadline: x.w.table.Now() + s.TTL}}}
+		}
+	case fsm.Acquire:
+		if x.is("stamp is too early") && r.Queued > 0 && r.Code == fsm.OK {
+			x.fired++
+			r.Queued -= int64(2 * time.Second)
+		}
+	case fsm.Cancel:
+		if x.is("cancelled waiter is granted") {
+			*r = fsm.Result{}
+		}
+	}
+}
+
+// bound is until when a client relies on a deadline.
+func (x *wrong) bound(at time.Duration) time.Duration {
+	if x.is("told late") {
+		return at + 1500*time.Millisecond
+	}
+	return at
+}
+
+// view is what a read sees.
+func (x *wrong) view(lock string, v view) view {
+	if x.is("stale read") && x.w.chance(0.5) {
+		for _, old := range slices.Backward(x.w.views) {
+			if x.w.now-old.from > 3*time.Second {
+				if !slices.Equal(old.holders[lock], v.holders[lock]) {
+					x.fired++
+					old.index, old.now = v.index, v.now // and it does not even know
+					return old
+				}
+				break
+			}
+		}
+	}
+	return v
+}
+
+func (x *wrong) holders(lock string) []uint64 {
+	tokens := tokensOf(x.w.table.Lock(lock).Holders)
+	if x.is("double grant") || x.is("too many permits") {
+		tokens = append(tokens, tokensOf(x.w.table.Lock(lock+alias).Holders)...)
+	}
+	for i := range tokens {
+		tokens[i] = x.told(tokens[i])
+	}
+	slices.Sort(tokens)
+	return tokens
+}
+
+// permits counts those of a semaphore that are out.
+func (x *wrong) permits(lock string) (n uint32) {
+	for _, name := range []string{lock, lock + alias} {
+		for _, h := range x.w.table.Lock(name).Holders {
+			n += h.Permits
+		}
+	}
+	return n
+}
+
+// afterwards spoils the history itself.
+func (x *wrong) afterwards() {
+	h := &x.w.h
+	switch x.kind {
+	case "digest differs":
+		from := h.Entries[len(h.Entries)/2].Applied.Index
+		for i := range h.Entries {
+			if e := &h.Entries[i]; e.Node == "n1" && e.Applied.Index >= from {
+				e.Applied.Digest ^= 1
+				x.fired = 1
+			}
+		}
+	case "told late":
+		x.countLate()
+	case "waiter overtakes":
+		x.swapWaiters()
+	}
+}
+
+// countLate counts the beliefs that went on after their grant had expired.
+func (x *wrong) countLate() {
+	ends := make(map[uint64]time.Duration)
+	for _, e := range x.w.h.Entries {
+		for _, ev := range e.Applied.Events {
+			if _, ok := ends[ev.Token]; ev.Kind == fsm.EventExpired && !ok {
+				ends[ev.Token] = e.At
+			}
+		}
+	}
+	for _, b := range x.w.h.Beliefs {
+		if end, ok := ends[b.Token]; ok && b.Until > end {
+			x.fired++
+		}
+	}
+}
+
+// swapWaiters tells two waiters of one lock in the wrong order.
+func (x *wrong) swapWaiters() {
+	h := &x.w.h
+	line := make(map[string][]*fsm.Event) // lock → waiting, in order
+	for i := range h.Entries {
+		if h.Entries[i].Node != "n0" {
+			continue
+		}
+		for k := range h.Entries[i].Applied.Events {
+			e := &h.Entries[i].Applied.Events[k]
+			if len(e.Wants) != 1 || e.Wants[0].Mode != fsm.Exclusive {
+				continue
+			}
+			lock := e.Wants[0].Lock
+			switch e.Kind {
+			case fsm.EventQueued:
+				line[lock] = append(line[lock], e)
+			case fsm.EventGranted, fsm.EventWaitEnded:
+				at := slices.IndexFunc(line[lock], func(q *fsm.Event) bool { return q.Request == e.Request })
+				if at < 0 {
+					continue
+				}
+				if e.Kind == fsm.EventGranted && at == 0 && len(line[lock]) > 1 {
+					a, b := line[lock][0], line[lock][1]
+					a.Request, b.Request, a.Session, b.Session = b.Request, a.Request, b.Session, a.Session
+					x.fired++
+					return
+				}
+				line[lock] = slices.Delete(line[lock], at, at+1)
+			}
+		}
+	}
+}

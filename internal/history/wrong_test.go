@@ -1,0 +1,85 @@
+package history
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestEachWrongnessIsFound: a check that finds nothing is worth something only if
+// it finds what is there. Each row switches one wrongness on and says which
+// promise, at least, must be found broken, in which share of the histories in
+// which it came to matter: with the log, and by what clients saw alone.
+func TestEachWrongnessIsFound(t *testing.T) {
+	for _, row := range []struct {
+		kind     string
+		promises string // any of them
+		log      float64
+		clients  float64 // without the log
+	}{
+		{"double grant", "S1", 1, 0.9},
+		{"token goes back", "S4", 1, 0.5},
+		{"too many permits", "S1", 1, 0.5},
+		{"stale renew accepted", "S5", 0.8, 0.3},
+		{"early expiry", "S2", 1, 0.5},
+		{"early expiry of a grant", "S2", 1, 0.5},
+		{"keep-alive is forgotten", "S2", 1, 0.5},
+		{"stamp is too early", "S3", 1, 0},
+		{"lost release", "S7", 1, 0.5},
+		{"acknowledged grant lost", "S7", 1, 0.5},
+		{"stale read", "S8", 1, 0.5},
+		{"executed twice", "S6", 1, 0},
+		{"cancelled waiter is granted", "FIFO", 0.8, 0},
+		{"waiter overtakes", "FIFO", 1, 0},
+		{"session lives again", "S6", 0.9, 0},
+		{"told late", "S3", 1, 0.3},
+		{"digest differs", "S9", 1, 0},
+		{"clock runs ahead", "S2", 1, 0.3},
+	} {
+		t.Run(row.kind, func(t *testing.T) {
+			n := 60
+			if testing.Short() {
+				n = 15
+			}
+			fired, withLog, byClients, promised := 0, 0, 0, 0
+			found := make(map[string]int)
+			for seed := range uint64(n) {
+				h, times := simulate(profile{seed: seed, clients: 5, locks: 1, ops: 150, end: time.Minute, wrong: row.kind, harsh: row.kind == "session lives again"})
+				if times == 0 {
+					continue
+				}
+				fired++
+				r := h.Check(Options{})
+				hit := false
+				for _, v := range r.Violations {
+					found[v.Promise+" by "+v.Check]++
+					hit = hit || strings.Contains(row.promises, v.Promise)
+				}
+				if !r.OK() {
+					withLog++
+				}
+				if hit {
+					promised++
+				}
+				h.Entries = nil
+				r = h.Check(Options{})
+				for _, v := range r.Violations {
+					found[v.Promise+" by "+v.Check+" without log"]++
+				}
+				if !r.OK() {
+					byClients++
+				}
+			}
+			t.Logf("caught / fired: %d / %d with the log (%d as %s), %d / %d without it; %v", withLog, fired, promised, row.promises, byClients, fired, found)
+			if fired == 0 {
+				t.Fatal("it never came to matter")
+			}
+			if share := float64(promised) / float64(fired); share < row.log {
+				t.Errorf("found as %s in %.0f %% of the histories, want %.0f %%", row.promises, 100*share, 100*row.log)
+			}
+			if share := float64(byClients) / float64(fired); share < row.clients {
+				t.Errorf("found without the log in %.0f %% of the histories, want %.0f %%", 100*share, 100*row.clients)
+			}
+		})
+	}
+}
