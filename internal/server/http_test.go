@@ -8,7 +8,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -481,50 +480,4 @@ func TestKeptAliveConnectionServesAfterAParkedAcquire(t *testing.T) {
 			t.Errorf("status %d, want %d", got, want)
 		}
 	}
-}
-
-func FuzzHTTPAcquireBody(f *testing.F) {
-	for _, seed := range []string{
-		`{"name":"a","ttl":"30s","wait":"0s","holder":"h","value":"v","request_id":"r"}`, `{}`, `{"name":null}`, `{"name":"a","name":"b"}`,
-		`{"name":"\ud800"}`, `{"name":"a"} x`, `[[[[`, `{"ttl":1e999}`, `{"name":"a","ttl":"-9223372036854775808ns"}`, "\xff", `{"name":{"a":[1,{}]}}`,
-	} {
-		f.Add([]byte(seed))
-	}
-	node := newFakeNode()
-	var started *apiv1.AcquireRequest
-	node.on = func(c *mux.Call) bool {
-		started = c.Op.GetAcquire()
-		c.Done(&apiv1.Answer{Result: &apiv1.Answer_Acquire{Acquire: &apiv1.AcquireResponse{Token: 1}}})
-		return true
-	}
-	s, err := New(Config{Backend: node})
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Fuzz(func(t *testing.T, body []byte) {
-		started = nil
-		w := httptest.NewRecorder()
-		s.handler().ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/v1/acquire", strings.NewReader(string(body))))
-		var answer map[string]any
-		if err := json.Unmarshal(w.Body.Bytes(), &answer); err != nil {
-			t.Fatalf("%q: answer %q is no JSON", body, w.Body)
-		}
-		switch w.Code {
-		case http.StatusOK:
-			// What was taken is what a tolerant reader finds in the body.
-			var loose struct{ Name string }
-			if err := json.Unmarshal(body, &loose); err != nil || started.GetLocks()[0].GetName() != loose.Name || loose.Name == "" {
-				t.Fatalf("%q: lock %q was acquired, the body says %q (%v)", body, started.GetLocks()[0].GetName(), loose.Name, err)
-			}
-			if started.GetTtlNs() <= 0 || started.GetWaitNs() < 0 {
-				t.Fatalf("%q: ttl %d, wait %d", body, started.GetTtlNs(), started.GetWaitNs())
-			}
-		case http.StatusBadRequest, http.StatusRequestEntityTooLarge:
-			if started != nil {
-				t.Fatalf("%q: refused and started", body)
-			}
-		default:
-			t.Fatalf("%q: status %d", body, w.Code)
-		}
-	})
 }
