@@ -7,7 +7,9 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
+	"unicode"
 
 	"github.com/spf13/pflag"
 	"go.yaml.in/yaml/v3"
@@ -205,7 +207,7 @@ func (r *fileReader) mapping(prefix string, n *yaml.Node) {
 		key, value := n.Content[i], resolveAlias(n.Content[i+1])
 		name := prefix + key.Value
 		if line, twice := seen[name]; twice {
-			r.fault(key, "%s: stands in line %d already", name, line)
+			r.fault(key, "%s: stands in line %d already", printable(name), line)
 			continue
 		}
 		seen[name] = key.Line
@@ -220,7 +222,7 @@ func (r *fileReader) mapping(prefix string, n *yaml.Node) {
 func (r *fileReader) value(name string, key, value *yaml.Node) {
 	i := slices.IndexFunc(r.all, func(s *setting) bool { return s.key == name })
 	if i < 0 {
-		r.fault(key, "unknown key %s%s", name, r.suggestion(name))
+		r.fault(key, "unknown key %s%s", printable(name), r.suggestion(name))
 		return
 	}
 	s := r.all[i]
@@ -257,6 +259,14 @@ func resolveAlias(n *yaml.Node) *yaml.Node {
 		return n.Alias
 	}
 	return n
+}
+
+// printable quotes a key that would not be one line of plain text.
+func printable(key string) string {
+	if strings.ContainsFunc(key, func(c rune) bool { return !unicode.IsPrint(c) }) {
+		return strconv.Quote(key)
+	}
+	return key
 }
 
 // suggestion names the key that was probably meant.
@@ -327,6 +337,9 @@ func (r *resolved) yaml() (string, error) {
 		scalar := &yaml.Node{Kind: yaml.ScalarNode, Value: v}
 		if v == "" || v == "~" || strings.EqualFold(v, "null") {
 			scalar.Style = yaml.DoubleQuotedStyle // or it would be read as nothing
+		}
+		if printable(v) != v {
+			scalar.Style = yaml.DoubleQuotedStyle // or it might take several lines, and the comment be part of it
 		}
 		n.Content = append(n.Content, scalar)
 	}

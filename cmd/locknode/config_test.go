@@ -272,7 +272,8 @@ func TestPrintedConfigurationMeansTheSame(t *testing.T) {
 			args = append(args, "--"+strings.ReplaceAll(s.key, "_", "-")+"="+s.value)
 		}
 	}
-	args = append(args, "--zone=null") // a word that YAML would take for nothing
+	args = append(args, "--zone=null")                     // a word that YAML would take for nothing
+	args = append(args, "--advertise-host=a\nb # c\u2028") // several lines, to YAML
 	for name, args := range map[string][]string{"all set": args, "nothing set": nil} {
 		before, all, err := configured(t, args, nil, "")
 		if err != nil {
@@ -285,6 +286,9 @@ func TestPrintedConfigurationMeansTheSame(t *testing.T) {
 		after, _, err := configured(t, nil, nil, printed.String())
 		if err != nil {
 			t.Fatalf("%s: read again: %v\n%s", name, err, &printed)
+		}
+		if got, want := after.node.AdvertiseHost, before.node.AdvertiseHost; got != want {
+			t.Errorf("%s: advertise_host: read again as %q, was %q", name, got, want)
 		}
 		for _, s := range everySetting {
 			if got, want := s.got(after), s.got(before); got != want {
