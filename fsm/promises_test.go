@@ -216,7 +216,8 @@ func TestPromisesHoldWhateverIsAsked(t *testing.T) {
 		var index uint64
 		apply := func(stamp int64, commands ...Command) {
 			index++
-			a := table.Apply(index, 1, encode(1, stamp, 0, commands...))
+			term := 1 + index/20 // leaders come and go
+			a := table.Apply(index, term, encode(term, stamp, 0, commands...))
 			m.apply(stamp, 0, commands)
 			w.cut = a.MoreDue
 			var c Command

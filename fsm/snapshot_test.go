@@ -97,6 +97,14 @@ func TestSnapshotIsCanonical(t *testing.T) {
 	keep := Acquire{Wants: exclusive("kept"), TTL: 900 * second}
 	quiet.Apply(1, 1, encode(1, 0, 0, keep))
 	busy.Apply(1, 1, encode(1, 0, 0, keep))
+	for i := range byte(20) { // several of each kind of record
+		more := []Command{
+			OpenSession{Session: SessionID{i, 1}, TTL: 900 * second},
+			Acquire{ID: RequestID{Once: OnceID{i, 1}}, Wants: []Want{{Lock: fmt.Sprint("kept", i), Mode: Permits, Permits: 1, Limit: 2}}, TTL: 900 * second},
+		}
+		quiet.Apply(1, 1, encode(1, 0, 0, more...))
+		busy.Apply(1, 1, encode(1, 0, 0, more...))
+	}
 	for i := range 2000 { // splits and merges nodes, moves the heap about
 		c := Acquire{Wants: exclusive(fmt.Sprint(i)), TTL: 9 * second}
 		token := busy.Apply(2, 1, encode(1, 0, 0, c)).Results[0].Token

@@ -1,0 +1,168 @@
+package node
+
+import (
+	"context"
+	"net"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+
+	apiv1 "github.com/locknode/locknode/api/v1"
+	"github.com/locknode/locknode/fsm"
+	"github.com/locknode/locknode/internal/mux"
+)
+
+// voice is a voter as a read round hears it.
+type voice struct {
+	apiv1.UnimplementedPeersServer
+	says atomic.Pointer[apiv1.TermResponse]
+}
+
+func (v *voice) Term(context.Context, *apiv1.TermRequest) (*apiv1.TermResponse, error) {
+	return v.says.Load(), nil
+}
+
+func (v *voice) listen(t *testing.T) (addr string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := grpc.NewServer()
+	apiv1.RegisterPeersServer(s, v)
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		_ = s.Serve(l)
+	}()
+	t.Cleanup(func() {
+		s.Stop()
+		<-served
+	})
+	return l.Addr().String()
+}
+
+// TestAReadRoundNeedsAMajorityInItsTerm asks for reads at a leader of Raft that
+// does not know yet what the others know.
+func TestAReadRoundNeedsAMajorityInItsTerm(t *testing.T) {
+	all := startRafts(t)
+	leader := all.leader()
+	r := all.raft[leader]
+	term := r.CurrentTerm()
+
+	var others []*voice
+	var ids []string
+	addrs := make(map[string]string)
+	for i := range all.raft {
+		if i != leader {
+			v, id := &voice{}, string(rune('0'+i))
+			others, ids = append(others, v), append(ids, id)
+			addrs[id] = v.listen(t)
+		}
+	}
+	n := &Node{id: string(rune('0' + leader)), peers: newPeers(func(id string) string { return addrs[id] })}
+	defer n.peers.close()
+	n.cfg.Timing = time.Second
+	n.raft.Store(r)
+
+	for _, tt := range []struct {
+		name string
+		asks uint64    // the term in which the node serves
+		says [2]uint64 // the term of each of the others
+		ids  []string  // who they say they are
+		want bool
+	}{
+		{"both are in the term", term, [2]uint64{term, term}, ids, true},
+		{"one is", term, [2]uint64{term + 1, term}, ids, true},
+		{"the other is", term, [2]uint64{term, term + 1}, ids, true},
+		{"both have a newer leader", term, [2]uint64{term + 1, term + 1}, ids, false},
+		{"both are behind", term, [2]uint64{term - 1, term - 1}, ids, false},
+		{"both are somebody else", term, [2]uint64{term, term}, []string{"x", "y"}, false},
+		{"the node serves a term that it leads no more", term - 1, [2]uint64{term - 1, term - 1}, ids, false},
+	} {
+		n.epoch.Store(&epoch{term: tt.asks, proposer: &proposer{}})
+		for i, v := range others {
+			v.says.Store(&apiv1.TermResponse{Term: tt.says[i], NodeId: tt.ids[i]})
+		}
+		if _, err := n.confirm(t.Context()); (err == nil) != tt.want {
+			t.Errorf("%s: confirm = %v, want an answer: %v", tt.name, err, tt.want)
+		}
+	}
+}
+
+// slowNode is a node of a cluster that applies nothing more for a while.
+type slowNode struct {
+	*Node
+	slow  chan struct{} // closed once it applies nothing more
+	catch chan struct{} // closed by the test
+}
+
+// startWithSlowFollower starts a cluster in which one follower has not applied
+// the acquire of "late", which was acknowledged.
+func startWithSlowFollower(t *testing.T) (*testCluster, slowNode) {
+	t.Helper()
+	s := slowNode{slow: make(chan struct{}), catch: make(chan struct{})}
+	var arm atomic.Pointer[string] // the ID of the node to be slowed down
+	c := startClusterWith(t, 3, func(cfg *Config) {
+		id := cfg.ID
+		cfg.seams.applied = func(fsm.Applied) {
+			if slow := arm.Load(); slow != nil && *slow == id && arm.CompareAndSwap(slow, nil) {
+				close(s.slow)
+				<-s.catch
+			}
+		}
+	})
+	s.Node = c.follower()
+	id := s.ID()
+	arm.Store(&id)
+	for _, name := range []string{"early", "late"} {
+		a, err := mux.Do(c.ctx(), c.leader().Start, detachedOp(name, time.Hour))
+		if err != nil || a.GetAcquire() == nil {
+			t.Fatalf("acquire of %q = %v, %v", name, a, err)
+		}
+		if name == "early" {
+			<-s.slow
+		}
+	}
+	return c, s
+}
+
+// readLate asks the slow node for "late", and returns the answer once there is
+// one. Until its cluster has caught up nobody may say that the lock is free.
+func (s slowNode) readLate(t *testing.T, c *testCluster) {
+	t.Helper()
+	answers := make(chan *apiv1.Answer, 1)
+	op := &apiv1.Operation{Request: &apiv1.Operation_Get{Get: &apiv1.GetRequest{Name: "late"}}}
+	s.Start(&mux.Call{Op: op, Done: func(a *apiv1.Answer) { answers <- a }})
+	var early *apiv1.Answer
+	select {
+	case early = <-answers:
+	case <-time.After(300 * time.Millisecond): // it has had the time to be wrong
+	}
+	close(s.catch)
+	if early != nil && early.GetGet() != nil && early.GetGet().GetLock().GetHolderCount() != 1 {
+		t.Fatalf("a node that has not applied the acquire was read: %v", early)
+	}
+	c.eventually("the read finds the holder", func() bool {
+		a, err := mux.Do(c.ctx(), s.Start, op)
+		return err == nil && a.GetGet().GetLock().GetHolderCount() == 1
+	})
+}
+
+func TestAFollowerThatIsBehindAnswersNoReadBeforeItHasCaughtUp(t *testing.T) {
+	c, slow := startWithSlowFollower(t)
+	slow.readLate(t, c)
+}
+
+func TestANewLeaderServesNothingBeforeItHasAppliedItsPast(t *testing.T) {
+	c, slow := startWithSlowFollower(t)
+	before := c.leader()
+	c.eventually("Raft makes it leader", func() bool {
+		_ = before.transfer(before.raft.Load(), slow.ID()) // asked again until it is done
+		_, leading := leads(slow.raft.Load())
+		return leading
+	})
+	slow.readLate(t, c)
+}
