@@ -3,7 +3,7 @@
 FUZZTIME ?= 30s
 BENCHTIME ?= 10s
 
-.PHONY: help build test race lint fuzz bench demo ci clean
+.PHONY: help build test race lint fuzz fuse bench demo ci clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile
@@ -24,6 +24,10 @@ lint: ## formatting, vet, and the linter at the version of .ci/run
 
 fuzz: ## every fuzz target for FUZZTIME, two at a time
 	go run ./internal/tools/fuzzall -time $(FUZZTIME)
+
+fuse: ## disks that fail, hang, lie and lose power, and clusters on them (Linux, root)
+	cd test/fuse && go vet ./... && go test ./...
+	go test ./test/integration -count 1 -run 'Disk|Power|Forgotten|Lies'
 
 bench: build ## the workloads of locknode bench, each for BENCHTIME
 	bin/locknode bench --workload uncontended --workers 64 --duration $(BENCHTIME)

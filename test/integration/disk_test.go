@@ -106,6 +106,12 @@ func (d disks) do(t *testing.T, command string, nodes ...*proc.Node) (said strin
 func (d disks) losePower(t *testing.T, command string, nodes ...*proc.Node) {
 	t.Helper()
 	kill(t, nodes...)
+	d.losePowerOf(t, command, nodes...)
+}
+
+// losePowerOf is the same for nodes that do not run.
+func (d disks) losePowerOf(t *testing.T, command string, nodes ...*proc.Node) {
+	t.Helper()
 	for _, n := range nodes {
 		t.Logf("%s lost: %s", n.ID, d.do(t, command, n))
 	}
@@ -141,13 +147,13 @@ func otherLeader(t *testing.T, c *proc.Cluster, old *proc.Node) time.Duration {
 func TestNodeWhoseDiskFailsStopsForGoodAndTheOthersGoOn(t *testing.T) {
 	t.Parallel()
 	for name, fault := range map[string]struct {
-		command string // after which the disk works again, or not
+		command string
 		says    string
-		full    bool // as long as the disk is, the node cannot start
+		lasts   bool // so that the node cannot start before it is repaired
 	}{
 		"one fsync":  {command: "fail fsync EIO 1", says: "input/output error"},
-		"every sync": {command: "fail fsync EIO", says: "input/output error", full: true},
-		"disk full":  {command: "fail write ENOSPC", says: "no space left on device", full: true},
+		"every sync": {command: "fail fsync EIO", says: "input/output error", lasts: true},
+		"disk full":  {command: "fail write ENOSPC", says: "no space left on device", lasts: true},
 	} {
 		for _, store := range stores {
 			t.Run(name+"/"+store, func(t *testing.T) {
@@ -159,10 +165,14 @@ func TestNodeWhoseDiskFailsStopsForGoodAndTheOthersGoOn(t *testing.T) {
 				l.newGap()
 				d.do(t, fault.command, leader)
 				refused(t, leader, fault.says)
-				took := otherLeader(t, c, leader)
 				l.progress(t, 100)
-				t.Logf("another node led %v after this one had ended; no cycle ended for %v", took, l.newGap())
-				if fault.full {
+				const limit = 5 * time.Second // it takes half a second, if the machine has nothing else to do
+				if gap := l.newGap(); gap > limit && !raceDetector {
+					t.Errorf("no cycle ended for %v, want an election within about a second", gap)
+				} else {
+					t.Logf("no cycle ended for %v", gap)
+				}
+				if fault.lasts {
 					must(t, leader.Start())
 					refused(t, leader, fault.says)
 				}
@@ -277,29 +287,6 @@ func TestNothingAcknowledgedIsLostWhenAllNodesLosePower(t *testing.T) {
 	})
 }
 
-// grants acquires locks for an hour and returns their tokens by name.
-func grants(t *testing.T, c *client.Client, prefix string, n int) map[string]uint64 {
-	t.Helper()
-	tokens := map[string]uint64{}
-	for i := range n {
-		g, err := c.Detached().Acquire(t.Context(), fmt.Sprintf("%s/%d", prefix, i), time.Hour)
-		must(t, err)
-		tokens[g.Name] = g.Token
-	}
-	return tokens
-}
-
-// gone are those of the grants that are not held any more.
-func gone(t *testing.T, c *client.Client, tokens map[string]uint64) (names []string) {
-	t.Helper()
-	for name, token := range tokens {
-		if info := get(t, c, name); len(info.Holders) != 1 || info.Holders[0].Token != token {
-			names = append(names, name)
-		}
-	}
-	return names
-}
-
 // wipe makes disks empty, durably.
 func (d disks) wipe(t *testing.T, nodes ...*proc.Node) {
 	t.Helper()
@@ -408,68 +395,4 @@ func untilItHangs(t *testing.T, c *proc.Cluster, d disks) (*client.Client, map[s
 	eventually(t, "the disk hangs", func() bool { return d.stats(t, c.Node("n1")).Hanging > 0 })
 	cancel()
 	return watch, <-acquired
-}
-
-// A disk that says that it has synced, and has not, is outside of what Locknode
-// promises to survive. Whoever looks must be able to tell: a node refuses to start
-// on what it has forgotten, or grants are gone and tokens come a second time.
-
-// comeBack starts a node whose disk has lied and lost power. It reports whether
-// the node found out by itself, and then does not run.
-func comeBack(t *testing.T, n *proc.Node) (refusedToStart bool) {
-	t.Helper()
-	must(t, n.Start())
-	err := n.WaitReady(within(t, patience))
-	var exited *proc.ExitedError
-	if errors.As(err, &exited) {
-		refused(t, n, "this node must not run on it")
-		t.Logf("%s refuses: %s", n.ID, tail(n.Logs(), 1))
-		return true
-	}
-	must(t, err)
-	return false
-}
-
-func TestLiesOfOneDiskAndACrashAreFoundOut(t *testing.T) {
-	t.Parallel()
-	forEachStore(t, func(t *testing.T, store string) {
-		c, d := startOnDisks(t, "--log-store", store)
-		watch := dial(t, c.Endpoints())
-		before := grants(t, watch, "before", 5)
-		leader, followers := leaderOf(t, c), followersOf(t, c)
-		liar, late := followers[0], followers[1]
-		d.do(t, "lie on", liar)
-		must(t, late.Pause())
-		during := grants(t, watch, "during", 20) // by the leader and the one that lies
-		kill(t, leader)
-		d.losePower(t, "powerloss", liar)
-		must(t, late.Resume())
-		must(t, liar.Start())
-		eventually(t, "DEBUG", func() bool { s := status(t, late); return s.GetReady() })
-		t.Logf("gone: %v %v", gone(t, watch, before), gone(t, watch, during))
-		now := grants(t, watch, "after", 1)
-		t.Log(during, now)
-		_ = leader.Start()
-		must(t, leader.WaitReady(within(t, patience)))
-		agree(t, c)
-		t.Logf("gone: %v %v", gone(t, watch, before), gone(t, watch, during))
-	})
-}
-
-func TestTornLie(t *testing.T) {
-	t.Parallel()
-	forEachStore(t, func(t *testing.T, store string) {
-		for seed := range 5 {
-			c, d := startOnDisks(t, "--log-store", store)
-			l := startLoad(t, c, patience)
-			liar := followersOf(t, c)[0]
-			d.do(t, "lie on", liar)
-			l.progress(t, 50)
-			d.losePower(t, fmt.Sprint("powerloss torn ", seed), liar)
-			t.Log(seed, comeBack(t, liar))
-			l.progress(t, 50)
-			l.finish(t)
-			agree(t, c)
-		}
-	})
 }

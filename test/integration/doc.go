@@ -14,6 +14,8 @@
 //   - holder_test.go: a lock holder in a process of its own, to be killed or paused
 //   - proxy_test.go: a TCP proxy that loses answers and stalls;
 //     partition_linux_test.go: such proxies between all nodes
+//   - disk_test.go, disk_lie_test.go: nodes on disks that are broken, by a program
+//     of the module test/fuse that is built for them
 //   - ledger_test.go: who believed to hold what, from when to when, and whether
 //     that contradicts itself; load_test.go: clients that fill it
 //
