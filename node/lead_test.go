@@ -24,7 +24,7 @@ func TestALeaderThatComesBackStartsItsClockAtTheTable(t *testing.T) {
 		at := &atomic.Int64{}
 		at.Store(int64(len(clocks)) * int64(time.Hour))
 		clocks = append(clocks, at)
-		cfg.seams.mono = func() time.Duration { return time.Duration(at.Load()) }
+		cfg.seams.Mono = func() time.Duration { return time.Duration(at.Load()) }
 	})
 	acquire := func(name string) int64 {
 		t.Helper()

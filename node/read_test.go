@@ -62,7 +62,7 @@ func TestAReadRoundNeedsAMajorityInItsTerm(t *testing.T) {
 			addrs[id] = v.listen(t)
 		}
 	}
-	n := &Node{id: string(rune('0' + leader)), peers: newPeers(func(id string) string { return addrs[id] })}
+	n := &Node{id: string(rune('0' + leader)), peers: newPeers(func(id string) string { return addrs[id] }, nil)}
 	defer n.peers.close()
 	n.cfg.Timing = time.Second
 	n.raft.Store(r)
@@ -107,7 +107,7 @@ func startWithSlowFollower(t *testing.T) (*testCluster, slowNode) {
 	var arm atomic.Pointer[string] // the ID of the node to be slowed down
 	c := startClusterWith(t, 3, func(cfg *Config) {
 		id := cfg.ID
-		cfg.seams.applied = func(fsm.Applied) {
+		cfg.seams.Applied = func(fsm.Applied) {
 			if slow := arm.Load(); slow != nil && *slow == id && arm.CompareAndSwap(slow, nil) {
 				close(s.slow)
 				<-s.catch
