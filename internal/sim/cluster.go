@@ -68,7 +68,7 @@ type Cluster struct {
 
 	wg sync.WaitGroup // what is being closed
 
-	changing sync.Mutex // held while a node is started or killed
+	changing chan struct{} // holds a token while a node is started or ended; no mutex, as that may wait
 
 	cutting sync.Mutex       // guards apart, and its being carried out
 	apart   map[string]apart // name → why it is cut off
@@ -90,7 +90,8 @@ func New(ctx context.Context, o Options) (*Cluster, error) {
 	}
 	c := &Cluster{
 		o: o, start: time.Now(), sessions: map[fsm.SessionID]string{}, apart: map[string]apart{},
-		net: simnet.New(o.Seed, simnet.Options{Latency: o.Latency, Jitter: o.Jitter}),
+		changing: make(chan struct{}, 1),
+		net:      simnet.New(o.Seed, simnet.Options{Latency: o.Latency, Jitter: o.Jitter}),
 	}
 	c.recorder = history.NewRecorder(c.Now)
 	for i := range o.Nodes {
@@ -106,6 +107,13 @@ func New(ctx context.Context, o Options) (*Cluster, error) {
 	}
 	return c, nil
 }
+
+// longestProbe is memberlist's probe interval times its highest awareness.
+const longestProbe = 10 * time.Second
+
+// Virtual reports whether the cluster's time is that of a testing/synctest
+// bubble, which begins with the year 2000.
+func (c *Cluster) Virtual() bool { return c.start.Year() < 2020 }
 
 // Now is the time since the cluster was made, by a clock that nobody skews.
 func (c *Cluster) Now() time.Duration { return time.Since(c.start) }
@@ -213,21 +221,15 @@ func (c *Cluster) Close() error {
 	}
 	c.wg.Wait()
 	c.net.Close()
-	if inBubble() {
-		time.Sleep(lastProbes)
+	if c.Virtual() {
+		// Gossip's probes that are under way wait for answers, and nobody waits for
+		// them. A bubble must not end before they do.
+		time.Sleep(longestProbe)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return errors.Join(c.errs...)
 }
-
-// lastProbes is how long memberlist's last probes may go on after its shutdown.
-// In real time nobody need wait for them; a bubble ends with a panic if something
-// is left in it.
-const lastProbes = 15 * time.Second
-
-// inBubble reports whether time is virtual: in a bubble it begins in the year 2000.
-func inBubble() bool { return time.Now().Year() < 2020 }
 
 func (c *Cluster) note(err error) {
 	if err == nil {

@@ -13,7 +13,7 @@ import (
 func (c *Cluster) Partition(groups ...[]string) error {
 	for _, g := range groups {
 		for _, name := range g {
-			if err := c.known(name); err != nil {
+			if err := c.Known(name); err != nil {
 				return fmt.Errorf("partition: %w", err)
 			}
 		}
@@ -40,7 +40,7 @@ func (c *Cluster) Partition(groups ...[]string) error {
 
 // Cut lets nothing go from one to another; the way back stays open.
 func (c *Cluster) Cut(from, to string) error {
-	if err := errors.Join(c.known(from), c.known(to)); err != nil {
+	if err := errors.Join(c.Known(from), c.Known(to)); err != nil {
 		return fmt.Errorf("cut: %w", err)
 	}
 	c.net.Cut(from, to)
@@ -50,7 +50,7 @@ func (c *Cluster) Cut(from, to string) error {
 
 // Isolate cuts one node or client off from all others.
 func (c *Cluster) Isolate(name string) error {
-	if err := c.known(name); err != nil {
+	if err := c.Known(name); err != nil {
 		return fmt.Errorf("isolate: %w", err)
 	}
 	c.setApart(name, isolated, true)
@@ -83,7 +83,7 @@ func (c *Cluster) setApart(name string, why apart, on bool) {
 
 // Slow adds to the latency between two, both ways; zero ends it.
 func (c *Cluster) Slow(a, b string, extra time.Duration) error {
-	if err := errors.Join(c.known(a), c.known(b)); err != nil {
+	if err := errors.Join(c.Known(a), c.Known(b)); err != nil {
 		return fmt.Errorf("slow: %w", err)
 	}
 	c.net.Slow(a, b, extra)
@@ -94,7 +94,7 @@ func (c *Cluster) Slow(a, b string, extra time.Duration) error {
 
 // Reset ends all connections between two.
 func (c *Cluster) Reset(a, b string) error {
-	if err := errors.Join(c.known(a), c.known(b)); err != nil {
+	if err := errors.Join(c.Known(a), c.Known(b)); err != nil {
 		return fmt.Errorf("reset: %w", err)
 	}
 	c.net.Reset(a, b)
@@ -115,8 +115,8 @@ func (c *Cluster) Heal() {
 	c.recorder.Fault("heal", c.Now(), 0)
 }
 
-// known is an error for a name that is neither a node's nor a client's.
-func (c *Cluster) known(name string) error {
+// Known is an error for a name that is neither a node's nor a client's.
+func (c *Cluster) Known(name string) error {
 	if c.isNode(name) || c.findProcess(name) != nil {
 		return nil
 	}

@@ -92,8 +92,8 @@ func (c *Cluster) Start(name string) error {
 	if err != nil {
 		return fmt.Errorf("start: %w", err)
 	}
-	c.changing.Lock()
-	defer c.changing.Unlock()
+	c.changing <- struct{}{}
+	defer func() { <-c.changing }()
 	if n := m.running(); n != nil && !ended(n) {
 		return fmt.Errorf("start node %q: it runs", name)
 	}
@@ -164,8 +164,8 @@ func (c *Cluster) end(how, name string, off func(string), keepUnsynced bool) err
 	if err != nil {
 		return fmt.Errorf("%s: %w", how, err)
 	}
-	c.changing.Lock()
-	defer c.changing.Unlock()
+	c.changing <- struct{}{}
+	defer func() { <-c.changing }()
 	n := m.take()
 	if n == nil {
 		return fmt.Errorf("%s node %q: it does not run", how, name)
@@ -186,8 +186,8 @@ func (c *Cluster) Stop(name string) error {
 	if err != nil {
 		return fmt.Errorf("stop: %w", err)
 	}
-	c.changing.Lock()
-	defer c.changing.Unlock()
+	c.changing <- struct{}{}
+	defer func() { <-c.changing }()
 	n := m.take()
 	if n == nil {
 		return fmt.Errorf("stop node %q: it does not run", name)
