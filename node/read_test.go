@@ -160,7 +160,7 @@ func TestANewLeaderServesNothingBeforeItHasAppliedItsPast(t *testing.T) {
 	c, slow := startWithSlowFollower(t)
 	before := c.leader()
 	c.eventually("Raft makes it leader", func() bool {
-		_ = before.transfer(before.raft.Load(), slow.ID()) // asked again until it is done
+		_ = before.transfer(t.Context(), before.raft.Load(), slow.ID()) // asked again until it is done
 		_, leading := leads(slow.raft.Load())
 		return leading
 	})
