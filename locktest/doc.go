@@ -1,0 +1,2 @@
+// Package locktest tests programs that use Locknode.
+package locktest

@@ -1,0 +1,69 @@
+package locktest
+
+import (
+	"log/slog"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/locknode/locknode/internal/sim"
+)
+
+// Option changes a cluster. Without any it stands in one data centre: 200 to
+// 300 µs between any two, a heartbeat and election timeout of 200 ms, honest disks
+// that take no time, clocks that run alike.
+type Option func(*config)
+
+type config struct {
+	sim      sim.Options
+	random   bool
+	logLevel *slog.Level
+}
+
+// Seed decides the delays of the network; it is 1 unless it is set. It does not
+// make a run repeat itself to the last step: the Go scheduler plays a part.
+func Seed(seed uint64) Option { return func(c *config) { c.sim.Seed, c.random = seed, false } }
+
+// RandomSeed takes another seed each time and logs it, for [Seed].
+func RandomSeed() Option { return func(c *config) { c.random = true } }
+
+// Latency is how long a message is under way between any two: at least d, and
+// up to d+jitter. Default 200 µs and 100 µs.
+func Latency(d, jitter time.Duration) Option {
+	return func(c *config) { c.sim.Latency, c.sim.Jitter = d, jitter }
+}
+
+// Timing is the nodes' heartbeat and election timeout, as in their
+// configuration. Default 200 ms; 20 ms to 10 s are allowed.
+func Timing(d time.Duration) Option { return func(c *config) { c.sim.Timing = d } }
+
+// SnapshotEvery makes nodes write a snapshot each time about so many entries
+// were added to the log, and forget older entries: a node that was away for longer gets the
+// snapshot. Default 8192.
+func SnapshotEvery(entries uint64) Option {
+	return func(c *config) { c.sim.SnapshotThreshold = entries }
+}
+
+// Logger gets what nodes and clients log. Default: nothing.
+func Logger(l *slog.Logger) Option { return func(c *config) { c.sim.Logger = l } }
+
+// Log sends what nodes and clients log from this level on to the log of the
+// test, with the time of the cluster.
+func Log(level slog.Level) Option { return func(c *config) { c.logLevel = &level } }
+
+func newConfig(t testing.TB, nodes int, opts []Option) (*config, *testLog) {
+	c := &config{sim: sim.Options{Nodes: nodes, Seed: 1}}
+	for _, o := range opts {
+		o(c)
+	}
+	if c.random {
+		c.sim.Seed = rand.Uint64()
+		t.Logf("locktest: to have these delays again: locktest.Seed(%d)", c.sim.Seed)
+	}
+	if c.logLevel == nil {
+		return c, nil
+	}
+	log := &testLog{t: t}
+	c.sim.Logger = slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: *c.logLevel, ReplaceAttr: log.time(time.Now())}))
+	return c, log
+}
