@@ -22,6 +22,11 @@ type Options struct {
 	Dir    string   // must exist; default: a temporary directory, removed by Close
 	Args   []string // added to the command line of every node
 	Env    []string // default: this process's, without LOCKNODE_*
+
+	// Prepare is called before a node is started for the first time, when its
+	// directory and addresses are known. The node may be thrown away and another
+	// one be made under its ID, if somebody else takes its ports. Default: nothing.
+	Prepare func(*Node) error
 }
 
 // Cluster is a set of nodes that belong together.
@@ -74,6 +79,9 @@ func (o *Options) complete() error {
 	if o.Env == nil {
 		o.Env = cleanEnvironment(os.Environ())
 	}
+	if o.Prepare == nil {
+		o.Prepare = func(*Node) error { return nil }
+	}
 	return nil
 }
 
@@ -114,6 +122,11 @@ func (c *Cluster) launch(ctx context.Context) error {
 	for _, n := range c.nodes {
 		n.args = append(n.serveArgs(c.nodes), "--bootstrap-expect", strconv.Itoa(len(c.nodes)))
 		n.args = append(n.args, c.options.Args...)
+	}
+	for _, n := range c.nodes {
+		if err := c.options.Prepare(n); err != nil {
+			return err
+		}
 	}
 	for _, n := range c.nodes {
 		if err := n.Start(); err != nil {
@@ -174,6 +187,9 @@ func (c *Cluster) add(args []string) (*Node, error) {
 	n.args = append(n.serveArgs(c.nodes), c.options.Args...)
 	n.args = append(n.args, args...)
 	c.nodes = append(c.nodes, n)
+	if err := c.options.Prepare(n); err != nil {
+		return n, err
+	}
 	return n, n.Start()
 }
 

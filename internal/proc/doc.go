@@ -6,13 +6,13 @@
 // pause, restart and ask each of them, and nothing left behind.
 //
 // Objects: a [Cluster] owns its directory and its [Node]s; a Node owns at most
-// one process at a time.
+// one process at a time. A [Helper] is a process beside them, such as a client.
 //
 // Goroutines: each running process has one, which starts it, waits for it and
 // ends with it. On Linux that goroutine keeps its thread, so that the kernel can
 // kill the process when this one dies, however it dies.
 //
-// Invariants: a process that a Node started has been reaped when Kill, Stop or
-// Cluster.Close returns without an error. A Node's ports and directory stay the
+// Invariants: a process that was started has been reaped when Kill, Stop,
+// Finish or Cluster.Close returns without an error. A Node's ports and directory stay the
 // same through all its restarts.
 package proc

@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -42,14 +41,6 @@ type Node struct {
 	mu      sync.Mutex // guards process and conn
 	process *process   // nil before the first Start
 	conn    *grpc.ClientConn
-}
-
-// process is one life of a node.
-type process struct {
-	pid    int
-	handle *os.Process
-	exited chan struct{} // closed when the process has been reaped
-	state  *os.ProcessState
 }
 
 // API is the address of the node's gRPC API.
@@ -125,41 +116,12 @@ func (n *Node) Start(args ...string) error {
 	cmd := exec.Command(n.binary, append(append([]string(nil), n.args...), args...)...)
 	cmd.Env = n.env
 	cmd.Stdout, cmd.Stderr = log, log
-	cmd.SysProcAttr = attributes()
-	started := make(chan error)
-	p := &process{exited: make(chan struct{})}
-	go p.run(cmd, log, started)
-	if err := <-started; err != nil {
+	p, err := launchProcess(cmd, func() { _ = log.Close() }) // the process has its own descriptor
+	if err != nil {
 		return fmt.Errorf("start node %s: %w", n.ID, err)
 	}
 	n.process = p
 	return nil
-}
-
-// run owns one process from its start until it has been reaped.
-func (p *process) run(cmd *exec.Cmd, log *os.File, started chan<- error) {
-	// The process dies with the thread that started it (see attributes), so this
-	// thread is kept, and thrown away at the end.
-	runtime.LockOSThread()
-	defer func() { _ = log.Close() }() // the process has its own descriptor
-	if err := cmd.Start(); err != nil {
-		started <- err
-		return
-	}
-	p.handle, p.pid = cmd.Process, cmd.Process.Pid
-	started <- nil
-	_ = cmd.Wait() // its exit is read from the state
-	p.state = cmd.ProcessState
-	close(p.exited)
-}
-
-func (p *process) over() bool {
-	select {
-	case <-p.exited:
-		return true
-	default:
-		return false
-	}
 }
 
 func (n *Node) current() *process {
@@ -321,9 +283,11 @@ func (n *Node) closeConn() {
 }
 
 // tail is the end of what the node printed.
-func (n *Node) tail() string {
+func (n *Node) tail() string { return tail(n.logPath) }
+
+func tail(path string) string {
 	const lines = 15
-	b, err := os.ReadFile(n.logPath)
+	b, err := os.ReadFile(path)
 	if err != nil {
 		return err.Error()
 	}

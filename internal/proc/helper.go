@@ -1,0 +1,112 @@
+//go:build unix
+
+package proc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"sync"
+	"syscall"
+)
+
+// Helper is a process beside the nodes, such as a client that is to be paused.
+// It dies with this process, and its output is collected in a file.
+//
+// Its methods may be called from several goroutines.
+type Helper struct {
+	Name    string
+	process *process
+	logPath string
+
+	mu    sync.Mutex // guards stdin
+	stdin io.WriteCloser
+}
+
+// StartHelper starts binary with args. What it prints goes to logPath, except
+// that its standard output goes to stdout if that is not nil; stdout then has to
+// take what it is given without delay.
+func StartHelper(name, logPath string, stdout io.Writer, binary string, args ...string) (*Helper, error) {
+	h := &Helper{Name: name, logPath: logPath}
+	log, err := os.OpenFile(logPath, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("start %s: %w", name, err)
+	}
+	cmd := exec.Command(binary, args...)
+	cmd.Env = cleanEnvironment(os.Environ())
+	cmd.Stdout, cmd.Stderr = log, log
+	if stdout != nil {
+		cmd.Stdout = stdout
+	}
+	if h.stdin, err = cmd.StdinPipe(); err != nil {
+		return nil, errors.Join(fmt.Errorf("start %s: %w", name, err), log.Close())
+	}
+	if h.process, err = launchProcess(cmd, func() { _ = log.Close() }); err != nil { // it has its own descriptor
+		return nil, fmt.Errorf("start %s: %w", name, err)
+	}
+	return h, nil
+}
+
+// PID is its process ID.
+func (h *Helper) PID() int { return h.process.pid }
+
+// Running reports whether it has not ended; one that is paused has not.
+func (h *Helper) Running() bool { return !h.process.over() }
+
+// Exited is closed when it has ended and been reaped.
+func (h *Helper) Exited() <-chan struct{} { return h.process.exited }
+
+// Tell writes a line to its standard input.
+func (h *Helper) Tell(line string) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if _, err := fmt.Fprintln(h.stdin, line); err != nil {
+		return fmt.Errorf("tell %s %q: %w", h.Name, line, err)
+	}
+	return nil
+}
+
+// Pause stops it where it stands (SIGSTOP).
+func (h *Helper) Pause() error { return h.signal(syscall.SIGSTOP) }
+
+// Resume lets it go on (SIGCONT).
+func (h *Helper) Resume() error { return h.signal(syscall.SIGCONT) }
+
+// Kill ends it with SIGKILL and waits until it has been reaped.
+func (h *Helper) Kill() error {
+	if err := h.signal(syscall.SIGKILL); err != nil {
+		return err
+	}
+	<-h.process.exited
+	return nil
+}
+
+func (h *Helper) signal(sig syscall.Signal) error {
+	if h.process.over() {
+		return fmt.Errorf("send %v to %s: it is not running", sig, h.Name)
+	}
+	if err := h.process.handle.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("send %v to %s: %w", sig, h.Name, err)
+	}
+	return nil
+}
+
+// Finish closes its standard input, which asks it to end, and waits until it has.
+// When ctx ends first it may still be running.
+func (h *Helper) Finish(ctx context.Context) error {
+	h.mu.Lock()
+	_ = h.stdin.Close() // says only that it was closed before
+	h.mu.Unlock()
+	select {
+	case <-h.process.exited:
+	case <-ctx.Done():
+		return fmt.Errorf("wait for the end of %s: %w; its last lines:\n%s", h.Name, context.Cause(ctx), tail(h.logPath))
+	}
+	if code := h.process.state.ExitCode(); code != 0 {
+		return fmt.Errorf("%s ended with %v; its last lines:\n%s", h.Name, h.process.state, tail(h.logPath))
+	}
+	return nil
+}
