@@ -4,6 +4,6 @@ package main
 
 import "github.com/spf13/cobra"
 
-// processCommands are run, bench and demo, which need process groups, signals and
+// processCommands are run, bench, chaos and demo, which need process groups, signals and
 // the foreground of a terminal as Unix has them: elsewhere there are none.
 func (a *app) processCommands() []*cobra.Command { return nil }

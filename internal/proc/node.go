@@ -164,10 +164,10 @@ func (n *Node) Stop(ctx context.Context) error {
 	select {
 	case <-p.exited:
 	case <-ctx.Done():
-		return fmt.Errorf("stop node %s: %w; its last lines:\n%s", n.ID, context.Cause(ctx), n.tail())
+		return fmt.Errorf("stop node %s: %w; its last lines:\n%s", n.ID, context.Cause(ctx), n.Tail())
 	}
 	if code := p.state.ExitCode(); code != 0 {
-		return fmt.Errorf("stop node %s: it ended with %v; its last lines:\n%s", n.ID, p.state, n.tail())
+		return fmt.Errorf("stop node %s: it ended with %v; its last lines:\n%s", n.ID, p.state, n.Tail())
 	}
 	return nil
 }
@@ -216,9 +216,9 @@ func (n *Node) WaitReady(ctx context.Context) error {
 		}
 		select {
 		case <-p.exited:
-			return &ExitedError{Node: n.ID, State: p.state.String(), Tail: n.tail()}
+			return &ExitedError{Node: n.ID, State: p.state.String(), Tail: n.Tail()}
 		case <-ctx.Done():
-			return fmt.Errorf("wait for node %s: %w: %s; its last lines:\n%s", n.ID, context.Cause(ctx), last, n.tail())
+			return fmt.Errorf("wait for node %s: %w: %s; its last lines:\n%s", n.ID, context.Cause(ctx), last, n.Tail())
 		case <-time.After(pollEvery):
 		}
 	}
@@ -282,8 +282,8 @@ func (n *Node) closeConn() {
 	}
 }
 
-// tail is the end of what the node printed.
-func (n *Node) tail() string { return tail(n.logPath) }
+// Tail is the end of what the node printed.
+func (n *Node) Tail() string { return tail(n.logPath) }
 
 func tail(path string) string {
 	const lines = 15

@@ -1,0 +1,185 @@
+//go:build unix
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/locknode/locknode/internal/chaos"
+)
+
+type chaosOptions struct {
+	chaos.Options
+	list     bool
+	keep     bool
+	jsonFile string
+	htmlFile string
+}
+
+func (a *app) chaosCommand() *cobra.Command {
+	var o chaosOptions
+	c := &cobra.Command{
+		Use:     "chaos",
+		Short:   "break a cluster on purpose and see whether a promise breaks",
+		GroupID: groupCluster,
+		Long: `Chaos starts a cluster of real processes of this program with real disks, drives
+clients against it, and breaks it: it kills nodes with kill -9, one, the leader or all
+at once, and more; --list-faults lists all kinds. Everything that clients asked, were
+told and believed is recorded and checked: that no two held a lock at once, that tokens
+grow, that nothing ended early, that nothing acknowledged was lost.
+
+After each fault it measures how long probing clients had to wait until the cluster
+worked for them: until the slowest of them had acquired and released a lock. For faults
+that leave a majority of the nodes that is counted from the fault, and else from when a
+majority listens again.
+
+The exit code is 0 only if no promise broke and every recovery was within its bound.
+The seed determines which faults come in which order; how processes and clients run
+meanwhile is left to the machine. Ctrl-C ends in order, with the report so far.`,
+		Example: `  locknode chaos
+  locknode chaos --faults kill-leader,kill-one,kill-all --cycles 500
+  locknode chaos --duration 10m --seed 7 --html report.html --json report.json`,
+		Args: arguments(0, 0, ""),
+		RunE: func(c *cobra.Command, _ []string) error {
+			if !c.Flags().Changed("seed") {
+				o.Seed = rand.Uint64N(1_000_000)
+			}
+			if o.list {
+				return a.listFaults()
+			}
+			return a.chaos(c.Context(), o)
+		},
+	}
+	f := c.Flags()
+	f.StringSliceVar(&o.Faults, "faults", []string{"all"}, "kinds of faults, or all")
+	f.BoolVar(&o.list, "list-faults", false, "list the kinds of faults and exit")
+	f.DurationVar(&o.Duration, "duration", time.Minute, "for how long; the fault that is under way is seen to its end")
+	f.IntVar(&o.Cycles, "cycles", 0, "end after so many faults, whatever --duration says")
+	f.Uint64Var(&o.Seed, "seed", 0, "of the schedule of faults (default: a random one, which is printed)")
+	f.IntVar(&o.Nodes, "nodes", 3, "how many nodes the cluster has")
+	f.IntVar(&o.Clients, "clients", 2, "how many client processes there are, each with two clients and a dozen goroutines")
+	f.StringVar(&o.Dir, "dir", "", "directory for data, logs and histories, on the disk to be used (default: a temporary one)")
+	f.BoolVar(&o.keep, "keep", false, "keep the directory also if all was well")
+	f.StringVar(&o.jsonFile, "json", "", "write the report as JSON to this file")
+	f.StringVar(&o.htmlFile, "html", "", "write the report for people to this file")
+	f.DurationVar(&o.Timing, "timing", 0, "heartbeat and election timeout of the nodes (default: theirs)")
+	f.StringVar(&o.LogStore, "log-store", "", "store of the Raft log of the nodes: wal or boltdb (default: theirs)")
+	f.DurationVar(&o.RecoveryBound, "recovery-bound", time.Second, "how long a recovery may take; some kinds of faults have a longer one of their own")
+	c.AddCommand(chaosWorkerCommand())
+	return c
+}
+
+// chaosWorkerCommand is a client process of chaos.
+func chaosWorkerCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:    "worker CONFIG",
+		Short:  "be a client process of locknode chaos",
+		Hidden: true,
+		Args:   arguments(1, 1, "its configuration"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			return chaos.RunWorker(args[0], os.Stdin, os.Stdout)
+		},
+	}
+}
+
+func (a *app) listFaults() error {
+	var rows [][]string
+	for _, k := range chaos.Kinds() {
+		rows = append(rows, []string{k.Name, k.Family, k.About})
+	}
+	return a.table([]string{"FAULT", "FAMILY", "WHAT IS DONE"}, rows)
+}
+
+func (a *app) chaos(ctx context.Context, o chaosOptions) error {
+	temporary := o.Dir == ""
+	if !temporary {
+		if err := os.MkdirAll(o.Dir, 0o750); err != nil {
+			return fmt.Errorf("chaos: %w", err)
+		}
+	}
+	line := a.progressLine()
+	o.Progress = line.show
+	a.say("seed %d", o.Seed)
+	r, err := chaos.Run(ctx, o.Options)
+	line.clear()
+	if r == nil {
+		return err
+	}
+	err = errors.Join(err, a.printChaos(r), writeReports(r, o))
+	if !r.OK() {
+		return errors.Join(err, &exitError{exitOther, errors.New("chaos: not all was as promised")})
+	}
+	if temporary && !o.keep && err == nil {
+		return os.RemoveAll(r.Dir)
+	}
+	a.say("data, logs and histories are in %s", r.Dir)
+	return err
+}
+
+func (a *app) printChaos(r *chaos.Result) error {
+	if a.json {
+		return a.printJSON(r)
+	}
+	return r.WriteText(a.stdout)
+}
+
+// writeReports writes the files that were asked for.
+func writeReports(r *chaos.Result, o chaosOptions) error {
+	var errs []error
+	if o.jsonFile != "" {
+		b, err := json.MarshalIndent(r, "", "  ")
+		if err == nil {
+			err = os.WriteFile(o.jsonFile, append(b, '\n'), 0o600)
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// progressLine tells how far long work is: on a terminal in a line that is written
+// over, elsewhere in a line every ten seconds.
+type progressLine struct {
+	a        *app
+	terminal bool
+	last     time.Time
+	width    int
+}
+
+const progressEvery = 10 * time.Second
+
+func (a *app) progressLine() *progressLine {
+	f, ok := a.stderr.(*os.File)
+	return &progressLine{a: a, terminal: ok && isTerminal(f), last: time.Now()}
+}
+
+func (l *progressLine) show(p chaos.Progress) {
+	left := "time left unknown"
+	if p.Left >= 0 {
+		left = p.Left.Round(time.Second).String() + " left"
+	}
+	text := fmt.Sprintf("%d faults, %d operations, %d violations, %s: %s", p.Faults, p.Operations, p.Violations, left, p.Doing)
+	switch {
+	case l.terminal:
+		fmt.Fprintf(l.a.stderr, "\r%s%s", text, strings.Repeat(" ", max(0, l.width-len(text))))
+		l.width = len(text)
+	case time.Since(l.last) >= progressEvery:
+		l.last = time.Now()
+		fmt.Fprintln(l.a.stderr, text)
+	}
+}
+
+// clear makes room for what is printed next.
+func (l *progressLine) clear() {
+	if l.terminal {
+		fmt.Fprintf(l.a.stderr, "\r%s\r", strings.Repeat(" ", l.width))
+	}
+}

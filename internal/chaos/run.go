@@ -1,0 +1,409 @@
+//go:build unix
+
+package chaos
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/locknode/locknode/internal/history"
+	"github.com/locknode/locknode/internal/proc"
+)
+
+// patience is how long something is waited for that has to happen.
+const patience = 30 * time.Second
+
+// run is one run. Its faults are injected by one goroutine, which owns what is
+// not guarded.
+type run struct {
+	o       Options
+	clock   clock
+	cluster *proc.Cluster
+	probes  []*probe
+	keeper  *keeper
+	clients []*clientProcess // of the present round
+	down    map[*proc.Node]bool
+	tokens  uint64        // the greatest of the rounds before
+	checks  time.Duration // time that checking took, which is not part of the duration
+
+	stop func()         // ends probes and keeper
+	wg   sync.WaitGroup // probes and keeper
+
+	mu     sync.Mutex // guards result, doing and ended
+	result *Result
+	doing  string
+	ended  int64 // operations of client processes that have ended
+}
+
+// errStuck ends a run: the cluster does not come back.
+var errStuck = errors.New("the cluster does not recover")
+
+// Run starts a cluster, breaks it until the time is over, and returns what it
+// found. When ctx ends it stops in order, with what was found so far. An error
+// says that there is nothing to report.
+func Run(ctx context.Context, o Options) (*Result, error) {
+	if err := o.complete(); err != nil {
+		return nil, err
+	}
+	r := &run{o: o, clock: clock{monotonic()}, down: map[*proc.Node]bool{}}
+	r.result = &Result{Seed: o.Seed, Nodes: o.Nodes, Clients: o.Clients, Bound: o.RecoveryBound, Began: time.Now()}
+	if r.o.Dir == "" {
+		dir, err := os.MkdirTemp("", "locknode-chaos-")
+		if err != nil {
+			return nil, err
+		}
+		r.o.Dir = dir
+	}
+	r.result.Dir = r.o.Dir
+	kinds, beside := r.choose()
+	if len(kinds) == 0 {
+		return nil, fmt.Errorf("this machine allows none of the faults %s: %s", strings.Join(o.Faults, ", "), r.result.Skipped[0].Why)
+	}
+	stop := r.tellProgress()
+	defer stop()
+	if err := r.begin(ctx); err != nil {
+		return nil, errors.Join(err, r.end())
+	}
+	err := r.rounds(ctx, NewSchedule(o.Seed, kinds, beside, restLeast, restMost))
+	if ctx.Err() != nil {
+		r.result.Ended = fmt.Sprint(context.Cause(ctx))
+		err = nil
+	}
+	if err != nil && !errors.Is(err, errStuck) {
+		r.violate("liveness", "harness", "", "%v", err)
+	}
+	err = r.judge()
+	r.result.Took, r.result.Operations = r.clock.now(), r.ended
+	return r.result, errors.Join(err, r.end())
+}
+
+// choose sorts the wanted kinds into those that are possible here and others.
+func (r *run) choose() (kinds, beside []string) {
+	for _, name := range r.o.Faults {
+		k, _ := kindNamed(name)
+		if k.needs != nil {
+			if err := k.needs(r); err != nil {
+				r.result.Skipped = append(r.result.Skipped, Skipped{name, err.Error()})
+				continue
+			}
+		}
+		kinds = append(kinds, name)
+		if k.beside {
+			beside = append(beside, name)
+		}
+	}
+	r.result.Kinds = kinds
+	return kinds, beside
+}
+
+// begin starts the nodes and those who use them all the time.
+func (r *run) begin(ctx context.Context) error {
+	r.do("starting %d nodes", r.o.Nodes)
+	var args []string
+	if r.o.Timing > 0 {
+		args = append(args, "--timing", r.o.Timing.String())
+	}
+	if r.o.LogStore != "" {
+		args = append(args, "--log-store", r.o.LogStore)
+	}
+	r.result.Settings = args
+	start, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	var err error
+	if r.cluster, err = proc.Start(start, proc.Options{Binary: r.o.Binary, Nodes: r.o.Nodes, Dir: r.o.Dir, Args: args}); err != nil {
+		return err
+	}
+	if _, err := r.cluster.Leader(start); err != nil {
+		return err
+	}
+	background, stop := context.WithCancel(context.Background())
+	r.stop = stop
+	for i := range probeCount {
+		p, err := startProbe(background, &r.wg, r.endpoints(), i, r.clock)
+		if err != nil {
+			return err
+		}
+		r.probes = append(r.probes, p)
+	}
+	r.keeper, err = startKeeper(background, &r.wg, r.endpoints())
+	return err
+}
+
+// endpoints are where clients find the nodes.
+func (r *run) endpoints() []string { return r.cluster.Endpoints() }
+
+// rounds injects faults until it is time to end. A round ends with a check of
+// what its clients recorded.
+func (r *run) rounds(ctx context.Context, s *Schedule) error {
+	for done := false; !done && ctx.Err() == nil; {
+		r.result.Rounds++
+		if err := r.beginRound(); err != nil {
+			return err
+		}
+		began := r.clock.now()
+		var err error
+		for err == nil && ctx.Err() == nil && r.clock.now()-began < roundLength {
+			if done = r.finished(); done {
+				break
+			}
+			err = r.step(ctx, s.Next())
+		}
+		if err := errors.Join(err, r.endRound()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// finished reports whether it is time to end.
+func (r *run) finished() bool {
+	if r.o.Cycles > 0 {
+		return len(r.result.Events) >= r.o.Cycles
+	}
+	return r.clock.now()-r.checks >= r.o.Duration
+}
+
+// step lets all be well for a while, and then injects one fault.
+func (r *run) step(ctx context.Context, s Step) error {
+	if err := r.whole(); err != nil {
+		return err
+	}
+	r.do("all is well")
+	if sleep(ctx, s.Rest) != nil {
+		return nil
+	}
+	return r.inject(ctx, s)
+}
+
+func (r *run) inject(ctx context.Context, s Step) error {
+	k, _ := kindNamed(s.Fault)
+	event := Event{Number: s.Number, Fault: s.Fault, Family: k.Family, At: r.clock.now(), What: k.About}
+	r.do("%s", s.Fault)
+	err := k.strike(ctx, r, strike{s, k})
+	event.Until = r.clock.now()
+	r.mu.Lock()
+	r.result.Events = append(r.result.Events, event)
+	r.mu.Unlock()
+	if err != nil && ctx.Err() == nil {
+		return fmt.Errorf("fault %d, %s: %w", s.Number, s.Fault, err)
+	}
+	return nil
+}
+
+// whole waits until every node that is to run is ready. One that has ended by
+// itself is started again, and complained about.
+func (r *run) whole() error {
+	for _, n := range r.cluster.Nodes() {
+		if r.down[n] {
+			continue
+		}
+		if !n.Running() {
+			r.violate("liveness", "nodes", "", "node %s ended by itself with exit code %d; its last lines:\n%s", n.ID, n.ExitCode(), n.Tail())
+			if err := n.Start(); err != nil {
+				return err
+			}
+		}
+		if err := r.ready(n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ready waits until a node serves.
+func (r *run) ready(n *proc.Node) error {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if err := n.WaitReady(ctx); err != nil {
+		r.violate("liveness", "nodes", "", "%v", err)
+		return fmt.Errorf("%w: %w", errStuck, err)
+	}
+	return nil
+}
+
+// recovered waits until every probing client has finished a cycle that began at
+// or after since, and records how long that was after from.
+func (r *run) recovered(s strike, after string, from, since time.Duration) error {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	rec := Recovery{Number: s.Number, Fault: s.Fault, After: after, At: from, Bound: max(r.o.RecoveryBound, s.kind.Bound)}
+	rec.First = patience
+	for _, p := range r.probes {
+		at, err := p.after(ctx, since)
+		if err != nil {
+			r.violate("recovery", "probes", "", "fault %d, %s: %v", s.Number, s.Fault, err)
+			return fmt.Errorf("%w: %w", errStuck, err)
+		}
+		rec.First, rec.All = min(rec.First, at-from), max(rec.All, at-from)
+	}
+	r.mu.Lock()
+	r.result.Recoveries = append(r.result.Recoveries, rec)
+	r.mu.Unlock()
+	return nil
+}
+
+// judge looks at what must be true when all is over.
+func (r *run) judge() error {
+	r.do("looking at what is left")
+	if err := r.whole(); err != nil {
+		return nil // it has been complained about
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if err := agree(ctx, r.cluster.Running()); err != nil {
+		r.violate("S9", "digest", "", "%v", err)
+	}
+	missing, err := r.keeper.missing(ctx)
+	if err != nil {
+		r.violate("liveness", "kept", "", "%v", err)
+	}
+	for _, m := range missing {
+		r.violate("S7", "kept", "", "%s", m)
+	}
+	r.result.Kept = r.keeper.count()
+	for _, n := range r.cluster.Nodes() {
+		for _, c := range complaints(n.Logs()) {
+			r.violate("liveness", "logs", "", "node %s printed:\n%s", n.ID, c)
+		}
+	}
+	return nil
+}
+
+// complaints finds in what a node has printed what no node may ever print.
+func complaints(logs string) (found []string) {
+	const most = 40 // lines
+	for _, bad := range []string{"panic: ", "fatal error: ", "WARNING: DATA RACE"} {
+		if at := strings.Index(logs, bad); at >= 0 {
+			lines := strings.SplitN(logs[at:], "\n", most+1)
+			found = append(found, strings.Join(lines[:min(most, len(lines))], "\n"))
+		}
+	}
+	return found
+}
+
+// agree waits until all nodes have applied the same log, and fails if two of them
+// were in different states at the same place of it.
+func agree(ctx context.Context, nodes []*proc.Node) error {
+	seen := map[uint64]map[string]uint64{} // log index → node → digest of all up to there
+	for {
+		for _, n := range nodes {
+			s, err := n.Status(ctx)
+			if err != nil {
+				continue
+			}
+			at := seen[s.GetDigestIndex()]
+			if at == nil {
+				at = map[string]uint64{}
+				seen[s.GetDigestIndex()] = at
+			}
+			at[n.ID] = s.GetDigest()
+			for other, digest := range at {
+				if digest != s.GetDigest() {
+					return fmt.Errorf("at log index %d the states of %s and %s differ: digests %x and %x",
+						s.GetDigestIndex(), n.ID, other, s.GetDigest(), digest)
+				}
+			}
+			if len(at) == len(nodes) {
+				return nil
+			}
+		}
+		if err := sleep(ctx, 20*time.Millisecond); err != nil {
+			return fmt.Errorf("the nodes were never seen at the same log index: %w", err)
+		}
+	}
+}
+
+// end leaves nothing running.
+func (r *run) end() error {
+	for _, c := range r.clients {
+		c.kill()
+	}
+	if r.stop != nil {
+		r.stop()
+	}
+	var err error
+	if r.cluster != nil {
+		err = r.cluster.Close()
+	}
+	r.wg.Wait()
+	if r.keeper != nil {
+		_ = r.keeper.client.Close() // there is no node left to tell
+	}
+	return err
+}
+
+func (r *run) violate(promise, check, lock, format string, args ...any) {
+	r.add(history.Violation{Promise: promise, Check: check, Lock: lock, Text: fmt.Sprintf(format, args...)}, "")
+}
+
+func (r *run) add(v history.Violation, picture string) {
+	const most = 200
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.result.Broken) < most {
+		r.result.Broken = append(r.result.Broken, Violation{Violation: v, At: r.clock.now(), Picture: picture})
+	}
+}
+
+// do says what is being done.
+func (r *run) do(format string, args ...any) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.doing = fmt.Sprintf(format, args...)
+}
+
+// tellProgress calls Options.Progress until stop is called.
+func (r *run) tellProgress() (stop func()) {
+	if r.o.Progress == nil {
+		return func() {}
+	}
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			select {
+			case <-done:
+				return
+			case <-time.After(100 * time.Millisecond):
+				r.o.Progress(r.progress())
+			}
+		}
+	})
+	return func() { close(done); wg.Wait() }
+}
+
+func (r *run) progress() Progress {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	p := Progress{Faults: len(r.result.Events), Operations: r.operationsLocked(), Violations: len(r.result.Broken) + len(r.result.Late()), Doing: r.doing}
+	passed := r.clock.now() - r.checks
+	switch {
+	case r.o.Cycles == 0:
+		p.Left = max(0, r.o.Duration-passed)
+	case p.Faults == 0:
+		p.Left = -1
+	default:
+		p.Left = passed / time.Duration(p.Faults) * time.Duration(max(0, r.o.Cycles-p.Faults))
+	}
+	return p
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// path is a file in the directory of the run.
+func (r *run) path(name string) string { return filepath.Join(r.o.Dir, name) }
