@@ -1,25 +1,17 @@
 package integration
 
 import (
-	"bufio"
-	"bytes"
 	"context"
-	"fmt"
-	"net"
-	"os"
-	"path/filepath"
-	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/locknode/locknode/internal/proc"
+	network "github.com/locknode/locknode/internal/proxy"
 )
 
 // A network between the nodes that can be cut, link by link and in each
 // direction: every node tells the others to reach it at advertiseHost, where
-// proxies listen. What is cut stands still, as in a network: nothing is reset.
-// Clients are not concerned; they reach every node all the time.
+// proxies listen. Clients are not concerned; they reach every node all the time.
 //
 // The proxies learn from /proc which node has dialled, and 127.0.0.2 exists
 // without further ado, on Linux only.
@@ -27,173 +19,45 @@ import (
 const advertiseHost = "127.0.0.2"
 
 // mesh is that network.
-type mesh struct {
-	nodes []*proc.Node
-
-	mu      sync.Mutex
-	cut     map[[2]string]bool // from, to: node IDs
-	changed chan struct{}      // closed and replaced when cut changes
-
-	looking sync.Mutex        // guards dialled; held while /proc is read, which takes its time
-	dialled map[string]string // connection, as /proc has it → node that made it
-}
+type mesh struct{ *network.Mesh }
 
 // startMesh puts a cluster into such a network.
 func startMesh(t *testing.T, c *proc.Cluster) *mesh {
 	t.Helper()
-	m := &mesh{nodes: c.Nodes(), cut: map[[2]string]bool{}, changed: make(chan struct{}), dialled: map[string]string{}}
-	moved := map[string]string{}
-	for _, n := range m.nodes {
-		for _, address := range []string{n.API(), n.Raft(), n.Gossip()} {
-			p := newProxy(t, elsewhere(t, address), address)
-			p.who = m.dialler
-			p.blocked = func(who string, answers bool) <-chan struct{} {
-				if answers {
-					return m.blocked(n.ID, who)
-				}
-				return m.blocked(who, n.ID)
-			}
-			p.serve(t)
+	m := &mesh{network.NewMesh(advertiseHost, func() map[int]string {
+		pids := map[int]string{}
+		for _, n := range c.Nodes() {
+			pids[n.PID()] = n.ID
 		}
-		m.relayPackets(t, n)
-		moved[n.ID] = elsewhere(t, n.API())
+		return pids
+	})}
+	t.Cleanup(func() { must(t, m.Close()) })
+	moved := map[string]string{}
+	for _, n := range c.Nodes() {
+		must(t, m.Front(n.ID, []string{n.API(), n.Raft(), n.Gossip()}, n.Gossip()))
+		elsewhere, err := m.Elsewhere(n.API())
+		must(t, err)
+		moved[n.ID] = elsewhere
 	}
-	t.Cleanup(m.heal) // before the proxies end
-	kill(t, m.nodes...)
-	for _, n := range m.nodes {
+	kill(t, c.Nodes()...)
+	for _, n := range c.Nodes() {
 		must(t, n.Start("--advertise-host", advertiseHost))
 	}
-	for _, n := range m.nodes {
+	for _, n := range c.Nodes() {
 		must(t, n.WaitReady(within(t, patience)))
 	}
 	awaitAddresses(t, dial(t, c.Endpoints()), moved)
 	return m
 }
 
-// elsewhere is the address at which others are told to reach a node.
-func elsewhere(t *testing.T, address string) string {
-	t.Helper()
-	_, port, err := net.SplitHostPort(address)
-	must(t, err)
-	return net.JoinHostPort(advertiseHost, port)
-}
-
 // sever cuts the ways from some nodes to others; what is cut stays cut.
-func (m *mesh) sever(from, to []*proc.Node) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for _, f := range from {
-		for _, o := range to {
-			if f != o {
-				m.cut[[2]string{f.ID, o.ID}] = true
-			}
-		}
-	}
-	m.changedLocked()
-}
+func (m *mesh) sever(from, to []*proc.Node) { m.Cut(ids(from), ids(to)) }
 
-// heal opens all ways.
-func (m *mesh) heal() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	clear(m.cut)
-	m.changedLocked()
-}
-
-func (m *mesh) changedLocked() {
-	close(m.changed)
-	m.changed = make(chan struct{})
-}
-
-// blocked is nil, or what to wait for before looking again.
-func (m *mesh) blocked(from, to string) <-chan struct{} {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.cut[[2]string{from, to}] {
-		return m.changed
+func ids(nodes []*proc.Node) (all []string) {
+	for _, n := range nodes {
+		all = append(all, n.ID)
 	}
-	return nil
-}
-
-// dialler is the node whose process has made a connection; "" is somebody else.
-// Whoever waits for a look at /proc shares the next one.
-func (m *mesh) dialler(conn net.Conn) string {
-	key := procAddress(conn.RemoteAddr()) + " " + procAddress(conn.LocalAddr())
-	m.looking.Lock()
-	defer m.looking.Unlock()
-	if _, ok := m.dialled[key]; !ok {
-		m.look()
-	}
-	node := m.dialled[key]
-	delete(m.dialled, key) // the same ports may be used again by another
-	return node
-}
-
-// procAddress is an address as /proc/net/tcp has it.
-func procAddress(a net.Addr) string {
-	tcp := a.(*net.TCPAddr)
-	ip := tcp.IP.To4()
-	return fmt.Sprintf("%02X%02X%02X%02X:%04X", ip[3], ip[2], ip[1], ip[0], tcp.Port)
-}
-
-// look finds out who has made all connections that there are. The connections
-// are read before their owners, so that every one of them has its owner.
-func (m *mesh) look() {
-	table, err := os.ReadFile("/proc/net/tcp")
-	if err != nil {
-		return
-	}
-	owners := map[string]string{} // "socket:[inode]" → node
-	for _, n := range m.nodes {
-		fds, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", n.PID()))
-		if err != nil {
-			continue
-		}
-		for _, fd := range fds {
-			if to, err := os.Readlink(fd); err == nil {
-				owners[to] = n.ID
-			}
-		}
-	}
-	clear(m.dialled)
-	for lines := bufio.NewScanner(bytes.NewReader(table)); lines.Scan(); {
-		const local, remote, inode = 1, 2, 9
-		if f := strings.Fields(lines.Text()); len(f) > inode {
-			m.dialled[f[local]+" "+f[remote]] = owners["socket:["+f[inode]+"]"]
-		}
-	}
-}
-
-// relayPackets passes on the gossip packets to a node. They come from the port on
-// which their sender gossips.
-func (m *mesh) relayPackets(t *testing.T, n *proc.Node) {
-	t.Helper()
-	senders := map[string]string{} // address → node
-	for _, o := range m.nodes {
-		senders[o.Gossip()] = o.ID
-	}
-	target, err := net.ResolveUDPAddr("udp", n.Gossip())
-	must(t, err)
-	conn, err := net.ListenPacket("udp", elsewhere(t, n.Gossip()))
-	must(t, err)
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		packet := make([]byte, 64<<10)
-		for {
-			size, from, err := conn.ReadFrom(packet)
-			if err != nil {
-				return
-			}
-			if m.blocked(senders[from.String()], n.ID) == nil {
-				_, _ = conn.WriteTo(packet[:size], target) // packets may be lost
-			}
-		}
-	}()
-	t.Cleanup(func() {
-		_ = conn.Close()
-		<-ended
-	})
+	return all
 }
 
 func TestClusterRidesOutPartitions(t *testing.T) {
@@ -236,7 +100,7 @@ func TestClusterRidesOutPartitions(t *testing.T) {
 		if s := status(t, followers[0]); phase.behind && s.GetLastToken()+50 > lastToken(t, c) {
 			t.Errorf("%s: it has followed to token %d: the cut has not cut", phase.what, s.GetLastToken())
 		}
-		m.heal()
+		m.Heal()
 		must(t, c.WaitReady(within(t, patience)))
 	}
 	l.progress(t, 50)
@@ -288,7 +152,7 @@ func TestLeaderThatIsAloneAnswersNothing(t *testing.T) {
 			t.Errorf("the lock is held with token %d at the majority, the node that is alone gave it away: %s", token, a.body)
 		}
 	}
-	m.heal()
+	m.Heal()
 	must(t, alone.WaitReady(within(t, patience)))
 	if got := answered[lockView](t, api.do(t, lockPath(name), nil), 200); !got.Held || got.Holders[0].Token != token {
 		t.Errorf("after it came back: got %+v, want it held with token %d", got, token)

@@ -1,0 +1,146 @@
+package proxy
+
+import (
+	"bufio"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+)
+
+// peer is a process of its own that dials, or this one.
+const peerRole = "LOCKNODE_TEST_DIAL"
+
+// TestDialPeer is that process: it dials, says a line, and waits for its end.
+func TestDialPeer(t *testing.T) {
+	address := os.Getenv(peerRole)
+	if address == "" {
+		t.Skip("it is run by other tests, as a process of its own")
+	}
+	conn, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	if _, err := fmt.Fprintln(conn, "from the peer"); err != nil {
+		t.Fatal(err)
+	}
+	_, _ = bufio.NewReader(os.Stdin).ReadString('\n')
+}
+
+// startPeer starts a process that dials an address; it ends with the test.
+func startPeer(t *testing.T, address string) *exec.Cmd {
+	t.Helper()
+	cmd := exec.Command(os.Args[0], "-test.run", "^TestDialPeer$")
+	cmd.Env = append(os.Environ(), peerRole+"="+address)
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = stdin.Close()
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("the peer: %v", err)
+		}
+	})
+	return cmd
+}
+
+// TestMeshTellsWhoHasDialled: two processes dial the same address, and only the way
+// of one of them is cut.
+func TestMeshTellsWhoHasDialled(t *testing.T) {
+	address, heard := startServer(t)
+	peer := make(chan int, 1)
+	pids := map[int]string{os.Getpid(): "self"}
+	m := NewMesh("127.0.0.2", func() map[int]string {
+		select {
+		case pid := <-peer:
+			pids[pid] = "peer"
+		default:
+		}
+		return pids
+	})
+	t.Cleanup(func() {
+		if err := m.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := m.Front("server", []string{address}, address); err != nil {
+		t.Fatal(err)
+	}
+	at, err := m.Elsewhere(address)
+	if err != nil || !strings.HasPrefix(at, "127.0.0.2:") {
+		t.Fatalf("Elsewhere: got %s, %v", at, err)
+	}
+	m.Cut([]string{"peer"}, []string{"server"})
+	cmd := startPeer(t, at)
+	peer <- cmd.Process.Pid
+	time.Sleep(quiet) // it dials, and is not heard
+	conn, err := net.Dial("tcp", at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := fmt.Fprintln(conn, "from here"); err != nil {
+		t.Fatal(err)
+	}
+	if got := <-heard; got != "from here" {
+		t.Errorf("heard %q first, want what was said on the way that is open", got)
+	}
+	_ = conn.Close()
+	m.Heal()
+	if got := <-heard; got != "from the peer" {
+		t.Errorf("heard %q, want the peer", got)
+	}
+	m.Reset(func(from, to string) bool { return from == "peer" && to == "server" })
+}
+
+func TestMeshRelaysPacketsByWhoSendsThem(t *testing.T) {
+	m := NewMesh("127.0.0.2", func() map[int]string { return nil })
+	defer func() {
+		if err := m.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	var sockets []net.PacketConn
+	for _, name := range []string{"a", "b", "c"} {
+		s, err := net.ListenPacket("udp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = s.Close() }()
+		if err := m.Front(name, nil, s.LocalAddr().String()); err != nil {
+			t.Fatal(err)
+		}
+		sockets = append(sockets, s)
+	}
+	a, b, c := sockets[0], sockets[1], sockets[2]
+	at, err := m.Elsewhere(c.LocalAddr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	to, err := net.ResolveUDPAddr("udp", at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.Cut([]string{"a"}, []string{"c"})
+	for _, s := range []struct {
+		from net.PacketConn
+		text string
+	}{{a, "from a"}, {b, "from b"}} {
+		if _, err := s.from.WriteTo([]byte(s.text), to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	packet := make([]byte, 100)
+	_ = c.SetReadDeadline(time.Now().Add(patience))
+	n, _, err := c.ReadFrom(packet)
+	if got := string(packet[:n]); err != nil || got != "from b" {
+		t.Errorf("received %q, %v: want what comes on the way that is open", got, err)
+	}
+}
