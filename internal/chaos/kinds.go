@@ -16,12 +16,13 @@ type Kind struct {
 	// Bound is the recovery bound where it is not that of the options.
 	Bound time.Duration
 
-	beside bool // may happen during another fault
-	hold   span // how long it lasts
+	hold span // how long it lasts
 	// needs says why it cannot be done, nil if it can.
 	needs func(*run) error
 	// strike does it, lifts it, and measures how the cluster recovers.
 	strike func(context.Context, *run, strike) error
+	// beside does it and lifts it during another fault; nil: it cannot be done then.
+	beside func(*run, context.Context, strike) error
 }
 
 // strike is a step with its kind.
@@ -35,7 +36,7 @@ func (s strike) held() time.Duration { return s.kind.hold.at(s.Hold) }
 
 // Kinds are all kinds of faults.
 func Kinds() []Kind {
-	return slices.Concat(processKinds)
+	return slices.Concat(processKinds, networkKinds, clientNetworkKinds)
 }
 
 func kindNames() (names []string) {

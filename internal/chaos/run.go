@@ -14,6 +14,7 @@ import (
 
 	"github.com/locknode/locknode/internal/history"
 	"github.com/locknode/locknode/internal/proc"
+	"github.com/locknode/locknode/internal/proxy"
 )
 
 // patience is how long something is waited for that has to happen.
@@ -22,23 +23,26 @@ const patience = 30 * time.Second
 // run is one run. Its faults are injected by one goroutine, which owns what is
 // not guarded.
 type run struct {
-	o       Options
-	clock   clock
-	cluster *proc.Cluster
-	probes  []*probe
-	keeper  *keeper
-	clients []*clientProcess // of the present round
-	down    map[*proc.Node]bool
-	tokens  uint64        // the greatest of the rounds before
-	checks  time.Duration // time that checking took, which is not part of the duration
+	o        Options
+	clock    clock
+	cluster  *proc.Cluster
+	mesh     *proxy.Mesh // nil: the network is not to be broken
+	probes   []*probe
+	keeper   *keeper
+	clients  []*clientProcess // of the present round
+	down     map[*proc.Node]bool
+	injected int           // faults, without those beside others
+	tokens   uint64        // the greatest of the rounds before
+	checks   time.Duration // time that checking took, which is not part of the duration
 
 	stop func()         // ends probes and keeper
 	wg   sync.WaitGroup // probes and keeper
 
-	mu     sync.Mutex // guards result, doing and ended
+	mu     sync.Mutex // guards what follows, where others than the owner look at it
 	result *Result
 	doing  string
-	ended  int64 // operations of client processes that have ended
+	ended  int64        // operations of client processes that have ended
+	nodes  []*proc.Node // before which proxies stand
 }
 
 // errStuck ends a run: the cluster does not come back.
@@ -94,7 +98,7 @@ func (r *run) choose() (kinds, beside []string) {
 			}
 		}
 		kinds = append(kinds, name)
-		if k.beside {
+		if k.beside != nil {
 			beside = append(beside, name)
 		}
 	}
@@ -112,11 +116,16 @@ func (r *run) begin(ctx context.Context) error {
 	if r.o.LogStore != "" {
 		args = append(args, "--log-store", r.o.LogStore)
 	}
+	prepare := func(*proc.Node) error { return nil }
+	if wantsMesh(r.result.Kinds) {
+		r.startMesh()
+		prepare, args = r.front, append(args, "--advertise-host", meshHost)
+	}
 	r.result.Settings = args
 	start, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	var err error
-	if r.cluster, err = proc.Start(start, proc.Options{Binary: r.o.Binary, Nodes: r.o.Nodes, Dir: r.o.Dir, Args: args}); err != nil {
+	if r.cluster, err = proc.Start(start, proc.Options{Binary: r.o.Binary, Nodes: r.o.Nodes, Dir: r.o.Dir, Args: args, Prepare: prepare}); err != nil {
 		return err
 	}
 	if _, err := r.cluster.Leader(start); err != nil {
@@ -136,7 +145,15 @@ func (r *run) begin(ctx context.Context) error {
 }
 
 // endpoints are where clients find the nodes.
-func (r *run) endpoints() []string { return r.cluster.Endpoints() }
+func (r *run) endpoints() []string {
+	endpoints := r.cluster.Endpoints()
+	if r.mesh != nil {
+		for i, e := range endpoints {
+			endpoints[i], _ = r.mesh.Elsewhere(e) // it is an address: proc made it
+		}
+	}
+	return endpoints
+}
 
 // rounds injects faults until it is time to end. A round ends with a check of
 // what its clients recorded.
@@ -164,7 +181,7 @@ func (r *run) rounds(ctx context.Context, s *Schedule) error {
 // finished reports whether it is time to end.
 func (r *run) finished() bool {
 	if r.o.Cycles > 0 {
-		return len(r.result.Events) >= r.o.Cycles
+		return r.injected >= r.o.Cycles
 	}
 	return r.clock.now()-r.checks >= r.o.Duration
 }
@@ -183,17 +200,37 @@ func (r *run) step(ctx context.Context, s Step) error {
 
 func (r *run) inject(ctx context.Context, s Step) error {
 	k, _ := kindNamed(s.Fault)
+	r.injected++
 	event := Event{Number: s.Number, Fault: s.Fault, Family: k.Family, At: r.clock.now(), What: k.About}
 	r.do("%s", s.Fault)
+	var beside sync.WaitGroup
+	if b, ok := kindNamed(s.Beside); ok {
+		beside.Go(func() { r.injectBeside(ctx, strike{s, b}) })
+	}
 	err := k.strike(ctx, r, strike{s, k})
 	event.Until = r.clock.now()
-	r.mu.Lock()
-	r.result.Events = append(r.result.Events, event)
-	r.mu.Unlock()
+	beside.Wait()
+	r.note(event)
 	if err != nil && ctx.Err() == nil {
 		return fmt.Errorf("fault %d, %s: %w", s.Number, s.Fault, err)
 	}
 	return nil
+}
+
+// injectBeside injects what happens during another fault.
+func (r *run) injectBeside(ctx context.Context, s strike) {
+	event := Event{Number: s.Number, Fault: s.Beside, Family: s.kind.Family, At: r.clock.now(), What: s.kind.About}
+	if err := s.kind.beside(r, ctx, s); err != nil && ctx.Err() == nil {
+		r.violate("liveness", "harness", "", "fault %d, %s beside %s: %v", s.Number, s.Beside, s.Fault, err)
+	}
+	event.Until = r.clock.now()
+	r.note(event)
+}
+
+func (r *run) note(e Event) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.result.Events = append(r.result.Events, e)
 }
 
 // whole waits until every node that is to run is ready. One that has ended by
@@ -334,6 +371,9 @@ func (r *run) end() error {
 	r.wg.Wait()
 	if r.keeper != nil {
 		_ = r.keeper.client.Close() // there is no node left to tell
+	}
+	if r.mesh != nil {
+		err = errors.Join(err, r.mesh.Close())
 	}
 	return err
 }

@@ -21,7 +21,7 @@ const (
 )
 
 var processKinds = []Kind{
-	{Name: "kill-leader", Family: "process", About: "kill -9 of the leader", strike: func(ctx context.Context, r *run, s strike) error {
+	{Name: "kill-leader", Family: "process", About: "kill -9 of the leader", strike: func(_ context.Context, r *run, s strike) error {
 		leader, err := r.leader()
 		if err != nil {
 			return err
@@ -31,8 +31,98 @@ var processKinds = []Kind{
 	{Name: "kill-one", Family: "process", About: "kill -9 of any node", strike: func(_ context.Context, r *run, s strike) error {
 		return r.killSome(s, r.anyNode(s))
 	}},
+	{Name: "kill-majority", Family: "process", About: "kill -9 of more than half of the nodes at once", hold: span{0, 2 * time.Second},
+		strike: func(_ context.Context, r *run, s strike) error {
+			nodes := r.cluster.Running()
+			first := int(s.Pick % uint64(len(nodes)))
+			return r.killSome(s, append(nodes[first:], nodes[:first]...)[:len(nodes)/2+1]...)
+		}},
 	{Name: "kill-all", Family: "process", About: "kill -9 of all nodes at once", hold: span{0, 500 * time.Millisecond},
-		strike: func(ctx context.Context, r *run, s strike) error { return r.killSome(s, r.cluster.Running()...) }},
+		strike: func(_ context.Context, r *run, s strike) error { return r.killSome(s, r.cluster.Running()...) }},
+	{Name: "restart", Family: "process", About: "a node is stopped in good order and started again",
+		strike: func(_ context.Context, r *run, s strike) error { return r.restart(s, r.anyNode(s)) }},
+	{Name: "pause-short", Family: "process", About: "the leader is stopped (SIGSTOP) for less than an election timeout",
+		hold: span{20 * time.Millisecond, 150 * time.Millisecond}, strike: func(_ context.Context, r *run, s strike) error {
+			leader, err := r.leader()
+			if err != nil {
+				return err
+			}
+			return r.pauseSome(s, false, leader)
+		}},
+	{Name: "pause-leader", Family: "process", About: "the leader is stopped (SIGSTOP) for longer than an election timeout",
+		hold: span{time.Second, 4 * time.Second}, strike: func(_ context.Context, r *run, s strike) error {
+			leader, err := r.leader()
+			if err != nil {
+				return err
+			}
+			return r.pauseSome(s, true, leader)
+		}},
+	{Name: "pause-one", Family: "process", About: "any node is stopped (SIGSTOP)", hold: span{100 * time.Millisecond, 3 * time.Second},
+		strike: func(_ context.Context, r *run, s strike) error { return r.pauseSome(s, true, r.anyNode(s)) }},
+	{Name: "pause-all", Family: "process", About: "all nodes are stopped (SIGSTOP)", hold: span{100 * time.Millisecond, 3 * time.Second},
+		strike: func(_ context.Context, r *run, s strike) error { return r.pauseSome(s, false, r.cluster.Running()...) }},
+	{Name: "pause-client", Family: "client", About: "a client process is stopped (SIGSTOP), mostly for longer than its short sessions last",
+		hold: span{time.Second, 5 * time.Second}, strike: func(ctx context.Context, r *run, s strike) error {
+			from := r.clock.now()
+			if err := r.pauseClient(ctx, s); err != nil {
+				return err
+			}
+			return r.recovered(s, sinceLift, from+s.held(), r.clock.now())
+		}, beside: (*run).pauseClient},
+}
+
+// restart stops a node in good order and starts it again.
+func (r *run) restart(s strike, n *proc.Node) error {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	from := r.clock.now()
+	stopped := make(chan error, 1)
+	go func() { stopped <- n.Stop(ctx) }()
+	recovery := r.recovered(s, sinceFault, from, from)
+	if err := <-stopped; err != nil {
+		r.violate("liveness", "nodes", "", "%v", err)
+	}
+	if !n.Running() {
+		if err := n.Start(); err != nil {
+			return err
+		}
+	}
+	return errors.Join(recovery, r.ready(n))
+}
+
+// pauseSome stops nodes for a while. If the others can work meanwhile, they have to.
+func (r *run) pauseSome(s strike, served bool, nodes ...*proc.Node) error {
+	from := r.clock.now()
+	for _, n := range nodes {
+		if err := n.Pause(); err != nil {
+			return err
+		}
+	}
+	resume := func() {
+		for _, n := range nodes {
+			_ = n.Resume() // it fails only for a process that is gone, which is found out elsewhere
+		}
+	}
+	defer resume()
+	if served {
+		if err := r.recovered(s, sinceFault, from, r.clock.now()); err != nil {
+			return err
+		}
+	}
+	time.Sleep(s.held() - (r.clock.now() - from)) // the pause is as long as that
+	resume()
+	lifted := r.clock.now()
+	return r.recovered(s, sinceLift, lifted, lifted)
+}
+
+// pauseClient stops a client process for a while.
+func (r *run) pauseClient(ctx context.Context, s strike) error {
+	c := r.clients[s.Pick%uint64(len(r.clients))]
+	if err := c.Pause(); err != nil {
+		return err
+	}
+	_ = sleep(ctx, s.held()) // the end of ctx ends the fault
+	return c.Resume()
 }
 
 // leader waits until there is one.

@@ -1,0 +1,182 @@
+//go:build unix
+
+package chaos
+
+import (
+	"context"
+	"errors"
+	"os"
+	"runtime"
+	"slices"
+	"time"
+
+	"github.com/locknode/locknode/internal/proc"
+	"github.com/locknode/locknode/internal/proxy"
+)
+
+// meshHost is where nodes and clients reach each other, through proxies. All of
+// 127.0.0.0/8 is loopback on Linux.
+const meshHost = "127.0.0.2"
+
+// prober is the name of this process in the network: of probes and keeper.
+const prober = "prober"
+
+var networkKinds = []Kind{
+	networkKind("isolate-leader", "the leader is cut off from the other nodes", true, func(n *netState) {
+		n.cut(n.leader, n.others)
+		n.cut(n.others, n.leader)
+	}),
+	networkKind("mute-leader", "the leader hears the others and is not heard", true, func(n *netState) { n.cut(n.leader, n.others) }),
+	networkKind("deaf-leader", "the leader is heard and hears nobody", true, func(n *netState) { n.cut(n.others, n.leader) }),
+	networkKind("isolate-follower", "a follower is cut off from the other nodes", true, func(n *netState) {
+		n.cut(n.one, n.nodes)
+		n.cut(n.nodes, n.one)
+	}),
+	networkKind("bridge", "the leader and a follower do not reach each other, the rest sees both", true, func(n *netState) {
+		n.cut(n.leader, n.one)
+		n.cut(n.one, n.leader)
+	}),
+	networkKind("ring", "each node is heard by one other only, in a ring", false, func(n *netState) {
+		for i, from := range n.nodes {
+			for j, to := range n.nodes {
+				if j != (i+1)%len(n.nodes) {
+					n.cut([]string{from}, []string{to})
+				}
+			}
+		}
+	}),
+	networkKind("split-all", "no node reaches another", false, func(n *netState) { n.cut(n.nodes, n.nodes) }),
+	networkKind("half-open", "what the leader and the others send each other is lost on connections that stand", true, func(n *netState) {
+		n.mesh.Set(n.leader, n.others, proxy.Rule{Lose: true})
+		n.mesh.Set(n.others, n.leader, proxy.Rule{Lose: true})
+	}),
+	networkKind("delay", "everything between the nodes takes 40 ms longer", true, func(n *netState) {
+		n.mesh.Set(n.nodes, n.nodes, proxy.Rule{Delay: 40 * time.Millisecond})
+	}),
+	networkKind("reset", "all connections between nodes are reset", true, func(n *netState) {
+		n.mesh.Reset(func(from, to string) bool { return slices.Contains(n.nodes, from) && slices.Contains(n.nodes, to) })
+	}),
+}
+
+var clientNetworkKinds = []Kind{
+	clientKind("clients-off-leader", "no client reaches the leader, and all reach the other nodes", false, func(n *netState) {
+		n.cut(n.clients, n.leader)
+		n.cut(n.leader, n.clients)
+	}),
+	clientKind("client-off", "a client process reaches no node, for longer than its short sessions last", true, func(n *netState) {
+		n.cut(n.client, n.nodes)
+		n.cut(n.nodes, n.client)
+	}),
+	clientKind("client-half-open", "what the nodes answer a client process is lost", true, func(n *netState) {
+		n.mesh.Set(n.nodes, n.client, proxy.Rule{Lose: true})
+	}),
+	clientKind("clients-delay", "everything between clients and nodes takes 100 ms longer", true, func(n *netState) {
+		n.mesh.Set(n.clients, n.nodes, proxy.Rule{Delay: 100 * time.Millisecond})
+		n.mesh.Set(n.nodes, n.clients, proxy.Rule{Delay: 100 * time.Millisecond})
+	}),
+	clientKind("clients-reset", "all connections of clients are reset", true, func(n *netState) {
+		n.mesh.Reset(func(from, to string) bool { return slices.Contains(n.clients, from) && slices.Contains(n.nodes, to) })
+	}),
+}
+
+// netState is who there is when the network is broken.
+type netState struct {
+	mesh    *proxy.Mesh
+	nodes   []string
+	leader  []string // one
+	others  []string // nodes but the leader
+	one     []string // of others
+	clients []string // processes, this one included
+	client  []string // one, not this one
+}
+
+func (n *netState) cut(from, to []string) { n.mesh.Cut(from, to) }
+
+// networkKind breaks the network between nodes. If it leaves clients a majority
+// that can talk, they are to be served meanwhile.
+func networkKind(name, about string, served bool, breaks func(*netState)) Kind {
+	return Kind{Name: name, Family: "network", About: about, hold: span{time.Second, 3 * time.Second}, needs: needsMesh,
+		strike: func(ctx context.Context, r *run, s strike) error { return r.breakNetwork(ctx, s, served, breaks) }}
+}
+
+// clientKind breaks the network between clients and nodes.
+func clientKind(name, about string, served bool, breaks func(*netState)) Kind {
+	k := networkKind(name, about, served, breaks)
+	k.Family, k.hold = "client", span{1500 * time.Millisecond, 4 * time.Second}
+	return k
+}
+
+func needsMesh(*run) error {
+	if runtime.GOOS != "linux" {
+		return errors.New("the proxies find out in /proc who has dialled, which only Linux has")
+	}
+	return nil
+}
+
+func (r *run) breakNetwork(ctx context.Context, s strike, served bool, breaks func(*netState)) error {
+	n, err := r.netState(s)
+	if err != nil {
+		return err
+	}
+	from := r.clock.now()
+	breaks(n)
+	defer r.mesh.Heal()
+	if served {
+		if err := r.recovered(s, sinceFault, from, r.clock.now()); err != nil {
+			return err
+		}
+	}
+	_ = sleep(ctx, s.held()-(r.clock.now()-from)) // the end of ctx ends the fault
+	r.mesh.Heal()
+	lifted := r.clock.now()
+	return r.recovered(s, sinceLift, lifted, lifted)
+}
+
+func (r *run) netState(s strike) (*netState, error) {
+	leader, err := r.leader()
+	if err != nil {
+		return nil, err
+	}
+	n := &netState{mesh: r.mesh, leader: []string{leader.ID}, clients: []string{prober}}
+	for _, node := range r.cluster.Running() {
+		n.nodes = append(n.nodes, node.ID)
+		if node != leader {
+			n.others = append(n.others, node.ID)
+		}
+	}
+	n.one = []string{n.others[s.Pick%uint64(len(n.others))]}
+	for _, c := range r.clients {
+		n.clients = append(n.clients, c.Name)
+	}
+	n.client = []string{n.clients[1+s.Pick%uint64(len(r.clients))]}
+	return n, nil
+}
+
+// wantsMesh reports whether any of the kinds breaks the network.
+func wantsMesh(kinds []string) bool {
+	return slices.ContainsFunc(slices.Concat(networkKinds, clientNetworkKinds), func(k Kind) bool { return slices.Contains(kinds, k.Name) })
+}
+
+// startMesh prepares the network in which proxies stand before the nodes.
+func (r *run) startMesh() {
+	r.mesh = proxy.NewMesh(meshHost, func() map[int]string {
+		pids := map[int]string{os.Getpid(): prober}
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		for _, n := range r.nodes {
+			pids[n.PID()] = n.ID
+		}
+		for _, c := range r.clients {
+			pids[c.PID()] = c.Name
+		}
+		return pids
+	})
+}
+
+// front puts proxies before a node.
+func (r *run) front(n *proc.Node) error {
+	r.mu.Lock()
+	r.nodes = append(r.nodes, n)
+	r.mu.Unlock()
+	return r.mesh.Front(n.ID, []string{n.API(), n.Raft(), n.Gossip()}, n.Gossip())
+}
