@@ -5,6 +5,7 @@ package chaos
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -33,9 +34,9 @@ type probe struct {
 }
 
 // startProbe starts one; it ends with ctx.
-func startProbe(ctx context.Context, wg *sync.WaitGroup, endpoints []string, number int, c clock) (*probe, error) {
+func startProbe(ctx context.Context, wg *sync.WaitGroup, endpoints []string, number int, c clock, log *slog.Logger) (*probe, error) {
 	p := &probe{name: fmt.Sprintf("probe/%d", number), clock: c, finished: make(chan struct{})}
-	cl, err := client.Dial(ctx, endpoints, client.Holder(p.name))
+	cl, err := client.Dial(ctx, endpoints, client.Holder(p.name), client.Logger(log.With("client", p.name)))
 	if err != nil {
 		return nil, err
 	}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -28,6 +29,7 @@ type run struct {
 	cluster  *proc.Cluster
 	mesh     *proxy.Mesh // nil: the network is not to be broken
 	probes   []*probe
+	log      *os.File // what the clients of the probes log
 	keeper   *keeper
 	clients  []*clientProcess // of the present round
 	down     map[*proc.Node]bool
@@ -133,8 +135,12 @@ func (r *run) begin(ctx context.Context) error {
 	}
 	background, stop := context.WithCancel(context.Background())
 	r.stop = stop
+	if r.log, err = os.Create(r.path("probes.log")); err != nil {
+		return err
+	}
+	log := slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	for i := range probeCount {
-		p, err := startProbe(background, &r.wg, r.endpoints(), i, r.clock)
+		p, err := startProbe(background, &r.wg, r.endpoints(), i, r.clock, log)
 		if err != nil {
 			return err
 		}
@@ -369,6 +375,9 @@ func (r *run) end() error {
 		err = r.cluster.Close()
 	}
 	r.wg.Wait()
+	if r.log != nil {
+		err = errors.Join(err, r.log.Close())
+	}
 	if r.keeper != nil {
 		_ = r.keeper.client.Close() // there is no node left to tell
 	}
