@@ -111,7 +111,7 @@ func (r *run) endRound() error {
 			errs = append(errs, err)
 			continue
 		}
-		all.Ops, all.Beliefs = append(all.Ops, h.Ops...), append(all.Beliefs, h.Beliefs...)
+		all.Ops, all.Beliefs, all.Dropped = append(all.Ops, h.Ops...), append(all.Beliefs, h.Beliefs...), all.Dropped+h.Dropped
 	}
 	r.mu.Lock()
 	r.ended, r.clients = r.operationsLocked(), nil
@@ -136,11 +136,11 @@ func readHistory(path string) (*history.History, error) {
 		return nil, err
 	}
 	defer func() { _ = f.Close() }() // it was only read
-	var h history.History
-	if err := json.NewDecoder(f).Decode(&h); err != nil {
-		return nil, fmt.Errorf("read history %s: %w", path, err)
+	h, err := history.Read(f)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	return &h, nil
+	return h, nil
 }
 
 // check judges the history of a round, and reports whether it was right.

@@ -153,8 +153,7 @@ func (w *worker) write() error {
 	if err != nil {
 		return fmt.Errorf("write history: %w", err)
 	}
-	buffered := bufio.NewWriter(f)
-	if err := errors.Join(json.NewEncoder(buffered).Encode(h), buffered.Flush(), f.Close()); err != nil {
+	if err := errors.Join(h.Write(f), f.Close()); err != nil {
 		return fmt.Errorf("write history %s: %w", w.History, err)
 	}
 	return nil
