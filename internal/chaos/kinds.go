@@ -36,7 +36,7 @@ func (s strike) held() time.Duration { return s.kind.hold.at(s.Hold) }
 
 // Kinds are all kinds of faults.
 func Kinds() []Kind {
-	return slices.Concat(processKinds, networkKinds, clientNetworkKinds)
+	return slices.Concat(processKinds, networkKinds, clientNetworkKinds, memberKinds, fileKinds)
 }
 
 func kindNames() (names []string) {

@@ -3,9 +3,11 @@
 package chaos
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -17,6 +19,9 @@ const (
 	probeCount = 3
 	// probePause is how long each of them rests between two cycles.
 	probePause = 10 * time.Millisecond
+	// probeMemory is how many cycles a probe remembers: more than are made between
+	// the end of a fault and the question how long the recovery took.
+	probeMemory = 4096
 )
 
 // probe is a client that acquires and releases a lock of its own all the time, so
@@ -26,12 +31,14 @@ type probe struct {
 	clock clock
 
 	mu       sync.Mutex // guards what follows
-	began    time.Duration
-	ended    time.Duration
+	cycles   []cycle       // the last ones, oldest first
 	finished chan struct{} // closed and replaced when a cycle is finished
 	failure  error         // of a cycle: the probe has given up
 	token    uint64
 }
+
+// cycle is an acquire and a release.
+type cycle struct{ began, ended time.Duration }
 
 // startProbe starts one; it ends with ctx.
 func startProbe(ctx context.Context, wg *sync.WaitGroup, endpoints []string, number int, c clock, log *slog.Logger) (*probe, error) {
@@ -74,7 +81,10 @@ func (p *probe) cycle(ctx context.Context, cl *client.Client) bool {
 	if err != nil {
 		p.failure = fmt.Errorf("%s: %w", p.name, err)
 	} else {
-		p.began, p.ended, p.token = began, ended, g.Token()
+		if len(p.cycles) == probeMemory {
+			p.cycles = append(p.cycles[:0], p.cycles[probeMemory/2:]...)
+		}
+		p.cycles, p.token = append(p.cycles, cycle{began, ended}), g.Token()
 	}
 	close(p.finished)
 	p.finished = make(chan struct{})
@@ -82,17 +92,19 @@ func (p *probe) cycle(ctx context.Context, cl *client.Client) bool {
 }
 
 // after waits until a cycle has been finished that began at or after a time, and
-// returns when that was.
+// returns when the first one was.
 func (p *probe) after(ctx context.Context, since time.Duration) (time.Duration, error) {
 	for {
 		p.mu.Lock()
-		began, ended, failure, finished := p.began, p.ended, p.failure, p.finished
+		i, _ := slices.BinarySearchFunc(p.cycles, since, func(c cycle, t time.Duration) int { return cmp.Compare(c.began, t) })
+		if i < len(p.cycles) {
+			defer p.mu.Unlock()
+			return p.cycles[i].ended, nil
+		}
+		failure, finished := p.failure, p.finished
 		p.mu.Unlock()
 		if failure != nil {
 			return 0, failure
-		}
-		if began >= since {
-			return ended, nil
 		}
 		select {
 		case <-finished:

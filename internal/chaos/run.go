@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -33,6 +34,7 @@ type run struct {
 	keeper   *keeper
 	clients  []*clientProcess // of the present round
 	down     map[*proc.Node]bool
+	remarks  []string      // about the present fault
 	injected int           // faults, without those beside others
 	tokens   uint64        // the greatest of the rounds before
 	checks   time.Duration // time that checking took, which is not part of the duration
@@ -57,7 +59,7 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 	if err := o.complete(); err != nil {
 		return nil, err
 	}
-	r := &run{o: o, clock: clock{monotonic()}, down: map[*proc.Node]bool{}}
+	r := &run{o: o, clock: clock{monotonic()}}
 	r.result = &Result{Seed: o.Seed, Nodes: o.Nodes, Clients: o.Clients, Bound: o.RecoveryBound, Began: time.Now()}
 	if r.o.Dir == "" {
 		dir, err := os.MkdirTemp("", "locknode-chaos-")
@@ -117,6 +119,9 @@ func (r *run) begin(ctx context.Context) error {
 	}
 	if r.o.LogStore != "" {
 		args = append(args, "--log-store", r.o.LogStore)
+	}
+	if slices.ContainsFunc(slices.Concat(memberKinds, fileKinds), func(k Kind) bool { return slices.Contains(r.result.Kinds, k.Name) }) {
+		args = append(args, "--fast") // or it would take half a minute until a node that joins votes
 	}
 	prepare := func(*proc.Node) error { return nil }
 	if wantsMesh(r.result.Kinds) {
@@ -213,8 +218,9 @@ func (r *run) inject(ctx context.Context, s Step) error {
 	if b, ok := kindNamed(s.Beside); ok {
 		beside.Go(func() { r.injectBeside(ctx, strike{s, b}) })
 	}
+	r.remarks = nil
 	err := k.strike(ctx, r, strike{s, k})
-	event.Until = r.clock.now()
+	event.Until, event.What = r.clock.now(), strings.Join(append([]string{event.What}, r.remarks...), "; ")
 	beside.Wait()
 	r.note(event)
 	if err != nil && ctx.Err() == nil {
@@ -233,6 +239,11 @@ func (r *run) injectBeside(ctx context.Context, s strike) {
 	r.note(event)
 }
 
+// remark adds to what is said about the present fault.
+func (r *run) remark(format string, args ...any) {
+	r.remarks = append(r.remarks, fmt.Sprintf(format, args...))
+}
+
 func (r *run) note(e Event) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -243,9 +254,6 @@ func (r *run) note(e Event) {
 // itself is started again, and complained about.
 func (r *run) whole() error {
 	for _, n := range r.cluster.Nodes() {
-		if r.down[n] {
-			continue
-		}
 		if !n.Running() {
 			r.violate("liveness", "nodes", "", "node %s ended by itself with exit code %d; its last lines:\n%s", n.ID, n.ExitCode(), n.Tail())
 			if err := n.Start(); err != nil {
@@ -311,11 +319,16 @@ func (r *run) judge() error {
 	}
 	r.result.Kept = r.keeper.count()
 	for _, n := range r.cluster.Nodes() {
-		for _, c := range complaints(n.Logs()) {
-			r.violate("liveness", "logs", "", "node %s printed:\n%s", n.ID, c)
-		}
+		r.readLogs(n)
 	}
 	return nil
+}
+
+// readLogs complains about what no node may ever print.
+func (r *run) readLogs(n *proc.Node) {
+	for _, c := range complaints(n.Logs()) {
+		r.violate("liveness", "logs", "", "node %s printed:\n%s", n.ID, c)
+	}
 }
 
 // complaints finds in what a node has printed what no node may ever print.

@@ -176,6 +176,20 @@ func (c *Cluster) drop(n *Node) {
 	n.closeConn()
 }
 
+// Discard ends a node for good: it is killed if it runs, its data is deleted, and
+// the cluster has it no longer. Its ID may be given again. Whoever is told that it
+// is no member any more has to be told otherwise.
+func (c *Cluster) Discard(n *Node) error {
+	if n.Running() {
+		_ = n.Kill() // fails only for a process that has ended by now
+	}
+	c.drop(n)
+	if err := os.RemoveAll(n.Dir); err != nil {
+		return fmt.Errorf("discard node %s: %w", n.ID, err)
+	}
+	return nil
+}
+
 func (c *Cluster) add(args []string) (*Node, error) {
 	bases, err := freeBases(1)
 	if err != nil {
@@ -183,7 +197,7 @@ func (c *Cluster) add(args []string) (*Node, error) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	n := newNode(c.Dir, "n"+strconv.Itoa(len(c.nodes)+1), bases[0], &c.options)
+	n := newNode(c.Dir, c.freeIDLocked(), bases[0], &c.options)
 	n.args = append(n.serveArgs(c.nodes), c.options.Args...)
 	n.args = append(n.args, args...)
 	c.nodes = append(c.nodes, n)
@@ -193,7 +207,17 @@ func (c *Cluster) add(args []string) (*Node, error) {
 	return n, n.Start()
 }
 
-// Nodes are all nodes that the cluster ever had, running or not, oldest first.
+// freeIDLocked is the first ID that no node has.
+func (c *Cluster) freeIDLocked() string {
+	for i := 1; ; i++ {
+		id := "n" + strconv.Itoa(i)
+		if !slices.ContainsFunc(c.nodes, func(n *Node) bool { return n.ID == id }) {
+			return id
+		}
+	}
+}
+
+// Nodes are all nodes that were not discarded, running or not, oldest first.
 func (c *Cluster) Nodes() []*Node {
 	c.mu.Lock()
 	defer c.mu.Unlock()
