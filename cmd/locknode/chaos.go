@@ -23,7 +23,13 @@ type chaosOptions struct {
 	keep     bool
 	jsonFile string
 	htmlFile string
+
+	drill     string
+	adds      int
+	unguarded bool
 }
+
+const drillGuardedSet = "guarded-set"
 
 func (a *app) chaosCommand() *cobra.Command {
 	var o chaosOptions
@@ -56,6 +62,9 @@ meanwhile is left to the machine. Ctrl-C ends in order, with the report so far.`
 			if o.list {
 				return a.listFaults()
 			}
+			if o.drill != "" {
+				return a.chaosDrill(c.Context(), o)
+			}
 			return a.chaos(c.Context(), o)
 		},
 	}
@@ -74,21 +83,77 @@ meanwhile is left to the machine. Ctrl-C ends in order, with the report so far.`
 	f.DurationVar(&o.Timing, "timing", 0, "heartbeat and election timeout of the nodes (default: theirs)")
 	f.StringVar(&o.LogStore, "log-store", "", "store of the Raft log of the nodes: wal or boltdb (default: theirs)")
 	f.DurationVar(&o.RecoveryBound, "recovery-bound", time.Second, "how long a recovery may take; some kinds of faults have a longer one of their own")
+	f.StringVar(&o.drill, "drill", "", "instead of faults: "+drillGuardedSet)
+	f.IntVar(&o.adds, "adds", 100_000, "of the drill: how many numbers are added")
+	f.BoolVar(&o.unguarded, "unguarded", false, "of the drill: the resource does not compare tokens, to see what that costs")
 	c.AddCommand(chaosWorkerCommand())
 	return c
 }
 
 // chaosWorkerCommand is a client process of chaos.
 func chaosWorkerCommand() *cobra.Command {
-	return &cobra.Command{
+	var drill bool
+	c := &cobra.Command{
 		Use:    "worker CONFIG",
 		Short:  "be a client process of locknode chaos",
 		Hidden: true,
 		Args:   arguments(1, 1, "its configuration"),
 		RunE: func(_ *cobra.Command, args []string) error {
+			if drill {
+				return chaos.RunDrillWorker(args[0], os.Stdout)
+			}
 			return chaos.RunWorker(args[0], os.Stdin, os.Stdout)
 		},
 	}
+	c.Flags().BoolVar(&drill, "drill", false, "be one of the drill")
+	return c
+}
+
+// chaosDrill shows what tokens are for.
+func (a *app) chaosDrill(ctx context.Context, o chaosOptions) error {
+	if o.drill != drillGuardedSet {
+		return usageError("--drill %q: %s is allowed", o.drill, drillGuardedSet)
+	}
+	if err := makeDir(o.Dir); err != nil {
+		return err
+	}
+	line := a.progressLine("%d pauses, %d numbers added")
+	r, err := chaos.RunDrill(ctx, chaos.DrillOptions{
+		Nodes: o.Nodes, Dir: o.Dir, Adds: o.adds, Unguarded: o.unguarded, Progress: line.show,
+	})
+	line.clear()
+	if err != nil {
+		return fmt.Errorf("chaos: %w", err)
+	}
+	if a.json {
+		err = a.printJSON(r)
+	} else {
+		err = r.WriteText(a.stdout)
+	}
+	if !r.OK() {
+		return errors.Join(err, &exitError{exitOther, fmt.Errorf("chaos: %d numbers were lost; logs are in %s", r.Lost, r.Dir)})
+	}
+	return errors.Join(err, a.leave(r.Dir, o))
+}
+
+// makeDir makes the directory that was asked for; "" is a temporary one.
+func makeDir(dir string) error {
+	if dir == "" {
+		return nil
+	}
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		return fmt.Errorf("chaos: %w", err)
+	}
+	return nil
+}
+
+// leave removes a directory that nobody has asked for.
+func (a *app) leave(dir string, o chaosOptions) error {
+	if o.Dir == "" && !o.keep {
+		return os.RemoveAll(dir)
+	}
+	a.say("data, logs and histories are in %s", dir)
+	return nil
 }
 
 func (a *app) listFaults() error {
@@ -100,13 +165,10 @@ func (a *app) listFaults() error {
 }
 
 func (a *app) chaos(ctx context.Context, o chaosOptions) error {
-	temporary := o.Dir == ""
-	if !temporary {
-		if err := os.MkdirAll(o.Dir, 0o750); err != nil {
-			return fmt.Errorf("chaos: %w", err)
-		}
+	if err := makeDir(o.Dir); err != nil {
+		return err
 	}
-	line := a.progressLine()
+	line := a.progressLine("%d faults, %d operations")
 	o.Progress = line.show
 	a.say("seed %d", o.Seed)
 	r, err := chaos.Run(ctx, o.Options)
@@ -118,11 +180,10 @@ func (a *app) chaos(ctx context.Context, o chaosOptions) error {
 	if !r.OK() {
 		return errors.Join(err, &exitError{exitOther, errors.New("chaos: not all was as promised")})
 	}
-	if temporary && !o.keep && err == nil {
-		return os.RemoveAll(r.Dir)
+	if err != nil {
+		return err
 	}
-	a.say("data, logs and histories are in %s", r.Dir)
-	return err
+	return a.leave(r.Dir, o)
 }
 
 func (a *app) printChaos(r *chaos.Result) error {
@@ -149,6 +210,7 @@ func writeReports(r *chaos.Result, o chaosOptions) error {
 // over, elsewhere in a line every ten seconds.
 type progressLine struct {
 	a        *app
+	counts   string // a format for faults and operations
 	terminal bool
 	last     time.Time
 	width    int
@@ -156,9 +218,9 @@ type progressLine struct {
 
 const progressEvery = 10 * time.Second
 
-func (a *app) progressLine() *progressLine {
+func (a *app) progressLine(counts string) *progressLine {
 	f, ok := a.stderr.(*os.File)
-	return &progressLine{a: a, terminal: ok && isTerminal(f), last: time.Now()}
+	return &progressLine{a: a, counts: counts, terminal: ok && isTerminal(f), last: time.Now()}
 }
 
 func (l *progressLine) show(p chaos.Progress) {
@@ -166,7 +228,7 @@ func (l *progressLine) show(p chaos.Progress) {
 	if p.Left >= 0 {
 		left = p.Left.Round(time.Second).String() + " left"
 	}
-	text := fmt.Sprintf("%d faults, %d operations, %d violations, %s: %s", p.Faults, p.Operations, p.Violations, left, p.Doing)
+	text := fmt.Sprintf(l.counts+", %d violations, %s: %s", p.Faults, p.Operations, p.Violations, left, p.Doing)
 	switch {
 	case l.terminal:
 		fmt.Fprintf(l.a.stderr, "\r%s%s", text, strings.Repeat(" ", max(0, l.width-len(text))))

@@ -30,7 +30,7 @@ type probe struct {
 	name  string
 	clock clock
 
-	mu       sync.Mutex // guards what follows
+	mu       sync.Mutex    // guards what follows
 	cycles   []cycle       // the last ones, oldest first
 	finished chan struct{} // closed and replaced when a cycle is finished
 	failure  error         // of a cycle: the probe has given up
