@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -200,6 +201,14 @@ func writeReports(r *chaos.Result, o chaosOptions) error {
 		b, err := json.MarshalIndent(r, "", "  ")
 		if err == nil {
 			err = os.WriteFile(o.jsonFile, append(b, '\n'), 0o600)
+		}
+		errs = append(errs, err)
+	}
+	if o.htmlFile != "" {
+		var b bytes.Buffer
+		err := r.WriteHTML(&b)
+		if err == nil {
+			err = os.WriteFile(o.htmlFile, b.Bytes(), 0o600)
 		}
 		errs = append(errs, err)
 	}

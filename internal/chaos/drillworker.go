@@ -47,7 +47,7 @@ type drillWorker struct {
 	stdout io.Writer
 	added  atomic.Int64
 	next   atomic.Int64 // when so many have been added, somebody pauses
-	mu     sync.Mutex // held while something is printed
+	mu     sync.Mutex   // held while something is printed
 }
 
 // RunDrillWorker is a client process of the drill: it adds its share of the

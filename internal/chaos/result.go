@@ -25,6 +25,9 @@ type Result struct {
 	Recoveries []Recovery  `json:"recoveries"`
 	Broken     []Violation `json:"violations"`
 
+	Timeline []Bucket `json:"timeline"`
+	Details  []Detail `json:"details"`
+
 	Operations int64         `json:"operations"`
 	Kept       int           `json:"kept"`
 	Rounds     int           `json:"rounds"`

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/locknode/locknode/internal/history"
 	"github.com/locknode/locknode/internal/proc"
@@ -149,6 +150,7 @@ func (r *run) check(h *history.History) bool {
 	for _, e := range r.result.Events {
 		h.Faults = append(h.Faults, history.Fault{At: e.At, Until: e.Until, What: e.Fault})
 	}
+	r.result.Timeline = append(r.result.Timeline, buckets(h)...)
 	report := h.Check(history.Options{})
 	sum := &r.result.Checked
 	sum.Ops += report.Stats.Ops
@@ -158,10 +160,23 @@ func (r *run) check(h *history.History) bool {
 	sum.Locks += report.Stats.Locks
 	sum.Searched += report.Stats.Searched
 	sum.Longest = max(sum.Longest, report.Stats.Longest)
-	for _, v := range append(report.Violations, r.tokensGrow(h)...) {
+	broken := append(report.Violations, r.tokensGrow(h)...)
+	for _, v := range broken {
 		r.add(v, r.picture(h, v.Lock))
 	}
-	return report.OK()
+	r.showDetail(h)
+	return len(broken) == 0
+}
+
+// showDetail keeps what clients held around the slowest recovery of the run.
+func (r *run) showDetail(h *history.History) {
+	const before, after = time.Second, 2 * time.Second
+	rec, ok := r.result.slowest(r.began, r.clock.now())
+	if slowest, _ := r.result.slowest(0, r.clock.now()); !ok || rec != slowest {
+		return // an earlier round had a slower one
+	}
+	why := fmt.Sprintf("around the slowest recovery, %s after %s of fault %d, %s", ms(rec.All), rec.After, rec.Number, rec.Fault)
+	r.result.Details = []Detail{detail(h, why, max(0, rec.At-before), rec.At+rec.All+after)}
 }
 
 // tokensGrow compares the tokens of this round with those of the rounds before,

@@ -34,6 +34,7 @@ type run struct {
 	keeper   *keeper
 	clients  []*clientProcess // of the present round
 	down     map[*proc.Node]bool
+	began    time.Duration // of the present round
 	remarks  []string      // about the present fault
 	injected int           // faults, without those beside others
 	tokens   uint64        // the greatest of the rounds before
@@ -174,9 +175,9 @@ func (r *run) rounds(ctx context.Context, s *Schedule) error {
 		if err := r.beginRound(); err != nil {
 			return err
 		}
-		began := r.clock.now()
+		r.began = r.clock.now()
 		var err error
-		for err == nil && ctx.Err() == nil && r.clock.now()-began < roundLength {
+		for err == nil && ctx.Err() == nil && r.clock.now()-r.began < roundLength {
 			if done = r.finished(); done {
 				break
 			}
