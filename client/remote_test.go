@@ -117,6 +117,27 @@ func TestRemoteIsForwardedWhenTheLeaderCannotBeReached(t *testing.T) {
 	mustUnlock(t, <-has)
 }
 
+// Followers go on naming a leader that was deposed until there is another. That one
+// was reached and does not lead, so nobody needs to forward to it: whoever does
+// takes the calls to where they get stuck.
+func TestRemoteIsNotForwardedToWhoDoesNotLead(t *testing.T) {
+	r := newRing(t, 3)
+	c := r.dial(r.nodes)
+	mustUnlock(t, mustLock(t, c, "a"))
+	r.show(r.nodes[0].addr)
+	r.lead(nil)
+	has := make(chan *Grant, 1)
+	go func() { has <- mustLock(t, c, "a") }()
+	time.Sleep(300 * time.Millisecond) // there is no leader for a while
+	r.lead(r.nodes[1])
+	mustUnlock(t, <-has)
+	for _, n := range r.nodes {
+		if _, forward, _ := n.counts(); forward != 0 {
+			t.Errorf("%s was asked to forward %d operations", n.addr, forward)
+		}
+	}
+}
+
 func TestRemoteTellsWhatItTried(t *testing.T) {
 	r := newRing(t, 2)
 	r.nodes[0].stop()

@@ -138,8 +138,10 @@ type probe struct {
 
 // find asks all known nodes at once who leads, and opens a stream to the first
 // one that says it does. If none does, but a node knows of a leader that cannot
-// be reached from here, that node is asked to forward. Without a link it returns
-// a node that answered at least, if there is one.
+// be reached from here, that node is asked to forward. A leader that was reached,
+// and does not lead any more or not yet, is no reason for that: there will be
+// another in a moment. Without a link it returns a node that answered at least,
+// if there is one.
 func (r *remote) find() (found *link, someone string, err error) {
 	ctx, cancel := context.WithTimeout(r.ctx, 2*probeTimeout)
 	answers := make(chan probe, 2*maxEndpoints)
@@ -168,10 +170,12 @@ func (r *remote) find() (found *link, someone string, err error) {
 	}
 
 	var tried attempts
-	via := ""
+	reached := make(map[string]bool)
+	via := make(map[string]string) // who is said to lead → who says so
 	for waiting > 0 {
 		p := <-answers
 		waiting--
+		reached[p.addr] = p.err == nil
 		switch {
 		case p.err != nil:
 			tried = append(tried, fmt.Errorf("%s: %w", p.addr, p.err))
@@ -184,15 +188,20 @@ func (r *remote) find() (found *link, someone string, err error) {
 		case p.status.GetState() == "leader":
 			tried = append(tried, fmt.Errorf("%s: leads but is not ready: %s", p.addr, p.status.GetNotReadyReason()))
 		case p.status.GetLeaderAddress() != "":
-			via = p.addr
+			someone = p.addr
+			via[p.status.GetLeaderAddress()] = p.addr
 			ask(p.status.GetLeaderAddress())
 		default:
 			someone = p.addr
 			tried = append(tried, fmt.Errorf("%s: knows no leader", p.addr))
 		}
 	}
-	if via != "" {
-		l, err := r.open(ctx, via, true)
+	for leader, by := range via {
+		if reached[leader] {
+			tried = append(tried, fmt.Errorf("%s: says that %s leads, which it does not", by, leader))
+			continue
+		}
+		l, err := r.open(ctx, by, true)
 		if err == nil {
 			return l, "", nil
 		}
