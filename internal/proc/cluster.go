@@ -133,7 +133,12 @@ func (c *Cluster) launch(ctx context.Context) error {
 			return err
 		}
 	}
-	return c.WaitReady(ctx)
+	for _, n := range c.nodes { // also those that have ended by now
+		if err := n.WaitReady(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // serveArgs is the command line of a node that seeds its gossip from others.
