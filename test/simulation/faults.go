@@ -80,6 +80,17 @@ var faults = map[string]fault{
 		}
 		return startAll(c, s)
 	}},
+	// Not among the kinds that seeds choose from: it breaks what is promised, and is
+	// there to see that this is found.
+	"lie": {apply: func(c *sim.Cluster, _ Step) error {
+		return each(c.Nodes(), func(n string) error {
+			d, err := c.Disk(n)
+			if err == nil {
+				d.Lie(true)
+			}
+			return err
+		})
+	}},
 	"wall-jump": {amount: amounts(-12*time.Hour, 12*time.Hour), apply: func(c *sim.Cluster, s Step) error { return c.JumpWallClock(s.Who, s.Amount) }},
 	"transfer":  {apply: transfer},
 

@@ -18,7 +18,7 @@ import (
 var (
 	firstSeed = flag.Uint64("seed", 0, "run this seed first; 0: one that nobody has seen")
 	seeds     = flag.Int("seeds", 0, "how many seeds to run; 0: as many as fit into -budget")
-	budget    = flag.Duration("budget", 20*time.Second, "real time for as many seeds as fit")
+	budget    = flag.Duration("budget", 20*time.Second, "real time for as many seeds as fit; a fifth of it with -short")
 	virtual   = flag.Duration("sim", 2*time.Minute, "virtual time of load and faults for each seed")
 	profile   = flag.String("profile", "", "run one profile: mixed, tight, modes, wide, five; empty: each seed has its own")
 	planFile  = flag.String("plan", "", "run the plan in this file")

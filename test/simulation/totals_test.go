@@ -3,6 +3,7 @@ package simulation
 import (
 	"fmt"
 	"slices"
+	"testing"
 	"time"
 
 	"github.com/locknode/locknode/internal/history"
@@ -22,7 +23,11 @@ func (s *totals) more(want int, took time.Duration) bool {
 	if want > 0 {
 		return s.Runs < want
 	}
-	return s.Runs == 0 || took < *budget
+	limit := *budget
+	if testing.Short() {
+		limit /= 5
+	}
+	return s.Runs == 0 || took < limit
 }
 
 func (s *totals) add(o *Outcome) {
