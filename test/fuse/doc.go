@@ -34,6 +34,7 @@
 //   - A rename is undone or kept as a whole. If it moves between two directories,
 //     syncing either of them makes the changes of both durable, as one transaction
 //     of a journal would.
+//   - A directory whose own name is not durable takes all that is in it along.
 //   - A removed file whose directory was not synced is back with its content.
 //   - After a failed fsync, what was to be written is lost: the next fsync says ok
 //     and does not make it durable, as Linux does, unless it was written again.
