@@ -194,7 +194,11 @@ func (c *checker) checkEnded(b *Belief, until time.Duration) {
 		return
 	}
 	g := c.log.grants[b.Token]
-	if g == nil || !g.over() || g.ended == fsm.EventRevoked || until <= g.endAt {
+	if g == nil {
+		c.violate("S7", "beliefs", b.lock(), "%s believed in token %d from %v; no log entry has granted it", b.Client, b.Token, b.From)
+		return
+	}
+	if !g.over() || g.ended == fsm.EventRevoked || until <= g.endAt {
 		return
 	}
 	c.violate("S3", "beliefs", b.lock(), "%s believed in token %d until %v; in the log it %s by %v",

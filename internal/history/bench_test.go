@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"testing"
 	"time"
+
+	apiv1 "github.com/locknode/locknode/api/v1"
 )
 
 // BenchmarkCheck judges histories of one busy lock, with and without the log: of
@@ -43,4 +45,26 @@ func longest(h *History) (n int) {
 		n = max(n, len(m))
 	}
 	return n
+}
+
+// BenchmarkRecorder records acquires and their answers, as many clients at once do.
+func BenchmarkRecorder(b *testing.B) {
+	began := time.Now()
+	r := NewRecorder(func() time.Duration { return time.Since(began) })
+	r.Limit(b.N + 1)
+	s := &stream{ClientStream: &wire{}, r: r, client: "c", sent: make(map[uint64]sending)}
+	q := acquireOp(1, "a")
+	request := &apiv1.SessionRequest{Operations: []*apiv1.Operation{q}}
+	response := &apiv1.SessionResponse{}
+	b.ReportAllocs()
+	for i := range b.N {
+		q.Id, q.GetAcquire().Id.Sequence = uint64(i), uint64(i+1)
+		if err := s.SendMsg(request); err != nil {
+			b.Fatal(err)
+		}
+		s.ClientStream.(*wire).answers = []*apiv1.Answer{grantAnswer(uint64(i), uint64(i+1))}
+		if err := s.RecvMsg(response); err != nil {
+			b.Fatal(err)
+		}
+	}
 }

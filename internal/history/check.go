@@ -125,6 +125,7 @@ type grant struct {
 // tenure is the life of a session.
 type tenure struct {
 	ttl   time.Duration // 0: it is not known
+	open  *Op           // nil: it was not recorded
 	alive []*Op         // keep-alives, and the opening, that were answered OK
 	kept  time.Duration // the latest call of those; -1: none
 	ends  time.Duration // when somebody first asked for its end; Never
@@ -190,7 +191,7 @@ func (f *facts) addAcquire(o *Op) {
 func (f *facts) addAlive(o *Op) {
 	s := f.tenure(o.Session)
 	if o.Kind == Open {
-		s.ttl = o.TTL
+		s.ttl, s.open = o.TTL, o
 	}
 	if o.Outcome == OK {
 		s.alive = append(s.alive, o)

@@ -133,7 +133,7 @@ type History struct {
 // Violation is a promise that was broken.
 type Violation struct {
 	Promise string `json:"promise"` // "S1" to "S9", "FIFO", "recovery"; "none" if nothing could be shown
-	Check   string `json:"check"`   // which check found it: "record", "beliefs", "tokens", "digest", "clock", "log", "answers", "porcupine"
+	Check   string `json:"check"`   // which check found it: "record" or one of the checks that the package lists
 	Lock    string `json:"lock,omitempty"`
 	Text    string `json:"text"`
 }

@@ -47,6 +47,7 @@ type move struct {
 	session  string
 	ttl      time.Duration // moveGrant, moveRenew: of the grant itself; 0: none
 	ends     time.Duration // moveGrant: when it can be gone, other than by its TTL
+	keeps    time.Duration // moveGrant: it cannot be gone by itself before; see tighten
 	call     time.Duration
 	returned time.Duration
 	op       *Op // for people; nil: the acquire was not answered, but its token was seen
@@ -84,10 +85,7 @@ func (c *checker) step(s state, m *move) (state, bool) {
 	case moveGrant:
 		s = s.free()
 		possible = m.token > s.last
-		s.holder, s.last, s.own, s.ends = m.token, m.token, Never, m.ends
-		if m.ttl > 0 {
-			s.own = c.after(s.now, m.ttl)
-		}
+		s = c.hold(s, m)
 	case moveFree:
 		possible = s.holder == m.token
 		s = s.drop()
@@ -118,6 +116,15 @@ func (c *checker) step(s state, m *move) (state, bool) {
 		}
 	}
 	return s, possible && m.returned >= s.now
+}
+
+// hold returns the state in which a grant holds the lock.
+func (c *checker) hold(s state, m *move) state {
+	s.holder, s.last, s.own, s.ends = m.token, m.token, Never, max(m.ends, m.keeps)
+	if m.ttl > 0 {
+		s.own = max(c.after(s.now, m.ttl), m.keeps)
+	}
+	return s
 }
 
 // sessionOf returns the session of a grant, "" if it has none or is not known.

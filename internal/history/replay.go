@@ -171,16 +171,18 @@ func (r *replay) event(e *fsm.Event) {
 
 func (r *replay) opened(e *fsm.Event) {
 	id := hexOf(e.Session)
+	t := r.c.facts.sessions[id]
 	switch s := r.l.sessions[id]; {
 	case s == nil:
 	case s.ended == 0:
 		r.c.violate("S6", "log", "", "index %d: session %s was opened while it was open", r.entry.Index, id)
-	default:
+	case t != nil && t.open != nil && t.open.Outcome == OK && t.open.Return < r.entry.at:
+		// Its client knew that it was open, and did not ask again: an old copy did.
 		r.c.violate("S6", "log", "", "index %d: session %s, which ended at index %d, lives again: what it asked for before can take effect twice",
 			r.entry.Index, id, s.ended)
 	}
 	s := &logSession{opened: r.entry.Index, before: r.l.sessions[id]}
-	if t := r.c.facts.sessions[id]; t != nil && t.ttl > 0 {
+	if t != nil && t.ttl > 0 {
 		s.deadline = r.entry.Now + int64(t.ttl)
 	}
 	r.l.sessions[id] = s

@@ -205,7 +205,7 @@ func (w *world) election() {
 
 // submit takes a command in.
 func (w *world) submit(c *command) {
-	if w.down || w.wrong.refuses(c.cmd) {
+	if w.down {
 		return
 	}
 	w.pending = append(w.pending, c)

@@ -85,6 +85,9 @@ func (c *simClient) call(o *Op, cmd fsm.Command, tries int, answered func(reply,
 		}
 		if d, lost := w.delay(); !lost {
 			w.after(d, func() {
+				if w.wrong.refuses(cmd, o.Outcome == OK) {
+					return
+				}
 				w.submit(&command{w.wrong.again(cmd, n), func(r reply) {
 					if d, lost := w.delay(); !lost {
 						w.after(d, func() { answer(r) })
@@ -95,6 +98,7 @@ func (c *simClient) call(o *Op, cmd fsm.Command, tries int, answered func(reply,
 		w.after(patience, func() { try(n + 1) })
 	}
 	try(0)
+	w.wrong.copies(cmd, func() bool { return o.Outcome == OK })
 }
 
 // answer fills in what the table's result says.

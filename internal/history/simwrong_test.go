@@ -26,7 +26,6 @@ type wrong struct {
 	grants  map[uint64]fsm.RequestID // live, by true token
 	saved   []byte                   // a snapshot of the table
 	savedAt uint64
-	opened  map[fsm.SessionID]bool // sessions that were opened once
 	rolled  bool
 }
 
@@ -109,26 +108,29 @@ func (x *wrong) mark(set *map[string]bool, key string) {
 	(*set)[key] = true
 }
 
-// refuses says that a command is dropped on its way. A session that has ended must
-// not be opened again by a copy of the first request that comes late.
-func (x *wrong) refuses(c fsm.Command) bool {
+// refuses says that a command is dropped on its way. A session must not be opened
+// again by a copy of the first request that comes after it was answered.
+func (x *wrong) refuses(c fsm.Command, answered bool) bool {
 	q, ok := c.(fsm.OpenSession)
-	if !ok {
+	if !ok || !answered {
 		return false
 	}
-	if x.opened == nil {
-		x.opened = make(map[fsm.SessionID]bool)
-	}
-	before := x.opened[q.Session]
-	x.opened[q.Session] = true
-	if _, open := x.w.table.Session(q.Session); open || !before {
-		return false
-	}
-	if x.is("session lives again") {
+	if _, open := x.w.table.Session(q.Session); !open && x.is("session lives again") {
 		x.fired++
-		return false
 	}
-	return true
+	return !x.is("session lives again")
+}
+
+// copies delivers a copy of an opening when the session may be over.
+func (x *wrong) copies(c fsm.Command, answered func() bool) {
+	if _, ok := c.(fsm.OpenSession); !ok || !x.is("session lives again") {
+		return
+	}
+	x.w.after(x.w.between(5*time.Second, 20*time.Second), func() {
+		if !x.refuses(c, answered()) {
+			x.w.submit(&command{c, func(reply) {}})
+		}
+	})
 }
 
 // again is what the try with a number sends.

@@ -184,7 +184,9 @@ func (r *Recorder) nameLocked(id [16]byte) string {
 	name, ok := r.names[id]
 	if !ok {
 		name = hex.EncodeToString(id[:])
-		r.names[id] = name
+		if len(r.names) < r.limit {
+			r.names[id] = name
+		}
 	}
 	return name
 }
