@@ -326,15 +326,17 @@ func (s *session) adopt(ctx context.Context, a *acquiring, g *Grant, applied int
 		}
 		s.mu.Lock()
 	}
-	defer s.mu.Unlock()
-	if r := s.revoked[g.token]; r != nil {
-		g.state = grantLost
-		g.err = &LostError{Lock: g.name, Token: g.token, Reason: LostForced, Who: r.GetWho(), Why: r.GetReason()}
-		s.finishLocked(a)
+	r := s.revoked[g.token]
+	s.finishLocked(a)
+	if r == nil {
+		s.keepLocked(g)
+		s.mu.Unlock()
 		return nil
 	}
-	s.finishLocked(a)
-	s.keepLocked(g)
+	g.state = grantLost
+	g.err = &LostError{Lock: g.name, Token: g.token, Reason: LostForced, Who: r.GetWho(), Why: r.GetReason()}
+	s.mu.Unlock()
+	g.tell()
 	return nil
 }
 

@@ -312,7 +312,12 @@ func TestMissedNoticeIsMadeUpFor(t *testing.T) {
 func TestForcedReleaseIsToldEvenBeforeTheAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newCluster(t)
-		c, admin := k.client(t), k.client(t, Holder("root"))
+		var traced atomic.Int32
+		c, admin := k.client(t, WithTrace(Trace{Ended: func(g *Grant, err error) {
+			if g.Name() == "a" && errors.Is(err, ErrLost) {
+				traced.Add(1)
+			}
+		}})), k.client(t, Holder("root"))
 		mustUnlock(t, mustLock(t, c, "open"))
 		k.fault(first[*apiv1.Operation_Acquire](fate{delayAnswer: time.Second}))
 		time.AfterFunc(500*time.Millisecond, func() { _ = admin.ForceRelease(t.Context(), "a", 0, "why not") })
@@ -325,6 +330,9 @@ func TestForcedReleaseIsToldEvenBeforeTheAnswer(t *testing.T) {
 			t.Error("the grant's context lives")
 		}
 		wantErr(t, "Unlock", g.Unlock(), ErrLost)
+		if n := traced.Load(); n != 1 {
+			t.Errorf("the trace was told %d times that the belief ended, want once", n)
+		}
 	})
 }
 

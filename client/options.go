@@ -75,7 +75,7 @@ func GRPC(opts ...grpc.DialOption) Option {
 // Token.
 type Trace struct {
 	// Granted is called before the acquire returns the grant; if that is lost
-	// at once, by another goroutine, perhaps after Ended.
+	// at once, or was on the way, perhaps after Ended.
 	Granted func(*Grant)
 	// Ended is called once for each of them: with nil when it is unlocked, before
 	// the release is sent, and with a [*LostError] when it is lost.
