@@ -303,8 +303,11 @@ func (x *wrong) answer(c fsm.Command, r *fsm.Result) {
 
 // bound is until when a client relies on a deadline.
 func (x *wrong) bound(at time.Duration) time.Duration {
-	if x.is("told late") {
+	switch {
+	case x.is("told late"):
 		return at + 1500*time.Millisecond
+	case x.is("told too early"):
+		return at - 1500*time.Millisecond
 	}
 	return at
 }
@@ -362,6 +365,12 @@ func (x *wrong) afterwards() {
 		}
 	case "told late":
 		x.countLate()
+	case "told too early":
+		for _, b := range h.Beliefs {
+			if b.Lost == LostDeadline || b.Lost == LostExpired {
+				x.fired++
+			}
+		}
 	case "waiter overtakes":
 		x.swapWaiters()
 	}

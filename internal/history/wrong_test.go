@@ -33,6 +33,7 @@ func TestEachWrongnessIsFound(t *testing.T) {
 		{"waiter overtakes", "FIFO", 1, 0},
 		{"session lives again", "S6", 0.9, 0},
 		{"told late", "S3", 1, 0.3},
+		{"told too early", "S2", 0.9, 0.9},
 		{"digest differs", "S9", 1, 0},
 		{"clock runs ahead", "S2", 1, 0.3},
 	} {
