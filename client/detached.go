@@ -94,13 +94,13 @@ func (d *Detached) acquired(ctx context.Context, q *request, o *acquiring, a *ap
 	got := a.GetAcquire()
 	var k ticket
 	k.learn(o.sent, appliedAt(got, a.GetStamp()))
-	left := k.bound(got.GetDeadline()) - d.c.now()
+	left := min(k.bound(got.GetDeadline())-d.c.now(), q.ttl) // whatever the stamps say
 	if left < q.ttl*9/10 {
 		// A long way or a long wait, of which the margin is one percent: a
 		// renewal tells better.
 		renewed, err := d.renew(ctx, q.what, got.GetToken(), q.ttl)
 		if err == nil {
-			left = renewed
+			left = min(renewed, q.ttl)
 		}
 	}
 	if left <= 0 {

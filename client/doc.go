@@ -56,7 +56,8 @@
 //   - a grant is returned only while now < bound(session) and now < bound(grant)
 //   - bound(D) = t + (D-C)·0.99 - 10 ms, for a deadline D in cluster time and the
 //     request, of all that were first sent at a local time t and applied at a
-//     cluster time C, for which that is latest (see ticket)
+//     cluster time C, for which that is latest (see ticket), but never later than
+//     a TTL after the answer that brought D arrived, whatever its stamp says
 //   - acknowledged < every sequence whose answer is still needed
 //   - a lock that was acquired is returned to its caller, or its release or the
 //     end of its session is on the way

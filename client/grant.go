@@ -29,6 +29,7 @@ type Grant struct {
 	token    uint64
 	waited   time.Duration
 	deadline int64           // cluster time, of its own TTL; 0: it has none
+	latest   time.Duration   // its own TTL ends no later, whatever the stamps say
 	caller   context.Context // of Lock
 	within   bool            // the context ends with the caller's
 	place    int             // in session.timed
@@ -101,7 +102,7 @@ func (g *Grant) boundLocked() time.Duration {
 	if g.deadline == 0 {
 		return forever
 	}
-	return g.s.ticket.bound(g.deadline)
+	return min(g.s.ticket.bound(g.deadline), g.latest)
 }
 
 func (g *Grant) released() error {
@@ -185,6 +186,10 @@ func (s *session) keepLocked(g *Grant) {
 	if g.deadline == 0 {
 		return
 	}
+	if len(s.timed) == 0 {
+		s.firstOver = forever
+	}
+	s.firstOver = min(s.firstOver, g.latest)
 	heap.Push(&s.timed, g)
 	if g.boundLocked() < s.wakeAt {
 		s.poke()

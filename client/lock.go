@@ -16,6 +16,8 @@ const waitGrace = 100 * time.Millisecond
 var (
 	// errLate says that a grant had no time left when it arrived.
 	errLate = errors.New("grant came too late")
+	// errTwice says that a grant has the token of another one that is held.
+	errTwice = errors.New("token was given twice")
 	// errWaitOver is the cause of the context that bounds a wait.
 	errWaitOver = errors.New("wait is over")
 )
@@ -279,13 +281,20 @@ func (s *session) granted(ctx, caller context.Context, q *request, a *acquiring,
 	}
 	if q.ttl > 0 {
 		g.deadline = max(got.GetDeadline(), 1)
+		g.latest = s.c.now() + q.ttl
 	}
 	err := s.adopt(ctx, a, g, appliedAt(got, answer.GetStamp()))
-	if err == nil && s.c.config.trace.Granted != nil {
-		s.c.config.trace.Granted(g)
-	}
-	if err == nil || errors.Is(err, errAgain) || errors.Is(err, errLate) {
-		return g, err
+	switch {
+	case err == nil:
+		if s.c.config.trace.Granted != nil {
+			s.c.config.trace.Granted(g)
+		}
+		return g, nil
+	case errors.Is(err, errAgain), errors.Is(err, errLate):
+		return nil, err
+	case errors.Is(err, errTwice):
+		s.finish(a)
+		return nil, newError(q.what, apiv1.NewError(apiv1.CodeInternal, "token %d was given twice", g.token))
 	}
 	s.cancel(a)
 	return nil, s.c.waitEnded(ctx, q, &a.op)
@@ -310,6 +319,10 @@ func (s *session) adopt(ctx context.Context, a *acquiring, g *Grant, applied int
 		if s.cause != nil {
 			s.mu.Unlock()
 			return errAgain
+		}
+		if s.grants[g.token] != nil {
+			s.mu.Unlock()
+			return errTwice
 		}
 		if g.boundLocked() <= now {
 			s.finishLocked(a)

@@ -74,6 +74,10 @@ func (o *op) answered(a *apiv1.Answer) {
 		return
 	}
 	e := a.GetError()
+	if e == nil && !fits(o.call.Op, a) {
+		e = apiv1.NewError(apiv1.CodeInternal, "the answer is to another request")
+		a = &apiv1.Answer{Result: &apiv1.Answer_Error{Error: e}}
+	}
 	if e == nil || o.final || !o.transient(apiv1.Code(e.GetCode())) {
 		if e != nil && o.final && o.c.router != nil {
 			o.c.router.refused(e) // or keep-alives alone would never follow the leader
@@ -87,6 +91,36 @@ func (o *op) answered(a *apiv1.Answer) {
 		return
 	}
 	time.AfterFunc(jitter(o.tries-1), o.again)
+}
+
+// fits reports whether a is an answer to op: of its kind, and for an acquire with
+// a token.
+func fits(op *apiv1.Operation, a *apiv1.Answer) bool {
+	switch op.GetRequest().(type) {
+	case *apiv1.Operation_OpenSession:
+		return a.GetOpenSession() != nil
+	case *apiv1.Operation_KeepAlive:
+		return a.GetKeepAlive() != nil
+	case *apiv1.Operation_EndSession:
+		return a.GetEndSession() != nil
+	case *apiv1.Operation_Acquire:
+		return a.GetAcquire().GetToken() != 0
+	case *apiv1.Operation_Cancel:
+		return a.GetCancel() != nil
+	case *apiv1.Operation_Release:
+		return a.GetRelease() != nil
+	case *apiv1.Operation_Renew:
+		return a.GetRenew() != nil
+	case *apiv1.Operation_SetValue:
+		return a.GetSetValue() != nil
+	case *apiv1.Operation_ForceRelease:
+		return a.GetForceRelease() != nil
+	case *apiv1.Operation_Get:
+		return a.GetGet() != nil
+	case *apiv1.Operation_List:
+		return a.GetList() != nil
+	}
+	return false
 }
 
 func (o *op) again() {
@@ -175,7 +209,7 @@ func (c *Client) await(ctx context.Context, w what, o *waited) (*apiv1.Answer, e
 
 // failure makes an error of an answer that counts.
 func (c *Client) failure(w what, e *apiv1.Error) error {
-	if apiv1.Code(e.GetCode()) == codeGaveUp {
+	if apiv1.Code(e.GetCode()) == codeGaveUp && c.router != nil {
 		endpoints, last := c.router.trouble()
 		return &UnavailableError{Op: w.String(), Endpoints: endpoints, Last: last}
 	}

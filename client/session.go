@@ -55,6 +55,7 @@ type session struct {
 	retired   bool  // takes no new acquires
 	ticket    ticket
 	deadline  int64         // cluster time: the latest that was answered
+	latest    time.Duration // no answer can have meant a later bound; see extendLocked
 	extended  chan struct{} // closed and replaced when the bound grows; nil: nobody waits
 	renewAt   time.Duration // when the next keep-alive is due
 	renewals  []*op         // keep-alives under way
@@ -65,6 +66,7 @@ type session struct {
 	acquires  int // under way
 	grants    map[uint64]*Grant
 	timed     grantHeap                    // grants with a TTL
+	firstOver time.Duration                // not after the latest bound of any of them
 	revoked   map[uint64]*apiv1.Revocation // told before the acquire was answered
 	seen      uint64                       // revocations up to this one are known
 }
@@ -302,8 +304,11 @@ func (s *session) poke() {
 func (s *session) extendLocked(sent time.Duration, deadline, stamp int64) {
 	before := s.boundLocked()
 	s.ticket.learn(sent, stamp)
-	// A deadline farther away than the TTL cannot be ours.
+	// A deadline farther away than the TTL cannot be ours. And whatever the stamps
+	// say, the cluster ends the session no later than one TTL after its last answer
+	// arrives: stamps may lie, or fall because a backup was restored.
 	s.deadline = max(s.deadline, min(deadline, stamp+int64(s.c.config.ttl)))
+	s.latest = s.c.now() + s.c.config.ttl
 	if s.extended != nil && s.boundLocked() > before {
 		close(s.extended)
 		s.extended = nil
@@ -311,7 +316,7 @@ func (s *session) extendLocked(sent time.Duration, deadline, stamp int64) {
 }
 
 // boundLocked returns until when the session is believed in.
-func (s *session) boundLocked() time.Duration { return s.ticket.bound(s.deadline) }
+func (s *session) boundLocked() time.Duration { return min(s.ticket.bound(s.deadline), s.latest) }
 
 // confirm waits until the session is believed in, and returns errAgain if it
 // has ended.
@@ -348,6 +353,9 @@ func (s *session) expireLocked(now time.Duration) losses {
 	for len(s.timed) > 0 && s.timed[0].boundLocked() <= now {
 		lost = append(lost, s.loseLocked(s.timed[0], LostExpired, "", ""))
 	}
+	if len(s.timed) > 0 && now >= s.firstOver {
+		lost = append(lost, s.expireOverLocked(now)...)
+	}
 	if len(s.grants) == 0 || now < s.boundLocked() {
 		return lost
 	}
@@ -359,12 +367,31 @@ func (s *session) expireLocked(now time.Duration) losses {
 	return lost
 }
 
+// expireOverLocked takes out the grants whose TTL has passed since they came. The
+// heap, which goes by deadlines, has them on top only if the stamps are right.
+func (s *session) expireOverLocked(now time.Duration) losses {
+	var over []*Grant
+	s.firstOver = forever
+	for _, g := range s.timed {
+		if g.latest <= now {
+			over = append(over, g)
+		} else {
+			s.firstOver = min(s.firstOver, g.latest)
+		}
+	}
+	var lost losses
+	for _, g := range over {
+		lost = append(lost, s.loseLocked(g, LostExpired, "", ""))
+	}
+	return lost
+}
+
 // revokeLocked ends the grant that an operator has ended.
 func (s *session) revokeLocked(r *apiv1.Revocation) losses {
 	if g := s.grants[r.GetToken()]; g != nil {
 		return losses{s.loseLocked(g, LostForced, r.GetWho(), r.GetReason())}
 	}
-	if s.acquires > 0 && r.GetNumber() > s.seen {
+	if s.acquires > 0 && r.GetNumber() > s.seen && len(s.revoked) < maxSpan {
 		if s.revoked == nil {
 			s.revoked = make(map[uint64]*apiv1.Revocation)
 		}

@@ -1,0 +1,356 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"math"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	apiv1 "github.com/locknode/locknode/api/v1"
+	"github.com/locknode/locknode/internal/fuzz"
+	"github.com/locknode/locknode/internal/mux"
+)
+
+// liar is a backend that answers what its bytes say, and remembers what the
+// client could rightly make of it.
+type liar struct {
+	t   testing.TB
+	now func() time.Duration
+	ttl time.Duration // of sessions
+
+	mu      sync.Mutex
+	says    *fuzz.Bytes
+	mute    bool
+	timers  []*time.Timer
+	stamp   int64         // the last that was said
+	alive   time.Duration // when an open or a keep-alive was last answered well
+	granted map[uint64]int
+	watched map[[16]byte]func(*apiv1.Notice)
+}
+
+// Start is part of Backend.
+func (l *liar) Start(call *mux.Call) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.mute {
+		return
+	}
+	a := l.answerLocked(call.Op)
+	if a == nil {
+		return // it never comes
+	}
+	a.Id = call.Op.GetId()
+	delay := []time.Duration{0, 0, 0, time.Millisecond, 100 * time.Millisecond, 3 * time.Second}[l.says.Pick(6)]
+	l.timers = append(l.timers, time.AfterFunc(delay, func() {
+		l.mu.Lock()
+		if a.GetError() == nil && (a.GetOpenSession() != nil && call.Op.GetOpenSession() != nil || a.GetKeepAlive() != nil && call.Op.GetKeepAlive() != nil) {
+			l.alive = l.now()
+		}
+		if token := a.GetAcquire().GetToken(); token != 0 && call.Op.GetAcquire() != nil {
+			l.granted[token]++
+		}
+		mute := l.mute
+		l.mu.Unlock()
+		if !mute {
+			call.Done(a)
+		}
+	}))
+}
+
+// Watch is part of Backend.
+func (l *liar) Watch(session [16]byte, f func(*apiv1.Notice)) (stop func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.watched[session] = f
+	return func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		delete(l.watched, session)
+	}
+}
+
+func (l *liar) silence() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.mute = true
+	for _, timer := range l.timers {
+		timer.Stop()
+	}
+}
+
+// number is a time or a count: plausible, at an edge, or anything.
+func (l *liar) number() int64 {
+	switch l.says.Pick(10) {
+	case 0, 1, 2:
+		l.stamp += int64(l.says.Pick(20)) * int64(100*time.Millisecond)
+		return l.stamp
+	case 3, 4, 5:
+		return l.stamp + int64(l.ttl)
+	case 6:
+		return int64(l.says.Pick(4))
+	case 7:
+		return []int64{math.MaxInt64, math.MinInt64, -1, math.MaxInt64 - int64(l.ttl)}[l.says.Pick(4)]
+	case 8:
+		return l.stamp - int64(time.Hour)
+	}
+	return int64(l.says.Uint64())
+}
+
+func (l *liar) answerLocked(op *apiv1.Operation) *apiv1.Answer {
+	a := &apiv1.Answer{Stamp: l.number(), Index: uint64(l.number())}
+	kind := 12 // the kind that was asked for
+	switch l.says.Pick(12) {
+	case 7:
+		return nil
+	case 8:
+		if proto.Unmarshal(l.says.Take(), a) != nil {
+			return nil
+		}
+		return a
+	case 9, 10:
+		codes := []apiv1.Code{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 64, 65, 66, 67, 68, 69, 70, 71, 72, 0, 999, codeGaveUp}
+		e := apiv1.NewError(codes[l.says.Pick(len(codes))], "no")
+		e.Holders = []*apiv1.Holder{{Token: 1}, nil}[:l.says.Pick(2)]
+		a.Result = &apiv1.Answer_Error{Error: e}
+		return a
+	case 11:
+		kind = l.says.Pick(12) // another one
+	}
+	l.fill(a, op, kind)
+	return a
+}
+
+func (l *liar) fill(a *apiv1.Answer, op *apiv1.Operation, kind int) {
+	is := func(n int, asked bool) bool { return kind == n || kind == 12 && asked }
+	switch {
+	case is(0, op.GetOpenSession() != nil):
+		a.Result = &apiv1.Answer_OpenSession{OpenSession: &apiv1.OpenSessionResponse{Deadline: l.number()}}
+	case is(1, op.GetKeepAlive() != nil):
+		k := &apiv1.KeepAliveResponse{Deadline: l.number()}
+		for range l.says.Pick(3) {
+			k.Revocations = append(k.Revocations, l.revocation())
+		}
+		a.Result = &apiv1.Answer_KeepAlive{KeepAlive: k}
+	case is(2, op.GetAcquire() != nil):
+		a.Result = &apiv1.Answer_Acquire{Acquire: &apiv1.AcquireResponse{
+			Token: uint64(l.says.Pick(6)), Deadline: l.number(), Queued: l.number(), Granted: l.number(),
+		}}
+	case is(3, op.GetRelease() != nil):
+		a.Result = &apiv1.Answer_Release{Release: &apiv1.ReleaseResponse{}}
+	case is(4, op.GetSetValue() != nil):
+		a.Result = &apiv1.Answer_SetValue{SetValue: &apiv1.SetValueResponse{}}
+	case is(5, op.GetRenew() != nil):
+		a.Result = &apiv1.Answer_Renew{Renew: &apiv1.RenewResponse{Deadline: l.number()}}
+	case is(6, op.GetCancel() != nil):
+		a.Result = &apiv1.Answer_Cancel{Cancel: &apiv1.CancelResponse{}}
+	case is(7, op.GetEndSession() != nil):
+		a.Result = &apiv1.Answer_EndSession{EndSession: &apiv1.EndSessionResponse{}}
+	case is(8, op.GetForceRelease() != nil):
+		a.Result = &apiv1.Answer_ForceRelease{ForceRelease: &apiv1.ForceReleaseResponse{Released: []*apiv1.Holder{{Token: 1}}[:l.says.Pick(2)]}}
+	case is(9, op.GetGet() != nil):
+		a.Result = &apiv1.Answer_Get{Get: &apiv1.GetResponse{Lock: &apiv1.Lock{HolderCount: uint32(l.number()), Holders: []*apiv1.Holder{{RemainingNs: l.number()}}}, AgeNs: l.number()}}
+	case is(10, op.GetList() != nil):
+		a.Result = &apiv1.Answer_List{List: &apiv1.ListResponse{Locks: []*apiv1.Lock{{Name: "a"}}[:l.says.Pick(2)], Next: []string{"", "a", "b"}[l.says.Pick(3)]}}
+	}
+}
+
+func (l *liar) revocation() *apiv1.Revocation {
+	return &apiv1.Revocation{Number: uint64(l.number()), Token: uint64(l.says.Pick(6)), Who: "w"}
+}
+
+// notice tells a session something.
+func (l *liar) notice() {
+	l.mu.Lock()
+	n := &apiv1.Notice{}
+	if l.says.Pick(4) != 0 {
+		n.Revocation = l.revocation()
+	}
+	var all []func(*apiv1.Notice)
+	for _, f := range l.watched {
+		all = append(all, f)
+	}
+	l.mu.Unlock()
+	for _, f := range all {
+		f(n)
+	}
+}
+
+// belief is a grant that the client has returned.
+type belief struct {
+	*Grant
+	at  time.Duration // when
+	ttl time.Duration // 0: none of its own
+}
+
+// believer uses a client of a liar and sees that it does not believe too much.
+type believer struct {
+	t       *testing.T
+	liar    *liar
+	c       *Client
+	beliefs []belief
+}
+
+// check looks at every grant: it may be held only while an answer has promised
+// that, however that answer was made.
+func (b *believer) check() {
+	b.t.Helper()
+	for _, g := range b.beliefs {
+		b.liar.mu.Lock()
+		alive := b.liar.alive
+		b.liar.mu.Unlock()
+		now := b.liar.now()
+		if g.Err() != nil {
+			continue
+		}
+		if now >= alive+b.liar.ttl {
+			b.t.Fatalf("token %d is believed in %v after the last sign of the session", g.Token(), now-alive)
+		}
+		if g.ttl != 0 && now >= g.at+g.ttl {
+			b.t.Fatalf("token %d with a ttl of %v is believed in %v after it came", g.Token(), g.ttl, now-g.at)
+		}
+	}
+}
+
+func (b *believer) keep(g *Grant, err error, ttl time.Duration) {
+	b.t.Helper()
+	if err != nil {
+		if g != nil {
+			b.t.Fatalf("both a grant and %v", err)
+		}
+		return
+	}
+	b.liar.mu.Lock()
+	told := b.liar.granted[g.Token()]
+	b.liar.mu.Unlock()
+	if told == 0 {
+		b.t.Fatalf("token %d was never given", g.Token())
+	}
+	b.beliefs = append(b.beliefs, belief{g, b.liar.now(), ttl})
+}
+
+// act does one thing.
+func (b *believer) act(script *fuzz.Bytes) {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(b.t.Context(), 5*time.Second)
+	defer cancel()
+	name := []string{"a", "b"}[script.Pick(2)]
+	var opts []AcquireOption
+	var ttl time.Duration
+	if script.Pick(3) == 2 {
+		ttl = 2 * time.Second
+		opts = append(opts, TTL(ttl))
+	}
+	begun := b.liar.now()
+	switch script.Pick(12) {
+	case 0, 1:
+		g, err := b.c.Lock(ctx, name, opts...)
+		b.keep(g, err, ttl)
+	case 2, 3:
+		g, err := b.c.TryLock(ctx, name, opts...)
+		b.keep(g, err, ttl)
+	case 4:
+		if n := len(b.beliefs); n > 0 {
+			g := b.beliefs[script.Pick(n)]
+			if err := g.Unlock(); err != nil && !errors.Is(err, ErrNotHeld) {
+				b.t.Fatalf("Unlock: %v", err)
+			}
+			if g.Err() == nil {
+				b.t.Fatalf("token %d is held after Unlock", g.Token())
+			}
+		}
+	case 5:
+		if n := len(b.beliefs); n > 0 {
+			_ = b.beliefs[script.Pick(n)].SetValue(ctx, []byte("v"))
+		}
+	case 6:
+		time.Sleep([]time.Duration{time.Millisecond, 500 * time.Millisecond, 3 * time.Second, 9 * time.Second}[script.Pick(4)])
+	case 7:
+		b.liar.notice()
+	case 8:
+		d, err := b.c.Detached().Acquire(ctx, name, 3*time.Second)
+		if err == nil && (d.ExpiresIn > 3*time.Second || d.ExpiresIn <= 0 || d.Token == 0) {
+			b.t.Fatalf("detached grant %+v with a ttl of 3s", d)
+		}
+	case 9:
+		left, err := b.c.Detached().Renew(ctx, name, 3, 3*time.Second)
+		if err == nil && left <= 0 {
+			b.t.Fatalf("renewed for %v", left)
+		}
+		_ = b.c.Detached().Release(ctx, name, 3)
+	case 10:
+		_, _ = b.c.Get(ctx, name)
+		_, _ = b.c.List(ctx, "", ListOptions{})
+	case 11:
+		_ = b.c.ForceRelease(ctx, name, 1, "why")
+	}
+	if d := b.liar.now() - begun; d > 10*time.Second {
+		b.t.Fatalf("an operation whose context ended after 5s took %v", d)
+	}
+	b.check()
+}
+
+// FuzzAnswers gives a client any answers and notices to what it asks. It panics
+// nowhere, no operation outlasts its context, no goroutine is left, and no grant
+// is believed in that was not given, or longer than an answer can have meant.
+func FuzzAnswers(f *testing.F) {
+	honest := make([]byte, 400) // everything at once, as asked
+	f.Add([]byte{0, 0, 0, 0, 0, 6, 0, 0, 6, 2, 0, 0, 4, 0}, honest)
+	for i := range byte(12) {
+		script := []byte{0, 0, 0, 0, 2, i, 1, 0, 2, 0, 0, 4, 0, i, 0, 6, 3, 0, 0, i, 1}
+		answers := make([]byte, 200)
+		for j := range answers {
+			answers[j] = byte(j*j) * (i + 1)
+		}
+		f.Add(script, answers)
+		f.Add(append(script, script...), append(honest[:60:60], answers...))
+	}
+	f.Fuzz(func(t *testing.T, script, answers []byte) {
+		defer fuzz.Watch()()
+		synctest.Test(t, func(t *testing.T) { converse(t, script, answers) })
+	})
+}
+
+func converse(t *testing.T, script, answers []byte) {
+	began := time.Now()
+	l := &liar{
+		t: t, now: func() time.Duration { return time.Hour + time.Since(began) }, ttl: 8 * time.Second,
+		says: &fuzz.Bytes{Data: answers}, stamp: int64(time.Hour), granted: map[uint64]int{}, watched: map[[16]byte]func(*apiv1.Notice){},
+	}
+	c := New(l, WithClock(l.now), SessionTTL(l.ttl), Holder("me"))
+	defer func() { // also when a check has failed
+		l.silence()
+		_ = c.Close() // the liar is silent: an error is right
+	}()
+	b := &believer{t: t, liar: l, c: c}
+	s := &fuzz.Bytes{Data: script}
+	for step := 0; !s.Empty() && step < 40; step++ {
+		b.act(s)
+	}
+	// Nothing is heard any more: nothing must be believed in after the TTL.
+	l.silence()
+	for range 9 {
+		time.Sleep(time.Second)
+		b.check()
+	}
+	for _, g := range b.beliefs {
+		if err := g.Err(); err == nil {
+			t.Fatalf("token %d is held after 9s of silence", g.Token())
+		}
+		select {
+		case <-g.Context().Done():
+		default:
+			t.Fatalf("the context of token %d goes on: %v", g.Token(), g.Err())
+		}
+	}
+	_ = c.Close() // the liar is silent: an error is right
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.sessions) != 0 {
+		t.Fatalf("%d sessions are left", len(c.sessions))
+	}
+}
