@@ -247,6 +247,7 @@ func TestManyLocksAreGrantedTogetherOrNotAtAll(t *testing.T) {
 	b.open(1, 600*second)
 	holdB := b.want(b.one(0, detached(1, "b", 600*second, 0)), OK).Token
 	b.want(b.one(0, inSession(0, 1, -1, "a", "b")), Queued)
+	b.want(b.one(0, inSession(0, 2, 0, "b", "e")), Busy)    // whichever is held
 	b.holders("a", 0)                                       // free, but promised
 	b.want(b.one(0, inSession(1, 1, 0, "a")), Busy)         // nobody overtakes
 	b.want(b.one(0, inSession(1, 2, -1, "a")), Queued)      // behind

@@ -26,11 +26,11 @@ func TestTimeInWhichNothingIsStampedDoesNotPass(t *testing.T) {
 	mono := &fakeMono{}
 	c := newLeaderClock(0, mono.now)
 	mono.at = time.Hour
-	if got := c.stamp(); got != maxAdvance {
-		t.Fatalf("stamp after an hour of silence = %d, want %d", got, maxAdvance)
+	if got, want := c.stamp(), int64(time.Second); got != want {
+		t.Fatalf("stamp after an hour of silence = %d, want %d", got, want)
 	}
 	mono.at += 100 * time.Millisecond
-	if got, want := c.stamp(), maxAdvance+int64(100*time.Millisecond); got != want {
+	if got, want := c.stamp(), int64(time.Second+100*time.Millisecond); got != want {
 		t.Fatalf("stamp 100ms later = %d, want %d: the excess must be dropped for good", got, want)
 	}
 }
