@@ -247,7 +247,12 @@ func TestManyLocksAreGrantedTogetherOrNotAtAll(t *testing.T) {
 	b.open(1, 600*second)
 	holdB := b.want(b.one(0, detached(1, "b", 600*second, 0)), OK).Token
 	b.want(b.one(0, inSession(0, 1, -1, "a", "b")), Queued)
-	b.want(b.one(0, inSession(0, 2, 0, "b", "e")), Busy)    // whichever is held
+	// Whichever of them is held: not only the last.
+	permit := Want{Lock: "e", Mode: Permits, Permits: 1, Limit: 2}
+	both := inSession(0, 3, 0, "b")
+	both.Wants = append(both.Wants, permit)
+	b.want(b.one(0, Acquire{ID: RequestID{Session: both.ID.Session, Sequence: 2}, Wants: []Want{permit}}), OK)
+	b.want(b.one(0, both), Busy)
 	b.holders("a", 0)                                       // free, but promised
 	b.want(b.one(0, inSession(1, 1, 0, "a")), Busy)         // nobody overtakes
 	b.want(b.one(0, inSession(1, 2, -1, "a")), Queued)      // behind
