@@ -1,0 +1,168 @@
+package locktest_test
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/locknode/locknode/client"
+	"github.com/locknode/locknode/locktest"
+)
+
+// handOver lets clients take a lock again and again that each of them loses by
+// time, for as long as d, and returns how often.
+func handOver(t testing.TB, clients []*client.Client, d time.Duration) (handovers int) {
+	t.Helper()
+	until := time.Now().Add(d)
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	for _, c := range clients {
+		wg.Go(func() {
+			for time.Now().Before(until) {
+				g, err := c.Lock(t.Context(), "x", client.TTL(2*time.Second))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				<-g.Lost()
+				mu.Lock()
+				handovers++
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+	return handovers
+}
+
+// TestSkewedClocksBreakNothingWithinTheBound: clients and nodes at both ends of what
+// is allowed, wall clocks that jump, and a lock that goes from hand to hand by
+// time alone, which is when clocks count.
+func TestSkewedClocksBreakNothingWithinTheBound(t *testing.T) {
+	bubble(t, func(t *testing.T, cluster *locktest.Cluster) {
+		rates := []float64{0.995, 1.005, 0.995, 1.005}
+		var clients []*client.Client
+		for i, rate := range rates {
+			name := fmt.Sprint("c", i)
+			clients = append(clients, cluster.Client(name, short()))
+			cluster.SkewClock(name, rate)
+		}
+		handovers := 0
+		for i := range 4 { // each node leads with a clock that is fast, and with one that is slow
+			for k, name := range cluster.Nodes() {
+				cluster.SkewClock(name, rates[(i+k)%2])
+				cluster.JumpWallClock(name, time.Duration(i*k-2)*5*time.Hour+time.Second)
+			}
+			handovers += handOver(t, clients, 40*time.Second)
+			cluster.Restart(cluster.KillLeader())
+			cluster.WaitReady()
+		}
+		if handovers < 50 {
+			t.Errorf("only %d handovers", handovers)
+		}
+	})
+}
+
+// TestAClockBeyondTheBoundIsFound: the check can find what the test above does not
+// find. A client whose clock is 5 % slow believes in its lock for too long.
+func TestAClockBeyondTheBoundIsFound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		told := judged(t, func(t *judge) {
+			cluster := locktest.New(t, 3)
+			slow, other := cluster.Client("slow", short()), cluster.Client("other", short())
+			cluster.SkewClock("slow", 0.95)
+			handOver(t, []*client.Client{slow, other}, 20*time.Second)
+			cluster.CheckHistory()
+		})
+		if !tells(told, "a loss is told in time (S3)", `lock "x"`, "slow believed") {
+			t.Errorf("a clock that is 5%% slow: the kit tells %q", told)
+		}
+	})
+}
+
+func TestAnExpiredClientIsToldFirst(t *testing.T) {
+	bubble(t, func(t *testing.T, cluster *locktest.Cluster) {
+		a, b := cluster.Client("a"), cluster.Client("b")
+		cluster.Expire("a") // has no session yet
+		g := lock(t, a, "x")
+		waits := make(chan error, 1)
+		go func() {
+			next, err := b.Lock(t.Context(), "x")
+			if err == nil && g.Err() == nil {
+				err = errors.New("a believes in the lock that b has")
+			}
+			waits <- errors.Join(err, next.Unlock())
+		}()
+		cluster.Expire("a")
+		if l := lost(t, g); l.Reason != client.LostDeadline {
+			t.Errorf("lost by %v, want by its deadline", l.Reason)
+		}
+		must(t, <-waits)
+		must(t, lock(t, a, "x").Unlock()) // it is back, with another session
+	})
+}
+
+// TestNothingExpiresWhileNobodyLeads: cluster time stands still in a gap of ten
+// TTLs, while those who cannot know are told that their locks are lost.
+func TestNothingExpiresWhileNobodyLeads(t *testing.T) {
+	bubble(t, func(t *testing.T, cluster *locktest.Cluster) {
+		a, b := cluster.Client("a", short()), cluster.Client("b", short())
+		g := lock(t, a, "session")
+		const ttl = 2 * time.Second
+		detached, err := a.Detached().Acquire(t.Context(), "detached", ttl)
+		must(t, err)
+		begin := time.Now()
+		for _, name := range cluster.Nodes() {
+			cluster.Isolate(name)
+		}
+		<-g.Lost()
+		if took := time.Since(begin); took > ttl {
+			t.Errorf("the holder was told after %v, want within the TTL of %v", took, ttl)
+		}
+		time.Sleep(10 * ttl)
+		cluster.Heal()
+		cluster.WaitReady()
+		info, err := b.Get(t.Context(), "detached")
+		must(t, err)
+		if len(info.Holders) != 1 || info.Holders[0].Token != detached.Token {
+			t.Errorf("after ten TTLs without a leader the lock is %+v, want it held with token %d", info, detached.Token)
+		}
+		back := time.Now()
+		must(t, lock(t, b, "detached").Unlock())
+		if waited := time.Since(back); waited < ttl/2 || waited > ttl+time.Second {
+			t.Errorf("the lock was free %v after the leader was there, want what was left of its TTL of %v", waited, ttl)
+		}
+		must(t, lock(t, b, "session").Unlock())
+	})
+}
+
+// TestAllNodesDownForAnHour: what was held is held when they are back.
+func TestAllNodesDownForAnHour(t *testing.T) {
+	bubble(t, func(t *testing.T, cluster *locktest.Cluster) {
+		a := cluster.Client("a")
+		g := lock(t, a, "session")
+		detached, err := a.Detached().Acquire(t.Context(), "detached", time.Minute)
+		must(t, err)
+		for _, name := range cluster.Nodes() {
+			cluster.Kill(name)
+		}
+		time.Sleep(time.Hour)
+		if g.Err() == nil {
+			t.Error("the holder still believes after an hour without anybody")
+		}
+		for _, name := range cluster.Nodes() {
+			cluster.Restart(name)
+		}
+		cluster.WaitReady()
+		b := cluster.Client("b")
+		var busy *client.BusyError
+		if _, err := b.TryLock(t.Context(), "detached"); !errors.As(err, &busy) || busy.Holders[0].Token != detached.Token {
+			t.Errorf("TryLock after an hour: %v, want that it is held with token %d", err, detached.Token)
+		}
+		within(t, time.Minute+2*time.Second, "what was left of a minute", func() { must(t, lock(t, b, "detached").Unlock()) })
+		must(t, lock(t, b, "session").Unlock())
+	})
+}

@@ -1,0 +1,138 @@
+package locktest_test
+
+import (
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/locknode/locknode/client"
+	"github.com/locknode/locknode/locktest"
+)
+
+// loseMajority lets two nodes lose their power while the third is away, and
+// takes the lock that somebody else has got before, if the cluster has forgotten
+// that.
+func loseMajority(t testing.TB, cluster *locktest.Cluster, lying bool) (forgotten bool) {
+	t.Helper()
+	a, b := cluster.Client("a", client.SessionTTL(time.Minute)), cluster.Client("b")
+	third := cluster.Followers()[0]
+	var two []string
+	for _, name := range cluster.Nodes() {
+		if name != third {
+			two = append(two, name)
+			cluster.LyingDisk(name, lying)
+		}
+	}
+	lock(t, a, "x")
+	time.Sleep(time.Second) // until the third has heard of it
+	cluster.Kill(third)
+	for _, name := range two {
+		cluster.LoseUnsynced(name)
+		cluster.LyingDisk(name, false)
+		cluster.Restart(name)
+	}
+	cluster.WaitReady()
+	for range 10 {
+		if _, err := b.TryLock(t.Context(), "x"); err == nil {
+			forgotten = true
+		} else if !errors.Is(err, client.ErrBusy) {
+			t.Fatal(err)
+		}
+	}
+	cluster.Restart(third)
+	return forgotten
+}
+
+// TestLiesOfAMajorityAreFound: what was acknowledged is gone, and the check says
+// so.
+func TestLiesOfAMajorityAreFound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		told := judged(t, func(t *judge) {
+			cluster := locktest.New(t, 3)
+			if !loseMajority(t, cluster, true) {
+				t.Error("the cluster remembers what its disks have lost")
+			}
+			time.Sleep(5 * time.Second)
+			cluster.CheckHistory()
+		})
+		for _, text := range told {
+			t.Log(text)
+		}
+		if !tells(told, "what was acknowledged survives (S7)") || tells(told, "remembers") {
+			t.Errorf("a majority of lying disks: the kit tells %q", told)
+		}
+	})
+}
+
+func TestALossOfPowerOfHonestDisksLosesNothing(t *testing.T) {
+	bubble(t, func(t *testing.T, cluster *locktest.Cluster) {
+		if loseMajority(t, cluster, false) {
+			t.Error("the cluster has forgotten a lock")
+		}
+		cluster.WaitReady()
+	})
+}
+
+// TestLossOfPowerOfAllNodesAtOnce: the holder holds on, and writes go on.
+func TestLossOfPowerOfAllNodesAtOnce(t *testing.T) {
+	bubble(t, func(t *testing.T, cluster *locktest.Cluster) {
+		a := cluster.Client("a")
+		g := lock(t, a, "x")
+		for range 5 {
+			for _, name := range cluster.Nodes() {
+				cluster.LoseUnsynced(name)
+			}
+			for _, name := range cluster.Nodes() {
+				cluster.Restart(name)
+			}
+			cluster.WaitReady()
+			must(t, g.Err())
+			must(t, lock(t, a, "y").Unlock())
+		}
+		must(t, g.Unlock())
+	})
+}
+
+// TestAFullDiskStopsItsNodeAndNobodyElse: it says why, and comes back.
+func TestAFullDiskStopsItsNodeAndNobodyElse(t *testing.T) {
+	bubble(t, func(t *testing.T, cluster *locktest.Cluster) {
+		c := cluster.Client("a")
+		g := lock(t, c, "x")
+		full := cluster.Leader()
+		n := cluster.Node(full)
+		cluster.FailDisk(full, locktest.ErrNoSpace)
+		within(t, 2*time.Second, "a lock after the leader's disk was full", func() {
+			must(t, g.Unlock())
+			g = lock(t, c, "y")
+		})
+		<-n.Done()
+		if !errors.Is(n.Err(), locktest.ErrNoSpace) {
+			t.Errorf("the node ended with %v, want what its disk said", n.Err())
+		}
+		cluster.FailDisk(full, nil)
+		cluster.Restart(full)
+		cluster.WaitReady()
+		must(t, g.Unlock())
+	})
+}
+
+func TestSlowDisksAreOnlySlow(t *testing.T) {
+	bubble(t, func(t *testing.T, cluster *locktest.Cluster) {
+		leader := cluster.Leader()
+		for _, name := range cluster.Nodes() {
+			cluster.SlowDisk(name, 20*time.Millisecond)
+		}
+		c := cluster.Client("a")
+		begin := time.Now()
+		for range 20 {
+			must(t, lock(t, c, "x").Unlock())
+		}
+		if took := time.Since(begin); took < 40*40*time.Millisecond {
+			t.Errorf("40 writes, each to two disks in a row that take 20ms, took %v", took)
+		}
+		if now := cluster.Leader(); now != leader {
+			t.Errorf("%s led and %s does: a slow disk is no dead leader", leader, now)
+		}
+	})
+}

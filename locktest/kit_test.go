@@ -1,0 +1,83 @@
+package locktest_test
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/locknode/locknode/client"
+	"github.com/locknode/locknode/locktest"
+)
+
+// TestWrongUseFailsTheTestAndSaysWhatThereIs: no fault is silently none.
+func TestWrongUseFailsTheTestAndSaysWhatThereIs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var cluster *locktest.Cluster
+		use := func(f func()) []string {
+			return judged(t, func(j *judge) {
+				cluster = cluster.With(j)
+				f()
+			})
+		}
+		cluster = locktest.New(t, 3)
+		original := cluster
+		cluster.Client("worker")
+		cluster.Kill("n3")
+		for name, c := range map[string]struct {
+			do    func()
+			words []string
+		}{
+			"kill":        {func() { cluster.Kill("n4") }, []string{`"n4"`, "n1, n2, n3"}},
+			"kill twice":  {func() { cluster.Kill("n3") }, []string{"n3", "does not run"}},
+			"kill client": {func() { cluster.KillClient("n1") }, []string{`"n1"`, "worker"}},
+			"pause":       {func() { cluster.Pause("wroker") }, []string{`"wroker"`, "n1, n2, n3", "worker"}},
+			"pause point": {func() { cluster.PausePoint("wroker") }, []string{`"wroker"`, "worker"}},
+			"pause for":   {func() { cluster.PauseFor("wroker", time.Second) }, []string{`"wroker"`, "worker"}},
+			"resume":      {func() { cluster.Resume("wroker") }, []string{`"wroker"`, "worker"}},
+			"partition":   {func() { cluster.Partition([]string{"n1"}, []string{"n4"}) }, []string{`"n4"`, "n1, n2, n3"}},
+			"one group":   {func() { cluster.Partition([]string{"n1"}) }, []string{"at least two"}},
+			"isolate":     {func() { cluster.Isolate("n4") }, []string{`"n4"`, "n1, n2, n3"}},
+			"cut":         {func() { cluster.Cut("n1", "n4") }, []string{`"n4"`, "n1, n2, n3"}},
+			"node":        {func() { cluster.Node("worker") }, []string{`"worker"`, "n1, n2, n3"}},
+			"dead node":   {func() { cluster.Node("n3") }, []string{`"n3"`, "Restart"}},
+			"skew":        {func() { cluster.SkewClock("n4", 1) }, []string{`"n4"`, "n1, n2, n3"}},
+			"no rate":     {func() { cluster.SkewClock("n1", -1) }, []string{"-1", "allowed"}},
+			"jump":        {func() { cluster.JumpWallClock("worker", time.Hour) }, []string{"n1, n2, n3"}},
+			"disk":        {func() { cluster.HangDisk("worker") }, []string{"n1, n2, n3"}},
+			"slow disk":   {func() { cluster.SlowDisk("n1", -1) }, []string{"n1", "0 or more"}},
+			"drop":        {func() { cluster.DropNextResponse("n1") }, []string{"worker"}},
+			"expire":      {func() { cluster.Expire("n1") }, []string{"worker"}},
+			"client":      {func() { cluster.Client("n1") }, []string{"n1"}},
+			"client name": {func() { cluster.Client("a b") }, []string{"letters"}},
+			"options":     {func() { cluster.Client("worker", short()) }, []string{"worker", "first"}},
+			"bad option":  {func() { cluster.Client("other", client.SessionTTL(-1)) }, []string{"other", "ttl"}},
+			"how many":    {func() { locktest.New(&judge{TB: t}, 10) }, nil},
+			"never":       {func() { cluster.Eventually("pigs fly", func() bool { return false }) }, []string{"until pigs fly"}},
+		} {
+			if told := use(c.do); c.words != nil && !tells(told, c.words...) {
+				t.Errorf("%s: the kit tells %q, want one with %q", name, told, c.words)
+			}
+		}
+		original.Restart("n3")
+		original.WaitReady()
+		if !original.CheckHistory() {
+			t.Error("wrong use has changed something")
+		}
+	})
+}
+
+// TestCheckHistorySaysWhoIsInTheWay: it does not pass off what it has not compared.
+func TestCheckHistorySaysWhoIsInTheWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cluster := locktest.New(t, 3)
+		lagging := cluster.Followers()[0]
+		cluster.Isolate(lagging)
+		must(t, lock(t, cluster.Client("a"), "x").Unlock())
+		told := judged(t, func(j *judge) { cluster.With(j).CheckHistory() })
+		if !tells(told, "cannot be compared", lagging+" at ", "heal") {
+			t.Errorf("with %s cut off the kit tells %q", lagging, told)
+		}
+		cluster.Heal()
+		cluster.CheckHistory()
+	})
+}

@@ -1,0 +1,172 @@
+package locktest_test
+
+import (
+	"errors"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/locknode/locknode/client"
+	"github.com/locknode/locknode/locktest"
+)
+
+func TestALockIsHeldThroughTheDeathOfTheLeader(t *testing.T) {
+	bubble(t, func(t *testing.T, cluster *locktest.Cluster) {
+		a, b := cluster.Client("a"), cluster.Client("b")
+		g := lock(t, a, "x")
+		dead := cluster.KillLeader()
+		var busy *client.BusyError
+		within(t, time.Second, "the next answer after the leader was killed", func() {
+			if _, err := b.TryLock(t.Context(), "x"); !errors.As(err, &busy) || busy.Holders[0].Token != g.Token() {
+				t.Errorf("TryLock: %v, want that a holds it with token %d", err, g.Token())
+			}
+		})
+		time.Sleep(time.Minute)
+		must(t, g.Err())
+		cluster.Restart(dead)
+		cluster.WaitReady()
+		must(t, g.Unlock())
+	})
+}
+
+func TestWaitersKeepTheirPlacesWhenTheLeaderDies(t *testing.T) {
+	bubble(t, func(t *testing.T, cluster *locktest.Cluster) {
+		names := []string{"a", "b", "c", "d"}
+		g := lock(t, cluster.Client("holder"), "x")
+		got := make(chan string, len(names))
+		for i, name := range names {
+			c := cluster.Client(name)
+			go func() {
+				g, err := c.Lock(t.Context(), "x")
+				if err != nil {
+					t.Error(name, err)
+				}
+				got <- name
+				_ = g.Unlock()
+			}()
+			waiting(t, cluster, cluster.Client("observer"), "x", i+1)
+		}
+		cluster.KillLeader()
+		must(t, g.Unlock())
+		var order []string
+		for range names {
+			order = append(order, <-got)
+		}
+		if !slices.Equal(order, names) {
+			t.Errorf("served in the order %q, want %q", order, names)
+		}
+	})
+}
+
+func TestAHungDiskMovesLeadership(t *testing.T) {
+	bubble(t, func(t *testing.T, cluster *locktest.Cluster) {
+		c := cluster.Client("a")
+		g := lock(t, c, "x")
+		hung := cluster.Leader()
+		cluster.HangDisk(hung)
+		unlocked := make(chan error)
+		go func() { unlocked <- g.Unlock() }() // is what the disk hangs on
+		within(t, 2*time.Second, "another leader after the leader's disk hung", func() {
+			cluster.Eventually("another node leads", func() bool { return cluster.Leader() != hung })
+		})
+		within(t, time.Second, "a lock after that", func() {
+			must(t, <-unlocked)
+			g = lock(t, c, "x")
+		})
+		cluster.ReleaseDisk(hung)
+		cluster.WaitReady()
+		must(t, g.Unlock())
+	})
+}
+
+// TestOneWayCutsDoNotStopTheCluster: the leader hears all and is not heard, then
+// is heard and hears nobody.
+func TestOneWayCutsDoNotStopTheCluster(t *testing.T) {
+	bubble(t, func(t *testing.T, cluster *locktest.Cluster) {
+		c := cluster.Client("a")
+		for _, mute := range []bool{true, false} {
+			leader := cluster.Leader()
+			for _, f := range cluster.Followers() {
+				if mute {
+					cluster.Cut(leader, f)
+				} else {
+					cluster.Cut(f, leader)
+				}
+			}
+			within(t, 5*time.Second, "a lock and an unlock while the leader is cut off one way", func() {
+				must(t, lock(t, c, "x").Unlock())
+			})
+			cluster.Heal()
+			cluster.WaitReady()
+		}
+	})
+}
+
+// TestTwoOfThreeKilledAndBack: without a majority nobody gets a lock and none is
+// lost; with it, all goes on.
+func TestTwoOfThreeKilledAndBack(t *testing.T) {
+	bubble(t, func(t *testing.T, cluster *locktest.Cluster) {
+		a, b := cluster.Client("a", client.SessionTTL(time.Minute)), cluster.Client("b")
+		g := lock(t, a, "x")
+		dead := cluster.Nodes()[:2]
+		for _, name := range dead {
+			cluster.Kill(name)
+		}
+		if _, err := b.Lock(t.Context(), "y", client.Wait(5*time.Second)); !errors.Is(err, client.ErrUnavailable) {
+			t.Errorf("Lock without a majority: %v, want ErrUnavailable", err)
+		}
+		for _, name := range dead {
+			cluster.Restart(name)
+		}
+		cluster.WaitReady()
+		must(t, g.Err())
+		must(t, lock(t, b, "y").Unlock())
+		must(t, g.Unlock())
+		must(t, lock(t, b, "x").Unlock())
+	})
+}
+
+// TestAFollowerThatHasOnlyASnapshotLeads: one that was away for longer than the
+// log reaches back knows holders, waiters and sessions.
+func TestAFollowerThatHasOnlyASnapshotLeads(t *testing.T) {
+	const away = "n2"
+	bubble(t, func(t *testing.T, cluster *locktest.Cluster) {
+		a, b := cluster.Client("a"), cluster.Client("b")
+		if cluster.Leader() == away {
+			_, err := a.TransferLeadership(t.Context(), "n1")
+			must(t, err)
+		}
+		cluster.Kill(away)
+		held := lock(t, a, "x")
+		next := make(chan *client.Grant, 1)
+		go func() {
+			g, err := b.Lock(t.Context(), "x")
+			if err != nil {
+				t.Error(err)
+			}
+			next <- g
+		}()
+		waiting(t, cluster, a, "x", 1)
+		for range 300 {
+			must(t, lock(t, a, "y").Unlock())
+		}
+		time.Sleep(time.Minute) // snapshots are looked after now and then
+		before := len(cluster.History().Entries)
+		cluster.Restart(away)
+		cluster.WaitReady()
+		leader, err := a.TransferLeadership(t.Context(), away)
+		must(t, err)
+		applied := 0
+		for _, e := range cluster.History().Entries[before:] {
+			if e.Node == away {
+				applied++
+			}
+		}
+		if leader != away || applied > 300 {
+			t.Fatalf("%s leads, and %s has applied %d entries since its return: it has not come back by a snapshot", leader, away, applied)
+		}
+		must(t, held.Err())
+		must(t, held.Unlock())
+		must(t, (<-next).Unlock())
+	}, locktest.SnapshotEvery(50))
+}

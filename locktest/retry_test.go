@@ -1,0 +1,50 @@
+package locktest_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/locknode/locknode/client"
+	"github.com/locknode/locknode/locktest"
+)
+
+// TestALostAnswerTakesEffectOnce: the cluster has done what was asked, the client
+// does not know, asks again, and gets the first answer.
+func TestALostAnswerTakesEffectOnce(t *testing.T) {
+	bubble(t, func(t *testing.T, cluster *locktest.Cluster) {
+		c := cluster.Client("a")
+		first := lock(t, c, "x") // from here on there is a session
+		const rounds = 5
+		for range rounds {
+			cluster.DropNextResponse("a")
+			must(t, first.Unlock())
+			cluster.DropNextResponse("a")
+			next := lock(t, c, "x")
+			if next.Token() != first.Token()+1 {
+				t.Errorf("tokens %d and %d of two locks in a row: there was a grant between them", first.Token(), next.Token())
+			}
+			first = next
+		}
+		must(t, first.Unlock())
+		if n := granted(cluster, "x"); n != rounds+1 {
+			t.Errorf("%d grants for %d locks", n, rounds+1)
+		}
+	})
+}
+
+// TestAClientThatIsKilledLeavesItsLockForItsTTL: nobody tells the cluster, and
+// the next one waits.
+func TestAClientThatIsKilledLeavesItsLockForItsTTL(t *testing.T) {
+	bubble(t, func(t *testing.T, cluster *locktest.Cluster) {
+		lock(t, cluster.Client("a", short()), "x")
+		cluster.KillClient("a")
+		begin := time.Now()
+		g := lock(t, cluster.Client("b"), "x")
+		// The session may have been kept alive just before, or not for a third of its TTL.
+		if took := time.Since(begin); took < time.Second || took > 3*time.Second {
+			t.Errorf("the lock of a dead client with a TTL of 2s was free after %v", took)
+		}
+		must(t, g.Unlock())
+		must(t, lock(t, cluster.Client("a", client.SessionTTL(5*time.Second)), "x").Unlock()) // it is started again
+	})
+}
