@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -73,6 +74,48 @@ func TestFailedIdentityWriteKeepsTheOldOne(t *testing.T) {
 	if err := s.Log.StoreLogs(entries(1, 1, 1)); err == nil {
 		t.Error("an entry was acknowledged that the identity does not know of")
 	}
+}
+
+// TestIdentityIsReadWhileADiskHangs: who asks for the state of a node, or greets
+// another one, must not wait for its disk.
+func TestIdentityIsReadWhileADiskHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		mem := memory()
+		s := mustOpen(t, StoreOptions{NodeID: "a", Memory: mem})
+		hung := make(chan struct{})
+		s.save = func(Identity) error { <-hung; return nil }
+		saved := make(chan error, 2)
+		for _, name := range []string{"first", "second"} {
+			go func() { saved <- s.UpdateIdentity(func(id *Identity) { id.ClusterID += name }) }()
+		}
+		synctest.Wait()
+		read := make(chan Identity, 1)
+		go func() {
+			_ = s.HasState()
+			read <- s.Identity()
+		}()
+		synctest.Wait()
+		select {
+		case id := <-read:
+			if id.ClusterID != "" {
+				t.Errorf("read %q, which is not on the disk", id.ClusterID)
+			}
+		default:
+			t.Error("Identity waits for the disk")
+		}
+		close(hung)
+		for range 2 {
+			if err := <-saved; err != nil {
+				t.Error(err)
+			}
+		}
+		if id := s.Identity().ClusterID; len(id) != len("firstsecond") {
+			t.Errorf("after two changes the identity has %q, want both", id)
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 func TestIdentityKeepsWhatMayNotChange(t *testing.T) {

@@ -77,7 +77,9 @@ type Stores struct {
 	closers []io.Closer // closed in reverse
 	save    func(Identity) error
 
-	mu       sync.Mutex // guards what follows
+	saving chan struct{} // holds a token while the identity is saved
+
+	mu       sync.Mutex // guards what follows; never held while a disk is waited for
 	identity Identity
 
 	closeCalled atomic.Bool
@@ -105,7 +107,7 @@ func OpenStores(o StoreOptions) (*Stores, error) {
 	default:
 		return nil, fmt.Errorf("open stores: log store %q: allowed are %q and %q", o.LogStore, LogStoreWAL, LogStoreBolt)
 	}
-	s := &Stores{dir: o.Dir, watch: newWatch(o), closed: make(chan struct{})}
+	s := &Stores{dir: o.Dir, watch: newWatch(o), saving: make(chan struct{}, 1), closed: make(chan struct{})}
 	var err error
 	if o.Memory != nil {
 		err = s.openMemory(o)
@@ -279,15 +281,17 @@ func (s *Stores) Identity() Identity {
 // the old or the new identity, and the stores refuse all further writes. The node
 // ID, the log store and the version cannot be changed.
 func (s *Stores) UpdateIdentity(change func(*Identity)) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	id := s.identity
-	id.Promise = append([]PromisedMember(nil), id.Promise...)
+	s.saving <- struct{}{}
+	defer func() { <-s.saving }()
+	was := s.Identity()
+	id := was
 	change(&id)
-	id.Version, id.NodeID, id.LogStore = s.identity.Version, s.identity.NodeID, s.identity.LogStore
+	id.Version, id.NodeID, id.LogStore = was.Version, was.NodeID, was.LogStore
 	if err := s.watch.write("save identity", func() error { return s.save(id) }); err != nil {
 		return err
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.identity = id
 	return nil
 }
