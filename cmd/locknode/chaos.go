@@ -83,6 +83,7 @@ meanwhile is left to the machine. Ctrl-C ends in order, with the report so far.`
 	f.StringVar(&o.htmlFile, "html", "", "write the report for people to this file")
 	f.DurationVar(&o.Timing, "timing", 0, "heartbeat and election timeout of the nodes (default: theirs)")
 	f.StringVar(&o.LogStore, "log-store", "", "store of the Raft log of the nodes: wal or boltdb (default: theirs)")
+	f.StringVar(&o.Faultfs, "faultfs", "", "program of disks that can be broken (default: faultfs beside locknode or in the PATH)")
 	f.DurationVar(&o.RecoveryBound, "recovery-bound", time.Second, "how long a recovery may take; some kinds of faults have a longer one of their own")
 	f.StringVar(&o.drill, "drill", "", "instead of faults: "+drillGuardedSet)
 	f.IntVar(&o.adds, "adds", 100_000, "of the drill: how many numbers are added")

@@ -16,7 +16,8 @@ type Kind struct {
 	// Bound is the recovery bound where it is not that of the options.
 	Bound time.Duration
 
-	hold span // how long it lasts
+	hold       span // how long it lasts
+	unpromised bool // it breaks what promises rely on, and is done only if it is named
 	// needs says why it cannot be done, nil if it can.
 	needs func(*run) error
 	// strike does it, lifts it, and measures how the cluster recovers.
@@ -36,7 +37,7 @@ func (s strike) held() time.Duration { return s.kind.hold.at(s.Hold) }
 
 // Kinds are all kinds of faults.
 func Kinds() []Kind {
-	return slices.Concat(processKinds, networkKinds, clientNetworkKinds, memberKinds, fileKinds)
+	return slices.Concat(processKinds, networkKinds, clientNetworkKinds, memberKinds, fileKinds, diskKinds, faultyKinds, lyingKinds)
 }
 
 func kindNames() (names []string) {

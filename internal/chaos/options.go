@@ -24,6 +24,7 @@ type Options struct {
 	Clients  int           // client processes; default 2
 	Timing   time.Duration // of the nodes; default: theirs
 	LogStore string        // of the nodes; default: theirs
+	Faultfs  string        // the program of faulty disks; default: one that is found
 
 	// RecoveryBound is how long the slowest probing client may take to finish a
 	// cycle once a majority of the nodes can work. Default 1 s. Some kinds have a
@@ -99,7 +100,9 @@ func (o *Options) complete() error {
 	if len(o.Faults) == 0 || slices.Equal(o.Faults, []string{"all"}) {
 		o.Faults = nil
 		for _, k := range Kinds() {
-			o.Faults = append(o.Faults, k.Name)
+			if !k.unpromised {
+				o.Faults = append(o.Faults, k.Name)
+			}
 		}
 	}
 	for _, name := range o.Faults {

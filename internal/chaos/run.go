@@ -25,20 +25,22 @@ const patience = 30 * time.Second
 // run is one run. Its faults are injected by one goroutine, which owns what is
 // not guarded.
 type run struct {
-	o        Options
-	clock    clock
-	cluster  *proc.Cluster
-	mesh     *proxy.Mesh // nil: the network is not to be broken
-	probes   []*probe
-	log      *os.File // what the clients of the probes log
-	keeper   *keeper
-	clients  []*clientProcess // of the present round
-	down     map[*proc.Node]bool
-	began    time.Duration // of the present round
-	remarks  []string      // about the present fault
-	injected int           // faults, without those beside others
-	tokens   uint64        // the greatest of the rounds before
-	checks   time.Duration // time that checking took, which is not part of the duration
+	o           Options
+	clock       clock
+	cluster     *proc.Cluster
+	mesh        *proxy.Mesh // nil: the network is not to be broken
+	probes      []*probe
+	log         *os.File // what the clients of the probes log
+	keeper      *keeper
+	clients     []*clientProcess // of the present round
+	disks       disks
+	faultyTried bool          // whether a faulty disk can be mounted is known
+	faultyErr   error         // why not
+	began       time.Duration // of the present round
+	remarks     []string      // about the present fault
+	injected    int           // faults, without those beside others
+	tokens      uint64        // the greatest of the rounds before
+	checks      time.Duration // time that checking took, which is not part of the duration
 
 	stop func()         // ends probes and keeper
 	wg   sync.WaitGroup // probes and keeper
@@ -124,16 +126,16 @@ func (r *run) begin(ctx context.Context) error {
 	if slices.ContainsFunc(slices.Concat(memberKinds, fileKinds), func(k Kind) bool { return slices.Contains(r.result.Kinds, k.Name) }) {
 		args = append(args, "--fast") // or it would take half a minute until a node that joins votes
 	}
-	prepare := func(*proc.Node) error { return nil }
 	if wantsMesh(r.result.Kinds) {
 		r.startMesh()
-		prepare, args = r.front, append(args, "--advertise-host", meshHost)
+		args = append(args, "--advertise-host", meshHost)
 	}
+	r.layDisks()
 	r.result.Settings = args
 	start, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	var err error
-	if r.cluster, err = proc.Start(start, proc.Options{Binary: r.o.Binary, Nodes: r.o.Nodes, Dir: r.o.Dir, Args: args, Prepare: prepare}); err != nil {
+	if r.cluster, err = proc.Start(start, proc.Options{Binary: r.o.Binary, Nodes: r.o.Nodes, Dir: r.o.Dir, Args: args, Prepare: r.prepare}); err != nil {
 		return err
 	}
 	if _, err := r.cluster.Leader(start); err != nil {
@@ -154,6 +156,17 @@ func (r *run) begin(ctx context.Context) error {
 	}
 	r.keeper, err = startKeeper(background, &r.wg, r.endpoints())
 	return err
+}
+
+// prepare puts what can be broken around a node, before it is started.
+func (r *run) prepare(n *proc.Node) error {
+	if err := r.putOnDisk(n); err != nil {
+		return err
+	}
+	if r.mesh == nil {
+		return nil
+	}
+	return r.front(n)
 }
 
 // endpoints are where clients find the nodes.
@@ -388,6 +401,7 @@ func (r *run) end() error {
 	if r.cluster != nil {
 		err = r.cluster.Close()
 	}
+	err = errors.Join(err, r.disks.close())
 	r.wg.Wait()
 	if r.log != nil {
 		err = errors.Join(err, r.log.Close())
