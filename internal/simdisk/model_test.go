@@ -199,8 +199,8 @@ func dump(t *testing.T, d *Disk, m *guard.Memory) string {
 }
 
 func TestTheDiskDoesWhatItsModelDoes(t *testing.T) {
-	for seed := range uint64(60) {
-		new(model).run(t, rand.New(rand.NewPCG(seed, 0)), 200)
+	for seed := range uint64(40) {
+		new(model).run(t, rand.New(rand.NewPCG(seed, 0)), 120)
 	}
 }
 

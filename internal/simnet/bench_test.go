@@ -1,6 +1,7 @@
 package simnet
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -30,7 +31,7 @@ func pump(tb testing.TB, o Options, size, n int) {
 		defer close(done)
 		buf := make([]byte, 64<<10)
 		for {
-			if _, err := to.Read(buf); err == io.EOF {
+			if _, err := to.Read(buf); errors.Is(err, io.EOF) {
 				return
 			} else if err != nil {
 				tb.Error(err)

@@ -1,6 +1,7 @@
 package simnet
 
 import (
+	"errors"
 	"io"
 	"net"
 	"time"
@@ -97,7 +98,7 @@ func (c *conn) Read(b []byte) (int, error) {
 	for {
 		n, until, err := c.tryRead(b, time.Now())
 		switch {
-		case err == io.EOF:
+		case errors.Is(err, io.EOF):
 			if len(b) == 0 {
 				return 0, nil
 			}

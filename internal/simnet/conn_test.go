@@ -46,7 +46,7 @@ func TestBytesArriveInOrderAndWhole(t *testing.T) {
 				buf := make([]byte, 1+sizes.IntN(8000))
 				k, err := b.Read(buf)
 				got = append(got, buf[:k]...)
-				if err == io.EOF {
+				if errors.Is(err, io.EOF) {
 					break
 				}
 				if err != nil {

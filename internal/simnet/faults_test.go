@@ -14,13 +14,13 @@ import (
 )
 
 // dial tries for at most limit and says how long it took.
-func dial(t *testing.T, h *Host, addr string, limit time.Duration) (net.Conn, error, time.Duration) {
+func dial(t *testing.T, h *Host, addr string, limit time.Duration) (net.Conn, time.Duration, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
 	start := time.Now()
 	c, err := h.Dial(ctx, addr)
-	return c, err, time.Since(start)
+	return c, time.Since(start), err
 }
 
 // readByte reads one byte within limit.
@@ -79,7 +79,7 @@ func TestDialsThroughACutComeThroughAfterIt(t *testing.T) {
 			n.Host("a")
 			l := mustListen(t, n.Host("b"), ":0")
 			n.Cut(way[0], way[1])
-			_, err, took := dial(t, n.Host("a"), l.Addr().String(), 5*time.Second)
+			_, took, err := dial(t, n.Host("a"), l.Addr().String(), 5*time.Second)
 			if !errors.Is(err, context.DeadlineExceeded) || took != 5*time.Second {
 				t.Errorf("cut %v: dial %v after %v, want a timeout after 5s", way, err, took)
 			}
@@ -87,7 +87,7 @@ func TestDialsThroughACutComeThroughAfterIt(t *testing.T) {
 				time.Sleep(3500 * time.Millisecond)
 				n.Mend(way[0], way[1])
 			}()
-			_, err, took = dial(t, n.Host("a"), l.Addr().String(), time.Minute)
+			_, took, err = dial(t, n.Host("a"), l.Addr().String(), time.Minute)
 			if err != nil || took < 3500*time.Millisecond || took > 4600*time.Millisecond {
 				t.Errorf("cut %v: dial %v after %v, want success about a second after 3.5s", way, err, took)
 			}
@@ -102,7 +102,7 @@ func TestDialsAreRefusedOrNotAnswered(t *testing.T) {
 		addr := l.Addr().String()
 		check := func(what, addr string, want error, after time.Duration) {
 			t.Helper()
-			if c, err, took := dial(t, a, addr, 3*time.Second); !errors.Is(err, want) || took != after {
+			if c, took, err := dial(t, a, addr, 3*time.Second); !errors.Is(err, want) || took != after {
 				t.Errorf("dial %s: %v, %v after %v, want %v after %v", what, c, err, took, want, after)
 			}
 		}
@@ -119,10 +119,10 @@ func TestDialsAreRefusedOrNotAnswered(t *testing.T) {
 		n.PowerOff("b")
 		check("a host without power", addr, context.DeadlineExceeded, 3*time.Second)
 		var unknown *net.DNSError
-		if _, err, _ := dial(t, a, "nobody:7", time.Second); !errors.As(err, &unknown) || !unknown.IsNotFound {
+		if _, _, err := dial(t, a, "nobody:7", time.Second); !errors.As(err, &unknown) || !unknown.IsNotFound {
 			t.Errorf("dial an unknown name: %v, want a DNS error", err)
 		}
-		if _, err, _ := dial(t, a, "b:70000", time.Second); err == nil {
+		if _, _, err := dial(t, a, "b:70000", time.Second); err == nil {
 			t.Error("dial port 70000 succeeded, want an error")
 		}
 	})
@@ -322,13 +322,13 @@ func TestAnIsolatedHostIsAloneAlsoAmongNewOnes(t *testing.T) {
 		n.Isolate("a")
 		c := n.Host("c")
 		lc := mustListen(t, c, ":1")
-		if _, err, _ := dial(t, c, la.Addr().String(), time.Second); err == nil {
+		if _, _, err := dial(t, c, la.Addr().String(), time.Second); err == nil {
 			t.Error("a new host reaches the isolated one")
 		}
-		if _, err, _ := dial(t, a, lc.Addr().String(), time.Second); err == nil {
+		if _, _, err := dial(t, a, lc.Addr().String(), time.Second); err == nil {
 			t.Error("the isolated host reaches a new one")
 		}
-		if _, err, _ := dial(t, a, la.Addr().String(), time.Second); err != nil {
+		if _, _, err := dial(t, a, la.Addr().String(), time.Second); err != nil {
 			t.Errorf("the isolated host does not reach itself: %v", err)
 		}
 		mustDial(t, b, lc.Addr().String())

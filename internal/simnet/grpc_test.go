@@ -3,6 +3,7 @@ package simnet
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -29,7 +30,7 @@ var echo = grpc.ServiceDesc{
 	Streams: []grpc.StreamDesc{{StreamName: "Stream", ServerStreams: true, ClientStreams: true, Handler: func(_ any, s grpc.ServerStream) error {
 		for {
 			m := &wrapperspb.BytesValue{}
-			if err := s.RecvMsg(m); err == io.EOF {
+			if err := s.RecvMsg(m); errors.Is(err, io.EOF) {
 				return nil
 			} else if err != nil {
 				return err
@@ -122,7 +123,7 @@ func TestGRPCCallsAndStreams(t *testing.T) {
 				t.Fatalf("message %d: %d bytes, %v", i, len(m.Value), err)
 			}
 		}
-		if err := s.RecvMsg(&wrapperspb.BytesValue{}); err != io.EOF {
+		if err := s.RecvMsg(&wrapperspb.BytesValue{}); !errors.Is(err, io.EOF) {
 			t.Errorf("end of the stream: %v, want EOF", err)
 		}
 	})

@@ -26,7 +26,7 @@ func outcome(err error) string {
 	switch {
 	case err == nil:
 		return "ok"
-	case err == io.EOF:
+	case errors.Is(err, io.EOF):
 		return "EOF"
 	case errors.Is(err, os.ErrDeadlineExceeded) && errors.As(err, &timeout) && timeout.Timeout():
 		return name + "deadline"
