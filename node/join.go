@@ -32,7 +32,7 @@ func (n *Node) openCluster(identity guard.Identity) (err error) {
 		Promise: cluster.Hash(founders(identity.Promise)),
 	}
 	seeds := n.cfg.Join
-	if meta.Formed && n.cfg.seams.Memory == nil {
+	if meta.ClusterID != "" && n.cfg.seams.Memory == nil { // it has been somewhere
 		seeds = allSeeds(seeds, rememberedSeeds(n.cfg.DataDir))
 	}
 	var transport memberlist.Transport

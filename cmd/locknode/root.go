@@ -126,7 +126,7 @@ Results go to standard output, logs and errors to standard error.`,
 		a.acquireCommand(), a.renewCommand(), a.releaseCommand(),
 		a.getCommand(), a.lsCommand(), a.forceReleaseCommand(),
 		a.statusCommand(), a.membersCommand(), a.transferLeadershipCommand(),
-		a.serveCommand(), a.devCommand(), a.versionCommand(),
+		a.serveCommand(), a.reseedCommand(), a.devCommand(), a.versionCommand(),
 	)
 	root.AddCommand(a.processCommands()...)
 	completeArguments(root)

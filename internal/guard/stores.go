@@ -261,6 +261,11 @@ func chooseIdentity(stored Identity, o StoreOptions, where string) (Identity, er
 	if o.NodeID != "" && o.NodeID != stored.NodeID {
 		return stored, fmt.Errorf("%s is the data of node %q, not of %q: %w", where, stored.NodeID, o.NodeID, ErrWrongNode)
 	}
+	if stored.LogStore == "" { // see Reseed
+		if stored.LogStore = o.LogStore; stored.LogStore == "" {
+			stored.LogStore = LogStoreWAL
+		}
+	}
 	if o.LogStore != "" && o.LogStore != stored.LogStore {
 		return stored, fmt.Errorf("%s keeps its log in %q, not in %q: %w", where, stored.LogStore, o.LogStore, ErrWrongStore)
 	}

@@ -1,0 +1,184 @@
+//go:build unix
+
+package integration
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/locknode/locknode/internal/proc"
+)
+
+// A node with damaged data says what is damaged and which command helps, and comes
+// back from the others with that command and nothing else.
+
+// reseedCommand finds in a node's last words the command that helps.
+var reseedCommand = regexp.MustCompile(`run "locknode (reseed [^"]+)"`)
+
+// flip changes a byte wherever a text is found in the files below a path. It
+// returns the number of places.
+func flip(t *testing.T, path, text string) (places int) {
+	t.Helper()
+	must(t, filepath.WalkDir(path, func(path string, d os.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		b, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		n := 0
+		for at := bytes.Index(b, []byte(text)); at >= 0; at = bytes.Index(b, []byte(text)) {
+			b[at] ^= 0x20
+			n++
+		}
+		if places += n; n == 0 {
+			return nil
+		}
+		return os.WriteFile(path, b, 0o600)
+	}))
+	return places
+}
+
+// refusesAndComesBack damages the data of a follower, takes it at its word, and has
+// it be a voter on which the majority depends.
+func refusesAndComesBack(t *testing.T, c *proc.Cluster, n *proc.Node, damage func(), says ...string) {
+	t.Helper()
+	watch := dial(t, c.Endpoints())
+	name := "a node with: " + says[0]
+	g := lock(t, watch, name)
+	kill(t, n)
+	damage()
+	must(t, n.Start())
+	refused(t, n, append(says, n.Dir, "locknode reseed --data-dir ")...)
+	found := reseedCommand.FindStringSubmatch(tail(n.Logs(), 3))
+	if found == nil {
+		t.Fatalf("no command in what %s said last:\n%s", n.ID, tail(n.Logs(), 3))
+	}
+	out := locknode(t, nil, strings.Fields(found[1])...).ends(t, 0)
+	if !strings.Contains(out.stdout.String(), n.ID+": removed from the cluster") {
+		t.Errorf("reseed said %q", out.stdout.String())
+	}
+	kept, err := filepath.Glob(filepath.Join(n.Dir, "replaced-*", "node.json"))
+	must(t, err)
+	if len(kept) == 0 {
+		t.Error("what was damaged is not kept")
+	}
+	start(t, n)
+	var all []string
+	for _, o := range c.Nodes() {
+		all = append(all, o.ID)
+	}
+	awaitVoters(t, n, all...)
+	agree(t, c)
+
+	// It counts: without it there is no majority.
+	for _, o := range c.Nodes() {
+		if o != n {
+			kill(t, o)
+			heldWith(t, watch, g.Name(), g.Token())
+			if next := lock(t, watch, name+"/after"); next.Token() <= g.Token() {
+				t.Errorf("token %d after %d", next.Token(), g.Token())
+			}
+			start(t, o)
+			break
+		}
+	}
+	agree(t, c)
+}
+
+func TestNodeWithADamagedLogComesBackWithOneCommand(t *testing.T) {
+	t.Parallel()
+	forEachStore(t, func(t *testing.T, store string) {
+		log := map[string]string{"wal": "log", "boltdb": "log.db"}[store]
+		c := startCluster(t, "--log-store", store)
+		watch := dial(t, c.Endpoints())
+		const marker = "a name that is found again"
+		lock(t, watch, marker)
+		n := followersOf(t, c)[0]
+		path := filepath.Join(n.Dir, log)
+		refusesAndComesBack(t, c, n, func() {
+			if flip(t, path, marker) == 0 {
+				t.Fatalf("%q is not found below %s", marker, path)
+			}
+		}, "entry ", path, "checksum")
+		refusesAndComesBack(t, c, n, func() { must(t, os.RemoveAll(path)) }, "missing", path)
+	})
+}
+
+func TestNodeWithDamagedSnapshotsComesBackWithOneCommand(t *testing.T) {
+	t.Parallel()
+	slow(t, "a node looks every 30 to 60 seconds whether its log is long enough for a snapshot")
+	c := startCluster(t, "--log-store", "boltdb") // cuts its log at the entry
+	watch := dial(t, c.Endpoints())
+	held := lock(t, watch, "held")
+	n := followersOf(t, c)[0]
+	for i := 0; status(t, n).GetAppliedIndex() < 7_000; i++ {
+		for range 100 {
+			must(t, held.SetValue(within(t, patience), fmt.Appendf(nil, "%d", i)))
+		}
+	}
+	eventually(t, n.ID+" has a snapshot", func() bool { return len(snapshots(t, n)) > 0 })
+	refusesAndComesBack(t, c, n, func() {
+		for _, s := range snapshots(t, n) {
+			path := filepath.Join(n.Dir, "snapshots", s, "state.bin")
+			b, err := os.ReadFile(path)
+			must(t, err)
+			b[len(b)/2] ^= 1
+			must(t, os.WriteFile(path, b, 0o600))
+		}
+	}, "snapshot")
+	heldWith(t, watch, "held", held.Token())
+}
+
+// What reseed must not touch.
+func TestReseedChangesNothingWhereItMustNot(t *testing.T) {
+	t.Parallel()
+	c := startCluster(t)
+	other := startClusterOf(t, 1)
+	n := followersOf(t, c)[0]
+	fails := func(says string, endpoints []string, args ...string) {
+		t.Helper()
+		out := locknode(t, endpoints, append([]string{"reseed"}, args...)...)
+		if code := out.wait(t); code == 0 {
+			t.Errorf("reseed %v succeeded", args)
+		}
+		if !strings.Contains(out.stderr.String(), says) {
+			t.Errorf("reseed %v said %q, want %q", args, out.stderr.String(), says)
+		}
+	}
+	fails("in use", c.Endpoints(), "--data-dir", n.Dir)
+	fails("holds no data of a node", c.Endpoints(), "--data-dir", t.TempDir())
+	kill(t, n)
+	fails("is of cluster", other.Endpoints(), "--data-dir", n.Dir)
+	fails("not of \"n9\"", c.Endpoints(), "--data-dir", n.Dir, "--node-id", "n9")
+	damaged := filepath.Join(n.Dir, "node.json")
+	good, err := os.ReadFile(damaged)
+	must(t, err)
+	must(t, os.WriteFile(damaged, bytes.Replace(good, []byte("node_id"), []byte("nodE_id"), 1), 0o600))
+	fails("name the node's ID", c.Endpoints(), "--data-dir", n.Dir)
+	alive := followersOf(t, c)[0].ID
+	fails("alive at", c.Endpoints(), "--data-dir", n.Dir, "--node-id", alive)
+	must(t, os.WriteFile(damaged, good, 0o600))
+	start(t, n)
+	agree(t, c)
+
+	// Of three nodes one is away: the cluster cannot do without a second one.
+	gone := followersOf(t, c)[0]
+	kill(t, gone)
+	rest := followersOf(t, c)
+	eventually(t, gone.ID+" is seen to be away", func() bool {
+		m := members(t, rest[0])[gone.ID]
+		return m != nil && m.GetHealth() == "failed"
+	})
+	kill(t, rest[0])
+	fails("", c.Endpoints(), "--data-dir", rest[0].Dir)
+	start(t, rest[0], gone)
+	awaitVoters(t, rest[0], "n1", "n2", "n3")
+	agree(t, c)
+}
