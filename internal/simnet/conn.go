@@ -22,6 +22,7 @@ type conn struct {
 	closed                      bool
 	reset                       time.Time // when a reset arrives; zero is never
 	resetStalled                bool      // it waits for the link
+	probing                     bool      // it is what keep-alive will find; data finds it sooner
 	givesUp                     time.Time // when keep-alive ends the silence; zero is never
 }
 

@@ -235,7 +235,7 @@ func (n *Network) Revive(host string) *Host {
 				}
 				c.peer.bounceLocked()
 				if c.peer.reset.IsZero() && !c.peer.resetStalled {
-					c.peer.resetLocked(now.Add(c.in.link.probe()))
+					c.peer.probeLocked(now.Add(c.in.link.probe()))
 				}
 				c.peer.listenLocked(now)
 			}

@@ -201,6 +201,7 @@ func TestAPowerLossIsSilentUntilTheHostIsBack(t *testing.T) {
 	bubble(t, Options{Latency: delay, Window: 100}, func(t *testing.T, n *Network) {
 		a, b := connected(t, n)
 		idle, _ := connected(t, n)
+		later, _ := connected(t, n)
 		_, _ = b.Write([]byte("lost on the way"))
 		n.PowerOff("b")
 		if err := readByte(a, time.Minute); !errors.Is(err, os.ErrDeadlineExceeded) {
@@ -213,6 +214,10 @@ func TestAPowerLossIsSilentUntilTheHostIsBack(t *testing.T) {
 		n.Revive("b")
 		if err := readByte(a, 2*time.Second); !errors.Is(err, syscall.ECONNRESET) {
 			t.Errorf("read after the revival: %v, want ECONNRESET, as what was written is sent again", err)
+		}
+		_, _ = later.Write([]byte("x"))
+		if err := readByte(later, 3*delay); !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("read after a write after the revival: %v, want ECONNRESET after a round trip", err)
 		}
 		if err := readByte(idle, probeEvery); !errors.Is(err, syscall.ECONNRESET) {
 			t.Errorf("idle connection after the revival: %v, want ECONNRESET by keep-alive", err)

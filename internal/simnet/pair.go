@@ -220,9 +220,18 @@ func (c *conn) bounceLocked() {
 		f.under -= len(s.b)
 		f.segments = f.segments[1:]
 	}
-	if !first.IsZero() && c.reset.IsZero() {
+	if !first.IsZero() && (c.reset.IsZero() || c.probing) {
+		c.probing = false // what is sent finds out sooner
 		c.resetLocked(first)
 	}
+}
+
+// probeLocked lets keep-alive find out at the given time that the other machine
+// knows nothing of the connection, if nothing is sent before.
+func (c *conn) probeLocked(at time.Time) {
+	last := c.in.last
+	c.resetLocked(at)
+	c.in.last, c.probing = last, true
 }
 
 // resetLocked lets a reset, sent by the other end at the given time, arrive here,
