@@ -79,6 +79,7 @@ func sentence(v history.Violation) string {
 	if v.Lock != "" {
 		fmt.Fprintf(&b, ", lock %q", v.Lock)
 	}
-	fmt.Fprintf(&b, ": %s (found by the check of %s)", v.Text, v.Check)
+	text := strings.ReplaceAll(v.Text, history.Never.String(), "the end")
+	fmt.Fprintf(&b, ": %s (found by the check of %s)", text, v.Check)
 	return b.String()
 }
