@@ -27,8 +27,8 @@ const (
 // leader if the operation asks for that, and otherwise forwards it, through
 // changes of leadership, until it is answered.
 func (n *Node) Start(call *mux.Call) {
-	if maxStale, read := isRead(call.Op); read {
-		n.startRead(call, maxStale)
+	if _, read := isRead(call.Op); read {
+		n.startRead(call, n.cfg.seams.Mono())
 		return
 	}
 	if e := n.epoch.Load(); e != nil {
@@ -146,8 +146,9 @@ func (n *Node) notDone(call *mux.Call, err error) {
 }
 
 // startRead answers a read at once where it may be stale, and otherwise after
-// the next read round.
-func (n *Node) startRead(call *mux.Call, maxStale time.Duration) {
+// the next read round. It has found no leader since.
+func (n *Node) startRead(call *mux.Call, since time.Duration) {
+	maxStale, _ := isRead(call.Op)
 	if maxStale < 0 {
 		call.Done(errorAnswer(call.Op, apiv1.NewError(apiv1.CodeInvalid, "max_stale_ns %d: 0 or more is allowed", maxStale)))
 		return
@@ -161,11 +162,14 @@ func (n *Node) startRead(call *mux.Call, maxStale time.Duration) {
 		return
 	}
 	n.rounds.join(func(_ uint64, err error) {
-		if err != nil {
-			n.sendElsewhere(call)
-			return
+		switch {
+		case err == nil:
+			call.Done(n.readNow(call.Op, 0))
+		case call.Op.GetRedirect() && !n.isElected():
+			call.Done(errorAnswer(call.Op, n.notLeader()))
+		default:
+			n.router.again(call, since)
 		}
-		call.Done(n.readNow(call.Op, 0))
 	})
 }
 
@@ -187,16 +191,24 @@ type router struct {
 type rerouted struct {
 	call  *mux.Call
 	since time.Duration
+	due   time.Duration // not looked at before; it was tried a moment ago
 }
 
 func newRouter(n *Node) *router {
 	return &router{n: n, wake: make(chan struct{}, 1)}
 }
 
-func (r *router) add(call *mux.Call) { r.addAt(call, r.n.cfg.seams.Mono()) }
+func (r *router) add(call *mux.Call) { r.put(rerouted{call: call, since: r.n.cfg.seams.Mono()}) }
 
-// addAt keeps the time since which a call has found no leader.
-func (r *router) addAt(call *mux.Call, since time.Duration) {
+// again takes back a call that was tried and has found no leader since a time. It
+// waits for a moment: a round or a node that refuses at once would otherwise be
+// asked as fast as it can refuse.
+func (r *router) again(call *mux.Call, since time.Duration) {
+	r.put(rerouted{call: call, since: since, due: r.n.cfg.seams.Mono() + rerouteEvery})
+}
+
+func (r *router) put(c rerouted) {
+	call := c.call
 	r.mu.Lock()
 	var err *apiv1.Error
 	switch {
@@ -205,7 +217,7 @@ func (r *router) addAt(call *mux.Call, since time.Duration) {
 	case len(r.waiting) >= maxRerouted:
 		err = apiv1.NewError(apiv1.CodeOverloaded, "node %q: too many operations wait for a leader", r.n.id)
 	default:
-		r.waiting = append(r.waiting, rerouted{call, since})
+		r.waiting = append(r.waiting, c)
 	}
 	r.mu.Unlock()
 	if err != nil {
@@ -262,13 +274,13 @@ func (r *router) flush(ctx context.Context) (more bool) {
 		case c.call.Abandoned():
 		case now-c.since > noLeaderPatience:
 			c.call.Done(errorAnswer(c.call.Op, r.n.unavailable()))
-		case read && (e != nil || r.n.rounds.lastErr() == nil):
-			r.n.Start(c.call)
-		case !read && e != nil:
+		case now >= c.due && read && (e != nil || r.n.rounds.lastErr() == nil):
+			r.n.startRead(c.call, c.since)
+		case now >= c.due && !read && e != nil:
 			r.n.startLocal(e, c.call)
 		case c.call.Op.GetRedirect() && !r.n.isElected():
 			c.call.Done(errorAnswer(c.call.Op, r.n.notLeader()))
-		case !read && conn != nil && !c.call.Op.GetRedirect():
+		case now >= c.due && !read && conn != nil && !c.call.Op.GetRedirect():
 			conn.Start(r.forwarded(c))
 		default:
 			more = true
@@ -295,7 +307,7 @@ func (r *router) forwarded(c rerouted) *mux.Call {
 			if r.n.cfg.seams.Mono()-sent > time.Second {
 				since = r.n.cfg.seams.Mono() // it had been with a leader: a new search begins
 			}
-			r.addAt(c.call, since)
+			r.again(c.call, since)
 		default:
 			c.call.Done(a)
 		}
