@@ -125,6 +125,48 @@ func FuzzRestore(f *testing.F) {
 	})
 }
 
+// FuzzDamagedSnapshot damages a snapshot of several blocks without mending its
+// checksums: it is refused, whatever was done to it.
+func FuzzDamagedSnapshot(f *testing.F) {
+	table := busyTable(f)
+	_, index := table.Digest()
+	for i, r := range manyGrants(100) {
+		table.Apply(index+1+uint64(i), r.term, r.data)
+	}
+	good := snapshotBytes(f, table)
+	if len(good) < 2*blockSize {
+		f.Fatalf("a snapshot of %d bytes is too small for this test", len(good))
+	}
+	for _, at := range []int{0, 8, 9, 13, 17, 40, blockSize / 2, blockSize + 30, len(good) - 9, len(good) - 1} {
+		f.Add(uint32(at), uint32(0), byte(0), []byte{good[at] ^ 1}) // a flipped bit
+		f.Add(uint32(at), uint32(0), byte(1), []byte{})             // cut off
+		f.Add(uint32(at), uint32(7), byte(2), []byte{})             // bytes are lost
+		f.Add(uint32(at), uint32(0), byte(3), []byte("new"))        // or come in
+	}
+	f.Fuzz(func(t *testing.T, at, n uint32, how byte, with []byte) {
+		i := int(at % uint32(len(good)))
+		j := i + int(n%uint32(len(good)-i+1))
+		bad := bytes.Clone(good)
+		switch how % 4 {
+		case 0:
+			copy(bad[i:], with)
+		case 1:
+			bad = bad[:i]
+		case 2:
+			bad = slices.Delete(bad, i, j)
+		case 3:
+			bad = slices.Replace(bad, i, j, with...)
+		}
+		restored, err := Restore(bytes.NewReader(bad))
+		if err == nil && !bytes.Equal(bad, good) {
+			t.Fatalf("a snapshot with damage at byte %d was restored: %+v", i, restored.Stats())
+		}
+		if err != nil && bytes.Equal(bad, good) {
+			t.Fatalf("a good snapshot is refused: %v", err)
+		}
+	})
+}
+
 // FuzzCommands turns bytes into commands and compares the table with the model.
 func FuzzCommands(f *testing.F) {
 	for seed := range uint64(4) {
