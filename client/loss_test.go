@@ -84,19 +84,23 @@ func TestAnswersOfASessionInDoubtAreConfirmed(t *testing.T) {
 func TestLossIsToldBeforeTheClusterMayGiveTheLockAway(t *testing.T) {
 	for _, rate := range []float64{0.995, 1, 1.005} {
 		for cut := time.Duration(0); cut < 4*time.Second; cut += 370 * time.Millisecond {
-			for _, opts := range [][]AcquireOption{nil, {TTL(3 * time.Second)}} {
-				t.Run(fmt.Sprintf("rate %v, cut %v, %d options", rate, cut, len(opts)), func(t *testing.T) {
-					synctest.Test(t, func(t *testing.T) { cutOff(t, rate, cut, opts) })
-				})
+			// One TTL is a multiple of the time between a session's looks at the
+			// clock and one is not.
+			for _, ttl := range []time.Duration{10 * time.Second, 9600 * time.Millisecond} {
+				for _, opts := range [][]AcquireOption{nil, {TTL(3 * time.Second)}} {
+					t.Run(fmt.Sprintf("rate %v, cut %v, ttl %v, %d options", rate, cut, ttl, len(opts)), func(t *testing.T) {
+						synctest.Test(t, func(t *testing.T) { cutOff(t, rate, cut, ttl, opts) })
+					})
+				}
 			}
 		}
 	}
 }
 
-func cutOff(t *testing.T, rate float64, cut time.Duration, opts []AcquireOption) {
+func cutOff(t *testing.T, rate float64, cut, ttl time.Duration, opts []AcquireOption) {
 	k := newCluster(t)
 	began := time.Now()
-	holder := k.client(t, WithClock(func() time.Duration {
+	holder := k.client(t, SessionTTL(ttl), WithClock(func() time.Duration {
 		return time.Duration(float64(time.Since(began)) * rate)
 	}))
 	g := mustLock(t, holder, "a", opts...)
@@ -293,7 +297,11 @@ func TestMissedNoticeIsMadeUpFor(t *testing.T) {
 		if g.Err() != nil {
 			t.Fatalf("the notice was not lost: %v", g.Err())
 		}
-		<-g.Lost()
+		select {
+		case <-g.Lost():
+		case <-time.After(10 * time.Second):
+			t.Fatal("no keep-alive has told of the revocation whose notice was lost")
+		}
 		wantErr(t, "Err", g.Err(), ErrLost)
 		var seen atomic.Uint64
 		k.fault(func(op *apiv1.Operation) fate {
