@@ -1,0 +1,115 @@
+package main
+
+var clientMutants = []mutant{
+	{
+		name:    "client-counts-from-the-answer",
+		breaks:  "a keep-alive counts from when it was answered, not from when it was sent",
+		promise: "T7, S3",
+		changes: []change{{"client/session.go", "		s.extendLocked(sent, alive.GetDeadline(), a.GetStamp())\n", "		s.extendLocked(now, alive.GetDeadline(), a.GetStamp())\n"}},
+		caught:  []catcher{named("./client", "TestNobodyElseBelievesWhileOneDoes")},
+	},
+	{
+		name:    "client-has-no-margin",
+		breaks:  "a client believes to the last moment by a clock that may be slow",
+		promise: "T7, S3",
+		changes: []change{
+			{"client/clock.go", "const marginFixed = 10 * time.Millisecond\n", "const marginFixed = time.Duration(0)\n"},
+			{"client/clock.go", "	offset := int64(sent) - applied + applied/100\n", "	offset := int64(sent) - applied\n"},
+			{"client/clock.go", "k.offset+deadline-deadline/100)", "k.offset+deadline)"},
+		},
+		caught: []catcher{named("./client", "TestLossIsToldBeforeTheClusterMayGiveTheLockAway")},
+	},
+	{
+		name:    "session-counts-from-its-last-answer",
+		breaks:  "a session is believed in for its TTL from the last answer on",
+		promise: "S3",
+		changes: []change{{
+			"client/session.go",
+			"func (s *session) boundLocked() time.Duration { return s.ticket.bound(s.deadline) }\n",
+			"func (s *session) boundLocked() time.Duration { return s.renewAt - s.renewEvery() + s.c.config.ttl }\n",
+		}},
+		caught: []catcher{named("./client", "TestLossIsToldBeforeTheClusterMayGiveTheLockAway")},
+	},
+	{
+		name:    "own-ttl-is-not-watched",
+		breaks:  "a grant with a TTL of its own is believed in as long as its session",
+		promise: "S3",
+		changes: []change{{
+			"client/grant.go",
+			"	if g.deadline == 0 {\n		return forever\n	}\n	return g.s.ticket.bound(g.deadline)\n",
+			"	return forever\n",
+		}},
+		caught: []catcher{named("./client", "TestLossIsToldBeforeTheClusterMayGiveTheLockAway")},
+	},
+	{
+		name:    "late-answer-is-believed",
+		breaks:  "a grant whose answer came after its time is returned as held",
+		promise: "S3",
+		changes: []change{{"client/lock.go", "		if g.boundLocked() <= now {\n", "		if false {\n"}},
+		caught:  []catcher{named("./client", "TestLateAnswerIsNotBelieved")},
+	},
+	{
+		name:    "session-in-doubt-is-believed",
+		breaks:  "a lock is returned while nobody knows whether its session is still there",
+		promise: "S3",
+		changes: []change{{"client/lock.go", "		if now < s.boundLocked() {\n			break\n		}\n", "		if now < forever {\n			break\n		}\n"}},
+		caught:  []catcher{named("./client", "TestAnswersOfASessionInDoubtAreConfirmed")},
+	},
+	{
+		name:    "loss-is-noticed-at-the-next-tick",
+		breaks:  "a session wakes every 250 ms only and not when its time is up",
+		promise: "S3",
+		changes: []change{{
+			"client/session.go",
+			"	if len(s.grants) > 0 {\n		next = min(next, s.boundLocked())\n	}\n",
+			"",
+		}},
+		caught: []catcher{named("./client", "TestLossIsToldBeforeTheClusterMayGiveTheLockAway")},
+	},
+	{
+		name:    "unlock-does-not-look-at-the-clock",
+		breaks:  "an Unlock after the lock's time says that all was well",
+		promise: "S3",
+		changes: []change{{
+			"client/grant.go",
+			"	lost := g.lookLocked(now)\n	if g.state == grantLost {\n		err := g.err\n",
+			"	var lost losses\n	if g.state == grantLost {\n		err := g.err\n",
+		}},
+		caught: []catcher{named("./client", "TestUnlockLooksAtTheClock")},
+	},
+	{
+		name:    "acknowledges-what-is-not-answered",
+		breaks:  "the client tells the cluster to forget answers that it still waits for",
+		promise: "S6",
+		changes: []change{{"client/window.go", "{ return max(w.base, 1) - 1 }\n", "{ return max(w.base+uint64(w.n), 2) - 2 }\n"}},
+		caught:  []catcher{named("./client", "TestWindowAcknowledgesOnlyWhatIsAnswered")},
+	},
+	{
+		name:    "refused-release-is-not-repeated",
+		breaks:  "a release that the cluster had no room for is forgotten",
+		promise: "liveness",
+		changes: []change{{"client/grant.go", "		time.AfterFunc(retryLast, g.giveBack)\n", ""}},
+		caught:  []catcher{named("./client", "TestRefusedReleasesAndCancelsAreRepeated")},
+	},
+	{
+		name:    "unknown-outcome-ends-a-lock",
+		breaks:  "a Lock whose leader was lost fails instead of asking again under its request ID",
+		promise: "S6",
+		changes: []change{{"client/op.go", "	case apiv1.CodeNotLeader, apiv1.CodeUnavailable, apiv1.CodeUnknownOutcome,\n", "	case apiv1.CodeNotLeader, apiv1.CodeUnavailable,\n"}},
+		caught:  []catcher{named("./client", "TestNobodyElseBelievesWhileOneDoes")},
+	},
+	{
+		name:    "given-up-acquire-is-not-cancelled",
+		breaks:  "a Lock that its caller has left keeps its place in line",
+		promise: "liveness",
+		changes: []change{{"client/lock.go", "	case <-ctx.Done():\n		s.cancel(a)\n		return nil, s.c.waitEnded(ctx, q, &a.op)\n", "	case <-ctx.Done():\n		s.finish(a)\n		return nil, s.c.waitEnded(ctx, q, &a.op)\n"}},
+		caught:  []catcher{named("./client", "TestCancelledLockLeavesNoWaiter")},
+	},
+	{
+		name:    "missed-revocation-stays-missed",
+		breaks:  "a holder whose lock was taken away, and to whom the notice was lost, is not told",
+		promise: "S3",
+		changes: []change{{"client/session.go", "	for _, r := range alive.GetRevocations() {\n", "	for _, r := range alive.GetRevocations()[:0] {\n"}},
+		caught:  []catcher{named("./client", "TestMissedNoticeIsMadeUpFor")},
+	},
+}

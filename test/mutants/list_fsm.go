@@ -1,0 +1,273 @@
+package main
+
+var fsmMutants = []mutant{
+	{
+		name:    "stale-release-frees-the-successor",
+		breaks:  "a release whose token is gone ends whatever grant the lock has now",
+		promise: "S5",
+		changes: []change{{
+			file:   "fsm/release.go",
+			anchor: "	r := t.held(c.ID, c.Lock, c.Token)\n	if r == nil {\n		return Result{Code: NotHeld}\n	}\n	t.endGrant(r, Event{Kind: EventReleased})\n",
+			with: `	r := t.held(c.ID, c.Lock, c.Token)
+	if l, ok := t.locks.get(c.Lock); r == nil && ok && len(l.holders) > 0 {
+		r, _ = t.requests.get(l.holders[0])
+	}
+	if r == nil {
+		return Result{Code: NotHeld}
+	}
+	t.endGrant(r, Event{Kind: EventReleased})
+`,
+		}},
+		caught: []catcher{named("./fsm", "TestStaleReleaseChangesNothing")},
+	},
+	{
+		name:    "release-by-another-session",
+		breaks:  "a session releases a grant of another one if it knows the token",
+		promise: "S5",
+		changes: []change{{
+			file:   "fsm/release.go",
+			anchor: "	if id.Session != (SessionID{}) && r.session != id.Session {\n",
+			with:   "	if false && r.session != id.Session {\n",
+		}},
+		caught: []catcher{drawn("./fsm", "TestTableDoesWhatTheModelDoes")},
+	},
+	{
+		name:    "table-reads-a-clock",
+		breaks:  "the table takes the time from the machine instead of the stamp",
+		promise: "T1, S9",
+		changes: []change{
+			{"fsm/apply.go", "package fsm\n", "package fsm\n\nimport \"time\"\n"},
+			{"fsm/apply.go", "		t.now = max(t.now, h.stamp)\n", "		t.now = max(t.now, time.Now().UnixNano())\n"},
+		},
+		caught: []catcher{named("./fsm", "TestReplayIsByteIdentical")},
+	},
+	{
+		name:    "time-goes-back",
+		breaks:  "cluster time is the last stamp, also if that is earlier than the one before",
+		promise: "T1",
+		changes: []change{{"fsm/apply.go", "		t.now = max(t.now, h.stamp)\n", "		t.now = h.stamp\n"}},
+		caught:  []catcher{named("./fsm", "TestTimeNeverGoesBack")},
+	},
+	{
+		name:    "stamp-of-another-term",
+		breaks:  "an entry that was stamped in an earlier term is applied",
+		promise: "T3",
+		changes: []change{{"fsm/apply.go", "	case h.term != term:\n", "	case false:\n"}},
+		caught:  []catcher{named("./fsm", "TestStampFromAnotherTermIsRefused")},
+	},
+	{
+		name:    "expires-a-tick-early",
+		breaks:  "what is due within the next 100 ms ends with this entry",
+		promise: "S2",
+		changes: []change{{
+			"fsm/apply.go",
+			"		if at, ok := t.nextEnd(); !ok || at > t.now {\n",
+			"		if at, ok := t.nextEnd(); !ok || at > t.now+100_000_000 {\n",
+		}},
+		caught: []catcher{
+			named("./fsm", "TestRenewalEarlierInTheLogWinsOverExpiry"),
+			named("./client", "TestLossIsToldBeforeTheClusterMayGiveTheLockAway"),
+		},
+	},
+	{
+		name:    "expires-a-moment-late",
+		breaks:  "what is due now, to the nanosecond, is left to the next entry",
+		promise: "T1",
+		changes: []change{{
+			"fsm/apply.go",
+			"		if at, ok := t.nextEnd(); !ok || at > t.now {\n",
+			"		if at, ok := t.nextEnd(); !ok || at >= t.now {\n",
+		}},
+		caught: []catcher{named("./fsm", "TestEqualDeadlinesEndInTheOrderInWhichTheyCame")},
+	},
+	{
+		name:    "expired-waiter-is-granted",
+		breaks:  "what one expiry frees is handed on before the next one of the same entry",
+		promise: "T1",
+		changes: []change{
+			{"fsm/apply.go", "		t.endNext()\n	}\n	t.promote()\n", "		t.endNext()\n		t.promote()\n	}\n"},
+			{"fsm/queue.go", "	if r.deadline != 0 && r.deadline <= t.now || t.lastToken >= maxToken {\n", "	if t.lastToken >= maxToken {\n"},
+		},
+		caught: []catcher{named("./fsm", "TestExpiredWaiterIsNotGranted")},
+	},
+	{
+		name:    "renewal-shortens",
+		breaks:  "a renewal with a smaller TTL moves the deadline to an earlier time",
+		promise: "T6",
+		changes: []change{{"fsm/release.go", "r.deadline != 0 && until > r.deadline {", "r.deadline != 0 {"}},
+		caught:  []catcher{named("./fsm", "TestDeadlineNeverMovesBack")},
+	},
+	{
+		name:    "keep-alive-revives-a-session",
+		breaks:  "a keep-alive of a session that has ended opens it again",
+		promise: "T6",
+		changes: []change{{
+			"fsm/session.go",
+			"		if s == nil {\n			continue\n		}\n		s = t.extend(k.Session, s)\n",
+			`		if s == nil {
+			t.openSession(&OpenSession{Session: k.Session, TTL: t.limits.MinTTL})
+			if s = t.session(k.Session); s == nil {
+				continue
+			}
+		}
+		s = t.extend(k.Session, s)
+`,
+		}},
+		caught: []catcher{drawn("./fsm", "TestTableDoesWhatTheModelDoes")},
+	},
+	{
+		name:    "token-of-the-leader",
+		breaks:  "tokens are counted from 1 in each term",
+		promise: "S4",
+		changes: []change{
+			{"fsm/table.go", "	recent   *session // the session that was looked up last; derived from the state\n", "	recent   *session\n	term     uint64\n"},
+			{"fsm/apply.go", "		t.wall = h.wall\n", "		t.wall = h.wall\n		if t.term != term {\n			t.term, t.lastToken = term, 0\n		}\n"},
+		},
+		caught: []catcher{drawn("./fsm", "TestPromisesHoldWhateverIsAsked")},
+	},
+	{
+		name:    "token-is-not-in-the-snapshot",
+		breaks:  "after a restore tokens go on from the largest that is still held",
+		promise: "S4",
+		changes: []change{{
+			"fsm/snapshot.go",
+			"	b.uint(s.lastToken)\n",
+			"	last := uint64(0)\n	for token := range s.tokens.all() {\n		last = token\n	}\n	b.uint(last)\n",
+		}},
+		caught: []catcher{named("./fsm", "TestSnapshotRoundTrip")},
+	},
+	{
+		name:    "backup-does-not-skip-tokens",
+		breaks:  "a restored backup gives tokens again that were given after it was made",
+		promise: "S4",
+		changes: []change{{"fsm/apply.go", "	t.lastToken += recoverSkip\n", "	t.lastToken++\n"}},
+		caught:  []catcher{named("./fsm", "TestRecoverSkipsTokensAhead")},
+	},
+	{
+		name:    "answers-are-not-in-the-snapshot",
+		breaks:  "a node that restores a snapshot has forgotten which requests were answered",
+		promise: "S6",
+		changes: []change{
+			{"fsm/snapshot.go", "		for i := range v.window {\n", "		for i := range v.window[:0] {\n"},
+			{"fsm/snapshot.go", "	b.uint(uint64(len(s.window)))\n", "	b.uint(0)\n"},
+		},
+		caught: []catcher{named("./fsm", "TestSnapshotRoundTrip")},
+	},
+	{
+		name:    "snapshot-in-map-order",
+		breaks:  "the locks of a snapshot are written in the order of a Go map",
+		promise: "S9",
+		changes: []change{{
+			"fsm/snapshot.go",
+			"	for name, l := range s.locks.all() {\n		if l.hasFacts() {\n			b.record()\n",
+			"	unordered := make(map[string]*lock)\n	for name, l := range s.locks.all() {\n		unordered[name] = l\n	}\n	for name, l := range unordered {\n		if l.hasFacts() {\n			b.record()\n",
+		}},
+		caught: []catcher{named("./fsm", "TestSnapshotIsCanonical")},
+	},
+	{
+		name:    "retry-runs-again",
+		breaks:  "a request that is sent again takes effect again",
+		promise: "S6",
+		changes: []change{{"fsm/window.go", "	if i, ok := s.find(id.Sequence); ok {\n		a := &s.window[i]\n		if a.kind != kind {\n", "	if i, ok := s.find(id.Sequence); ok && s.acked > id.Sequence {\n		a := &s.window[i]\n		if a.kind != kind {\n"}},
+		caught:  []catcher{named("./fsm", "TestRetryGetsTheFirstAnswerAndChangesNothing")},
+	},
+	{
+		name:    "detached-retry-runs-again",
+		breaks:  "an answer to a request without a session is forgotten at once",
+		promise: "S6",
+		changes: []change{{"fsm/window.go", "	m.forget = sumTimes(t.now, t.limits.OnceNanos)\n", "	m.forget = t.now\n"}},
+		caught:  []catcher{named("./fsm", "TestOnceIDIsKeptWithItsGrantAndForSomeTimeAfter")},
+	},
+	{
+		name:    "cancelled-waiter-is-granted",
+		breaks:  "a cancel is answered and its acquire goes on waiting",
+		promise: "liveness",
+		changes: []change{{"fsm/acquire.go", "		t.endWait(r, Cancelled)\n", "		t.freed = append(t.freed, r.wants[0].Lock)\n"}},
+		caught:  []catcher{named("./fsm", "TestCancelledWaiterLeavesNoTrace")},
+	},
+	{
+		name:    "cancel-overtakes-its-acquire",
+		breaks:  "an acquire that arrives after its cancel is granted to nobody",
+		promise: "S6",
+		changes: []change{{
+			"fsm/acquire.go",
+			"	t.changeSession(c.Target.Session, s).keep(answer{sequence: c.Target.Sequence, kind: KindAcquire, code: Cancelled})\n",
+			"",
+		}},
+		caught: []catcher{named("./fsm", "TestAcquireThatArrivesAfterItsCancelIsNotGranted")},
+	},
+	{
+		name:    "waiter-of-an-ended-session-is-granted",
+		breaks:  "a session that ends keeps its places in line",
+		promise: "liveness",
+		changes: []change{
+			{"fsm/session.go", "	for _, number := range waits {\n", "	for _, number := range waits[:0] {\n"},
+			{"fsm/queue.go", "		if t.session(r.session).deadline <= t.now {\n", "		if s := t.session(r.session); s != nil && s.deadline <= t.now {\n"},
+			{"fsm/queue.go", "	if r.session != (SessionID{}) {\n		s := t.changeSession(", "	if t.session(r.session) != nil {\n		s := t.changeSession("},
+			{"fsm/window.go", "	if r.session == (SessionID{}) {\n		return\n	}\n	s := t.session(r.session)\n", "	if t.session(r.session) == nil {\n		return\n	}\n	s := t.session(r.session)\n"},
+		},
+		caught: []catcher{named("./fsm", "TestEndedSessionsWaiterIsNeverGranted")},
+	},
+	{
+		name:    "newest-waiter-first",
+		breaks:  "a lock goes to who came last",
+		promise: "liveness",
+		changes: []change{
+			{"fsm/queue.go", "	return l.queue[0].number == number\n", "	return l.queue[len(l.queue)-1].number == number\n"},
+			{"fsm/queue.go", "	if first := l.queue[0]; first.mode != Shared {\n", "	if first := l.queue[len(l.queue)-1]; first.mode != Shared {\n"},
+		},
+		caught: []catcher{named("./fsm", "TestScripts")},
+	},
+	{
+		name:    "newcomer-overtakes-the-line",
+		breaks:  "a request for few permits is granted past a waiter for many",
+		promise: "liveness",
+		changes: []change{{"fsm/queue.go", "	return len(l.queue) == 0\n", "	return w.Mode == Permits || len(l.queue) == 0\n"}},
+		caught:  []catcher{drawn("./fsm", "TestTableDoesWhatTheModelDoes")},
+	},
+	{
+		name:    "reader-beside-a-writer",
+		breaks:  "a shared request is granted while the lock is held exclusively",
+		promise: "S1",
+		changes: []change{{"fsm/queue.go", "		return !l.heldAlone\n", "		return true\n"}},
+		caught:  []catcher{drawn("./fsm", "TestPromisesHoldWhateverIsAsked")},
+	},
+	{
+		name:    "one-permit-too-many",
+		breaks:  "a semaphore gives out one permit more than its size",
+		promise: "S1",
+		changes: []change{{"fsm/queue.go", "<= uint64(l.size(w))\n", "<= uint64(l.size(w))+1\n"}},
+		caught:  []catcher{drawn("./fsm", "TestPromisesHoldWhateverIsAsked")},
+	},
+	{
+		name:    "some-of-many-locks",
+		breaks:  "a request for several locks is granted if its last one is free",
+		promise: "S1",
+		changes: []change{{"fsm/acquire.go", "		free = free && l.roomForNew(w)\n", "		free = l.roomForNew(w)\n"}},
+		caught:  []catcher{named("./fsm", "TestManyLocksAreGrantedTogetherOrNotAtAll")},
+	},
+	{
+		name:    "no-delay-after-a-loss",
+		breaks:  "a lock is given away at once although its holder asked for a delay after a loss",
+		promise: "delay",
+		changes: []change{{"fsm/release.go", "e.Kind == EventExpired && delay > 0 {", "e.Kind == EventExpired && delay < 0 {"}},
+		caught: []catcher{
+			named("./fsm", "TestScripts"),
+			named("./client", "TestDelayAfterLossKeepsTheLockFree"),
+		},
+	},
+	{
+		name:    "acknowledged-answers-are-kept",
+		breaks:  "answers that the client has are never forgotten",
+		promise: "bounds",
+		changes: []change{{"fsm/window.go", "	if id.Acked > s.acked {\n", "	if id.Acked > s.acked && len(s.window) == 0 {\n"}},
+		caught:  []catcher{named("./fsm", "TestAcknowledgedSequenceIsRefusedLater")},
+	},
+	{
+		name:    "restored-deadlines-are-lost",
+		breaks:  "a node that restores a snapshot has no deadlines for what it holds",
+		promise: "S9",
+		changes: []change{{"fsm/restore.go", "	if r.deadline != 0 {\n		r.timer = t.deadlines.add(r.deadline, r.number, nil)\n	}\n	t.requests.put(r.number, r)\n", "	t.requests.put(r.number, r)\n"}},
+		caught:  []catcher{named("./fsm", "TestSnapshotRoundTrip")},
+	},
+}

@@ -1,0 +1,182 @@
+// Command mutants shows that the tests can fail.
+//
+// It has a list of deliberate bugs, each with the promise that it breaks and the
+// test that has to notice it. For each bug it builds that test with an edited
+// copy of the source (go test -overlay; the source itself is left alone) and runs
+// it: the test must fail, by itself and within a minute of running time. The same
+// test without the bug must pass.
+//
+//	go run ./test/mutants                   # all of them; some minutes
+//	go run ./test/mutants -run 'release|dedup' -v
+//	go run ./test/mutants -slice 4          # four of them, other ones each day
+//	go run ./test/mutants -list
+//	go run ./test/mutants -markdown         # the table of docs/testing.md
+//
+// It ends with 1 if a bug survives, and with 2 if something else is wrong: an
+// edit whose place is not found exactly once, a bug that does not compile, a test
+// that does not exist or does not pass without the bug.
+//
+// Files: list_*.go are the bugs by package; mutant.go: what is a bug? run.go: who
+// has noticed it? report.go: how is that told?
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+)
+
+// errSurvived says that a deliberate bug was not noticed.
+var errSurvived = errors.New("not caught")
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	if code := exitCode(err); code != 0 {
+		fmt.Fprintln(os.Stderr, "mutants:", err)
+		os.Exit(code)
+	}
+}
+
+func exitCode(err error) int {
+	switch {
+	case err == nil, errors.Is(err, flag.ErrHelp):
+		return 0
+	case errors.Is(err, errSurvived):
+		return 1
+	}
+	return 2
+}
+
+// settings are what the flags say.
+type settings struct {
+	run      *regexp.Regexp
+	list     bool
+	markdown bool
+	verbose  bool
+	slice    int
+	timeout  time.Duration
+}
+
+func parse(args []string, stderr io.Writer) (settings, error) {
+	var s settings
+	flags := flag.NewFlagSet("mutants", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	pattern := flags.String("run", "", "only mutants whose name matches the `regexp`")
+	flags.BoolVar(&s.list, "list", false, "print the mutants and run nothing")
+	flags.BoolVar(&s.markdown, "markdown", false, "print the table for docs/testing.md")
+	flags.BoolVar(&s.verbose, "v", false, "print the end of each test's output")
+	flags.IntVar(&s.slice, "slice", 0, "only `n` mutants, other ones each day; 0: all")
+	flags.DurationVar(&s.timeout, "timeout", time.Minute, "running `time` of one test")
+	if err := flags.Parse(args); err != nil {
+		return s, err
+	}
+	switch {
+	case flags.NArg() > 0:
+		return s, fmt.Errorf("argument %q: only flags are allowed", flags.Arg(0))
+	case s.slice < 0:
+		return s, fmt.Errorf("-slice %d: 0 or more is allowed", s.slice)
+	case s.timeout <= 0:
+		return s, fmt.Errorf("-timeout %s: more than 0 is allowed", s.timeout)
+	}
+	var err error
+	if s.run, err = regexp.Compile(*pattern); err != nil {
+		return s, fmt.Errorf("-run: %w", err)
+	}
+	return s, nil
+}
+
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	s, err := parse(args, stderr)
+	if err != nil {
+		return err
+	}
+	root, err := moduleRoot(ctx)
+	if err != nil {
+		return err
+	}
+	if err := check(root, all()); err != nil {
+		return err
+	}
+	chosen := slices.DeleteFunc(all(), func(m mutant) bool { return !s.run.MatchString(m.name) })
+	if len(chosen) == 0 {
+		return fmt.Errorf("-run %q: no mutant has such a name", s.run)
+	}
+	chosen = sliceOf(chosen, s.slice, int(time.Now().Unix()/(24*60*60)))
+	if s.list {
+		return printList(stdout, chosen)
+	}
+	return tryAll(ctx, root, chosen, s, stdout)
+}
+
+// all are the mutants of all packages.
+func all() []mutant {
+	return slices.Concat(fsmMutants, clientMutants, nodeMutants, guardMutants)
+}
+
+// sliceOf takes n of a list, going on each day where the day before ended.
+func sliceOf(list []mutant, n, day int) []mutant {
+	if n == 0 || n >= len(list) {
+		return list
+	}
+	var some []mutant
+	for i := range n {
+		some = append(some, list[(day*n+i)%len(list)])
+	}
+	return some
+}
+
+func moduleRoot(ctx context.Context) (string, error) {
+	out, err := exec.CommandContext(ctx, "go", "env", "GOMOD").Output()
+	if err != nil {
+		return "", fmt.Errorf("go env GOMOD: %w", err)
+	}
+	path := strings.TrimSpace(string(out))
+	if path == "" || path == os.DevNull {
+		return "", errors.New("not in a module: run it in the repository")
+	}
+	return filepath.Dir(path), nil
+}
+
+// tryAll runs the tests without and with each mutant, and tells what came of it.
+func tryAll(ctx context.Context, root string, list []mutant, s settings, w io.Writer) error {
+	work, err := os.MkdirTemp("", "locknode-mutants-")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.RemoveAll(work) }()
+	r := &runner{root: root, work: work, timeout: s.timeout}
+	report := newReport(w, list, s.markdown)
+	healthy := make(map[catcher]bool)
+	for i := range list {
+		m := &list[i]
+		for _, c := range m.caught {
+			if !healthy[c] {
+				if _, err := r.baseline(ctx, c); err != nil {
+					return err
+				}
+				healthy[c] = true
+			}
+			o, err := r.try(ctx, m, c)
+			if err != nil {
+				return err
+			}
+			report.add(o)
+			if s.verbose || o.verdict != caught {
+				_, _ = fmt.Fprintln(w, tail(o.output))
+			}
+		}
+	}
+	return report.end()
+}

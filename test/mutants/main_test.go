@@ -1,0 +1,230 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestEveryMutantFitsTheSource needs no build: a mutant whose place in the source
+// is gone, or whose test is, fails here and not only in make mutants.
+func TestEveryMutantFitsTheSource(t *testing.T) {
+	root, err := moduleRoot(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := check(root, all()); err != nil {
+		t.Error(err)
+	}
+	if n := len(all()); n < 24 {
+		t.Errorf("there are %d mutants, want 24 at least", n)
+	}
+}
+
+// world is a module with a function, its tests, and mutants of it.
+func world(t *testing.T) (root string, list map[string]mutant) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("builds many tests")
+	}
+	root = t.TempDir()
+	for name, text := range map[string]string{
+		"go.mod": "module example.com/m\n\ngo 1.26\n",
+		"sum.go": "package m\n\n// Sum adds.\nfunc Sum(a, b int) int { return a + b }\n\nvar unused = 1\n",
+		"sum_test.go": `package m
+
+import "testing"
+
+func TestSum(t *testing.T) {
+	if got := Sum(2, 3); got != 5 {
+		t.Errorf("Sum(2, 3) = %d, want 5", got)
+	}
+}
+
+func TestNothing(t *testing.T) {}
+
+func TestBroken(t *testing.T) { t.Error("always") }
+
+func TestSkipped(t *testing.T) { t.Skip("not here") }
+`,
+	} {
+		if err := os.WriteFile(filepath.Join(root, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Setenv("GOFLAGS", "")
+	t.Setenv("GOWORK", "off")
+	list = make(map[string]mutant)
+	for _, m := range []mutant{
+		{name: "difference", changes: []change{{"sum.go", "a + b", "a - b"}}, caught: []catcher{named(".", "TestSum")}},
+		{name: "panic", changes: []change{{"sum.go", "return a + b", `panic("sum")`}}, caught: []catcher{named(".", "TestSum")}},
+		{name: "endless", changes: []change{{"sum.go", "return a + b", "for { a++ }"}}, caught: []catcher{named(".", "TestSum")}},
+		{name: "harmless", changes: []change{{"sum.go", "a + b", "b + a"}}, caught: []catcher{named(".", "TestSum")}},
+		{name: "blind", changes: []change{{"sum.go", "a + b", "a - b"}}, caught: []catcher{named(".", "TestNothing")}},
+		{name: "stale", changes: []change{{"sum.go", "a * b", "a - b"}}, caught: []catcher{named(".", "TestSum")}},
+		{name: "ambiguous", changes: []change{{"sum.go", "b", "c"}}, caught: []catcher{named(".", "TestSum")}},
+		{name: "unbuildable", changes: []change{{"sum.go", "a + b", "a + c"}}, caught: []catcher{named(".", "TestSum")}},
+		{name: "untested", changes: []change{{"sum.go", "a + b", "a - b"}}, caught: []catcher{named(".", "TestProduct")}},
+		{name: "failing-anyway", changes: []change{{"sum.go", "a + b", "a - b"}}, caught: []catcher{named(".", "TestBroken")}},
+		{name: "skipped", changes: []change{{"sum.go", "a + b", "a - b"}}, caught: []catcher{named(".", "TestSkipped")}},
+	} {
+		m.breaks, m.promise = "the sum is wrong", "S1"
+		list[m.name] = m
+	}
+	return root, list
+}
+
+func TestVerdicts(t *testing.T) {
+	root, list := world(t)
+	for _, tt := range []struct {
+		name string
+		out  string // part of what is printed
+		err  string // part of the error; empty: none
+		code int
+	}{
+		{"difference", "TestSum", "", 0},
+		{"panic", "TestSum", "", 0},
+		{"endless", "HUNG", "not caught: endless", 1},
+		{"harmless", "SURVIVED", "not caught: harmless", 1},
+		{"blind", "SURVIVED", "not caught: blind", 1},
+		{"stale", "", "anchor is found 0 times", 2},
+		{"ambiguous", "", "anchor is found 2 times", 2},
+		{"unbuildable", "", "undefined: c", 2},
+		{"untested", "", "no test was run", 2},
+		{"failing-anyway", "", "does not pass without a mutant", 2},
+		{"skipped", "", "all were skipped", 2},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var out bytes.Buffer
+			err := tryAll(t.Context(), root, []mutant{list[tt.name]}, settings{timeout: 2 * time.Second}, &out)
+			if got := exitCode(err); got != tt.code {
+				t.Errorf("exit code %d for %v, want %d", got, err, tt.code)
+			}
+			if tt.err == "" != (err == nil) || err != nil && !strings.Contains(err.Error(), tt.err) {
+				t.Errorf("error %v, want one with %q", err, tt.err)
+			}
+			if !strings.Contains(out.String(), tt.out) {
+				t.Errorf("printed %q, want %q in it", out.String(), tt.out)
+			}
+		})
+	}
+	b, err := os.ReadFile(filepath.Join(root, "sum.go"))
+	if err != nil || !strings.Contains(string(b), "return a + b }") {
+		t.Errorf("the source is %q, %v after all that, want it as it was", b, err)
+	}
+}
+
+func TestOneSurvivorAmongManyIsTold(t *testing.T) {
+	root, list := world(t)
+	var out bytes.Buffer
+	err := tryAll(t.Context(), root, []mutant{list["difference"], list["harmless"], list["panic"]}, settings{timeout: 10 * time.Second, markdown: true}, &out)
+	if !errors.Is(err, errSurvived) || !strings.Contains(err.Error(), "harmless") || strings.Contains(err.Error(), "panic") {
+		t.Errorf("error %v, want one that names the survivor alone", err)
+	}
+	rows := 0
+	for line := range strings.Lines(out.String()) {
+		if strings.HasPrefix(line, "| ") {
+			rows++
+			if n := strings.Count(line, "|"); n != 6 {
+				t.Errorf("row %q has %d bars, want 6", line, n)
+			}
+		}
+	}
+	if rows != 4 {
+		t.Errorf("the table has %d rows with its head, want 4:\n%s", rows, out.String())
+	}
+}
+
+func TestFaultyListsAreRefused(t *testing.T) {
+	root, list := world(t)
+	good := list["difference"]
+	if err := check(root, []mutant{good}); err != nil {
+		t.Fatalf("check of a good list: %v", err)
+	}
+	altered := func(f func(*mutant)) []mutant {
+		m := good
+		f(&m)
+		return []mutant{m}
+	}
+	for want, faulty := range map[string][]mutant{
+		"the name is taken":       {good, good},
+		"lower case words":        altered(func(m *mutant) { m.name = "Big Bug" }),
+		"promise":                 altered(func(m *mutant) { m.promise = "" }),
+		"caught are needed":       altered(func(m *mutant) { m.caught = nil }),
+		"mutant stale is stale":   {list["stale"]},
+		"has no test":             {list["untested"]},
+		"no such file":            altered(func(m *mutant) { m.changes = []change{{"gone.go", "a", "b"}} }),
+		"error parsing regexp":    altered(func(m *mutant) { m.caught = []catcher{{pkg: ".", run: "("}} }),
+		"package ./gone has no":   altered(func(m *mutant) { m.caught = []catcher{named("./gone", "TestSum")} }),
+		"ambiguous is stale: ":    {list["ambiguous"]},
+		"mutant difference: pack": altered(func(m *mutant) { m.caught = []catcher{named(".", "TestProduct")} }),
+	} {
+		if err := check(root, faulty); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("check = %v, want an error with %q", err, want)
+		}
+	}
+}
+
+func TestSlicesOfManyDaysHaveAll(t *testing.T) {
+	list := make([]mutant, 10)
+	for i := range list {
+		list[i].name = string(rune('a' + i))
+	}
+	seen := make(map[string]int)
+	for day := range 5 { // 20 of 10
+		some := sliceOf(list, 4, 20000+day)
+		if len(some) != 4 {
+			t.Errorf("day %d: %d mutants, want 4", day, len(some))
+		}
+		for _, m := range some {
+			seen[m.name]++
+		}
+	}
+	for _, m := range list {
+		if seen[m.name] != 2 {
+			t.Errorf("mutant %s was tried %d times in two rounds, want 2", m.name, seen[m.name])
+		}
+	}
+	for _, n := range []int{0, 10, 11} {
+		if got := sliceOf(list, n, 3); len(got) != 10 {
+			t.Errorf("sliceOf %d = %d mutants, want all 10", n, len(got))
+		}
+	}
+}
+
+func TestFlagsAreChecked(t *testing.T) {
+	for _, args := range [][]string{{"-slice", "-1"}, {"-timeout", "0s"}, {"-run", "("}, {"x"}, {"-what"}, {"-run", "no such mutant"}} {
+		if err := run(t.Context(), args, io.Discard, io.Discard); exitCode(err) != 2 {
+			t.Errorf("run(%q) = %v, want exit code 2", args, err)
+		}
+	}
+}
+
+func TestListNamesEveryMutant(t *testing.T) {
+	var out bytes.Buffer
+	if err := run(t.Context(), []string{"-list"}, &out, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	lines := slices.Collect(strings.Lines(out.String()))
+	if len(lines) != len(all()) {
+		t.Errorf("-list prints %d lines, want %d", len(lines), len(all()))
+	}
+}
+
+func TestEndOfTheContextIsNoVerdict(t *testing.T) {
+	root, list := world(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	time.AfterFunc(time.Second, cancel)
+	m := list["endless"]
+	r := &runner{root: root, work: t.TempDir(), timeout: time.Minute}
+	if o, err := r.try(ctx, &m, m.caught[0]); err == nil {
+		t.Errorf("try = %+v, want the error of its context", o)
+	}
+}

@@ -1,0 +1,120 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+
+	"github.com/locknode/locknode/internal/overlay"
+)
+
+// mutant is one deliberate bug and who has to notice it.
+type mutant struct {
+	name    string // words with hyphens
+	breaks  string // what goes wrong, as a sentence without an end
+	promise string // which promise of docs/design.md that breaks
+	changes []change
+	caught  []catcher // each of them has to fail
+}
+
+// change is one edit of one file of the repository.
+type change struct {
+	file   string // from the root of the repository
+	anchor string // stands in the file exactly once
+	with   string
+}
+
+// catcher is a test, or a few.
+type catcher struct {
+	pkg string // as the go command names it: ./fsm
+	run string // for -run
+	// args are further arguments of the test, separated by spaces.
+	args string
+}
+
+func (c catcher) String() string {
+	name := strings.TrimSuffix(strings.TrimPrefix(c.run, "^"), "$")
+	return strings.TrimPrefix(c.pkg, "./") + " " + name
+}
+
+// named is the catcher that is one test by its full name.
+func named(pkg, test string) catcher { return catcher{pkg: pkg, run: "^" + test + "$"} }
+
+// drawn is a test of pgregory.net/rapid, which otherwise looks for half a minute
+// for the smallest failure and writes it beside the source.
+func drawn(pkg, test string) catcher {
+	c := named(pkg, test)
+	c.args = "-rapid.nofailfile -rapid.shrinktime=1s"
+	return c
+}
+
+// overlay edits the files of a mutant below root.
+func (m *mutant) overlay(root string) (*overlay.Set, error) {
+	var set overlay.Set
+	for _, c := range m.changes {
+		if err := set.Edit(filepath.Join(root, c.file), overlay.Edit{Anchor: c.anchor, With: c.with}); err != nil {
+			return nil, fmt.Errorf("mutant %s is stale: %w", m.name, err)
+		}
+	}
+	return &set, nil
+}
+
+var namePattern = regexp.MustCompile(`^[a-z0-9]+(-[a-z0-9]+)*$`)
+
+// check finds what is wrong with a list before anything is built: unfit names,
+// edits whose place is gone, tests that do not exist.
+func check(root string, list []mutant) error {
+	var errs []error
+	seen := make(map[string]bool)
+	for i := range list {
+		m := &list[i]
+		switch {
+		case !namePattern.MatchString(m.name):
+			errs = append(errs, fmt.Errorf("mutant %q: a name is lower case words with hyphens between them", m.name))
+		case seen[m.name]:
+			errs = append(errs, fmt.Errorf("mutant %s: the name is taken", m.name))
+		}
+		seen[m.name] = true
+		if m.breaks == "" || m.promise == "" || len(m.changes) == 0 || len(m.caught) == 0 {
+			errs = append(errs, fmt.Errorf("mutant %s: breaks, promise, changes and caught are needed", m.name))
+		}
+		if _, err := m.overlay(root); err != nil {
+			errs = append(errs, err)
+		}
+		for _, c := range m.caught {
+			if err := c.check(root); err != nil {
+				errs = append(errs, fmt.Errorf("mutant %s: %w", m.name, err))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+var testPattern = regexp.MustCompile(`(?m)^func (Test\w+)\(`)
+
+// check looks for the tests in the source.
+func (c catcher) check(root string) error {
+	pattern, err := regexp.Compile(c.run)
+	if err != nil {
+		return err
+	}
+	files, err := filepath.Glob(filepath.Join(root, c.pkg, "*_test.go"))
+	if err != nil {
+		return err
+	}
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			return err
+		}
+		for _, m := range testPattern.FindAllSubmatch(b, -1) {
+			if pattern.Match(m[1]) {
+				return nil
+			}
+		}
+	}
+	return fmt.Errorf("package %s has no test %q", c.pkg, c.run)
+}
