@@ -23,6 +23,7 @@ var (
 	profile   = flag.String("profile", "", "run one profile: mixed, tight, modes, wide, five; empty: each seed has its own")
 	planFile  = flag.String("plan", "", "run the plan in this file")
 	keep      = flag.String("keep", "", "directory for the plan, history and pictures of a run that goes wrong; empty: a temporary one")
+	shrinkFor = flag.Duration("shrink", time.Minute, "real time for making the plan of a run that goes wrong smaller; 0: leave it")
 	asJSON    = flag.Bool("json", false, "print figures for TestSeedsInProcesses")
 	verbose   = flag.Bool("log", false, "print what nodes and clients log")
 )
@@ -120,7 +121,10 @@ func report(t *testing.T, out *Outcome) {
 	}
 	t.Errorf("replay: %s -seed %d -seeds 1 -profile %s -sim %v", replay, p.Seed, p.Profile, p.Duration)
 	dir := keepOutcome(t, out)
-	small, runs := Shrink(out, time.Minute, func(p Plan) *Outcome { return run(t, p) })
+	if *shrinkFor == 0 {
+		return
+	}
+	small, runs := Shrink(out, *shrinkFor, func(p Plan) *Outcome { return run(t, p) })
 	path := filepath.Join(dir, "small-plan.json")
 	writeFile(t, path, marshal(t, small.Plan))
 	t.Errorf("after %d runs %d of %d episodes are left; replay: %s -plan %s", runs, len(small.Plan.Episodes), len(p.Episodes), replay, path)
