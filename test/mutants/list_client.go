@@ -25,8 +25,8 @@ var clientMutants = []mutant{
 		promise: "S3",
 		changes: []change{{
 			"client/session.go",
-			"func (s *session) boundLocked() time.Duration { return s.ticket.bound(s.deadline) }\n",
-			"func (s *session) boundLocked() time.Duration { return s.renewAt - s.renewEvery() + s.c.config.ttl }\n",
+			"func (s *session) boundLocked() time.Duration { return min(s.ticket.bound(s.deadline), s.latest) }\n",
+			"func (s *session) boundLocked() time.Duration { return s.latest }\n",
 		}},
 		caught: []catcher{named("./client", "TestLossIsToldBeforeTheClusterMayGiveTheLockAway")},
 	},
@@ -36,7 +36,7 @@ var clientMutants = []mutant{
 		promise: "S3",
 		changes: []change{{
 			"client/grant.go",
-			"	if g.deadline == 0 {\n		return forever\n	}\n	return g.s.ticket.bound(g.deadline)\n",
+			"	if g.deadline == 0 {\n		return forever\n	}\n	return min(g.s.ticket.bound(g.deadline), g.latest)\n",
 			"	return forever\n",
 		}},
 		caught: []catcher{named("./client", "TestLossIsToldBeforeTheClusterMayGiveTheLockAway")},

@@ -112,10 +112,12 @@ var guardMutants = []mutant{
 		caught:  []catcher{named("./internal/guard", "TestFailedTermWriteDoesNotPanic")},
 	},
 	{
-		name:    "identity-is-written-in-place",
-		breaks:  "power loss while the identity is saved leaves half of it",
-		promise: "S7",
-		changes: []change{{"internal/guard/identity.go", "	tmp := path + \".tmp\"\n", "	tmp := path\n"}},
-		caught:  []catcher{named("./internal/guard", "TestPowerCutWhileWritingIdentityLeavesOldOrNew")},
+		name:    "promise-of-a-failed-write",
+		breaks:  "a change of the identity that could not be saved counts all the same",
+		promise: "forming",
+		changes: []change{
+			{"internal/guard/stores.go", "	id.Version, id.NodeID, id.LogStore = was.Version, was.NodeID, was.LogStore\n", "	id.Version, id.NodeID, id.LogStore = was.Version, was.NodeID, was.LogStore\n	s.mu.Lock()\n	s.identity = id\n	s.mu.Unlock()\n"},
+		},
+		caught: []catcher{named("./internal/guard", "TestFailedIdentityWriteKeepsTheOldOne")},
 	},
 }

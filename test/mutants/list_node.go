@@ -27,14 +27,14 @@ var nodeMutants = []mutant{
 		breaks:  "a node that leads again goes on with the clock of its earlier term",
 		promise: "T2",
 		changes: []change{
-			{"node/lead.go", "	clock := newLeaderClock(tableNow, n.cfg.seams.mono)\n", "	clock := keptClock(n, tableNow)\n"},
+			{"node/lead.go", "	clock := newLeaderClock(tableNow, n.cfg.seams.Mono)\n", "	clock := keptClock(n, tableNow)\n"},
 			{
 				"node/lead.go",
 				"// add puts a command that nobody waits for into a batch.\n",
 				`var keptClocks sync.Map
 
 func keptClock(n *Node, tableNow int64) *leaderClock {
-	kept, _ := keptClocks.LoadOrStore(n, newLeaderClock(tableNow, n.cfg.seams.mono))
+	kept, _ := keptClocks.LoadOrStore(n, newLeaderClock(tableNow, n.cfg.seams.Mono))
 	c := *kept.(*leaderClock)
 	c.last = tableNow
 	return &c
@@ -101,7 +101,7 @@ func keptClock(n *Node, tableNow int64) *leaderClock {
 		breaks:  "a new leader serves before it has applied what earlier leaders committed",
 		promise: "T2, S8",
 		changes: []change{
-			{"node/lead.go", "	if err := r.Barrier(applyTimeout).Error(); err != nil {\n", "	if err := error(nil); err != nil {\n"},
+			{"node/lead.go", "	if err := n.inTurn(func() error { return r.Barrier(applyTimeout).Error() }); err != nil {\n", "	if err := error(nil); err != nil {\n"},
 			{"node/lead.go", "	if !e.proposer.propose(first) {\n", "	if founded {\n		return e, nil\n	}\n	if !e.proposer.propose(first) {\n"},
 		},
 		caught: []catcher{named("./node", "TestANewLeaderServesNothingBeforeItHasAppliedItsPast")},

@@ -9,6 +9,7 @@
 //	go run ./test/mutants                   # all of them; some minutes
 //	go run ./test/mutants -run 'release|dedup' -v
 //	go run ./test/mutants -slice 4          # four of them, other ones each day
+//	go run ./test/mutants -simulate tight   # what does the simulation find in a minute?
 //	go run ./test/mutants -list
 //	go run ./test/mutants -markdown         # the table of docs/testing.md
 //
@@ -66,6 +67,7 @@ type settings struct {
 	markdown bool
 	verbose  bool
 	slice    int
+	simulate string
 	timeout  time.Duration
 }
 
@@ -78,6 +80,7 @@ func parse(args []string, stderr io.Writer) (settings, error) {
 	flags.BoolVar(&s.markdown, "markdown", false, "print the table for docs/testing.md")
 	flags.BoolVar(&s.verbose, "v", false, "print the end of each test's output")
 	flags.IntVar(&s.slice, "slice", 0, "only `n` mutants, other ones each day; 0: all")
+	flags.StringVar(&s.simulate, "simulate", "", "try the simulation with this `profile` in place of the tests")
 	flags.DurationVar(&s.timeout, "timeout", time.Minute, "running `time` of one test")
 	if err := flags.Parse(args); err != nil {
 		return s, err
@@ -112,6 +115,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	chosen := slices.DeleteFunc(all(), func(m mutant) bool { return !s.run.MatchString(m.name) })
 	if len(chosen) == 0 {
 		return fmt.Errorf("-run %q: no mutant has such a name", s.run)
+	}
+	if s.simulate != "" {
+		for i := range chosen {
+			chosen[i].caught = []catcher{simulated(s.simulate, 1000)}
+		}
 	}
 	chosen = sliceOf(chosen, s.slice, int(time.Now().Unix()/(24*60*60)))
 	if s.list {

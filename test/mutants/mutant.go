@@ -37,6 +37,9 @@ type catcher struct {
 
 func (c catcher) String() string {
 	name := strings.TrimSuffix(strings.TrimPrefix(c.run, "^"), "$")
+	if _, profile, ok := strings.Cut(c.args, "-profile="); ok {
+		name += " " + strings.Fields(profile)[0]
+	}
 	return strings.TrimPrefix(c.pkg, "./") + " " + name
 }
 
@@ -48,6 +51,13 @@ func named(pkg, test string) catcher { return catcher{pkg: pkg, run: "^" + test 
 func drawn(pkg, test string) catcher {
 	c := named(pkg, test)
 	c.args = "-rapid.nofailfile -rapid.shrinktime=1s"
+	return c
+}
+
+// simulated is the simulation of whole clusters with the first seeds of a profile.
+func simulated(profile string, seeds int) catcher {
+	c := named("./test/simulation", "TestSimulation")
+	c.args = fmt.Sprintf("-seed 1 -seeds %d -profile=%s -shrink 0", seeds, profile)
 	return c
 }
 

@@ -112,6 +112,7 @@ func (r *runner) run(ctx context.Context, c catcher, binary string) (outcome, er
 	cmd := exec.CommandContext(ctx, binary, args...)
 	cmd.Dir = filepath.Join(r.root, c.pkg)
 	cmd.WaitDelay = grace
+	cmd.Env = append(os.Environ(), "TMPDIR="+r.work) // what it leaves behind goes with us
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	began := time.Now()
