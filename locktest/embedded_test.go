@@ -1,0 +1,106 @@
+package locktest_test
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/locknode/locknode/client"
+	"github.com/locknode/locknode/locktest"
+	"github.com/locknode/locknode/node"
+)
+
+// service is a program that runs a node in its own process: its instances are
+// the cluster. One of them at a time does the job.
+type service struct {
+	node *node.Node
+	done func() // is told of each job
+}
+
+// run does jobs until ctx ends or the node does.
+func (s *service) run(ctx context.Context) error {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	go func() {
+		defer stop()
+		select {
+		case <-s.node.Done():
+		case <-ctx.Done():
+		}
+	}()
+	c := s.node.Client()
+	defer c.Close()
+	for ctx.Err() == nil {
+		err := c.Do(ctx, "job", func(ctx context.Context, _ *client.Grant) error {
+			select {
+			case <-time.After(time.Second):
+				s.done()
+				return nil
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+		})
+		if err != nil && ctx.Err() == nil && !errors.Is(err, client.ErrLost) {
+			return err
+		}
+	}
+	return nil
+}
+
+// TestAProgramThatEmbedsItsNode runs as three instances, one of which is killed
+// now and then: the leader, whose program had the job, or a follower.
+func TestAProgramThatEmbedsItsNode(t *testing.T) {
+	bubble(t, func(t *testing.T, cluster *locktest.Cluster) {
+		ctx, stop := context.WithCancel(t.Context())
+		var mu sync.Mutex
+		jobs := 0
+		var wg sync.WaitGroup
+		start := func(name string) {
+			s := &service{node: cluster.Node(name), done: func() { mu.Lock(); jobs++; mu.Unlock() }}
+			wg.Go(func() {
+				if err := s.run(ctx); err != nil {
+					t.Errorf("instance %s: %v", name, err)
+				}
+			})
+		}
+		for _, name := range cluster.Nodes() {
+			start(name)
+		}
+		for range 3 {
+			time.Sleep(20 * time.Second)
+			victim := cluster.KillLeader()
+			time.Sleep(5 * time.Second)
+			cluster.Restart(victim)
+			start(victim)
+		}
+		stop()
+		wg.Wait()
+		// 75 s, less a TTL of 10 s and something for each instance that died with the job.
+		if jobs < 35 || jobs > 75 {
+			t.Errorf("%d jobs of a second each were done in 75s", jobs)
+		}
+		report := cluster.History()
+		if len(report.Beliefs) < jobs || len(report.Ops) < 2*jobs {
+			t.Errorf("%d jobs, and %d beliefs and %d operations were recorded", jobs, len(report.Beliefs), len(report.Ops))
+		}
+	})
+}
+
+// TestAnEmbeddedClientLosesItsLockByTheNodesClock: in virtual time too, and when
+// its own node is cut off.
+func TestAnEmbeddedClientLosesItsLockByTheNodesClock(t *testing.T) {
+	bubble(t, func(t *testing.T, cluster *locktest.Cluster) {
+		name := cluster.Followers()[0]
+		c := cluster.Node(name).Client(short())
+		defer c.Close()
+		g := lock(t, c, "x")
+		cluster.Isolate(name)
+		within(t, 2*time.Second, "the loss of a lock with a TTL of 2s", func() { lost(t, g) })
+		must(t, lock(t, cluster.Client("other"), "x").Unlock())
+		cluster.Heal()
+		cluster.WaitReady()
+		must(t, lock(t, c, "x").Unlock())
+	})
+}
