@@ -110,6 +110,12 @@ func (s *Stores) openFiles(o StoreOptions) (raft.StableStore, raft.LogStore, err
 		return nil, nil, s.damaged(s.path(logDir), err)
 	}
 	s.closers = append(s.closers, log)
+	// raft-wal makes the name of a file durable when it first syncs the file that
+	// it has created. A file that an earlier life created, and whose name it could
+	// not make durable any more, is taken over without that.
+	if err := syncDir(s.path(logDir)); err != nil {
+		return nil, nil, fmt.Errorf("sync %s: %w", s.path(logDir), err)
+	}
 	return stable, log, nil
 }
 
