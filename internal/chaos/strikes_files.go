@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -65,12 +67,12 @@ func (r *run) damageNode(s strike, files func(dir string) []string, damage func(
 	if err := r.recovered(s, sinceFault, from, r.clock.now()); err != nil {
 		return err
 	}
-	found := files(n.Dir)
-	if len(found) == 0 {
+	there := files(n.Dir)
+	if len(there) == 0 {
 		r.remark("there was no such file yet")
 		return r.startAgain(n)
 	}
-	what, err := damage(found[s.Pick/16%uint64(len(found))], s.Pick/256)
+	what, err := damage(there[s.Pick/16%uint64(len(there))], s.Pick/256)
 	if err != nil {
 		return err
 	}
@@ -89,25 +91,23 @@ func (r *run) damageNode(s strike, files func(dir string) []string, damage func(
 		r.violate("liveness", "files", "", "node %s, %s: it neither runs nor ends; its last lines:\n%s", n.ID, what, n.Tail())
 		return n.Kill()
 	}
-	if said := n.Logs()[before:]; !strings.Contains(said, "members remove") {
+	said := n.Logs()[before:]
+	found := wayOut.FindStringSubmatch(said)
+	if found == nil {
 		r.violate("liveness", "files", "", "node %s, %s: it ended and does not say what to do:\n%s", n.ID, what, said)
+		return fmt.Errorf("%w: node %s cannot be re-seeded", errStuck, n.ID)
 	}
-	return r.reseed(ctx, n)
+	return r.reseed(ctx, n, found[1])
 }
 
-// reseed does what a node that refuses its data asks for.
-func (r *run) reseed(ctx context.Context, n *proc.Node) error {
-	if err := r.remove(ctx, n); err != nil {
-		return err
-	}
-	entries, err := os.ReadDir(n.Dir)
-	if err != nil {
-		return err
-	}
-	for _, e := range entries { // the directory itself may be a mount
-		if err := os.RemoveAll(filepath.Join(n.Dir, e.Name())); err != nil {
-			return err
-		}
+// wayOut is the command by which a node that refuses its data can be re-seeded.
+var wayOut = regexp.MustCompile(`"locknode (reseed --data-dir [^"]+)"`)
+
+// reseed does what a node that has refused its data asks for.
+func (r *run) reseed(ctx context.Context, n *proc.Node, command string) error {
+	cmd := exec.CommandContext(ctx, r.o.Binary, strings.Fields(command)...)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("locknode %s: %w: %s", command, err, out)
 	}
 	r.remark("the node refused, and was re-seeded")
 	if err := r.startAgain(n); err != nil {
