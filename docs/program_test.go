@@ -164,6 +164,19 @@ func TestProgramOfTheReadmeRuns(t *testing.T) {
 	}
 }
 
+// TestProgramOfTheTestingGuideIsATest: it is a file of package locktest, word for
+// word, where it runs with the other tests.
+func TestProgramOfTheTestingGuideIsATest(t *testing.T) {
+	m := goPattern.FindStringSubmatch(section(t, read(t, "testing.md"), "## Testing your own program"))
+	if m == nil {
+		t.Fatal("the guide has no program")
+	}
+	tested := read(t, "../locktest/worker_test.go")
+	if got, want := strings.Replace(m[1], "package worker_test", "package locktest_test", 1), tested; got != want {
+		t.Errorf("the guide has another program than locktest/worker_test.go:\n%s", got)
+	}
+}
+
 // goRun runs a program that may import this module, and returns all of its output.
 func goRun(t *testing.T, source string) string {
 	t.Helper()
