@@ -16,9 +16,9 @@ const (
 	probeTimeout = time.Second
 	// secondLook is how often a client that is forwarded looks for the leader.
 	secondLook = time.Second
-	// maxPause bounds the wait between two searches, see jitter: an election
-	// takes a few tenths of a second.
-	maxPause = 4
+	// maxPause bounds the wait between two searches, see jitter: 80 ms. An election
+	// takes a few tenths of a second, and half of the wait is added to it.
+	maxPause = 3
 )
 
 // search finds a node and gives it what is parked. It ends when there is a link
