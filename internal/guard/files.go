@@ -105,7 +105,7 @@ func (s *Stores) openFiles(o StoreOptions) (raft.StableStore, raft.LogStore, err
 	if err := os.MkdirAll(s.path(logDir), 0o700); err != nil {
 		return nil, nil, err
 	}
-	log, err := openWAL(s.path(logDir), o)
+	log, err := openWAL(s.path(logDir), o, s.mark.last().index)
 	if err != nil {
 		return nil, nil, s.damaged(s.path(logDir), err)
 	}
@@ -145,7 +145,8 @@ func openBolt(path string) (store *raftboltdb.BoltStore, err error) {
 	return store, err
 }
 
-func openWAL(dir string, o StoreOptions) (log *wal.WAL, err error) {
+// openWAL opens a log in which everything up to the entry acknowledged should be.
+func openWAL(dir string, o StoreOptions, acknowledged uint64) (log *wal.WAL, err error) {
 	if err := checkBolt(filepath.Join(dir, walMeta)); err != nil {
 		return nil, fmt.Errorf("%s: %w", walMeta, err)
 	}
@@ -158,7 +159,10 @@ func openWAL(dir string, o StoreOptions) (log *wal.WAL, err error) {
 		}
 	}()
 	defer recoverOpen(&err)()
-	return wal.Open(dir, wal.WithLogger(RaftLogger(o.Logger)), wal.WithSegmentSize(walSegmentSize), wal.WithMetaStore(meta))
+	if err := repairWAL(dir, meta, acknowledged); err != nil {
+		return nil, err
+	}
+	return wal.Open(dir, wal.WithLogger(RaftLogger(o.Logger)), wal.WithSegmentSize(o.segmentSize), wal.WithMetaStore(meta))
 }
 
 // recoverOpen turns the panics and memory faults of a store that meets damaged

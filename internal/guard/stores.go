@@ -49,6 +49,8 @@ type StoreOptions struct {
 	OnFailure func(error)
 	// Memory replaces the disk; for tests and simulation.
 	Memory *Memory
+
+	segmentSize int // of raft-wal; zero is walSegmentSize; for tests
 }
 
 // Memory holds stores that are used in place of files. The same guards stand
@@ -101,6 +103,9 @@ func OpenStores(o StoreOptions) (*Stores, error) {
 	}
 	if o.StallAfter == 0 {
 		o.StallAfter = defaultStallAfter
+	}
+	if o.segmentSize == 0 {
+		o.segmentSize = walSegmentSize
 	}
 	switch o.LogStore {
 	case "", LogStoreWAL, LogStoreBolt:
