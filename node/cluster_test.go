@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/raft"
 	"go.uber.org/goleak"
 
 	apiv1 "github.com/locknode/locknode/api/v1"
@@ -586,5 +587,31 @@ func TestADeadLeaderCanBeRemovedAtOnce(t *testing.T) {
 	<-leader.Done()
 	if _, err := follower.RemoveMember(c.ctx(), &apiv1.RemoveMemberRequest{Id: leader.ID()}); err != nil {
 		t.Fatalf("RemoveMember of the leader that has just died: %v", err)
+	}
+}
+
+// Raft can shut itself down when it applies its own removal. A node whose Raft is gone
+// answers nothing, and nobody has told it why; so it stays, as a follower, until
+// the others have said that it was removed.
+func TestARemovedLeadersRaftGoesOnUntilTheNodeEnds(t *testing.T) {
+	c := startCluster(t, 3)
+	gone := c.leader()
+	if _, err := gone.RemoveMember(c.ctx(), &apiv1.RemoveMemberRequest{Id: gone.ID()}); err != nil {
+		t.Fatalf("RemoveMember of the leader by itself: %v", err)
+	}
+	for deadline := time.After(patience); ; {
+		select {
+		case <-gone.Done():
+			if err := gone.Err(); !errors.Is(err, ErrRemoved) {
+				t.Errorf("Err() = %v, want %v", err, ErrRemoved)
+			}
+			return
+		case <-deadline:
+			t.Fatal("the removed node still runs")
+		case <-time.After(time.Millisecond):
+		}
+		if down := gone.raft.Load().State() == raft.Shutdown; down && !gone.closing.Load() && gone.Err() == nil {
+			t.Fatal("Raft has shut itself down under the node")
+		}
 	}
 }
