@@ -376,6 +376,8 @@ func TestBadArgumentsAreUsageErrors(t *testing.T) {
 		{"run", "--ttl", "0s", "a", "--", "true"},
 		{"run", "--kill-after", "-1s", "a", "--", "true"},
 		{"run", "-E", "256", "a", "--", "true"},
+		{"reseed"},
+		{"reseed", "--data-dir", "d", "more"},
 		{"serve"},
 		{"serve", "--timing", "fast"},
 		{"dev", "--nodes", "0"},

@@ -77,6 +77,7 @@ func openSnapshots(o StoreOptions) (*checkedSnapshots, []error, error) {
 			if err := s.moveAside(e.Name()); err != nil {
 				return nil, nil, errors.Join(cause, err)
 			}
+			cause = fmt.Errorf("%w; it is now in %s", cause, filepath.Join(o.Dir, damagedDir))
 			o.Logger.Error("snapshot is damaged, moved it aside", "snapshot", e.Name(), "to", filepath.Join(o.Dir, damagedDir), "err", cause)
 			moved = append(moved, cause)
 		}

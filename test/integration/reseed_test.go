@@ -132,7 +132,7 @@ func TestNodeWithDamagedSnapshotsComesBackWithOneCommand(t *testing.T) {
 			b[len(b)/2] ^= 1
 			must(t, os.WriteFile(path, b, 0o600))
 		}
-	}, "snapshot")
+	}, "snapshot", filepath.Join(n.Dir, "damaged-snapshots"))
 	heldWith(t, watch, "held", held.Token())
 }
 
