@@ -75,7 +75,7 @@ func TestNodeThatIsKnownToHaveForgottenRefusesToStart(t *testing.T) {
 		must(t, errors.Join(mark.Sync(), mark.Close()))
 		d.losePowerOf(t, "powerloss", liar)
 		must(t, liar.Start())
-		refused(t, liar, "was acknowledged", "locknode members remove "+liar.ID)
+		refused(t, liar, "was acknowledged", "locknode reseed --data-dir "+liar.Dir)
 		l.progress(t, 50)
 		l.finish(t)
 		agree(t, c)

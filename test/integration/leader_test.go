@@ -216,26 +216,26 @@ func TestTransferToAPausedNodeStopsNothing(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t)
 	l := startLoad(t, c, 10*time.Second)
-	l.progress(t, 50)
-	followers := followersOf(t, c)
-	paused, other := followers[0], followers[1]
-	admin := dial(t, []string{other.API()})
-	must(t, paused.Pause())
-	l.progress(t, 50)
-	l.newGap()
-	for range 2 {
-		ctx := within(t, 3*time.Second)
-		if leader, err := admin.TransferLeadership(ctx, paused.ID); err == nil && leader == paused.ID {
-			t.Errorf("leadership was transferred to %s, which is paused", paused.ID)
-		}
+	whileCalm(t, c, func(string) error {
 		l.progress(t, 50)
-	}
-	gap := l.newGap()
-	must(t, paused.Resume())
-	if limit := 5 * timing(); gap > limit {
-		t.Errorf("nothing was done for %v, want at most %v", gap, limit)
-	}
-	t.Logf("longest time in which nothing was done: %v", gap.Round(time.Millisecond))
+		followers := followersOf(t, c)
+		paused, other := followers[0], followers[1]
+		admin := dial(t, []string{other.API()})
+		must(t, paused.Pause())
+		defer func() { must(t, paused.Resume()) }()
+		l.progress(t, 50)
+		l.newGap()
+		for range 2 {
+			if leader, err := admin.TransferLeadership(within(t, 3*time.Second), paused.ID); err == nil && leader == paused.ID {
+				t.Errorf("leadership was transferred to %s, which is paused", paused.ID)
+			}
+			l.progress(t, 50)
+		}
+		if gap, limit := l.newGap(), 5*timing(); gap > limit {
+			return fmt.Errorf("nothing was done for %v, want at most %v", gap, limit)
+		}
+		return nil
+	})
 	l.progress(t, 50)
 	l.finish(t)
 	agree(t, c)

@@ -163,7 +163,7 @@ func TestReseedChangesNothingWhereItMustNot(t *testing.T) {
 	must(t, os.WriteFile(damaged, bytes.Replace(good, []byte("node_id"), []byte("nodE_id"), 1), 0o600))
 	fails("name the node's ID", c.Endpoints(), "--data-dir", n.Dir)
 	alive := followersOf(t, c)[0].ID
-	fails("alive at", c.Endpoints(), "--data-dir", n.Dir, "--node-id", alive)
+	fails(fmt.Sprintf("node %q", alive), c.Endpoints(), "--data-dir", n.Dir, "--node-id", alive)
 	must(t, os.WriteFile(damaged, good, 0o600))
 	start(t, n)
 	agree(t, c)
