@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -20,9 +21,9 @@ func TestAReadWhoseRoundsFailAtOnceIsAnsweredInTime(t *testing.T) {
 		n := &Node{id: "n1", waits: newWaits()}
 		n.setForming("the test does not form a cluster")
 		n.cfg.seams.Mono = func() time.Duration { return time.Since(begin) }
-		tries := 0
+		var tries atomic.Int64
 		n.rounds = newRounds(func(context.Context) (uint64, error) {
-			tries++
+			tries.Add(1)
 			return 0, errors.New("this node leads no more")
 		}, n.cfg.seams.Mono)
 		n.router = newRouter(n)
@@ -40,8 +41,8 @@ func TestAReadWhoseRoundsFailAtOnceIsAnsweredInTime(t *testing.T) {
 		if took > noLeaderPatience+time.Second {
 			t.Errorf("it was answered after %v, the patience is %v", took, noLeaderPatience)
 		}
-		if most := int(took/rerouteEvery) + 10; tries > most {
-			t.Errorf("%d rounds in %v, at most %d are enough", tries, took, most)
+		if most := int64(took/rerouteEvery) + 10; tries.Load() > most {
+			t.Errorf("%d rounds in %v, at most %d are enough", tries.Load(), took, most)
 		}
 		cancel()
 		synctest.Wait()
