@@ -68,6 +68,7 @@ func fill(t *testing.T, n *proc.Node) (free func()) {
 // value that was acknowledged.
 type writer struct {
 	grant *client.Grant
+	limit time.Duration // for one write
 	acked int
 }
 
@@ -77,7 +78,7 @@ func (w *writer) write(t *testing.T, stop func() bool) error {
 	pad := strings.Repeat("x", 3<<10) // so that a disk is soon full
 	for !stop() {
 		next := w.acked + 1
-		if err := w.grant.SetValue(within(t, 10*time.Second), fmt.Appendf(nil, "%d %s", next, pad)); err != nil {
+		if err := w.grant.SetValue(within(t, w.limit), fmt.Appendf(nil, "%d %s", next, pad)); err != nil {
 			return err
 		}
 		w.acked = next
@@ -122,7 +123,7 @@ func TestNodeWhoseDiskIsFullStopsAndComesBackWhenThereIsRoom(t *testing.T) {
 					victim = leaderOf(t, c)
 				}
 				watch := dial(t, c.Endpoints())
-				w := writer{grant: lock(t, dial(t, c.Endpoints()), "written")}
+				w := writer{grant: lock(t, dial(t, c.Endpoints()), "written"), limit: patience}
 				free := fill(t, victim)
 				must(t, w.write(t, func() bool { return ended(victim) })) // nobody notices
 				refused(t, victim, "storage has failed", diskFull)
@@ -149,7 +150,7 @@ func TestNothingIsLostWhenAllDisksAreFull(t *testing.T) {
 		t.Run(store, func(t *testing.T) {
 			t.Parallel()
 			c := startOnTmpfs(t, size, "--log-store", store)
-			w := writer{grant: lock(t, dial(t, c.Endpoints()), "written", client.TTL(time.Hour))}
+			w := writer{grant: lock(t, dial(t, c.Endpoints()), "written", client.TTL(time.Hour)), limit: 10 * time.Second}
 			var free []func()
 			for _, n := range c.Nodes() {
 				free = append(free, fill(t, n))

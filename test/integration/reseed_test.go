@@ -52,6 +52,10 @@ func refusesAndComesBack(t *testing.T, c *proc.Cluster, n *proc.Node, damage fun
 	watch := dial(t, c.Endpoints())
 	name := "a node with: " + says[0]
 	g := lock(t, watch, name)
+	eventually(t, n.ID+" has written down where the others are", func() bool {
+		b, err := os.ReadFile(filepath.Join(n.Dir, "seeds.json"))
+		return err == nil && bytes.Count(b, []byte(":")) == len(c.Nodes())-1
+	})
 	kill(t, n)
 	damage()
 	must(t, n.Start())
