@@ -74,8 +74,8 @@ func (o *op) answered(a *apiv1.Answer) {
 		return
 	}
 	e := a.GetError()
-	if e == nil && !fits(o.call.Op, a) {
-		e = apiv1.NewError(apiv1.CodeInternal, "the answer is to another request")
+	if e == nil && !fits(o.call.Op, a) || e != nil && apiv1.Code(e.GetCode()) == apiv1.CodeOK {
+		e = apiv1.NewError(apiv1.CodeInternal, "the answer is not one to this request")
 		a = &apiv1.Answer{Result: &apiv1.Answer_Error{Error: e}}
 	}
 	if e == nil || o.final || !o.transient(apiv1.Code(e.GetCode())) {

@@ -148,8 +148,9 @@ func (e *Error) GRPCStatus() *status.Status {
 	return s
 }
 
-// AsError returns the *Error that err is, wraps or carries as a gRPC detail. An
-// err without one is given the code that says the most: the nearest one for a
+// AsError returns the *Error that err is, wraps or carries as a gRPC detail. One
+// that says [CodeOK] does not count: an error is never a success. An err without
+// one is given the code that says the most: the nearest one for a
 // gRPC status, [CodeUnknownOutcome] for the end of a context, and otherwise
 // [CodeInternal]. It returns nil for nil.
 func AsError(err error) *Error {
@@ -158,6 +159,9 @@ func AsError(err error) *Error {
 	}
 	var own *Error
 	if errors.As(err, &own) && own != nil {
+		if Code(own.GetCode()) == CodeOK {
+			return NewError(CodeInternal, "%s", own.GetMessage())
+		}
 		return own
 	}
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
@@ -168,7 +172,7 @@ func AsError(err error) *Error {
 		return NewError(CodeInternal, "%v", err)
 	}
 	for _, detail := range s.Details() {
-		if e, ok := detail.(*Error); ok {
+		if e, ok := detail.(*Error); ok && Code(e.GetCode()) != CodeOK {
 			return e
 		}
 	}

@@ -147,6 +147,19 @@ func TestCodeOfFindsTheCode(t *testing.T) {
 	}
 }
 
+// A node that said so made a command of the program exit with 0 that had failed.
+func TestErrorIsNeverASuccess(t *testing.T) {
+	inDetail, err := status.New(codes.Unknown, "odd").WithDetails(&apiv1.Error{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, err := range []error{&apiv1.Error{}, &apiv1.Error{Message: "odd"}, inDetail.Err()} {
+		if code := apiv1.CodeOf(err); code == apiv1.CodeOK || code.ExitCode() == 0 {
+			t.Errorf("%v has code %v and exit code %d", err, code, code.ExitCode())
+		}
+	}
+}
+
 func TestErrorTextNamesTheCode(t *testing.T) {
 	if got, want := apiv1.NewError(apiv1.CodeBusy, "lock %q is held", "a").Error(), `busy: lock "a" is held`; got != want {
 		t.Errorf("Error() = %q, want %q", got, want)
