@@ -27,7 +27,7 @@ type liar struct {
 	says    *fuzz.Bytes
 	mute    bool
 	timers  []*time.Timer
-	stamp   int64         // the last that was said
+	tokens  uint64        // the last that was given
 	alive   time.Duration // when an open or a keep-alive was last answered well
 	granted map[uint64]int
 	watched map[[16]byte]func(*apiv1.Notice)
@@ -83,26 +83,36 @@ func (l *liar) silence() {
 	}
 }
 
-// number is a time or a count: plausible, at an edge, or anything.
-func (l *liar) number() int64 {
+// number is the right one, one at an edge, or any.
+func (l *liar) number(right int64) int64 {
 	switch l.says.Pick(10) {
-	case 0, 1, 2:
-		l.stamp += int64(l.says.Pick(20)) * int64(100*time.Millisecond)
-		return l.stamp
-	case 3, 4, 5:
-		return l.stamp + int64(l.ttl)
+	default:
+		return right
 	case 6:
 		return int64(l.says.Pick(4))
 	case 7:
 		return []int64{math.MaxInt64, math.MinInt64, -1, math.MaxInt64 - int64(l.ttl)}[l.says.Pick(4)]
 	case 8:
-		return l.stamp - int64(time.Hour)
+		return right + int64(l.says.Pick(256)-128)*int64(time.Minute)
+	case 9:
+		return int64(l.says.Uint64())
 	}
-	return int64(l.says.Uint64())
+}
+
+// time is cluster time, which a node that does not lie counts as the client does.
+func (l *liar) time(after time.Duration) int64 { return l.number(int64(l.now() + after)) }
+
+// token is the next one, or one of a few.
+func (l *liar) token() uint64 {
+	if l.says.Pick(3) == 2 {
+		return uint64(l.says.Pick(6))
+	}
+	l.tokens++
+	return l.tokens
 }
 
 func (l *liar) answerLocked(op *apiv1.Operation) *apiv1.Answer {
-	a := &apiv1.Answer{Stamp: l.number(), Index: uint64(l.number())}
+	a := &apiv1.Answer{Stamp: l.time(0), Index: uint64(l.number(1))}
 	kind := 12 // the kind that was asked for
 	switch l.says.Pick(12) {
 	case 7:
@@ -129,23 +139,23 @@ func (l *liar) fill(a *apiv1.Answer, op *apiv1.Operation, kind int) {
 	is := func(n int, asked bool) bool { return kind == n || kind == 12 && asked }
 	switch {
 	case is(0, op.GetOpenSession() != nil):
-		a.Result = &apiv1.Answer_OpenSession{OpenSession: &apiv1.OpenSessionResponse{Deadline: l.number()}}
+		a.Result = &apiv1.Answer_OpenSession{OpenSession: &apiv1.OpenSessionResponse{Deadline: l.time(l.ttl)}}
 	case is(1, op.GetKeepAlive() != nil):
-		k := &apiv1.KeepAliveResponse{Deadline: l.number()}
+		k := &apiv1.KeepAliveResponse{Deadline: l.time(l.ttl)}
 		for range l.says.Pick(3) {
 			k.Revocations = append(k.Revocations, l.revocation())
 		}
 		a.Result = &apiv1.Answer_KeepAlive{KeepAlive: k}
 	case is(2, op.GetAcquire() != nil):
 		a.Result = &apiv1.Answer_Acquire{Acquire: &apiv1.AcquireResponse{
-			Token: uint64(l.says.Pick(6)), Deadline: l.number(), Queued: l.number(), Granted: l.number(),
+			Token: l.token(), Deadline: l.time(time.Duration(op.GetAcquire().GetTtlNs())), Queued: l.time(0), Granted: l.time(0),
 		}}
 	case is(3, op.GetRelease() != nil):
 		a.Result = &apiv1.Answer_Release{Release: &apiv1.ReleaseResponse{}}
 	case is(4, op.GetSetValue() != nil):
 		a.Result = &apiv1.Answer_SetValue{SetValue: &apiv1.SetValueResponse{}}
 	case is(5, op.GetRenew() != nil):
-		a.Result = &apiv1.Answer_Renew{Renew: &apiv1.RenewResponse{Deadline: l.number()}}
+		a.Result = &apiv1.Answer_Renew{Renew: &apiv1.RenewResponse{Deadline: l.time(time.Duration(op.GetRenew().GetTtlNs()))}}
 	case is(6, op.GetCancel() != nil):
 		a.Result = &apiv1.Answer_Cancel{Cancel: &apiv1.CancelResponse{}}
 	case is(7, op.GetEndSession() != nil):
@@ -153,14 +163,14 @@ func (l *liar) fill(a *apiv1.Answer, op *apiv1.Operation, kind int) {
 	case is(8, op.GetForceRelease() != nil):
 		a.Result = &apiv1.Answer_ForceRelease{ForceRelease: &apiv1.ForceReleaseResponse{Released: []*apiv1.Holder{{Token: 1}}[:l.says.Pick(2)]}}
 	case is(9, op.GetGet() != nil):
-		a.Result = &apiv1.Answer_Get{Get: &apiv1.GetResponse{Lock: &apiv1.Lock{HolderCount: uint32(l.number()), Holders: []*apiv1.Holder{{RemainingNs: l.number()}}}, AgeNs: l.number()}}
+		a.Result = &apiv1.Answer_Get{Get: &apiv1.GetResponse{Lock: &apiv1.Lock{HolderCount: uint32(l.number(1)), Holders: []*apiv1.Holder{{RemainingNs: l.number(1)}}}, AgeNs: l.number(0)}}
 	case is(10, op.GetList() != nil):
 		a.Result = &apiv1.Answer_List{List: &apiv1.ListResponse{Locks: []*apiv1.Lock{{Name: "a"}}[:l.says.Pick(2)], Next: []string{"", "a", "b"}[l.says.Pick(3)]}}
 	}
 }
 
 func (l *liar) revocation() *apiv1.Revocation {
-	return &apiv1.Revocation{Number: uint64(l.number()), Token: uint64(l.says.Pick(6)), Who: "w"}
+	return &apiv1.Revocation{Number: uint64(l.number(1)), Token: uint64(l.says.Pick(6)), Who: "w"}
 }
 
 // notice tells a session something.
@@ -204,7 +214,10 @@ func (b *believer) check() {
 		alive := b.liar.alive
 		b.liar.mu.Unlock()
 		now := b.liar.now()
-		if g.Err() != nil {
+		if err := g.Err(); err != nil {
+			if errors.Is(err, ErrLost) {
+				b.told(g.Grant)
+			}
 			continue
 		}
 		if now >= alive+b.liar.ttl {
@@ -213,6 +226,21 @@ func (b *believer) check() {
 		if g.ttl != 0 && now >= g.at+g.ttl {
 			b.t.Fatalf("token %d with a ttl of %v is believed in %v after it came", g.Token(), g.ttl, now-g.at)
 		}
+	}
+}
+
+// told sees that nobody who waits for a loss waits on.
+func (b *believer) told(g *Grant) {
+	b.t.Helper()
+	select {
+	case <-g.Lost():
+	default:
+		b.t.Fatalf("token %d is lost and nobody is told", g.Token())
+	}
+	select {
+	case <-g.Context().Done():
+	default:
+		b.t.Fatalf("token %d is lost and its context goes on", g.Token())
 	}
 }
 
@@ -229,6 +257,9 @@ func (b *believer) keep(g *Grant, err error, ttl time.Duration) {
 	b.liar.mu.Unlock()
 	if told == 0 {
 		b.t.Fatalf("token %d was never given", g.Token())
+	}
+	if ttl != 0 {
+		_ = g.Lost() // it may be asked for before the loss, or after
 	}
 	b.beliefs = append(b.beliefs, belief{g, b.liar.now(), ttl})
 }
@@ -298,8 +329,11 @@ func (b *believer) act(script *fuzz.Bytes) {
 // nowhere, no operation outlasts its context, no goroutine is left, and no grant
 // is believed in that was not given, or longer than an answer can have meant.
 func FuzzAnswers(f *testing.F) {
-	honest := make([]byte, 400) // everything at once, as asked
+	honest := make([]byte, 400) // everything at once, and right
 	f.Add([]byte{0, 0, 0, 0, 0, 6, 0, 0, 6, 2, 0, 0, 4, 0}, honest)
+	hold := []byte{0, 0, 0, 0, 2, 0, 1, 0, 5, 0, 0, 0, 6, 3, 0, 0, 5, 0, 0, 0, 9, 0, 0, 8, 0, 0, 10, 0, 0, 11, 0, 0, 4, 0}
+	f.Add(hold, honest)
+	f.Add(hold, honest[:30])
 	for i := range byte(12) {
 		script := []byte{0, 0, 0, 0, 2, i, 1, 0, 2, 0, 0, 4, 0, i, 0, 6, 3, 0, 0, i, 1}
 		answers := make([]byte, 200)
@@ -319,7 +353,7 @@ func converse(t *testing.T, script, answers []byte) {
 	began := time.Now()
 	l := &liar{
 		t: t, now: func() time.Duration { return time.Hour + time.Since(began) }, ttl: 8 * time.Second,
-		says: &fuzz.Bytes{Data: answers}, stamp: int64(time.Hour), granted: map[uint64]int{}, watched: map[[16]byte]func(*apiv1.Notice){},
+		says: &fuzz.Bytes{Data: answers}, granted: map[uint64]int{}, watched: map[[16]byte]func(*apiv1.Notice){},
 	}
 	c := New(l, WithClock(l.now), SessionTTL(l.ttl), Holder("me"))
 	defer func() { // also when a check has failed
