@@ -48,6 +48,7 @@ func (t *Table) newRequest(c *Acquire) *request {
 	e := extra{once: c.ID.Once, value: c.Value, labels: c.Labels, delay: c.Delay}
 	if r.session == (SessionID{}) {
 		e.holder = c.Holder
+		r.sequence = 0 // without a session it says nothing, and no snapshot keeps it
 	}
 	r.extra = e.orNil()
 	return r

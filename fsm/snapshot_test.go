@@ -374,3 +374,23 @@ func TestCheckFindsBrokenInvariants(t *testing.T) {
 		}
 	}
 }
+
+// No node writes such a request into the log. It was kept as it came, and a
+// snapshot did not keep it: a table that was restored and one that was not told
+// of the grant's end differently.
+func TestSequenceWithoutASessionIsNotKept(t *testing.T) {
+	lived := New()
+	lived.Apply(1, 1, encode(1, second, 0, Acquire{
+		ID: RequestID{Sequence: 32, Acked: 3}, TTL: 10 * second, Wants: []Want{{Lock: "a", Mode: Exclusive}},
+	}))
+	if err := lived.check(); err != nil {
+		t.Fatalf("check: %v", err)
+	}
+	restored := restore(t, snapshotBytes(t, lived))
+	end := encode(1, 20*second, 0)
+	a, b := lived.Apply(2, 1, end), restored.Apply(2, 1, end)
+	if len(a.Events) != 1 || a.Digest != b.Digest {
+		t.Errorf("the end was told as %+v and, after a restore, as %+v", a, b)
+	}
+	sameTables(t, "after the end", lived, restored)
+}
