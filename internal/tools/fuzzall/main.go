@@ -146,7 +146,9 @@ func report(w io.Writer, results []result) error {
 	_, _ = fmt.Fprintf(w, "%s\n%d targets, %d executions, %d failed\n", b.String(), len(results), total, len(failed))
 	var errs []error
 	for _, out := range failed {
-		_, _ = fmt.Fprintf(w, "\n--- %s (%s)\n%s\n", out.name, out.pkg.ImportPath, tail(out.output, 20_000))
+		if out.output != "" {
+			_, _ = fmt.Fprintf(w, "\n--- %s (%s)\n%s\n", out.name, out.pkg.ImportPath, tail(out.output, 20_000))
+		}
 		errs = append(errs, fmt.Errorf("%s: %w\n  %s", out.name, out.err, out.again()))
 	}
 	return errors.Join(errs...)
