@@ -202,6 +202,7 @@ func (c *Cluster) memberlistConfig(cfg Config) (*memberlist.Config, error) {
 	}
 	mc.Name = cfg.Meta.NodeID
 	mc.Label = cfg.Label
+	mc.EnableCompression = false // packed messages are not taken in plain text; see plain.go
 	mc.LogOutput, mc.Logger = nil, memberlistLogger(c.warn)
 	mc.Delegate, mc.Events, mc.Alive, mc.Merge, mc.Conflict = c.delegate, c.delegate, c.delegate, c.delegate, c.delegate
 	mc.DelegateProtocolMin, mc.DelegateProtocolMax, mc.DelegateProtocolVersion = metaVersion, metaVersion, metaVersion
@@ -243,7 +244,13 @@ func (c *Cluster) attach(mc *memberlist.Config, cfg Config) (_ *gate, err error)
 			mc.AdvertisePort = mc.BindPort
 		}
 	}
-	g := newGate(transport)
+	var refused func(net.Addr, error)
+	if c.keyring == nil {
+		refused = func(from net.Addr, why error) {
+			c.warn.once("message", "gossip message refused", "gossip", fmt.Sprint(from), "err", why)
+		}
+	}
+	g := newGate(transport, refused)
 	mc.Transport = g
 	return g, nil
 }

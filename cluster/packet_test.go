@@ -128,7 +128,7 @@ func TestAbandonedTransportFreesThePort(t *testing.T) {
 		}
 		defer func() { _ = conn.Close() }()
 	}
-	newGate(bound).abandon()
+	newGate(bound, nil).abandon()
 	start(t, "b", func(cfg *Config) { cfg.Bind = addr })
 }
 
