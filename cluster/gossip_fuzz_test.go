@@ -111,7 +111,7 @@ func FuzzPacket(f *testing.F) {
 	f.Add([]byte("\xf4\x05label\x04"))
 	f.Add([]byte("\x03\x83\xabIncarnation\x01\xa4Node\xa4self\xa4From\xa6node-1"))                                 // suspect us
 	f.Add([]byte("\x05\x83\xabIncarnation\xcf\xff\xff\xff\xff\xff\xff\xff\xff\xa4Node\xa4self\xa4From\xa6node-1")) // we are dead
-	f.Add([]byte("\x05\x81\xa1x\xc9\xff\xff\xff\xff\x00"))                                                         // an extension of four thousand million bytes
+	f.Add([]byte("\x05\x81\xa1x" + hugeExtension))
 	f.Add(append([]byte{7, 2, 0, 2, 0, byte(len(alivePacket(meta)))}, append([]byte{8, 'x'}, alivePacket(meta)...)...))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		defer fuzz.Watch()()

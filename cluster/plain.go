@@ -9,8 +9,8 @@ import (
 )
 
 // What comes in plain text is looked at before memberlist decodes it. The
-// decoder makes room for an extension, a kind of value that gossip has no use
-// for, as long as the message says it is: a packet of 45 bytes took 4 GiB, and a
+// decoder makes room for a time, a kind of value that gossip has no use for and
+// that msgpack calls an extension, as long as the message says it is: a packet of 45 bytes took 4 GiB, and a
 // few of them a node's memory. memberlist makes room for a million nodes, 100
 // MiB, when a connection of 20 bytes announces them. What is packed, or meant for
 // the users of memberlist, is refused as well: this package sends neither.

@@ -10,7 +10,7 @@ import (
 	"github.com/locknode/locknode/internal/fuzz"
 )
 
-const hugeExtension = "\xc9\xff\xff\xff\xff\x00"
+const hugeExtension = "\xc9\xff\xff\xff\xff\xff" // of the kind that is a time
 
 func TestExtensionsAreRefusedWhereverTheyStand(t *testing.T) {
 	dead := "\x05\x82\xa4Node\xa1n\xa1x"
