@@ -81,7 +81,7 @@ func (s *gatedStream) track(c net.Conn, incoming bool) *gatedConn {
 		_ = c.Close()
 		return nil
 	}
-	g := &gatedConn{Conn: c, s: s, incoming: incoming}
+	g := &gatedConn{Conn: c, s: s, incoming: incoming, wire: wire{incoming: incoming}}
 	s.conns[g] = struct{}{}
 	return g
 }
@@ -107,6 +107,7 @@ type gatedConn struct {
 	armed    bool          // a read deadline is set
 	frame    int64         // bytes read since the last write
 	snapshot bool          // the frame being read is a snapshot
+	wire     wire          // what was read
 }
 
 // SetDeadline takes the deadline that raft sets for one RPC as the time that may
@@ -131,6 +132,10 @@ func (c *gatedConn) Read(b []byte) (int, error) {
 		if err := c.count(b[0], int64(n)); err != nil {
 			_ = c.Close()
 			return 0, err
+		}
+		if err := c.wire.read(b[:n]); err != nil {
+			_ = c.Close()
+			return 0, fmt.Errorf("read from %s: %w", c.RemoteAddr(), err)
 		}
 	}
 	return n, err

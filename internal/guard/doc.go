@@ -7,7 +7,7 @@
 //     one record; every write is watched.
 //   - [Transport] is a raft.Transport whose heartbeats change raft on its main
 //     goroutine only, that never pipelines, that keeps requests from raft which
-//     would end it, and that carries nothing while the disk is stalled or has
+//     would end it or take its memory, and that carries nothing while the disk is stalled or has
 //     failed.
 //   - [Stream] is the plain TCP layer below it: limits, a preface, hooks for TLS.
 //   - [HandOver] gives leadership away without raft's own transfer, which can get stuck.
