@@ -6,9 +6,9 @@
 //     stores. Every log entry, the term and the vote carry a checksum; a vote is
 //     one record; every write is watched.
 //   - [Transport] is a raft.Transport whose heartbeats change raft on its main
-//     goroutine only, that never pipelines, that keeps requests from raft which
-//     would end it or take its memory, and that carries nothing while the disk is stalled or has
-//     failed.
+//     goroutine only, that never pipelines, that keeps from raft what would end
+//     the process or take its memory, and that carries nothing while the disk is
+//     stalled or has failed.
 //   - [Stream] is the plain TCP layer below it: limits, a preface, hooks for TLS.
 //   - [HandOver] gives leadership away without raft's own transfer, which can get stuck.
 //   - [Shutdown] and [Stop] end a raft within a deadline.

@@ -65,6 +65,9 @@ func unsoundConfiguration(data []byte) (err error) {
 			err = fmt.Errorf("configuration: %v", p)
 		}
 	}()
+	if err := (&wire{}).read(data); err != nil { // they were one value on the wire
+		return fmt.Errorf("configuration: %w", err)
+	}
 	ids, addresses := map[raft.ServerID]bool{}, map[raft.ServerAddress]bool{}
 	voters := 0
 	for _, s := range raft.DecodeConfiguration(data).Servers {

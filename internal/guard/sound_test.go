@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/locknode/locknode/internal/fuzz"
 )
 
 // Each of these, sent to a follower, ended the process with a panic of raft or
@@ -20,6 +22,7 @@ func TestDamagedRequestDoesNotReachRaft(t *testing.T) {
 		"term falls":                    appendFrames(t, append(entries(2, 2, 2), entries(3, 3, 1)...)...),
 		"term of the future":            appendFrames(t, entries(2, 2, 9)...),
 		"configuration is empty":        one(&raft.Log{Index: 2, Term: 2, Type: raft.LogConfiguration}),
+		"configuration takes 4 GiB":     one(&raft.Log{Index: 2, Term: 2, Type: raft.LogConfiguration, Data: []byte("\x81\xa1x" + hugeExtension)}),
 		"configuration is cut off":      one(&raft.Log{Index: 2, Term: 2, Type: raft.LogConfiguration, Data: raft.EncodeConfiguration(fuzzedVoters)[:20]}),
 		"configuration without a voter": one(&raft.Log{Index: 2, Term: 2, Type: raft.LogConfiguration, Data: raft.EncodeConfiguration(raft.Configuration{})}),
 		"server is there twice": one(&raft.Log{Index: 2, Term: 2, Type: raft.LogConfiguration, Data: raft.EncodeConfiguration(raft.Configuration{
@@ -36,7 +39,10 @@ func TestDamagedRequestDoesNotReachRaft(t *testing.T) {
 			defer v.stop(t)
 			before := v.raft.LastIndex()
 			// What follows on the same connection is understood.
-			answers := v.feed(append(bytes.Clone(frames), beatFrame(t)...))
+			var answers []byte
+			if n := fuzz.Allocated(func() { answers = v.feed(append(bytes.Clone(frames), beatFrame(t)...)) }); n > 4<<20 {
+				t.Errorf("%d bytes allocated", n)
+			}
 			if got := v.raft.LastIndex(); got != before || v.raft.State() != raft.Follower {
 				t.Errorf("last index %d, want %d; state %v", got, before, v.raft.State())
 			}
