@@ -1,6 +1,9 @@
 package locktest_test
 
 import (
+	"log/slog"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -11,6 +14,7 @@ import (
 // TestALostAnswerTakesEffectOnce: the cluster has done what was asked, the client
 // does not know, asks again, and gets the first answer.
 func TestALostAnswerTakesEffectOnce(t *testing.T) {
+	var log logged
 	bubble(t, func(t *testing.T, cluster *locktest.Cluster) {
 		c := cluster.Client("a")
 		first := lock(t, c, "x") // from here on there is a session
@@ -29,7 +33,28 @@ func TestALostAnswerTakesEffectOnce(t *testing.T) {
 		if n := granted(cluster, "x"); n != rounds+1 {
 			t.Errorf("%d grants for %d locks", n, rounds+1)
 		}
-	})
+		if n := log.count("calls sent again"); n < 2*rounds {
+			t.Errorf("%d calls were sent again after %d lost answers", n, 2*rounds)
+		}
+	}, locktest.Logger(slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))))
+}
+
+// logged is a log to be searched.
+type logged struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *logged) Write(line []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(line)
+}
+
+func (l *logged) count(words string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Count(l.text.String(), words)
 }
 
 // TestAClientThatIsKilledLeavesItsLockForItsTTL: nobody tells the cluster, and
