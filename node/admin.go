@@ -54,6 +54,9 @@ func (n *Node) readiness() error {
 	case n.raft.Load() == nil:
 		return errors.New(n.formation())
 	}
+	if err := n.stores.Gate(); err != nil {
+		return err // its disk hangs: it may still think that it leads
+	}
 	if n.isElected() && n.epoch.Load() == nil {
 		return errors.New("elected, but not serving as leader yet")
 	}
