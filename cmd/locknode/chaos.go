@@ -116,13 +116,15 @@ func (a *app) chaosDrill(ctx context.Context, o chaosOptions) error {
 	if o.drill != drillGuardedSet {
 		return usageError("--drill %q: %s is allowed", o.drill, drillGuardedSet)
 	}
+	line := a.progressLine("%d pauses, %d numbers added")
+	drill := chaos.DrillOptions{Nodes: o.Nodes, Dir: o.Dir, Adds: o.adds, Unguarded: o.unguarded, Progress: line.show}
+	if err := drill.Validate(); err != nil {
+		return usageError("chaos: %w", err)
+	}
 	if err := makeDir(o.Dir); err != nil {
 		return err
 	}
-	line := a.progressLine("%d pauses, %d numbers added")
-	r, err := chaos.RunDrill(ctx, chaos.DrillOptions{
-		Nodes: o.Nodes, Dir: o.Dir, Adds: o.adds, Unguarded: o.unguarded, Progress: line.show,
-	})
+	r, err := chaos.RunDrill(ctx, drill)
 	line.clear()
 	if err != nil {
 		return fmt.Errorf("chaos: %w", err)
@@ -167,6 +169,9 @@ func (a *app) listFaults() error {
 }
 
 func (a *app) chaos(ctx context.Context, o chaosOptions) error {
+	if err := o.Validate(); err != nil {
+		return usageError("chaos: %w", err)
+	}
 	if err := makeDir(o.Dir); err != nil {
 		return err
 	}

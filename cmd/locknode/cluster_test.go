@@ -384,6 +384,10 @@ func TestBadArgumentsAreUsageErrors(t *testing.T) {
 		{"dev", "--listen", "here"},
 		{"bench", "--workload", "none"},
 		{"bench", "--workload", "failover", "--nodes", "1"},
+		{"chaos", "--faults", "flood"},
+		{"chaos", "--nodes", "2"},
+		{"chaos", "--drill", "fire"},
+		{"chaos", "--drill", "guarded-set", "--adds", "1"},
 	} {
 		o := locknode(t, args...)
 		if o.code != exitUsage || o.stdout != "" || !strings.HasPrefix(o.stderr, "locknode: ") {

@@ -26,7 +26,7 @@ type DrillOptions struct {
 	Processes int    // default 4
 	Dir       string // default: a temporary directory
 	Adds      int    // how many numbers are added; default 100,000
-	Pauses    int    // how many holders are paused; default one for each 2,000 adds, 10 at least
+	Pauses    int    // how many holders are paused; default one for each 2,000 adds, 4 at least
 	Unguarded bool   // the resource does not look at tokens
 	Progress  func(Progress)
 }
@@ -65,6 +65,9 @@ lost      %d numbers
 // others have had the time to use it.
 const pausedFor = drillSession + 700*time.Millisecond
 
+// Validate reports every fault of the options at once, each with what is allowed.
+func (o DrillOptions) Validate() error { return o.complete() }
+
 func (o *DrillOptions) complete() error {
 	var faults []error
 	if o.Binary == "" {
@@ -84,7 +87,7 @@ func (o *DrillOptions) complete() error {
 		o.Adds = 100_000
 	}
 	if o.Pauses == 0 {
-		o.Pauses = max(10, o.Adds/2000)
+		o.Pauses = max(4, o.Adds/2000)
 	}
 	if o.Nodes < 1 || o.Nodes > 9 {
 		faults = append(faults, fmt.Errorf("nodes %d: 1 to 9 are allowed", o.Nodes))
@@ -125,13 +128,22 @@ func RunDrill(ctx context.Context, o DrillOptions) (*DrillResult, error) {
 	if err := o.complete(); err != nil {
 		return nil, err
 	}
-	if o.Dir == "" {
+	temporary := o.Dir == ""
+	if temporary {
 		dir, err := os.MkdirTemp("", "locknode-drill-")
 		if err != nil {
 			return nil, err
 		}
 		o.Dir = dir
 	}
+	r, err := runDrill(ctx, o)
+	if err != nil && temporary {
+		err = errors.Join(err, os.RemoveAll(o.Dir))
+	}
+	return r, err
+}
+
+func runDrill(ctx context.Context, o DrillOptions) (*DrillResult, error) {
 	d := &drill{o: o, sets: newSets(!o.Unguarded)}
 	start, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()

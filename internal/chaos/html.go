@@ -26,13 +26,13 @@ var reportTemplate = template.Must(template.New("report").Funcs(template.FuncMap
 // The pictures, in units of the SVG.
 const (
 	pictureWidth = 1160.0
-	leftMargin   = 70.0
+	leftMargin   = 105.0
 	plotWidth    = pictureWidth - leftMargin - 10
 
 	faultsTop, faultsHeight   = 22.0, 34.0
 	opsTop, opsHeight         = 70.0, 60.0
-	latencyTop, latencyHeight = 146.0, 60.0
-	stripHeight               = 232.0
+	latencyTop, latencyHeight = 146.0, 76.0
+	stripHeight               = 236.0
 
 	stripLength = 2 * time.Minute // of the time line in one picture
 	maxStrips   = 30

@@ -57,6 +57,9 @@ const (
 	workerPace = 30 * time.Millisecond
 )
 
+// Validate reports every fault of the options at once, each with what is allowed.
+func (o Options) Validate() error { return o.complete() }
+
 // complete fills in what is not set, and reports every fault at once.
 func (o *Options) complete() error {
 	var faults []error

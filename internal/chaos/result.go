@@ -1,6 +1,7 @@
 package chaos
 
 import (
+	"fmt"
 	"slices"
 	"time"
 
@@ -59,6 +60,18 @@ type Recovery struct {
 	First  time.Duration `json:"first_ns"` // until the first probing client had finished a cycle
 	All    time.Duration `json:"all_ns"`   // until every one had
 	Bound  time.Duration `json:"bound_ns"`
+	// Stall is how long this process, which only looks on, was kept from running
+	// meanwhile: how busy the machine was with other things.
+	Stall time.Duration `json:"stall_ns,omitempty"`
+}
+
+// Sentence says how late it was, in plain words.
+func (r Recovery) Sentence() string {
+	s := fmt.Sprintf("fault %d, %s: clients worked %s after %s, allowed are %s", r.Number, r.Fault, ms(r.All), r.After, ms(r.Bound))
+	if r.Stall > 0 {
+		s += fmt.Sprintf("; the machine was so busy that this program stood still for up to %s", ms(r.Stall))
+	}
+	return s
 }
 
 // Violation is a promise that was broken.

@@ -31,6 +31,7 @@ type run struct {
 	mesh        *proxy.Mesh // nil: the network is not to be broken
 	probes      []*probe
 	log         *os.File // what the clients of the probes log
+	stalls      stalls
 	keeper      *keeper
 	clients     []*clientProcess // of the present round
 	disks       disks
@@ -64,7 +65,8 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 	}
 	r := &run{o: o, clock: clock{monotonic()}}
 	r.result = &Result{Seed: o.Seed, Nodes: o.Nodes, Clients: o.Clients, Bound: o.RecoveryBound, Began: time.Now()}
-	if r.o.Dir == "" {
+	temporary := r.o.Dir == ""
+	if temporary {
 		dir, err := os.MkdirTemp("", "locknode-chaos-")
 		if err != nil {
 			return nil, err
@@ -73,13 +75,19 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 	}
 	r.result.Dir = r.o.Dir
 	kinds, beside := r.choose()
+	nothing := func(err error) error { // there is nothing to report
+		if temporary {
+			err = errors.Join(err, os.RemoveAll(r.o.Dir))
+		}
+		return err
+	}
 	if len(kinds) == 0 {
-		return nil, fmt.Errorf("this machine allows none of the faults %s: %s", strings.Join(o.Faults, ", "), r.result.Skipped[0].Why)
+		return nil, nothing(fmt.Errorf("this machine allows none of the faults %s: %s", strings.Join(o.Faults, ", "), r.result.Skipped[0].Why))
 	}
 	stop := r.tellProgress()
 	defer stop()
 	if err := r.begin(ctx); err != nil {
-		return nil, errors.Join(err, r.end())
+		return nil, nothing(errors.Join(err, r.end()))
 	}
 	err := r.rounds(ctx, NewSchedule(o.Seed, kinds, beside, restLeast, restMost))
 	if ctx.Err() != nil {
@@ -154,6 +162,7 @@ func (r *run) begin(ctx context.Context) error {
 		}
 		r.probes = append(r.probes, p)
 	}
+	r.wg.Go(func() { r.stalls.watch(background, r.clock) })
 	r.keeper, err = startKeeper(background, &r.wg, r.endpoints())
 	return err
 }
@@ -307,6 +316,7 @@ func (r *run) recovered(s strike, after string, from, since time.Duration) error
 		}
 		rec.First, rec.All = min(rec.First, at-from), max(rec.All, at-from)
 	}
+	rec.Stall = r.stalls.longest(from, from+rec.All)
 	r.mu.Lock()
 	r.result.Recoveries = append(r.result.Recoveries, rec)
 	r.mu.Unlock()

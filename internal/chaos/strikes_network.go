@@ -18,6 +18,10 @@ import (
 // 127.0.0.0/8 is loopback on Linux.
 const meshHost = "127.0.0.2"
 
+// silentBound is the recovery bound where a node falls silent without its connections
+// ending: a client notices that after up to two seconds.
+const silentBound = 3 * time.Second
+
 // prober is the name of this process in the network: of probes and keeper.
 const prober = "prober"
 
@@ -95,7 +99,7 @@ func (n *netState) cut(from, to []string) { n.mesh.Cut(from, to) }
 // networkKind breaks the network between nodes. If it leaves clients a majority
 // that can talk, they are to be served meanwhile.
 func networkKind(name, about string, served bool, breaks func(*netState)) Kind {
-	return Kind{Name: name, Family: "network", About: about, hold: span{time.Second, 3 * time.Second}, needs: needsMesh,
+	return Kind{Name: name, Family: "network", About: about, Bound: silentBound, hold: span{time.Second, 3 * time.Second}, needs: needsMesh,
 		strike: func(ctx context.Context, r *run, s strike) error { return r.breakNetwork(ctx, s, served, breaks) }}
 }
 

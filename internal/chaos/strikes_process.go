@@ -50,14 +50,14 @@ var processKinds = []Kind{
 			return r.pauseSome(s, false, leader)
 		}},
 	{Name: "pause-leader", Family: "process", About: "the leader is stopped (SIGSTOP) for longer than an election timeout",
-		hold: span{time.Second, 4 * time.Second}, strike: func(_ context.Context, r *run, s strike) error {
+		Bound: silentBound, hold: span{time.Second, 4 * time.Second}, strike: func(_ context.Context, r *run, s strike) error {
 			leader, err := r.leader()
 			if err != nil {
 				return err
 			}
 			return r.pauseSome(s, true, leader)
 		}},
-	{Name: "pause-one", Family: "process", About: "any node is stopped (SIGSTOP)", hold: span{100 * time.Millisecond, 3 * time.Second},
+	{Name: "pause-one", Family: "process", About: "any node is stopped (SIGSTOP)", Bound: silentBound, hold: span{100 * time.Millisecond, 3 * time.Second},
 		strike: func(_ context.Context, r *run, s strike) error { return r.pauseSome(s, true, r.anyNode(s)) }},
 	{Name: "pause-all", Family: "process", About: "all nodes are stopped (SIGSTOP)", hold: span{100 * time.Millisecond, 3 * time.Second},
 		strike: func(_ context.Context, r *run, s strike) error { return r.pauseSome(s, false, r.cluster.Running()...) }},

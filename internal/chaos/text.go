@@ -32,7 +32,7 @@ func (r *Result) WriteText(w io.Writer) error {
 		}
 	}
 	for _, l := range r.Late() {
-		fmt.Fprintf(&b, "\nLATE      fault %d, %s: %s after %s, allowed are %s\n", l.Number, l.Fault, ms(l.All), l.After, ms(l.Bound))
+		fmt.Fprintf(&b, "\nLATE      %s\n", l.Sentence())
 	}
 	if r.OK() {
 		b.WriteString("\nNo promise was broken, and every recovery was in time.\n")
