@@ -10,12 +10,17 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"os/exec"
+	"runtime"
+	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/locknode/locknode/internal/chaos"
+	"github.com/locknode/locknode/internal/netns"
 )
 
 type chaosOptions struct {
@@ -24,6 +29,8 @@ type chaosOptions struct {
 	keep     bool
 	jsonFile string
 	htmlFile string
+
+	inside bool // a network namespace of its own
 
 	drill     string
 	adds      int
@@ -84,10 +91,15 @@ meanwhile is left to the machine. Ctrl-C ends in order, with the report so far.`
 	f.DurationVar(&o.Timing, "timing", 0, "heartbeat and election timeout of the nodes (default: theirs)")
 	f.StringVar(&o.LogStore, "log-store", "", "store of the Raft log of the nodes: wal or boltdb (default: theirs)")
 	f.StringVar(&o.Faultfs, "faultfs", "", "program of disks that can be broken (default: faultfs beside locknode or in the PATH)")
+	f.BoolVar(&o.Netns, "netns", false, "put nodes and clients into network namespaces of their own, and break the network there instead of by proxies (Linux, root)")
+	f.BoolVar(&o.inside, "inside-netns", false, "this process is in a network namespace of its own")
 	f.DurationVar(&o.RecoveryBound, "recovery-bound", time.Second, "how long a recovery may take; some kinds of faults have a longer one of their own")
 	f.StringVar(&o.drill, "drill", "", "instead of faults: "+drillGuardedSet)
 	f.IntVar(&o.adds, "adds", 100_000, "of the drill: how many numbers are added")
 	f.BoolVar(&o.unguarded, "unguarded", false, "of the drill: the resource does not compare tokens, to see what that costs")
+	if err := f.MarkHidden("inside-netns"); err != nil {
+		panic(err) // there is no such flag
+	}
 	c.AddCommand(chaosWorkerCommand())
 	return c
 }
@@ -172,6 +184,14 @@ func (a *app) chaos(ctx context.Context, o chaosOptions) error {
 	if err := o.Validate(); err != nil {
 		return usageError("chaos: %w", err)
 	}
+	if o.Netns && !o.inside {
+		err := netns.Available()
+		if err == nil {
+			return a.chaosInNetns(ctx)
+		}
+		a.say("without network namespaces, with proxies: %v", err)
+		o.Netns = false
+	}
 	if err := makeDir(o.Dir); err != nil {
 		return err
 	}
@@ -191,6 +211,28 @@ func (a *app) chaos(ctx context.Context, o chaosOptions) error {
 		return err
 	}
 	return a.leave(r.Dir, o)
+}
+
+// chaosInNetns runs this command line once more, in a network namespace.
+func (a *app) chaosInNetns(ctx context.Context) error {
+	self, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("chaos: %w", err)
+	}
+	runtime.LockOSThread() // the process dies with the thread that started it
+	defer runtime.UnlockOSThread()
+	cmd := netns.Command(self, append(slices.Clone(os.Args[1:]), "--inside-netns")...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = a.stdin, a.stdout, a.stderr
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("chaos in a network namespace: %w", err)
+	}
+	stop := context.AfterFunc(ctx, func() { _ = cmd.Process.Signal(syscall.SIGTERM) }) // it may have heard it itself
+	defer stop()
+	var exit *exec.ExitError
+	if err := cmd.Wait(); errors.As(err, &exit) {
+		return &exitError{code: exit.ExitCode()} // it has said what there was to say
+	}
+	return nil
 }
 
 func (a *app) printChaos(r *chaos.Result) error {

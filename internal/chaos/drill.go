@@ -216,8 +216,11 @@ func (d *drill) launch(i int, endpoints []string, sets string) error {
 		return err
 	}
 	w := &drillProcess{d: d}
-	log := filepath.Join(d.o.Dir, fmt.Sprintf("drill-%d.log", i+1))
-	if w.Helper, err = proc.StartHelper(fmt.Sprintf("drill process %d", i+1), log, w, d.o.Binary, "chaos", "worker", "--drill", string(config)); err != nil {
+	w.Helper, err = proc.StartHelper(proc.HelperOptions{
+		Name: fmt.Sprintf("drill process %d", i+1), LogPath: filepath.Join(d.o.Dir, fmt.Sprintf("drill-%d.log", i+1)), Stdout: w,
+		Binary: d.o.Binary, Args: []string{"chaos", "worker", "--drill", string(config)},
+	})
+	if err != nil {
 		return err
 	}
 	d.workers = append(d.workers, w)

@@ -24,6 +24,7 @@ type Options struct {
 	Clients  int           // client processes; default 2
 	Timing   time.Duration // of the nodes; default: theirs
 	LogStore string        // of the nodes; default: theirs
+	Netns    bool          // cut networks between namespaces, in one of which this process is
 	Faultfs  string        // the program of faulty disks; default: one that is found
 
 	// RecoveryBound is how long the slowest probing client may take to finish a

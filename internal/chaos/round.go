@@ -73,7 +73,15 @@ func (r *run) beginRound() error {
 			return err
 		}
 		c := &clientProcess{history: cfg.History}
-		if c.Helper, err = proc.StartHelper(name, r.path(name+".log"), c, r.o.Binary, "chaos", "worker", string(config)); err != nil {
+		enter, err := r.place(name)
+		if err != nil {
+			return err
+		}
+		c.Helper, err = proc.StartHelper(proc.HelperOptions{
+			Name: name, LogPath: r.path(name + ".log"), Stdout: c, Enter: enter,
+			Binary: r.o.Binary, Args: []string{"chaos", "worker", string(config)},
+		})
+		if err != nil {
 			return err
 		}
 		r.mu.Lock()

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/locknode/locknode/internal/history"
+	"github.com/locknode/locknode/internal/netns"
 	"github.com/locknode/locknode/internal/proc"
 	"github.com/locknode/locknode/internal/proxy"
 )
@@ -28,7 +29,8 @@ type run struct {
 	o           Options
 	clock       clock
 	cluster     *proc.Cluster
-	mesh        *proxy.Mesh // nil: the network is not to be broken
+	mesh        *proxy.Mesh // nil: the network is not to be broken, or not by proxies
+	lab         *netns.Lab  // nil: there are no network namespaces
 	probes      []*probe
 	log         *os.File // what the clients of the probes log
 	stalls      stalls
@@ -74,6 +76,9 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 		r.o.Dir = dir
 	}
 	r.result.Dir = r.o.Dir
+	if err := r.startLab(); err != nil {
+		return nil, err
+	}
 	kinds, beside := r.choose()
 	nothing := func(err error) error { // there is nothing to report
 		if temporary {
@@ -134,16 +139,21 @@ func (r *run) begin(ctx context.Context) error {
 	if slices.ContainsFunc(slices.Concat(memberKinds, fileKinds), func(k Kind) bool { return slices.Contains(r.result.Kinds, k.Name) }) {
 		args = append(args, "--fast") // or it would take half a minute until a node that joins votes
 	}
-	if wantsMesh(r.result.Kinds) {
+	options := proc.Options{Binary: r.o.Binary, Nodes: r.o.Nodes, Dir: r.o.Dir, Prepare: r.prepare}
+	switch {
+	case r.lab != nil:
+		options.Host, options.Enter = r.lab.Host, r.lab.Enter
+		args = append(args, "--insecure") // the addresses are not loopback
+	case wantsMesh(r.result.Kinds):
 		r.startMesh()
 		args = append(args, "--advertise-host", meshHost)
 	}
 	r.layDisks()
-	r.result.Settings = args
+	r.result.Settings, options.Args = args, args
 	start, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	var err error
-	if r.cluster, err = proc.Start(start, proc.Options{Binary: r.o.Binary, Nodes: r.o.Nodes, Dir: r.o.Dir, Args: args, Prepare: r.prepare}); err != nil {
+	if r.cluster, err = proc.Start(start, options); err != nil {
 		return err
 	}
 	if _, err := r.cluster.Leader(start); err != nil {
@@ -421,6 +431,9 @@ func (r *run) end() error {
 	}
 	if r.mesh != nil {
 		err = errors.Join(err, r.mesh.Close())
+	}
+	if r.lab != nil {
+		err = errors.Join(err, r.lab.Close())
 	}
 	return err
 }

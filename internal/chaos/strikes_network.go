@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/locknode/locknode/internal/netns"
 	"github.com/locknode/locknode/internal/proc"
 	"github.com/locknode/locknode/internal/proxy"
 )
@@ -21,6 +22,10 @@ const meshHost = "127.0.0.2"
 // silentBound is the recovery bound where a node falls silent without its connections
 // ending: a client notices that after up to two seconds.
 const silentBound = 3 * time.Second
+
+// forwardBound is for clients that do not reach the leader: they wait another second
+// for its answer before they ask another node to forward.
+const forwardBound = 5 * time.Second
 
 // prober is the name of this process in the network: of probes and keeper.
 const prober = "prober"
@@ -50,20 +55,20 @@ var networkKinds = []Kind{
 		}
 	}),
 	networkKind("split-all", "no node reaches another", false, func(n *netState) { n.cut(n.nodes, n.nodes) }),
-	networkKind("half-open", "what the leader and the others send each other is lost on connections that stand", true, func(n *netState) {
+	byProxy(networkKind("half-open", "what the leader and the others send each other is lost on connections that stand", true, func(n *netState) {
 		n.mesh.Set(n.leader, n.others, proxy.Rule{Lose: true})
 		n.mesh.Set(n.others, n.leader, proxy.Rule{Lose: true})
-	}),
-	networkKind("delay", "everything between the nodes takes 40 ms longer", true, func(n *netState) {
+	})),
+	byProxy(networkKind("delay", "everything between the nodes takes 40 ms longer", true, func(n *netState) {
 		n.mesh.Set(n.nodes, n.nodes, proxy.Rule{Delay: 40 * time.Millisecond})
-	}),
-	networkKind("reset", "all connections between nodes are reset", true, func(n *netState) {
+	})),
+	byProxy(networkKind("reset", "all connections between nodes are reset", true, func(n *netState) {
 		n.mesh.Reset(func(from, to string) bool { return slices.Contains(n.nodes, from) && slices.Contains(n.nodes, to) })
-	}),
+	})),
 }
 
 var clientNetworkKinds = []Kind{
-	clientKind("clients-off-leader", "no client reaches the leader, and all reach the other nodes", false, func(n *netState) {
+	clientKind("clients-off-leader", "no client reaches the leader, and all reach the other nodes, which forward", true, func(n *netState) {
 		n.cut(n.clients, n.leader)
 		n.cut(n.leader, n.clients)
 	}),
@@ -71,21 +76,23 @@ var clientNetworkKinds = []Kind{
 		n.cut(n.client, n.nodes)
 		n.cut(n.nodes, n.client)
 	}),
-	clientKind("client-half-open", "what the nodes answer a client process is lost", true, func(n *netState) {
+	byProxy(clientKind("client-half-open", "what the nodes answer a client process is lost", true, func(n *netState) {
 		n.mesh.Set(n.nodes, n.client, proxy.Rule{Lose: true})
-	}),
-	clientKind("clients-delay", "everything between clients and nodes takes 100 ms longer", true, func(n *netState) {
+	})),
+	byProxy(clientKind("clients-delay", "everything between clients and nodes takes 100 ms longer", true, func(n *netState) {
 		n.mesh.Set(n.clients, n.nodes, proxy.Rule{Delay: 100 * time.Millisecond})
 		n.mesh.Set(n.nodes, n.clients, proxy.Rule{Delay: 100 * time.Millisecond})
-	}),
-	clientKind("clients-reset", "all connections of clients are reset", true, func(n *netState) {
+	})),
+	byProxy(clientKind("clients-reset", "all connections of clients are reset", true, func(n *netState) {
 		n.mesh.Reset(func(from, to string) bool { return slices.Contains(n.clients, from) && slices.Contains(n.nodes, to) })
-	}),
+	})),
 }
 
 // netState is who there is when the network is broken.
 type netState struct {
-	mesh    *proxy.Mesh
+	mesh    *proxy.Mesh // or
+	lab     *netns.Lab
+	err     error // of the lab
 	nodes   []string
 	leader  []string // one
 	others  []string // nodes but the leader
@@ -94,23 +101,47 @@ type netState struct {
 	client  []string // one, not this one
 }
 
-func (n *netState) cut(from, to []string) { n.mesh.Cut(from, to) }
+func (n *netState) cut(from, to []string) {
+	if n.lab == nil {
+		n.mesh.Cut(from, to)
+		return
+	}
+	n.err = errors.Join(n.err, n.lab.Cut(from, to))
+}
 
 // networkKind breaks the network between nodes. If it leaves clients a majority
 // that can talk, they are to be served meanwhile.
 func networkKind(name, about string, served bool, breaks func(*netState)) Kind {
-	return Kind{Name: name, Family: "network", About: about, Bound: silentBound, hold: span{time.Second, 3 * time.Second}, needs: needsMesh,
+	return Kind{Name: name, Family: "network", About: about, Bound: silentBound, hold: span{time.Second, 3 * time.Second}, needs: needsNetwork,
 		strike: func(ctx context.Context, r *run, s strike) error { return r.breakNetwork(ctx, s, served, breaks) }}
+}
+
+// byProxy makes a kind one that only proxies can do.
+func byProxy(k Kind) Kind {
+	k.needs = needsProxies
+	return k
 }
 
 // clientKind breaks the network between clients and nodes.
 func clientKind(name, about string, served bool, breaks func(*netState)) Kind {
 	k := networkKind(name, about, served, breaks)
-	k.Family, k.hold = "client", span{1500 * time.Millisecond, 4 * time.Second}
+	k.Family, k.Bound, k.hold = "client", forwardBound, span{1500 * time.Millisecond, 4 * time.Second}
 	return k
 }
 
-func needsMesh(*run) error {
+// needsProxies is for what is done to connections, which a network knows nothing of.
+func needsProxies(r *run) error {
+	if r.lab != nil {
+		return errors.New("only proxies can do it, and the nodes are in network namespaces")
+	}
+	return needsNetwork(r)
+}
+
+// needsNetwork is for ways that are cut.
+func needsNetwork(r *run) error {
+	if r.lab != nil {
+		return nil
+	}
 	if runtime.GOOS != "linux" {
 		return errors.New("the proxies find out in /proc who has dialled, which only Linux has")
 	}
@@ -124,16 +155,30 @@ func (r *run) breakNetwork(ctx context.Context, s strike, served bool, breaks fu
 	}
 	from := r.clock.now()
 	breaks(n)
-	defer r.mesh.Heal()
+	defer func() { _ = r.heal() }() // if it was not done below, there is another error
+	if n.err != nil {
+		return n.err
+	}
 	if served {
 		if err := r.recovered(s, sinceFault, from, r.clock.now()); err != nil {
 			return err
 		}
 	}
 	_ = sleep(ctx, s.held()-(r.clock.now()-from)) // the end of ctx ends the fault
-	r.mesh.Heal()
+	if err := r.heal(); err != nil {
+		return err
+	}
 	lifted := r.clock.now()
 	return r.recovered(s, sinceLift, lifted, lifted)
+}
+
+// heal opens all ways.
+func (r *run) heal() error {
+	if r.lab != nil {
+		return r.lab.Heal()
+	}
+	r.mesh.Heal()
+	return nil
 }
 
 func (r *run) netState(s strike) (*netState, error) {
@@ -141,7 +186,7 @@ func (r *run) netState(s strike) (*netState, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &netState{mesh: r.mesh, leader: []string{leader.ID}, clients: []string{prober}}
+	n := &netState{mesh: r.mesh, lab: r.lab, leader: []string{leader.ID}, clients: []string{prober}}
 	for _, node := range r.cluster.Running() {
 		n.nodes = append(n.nodes, node.ID)
 		if node != leader {
@@ -175,6 +220,26 @@ func (r *run) startMesh() {
 		}
 		return pids
 	})
+}
+
+// startLab puts this process, the nodes and the client processes into network
+// namespaces: this one is in its own already.
+func (r *run) startLab() error {
+	if !r.o.Netns {
+		return nil
+	}
+	var err error
+	r.lab, err = netns.New(prober)
+	return err
+}
+
+// place is how a client process gets to where it is to be.
+func (r *run) place(name string) (enter func() error, err error) {
+	if r.lab == nil {
+		return nil, nil
+	}
+	_, err = r.lab.Host(name)
+	return func() error { return r.lab.Enter(name) }, err
 }
 
 // front puts proxies before a node.

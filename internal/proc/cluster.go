@@ -27,6 +27,12 @@ type Options struct {
 	// directory and addresses are known. The node may be thrown away and another
 	// one be made under its ID, if somebody else takes its ports. Default: nothing.
 	Prepare func(*Node) error
+
+	// Host is the IP address of a node, by its ID; default: loopback. Enter is
+	// called before each start of a node on the thread that starts it, which is
+	// then thrown away: it may move it into another network namespace.
+	Host  func(id string) (string, error)
+	Enter func(id string) error
 }
 
 // Cluster is a set of nodes that belong together.
@@ -82,6 +88,12 @@ func (o *Options) complete() error {
 	if o.Prepare == nil {
 		o.Prepare = func(*Node) error { return nil }
 	}
+	if o.Host == nil {
+		o.Host = func(string) (string, error) { return "127.0.0.1", nil }
+	}
+	if o.Enter == nil {
+		o.Enter = func(string) error { return nil }
+	}
 	return nil
 }
 
@@ -117,7 +129,11 @@ func (c *Cluster) launch(ctx context.Context) error {
 		return err
 	}
 	for i, base := range bases {
-		c.nodes = append(c.nodes, newNode(c.Dir, "n"+strconv.Itoa(i+1), base, &c.options))
+		n, err := newNode(c.Dir, "n"+strconv.Itoa(i+1), base, &c.options)
+		if err != nil {
+			return err
+		}
+		c.nodes = append(c.nodes, n)
 	}
 	for _, n := range c.nodes {
 		n.args = append(n.serveArgs(c.nodes), "--bootstrap-expect", strconv.Itoa(len(c.nodes)))
@@ -202,7 +218,10 @@ func (c *Cluster) add(args []string) (*Node, error) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	n := newNode(c.Dir, c.freeIDLocked(), bases[0], &c.options)
+	n, err := newNode(c.Dir, c.freeIDLocked(), bases[0], &c.options)
+	if err != nil {
+		return nil, err
+	}
 	n.args = append(n.serveArgs(c.nodes), c.options.Args...)
 	n.args = append(n.args, args...)
 	c.nodes = append(c.nodes, n)

@@ -26,26 +26,34 @@ type Helper struct {
 	stdin io.WriteCloser
 }
 
-// StartHelper starts binary with args. What it prints goes to logPath, except
-// that its standard output goes to stdout if that is not nil; stdout then has to
-// take what it is given without delay.
-func StartHelper(name, logPath string, stdout io.Writer, binary string, args ...string) (*Helper, error) {
-	h := &Helper{Name: name, logPath: logPath}
-	log, err := os.OpenFile(logPath, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+// HelperOptions say what a helper is.
+type HelperOptions struct {
+	Name    string // for messages
+	Binary  string
+	Args    []string
+	LogPath string       // the file that collects what it prints
+	Stdout  io.Writer    // takes its standard output, without delay; nil: LogPath does
+	Enter   func() error // as of Options; nil: nothing
+}
+
+// StartHelper starts a helper.
+func StartHelper(o HelperOptions) (*Helper, error) {
+	h := &Helper{Name: o.Name, logPath: o.LogPath}
+	log, err := os.OpenFile(o.LogPath, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("start %s: %w", name, err)
+		return nil, fmt.Errorf("start %s: %w", o.Name, err)
 	}
-	cmd := exec.Command(binary, args...)
+	cmd := exec.Command(o.Binary, o.Args...)
 	cmd.Env = cleanEnvironment(os.Environ())
 	cmd.Stdout, cmd.Stderr = log, log
-	if stdout != nil {
-		cmd.Stdout = stdout
+	if o.Stdout != nil {
+		cmd.Stdout = o.Stdout
 	}
 	if h.stdin, err = cmd.StdinPipe(); err != nil {
-		return nil, errors.Join(fmt.Errorf("start %s: %w", name, err), log.Close())
+		return nil, errors.Join(fmt.Errorf("start %s: %w", o.Name, err), log.Close())
 	}
-	if h.process, err = launchProcess(cmd, func() { _ = log.Close() }); err != nil { // it has its own descriptor
-		return nil, fmt.Errorf("start %s: %w", name, err)
+	if h.process, err = launchProcess(cmd, o.Enter, func() { _ = log.Close() }); err != nil { // it has its own descriptor
+		return nil, fmt.Errorf("start %s: %w", o.Name, err)
 	}
 	return h, nil
 }

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -36,7 +37,9 @@ func (o *output) String() string {
 func startHelper(t *testing.T, script string) (*Helper, *output) {
 	t.Helper()
 	out := &output{}
-	h, err := StartHelper("helper", filepath.Join(t.TempDir(), "helper.log"), out, "/bin/sh", "-c", script)
+	h, err := StartHelper(HelperOptions{
+		Name: "helper", LogPath: filepath.Join(t.TempDir(), "helper.log"), Stdout: out, Binary: "/bin/sh", Args: []string{"-c", script},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -120,7 +123,7 @@ func TestKilledHelperIsReaped(t *testing.T) {
 	if h.Running() || alive(h.PID()) {
 		t.Error("Kill returned before it was gone")
 	}
-	if _, err := StartHelper("nobody", filepath.Join(t.TempDir(), "log"), nil, "/nothing/here"); err == nil {
+	if _, err := StartHelper(HelperOptions{Name: "nobody", LogPath: filepath.Join(t.TempDir(), "log"), Binary: "/nothing/here"}); err == nil {
 		t.Error("StartHelper without a program: want an error")
 	}
 }
@@ -148,6 +151,27 @@ func TestNodesArePreparedBeforeTheyStart(t *testing.T) {
 	bad := errors.New("no such disk")
 	if _, err := Start(within(t, 10*time.Second), Options{Nodes: 1, Dir: t.TempDir(), Prepare: func(*Node) error { return bad }}); !errors.Is(err, bad) {
 		t.Errorf("Start: got %v, want what Prepare said", err)
+	}
+}
+
+func TestNodesAreStartedWhereTheyAreToBe(t *testing.T) {
+	entered := make(chan string, 10)
+	c := startCluster(t, Options{Nodes: 2, Host: func(id string) (string, error) { return "127.0.0." + id[1:], nil },
+		Enter: func(id string) error { entered <- id; return nil }})
+	for i, n := range c.Nodes() {
+		if got, want := n.API(), fmt.Sprintf("127.0.0.%d:", i+1); !strings.HasPrefix(got, want) {
+			t.Errorf("node %s is at %s, want %s", n.ID, got, want)
+		}
+		if got := <-entered; got != n.ID {
+			t.Errorf("entered for %s, want %s", got, n.ID)
+		}
+	}
+	nowhere := errors.New("no such place")
+	for _, o := range []Options{{Host: func(string) (string, error) { return "", nowhere }}, {Enter: func(string) error { return nowhere }}} {
+		o.Nodes, o.Dir = 1, t.TempDir()
+		if _, err := Start(within(t, 10*time.Second), o); !errors.Is(err, nowhere) {
+			t.Errorf("Start: got %v, want why not", err)
+		}
 	}
 }
 

@@ -7,9 +7,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -32,7 +34,9 @@ type Node struct {
 	ID  string
 	Dir string // its data directory
 
+	host    string
 	base    int
+	enter   func() error // see Options.Enter
 	binary  string
 	args    []string
 	env     []string
@@ -44,16 +48,18 @@ type Node struct {
 }
 
 // API is the address of the node's gRPC API.
-func (n *Node) API() string { return loopback(n.base) }
+func (n *Node) API() string { return n.at(0) }
 
 // HTTP is the address of the node's HTTP server.
-func (n *Node) HTTP() string { return loopback(n.base + 1) }
+func (n *Node) HTTP() string { return n.at(1) }
 
 // Raft is the address on which the node talks Raft.
-func (n *Node) Raft() string { return loopback(n.base + 2) }
+func (n *Node) Raft() string { return n.at(2) }
 
 // Gossip is the address on which the node gossips.
-func (n *Node) Gossip() string { return loopback(n.base + 3) }
+func (n *Node) Gossip() string { return n.at(3) }
+
+func (n *Node) at(port int) string { return net.JoinHostPort(n.host, strconv.Itoa(n.base+port)) }
 
 // PID is the process ID of the node's present or last process, 0 before the first.
 func (n *Node) PID() int {
@@ -116,7 +122,7 @@ func (n *Node) Start(args ...string) error {
 	cmd := exec.Command(n.binary, append(append([]string(nil), n.args...), args...)...)
 	cmd.Env = n.env
 	cmd.Stdout, cmd.Stderr = log, log
-	p, err := launchProcess(cmd, func() { _ = log.Close() }) // the process has its own descriptor
+	p, err := launchProcess(cmd, n.enter, func() { _ = log.Close() }) // the process has its own descriptor
 	if err != nil {
 		return fmt.Errorf("start node %s: %w", n.ID, err)
 	}
@@ -299,13 +305,19 @@ func tail(path string) string {
 }
 
 // newNode prepares a node; nothing is started and nothing is written.
-func newNode(dir, id string, base int, o *Options) *Node {
+func newNode(dir, id string, base int, o *Options) (*Node, error) {
+	host, err := o.Host(id)
+	if err != nil {
+		return nil, err
+	}
 	return &Node{
 		ID:      id,
 		Dir:     filepath.Join(dir, id),
+		host:    host,
 		base:    base,
+		enter:   func() error { return o.Enter(id) },
 		binary:  o.Binary,
 		env:     o.Env,
 		logPath: filepath.Join(dir, id+".log"),
-	}
+	}, nil
 }

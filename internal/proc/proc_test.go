@@ -153,7 +153,14 @@ func TestStartedClusterIsReadyAndKnowsItself(t *testing.T) {
 }
 
 func TestPortsOfANodeAreConsecutive(t *testing.T) {
-	n := newNode(t.TempDir(), "n1", 12340, &Options{})
+	var o Options
+	if err := o.complete(); err != nil {
+		t.Fatal(err)
+	}
+	n, err := newNode(t.TempDir(), "n1", 12340, &o)
+	if err != nil {
+		t.Fatal(err)
+	}
 	got := []string{n.API(), n.HTTP(), n.Raft(), n.Gossip()}
 	want := []string{"127.0.0.1:12340", "127.0.0.1:12341", "127.0.0.1:12342", "127.0.0.1:12343"}
 	for i := range want {

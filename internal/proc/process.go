@@ -17,12 +17,13 @@ type process struct {
 }
 
 // launchProcess starts a process; whatever else cmd needs is set by the caller.
-// done is called when it has been reaped, or was never started.
-func launchProcess(cmd *exec.Cmd, done func()) (*process, error) {
+// enter, if it is not nil, is called before that on the thread that starts it. done
+// is called when it has been reaped, or was never started.
+func launchProcess(cmd *exec.Cmd, enter func() error, done func()) (*process, error) {
 	cmd.SysProcAttr = attributes()
 	started := make(chan error)
 	p := &process{exited: make(chan struct{})}
-	go p.run(cmd, done, started)
+	go p.run(cmd, enter, done, started)
 	if err := <-started; err != nil {
 		return nil, err
 	}
@@ -30,11 +31,17 @@ func launchProcess(cmd *exec.Cmd, done func()) (*process, error) {
 }
 
 // run owns one process from its start until it has been reaped.
-func (p *process) run(cmd *exec.Cmd, done func(), started chan<- error) {
+func (p *process) run(cmd *exec.Cmd, enter func() error, done func(), started chan<- error) {
 	// The process dies with the thread that started it (see attributes), so this
 	// thread is kept, and thrown away at the end.
 	runtime.LockOSThread()
 	defer done()
+	if enter != nil {
+		if err := enter(); err != nil {
+			started <- err
+			return
+		}
+	}
 	if err := cmd.Start(); err != nil {
 		started <- err
 		return
