@@ -2,8 +2,9 @@
 
 FUZZTIME ?= 30s
 BENCHTIME ?= 10s
+CHAOSTIME ?= 10m
 
-.PHONY: help build test race lint fuzz fuse bench demo ci clean
+.PHONY: help build test race lint fuzz fuse bench chaos demo ci clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile
@@ -36,6 +37,13 @@ bench: build ## the workloads of locknode bench, each for BENCHTIME
 	bin/locknode bench --workload try --workers 64 --duration $(BENCHTIME)
 	bin/locknode bench --workload read --workers 64 --duration $(BENCHTIME)
 	bin/locknode bench --workload failover --workers 4 --duration 30s
+
+chaos: build ## real processes broken in every way for CHAOSTIME, 500 kills, and the drill
+	-go build -C test/fuse -o ../../bin/faultfs ./cmd/faultfs
+	bin/locknode chaos --duration $(CHAOSTIME) --html bin/chaos.html
+	bin/locknode chaos --faults kill-leader,kill-one,kill-all --cycles 500 --html bin/kills.html
+	bin/locknode chaos --drill guarded-set --adds 100000
+	bin/locknode chaos --drill guarded-set --adds 100000 --unguarded
 
 demo: ## three processes, both stories, a leader that is killed
 	go run ./cmd/locknode demo

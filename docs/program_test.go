@@ -94,6 +94,27 @@ func TestTableOfSettingsIsThatOfTheProgram(t *testing.T) {
 	}
 }
 
+// TestTableOfFaultsIsThatOfTheProgram: every kind of fault is documented, in its family.
+func TestTableOfFaultsIsThatOfTheProgram(t *testing.T) {
+	documented := make(map[string]string)
+	for _, row := range rows(section(t, read(t, "testing.md"), "## Breaking real processes")) {
+		for _, name := range quoted(row[0]) {
+			documented[name] = row[1]
+		}
+	}
+	listed := strings.Split(strings.TrimSpace(locknode(t, "chaos", "--list-faults")), "\n")
+	for _, line := range listed[1:] {
+		words := strings.Fields(line)
+		if got := documented[words[0]]; got != words[1] {
+			t.Errorf("fault %s of family %s: the table says %q", words[0], words[1], got)
+		}
+		delete(documented, words[0])
+	}
+	for name := range documented {
+		t.Errorf("fault %s is in the table and does not exist", name)
+	}
+}
+
 var (
 	codeLine    = regexp.MustCompile(`(?m)^ {4}(.*)$`)
 	commandCall = regexp.MustCompile(`(?:^|[;&|(] *|\$ )locknode ((?:members )?[a-z-]+)((?: [^|;&#]*)?)`)
