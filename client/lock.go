@@ -109,7 +109,7 @@ func (c *Client) acquire(ctx context.Context, q request, opts []AcquireOption) (
 		}
 		s, err := c.session(ctx, q.what)
 		if err != nil {
-			return nil, err
+			return nil, waitError(ctx, &q, err)
 		}
 		g, err := s.acquire(ctx, caller, &q)
 		switch {
@@ -144,7 +144,11 @@ func pause(ctx context.Context, again int) {
 
 // waitEnded makes an error of the end of ctx.
 func (c *Client) waitEnded(ctx context.Context, q *request, o *op) error {
-	err := c.ended(ctx, q.what, o)
+	return waitError(ctx, q, c.ended(ctx, q.what, o))
+}
+
+// waitError says that the wait is over where err says no more than that ctx is.
+func waitError(ctx context.Context, q *request, err error) error {
 	var plain *opError
 	if q.try || !errors.Is(ctx.Err(), context.DeadlineExceeded) || !errors.As(err, &plain) || plain.kind != nil {
 		return err

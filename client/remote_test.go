@@ -210,6 +210,23 @@ func TestConnectTimeoutOfTheFirstLock(t *testing.T) {
 	mustUnlock(t, mustLock(t, c, "a"))
 }
 
+// A wait that is over while the session is still being opened is a wait that is over.
+func TestWaitThatIsOverBeforeThereIsASessionIsATimeout(t *testing.T) {
+	r := newRing(t, 1)
+	c := r.dial(r.nodes)
+	if _, err := c.IsLocked(t.Context(), "a"); err != nil { // it is connected
+		t.Fatal(err)
+	}
+	r.nodes[0].setMute(true)
+	_, err := c.Lock(t.Context(), "a", Wait(100*time.Millisecond))
+	wantErr(t, "Lock", err, ErrTimeout)
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	_, err = c.Lock(ctx, "a")
+	wantErr(t, "Lock with a deadline", err, ErrTimeout)
+	wantErr(t, "Lock with a deadline", err, context.DeadlineExceeded)
+}
+
 func TestStaleReadsNeedNoLeader(t *testing.T) {
 	r := newRing(t, 2)
 	r.nodes[0].stop()
