@@ -317,6 +317,9 @@ func (r *run) recovered(s strike, after string, from, since time.Duration) error
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	rec := Recovery{Number: s.Number, Fault: s.Fault, After: after, At: from, Bound: max(r.o.RecoveryBound, s.kind.Bound)}
+	if r.disks.faulty {
+		rec.Bound *= 2 // every read and write takes the way through another process
+	}
 	rec.First = patience
 	for _, p := range r.probes {
 		at, err := p.after(ctx, since)

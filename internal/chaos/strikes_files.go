@@ -110,6 +110,11 @@ func (r *run) reseed(ctx context.Context, n *proc.Node, command string) error {
 		return fmt.Errorf("locknode %s: %w: %s", command, err, out)
 	}
 	r.remark("the node refused, and was re-seeded")
+	for _, old := range filesLike(n.Dir, "replaced-*") { // nobody is going to look at it
+		if err := os.RemoveAll(old); err != nil {
+			return err
+		}
+	}
 	if err := r.startAgain(n); err != nil {
 		return err
 	}
