@@ -349,6 +349,67 @@ func TestLocksSurviveARestartOfAllNodes(t *testing.T) {
 	}
 }
 
+// Nodes that never live for half a minute must not start ever more slowly.
+func TestALongReplayIsTheLastOfItsLog(t *testing.T) {
+	cfg := Config{ID: "n1", DataDir: t.TempDir(), Listen: "127.0.0.1:0", BootstrapExpect: 1, Fast: true}
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	open := func() *Node {
+		t.Helper()
+		n, err := Open(ctx, cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := n.WaitReady(ctx); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	snapshots := func(n *Node) int {
+		t.Helper()
+		all, err := n.stores.Snapshots.List()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(all)
+	}
+
+	n := open()
+	c := n.Client()
+	for i := 0; n.raft.Load().AppliedIndex() < longReplay+10; i++ {
+		if _, err := c.Detached().Acquire(ctx, fmt.Sprint(i), time.Minute); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_ = c.Close() // it has no session
+	if got := snapshots(n); got != 0 {
+		t.Fatalf("%d snapshots before the first restart: want none, or nothing is shown", got)
+	}
+	if err := n.Close(); err != nil {
+		t.Fatal(err)
+	}
+
+	n = open()
+	for snapshots(n) == 0 {
+		select {
+		case <-ctx.Done():
+			t.Fatal("no snapshot was taken after a long replay")
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+	if err := n.Close(); err != nil {
+		t.Fatal(err)
+	}
+
+	n = open() // nothing to speak of is left to be applied again
+	if err := n.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if got := snapshots(n); got != 1 {
+		t.Errorf("%d snapshots after a short replay, want the one that there was", got)
+	}
+}
+
 func TestNodesThatAreRestartedWithoutSeedsFindEachOther(t *testing.T) {
 	c := startCluster(t, 3)
 	c.eventually("every node has written down two seeds", func() bool {

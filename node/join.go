@@ -101,6 +101,7 @@ func (n *Node) join() {
 		return
 	}
 	n.goRun(func() { n.lead(n.ctx, n.raft.Load()) })
+	n.goRun(func() { n.shortenReplay(n.ctx, n.raft.Load()) })
 	n.goRun(func() { n.compareStates(n.ctx) })
 	n.watchPlace(n.ctx)
 }
