@@ -2,9 +2,11 @@
 
 FUZZTIME ?= 30s
 BENCHTIME ?= 10s
+SEED ?= 1
+SEEDS ?= 1000
 CHAOSTIME ?= 10m
 
-.PHONY: help build test race lint fuzz fuse bench chaos demo ci clean
+.PHONY: help build test race lint fuzz fuse bench chaos simulate mutants demo ci clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile
@@ -44,6 +46,12 @@ chaos: build ## real processes broken in every way for CHAOSTIME, 500 kills, and
 	bin/locknode chaos --faults kill-leader,kill-one,kill-all --cycles 500 --html bin/kills.html
 	bin/locknode chaos --drill guarded-set --adds 100000
 	bin/locknode chaos --drill guarded-set --adds 100000 --unguarded
+
+simulate: ## SEEDS seeds of 12 virtual minutes from SEED on, each repeatable
+	go run ./test/detsim ./test/simulation -v -timeout 24h -run TestSeedsInProcesses -seed $(SEED) -seeds $(SEEDS) -sim 12m
+
+mutants: ## every deliberate bug, each caught by its test
+	go run ./test/mutants
 
 demo: ## three processes, both stories, a leader that is killed
 	go run ./cmd/locknode demo

@@ -97,7 +97,7 @@ func TestAnEmbeddedClientLosesItsLockByTheNodesClock(t *testing.T) {
 		defer c.Close()
 		g := lock(t, c, "x")
 		cluster.Isolate(name)
-		within(t, 2*time.Second, "the loss of a lock with a TTL of 2s", func() { lost(t, g) })
+		within(t, 2*time.Second, "the loss of a lock with a TTL of 2s", func() { _ = lost(t, g) })
 		must(t, lock(t, cluster.Client("other"), "x").Unlock())
 		cluster.Heal()
 		cluster.WaitReady()

@@ -72,7 +72,7 @@ func waiting(t testing.TB, c *locktest.Cluster, asks *client.Client, name string
 	c.Eventually(fmt.Sprintf("%d wait for %s", n, name), func() bool {
 		info, err := asks.Get(t.Context(), name)
 		must(t, err)
-		return int(info.Waiters) == n
+		return info.Waiters == n
 	})
 }
 

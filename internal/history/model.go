@@ -175,12 +175,12 @@ func (m *move) String() string {
 	} else if m.op.Token != 0 {
 		text += " token " + strconv.FormatUint(m.op.Token, 10)
 	}
-	switch {
-	case m.kind == moveGrant:
+	switch m.kind {
+	case moveGrant:
 		return text + fmt.Sprintf(": token %d", m.token)
-	case m.kind == moveSee:
+	case moveSee:
 		return text + fmt.Sprintf(": token %d holds it", m.token)
-	case m.kind == moveEmpty:
+	case moveEmpty:
 		return text + ": nobody holds it"
 	}
 	return text + ": " + string(m.op.Outcome)

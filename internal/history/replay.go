@@ -382,7 +382,7 @@ func (r *replay) grantEnded(e *fsm.Event) {
 	switch e.Kind {
 	case fsm.EventExpired:
 		floor, own := r.floors[g.token]
-		if !(own && r.entry.Now >= floor) && !(withSession && code == fsm.TimedOut) {
+		if due := own && r.entry.Now >= floor; !due && (!withSession || code != fsm.TimedOut) {
 			r.c.violate("S2", "log", g.lock(), "index %d: token %d expired at %d, its deadline was %d (0: none)", r.entry.Index, g.token, r.entry.Now, floor)
 		}
 	case fsm.EventReleased:

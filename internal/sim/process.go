@@ -151,7 +151,9 @@ func (c *Cluster) Conn(name, node string) (*grpc.ClientConn, error) {
 	if _, err := c.member(node); err != nil || c.isNode(name) {
 		return nil, fmt.Errorf("connect client %q to %q: a client's and a node's name are needed", name, node)
 	}
-	c.process(name)
+	if _, err := c.process(name); err != nil {
+		return nil, err
+	}
 	options := append([]grpc.DialOption{
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithContextDialer(dialer(c.net.Revive(name))),
