@@ -336,82 +336,6 @@ func (r *run) recovered(s strike, after string, from, since time.Duration) error
 	return nil
 }
 
-// judge looks at what must be true when all is over.
-func (r *run) judge() error {
-	r.do("looking at what is left")
-	if err := r.whole(); err != nil {
-		return nil // it has been complained about
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	if err := agree(ctx, r.cluster.Running()); err != nil {
-		r.violate("S9", "digest", "", "%v", err)
-	}
-	missing, err := r.keeper.missing(ctx)
-	if err != nil {
-		r.violate("liveness", "kept", "", "%v", err)
-	}
-	for _, m := range missing {
-		r.violate("S7", "kept", "", "%s", m)
-	}
-	r.result.Kept = r.keeper.count()
-	for _, n := range r.cluster.Nodes() {
-		r.readLogs(n)
-	}
-	return nil
-}
-
-// readLogs complains about what no node may ever print.
-func (r *run) readLogs(n *proc.Node) {
-	for _, c := range complaints(n.Logs()) {
-		r.violate("liveness", "logs", "", "node %s printed:\n%s", n.ID, c)
-	}
-}
-
-// complaints finds in what a node has printed what no node may ever print.
-func complaints(logs string) (found []string) {
-	const most = 40 // lines
-	for _, bad := range []string{"panic: ", "fatal error: ", "WARNING: DATA RACE"} {
-		if at := strings.Index(logs, bad); at >= 0 {
-			lines := strings.SplitN(logs[at:], "\n", most+1)
-			found = append(found, strings.Join(lines[:min(most, len(lines))], "\n"))
-		}
-	}
-	return found
-}
-
-// agree waits until all nodes have applied the same log, and fails if two of them
-// were in different states at the same place of it.
-func agree(ctx context.Context, nodes []*proc.Node) error {
-	seen := map[uint64]map[string]uint64{} // log index → node → digest of all up to there
-	for {
-		for _, n := range nodes {
-			s, err := n.Status(ctx)
-			if err != nil {
-				continue
-			}
-			at := seen[s.GetDigestIndex()]
-			if at == nil {
-				at = map[string]uint64{}
-				seen[s.GetDigestIndex()] = at
-			}
-			at[n.ID] = s.GetDigest()
-			for other, digest := range at {
-				if digest != s.GetDigest() {
-					return fmt.Errorf("at log index %d the states of %s and %s differ: digests %x and %x",
-						s.GetDigestIndex(), n.ID, other, s.GetDigest(), digest)
-				}
-			}
-			if len(at) == len(nodes) {
-				return nil
-			}
-		}
-		if err := sleep(ctx, 20*time.Millisecond); err != nil {
-			return fmt.Errorf("the nodes were never seen at the same log index: %w", err)
-		}
-	}
-}
-
 // end leaves nothing running.
 func (r *run) end() error {
 	for _, c := range r.clients {
@@ -452,49 +376,6 @@ func (r *run) add(v history.Violation, picture string) {
 	if len(r.result.Broken) < most {
 		r.result.Broken = append(r.result.Broken, Violation{Violation: v, At: r.clock.now(), Picture: picture})
 	}
-}
-
-// do says what is being done.
-func (r *run) do(format string, args ...any) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.doing = fmt.Sprintf(format, args...)
-}
-
-// tellProgress calls Options.Progress until stop is called.
-func (r *run) tellProgress() (stop func()) {
-	if r.o.Progress == nil {
-		return func() {}
-	}
-	done := make(chan struct{})
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		for {
-			select {
-			case <-done:
-				return
-			case <-time.After(100 * time.Millisecond):
-				r.o.Progress(r.progress())
-			}
-		}
-	})
-	return func() { close(done); wg.Wait() }
-}
-
-func (r *run) progress() Progress {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	p := Progress{Faults: len(r.result.Events), Operations: r.operationsLocked(), Violations: len(r.result.Broken) + len(r.result.Late()), Doing: r.doing}
-	passed := r.clock.now() - r.checks
-	switch {
-	case r.o.Cycles == 0:
-		p.Left = max(0, r.o.Duration-passed)
-	case p.Faults == 0:
-		p.Left = -1
-	default:
-		p.Left = passed / time.Duration(p.Faults) * time.Duration(max(0, r.o.Cycles-p.Faults))
-	}
-	return p
 }
 
 func sleep(ctx context.Context, d time.Duration) error {

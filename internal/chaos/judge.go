@@ -1,0 +1,88 @@
+//go:build unix
+
+package chaos
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/locknode/locknode/internal/proc"
+)
+
+// judge looks at what must be true when all is over.
+func (r *run) judge() error {
+	r.do("looking at what is left")
+	if err := r.whole(); err != nil {
+		return nil // it has been complained about
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if err := agree(ctx, r.cluster.Running()); err != nil {
+		r.violate("S9", "digest", "", "%v", err)
+	}
+	missing, err := r.keeper.missing(ctx)
+	if err != nil {
+		r.violate("liveness", "kept", "", "%v", err)
+	}
+	for _, m := range missing {
+		r.violate("S7", "kept", "", "%s", m)
+	}
+	r.result.Kept = r.keeper.count()
+	for _, n := range r.cluster.Nodes() {
+		r.readLogs(n)
+	}
+	return nil
+}
+
+// readLogs complains about what no node may ever print.
+func (r *run) readLogs(n *proc.Node) {
+	for _, c := range complaints(n.Logs()) {
+		r.violate("liveness", "logs", "", "node %s printed:\n%s", n.ID, c)
+	}
+}
+
+// complaints finds in what a node has printed what no node may ever print.
+func complaints(logs string) (found []string) {
+	const most = 40 // lines
+	for _, bad := range []string{"panic: ", "fatal error: ", "WARNING: DATA RACE"} {
+		if at := strings.Index(logs, bad); at >= 0 {
+			lines := strings.SplitN(logs[at:], "\n", most+1)
+			found = append(found, strings.Join(lines[:min(most, len(lines))], "\n"))
+		}
+	}
+	return found
+}
+
+// agree waits until all nodes have applied the same log, and fails if two of them
+// were in different states at the same place of it.
+func agree(ctx context.Context, nodes []*proc.Node) error {
+	seen := map[uint64]map[string]uint64{} // log index → node → digest of all up to there
+	for {
+		for _, n := range nodes {
+			s, err := n.Status(ctx)
+			if err != nil {
+				continue
+			}
+			at := seen[s.GetDigestIndex()]
+			if at == nil {
+				at = map[string]uint64{}
+				seen[s.GetDigestIndex()] = at
+			}
+			at[n.ID] = s.GetDigest()
+			for other, digest := range at {
+				if digest != s.GetDigest() {
+					return fmt.Errorf("at log index %d the states of %s and %s differ: digests %x and %x",
+						s.GetDigestIndex(), n.ID, other, s.GetDigest(), digest)
+				}
+			}
+			if len(at) == len(nodes) {
+				return nil
+			}
+		}
+		if err := sleep(ctx, 20*time.Millisecond); err != nil {
+			return fmt.Errorf("the nodes were never seen at the same log index: %w", err)
+		}
+	}
+}
