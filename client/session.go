@@ -126,7 +126,13 @@ func (s *session) open() bool {
 	s.c.send(s.opening)
 	select {
 	case a := <-answers:
-		if e := a.GetError(); e != nil {
+		e := a.GetError()
+		if apiv1.Code(e.GetCode()) == apiv1.CodeNoSession {
+			// It was opened, the answer was lost, and its time has run out meanwhile.
+			s.expired()
+			return false
+		}
+		if e != nil {
 			s.failed.Store(true)
 			s.end(s.c.failure(what{verb: "open session"}, e), LostExpired)
 			return false

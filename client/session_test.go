@@ -111,6 +111,45 @@ func TestWaiterKeepsItsPlaceThroughALongOutage(t *testing.T) {
 	})
 }
 
+// TestSessionThatRanOutWhileItWasOpenedIsReplaced: the first answer is lost, and
+// the next try comes when the session's time is over.
+func TestSessionThatRanOutWhileItWasOpenedIsReplaced(t *testing.T) {
+	for name, lock := range map[string]func(*Client) (*Grant, error){
+		"Lock":    func(c *Client) (*Grant, error) { return c.Lock(t.Context(), "a") },
+		"TryLock": func(c *Client) (*Grant, error) { return c.TryLock(t.Context(), "a") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				k := newCluster(t)
+				k.loseNotices()
+				c := k.client(t)
+				began := time.Now()
+				var opened [][]byte
+				k.fault(func(op *apiv1.Operation) fate {
+					r := op.GetOpenSession()
+					if r == nil {
+						return fate{}
+					}
+					opened = append(opened, r.Session)
+					if len(opened) == 1 {
+						return fate{loseAnswer: true}
+					}
+					return fate{loseRequest: time.Since(began) < 11*time.Second}
+				})
+				g, err := lock(c)
+				if err != nil {
+					t.Fatalf("%s: %v", name, err)
+				}
+				first, id := string(opened[0]), g.s.id
+				if string(id[:]) == first || k.holder("a") != g.Token() || k.count("OpenSession") != 3 {
+					t.Errorf("holder %d, want %d in another session; %d openings arrived, want 3", k.holder("a"), g.Token(), k.count("OpenSession"))
+				}
+				mustUnlock(t, g)
+			})
+		})
+	}
+}
+
 func TestWaitingLockStandsInLineAgainAfterItsSessionWasLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newCluster(t)

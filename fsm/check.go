@@ -20,6 +20,7 @@ import (
 //	r is in its session's grants or waits, and the session is open
 //	r's answer is Queued while it waits and its token while it holds
 //	memories of requests that ended, and only those, are to be forgotten
+//	no open session is remembered as ended
 //	everything that ends by time is in the deadlines, not later than its time
 func (t *Table) check() error {
 	for _, part := range [...]func() error{
@@ -311,9 +312,24 @@ func (t *Table) checkMemories() error {
 		if id == (OnceID{}) || m.answer.sequence != 0 || m.answer.request != 0 {
 			return fmt.Errorf("memory %x with answer %+v", id, m.answer)
 		}
+		if err := t.checkEnded(id, m); err != nil {
+			return err
+		}
 	}
 	if settled != t.forgets.len || shown != t.shown || shown > maxShownMemories {
 		return fmt.Errorf("%d memories to forget, have %d; %d bytes of holders, have %d", settled, t.forgets.len, shown, t.shown)
+	}
+	return nil
+}
+
+// checkEnded: a memory that says that a session has ended tells the truth.
+func (t *Table) checkEnded(id OnceID, m *memory) error {
+	if m.answer.kind != KindEndSession {
+		return nil
+	}
+	session := SessionID(endedKey(id))
+	if _, open := t.sessions.get(session); open || m.request != 0 || m.answer.code != NoSession {
+		return fmt.Errorf("session %x is remembered as ended, open %v, request %d, answer %+v", session, open, m.request, m.answer)
 	}
 	return nil
 }

@@ -16,6 +16,9 @@ type OnceID [16]byte
 // gets that answer and changes nothing; an acquire that still waits gets
 // [Queued]; one whose grant has ended gets the grant's token and times. An ID
 // that comes again with another kind of command is [Invalid].
+//
+// A session ends with its window: from then on every ID in it gets [NoSession],
+// and it cannot be opened again while that is remembered; see [OpenSession].
 type RequestID struct {
 	Session  SessionID
 	Sequence uint64 // counts from 1 within the session
@@ -76,6 +79,11 @@ type Command interface {
 
 // OpenSession starts a session, or answers as [KeepAlive] does if it is open:
 // the session then keeps its first TTL, holder and labels.
+//
+// A session ends once. For Limits.OnceNanos after its end OpenSession of its ID
+// answers [NoSession] and changes nothing: it is a late copy, and so may be the
+// requests that follow. As with Once IDs, at most Limits.OnceRemembered are
+// remembered.
 type OpenSession struct {
 	Session SessionID
 	TTL     int64 // nanoseconds

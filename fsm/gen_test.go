@@ -56,6 +56,7 @@ type generator struct {
 
 	locks           []string
 	sessions, onces int  // at most 255
+	firstSession    int  // of those that are opened now; they move on as sessions end
 	calm            bool // time goes on slowly, so that much stands in the table
 }
 
@@ -167,8 +168,11 @@ func (g *generator) rare() Command {
 // session is an open one, mostly.
 func (g *generator) session() SessionID { return genSession(g.sessionNumber()) }
 
+// anySession is the number of one that is open, has ended, or is yet to come.
+func (g *generator) anySession() int { return (g.firstSession + g.pick(g.sessions, "session")) % 255 }
+
 func (g *generator) sessionNumber() int {
-	i := g.pick(g.sessions, "session")
+	i := g.anySession()
 	if open := g.model.sessions; len(open) > 0 && g.model.session(genSession(i)) == nil && !g.oneIn(6, "closed session") {
 		return int(open[i%len(open)].id[15]) - 1
 	}
@@ -226,7 +230,11 @@ func (g *generator) strangeID() RequestID {
 }
 
 func (g *generator) openSession() Command {
-	c := OpenSession{Session: genSession(g.pick(g.sessions, "session")), TTL: g.ttl(), Holder: g.text("holder")}
+	c := OpenSession{Session: genSession(g.anySession()), TTL: g.ttl(), Holder: g.text("holder")}
+	if g.model.hasEnded(c.Session) && !g.oneIn(4, "ended session") {
+		g.firstSession++ // as a client does: under a new ID
+		c.Session = genSession(g.anySession())
+	}
 	if g.oneIn(8, "labelled") {
 		c.Labels = g.labels()
 	}

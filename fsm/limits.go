@@ -18,7 +18,7 @@ type Limits struct {
 	RequestsWindow   int   // answers remembered per session; default 10,000
 	Sessions         int   // default 100,000
 	Grants           int   // grants and waiting requests in all; default 2,000,000
-	OnceRemembered   int   // sessionless answers remembered after their request ended; default 65,536
+	OnceRemembered   int   // sessionless answers after their request ended, and ended sessions; default 65,536
 	OnceNanos        int64 // how long they are remembered; default 5 minutes
 	MinTTL           int64 // nanoseconds; default 1 s
 	MaxTTL           int64 // nanoseconds; default 24 h

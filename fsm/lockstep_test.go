@@ -193,8 +193,13 @@ func (l *lockstep) compareState() {
 		l.failf("has deadlines %v, want %v", got, len(all) > 0)
 	}
 	for i := range l.gen.sessions {
-		view, ok := l.table.Session(genSession(i))
-		l.compareSession(genSession(i), view, ok)
+		id := genSession((l.gen.firstSession + i) % 255)
+		view, ok := l.table.Session(id)
+		l.compareSession(id, view, ok)
+	}
+	for _, s := range l.model.sessions {
+		view, ok := l.table.Session(s.id)
+		l.compareSession(s.id, view, ok)
 	}
 }
 

@@ -19,6 +19,9 @@ func (m *model) openSession(c OpenSession) Result {
 		m.handOver() // it may have been due, after a cut, and passed over
 		return Result{Deadline: s.deadline}
 	}
+	if m.hasEnded(c.Session) {
+		return Result{Code: NoSession}
+	}
 	switch {
 	case c.TTL < m.limits.MinTTL || c.TTL > m.limits.MaxTTL:
 		return invalid("ttl")

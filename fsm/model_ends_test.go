@@ -162,6 +162,15 @@ func (m *model) endSession(s *modelSession, code Code, reason, who string) {
 		}
 	}
 	m.sessions = slices.DeleteFunc(m.sessions, func(x *modelSession) bool { return x == s })
+	m.arrivals++
+	ended := &modelOnce{ended: s.id, number: m.arrivals}
+	m.once = append(m.once, ended)
+	m.settleOnce(ended)
+}
+
+// hasEnded says that a session is remembered to have ended.
+func (m *model) hasEnded(id SessionID) bool {
+	return slices.ContainsFunc(m.once, func(o *modelOnce) bool { return o.ended == id })
 }
 
 // remember runs a command with a request ID at most once.

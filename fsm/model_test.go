@@ -64,8 +64,10 @@ type modelLock struct {
 	delayed    uint64 // number of the grant whose loss set the delay
 }
 
+// modelOnce is what is remembered under a once ID, or that a session has ended.
 type modelOnce struct {
 	id      OnceID
+	ended   SessionID
 	kind    Kind
 	number  uint64
 	attempt uint64

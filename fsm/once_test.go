@@ -241,6 +241,101 @@ func TestEndedSessionsWaiterIsNeverGranted(t *testing.T) {
 	}
 }
 
+// A copy of OpenSession may be minutes late: the session that it opened has ended,
+// and copies of its requests come after it.
+func TestEndedSessionStaysEnded(t *testing.T) {
+	open := OpenSession{Session: genSession(0), TTL: 5 * second, Holder: "ann"}
+	ends := map[string]func(b *bench) Applied{
+		"ended":   func(b *bench) Applied { return b.at(5, EndSession{Session: genSession(0)}) },
+		"killed":  func(b *bench) Applied { return b.at(5, KillSession{Session: genSession(0), Who: "ops"}) },
+		"expired": func(b *bench) Applied { return b.at(5) },
+	}
+	for name, end := range ends {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			b.one(0, Configure{Limits: Limits{OnceNanos: 60 * second}})
+			b.want(b.one(0, open), OK)
+			b.want(b.one(0, inSession(0, 1, 0, "a")), OK)
+			if a := end(b); countKind(a, EventSessionEnded) != 1 {
+				t.Fatalf("%+v, want the end of the session", a.Events)
+			}
+			for _, at := range []float64{5, 6, 64.9} {
+				a := b.at(at, open, inSession(0, 1, 0, "a"))
+				if a.Results[0].Code != NoSession || a.Results[1].Code != NoSession || len(a.Events) != 0 {
+					t.Fatalf("late copies at %v s: %+v, want no session, and nothing to happen", at, a)
+				}
+				b.table = restore(t, snapshotBytes(t, b.table))
+			}
+			b.holders("a", 0)
+			b.want(b.one(65, open), OK) // forgotten
+			b.want(b.one(65, EndSession{Session: genSession(0)}), OK)
+			b.want(b.one(65, open), NoSession) // and remembered again
+		})
+	}
+}
+
+// Ended sessions and answers to once IDs share one bound, the oldest go first.
+func TestEndedSessionsAreBounded(t *testing.T) {
+	b := newBench(t)
+	b.one(0, Configure{Limits: Limits{OnceRemembered: 3}})
+	for i := range 8 {
+		b.open(i, 5*second)
+	}
+	if a := b.at(5); countKind(a, EventSessionEnded) != 8 || b.table.memories.len != 3 {
+		t.Fatalf("%d sessions ended, %d remembered, want 8 and 3", countKind(a, EventSessionEnded), b.table.memories.len)
+	}
+	b.want(b.one(5, OpenSession{Session: genSession(5), TTL: second}), NoSession)
+	b.want(b.one(5, OpenSession{Session: genSession(4), TTL: second}), OK)
+	b.want(b.one(5, Release{ID: onceID(1), Token: 9}), NotHeld)
+	b.want(b.one(5, OpenSession{Session: genSession(5), TTL: second}), OK)
+	b.want(b.one(5, OpenSession{Session: genSession(6), TTL: second}), NoSession)
+}
+
+// What is remembered of a session is no answer to a request without one, not
+// under the same bytes, and not under those that are made for it.
+func TestEndedSessionIsNoAnswerToAOnceID(t *testing.T) {
+	id := genSession(0)
+	key := RequestID{Once: endedKey(OnceID(id))}
+	ask := Acquire{ID: key, Wants: exclusive("a"), TTL: 60 * second}
+	end := func(b *bench) {
+		b.open(0, 60*second)
+		b.want(b.one(1, EndSession{Session: id}), OK)
+	}
+	b := newBench(t)
+	end(b)
+	b.want(b.one(1, ask), Invalid)
+	b.want(b.one(1, Cancel{Target: key}), NotHeld)
+	b.holders("a", 0)
+	b.want(b.one(1, OpenSession{Session: id, TTL: second}), NoSession)
+	same := ask
+	same.ID.Once = OnceID(id)
+	b.want(b.one(1, same), OK)
+	b.holders("a", 1)
+
+	// Whoever asks under the key first keeps the answer, and so does a retry.
+	b = newBench(t)
+	first := b.want(b.one(0, ask), OK)
+	end(b)
+	if again := b.want(b.one(1, ask), OK); again.Token != first.Token {
+		t.Fatalf("retry: %+v, want token %d", again, first.Token)
+	}
+	b.want(b.one(1, OpenSession{Session: id, TTL: second}), OK)
+}
+
+func TestKeysOfEndedSessionsAreTheirOwn(t *testing.T) {
+	ids := []OnceID{endedMask, {1}, {15: 1}, OnceID(genSession(7)), {0xff, 15: 0xff}}
+	for _, id := range ids {
+		if key := endedKey(id); endedKey(key) != id || key == id && id != endedMask || key == (OnceID{}) {
+			t.Errorf("ID %x has the key %x", id, key)
+		}
+	}
+	b := newBench(t)
+	open := OpenSession{Session: SessionID(endedMask), TTL: second}
+	b.want(b.one(0, open), OK)
+	b.want(b.one(0, EndSession{Session: open.Session}), OK)
+	b.want(b.one(0, open), NoSession)
+}
+
 func TestManyLocksAreGrantedTogetherOrNotAtAll(t *testing.T) {
 	b := newBench(t)
 	b.open(0, 600*second)

@@ -11,6 +11,9 @@ func (t *Table) openSession(c *OpenSession) Result {
 		t.promote()
 		return Result{Deadline: s.deadline}
 	}
+	if t.hasEnded(c.Session) {
+		return Result{Code: NoSession}
+	}
 	if why, arg := t.checkTTL(c.TTL); why != noReason {
 		return t.refuse(Invalid, why, arg)
 	}
@@ -104,7 +107,7 @@ func (t *Table) killSession(c *KillSession) Result {
 }
 
 // endSession ends a session with all its grants, to which e happens, and all
-// its waits. The locks' waiters are looked at by the next promote.
+// its waits, and remembers that it has ended. The locks' waiters are looked at by the next promote.
 func (t *Table) endSession(id SessionID, s *session, code Code, e Event) {
 	t.events = append(t.events, Event{
 		Kind: EventSessionEnded, Code: code, Session: id, Holder: s.holder, Reason: e.Reason, Who: e.Who,
@@ -123,4 +126,5 @@ func (t *Table) endSession(id SessionID, s *session, code Code, e Event) {
 	t.deadlines.remove(s.timer)
 	t.sessions.delete(id)
 	t.recent = nil
+	t.rememberEnded(id)
 }

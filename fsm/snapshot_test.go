@@ -286,6 +286,8 @@ var corruptions = map[string]func(t *Table){
 	"a memory of no request":      func(t *Table) { memoryOf(t).request = 1 << 40 },
 	"a memory that waits":         func(t *Table) { memoryOf(t).answer.code = Queued },
 	"a memory of the past":        func(t *Table) { memoryOf(t).forget = -1 },
+	"an open session has ended":   func(t *Table) { t.rememberEnded(holderOf(t).session) },
+	"a session has ended well":    func(t *Table) { memoryOf(t).answer = answer{kind: KindEndSession, code: OK} },
 }
 
 // The first of each, of the table that fullTable makes.

@@ -114,7 +114,7 @@ type session struct {
 	timer       int32
 }
 
-// memory is what a once ID did.
+// memory is what a once ID did, or that a session has ended.
 type memory struct {
 	gen     uint64
 	number  uint64

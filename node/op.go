@@ -177,6 +177,9 @@ func refusal(op *apiv1.Operation, res *fsm.Result, now int64) *apiv1.Error {
 		e.Message = fmt.Sprintf("%s: no such grant: it was released, it expired, it was revoked, or the token is wrong", subject(op))
 	case fsm.NoSession:
 		e.Message = "no such session: it ended, it expired or it was never opened"
+		if op.GetOpenSession() != nil {
+			e.Message = "session: has ended, and is not opened again: open another, under a new ID"
+		}
 	case fsm.Cancelled:
 		e.Message = fmt.Sprintf("%s: the wait was cancelled", subject(op))
 	case fsm.StaleRequest:

@@ -132,7 +132,7 @@ func limitSettings() []*setting {
 		count("requests_window", "answers remembered for each session", func(c *serveConfig) *int { return &c.node.Limits.RequestsWindow }),
 		count("sessions", "in all", func(c *serveConfig) *int { return &c.node.Limits.Sessions }),
 		count("grants", "in all", func(c *serveConfig) *int { return &c.node.Limits.Grants }),
-		count("once_remembered", "answers remembered of requests without a session", func(c *serveConfig) *int { return &c.node.Limits.OnceRemembered }),
+		count("once_remembered", "answers remembered of requests without a session, and ended sessions", func(c *serveConfig) *int { return &c.node.Limits.OnceRemembered }),
 		span("once_for", "how long those are remembered", func(c *serveConfig) *int64 { return &c.node.Limits.OnceNanos }),
 		span("min_ttl", "shortest TTL", func(c *serveConfig) *int64 { return &c.node.Limits.MinTTL }),
 		span("max_ttl", "longest TTL", func(c *serveConfig) *int64 { return &c.node.Limits.MaxTTL }),

@@ -117,13 +117,13 @@ func (st *stream) accept(op *apiv1.Operation, begun time.Time) {
 		return
 	}
 	limit := st.server.cfg.Limits.InFlight
-	switch r := op.GetRequest().(type) {
+	switch op.GetRequest().(type) {
 	case *apiv1.Operation_KeepAlive:
 		// Operations without end must not let the client's session expire.
 		limit *= 2
-		st.watch(r.KeepAlive.GetSession())
+		st.watch(watched(op))
 	case *apiv1.Operation_OpenSession:
-		st.watch(r.OpenSession.GetSession())
+		st.watch(watched(op))
 	default:
 		identify(op)
 	}
@@ -178,6 +178,14 @@ func (st *stream) leaveLocked(o *inflight) bool {
 	return true
 }
 
+// watched is the session that op makes its stream watch, or nil.
+func watched(op *apiv1.Operation) []byte {
+	if r := op.GetKeepAlive(); r != nil {
+		return r.GetSession()
+	}
+	return op.GetOpenSession().GetSession()
+}
+
 // done is the call's Done.
 func (o *inflight) done(a *apiv1.Answer) {
 	st := o.stream
@@ -188,8 +196,8 @@ func (o *inflight) done(a *apiv1.Answer) {
 	ok := st.leaveLocked(o)
 	cut := ok && st.pushLocked(a, size)
 	if a.GetError().GetCode() == uint32(apiv1.CodeNoSession) {
-		if ka := o.call.Op.GetKeepAlive(); ka != nil && len(ka.GetSession()) == 16 {
-			st.gone = append(st.gone, [16]byte(ka.GetSession()))
+		if id := watched(o.call.Op); len(id) == 16 {
+			st.gone = append(st.gone, [16]byte(id))
 		}
 	}
 	st.mu.Unlock()
