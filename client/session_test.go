@@ -114,9 +114,9 @@ func TestWaiterKeepsItsPlaceThroughALongOutage(t *testing.T) {
 // TestSessionThatRanOutWhileItWasOpenedIsReplaced: the first answer is lost, and
 // the next try comes when the session's time is over.
 func TestSessionThatRanOutWhileItWasOpenedIsReplaced(t *testing.T) {
-	for name, lock := range map[string]func(*Client) (*Grant, error){
-		"Lock":    func(c *Client) (*Grant, error) { return c.Lock(t.Context(), "a") },
-		"TryLock": func(c *Client) (*Grant, error) { return c.TryLock(t.Context(), "a") },
+	for name, lock := range map[string]func(context.Context, *Client) (*Grant, error){
+		"Lock":    func(ctx context.Context, c *Client) (*Grant, error) { return c.Lock(ctx, "a") },
+		"TryLock": func(ctx context.Context, c *Client) (*Grant, error) { return c.TryLock(ctx, "a") },
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -136,7 +136,7 @@ func TestSessionThatRanOutWhileItWasOpenedIsReplaced(t *testing.T) {
 					}
 					return fate{loseRequest: time.Since(began) < 11*time.Second}
 				})
-				g, err := lock(c)
+				g, err := lock(t.Context(), c)
 				if err != nil {
 					t.Fatalf("%s: %v", name, err)
 				}
