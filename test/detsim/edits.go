@@ -56,6 +56,15 @@ var edits = []edited{
 		},
 	}},
 	{"proc.go", []overlay.Edit{
+		// A thread that is started takes memory of the heap, and the addresses of
+		// everything after it are others: maps with pointers as keys, such as those
+		// in contexts, are then walked in another order. When a thread is started
+		// depends on how fast another one has gone to sleep. So there are enough of
+		// them before the program begins.
+		{
+			Anchor: "\t\t\tnewm(sysmon, nil, -1)\n\t\t})\n\t}\n",
+			With:   "\t\t\tnewm(sysmon, nil, -1)\n\t\t})\n\t}\n\tdetsimThreads()\n",
+		},
 		// A goroutine runs until it waits, however slow the machine is.
 		{
 			Anchor: "const forcePreemptNS = 10 * 1000 * 1000 // 10ms\n",
@@ -71,6 +80,12 @@ var edits = []edited{
 		{
 			Anchor: "\tif pp.schedtick%61 == 0 && !sched.runq.empty() {\n",
 			With:   "\tif !detsimOn && pp.schedtick%61 == 0 && !sched.runq.empty() {\n",
+		},
+		// Who wakes outside of the bubble, such as the scavenger, goes to the end of
+		// the line and does not push the next one there.
+		{
+			Anchor: "\tif !haveSysmon && next {\n",
+			With:   "\tif next && gp.bubble == nil {\n\t\tnext = false\n\t}\n\tif !haveSysmon && next {\n",
 		},
 		// The race detector would have goroutines started in a random order.
 		{
@@ -154,6 +169,32 @@ func detsimRand() uint64 {
 	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
 	x = (x ^ x>>27) * 0x94d049bb133111eb
 	return x ^ x>>31
+}
+
+// detsimThreads starts more threads than one processor ever has waiting in
+// system calls, and waits until they sleep.
+func detsimThreads() {
+	systemstack(func() {
+		const enough = 16
+		for range enough {
+			newm(detsimIdle, nil, -1)
+		}
+		for {
+			lock(&sched.lock)
+			idle := sched.nmidle
+			unlock(&sched.lock)
+			if idle >= enough {
+				return
+			}
+			usleep(50)
+		}
+	})
+}
+
+// detsimIdle is where such a thread begins.
+func detsimIdle() {
+	stopm()
+	schedule()
 }
 
 //go:nosplit
