@@ -97,7 +97,7 @@ func (r *run) needsSmall() error {
 func (r *run) layDisks() {
 	r.disks.open = map[string]*faultdisk.Disk{}
 	for _, name := range r.result.Kinds {
-		if slices.ContainsFunc(faultyKinds, func(k Kind) bool { return k.Name == name }) {
+		if slices.ContainsFunc(slices.Concat(faultyKinds, lyingKinds), func(k Kind) bool { return k.Name == name }) {
 			r.disks.faulty = true
 		}
 		if name == diskFull {
@@ -154,13 +154,15 @@ func (d *disks) close() error {
 	return errors.Join(errs...)
 }
 
-// disk gives a command to the disks of nodes; a node that was added has none.
+// disk gives a command to the disks of nodes.
 func (r *run) disk(command string, nodes ...*proc.Node) error {
 	for _, n := range nodes {
-		if d := r.disks.open[n.ID]; d != nil {
-			if _, err := d.Do(command); err != nil {
-				return err
-			}
+		d := r.disks.open[n.ID]
+		if d == nil {
+			return fmt.Errorf("node %s has no disk that can be broken", n.ID)
+		}
+		if _, err := d.Do(command); err != nil {
+			return err
 		}
 	}
 	return nil
