@@ -137,6 +137,13 @@ func startAll(c *sim.Cluster, _ Step) error {
 		if c.Node(n) != nil {
 			return nil
 		}
+		// A start waits for its disk, and whoever starts nodes is also who ends the
+		// hanging of disks.
+		d, err := c.Disk(n)
+		if err != nil {
+			return err
+		}
+		d.Release()
 		return c.Start(n)
 	})
 }
