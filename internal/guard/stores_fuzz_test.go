@@ -374,7 +374,7 @@ func FuzzIdentity(f *testing.F) {
 // able to open and walk: it would end this process if it could not.
 func FuzzBoltCheck(f *testing.F) {
 	path := filepath.Join(tempDir(f), "db")
-	grow(f, path, false, 1)
+	growFor(f, path, false, 1, 3)
 	good, err := os.ReadFile(path)
 	if err != nil {
 		f.Fatal(err)
