@@ -27,6 +27,7 @@ func (t *Transport) Consumer() <-chan raft.RPC { return t.toRaft }
 
 // heartbeat runs on the connection's goroutine.
 func (t *Transport) heartbeat(rpc raft.RPC) {
+	t.heard(rpc.Command)
 	req, ok := rpc.Command.(*raft.AppendEntriesRequest)
 	if !ok || !t.follows(req) {
 		select {
@@ -69,6 +70,8 @@ func (t *Transport) pump() {
 			if t.answersVote(rpc) {
 				continue
 			}
+			t.heard(rpc.Command)
+			rpc = t.undefended(rpc)
 		case rpc = <-t.beats:
 		case <-t.done:
 			return

@@ -26,6 +26,7 @@ func NewRaft(conf *raft.Config, fsm raft.FSM, s *Stores, t raft.Transport) (r *r
 	r, err = raft.NewRaft(conf, fsm, s.Log, s.Stable, s.Snapshots, t)
 	if guarded, ok := t.(*Transport); ok && err == nil {
 		guarded.votesFrom.Store(s.Identity().VotesFrom)
+		guarded.patience.Store(int64(conf.HeartbeatTimeout))
 		guarded.member.Store(r)
 	}
 	return r, err

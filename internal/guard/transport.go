@@ -44,6 +44,8 @@ type TransportOptions struct {
 //     failed disk falls silent and the others elect another leader (#503, #614).
 //   - A node that joined votes only when its log has reached its joining; see
 //     votes.go.
+//   - A leader that has been silent for an election timeout is not defended against
+//     who wants to succeed it; see silence.go.
 //   - It replicates again as soon as a peer is back; see reach.
 //   - Close ends every connection; raft.NetworkTransport leaves them open.
 type Transport struct {
@@ -53,6 +55,9 @@ type Transport struct {
 	progress  progress
 	member    atomic.Pointer[raft.Raft] // whom it works for; set by NewRaft
 	votesFrom atomic.Uint64             // see votes.go; set by NewRaft
+	patience  atomic.Int64              // an election timeout; set by NewRaft
+	began     time.Time
+	lastHeard atomic.Int64 // when a leader sent something, since began
 	toRaft    chan raft.RPC
 	beats     chan raft.RPC // at most one heartbeat that was answered already
 	warned    time.Time     // of a request that was refused; owned by pump
@@ -83,6 +88,7 @@ func NewTransport(stream raft.StreamLayer, o TransportOptions) *Transport {
 		o.MaxPool = defaultMaxPool
 	}
 	t := &Transport{
+		began:   time.Now(),
 		streams: newGatedStream(stream, o),
 		toRaft:  make(chan raft.RPC),
 		beats:   make(chan raft.RPC, 1),
