@@ -140,8 +140,11 @@ func (n *Node) notDone(call *mux.Call, err error) {
 		e.Code = uint32(apiv1.CodeUnknownOutcome)
 		e.Message = "leadership was lost on the way; send the same request ID again"
 		call.Done(errorAnswer(call.Op, e))
+	case call.Op.GetRedirect() && !n.isElected():
+		call.Done(errorAnswer(call.Op, n.notLeader()))
 	default:
-		n.sendElsewhere(call)
+		// Not at once: this node may not have noticed yet that its term is over.
+		n.router.again(call, n.cfg.seams.Mono())
 	}
 }
 

@@ -48,3 +48,31 @@ func TestAReadWhoseRoundsFailAtOnceIsAnsweredInTime(t *testing.T) {
 		synctest.Wait()
 	})
 }
+
+// TestACommandOfATermThatIsOverDoesNotGoRound: the term's proposer takes nothing any
+// more, and the node has not noticed yet. Time must go on meanwhile; without a pause
+// between the tries it does not, in a bubble.
+func TestACommandOfATermThatIsOverDoesNotGoRound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		begin := time.Now()
+		n := &Node{id: "n1", waits: newWaits()}
+		n.setForming("the test does not form a cluster")
+		n.cfg.seams.Mono = func() time.Duration { return time.Since(begin) }
+		n.router = newRouter(n)
+		over := &epoch{proposer: newProposer(1, newLeaderClock(0, n.cfg.seams.Mono), time.Now, nil)}
+		over.proposer.close()
+		n.epoch.Store(over)
+		ctx, cancel := context.WithCancel(t.Context())
+		go n.router.run(ctx)
+
+		answers := make(chan *apiv1.Answer, 1)
+		n.Start(&mux.Call{Op: detachedOp("a", time.Minute), Done: func(a *apiv1.Answer) { answers <- a }})
+		time.Sleep(time.Second)
+		n.epoch.Store(nil)
+		if a := <-answers; apiv1.Code(a.GetError().GetCode()) != apiv1.CodeUnavailable {
+			t.Errorf("acquire without a leader = %v, want unavailable", a)
+		}
+		cancel()
+		synctest.Wait()
+	})
+}
