@@ -27,7 +27,7 @@ var reportTemplate = template.Must(template.New("report").Funcs(template.FuncMap
 const (
 	pictureWidth = 1160.0
 	leftMargin   = 105.0
-	plotWidth    = pictureWidth - leftMargin - 10
+	plotWidth    = pictureWidth - leftMargin - 25
 
 	faultsTop, faultsHeight   = 22.0, 34.0
 	opsTop, opsHeight         = 70.0, 60.0

@@ -102,9 +102,9 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 	if err != nil && !errors.Is(err, errStuck) {
 		r.violate("liveness", "harness", "", "%v", err)
 	}
-	err = r.judge()
+	r.judge(errors.Is(err, errStuck))
 	r.result.Took, r.result.Operations = r.clock.now(), r.ended
-	return r.result, errors.Join(err, r.end())
+	return r.result, r.end()
 }
 
 // choose sorts the wanted kinds into those that are possible here and others.
