@@ -116,7 +116,7 @@ func TestHelperThatFailsIsReportedWithItsLastWords(t *testing.T) {
 }
 
 func TestKilledHelperIsReaped(t *testing.T) {
-	h, _ := startHelper(t, `sleep 100`)
+	h, _ := startHelper(t, `exec sleep 100`)
 	if err := h.Kill(); err != nil {
 		t.Fatal(err)
 	}
