@@ -4,9 +4,7 @@ package chaos
 
 import (
 	"context"
-	"fmt"
 	"strings"
-	"time"
 
 	"github.com/locknode/locknode/internal/proc"
 )
@@ -32,7 +30,7 @@ func (r *run) judge(stuck bool) {
 	for _, m := range missing {
 		r.violate("S7", "kept", "", "%s", m)
 	}
-	if err := agree(ctx, r.cluster.Running()); err != nil {
+	if err := r.cluster.Agree(ctx); err != nil {
 		r.violate("S9", "digest", "", "%v", err)
 	}
 }
@@ -54,36 +52,4 @@ func complaints(logs string) (found []string) {
 		}
 	}
 	return found
-}
-
-// agree waits until all nodes have applied the same log, and fails if two of them
-// were in different states at the same place of it.
-func agree(ctx context.Context, nodes []*proc.Node) error {
-	seen := map[uint64]map[string]uint64{} // log index → node → digest of all up to there
-	for {
-		for _, n := range nodes {
-			s, err := n.Status(ctx)
-			if err != nil {
-				continue
-			}
-			at := seen[s.GetDigestIndex()]
-			if at == nil {
-				at = map[string]uint64{}
-				seen[s.GetDigestIndex()] = at
-			}
-			at[n.ID] = s.GetDigest()
-			for other, digest := range at {
-				if digest != s.GetDigest() {
-					return fmt.Errorf("at log index %d the states of %s and %s differ: digests %x and %x",
-						s.GetDigestIndex(), n.ID, other, s.GetDigest(), digest)
-				}
-			}
-			if len(at) == len(nodes) {
-				return nil
-			}
-		}
-		if err := sleep(ctx, 20*time.Millisecond); err != nil {
-			return fmt.Errorf("the nodes were never seen at the same log index: %w", err)
-		}
-	}
 }

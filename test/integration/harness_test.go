@@ -327,32 +327,7 @@ func arrive(t *testing.T, arrivals <-chan arrival) arrival {
 // of them were in different states at the same place of it.
 func agree(t *testing.T, c *proc.Cluster) {
 	t.Helper()
-	nodes := c.Running()
-	seen := map[uint64]map[string]uint64{} // log index → node → digest of all up to there
-	eventually(t, "all nodes at the same log index", func() bool {
-		for _, n := range nodes {
-			s := status(t, n)
-			if s == nil {
-				continue
-			}
-			at := seen[s.GetDigestIndex()]
-			if at == nil {
-				at = map[string]uint64{}
-				seen[s.GetDigestIndex()] = at
-			}
-			at[n.ID] = s.GetDigest()
-			for other, digest := range at {
-				if digest != s.GetDigest() {
-					t.Fatalf("at log index %d the states of %s and %s differ: digests %x and %x",
-						s.GetDigestIndex(), n.ID, other, s.GetDigest(), digest)
-				}
-			}
-			if len(at) == len(nodes) {
-				return true
-			}
-		}
-		return false
-	})
+	must(t, c.Agree(within(t, patience)))
 }
 
 // status is what a node says about itself, nil if it does not answer.

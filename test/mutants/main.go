@@ -40,6 +40,9 @@ import (
 // errSurvived says that a deliberate bug was not noticed.
 var errSurvived = errors.New("not caught")
 
+// errNoTest says that a catcher is not there.
+var errNoTest = errors.New("no test was run")
+
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)

@@ -121,7 +121,7 @@ func (r *runner) run(ctx context.Context, c catcher, binary string) (outcome, er
 	var exit *exec.ExitError
 	switch {
 	case !strings.Contains(o.output, "=== RUN "):
-		return o, fmt.Errorf("%s: no test was run: %w\n%s", c, err, tail(o.output))
+		return o, fmt.Errorf("%s: %w\n%s", c, errors.Join(errNoTest, err), tail(o.output))
 	case strings.Contains(o.output, "panic: test timed out after ") || errors.Is(ctx.Err(), context.DeadlineExceeded):
 		o.verdict = hung
 	case ctx.Err() != nil:
