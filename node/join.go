@@ -37,7 +37,7 @@ func (n *Node) openCluster(identity guard.Identity) (err error) {
 	}
 	var transport memberlist.Transport
 	if n.cfg.seams.Network != nil {
-		if transport, err = n.cfg.seams.Network.Packets(n.cfg.GossipAddr); err != nil {
+		if transport, err = n.cfg.seams.Network.Gossip(n.cfg.GossipAddr); err != nil {
 			return fmt.Errorf("listen for gossip on %s: %w", n.cfg.GossipAddr, err)
 		}
 	}

@@ -2,13 +2,10 @@ package node
 
 import (
 	"fmt"
-	"net"
-	"strconv"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"github.com/hashicorp/memberlist"
 	"github.com/hashicorp/raft"
 
 	apiv1 "github.com/locknode/locknode/api/v1"
@@ -17,21 +14,6 @@ import (
 	"github.com/locknode/locknode/internal/seam"
 	"github.com/locknode/locknode/internal/simnet"
 )
-
-// simHost is a host of a simulated network as a node sees it.
-type simHost struct{ *simnet.Host }
-
-func (h simHost) Packets(addr string) (memberlist.Transport, error) {
-	_, port, err := net.SplitHostPort(addr)
-	if err != nil {
-		return nil, err
-	}
-	p, err := strconv.Atoi(port)
-	if err != nil {
-		return nil, err
-	}
-	return h.Host.Packets(p), nil
-}
 
 // openSimulated starts one node per timing, n1 and so on, in virtual time.
 func openSimulated(t *testing.T, network *simnet.Network, timings ...time.Duration) *testCluster {
@@ -48,7 +30,7 @@ func openSimulated(t *testing.T, network *simnet.Network, timings ...time.Durati
 			ID: host.Name(), Listen: host.IP().String() + ":7400", HTTPAddr: "off", Insecure: true,
 			BootstrapExpect: len(timings), Join: join, Timing: timing, Fast: true,
 		}, seam.Node{
-			Network: simHost{host},
+			Network: host,
 			Memory:  &guard.Memory{Log: store, Stable: store, Snapshots: raft.NewInmemSnapshotStore()},
 			Raft:    func(conf *raft.Config) { conf.LeaderLeaseTimeout = conf.HeartbeatTimeout },
 		})
@@ -154,5 +136,3 @@ func readAfterAPause(t *testing.T, seed uint64) (deceived bool) {
 	})
 	return deceived
 }
-
-var _ seam.Network = simHost{}

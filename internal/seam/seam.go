@@ -43,6 +43,6 @@ type Node struct {
 type Network interface {
 	Listen(addr string) (net.Listener, error)
 	Dial(ctx context.Context, addr string) (net.Conn, error)
-	// Packets is gossip's transport at addr: datagrams and streams.
-	Packets(addr string) (memberlist.Transport, error)
+	// Gossip is gossip's transport at addr: datagrams and streams.
+	Gossip(addr string) (memberlist.Transport, error)
 }

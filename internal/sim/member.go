@@ -9,14 +9,12 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/hashicorp/memberlist"
 	"github.com/hashicorp/raft"
 
 	"github.com/locknode/locknode/client"
 	"github.com/locknode/locknode/fsm"
 	"github.com/locknode/locknode/internal/seam"
 	"github.com/locknode/locknode/internal/simdisk"
-	"github.com/locknode/locknode/internal/simnet"
 	"github.com/locknode/locknode/node"
 )
 
@@ -105,7 +103,7 @@ func (c *Cluster) Start(name string) error {
 	world := seam.Node{
 		Mono:    m.clock.read,
 		Wall:    func() time.Time { return time.Now().Add(time.Duration(m.wall.Load())) },
-		Network: network{host},
+		Network: host,
 		Memory:  m.disk.Memory(),
 		Machine: func(f *fsm.Machine) { machine = f },
 		Applied: func(a fsm.Applied) {
@@ -218,28 +216,4 @@ func (c *Cluster) Disk(name string) (*simdisk.Disk, error) {
 		return nil, err
 	}
 	return m.disk, nil
-}
-
-// network is a host as a node sees the network.
-type network struct{ host *simnet.Host }
-
-// Listen is part of seam.Network.
-func (n network) Listen(addr string) (net.Listener, error) { return n.host.Listen(addr) }
-
-// Dial is part of seam.Network.
-func (n network) Dial(ctx context.Context, addr string) (net.Conn, error) {
-	return n.host.Dial(ctx, addr)
-}
-
-// Packets is part of seam.Network.
-func (n network) Packets(addr string) (memberlist.Transport, error) {
-	_, port, err := net.SplitHostPort(addr)
-	if err != nil {
-		return nil, err
-	}
-	p, err := strconv.Atoi(port)
-	if err != nil {
-		return nil, err
-	}
-	return n.host.Packets(p), nil
 }

@@ -45,6 +45,15 @@ func (h *Host) Packets(port int) *Packets {
 	return t
 }
 
+// Gossip is Packets at "ip:port" of the host.
+func (h *Host) Gossip(addr string) (memberlist.Transport, error) {
+	_, port, err := splitAddr(addr)
+	if err != nil {
+		return nil, err
+	}
+	return h.Packets(port), nil
+}
+
 // Addr returns the *net.UDPAddr of the transport.
 func (t *Packets) Addr() net.Addr { return t.addr }
 
