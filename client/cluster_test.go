@@ -10,6 +10,7 @@ import (
 	apiv1 "github.com/locknode/locknode/api/v1"
 	"github.com/locknode/locknode/fsm"
 	"github.com/locknode/locknode/internal/mux"
+	"github.com/locknode/locknode/internal/onethread"
 )
 
 // cluster is a backend made of a real lock table with one log entry for every
@@ -55,6 +56,7 @@ func keyOf(id fsm.RequestID) requestKey { return requestKey{id.Session, id.Seque
 
 func newCluster(t *testing.T) *cluster {
 	t.Helper()
+	onethread.UnderRace()
 	k := &cluster{
 		table:    fsm.New(),
 		began:    time.Now(),

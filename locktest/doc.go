@@ -58,6 +58,9 @@
 //   - Its goroutines end with the test, or with what the test has cancelled. One
 //     that is left panics the bubble.
 //   - Channels, timers and WaitGroups come from inside the bubble.
+//   - With the race detector, New sets GOMAXPROCS to 1 for the rest of the test
+//     binary's life: otherwise the detector of Go 1.25 and 1.26 crashes now and
+//     then (https://go.dev/issue/78156). It finds the same races.
 //
 // A test that hangs has broken one of these: its stack, after -timeout, shows a
 // goroutine of the bubble that is not "(durable)".

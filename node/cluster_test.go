@@ -19,6 +19,7 @@ import (
 	"github.com/locknode/locknode/client"
 	"github.com/locknode/locknode/fsm"
 	"github.com/locknode/locknode/internal/mux"
+	"github.com/locknode/locknode/internal/onethread"
 )
 
 // patience is how long a condition may take on a machine that is also busy.
@@ -132,6 +133,7 @@ func (c *testCluster) ctx() context.Context {
 }
 
 func TestMain(m *testing.M) {
+	onethread.UnderRace()
 	goleak.VerifyTestMain(m)
 }
 

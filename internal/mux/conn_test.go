@@ -19,9 +19,14 @@ import (
 	"google.golang.org/grpc/test/bufconn"
 
 	apiv1 "github.com/locknode/locknode/api/v1"
+
+	"github.com/locknode/locknode/internal/onethread"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	onethread.UnderRace()
+	goleak.VerifyTestMain(m)
+}
 
 // patience bounds waits for what must happen soon.
 const patience = 10 * time.Second

@@ -12,9 +12,13 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/locknode/locknode/internal/guard"
+	"github.com/locknode/locknode/internal/onethread"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	onethread.UnderRace()
+	goleak.VerifyTestMain(m)
+}
 
 func entries(from, to uint64) []*raft.Log {
 	var logs []*raft.Log

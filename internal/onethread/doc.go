@@ -1,0 +1,2 @@
+// Package onethread keeps the race detector alive in testing/synctest bubbles.
+package onethread

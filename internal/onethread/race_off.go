@@ -1,0 +1,6 @@
+//go:build !race
+
+package onethread
+
+// UnderRace does nothing without the race detector.
+func UnderRace() {}
