@@ -59,14 +59,15 @@ func (t *Table) endDue() (more bool) {
 
 // endNext ends what is next due.
 func (t *Table) endNext() {
-	key, id, ok := t.forgets.first()
-	if len(t.deadlines.heap) == 0 || ok && (key.at < t.deadlines.heap[0].at ||
-		key.at == t.deadlines.heap[0].at && key.number < t.deadlines.heap[0].number) {
-		m, _ := t.memories.get(id)
-		t.forget(id, m)
+	if len(t.deadlines.heap) == 0 {
+		t.forgetNext()
 		return
 	}
 	top := t.deadlines.heap[0]
+	if key, ok := t.nextForget(); ok && compareForgets(key, forgetKey{top.at, top.number}) < 0 {
+		t.forgetNext()
+		return
+	}
 	switch what := t.deadlines.what[top.slot]; {
 	case what == nil:
 		r, _ := t.requests.get(top.number)
@@ -120,10 +121,31 @@ func (t *Table) deadlineOf(d due) int64 {
 // nextEnd returns when something is next to end or to be forgotten.
 func (t *Table) nextEnd() (at int64, ok bool) {
 	at, ok = t.NextDeadline()
-	if key, _, found := t.forgets.first(); found && (!ok || key.at < at) {
+	if key, found := t.nextForget(); found && (!ok || key.at < at) {
 		return key.at, true
 	}
 	return at, ok
+}
+
+// nextForget returns when a memory or an ended session is next to be forgotten.
+func (t *Table) nextForget() (forgetKey, bool) {
+	memory, _, remembered := t.forgets.first()
+	ended, _, ok := t.endings.first()
+	if remembered && (!ok || compareForgets(memory, ended) < 0) {
+		return memory, true
+	}
+	return ended, ok
+}
+
+// forgetNext forgets what nextForget returns.
+func (t *Table) forgetNext() {
+	key, _ := t.nextForget()
+	if id, ok := t.forgets.get(key); ok {
+		m, _ := t.memories.get(id)
+		t.forget(id, m)
+		return
+	}
+	t.forgetEnded()
 }
 
 // NextDeadline returns when something is next due, in cluster time; ok is
@@ -244,6 +266,7 @@ func (t *Table) configure(c *Configure) Result {
 	}
 	t.limits = limits
 	t.boundMemories()
+	t.boundEnded()
 	return Result{}
 }
 

@@ -10,7 +10,7 @@ import (
 // broken. Tests run it after each entry, Restore on what it has read.
 //
 //	now >= 0, lastToken < 2^53, every limit in its range
-//	numbers are unique over sessions, requests and memories, and <= lastNumber
+//	numbers are unique over sessions, their ends, requests and memories, and <= lastNumber
 //	r.token > 0 ⇔ r holds each of its locks ⇔ tokens[r.token] = r
 //	r.token = 0 ⇔ r stands in the queue of each of its locks
 //	an Exclusive holder is alone; kind and size of a lock are the same for all on it
@@ -24,7 +24,7 @@ import (
 //	everything that ends by time is in the deadlines, not later than its time
 func (t *Table) check() error {
 	for _, part := range [...]func() error{
-		t.checkScalars, t.checkNumbers, t.checkRequests, t.checkLocks, t.checkSessions, t.checkMemories, t.checkDeadlines,
+		t.checkScalars, t.checkNumbers, t.checkRequests, t.checkLocks, t.checkSessions, t.checkMemories, t.checkEnded, t.checkDeadlines,
 	} {
 		if err := part(); err != nil {
 			return err
@@ -60,6 +60,9 @@ func (t *Table) checkNumbers() error {
 	}
 	for _, m := range t.memories.all() {
 		numbers = append(numbers, m.number)
+	}
+	for _, key := range t.ended.all() {
+		numbers = append(numbers, key.number)
 	}
 	slices.Sort(numbers)
 	for i, n := range numbers {
@@ -312,9 +315,6 @@ func (t *Table) checkMemories() error {
 		if id == (OnceID{}) || m.answer.sequence != 0 || m.answer.request != 0 {
 			return fmt.Errorf("memory %x with answer %+v", id, m.answer)
 		}
-		if err := t.checkEnded(id, m); err != nil {
-			return err
-		}
 	}
 	if settled != t.forgets.len || shown != t.shown || shown > maxShownMemories {
 		return fmt.Errorf("%d memories to forget, have %d; %d bytes of holders, have %d", settled, t.forgets.len, shown, t.shown)
@@ -322,14 +322,16 @@ func (t *Table) checkMemories() error {
 	return nil
 }
 
-// checkEnded: a memory that says that a session has ended tells the truth.
-func (t *Table) checkEnded(id OnceID, m *memory) error {
-	if m.answer.kind != KindEndSession {
-		return nil
+func (t *Table) checkEnded() error {
+	if t.ended.len != t.endings.len || t.ended.len > t.limits.EndedRemembered {
+		return fmt.Errorf("%d sessions have ended, %d are to be forgotten, at most %d",
+			t.ended.len, t.endings.len, t.limits.EndedRemembered)
 	}
-	session := SessionID(endedKey(id))
-	if _, open := t.sessions.get(session); open || m.request != 0 || m.answer.code != NoSession {
-		return fmt.Errorf("session %x is remembered as ended, open %v, request %d, answer %+v", session, open, m.request, m.answer)
+	for id, key := range t.ended.all() {
+		_, open := t.sessions.get(id)
+		if due, ok := t.endings.get(key); open || !ok || due != id || key.at < 1 || id == (SessionID{}) {
+			return fmt.Errorf("session %x has ended, open %v, to be forgotten at %d", id, open, key.at)
+		}
 	}
 	return nil
 }

@@ -82,8 +82,7 @@ type Command interface {
 //
 // A session ends once. For Limits.OnceNanos after its end OpenSession of its ID
 // answers [NoSession] and changes nothing: it is a late copy, and so may be the
-// requests that follow. As with Once IDs, at most Limits.OnceRemembered are
-// remembered.
+// requests that follow. At most Limits.EndedRemembered are remembered.
 type OpenSession struct {
 	Session SessionID
 	TTL     int64 // nanoseconds

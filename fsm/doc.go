@@ -26,10 +26,11 @@
 //     ([Malformed]): cluster time and all records stay as they are.
 //  2. now = max(now, stamp).
 //  3. What is due (deadline <= now) ends in the order of (deadline, number):
-//     sessions, grants, waits, delays, memories. Numbers are given as sessions
-//     and requests come, and to memories. At most Limits.ExpiriesPerEntry of them end, and once
-//     more than 16,384 grants and waits have ended with their sessions no
-//     further one; the rest waits for the next entry ([Applied].MoreDue).
+//     sessions, grants, waits, delays, and what is remembered of once IDs and
+//     of ended sessions. Numbers are given as sessions and requests come, and
+//     to both kinds of memory. At most Limits.ExpiriesPerEntry of them end,
+//     and once more than 16,384 grants and waits have ended with their sessions
+//     no further one; the rest waits for the next entry ([Applied].MoreDue).
 //  4. Only then do freed locks go to their waiters, so that nobody who was due
 //     is granted anything.
 //  5. The commands run in order. What one frees is handed on before the next.

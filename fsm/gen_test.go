@@ -424,6 +424,7 @@ func (g *generator) limits() Limits {
 	small(&l.Sessions, "sessions")
 	small(&l.Grants, "grants")
 	small(&l.OnceRemembered, "once")
+	small(&l.EndedRemembered, "ended")
 	small(&l.ExpiriesPerEntry, "expiries")
 	small(&l.LocksPerRequest, "locks")
 	small(&l.Labels, "labels")

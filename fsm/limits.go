@@ -18,8 +18,9 @@ type Limits struct {
 	RequestsWindow   int   // answers remembered per session; default 10,000
 	Sessions         int   // default 100,000
 	Grants           int   // grants and waiting requests in all; default 2,000,000
-	OnceRemembered   int   // sessionless answers after their request ended, and ended sessions; default 65,536
-	OnceNanos        int64 // how long they are remembered; default 5 minutes
+	OnceRemembered   int   // sessionless answers after their request ended; default 65,536
+	EndedRemembered  int   // sessions after their end; default 200,000
+	OnceNanos        int64 // how long both are remembered; default 5 minutes
 	MinTTL           int64 // nanoseconds; default 1 s
 	MaxTTL           int64 // nanoseconds; default 24 h
 	MaxWait          int64 // wait of a request without a session, nanoseconds; default 1 h
@@ -94,6 +95,7 @@ var limitTable = [...]limit{
 	span("max_delay", 600*nanosPerSecond, 366*nanosPerDay, func(l *Limits) *int64 { return &l.MaxDelay }),
 	size("reason_bytes", 256, 4096, func(l *Limits) *int { return &l.ReasonBytes }),
 	size("expiries_per_entry", 1024, 100_000, func(l *Limits) *int { return &l.ExpiriesPerEntry }),
+	size("ended_remembered", 200_000, 100_000_000, func(l *Limits) *int { return &l.EndedRemembered }),
 }
 
 // effective fills in the defaults. It returns the place in limitTable of the

@@ -414,7 +414,7 @@ func (m *model) configure(c Configure) Result {
 		int64(c.Limits.NameBytes), int64(c.Limits.ValueBytes), int64(c.Limits.HolderBytes), int64(c.Limits.Labels),
 		int64(c.Limits.LabelBytes), int64(c.Limits.LocksPerRequest), int64(c.Limits.WaitersPerLock), int64(c.Limits.Waiters),
 		int64(c.Limits.GrantsPerSession), int64(c.Limits.RequestsWindow), int64(c.Limits.Sessions), int64(c.Limits.Grants),
-		int64(c.Limits.OnceRemembered), c.Limits.OnceNanos, c.Limits.MinTTL, c.Limits.MaxTTL, c.Limits.MaxWait,
+		int64(c.Limits.OnceRemembered), int64(c.Limits.EndedRemembered), c.Limits.OnceNanos, c.Limits.MinTTL, c.Limits.MaxTTL, c.Limits.MaxWait,
 		c.Limits.MaxDelay, int64(c.Limits.ReasonBytes), int64(c.Limits.ExpiriesPerEntry),
 	} {
 		if v < 0 {
@@ -423,6 +423,7 @@ func (m *model) configure(c Configure) Result {
 	}
 	m.limits = modelLimits(c.Limits)
 	m.boundOnce()
+	m.boundEnded()
 	return Result{}
 }
 

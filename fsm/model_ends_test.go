@@ -1,6 +1,7 @@
 package fsm
 
 import (
+	"cmp"
 	"slices"
 )
 
@@ -163,14 +164,26 @@ func (m *model) endSession(s *modelSession, code Code, reason, who string) {
 	}
 	m.sessions = slices.DeleteFunc(m.sessions, func(x *modelSession) bool { return x == s })
 	m.arrivals++
-	ended := &modelOnce{ended: s.id, number: m.arrivals}
-	m.once = append(m.once, ended)
-	m.settleOnce(ended)
+	m.ended = append(m.ended, &modelEnded{s.id, m.arrivals, later(m.now, m.limits.OnceNanos)})
+	m.boundEnded()
+}
+
+// boundEnded forgets the sessions that are next to be forgotten, beyond the limit.
+func (m *model) boundEnded() {
+	for len(m.ended) > m.limits.EndedRemembered {
+		m.forgetEnded(slices.MinFunc(m.ended, func(a, b *modelEnded) int {
+			return cmp.Or(cmp.Compare(a.forget, b.forget), cmp.Compare(a.number, b.number))
+		}))
+	}
+}
+
+func (m *model) forgetEnded(e *modelEnded) {
+	m.ended = slices.DeleteFunc(m.ended, func(x *modelEnded) bool { return x == e })
 }
 
 // hasEnded says that a session is remembered to have ended.
 func (m *model) hasEnded(id SessionID) bool {
-	return slices.ContainsFunc(m.once, func(o *modelOnce) bool { return o.ended == id })
+	return slices.ContainsFunc(m.ended, func(e *modelEnded) bool { return e.id == id })
 }
 
 // remember runs a command with a request ID at most once.
@@ -264,6 +277,7 @@ func modelLimits(l Limits) Limits {
 	size(&l.Sessions, 100_000)
 	size(&l.Grants, 2_000_000)
 	size(&l.OnceRemembered, 65_536)
+	size(&l.EndedRemembered, 200_000)
 	size(&l.ReasonBytes, 256)
 	size(&l.ExpiriesPerEntry, 1024)
 	nanos(&l.OnceNanos, 5*60)

@@ -22,6 +22,7 @@ type model struct {
 	requests []*modelRequest // waiting or granted, by number
 	locks    []*modelLock    // what a name keeps beside its requests
 	once     []*modelOnce    // by number
+	ended    []*modelEnded   // by number
 	events   []Event         // of the entry under way
 }
 
@@ -64,10 +65,16 @@ type modelLock struct {
 	delayed    uint64 // number of the grant whose loss set the delay
 }
 
-// modelOnce is what is remembered under a once ID, or that a session has ended.
+// modelEnded is what is remembered of a session that has ended.
+type modelEnded struct {
+	id     SessionID
+	number uint64
+	forget int64
+}
+
+// modelOnce is what is remembered under a once ID.
 type modelOnce struct {
 	id      OnceID
-	ended   SessionID
 	kind    Kind
 	number  uint64
 	attempt uint64
@@ -165,6 +172,9 @@ func (m *model) timers() []modelTimer {
 		if o.forget != 0 {
 			all = append(all, modelTimer{o.forget, o.number, "", true, func() { m.forgetOnce(o) }})
 		}
+	}
+	for _, e := range m.ended {
+		all = append(all, modelTimer{e.forget, e.number, "", true, func() { m.forgetEnded(e) }})
 	}
 	sort.SliceStable(all, func(i, j int) bool {
 		if all[i].at != all[j].at {

@@ -274,66 +274,49 @@ func TestEndedSessionStaysEnded(t *testing.T) {
 	}
 }
 
-// Ended sessions and answers to once IDs share one bound, the oldest go first.
+// Those that ended first are forgotten first.
 func TestEndedSessionsAreBounded(t *testing.T) {
 	b := newBench(t)
-	b.one(0, Configure{Limits: Limits{OnceRemembered: 3}})
+	b.one(0, Configure{Limits: Limits{EndedRemembered: 3}})
 	for i := range 8 {
 		b.open(i, 5*second)
 	}
-	if a := b.at(5); countKind(a, EventSessionEnded) != 8 || b.table.memories.len != 3 {
-		t.Fatalf("%d sessions ended, %d remembered, want 8 and 3", countKind(a, EventSessionEnded), b.table.memories.len)
+	if a := b.at(5); countKind(a, EventSessionEnded) != 8 || b.table.ended.len != 3 {
+		t.Fatalf("%d sessions ended, %d remembered, want 8 and 3", countKind(a, EventSessionEnded), b.table.ended.len)
 	}
 	b.want(b.one(5, OpenSession{Session: genSession(5), TTL: second}), NoSession)
 	b.want(b.one(5, OpenSession{Session: genSession(4), TTL: second}), OK)
-	b.want(b.one(5, Release{ID: onceID(1), Token: 9}), NotHeld)
-	b.want(b.one(5, OpenSession{Session: genSession(5), TTL: second}), OK)
-	b.want(b.one(5, OpenSession{Session: genSession(6), TTL: second}), NoSession)
+	b.one(5, Configure{Limits: Limits{EndedRemembered: 1}})
+	b.want(b.one(5, OpenSession{Session: genSession(6), TTL: second}), OK)
+	b.want(b.one(5, OpenSession{Session: genSession(7), TTL: second}), NoSession)
 }
 
-// What is remembered of a session is no answer to a request without one, not
-// under the same bytes, and not under those that are made for it.
+// A retry of a request without a session gets its answer however many sessions
+// have ended since.
+func TestEndedSessionsTakeNoAnswers(t *testing.T) {
+	b := newBench(t)
+	b.one(0, Configure{Limits: Limits{OnceRemembered: 3, EndedRemembered: 3}})
+	for i := range 8 {
+		b.open(i, 5*second)
+	}
+	token := b.want(b.one(0, detached(1, "a", 60*second, 0)), OK).Token
+	release := Release{ID: onceID(2), Token: token}
+	b.want(b.one(1, release), OK)
+	b.at(5) // all sessions end
+	b.want(b.one(5, Release{ID: onceID(3), Token: token}), NotHeld)
+	b.want(b.one(5, release), OK)
+}
+
+// The same bytes may be a session's ID and a once ID.
 func TestEndedSessionIsNoAnswerToAOnceID(t *testing.T) {
+	b := newBench(t)
 	id := genSession(0)
-	key := RequestID{Once: endedKey(OnceID(id))}
-	ask := Acquire{ID: key, Wants: exclusive("a"), TTL: 60 * second}
-	end := func(b *bench) {
-		b.open(0, 60*second)
-		b.want(b.one(1, EndSession{Session: id}), OK)
-	}
-	b := newBench(t)
-	end(b)
-	b.want(b.one(1, ask), Invalid)
-	b.want(b.one(1, Cancel{Target: key}), NotHeld)
-	b.holders("a", 0)
-	b.want(b.one(1, OpenSession{Session: id, TTL: second}), NoSession)
-	same := ask
-	same.ID.Once = OnceID(id)
-	b.want(b.one(1, same), OK)
+	b.open(0, 60*second)
+	b.want(b.one(1, EndSession{Session: id}), OK)
+	ask := Acquire{ID: RequestID{Once: OnceID(id)}, Wants: exclusive("a"), TTL: 60 * second}
+	b.want(b.one(1, ask), OK)
 	b.holders("a", 1)
-
-	// Whoever asks under the key first keeps the answer, and so does a retry.
-	b = newBench(t)
-	first := b.want(b.one(0, ask), OK)
-	end(b)
-	if again := b.want(b.one(1, ask), OK); again.Token != first.Token {
-		t.Fatalf("retry: %+v, want token %d", again, first.Token)
-	}
-	b.want(b.one(1, OpenSession{Session: id, TTL: second}), OK)
-}
-
-func TestKeysOfEndedSessionsAreTheirOwn(t *testing.T) {
-	ids := []OnceID{endedMask, {1}, {15: 1}, OnceID(genSession(7)), {0xff, 15: 0xff}}
-	for _, id := range ids {
-		if key := endedKey(id); endedKey(key) != id || key == id && id != endedMask || key == (OnceID{}) {
-			t.Errorf("ID %x has the key %x", id, key)
-		}
-	}
-	b := newBench(t)
-	open := OpenSession{Session: SessionID(endedMask), TTL: second}
-	b.want(b.one(0, open), OK)
-	b.want(b.one(0, EndSession{Session: open.Session}), OK)
-	b.want(b.one(0, open), NoSession)
+	b.want(b.one(1, OpenSession{Session: id, TTL: second}), NoSession)
 }
 
 func TestManyLocksAreGrantedTogetherOrNotAtAll(t *testing.T) {

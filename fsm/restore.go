@@ -42,6 +42,7 @@ func restoreTable(r io.Reader) (*Table, error) {
 		{"request", counts.requests, t.readRequest},
 		{"lock", counts.locks, func(b *blockReader) error { return t.readLock(b, &names) }},
 		{"memory", counts.memories, t.readMemory},
+		{"ended session", counts.ended, t.readEnded},
 	} {
 		for i := range section.count {
 			if err := b.next(); err != nil {
@@ -172,7 +173,7 @@ func (b *blockReader) finish() error {
 	return nil
 }
 
-type counts struct{ sessions, requests, locks, memories uint64 }
+type counts struct{ sessions, requests, locks, memories, ended uint64 }
 
 func (t *Table) readHead(b *blockReader) counts {
 	t.now = b.int()
@@ -182,7 +183,7 @@ func (t *Table) readHead(b *blockReader) counts {
 	t.lastNumber = b.uint()
 	t.cluster = b.id()
 	t.limits = b.limits()
-	return counts{b.uint(), b.uint(), b.uint(), b.uint()}
+	return counts{b.uint(), b.uint(), b.uint(), b.uint(), b.uint()}
 }
 
 func (t *Table) readSession(b *blockReader) error {
@@ -383,5 +384,16 @@ func (t *Table) readMemory(b *blockReader) error {
 	if m.request == 0 {
 		t.forgets.put(forgetKey{m.forget, m.number}, id)
 	}
+	return nil
+}
+
+func (t *Table) readEnded(b *blockReader) error {
+	id := SessionID(b.id())
+	key := forgetKey{b.int(), b.uint()}
+	if b.bad || !t.ended.isNext(id) {
+		return errDamaged
+	}
+	t.ended.put(id, key)
+	t.endings.put(key, id)
 	return nil
 }

@@ -19,7 +19,8 @@ import (
 //
 // The content is a sequence of records, none of which spans blocks: the head,
 // then all sessions, each followed by its answers, all requests, all locks that
-// have something that does not follow from their requests, and all memories.
+// have something that does not follow from their requests, all memories, and all
+// sessions that have ended.
 // Each kind is in the order of its keys and its number stands in the head. What
 // follows from other records is not written, so that it cannot contradict them:
 // holders, queues, a session's grants and waits, counters, deadlines. The same
@@ -82,6 +83,12 @@ func (s *Snapshot) WriteTo(w io.Writer) (int64, error) {
 		b.record()
 		b.memory(id, m)
 	}
+	for id, key := range s.ended.all() {
+		b.record()
+		b.id(id)
+		b.int(key.at)
+		b.uint(key.number)
+	}
 	return b.end()
 }
 
@@ -103,6 +110,7 @@ func (s *Snapshot) writeHead(b *blockWriter) {
 	b.uint(uint64(s.requests.len))
 	b.uint(uint64(facts))
 	b.uint(uint64(s.memories.len))
+	b.uint(uint64(s.ended.len))
 }
 
 // hasFacts says that not all of the lock follows from its requests.

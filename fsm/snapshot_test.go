@@ -12,7 +12,7 @@ import (
 
 // fullTable has, in numbers that need several blocks, something of everything:
 // all modes, waiters, several locks in a request, delays, values, revocations,
-// answers with holders and refusals, memories of all kinds.
+// answers with holders and refusals, memories of all kinds, sessions that have ended.
 func fullTable(tb testing.TB, scale int) (*Table, uint64) {
 	tb.Helper()
 	t, index := New(), uint64(0)
@@ -42,6 +42,8 @@ func fullTable(tb testing.TB, scale int) (*Table, uint64) {
 			Acquire{ID: RequestID{Once: OnceID(benchSession(i))}, Wants: exclusive(name("d")), TTL: 3 * second, Delay: 10 * second, Holder: "curl"},
 			Acquire{ID: RequestID{Once: OnceID(benchSession(i + scale))}, Wants: exclusive(name("d")), TTL: 3 * second, Wait: 15 * second, Attempt: 5},
 			Release{ID: RequestID{Once: OnceID(benchSession(i + 2*scale))}, Token: 1 << 50},
+			OpenSession{Session: benchSession(i + 2*scale), TTL: 10 * second},
+			EndSession{Session: benchSession(i + 2*scale)},
 		)
 	}
 	apply(5 * second)
@@ -287,7 +289,10 @@ var corruptions = map[string]func(t *Table){
 	"a memory that waits":         func(t *Table) { memoryOf(t).answer.code = Queued },
 	"a memory of the past":        func(t *Table) { memoryOf(t).forget = -1 },
 	"an open session has ended":   func(t *Table) { t.rememberEnded(holderOf(t).session) },
-	"a session has ended well":    func(t *Table) { memoryOf(t).answer = answer{kind: KindEndSession, code: OK} },
+	"an end of a used number":     func(t *Table) { t.ended.put(SessionID{1}, forgetKey{1 << 40, holderOf(t).number}) },
+	"an end of the past":          func(t *Table) { t.ended.put(SessionID{1}, forgetKey{-1, 1 << 40}) },
+	"an end of no session":        func(t *Table) { t.rememberEnded(SessionID{}) },
+	"too many ends":               func(t *Table) { t.rememberEnded(SessionID{1}); t.limits.EndedRemembered = 1 },
 }
 
 // The first of each, of the table that fullTable makes.
@@ -356,6 +361,7 @@ func TestCheckFindsBrokenInvariants(t *testing.T) {
 		"a deadline lost":        func(t *Table) { t.deadlines.remove(sessionOf(t).timer) },
 		"a deadline too late":    func(t *Table) { sessionOf(t).deadline = t.deadlines.heap[0].at - 1 },
 		"the next one is stale":  func(t *Table) { t.deadlines.heap[0].at-- },
+		"an end not forgotten":   func(t *Table) { k, _, _ := t.endings.first(); t.endings.delete(k) },
 		"a memory not forgotten": func(t *Table) { k, _, _ := t.forgets.first(); t.forgets.delete(k) },
 		"shown miscounted":       func(t *Table) { sessionOf(t).shown++ },
 		"memories miscounted":    func(t *Table) { t.shown++ },

@@ -20,7 +20,7 @@ type state struct {
 	index      uint64
 	digest     uint64 // of everything applied up to index
 	lastToken  uint64
-	lastNumber uint64 // sessions, requests and memories are numbered as they come
+	lastNumber uint64 // sessions, their ends, requests and memories are numbered as they come
 	cluster    [16]byte
 	limits     Limits // all effective: no field is 0
 	grants     int    // requests that hold
@@ -32,7 +32,9 @@ type state struct {
 	tokens   tree[uint64, uint64]   // token → number of the request that holds it
 	sessions tree[SessionID, *session]
 	memories tree[OnceID, *memory]
-	forgets  tree[forgetKey, OnceID] // memories whose request has ended, by when they are forgotten
+	forgets  tree[forgetKey, OnceID]    // memories whose request has ended, by when they are forgotten
+	ended    tree[SessionID, forgetKey] // sessions that have ended
+	endings  tree[forgetKey, SessionID] // the same, by when they are forgotten
 }
 
 // lock is a name with at least one holder, waiter or a delay.
@@ -114,7 +116,7 @@ type session struct {
 	timer       int32
 }
 
-// memory is what a once ID did, or that a session has ended.
+// memory is what a once ID did.
 type memory struct {
 	gen     uint64
 	number  uint64
@@ -124,7 +126,7 @@ type memory struct {
 	answer  answer
 }
 
-// forgetKey orders memories by when they are forgotten.
+// forgetKey orders what is remembered for a while by when it is forgotten.
 type forgetKey struct {
 	at     int64
 	number uint64
@@ -187,6 +189,8 @@ func New() *Table {
 	t.sessions.cmp = compareSessions
 	t.memories.cmp = compareOnces
 	t.forgets.cmp = compareForgets
+	t.ended.cmp = compareSessions
+	t.endings.cmp = compareForgets
 	t.nextGeneration()
 	return t
 }
@@ -196,6 +200,7 @@ func (s *state) nextGeneration() {
 	gen := s.locks.gen + 1
 	s.locks.gen, s.requests.gen, s.tokens.gen = gen, gen, gen
 	s.sessions.gen, s.memories.gen, s.forgets.gen = gen, gen, gen
+	s.ended.gen, s.endings.gen = gen, gen
 }
 
 // Now returns the cluster time of the last entry, in nanoseconds.

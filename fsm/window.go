@@ -205,41 +205,31 @@ func (t *Table) remember(id *RequestID, kind Kind, res *Result, attempt, number 
 
 // rememberEnded notes that a session has ended: a late copy of the command that
 // opened it must not open it again, because copies of its requests would then
-// run a second time. The note is a memory like that of a once ID, under a key of
-// its own, and is forgotten like one.
+// run a second time.
 func (t *Table) rememberEnded(id SessionID) {
-	key := endedKey(OnceID(id))
-	if _, taken := t.memories.get(key); taken {
-		return // by a once ID that somebody made of this session's: that answer stays
-	}
-	m := &memory{gen: t.memories.gen, number: t.nextNumber(), answer: answer{kind: KindEndSession, code: NoSession}}
-	t.memories.put(key, m)
-	t.settleMemory(key, m)
+	key := forgetKey{sumTimes(t.now, t.limits.OnceNanos), t.nextNumber()}
+	t.ended.put(id, key)
+	t.endings.put(key, id)
+	t.boundEnded()
 }
 
-// hasEnded says that a session is remembered to have ended. The kind tells it
-// from the memory of a once ID: no command with a request ID ends a session, so
-// one whose once ID is such a key is refused as another kind of command.
 func (t *Table) hasEnded(id SessionID) bool {
-	m, ok := t.memories.get(endedKey(OnceID(id)))
-	return ok && m.answer.kind == KindEndSession
+	_, ok := t.ended.get(id)
+	return ok
 }
 
-var endedMask = OnceID([]byte("session is ended"))
+// boundEnded forgets the sessions that ended first, beyond the limit.
+func (t *Table) boundEnded() {
+	for t.endings.len > t.limits.EndedRemembered {
+		t.forgetEnded()
+	}
+}
 
-// endedKey makes the key under which an ended session is remembered of its ID,
-// and the ID of the key. It is not the ID itself: clients may use the same bytes
-// as a once ID. The mask has bits all over, so that IDs that are small numbers
-// do not meet either. Its own key would be zero, which means "none", and is the
-// mask, which would be that of the zero ID, which no session has.
-func endedKey(id OnceID) OnceID {
-	if id == endedMask {
-		return id
-	}
-	for i := range id {
-		id[i] ^= endedMask[i]
-	}
-	return id
+// forgetEnded forgets the session that is next to be forgotten.
+func (t *Table) forgetEnded() {
+	key, id, _ := t.endings.first()
+	t.endings.delete(key)
+	t.ended.delete(id)
 }
 
 // settleMemory starts the time after which a memory is forgotten.

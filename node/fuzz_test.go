@@ -44,7 +44,7 @@ func startTarget(f *testing.F) *target {
 	n, err := Open(context.Background(), Config{
 		DataDir: dir, Listen: "127.0.0.1:0", BootstrapExpect: 1, Fast: true, Timing: time.Second,
 		Limits: fsm.Limits{
-			Sessions: 16, Grants: 100, Waiters: 40, WaitersPerLock: 10, GrantsPerSession: 30, OnceRemembered: 64, RequestsWindow: 50,
+			Sessions: 16, Grants: 100, Waiters: 40, WaitersPerLock: 10, GrantsPerSession: 30, OnceRemembered: 64, EndedRemembered: 64, RequestsWindow: 50,
 			MaxTTL: int64(3 * time.Second), MaxWait: int64(2 * time.Second),
 		},
 	})

@@ -116,6 +116,7 @@ var everySetting = []struct {
 	{"limits.sessions", "11", func(c serveConfig) any { return c.node.Limits.Sessions }, 11},
 	{"limits.grants", "12", func(c serveConfig) any { return c.node.Limits.Grants }, 12},
 	{"limits.once_remembered", "13", func(c serveConfig) any { return c.node.Limits.OnceRemembered }, 13},
+	{"limits.ended_remembered", "21", func(c serveConfig) any { return c.node.Limits.EndedRemembered }, 21},
 	{"limits.once_for", "14s", func(c serveConfig) any { return c.node.Limits.OnceNanos }, int64(14e9)},
 	{"limits.min_ttl", "15s", func(c serveConfig) any { return c.node.Limits.MinTTL }, int64(15e9)},
 	{"limits.max_ttl", "16s", func(c serveConfig) any { return c.node.Limits.MaxTTL }, int64(16e9)},

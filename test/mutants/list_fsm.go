@@ -179,6 +179,20 @@ var fsmMutants = []mutant{
 		caught:  []catcher{named("./fsm", "TestOnceIDIsKeptWithItsGrantAndForSomeTimeAfter")},
 	},
 	{
+		name:    "ended-session-opens-again",
+		breaks:  "a late copy of the command that opened a session opens it after its end",
+		promise: "S6",
+		changes: []change{{"fsm/session.go", "	if t.hasEnded(c.Session) {\n", "	if t.hasEnded(c.Session) && c.TTL == 0 {\n"}},
+		caught:  []catcher{named("./fsm", "TestEndedSessionStaysEnded")},
+	},
+	{
+		name:    "ended-sessions-push-answers-out",
+		breaks:  "what is remembered of ended sessions counts as answers to requests without one",
+		promise: "S6",
+		changes: []change{{"fsm/window.go", "	for t.forgets.len > t.limits.OnceRemembered {\n", "	for t.forgets.len+t.endings.len > t.limits.OnceRemembered && t.forgets.len > 0 {\n"}},
+		caught:  []catcher{named("./fsm", "TestEndedSessionsTakeNoAnswers")},
+	},
+	{
 		name:    "cancelled-waiter-is-granted",
 		breaks:  "a cancel is answered and its acquire goes on waiting",
 		promise: "liveness",
