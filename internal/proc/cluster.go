@@ -149,12 +149,29 @@ func (c *Cluster) launch(ctx context.Context) error {
 			return err
 		}
 	}
-	for _, n := range c.nodes { // also those that have ended by now
-		if err := n.WaitReady(ctx); err != nil {
-			return err
-		}
+	return c.allReady(ctx)
+}
+
+// allReady waits until all nodes are ready, or until one has ended: the others
+// may then wait for it.
+func (c *Cluster) allReady(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var (
+		wg    sync.WaitGroup
+		once  sync.Once
+		first error
+	)
+	for _, n := range c.nodes {
+		wg.Go(func() {
+			if err := n.WaitReady(ctx); err != nil {
+				once.Do(func() { first = err })
+				cancel()
+			}
+		})
 	}
-	return nil
+	wg.Wait()
+	return first
 }
 
 // serveArgs is the command line of a node that seeds its gossip from others.

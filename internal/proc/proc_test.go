@@ -298,7 +298,7 @@ func TestLeaderWaitsUntilThereIsOne(t *testing.T) {
 
 func TestNodeThatEndsEarlyIsReportedWithItsLastWords(t *testing.T) {
 	dir := t.TempDir()
-	c, err := Start(within(t, 20*time.Second), Options{Dir: dir, Args: []string{"--broken", "n2"}})
+	c, err := Start(within(t, 20*time.Second), Options{Dir: dir, Args: []string{"--broken", "n2", "--not-ready"}})
 	if err == nil {
 		_ = c.Close()
 		t.Fatal("Start with a broken node: want an error")
