@@ -391,21 +391,47 @@ func awaitVoters(t *testing.T, ask *proc.Node, want ...string) {
 }
 
 // whileCalm makes an attempt that measures how long something takes, again if there was
-// an election meanwhile that nobody has asked for: with less than a share of a
-// processor a node does not get its heartbeats out, and the promise that is
-// measured is for a cluster whose majority can talk.
+// an election meanwhile that nobody has asked for, or this process stood still: with less
+// than a share of a processor a node does not get its heartbeats out and a client not its
+// answers, and the promise that is measured is for a cluster whose majority can talk.
 func whileCalm(t *testing.T, c *proc.Cluster, attempt func(name string) error) {
 	t.Helper()
 	var err error
 	for try := range 10 {
-		before := term(t, c)
+		before, stall := term(t, c), watchStalls(t)
 		err = attempt(fmt.Sprintf("%s/%d", t.Name(), try))
-		if err == nil || term(t, c) == before {
+		stalled, after := stall(), term(t, c)
+		if err == nil || after == before && stalled < 50*time.Millisecond {
 			break
 		}
-		t.Logf("there was an election, so this does not count: %v", err)
+		t.Logf("terms %d to %d, and this process stood still for up to %v, so this does not count: %v", before, after, stalled, err)
 	}
 	must(t, err)
+}
+
+// watchStalls looks how long this process is kept from running, until longest is called.
+func watchStalls(t *testing.T) (longest func() time.Duration) {
+	t.Helper()
+	const look = 5 * time.Millisecond
+	end, found := make(chan struct{}), make(chan time.Duration, 1)
+	go func() {
+		var worst time.Duration
+		tick := time.NewTicker(look)
+		defer tick.Stop()
+		for last := time.Now(); ; {
+			select {
+			case <-end:
+				found <- worst
+				return
+			case <-tick.C:
+				worst = max(worst, time.Since(last)-look)
+				last = time.Now()
+			}
+		}
+	}()
+	stop := sync.OnceValue(func() time.Duration { close(end); return <-found })
+	t.Cleanup(func() { stop() })
+	return stop
 }
 
 // term is the latest term that any node is in.
