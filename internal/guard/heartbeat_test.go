@@ -79,20 +79,9 @@ func heartbeatRace(t *testing.T, wrap func(raft.StreamLayer) raft.Transport) out
 	b, c := newPuppet(network, "b"), newPuppet(network, "c")
 	defer b.close()
 	defer c.close()
-
-	store := raft.NewInmemStore()
-	s := mustOpen(t, StoreOptions{NodeID: "a", Memory: &Memory{Log: store, Stable: store, Snapshots: raft.NewInmemSnapshotStore()}})
 	trans := wrap(network.listen("a"))
-	conf := testConfig("a")
-	servers := raft.Configuration{Servers: []raft.Server{{ID: "a", Address: "a"}, {ID: "b", Address: "b"}, {ID: "c", Address: "c"}}}
-	if err := raft.BootstrapCluster(conf, s.Log, s.Stable, s.Snapshots, trans, servers); err != nil {
-		t.Fatal(err)
-	}
 	fsm := &recorder{}
-	r, err := NewRaft(conf, fsm, s, trans)
-	if err != nil {
-		t.Fatal(err)
-	}
+	r, s := startAmong(t, trans, testConfig("a"), fsm)
 	defer func() {
 		_ = trans.(raft.WithClose).Close()
 		if err := Shutdown(r, 5*time.Second); err != nil {
@@ -202,17 +191,8 @@ func TestAnsweredHeartbeatsKeepFollowersCalm(t *testing.T) {
 		network := newMemNet()
 		b := newPuppet(network, "b")
 		defer b.close()
-		s := mustOpen(t, StoreOptions{NodeID: "a", Memory: memory()})
 		trans := NewTransport(network.listen("a"), TransportOptions{})
-		conf := testConfig("a")
-		servers := raft.Configuration{Servers: []raft.Server{{ID: "a", Address: "a"}, {ID: "b", Address: "b"}, {ID: "c", Address: "c"}}}
-		if err := raft.BootstrapCluster(conf, s.Log, s.Stable, s.Snapshots, trans, servers); err != nil {
-			t.Fatal(err)
-		}
-		r, err := NewRaft(conf, &recorder{}, s, trans)
-		if err != nil {
-			t.Fatal(err)
-		}
+		r, _ := startAmong(t, trans, testConfig("a"), &recorder{})
 		for range 200 { // heartbeats only, for 4 s
 			if resp := b.lead(t, "a", raft.AppendEntriesRequest{Term: 7}); !resp.Success || resp.Term != 7 {
 				t.Fatalf("heartbeat: %+v", resp)

@@ -153,3 +153,18 @@ func tempDir(t testing.TB) string {
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	return dir
 }
+
+// startAmong starts a, a new voter whose peers b and c the test plays.
+func startAmong(t *testing.T, trans raft.Transport, conf *raft.Config, fsm raft.FSM) (*raft.Raft, *Stores) {
+	t.Helper()
+	s := mustOpen(t, StoreOptions{NodeID: "a", Memory: memory()})
+	servers := raft.Configuration{Servers: []raft.Server{{ID: "a", Address: "a"}, {ID: "b", Address: "b"}, {ID: "c", Address: "c"}}}
+	if err := raft.BootstrapCluster(conf, s.Log, s.Stable, s.Snapshots, trans, servers); err != nil {
+		t.Fatal(err)
+	}
+	r, err := NewRaft(conf, fsm, s, trans)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r, s
+}

@@ -34,19 +34,10 @@ func candidacy(t *testing.T, silent time.Duration, last uint64, wrap func(raft.S
 	b, c := newPuppet(network, "b"), newPuppet(network, "c")
 	defer b.close()
 	defer c.close()
-	store := raft.NewInmemStore()
-	s := mustOpen(t, StoreOptions{NodeID: "a", Memory: &Memory{Log: store, Stable: store, Snapshots: raft.NewInmemSnapshotStore()}})
 	trans := wrap(network.listen("a"))
 	conf := testConfig("a")
 	conf.HeartbeatTimeout, conf.ElectionTimeout = 10*time.Second, 10*time.Second
-	servers := raft.Configuration{Servers: []raft.Server{{ID: "a", Address: "a"}, {ID: "b", Address: "b"}, {ID: "c", Address: "c"}}}
-	if err := raft.BootstrapCluster(conf, s.Log, s.Stable, s.Snapshots, trans, servers); err != nil {
-		t.Fatal(err)
-	}
-	r, err := NewRaft(conf, &recorder{}, s, trans)
-	if err != nil {
-		t.Fatal(err)
-	}
+	r, _ := startAmong(t, trans, conf, &recorder{})
 	defer func() {
 		_ = trans.(raft.WithClose).Close()
 		if err := Shutdown(r, 5*time.Second); err != nil {

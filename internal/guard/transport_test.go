@@ -132,18 +132,8 @@ func feedRefusingFollower(t *testing.T, wrap func(raft.StreamLayer) raft.Transpo
 			rpc.Respond(&raft.AppendEntriesResponse{Term: req.Term, LastLog: last, Success: ok, NoRetryBackoff: true}, nil)
 		}
 	})
-	store := raft.NewInmemStore()
-	s := mustOpen(t, StoreOptions{NodeID: "a", Memory: &Memory{Log: store, Stable: store, Snapshots: raft.NewInmemSnapshotStore()}})
 	trans := wrap(network.listen("a"))
-	conf := testConfig("a")
-	servers := raft.Configuration{Servers: []raft.Server{{ID: "a", Address: "a"}, {ID: "b", Address: "b"}, {ID: "c", Address: "c"}}}
-	if err := raft.BootstrapCluster(conf, s.Log, s.Stable, s.Snapshots, trans, servers); err != nil {
-		t.Fatal(err)
-	}
-	r, err := NewRaft(conf, &recorder{}, s, trans)
-	if err != nil {
-		t.Fatal(err)
-	}
+	r, _ := startAmong(t, trans, testConfig("a"), &recorder{})
 	waitFor(t, "leader", 5*time.Second, func() bool { return r.State() == raft.Leader })
 	var wg sync.WaitGroup
 	for range 4 {
