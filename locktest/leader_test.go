@@ -83,8 +83,9 @@ func TestAHungDiskMovesLeadership(t *testing.T) {
 			g = lock(t, c, "x")
 			served := cluster.Now() - begin
 			t.Logf("the disk of the leader hung: told after %v, another leads after %v, a client was served after %v", told, moved, served)
-			if told > 1100*time.Millisecond || moved > 2*time.Second || served > 2500*time.Millisecond {
-				t.Error("want 1.1s, 2s and 2.5s at most")
+			// A client leaves a node that has been silent for two seconds, and then finds another.
+			if told > 1100*time.Millisecond || moved > 2*time.Second || served > 3*time.Second {
+				t.Error("want 1.1s, 2s and 3s at most")
 			}
 			cluster.ReleaseDisk(hung)
 			cluster.WaitReady()
