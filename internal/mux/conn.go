@@ -110,6 +110,10 @@ func Open(ctx context.Context, cc grpc.ClientConnInterface, cfg Config) (*Conn, 
 		cancel(err)
 		return nil, fmt.Errorf("open session stream: %w", err)
 	}
+	// Asking for its context keeps gRPC from opening the stream again by itself when a
+	// node went away before it looked at it. That may take as long as it likes and holds
+	// the sender, and another node may be there.
+	_ = stream.Context()
 	c := &Conn{
 		cfg: cfg, stream: stream, ctx: streamCtx, cancel: cancel,
 		wake: make(chan struct{}, 1), sent: make(chan struct{}), done: make(chan struct{}),

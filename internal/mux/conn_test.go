@@ -59,6 +59,32 @@ func connect(t testing.TB, session func(sessionStream) error) *grpc.ClientConn {
 	return cc
 }
 
+// refuse is an HTTP/2 server that goes away at the first stream, which it has not
+// looked at: gRPC may open it again elsewhere.
+func refuse(conn net.Conn) error {
+	frame := func(kind byte, payload ...byte) []byte {
+		return append([]byte{0, 0, byte(len(payload)), kind, 0, 0, 0, 0, 0}, payload...)
+	}
+	const headers, settings, goAway = 1, 4, 7
+	if _, err := io.CopyN(io.Discard, conn, int64(len("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"))); err != nil {
+		return err
+	}
+	if _, err := conn.Write(frame(settings)); err != nil {
+		return err
+	}
+	for head := [9]byte{}; head[3] != headers; {
+		if _, err := io.ReadFull(conn, head[:]); err != nil {
+			return err
+		}
+		length := int64(head[0])<<16 | int64(head[1])<<8 | int64(head[2])
+		if _, err := io.CopyN(io.Discard, conn, length); err != nil {
+			return err
+		}
+	}
+	_, err := conn.Write(frame(goAway, make([]byte, 8)...)) // after stream 0, without an error
+	return errors.Join(err, conn.Close())
+}
+
 // echo answers a get with its name and everything else with an empty result.
 func echo(stream sessionStream) error {
 	for {
@@ -412,6 +438,36 @@ func TestEndOfStreamIsABreak(t *testing.T) {
 	open(t, connect(t, func(sessionStream) error { return nil }), Config{OnBreak: func(c []*Call, err error) { breaks <- broken{c, err} }})
 	if b := receiveWithin(t, "the break", breaks); !errors.Is(b.err, io.EOF) || len(b.calls) != 0 {
 		t.Errorf("handed over %d calls, error %v; want none and the end of the stream", len(b.calls), b.err)
+	}
+}
+
+// gRPC would open such a stream again by itself, as long as it takes, and hold the
+// sender meanwhile; whoever uses the conn knows better where to go.
+func TestAStreamThatNobodyHasLookedAtIsNotOpenedAgain(t *testing.T) {
+	near, far := net.Pipe()
+	served := make(chan error, 1)
+	go func() { served <- refuse(far) }()
+	first := make(chan net.Conn, 1)
+	first <- near
+	cc, err := grpc.NewClient("passthrough:///pipe",
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+			select {
+			case c := <-first:
+				return c, nil
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			}
+		}))
+	if err != nil {
+		t.Fatalf("new client: %v", err)
+	}
+	t.Cleanup(func() { _ = cc.Close() })
+	breaks := make(chan broken, 1)
+	open(t, cc, Config{OnBreak: func(calls []*Call, err error) { breaks <- broken{calls, err} }})
+	receiveWithin(t, "the break", breaks)
+	if err := receiveWithin(t, "the end of the server", served); err != nil {
+		t.Errorf("server: %v", err)
 	}
 }
 

@@ -60,7 +60,7 @@ func TestSeedsInProcesses(t *testing.T) {
 
 // process runs one seed.
 func process(seed uint64) (figures totals, out string, err error) {
-	cmd := exec.Command(os.Args[0], "-test.run", "^TestSimulation$", "-test.timeout", "15m", "-json",
+	cmd := exec.Command(os.Args[0], "-test.run", "^TestSimulation$", "-test.timeout", "5m", "-json",
 		"-seed", strconv.FormatUint(seed, 10), "-seeds", "1", "-sim", virtual.String(), "-profile", *profile, "-keep", *keep)
 	cmd.Env = os.Environ()
 	if repeatable() {
