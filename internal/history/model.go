@@ -14,7 +14,8 @@ import (
 // be gone without an operation that ends it, and a step that sees it gone moves
 // the time to that: later steps must not have returned before it. A grant can be
 // gone once
-//   - its own TTL is over since its grant or a renewal that was placed before,
+//   - its own TTL is over since its grant or a renewal that was placed before
+//     was stamped: see state.stamped,
 //   - its session can have ended by time: see sessionEnds, or
 //   - somebody has asked for its end and was not answered, or not in this model:
 //     see grant.mayEnd.
@@ -48,6 +49,7 @@ type move struct {
 	ttl      time.Duration // moveGrant, moveRenew: of the grant itself; 0: none
 	ends     time.Duration // moveGrant: when it can be gone, other than by its TTL
 	keeps    time.Duration // moveGrant: it cannot be gone by itself before; see tighten
+	asked    time.Duration // call, as the client made it
 	call     time.Duration
 	returned time.Duration
 	op       *Op // for people; nil: the acquire was not answered, but its token was seen
@@ -60,26 +62,36 @@ type state struct {
 	now    time.Duration
 	own    time.Duration // when the holder's own TTL can be over; Never: it has none
 	ends   time.Duration // when the holder can be gone otherwise
+	keeps  time.Duration // it is not seen to be gone by itself before
+
+	// stamped is the least time at which the last entry was stamped. A TTL counts
+	// from there, and that may be long before a majority has the entry: whoever reads
+	// in the meantime sees the state before it. So what is only read moves now and
+	// not stamped, while entries are stamped in their order and after they are asked for.
+	stamped time.Duration
 }
 
 // free makes the holder gone by itself.
 func (s state) free() state {
 	if s.holder != 0 {
-		s.now = max(s.now, min(s.own, s.ends))
-		s.holder, s.own, s.ends = 0, 0, 0
+		s.stamped = max(s.stamped, min(s.own, s.ends))
+		s.now = max(s.now, s.stamped, s.keeps)
 	}
-	return s
+	return s.drop()
 }
 
 // drop makes the holder gone by an operation.
 func (s state) drop() state {
-	s.holder, s.own, s.ends = 0, 0, 0
+	s.holder, s.own, s.ends, s.keeps = 0, 0, 0, 0
 	return s
 }
 
 // step returns the state after a move and whether it is possible.
 func (c *checker) step(s state, m *move) (state, bool) {
 	s.now = max(s.now, m.call)
+	if m.op != nil && m.op.Kind != Get && m.op.Kind != KeepAlive {
+		s.stamped = max(s.stamped, m.asked)
+	}
 	possible := true
 	switch m.kind {
 	case moveGrant:
@@ -104,7 +116,7 @@ func (c *checker) step(s state, m *move) (state, bool) {
 	case moveRenew:
 		possible = s.holder == m.token
 		if s.own != Never {
-			s.own = max(s.own, c.after(s.now, m.ttl))
+			s.own = max(s.own, c.after(s.stamped, m.ttl))
 		}
 	case moveEnd:
 		if c.sessionOf(s.holder) == m.session {
@@ -120,9 +132,9 @@ func (c *checker) step(s state, m *move) (state, bool) {
 
 // hold returns the state in which a grant holds the lock.
 func (c *checker) hold(s state, m *move) state {
-	s.holder, s.last, s.own, s.ends = m.token, m.token, Never, max(m.ends, m.keeps)
+	s.holder, s.last, s.own, s.ends, s.keeps = m.token, m.token, Never, m.ends, m.keeps
 	if m.ttl > 0 {
-		s.own = max(c.after(s.now, m.ttl), m.keeps)
+		s.own = c.after(s.stamped, m.ttl)
 	}
 	return s
 }
@@ -157,7 +169,7 @@ func (s state) String() string {
 		return fmt.Sprintf("free, since %v or later", s.now)
 	}
 	text := fmt.Sprintf("token %d holds it", s.holder)
-	if at := min(s.own, s.ends); at != Never {
+	if at := max(min(s.own, s.ends), s.keeps); at != Never {
 		text += fmt.Sprintf(", until %v at least", max(at, 0))
 	}
 	return text

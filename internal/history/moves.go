@@ -29,6 +29,9 @@ func (c *checker) moves() map[string][]*move {
 	}
 	for lock, moves := range b.byLock {
 		moves = append(moves, c.seenOnly(lock, moves)...)
+		for _, m := range moves {
+			m.asked = m.call
+		}
 		slices.SortStableFunc(moves, func(a, b *move) int { return compare(a.call, b.call) })
 		b.byLock[lock] = moves
 	}

@@ -40,6 +40,7 @@ type narrowing struct {
 	grants   []*move // by token
 	place    map[uint64]int
 	from, to []time.Duration // when each grant was made
+	stamped  []time.Duration // when its entry was stamped at the earliest
 	freed    []time.Duration // when the release was called that ended it; Never: none did
 }
 
@@ -52,10 +53,13 @@ func newNarrowing(moves []*move) *narrowing {
 	}
 	slices.SortFunc(n.grants, func(a, b *move) int { return cmp.Compare(a.token, b.token) })
 	n.from, n.to = make([]time.Duration, len(n.grants)), make([]time.Duration, len(n.grants))
-	n.freed = make([]time.Duration, len(n.grants))
+	n.freed, n.stamped = make([]time.Duration, len(n.grants)), make([]time.Duration, len(n.grants))
 	for i, g := range n.grants {
 		n.place[g.token] = i
 		n.from[i], n.to[i], n.freed[i] = g.call, g.returned, Never
+		if g.op != nil {
+			n.stamped[i] = g.asked
+		}
 		g.keeps = 0
 	}
 	for _, m := range moves {
@@ -78,11 +82,14 @@ func (c *checker) forwards(n *narrowing) {
 		g := n.grants[i-1]
 		end := g.ends
 		if g.ttl > 0 {
-			end = min(end, c.after(n.from[i-1], g.ttl))
+			end = min(end, c.after(n.stamped[i-1], g.ttl))
 		}
-		end = max(end, g.keeps)
 		if n.freed[i-1] != Never {
 			end = n.freed[i-1]
+		}
+		n.stamped[i] = max(n.stamped[i], n.stamped[i-1], end)
+		if n.freed[i-1] == Never {
+			end = max(end, g.keeps)
 		}
 		n.from[i] = max(n.from[i], n.from[i-1], end)
 	}
@@ -161,7 +168,7 @@ func (c *checker) cut(moves []*move, size int) []window {
 			next := state{}
 			if last != nil {
 				token = last.token
-				next = c.hold(state{now: last.call}, last)
+				next = c.hold(state{now: last.call, stamped: last.asked}, last)
 			}
 			if freed[token] || token == 0 {
 				next = next.drop()
