@@ -238,3 +238,27 @@ func TestSnapshotDamagedWhileRunningIsNotListed(t *testing.T) {
 		t.Errorf("the log says nothing: %q", log.String())
 	}
 }
+
+// Raft makes the leader's snapshot visible, restores it, and then empties the log. If
+// the process ends in between, the log ends before the snapshot, and the entry after
+// the snapshot must find no gap, now and after the next start.
+func TestEndOfTheProcessWhileASnapshotIsInstalledLeavesNoGap(t *testing.T) {
+	for _, after := range []uint64{40, 60} { // the log has 1 to 40
+		forEachKind(t, func(t *testing.T, kind string) {
+			o := seeded(t, kind)
+			s := mustOpen(t, o)
+			takeSnapshot(t, s, after, "of the leader")
+			mustClose(t, s)
+			s = mustOpen(t, o)
+			if err := s.Log.StoreLogs(entries(after+1, after+2, 3)); err != nil {
+				t.Fatalf("the entries after a snapshot up to %d: %v", after, err)
+			}
+			mustClose(t, s)
+			s = mustOpen(t, o)
+			first, err := s.Log.FirstIndex()
+			if want := map[uint64]uint64{40: 1, 60: 61}[after]; err != nil || first != want {
+				t.Errorf("after a snapshot up to %d the log begins at %d, %v; want %d", after, first, err, want)
+			}
+		})
+	}
+}

@@ -196,10 +196,38 @@ func (s *Stores) guard(log raft.LogStore, logPath string, stable raft.StableStor
 		return err
 	}
 	g := &guardedLog{inner: inner, watch: s.watch, mark: s.mark, onState: s.markLog}
+	if err := s.finishInstall(g); err != nil {
+		return err
+	}
 	if s.Log, err = raft.NewLogCache(logCacheSize, g); err != nil {
 		return err
 	}
 	return s.settleState(log)
+}
+
+// finishInstall empties a log that ends before the newest snapshot. Raft does that
+// itself after it has restored a snapshot of the leader's (see IsMonotonic), and never
+// again if the process ends before: the next entry from the leader would leave a gap.
+func (s *Stores) finishInstall(g *guardedLog) error {
+	first, err := g.inner.FirstIndex()
+	if err != nil {
+		return err
+	}
+	last, err := g.inner.LastIndex()
+	if err != nil {
+		return err
+	}
+	snaps, err := s.Snapshots.List()
+	if err != nil {
+		return err
+	}
+	if last == 0 || len(snaps) == 0 || last >= snaps[0].Index {
+		return nil
+	}
+	if err := g.DeleteRange(first, last); err != nil {
+		return fmt.Errorf("empty the log, which ends at entry %d, before the snapshot at %d: %w", last, snaps[0].Index, err)
+	}
+	return nil
 }
 
 // settleState makes HasState agree with what the stores hold. raft.BootstrapCluster
