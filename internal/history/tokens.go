@@ -65,10 +65,14 @@ func (c *checker) checkSame(o *Op) {
 	}
 }
 
-// checkOwners looks for somebody who released or renewed what was not theirs (S5).
+// checkOwners looks for somebody who released or renewed what was not theirs, or
+// forced another grant than the one that was named (S5).
 func (c *checker) checkOwners() {
 	for i := range c.ops {
 		o := &c.ops[i]
+		if o.Kind == ForceRelease && o.Outcome == OK && o.Token != 0 && slices.ContainsFunc(o.Holders, func(t uint64) bool { return t != o.Token }) {
+			c.violate("S5", "tokens", o.lock(), "a forced release of token %d by %s ended the grants %v", o.Token, o.Client, o.Holders)
+		}
 		if o.Kind != Release && o.Kind != Renew || o.Outcome != OK || o.Session == "" {
 			continue
 		}
