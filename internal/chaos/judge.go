@@ -17,6 +17,11 @@ func (r *run) judge(stuck bool) {
 	for _, n := range r.cluster.Nodes() {
 		r.readLogs(n)
 	}
+	for _, p := range r.probes {
+		if err := p.gaveUp(); err != nil {
+			r.violate("recovery", "probes", "", "%v", err)
+		}
+	}
 	r.result.Kept = r.keeper.count()
 	if stuck || r.whole() != nil {
 		return

@@ -91,6 +91,13 @@ func (p *probe) cycle(ctx context.Context, cl *client.Client) bool {
 	return p.failure == nil
 }
 
+// gaveUp returns why the probe makes no more cycles, nil if it does or was ended.
+func (p *probe) gaveUp() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.failure
+}
+
 // after waits until a cycle has been finished that began at or after a time, and
 // returns when the first one was.
 func (p *probe) after(ctx context.Context, since time.Duration) (time.Duration, error) {

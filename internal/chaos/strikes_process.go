@@ -131,6 +131,7 @@ func (r *run) leader() (*proc.Node, error) {
 	defer cancel()
 	n, err := r.cluster.Leader(ctx)
 	if err != nil {
+		r.violate("liveness", "nodes", "", "%v", err)
 		return nil, fmt.Errorf("%w: %w", errStuck, err)
 	}
 	return n, nil
@@ -220,6 +221,7 @@ func (r *run) listening(nodes []*proc.Node, many int) (time.Duration, error) {
 		select {
 		case at = <-up:
 		case <-ctx.Done():
+			r.violate("liveness", "nodes", "", "fewer than %d of %d nodes that were started listen after %v", many, len(nodes), patience)
 			return 0, fmt.Errorf("%w: %d of the nodes that were started do not listen", errStuck, many)
 		}
 	}
