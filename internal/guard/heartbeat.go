@@ -23,7 +23,10 @@ import (
 func (t *Transport) SetHeartbeatHandler(func(raft.RPC)) {}
 
 // Consumer returns what arrives for raft's main goroutine.
-func (t *Transport) Consumer() <-chan raft.RPC { return t.toRaft }
+func (t *Transport) Consumer() <-chan raft.RPC {
+	t.pumping.Do(func() { t.pumped.Go(t.pump) })
+	return t.toRaft
+}
 
 // heartbeat runs on the connection's goroutine.
 func (t *Transport) heartbeat(rpc raft.RPC) {

@@ -23,10 +23,13 @@ func NewRaft(conf *raft.Config, fsm raft.FSM, s *Stores, t raft.Transport) (r *r
 			r, err = nil, fmt.Errorf("start raft: panic: %v", p)
 		}
 	}()
-	r, err = raft.NewRaft(conf, fsm, s.Log, s.Stable, s.Snapshots, t)
-	if guarded, ok := t.(*Transport); ok && err == nil {
+	guarded, ok := t.(*Transport)
+	if ok { // before raft gets the first request, which may be one for its vote
 		guarded.votesFrom.Store(s.Identity().VotesFrom)
 		guarded.patience.Store(int64(conf.HeartbeatTimeout))
+	}
+	r, err = raft.NewRaft(conf, fsm, s.Log, s.Stable, s.Snapshots, t)
+	if ok && err == nil {
 		guarded.member.Store(r)
 	}
 	return r, err

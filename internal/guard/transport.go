@@ -62,9 +62,10 @@ type Transport struct {
 	beats     chan raft.RPC // at most one heartbeat that was answered already
 	warned    time.Time     // of a request that was refused; owned by pump
 
-	once   sync.Once
-	done   chan struct{} // closed by Close
-	pumped sync.WaitGroup
+	pumping sync.Once // starts pump, which looks at no request before NewRaft
+	once    sync.Once
+	done    chan struct{} // closed by Close
+	pumped  sync.WaitGroup
 }
 
 var (
@@ -104,7 +105,6 @@ func NewTransport(stream raft.StreamLayer, o TransportOptions) *Transport {
 		Timeout:               o.Timeout,
 	})
 	t.NetworkTransport.SetHeartbeatHandler(t.heartbeat)
-	t.pumped.Go(t.pump)
 	return t
 }
 

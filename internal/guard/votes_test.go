@@ -68,6 +68,40 @@ func TestNodeThatJoinedVotesOnlyOnceItHasItsJoining(t *testing.T) {
 	}
 }
 
+// A request may be there before raft is: the port is open from the start of the node.
+func TestNodeThatJoinedDoesNotVoteWhileItStarts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := newMemNet()
+		disk := newFaulty()
+		s := mustOpen(t, StoreOptions{NodeID: "x", Memory: &Memory{
+			Log: disk, Stable: disk, Snapshots: raft.NewInmemSnapshotStore(),
+			Identity: Identity{Version: identityVersion, NodeID: "x", LogStore: LogStoreWAL, VotesFrom: 5},
+		}})
+		x := NewTransport(network.listen("x"), TransportOptions{})
+		asker := NewTransport(network.listen("c"), TransportOptions{})
+		answered := make(chan error, 1)
+		var vote raft.RequestVoteResponse
+		go func() {
+			answered <- asker.RequestVote("x", "x", &raft.RequestVoteRequest{
+				RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte("c"), Addr: []byte("c")},
+				Term:      7, LastLogIndex: 9, LastLogTerm: 3,
+			}, &vote)
+		}()
+		synctest.Wait() // the request waits
+		r, err := NewRaft(testConfig("x"), &recorder{}, s, x)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := <-answered; err != nil || vote.Granted {
+			t.Errorf("RequestVote = %+v, %v; want no vote", vote, err)
+		}
+		_ = asker.Close()
+		if err := Stop(r, x, 0, time.Second); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // joining are the first entries of a log; all but the first are without meaning.
 func joining(n uint64) []*raft.Log {
 	conf := raft.EncodeConfiguration(raft.Configuration{Servers: []raft.Server{
