@@ -161,7 +161,11 @@ func (n *Node) startRead(call *mux.Call, since time.Duration) {
 		return
 	}
 	if maxStale == 0 && call.Op.GetRedirect() && n.epoch.Load() == nil {
-		n.sendElsewhere(call)
+		if n.isElected() { // and does not serve yet
+			n.router.again(call, since)
+		} else {
+			call.Done(errorAnswer(call.Op, n.notLeader()))
+		}
 		return
 	}
 	n.rounds.join(func(_ uint64, err error) {

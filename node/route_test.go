@@ -8,6 +8,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/raft"
+
 	apiv1 "github.com/locknode/locknode/api/v1"
 	"github.com/locknode/locknode/internal/mux"
 )
@@ -75,4 +78,87 @@ func TestACommandOfATermThatIsOverDoesNotGoRound(t *testing.T) {
 		cancel()
 		synctest.Wait()
 	})
+}
+
+// TestAReadOnALeaderThatDoesNotServeYetDoesNotGoRound: the node is elected, its barrier
+// is not through, and the last round was a good one.
+func TestAReadOnALeaderThatDoesNotServeYetDoesNotGoRound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		begin := time.Now()
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		n := &Node{id: "n1", waits: newWaits()}
+		n.setForming("the test does not form a cluster")
+		var looks atomic.Int64
+		n.cfg.seams.Mono = func() time.Duration {
+			if looks.Add(1) == 100_000 {
+				cancel() // time stands still
+			}
+			return time.Since(begin)
+		}
+		n.rounds = newRounds(func(context.Context) (uint64, error) { return 0, nil }, n.cfg.seams.Mono)
+		n.router = newRouter(n)
+		n.raft.Store(elected(t))
+		background, end := context.WithCancel(t.Context())
+		go n.rounds.run(background)
+		go n.router.run(background)
+
+		op := &apiv1.Operation{Redirect: true, Request: &apiv1.Operation_Get{Get: &apiv1.GetRequest{Name: "a"}}}
+		a, err := mux.Do(ctx, n.Start, op)
+		if err != nil || apiv1.Code(a.GetError().GetCode()) != apiv1.CodeUnavailable {
+			t.Errorf("Get before the leader serves = %v, %v, after %d looks; want unavailable", a, err, looks.Load())
+		}
+		end()
+		synctest.Wait()
+	})
+}
+
+// elected starts a Raft of one voter, and waits until it leads.
+func elected(t *testing.T) *raft.Raft {
+	t.Helper()
+	c := raft.DefaultConfig()
+	c.LocalID, c.Logger = "n1", hclog.NewNullLogger()
+	store, snapshots := raft.NewInmemStore(), raft.NewInmemSnapshotStore()
+	addr, transport := raft.NewInmemTransport("n1")
+	servers := []raft.Server{{ID: c.LocalID, Address: addr}}
+	if err := raft.BootstrapCluster(c, store, store, snapshots, transport, raft.Configuration{Servers: servers}); err != nil {
+		t.Fatal(err)
+	}
+	r, err := raft.NewRaft(c, nothing{}, store, store, snapshots, transport)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := r.Shutdown().Error(); err != nil {
+			t.Errorf("Shutdown: %v", err)
+		}
+	})
+	for r.State() != raft.Leader {
+		time.Sleep(10 * time.Millisecond)
+	}
+	return r
+}
+
+func TestOnlyALeaderSaysThatANodeWasRemoved(t *testing.T) {
+	members := func(pairs ...string) *apiv1.MembersResponse {
+		var res apiv1.MembersResponse
+		for i := 0; i < len(pairs); i += 2 {
+			res.Members = append(res.Members, &apiv1.Member{Id: pairs[i], Role: pairs[i+1]})
+		}
+		return &res
+	}
+	for name, c := range map[string]struct {
+		res  *apiv1.MembersResponse
+		want bool
+	}{
+		"the leader does not know it":                 {members("a", "leader", "b", "voter"), true},
+		"the leader hears it by gossip alone":         {members("a", "leader", "x", "none"), true},
+		"the leader has it":                           {members("a", "leader", "x", "voter"), false},
+		"a follower has not got the configuration":    {members("a", "voter", "b", "leader", "x", "none"), false},
+		"nobody leads, as far as the other one knows": {members("a", "voter", "b", "voter"), false},
+	} {
+		if got := removedFrom(c.res, "a", "x"); got != c.want {
+			t.Errorf("%s: removed is %v, want %v", name, got, c.want)
+		}
+	}
 }
