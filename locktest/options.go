@@ -39,7 +39,7 @@ func Timing(d time.Duration) Option { return func(c *config) { c.sim.Timing = d 
 
 // SnapshotEvery makes nodes write a snapshot each time about so many entries
 // were added to the log, and forget older entries: a node that was away for longer gets the
-// snapshot. Default 8192.
+// snapshot. Default 4096.
 func SnapshotEvery(entries uint64) Option {
 	return func(c *config) { c.sim.SnapshotThreshold = entries }
 }

@@ -232,21 +232,22 @@ func (n *Node) checkRemoved(ctx context.Context) error {
 		call, cancel := context.WithTimeout(ctx, time.Second)
 		res, err := apiv1.NewLocksClient(cc).Members(call, &apiv1.MembersRequest{})
 		cancel()
-		if err == nil && removedFrom(res, n.id) {
+		if err == nil && removedFrom(res, p.NodeID, n.id) {
 			return fmt.Errorf("%w: %s says so; delete its data directory before it starts again", ErrRemoved, p.NodeID)
 		}
 	}
 	return nil
 }
 
-// removedFrom reports whether a configuration that has a leader lacks id.
-func removedFrom(res *apiv1.MembersResponse, id string) bool {
+// removedFrom reports whether from leads, by what it says itself, and its
+// configuration lacks id. A node that does not lead may be about to get a newer one.
+func removedFrom(res *apiv1.MembersResponse, from, id string) bool {
 	led := false
 	for _, m := range res.GetMembers() {
 		if m.GetId() == id && m.GetRole() != "none" {
 			return false
 		}
-		led = led || m.GetRole() == "leader"
+		led = led || m.GetRole() == "leader" && m.GetId() == from
 	}
 	return led
 }
