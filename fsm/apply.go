@@ -44,7 +44,7 @@ func (t *Table) endDue() (more bool) {
 	t.ends = 0
 	for n := 0; ; n++ {
 		t.settle()
-		if at, ok := t.nextEnd(); !ok || at > t.now {
+		if at, ok := t.NextDeadline(); !ok || at > t.now {
 			break
 		}
 		if n >= t.limits.ExpiriesPerEntry || t.ends >= endsPerEntry {
@@ -54,20 +54,13 @@ func (t *Table) endDue() (more bool) {
 		t.endNext()
 	}
 	t.promote()
+	t.forgetDue()
 	return more
 }
 
 // endNext ends what is next due.
 func (t *Table) endNext() {
-	if len(t.deadlines.heap) == 0 {
-		t.forgetNext()
-		return
-	}
 	top := t.deadlines.heap[0]
-	if key, ok := t.nextForget(); ok && compareForgets(key, forgetKey{top.at, top.number}) < 0 {
-		t.forgetNext()
-		return
-	}
 	switch what := t.deadlines.what[top.slot]; {
 	case what == nil:
 		r, _ := t.requests.get(top.number)
@@ -118,34 +111,23 @@ func (t *Table) deadlineOf(d due) int64 {
 	return l.delayUntil
 }
 
-// nextEnd returns when something is next to end or to be forgotten.
-func (t *Table) nextEnd() (at int64, ok bool) {
-	at, ok = t.NextDeadline()
-	if key, found := t.nextForget(); found && (!ok || key.at < at) {
-		return key.at, true
+// forgetDue forgets what was remembered for long enough, in (time, number) order:
+// as much as an entry ends, and beside that, because nobody waits for it. What is
+// left is left to the next entry that comes.
+func (t *Table) forgetDue() {
+	for range t.limits.ExpiriesPerEntry {
+		memory, id, remembered := t.forgets.first()
+		ended, _, ok := t.endings.first()
+		switch {
+		case remembered && memory.at <= t.now && (!ok || compareForgets(memory, ended) < 0):
+			m, _ := t.memories.get(id)
+			t.forget(id, m)
+		case ok && ended.at <= t.now:
+			t.forgetEnded()
+		default:
+			return
+		}
 	}
-	return at, ok
-}
-
-// nextForget returns when a memory or an ended session is next to be forgotten.
-func (t *Table) nextForget() (forgetKey, bool) {
-	memory, _, remembered := t.forgets.first()
-	ended, _, ok := t.endings.first()
-	if remembered && (!ok || compareForgets(memory, ended) < 0) {
-		return memory, true
-	}
-	return ended, ok
-}
-
-// forgetNext forgets what nextForget returns.
-func (t *Table) forgetNext() {
-	key, _ := t.nextForget()
-	if id, ok := t.forgets.get(key); ok {
-		m, _ := t.memories.get(id)
-		t.forget(id, m)
-		return
-	}
-	t.forgetEnded()
 }
 
 // NextDeadline returns when something is next due, in cluster time; ok is

@@ -26,20 +26,22 @@
 //     ([Malformed]): cluster time and all records stay as they are.
 //  2. now = max(now, stamp).
 //  3. What is due (deadline <= now) ends in the order of (deadline, number):
-//     sessions, grants, waits, delays, and what is remembered of once IDs and
-//     of ended sessions. Numbers are given as sessions and requests come, and
-//     to both kinds of memory. At most Limits.ExpiriesPerEntry of them end,
-//     and once more than 16,384 grants and waits have ended with their sessions
-//     no further one; the rest waits for the next entry ([Applied].MoreDue).
+//     sessions, grants, waits, delays. Numbers are given as sessions and requests
+//     come. At most Limits.ExpiriesPerEntry of them end, and once more than
+//     16,384 grants and waits have ended with their sessions no further one; the
+//     rest waits for the next entry ([Applied].MoreDue).
 //  4. Only then do freed locks go to their waiters, so that nobody who was due
 //     is granted anything.
-//  5. The commands run in order. What one frees is handed on before the next.
+//  5. What was remembered for long enough, of once IDs and of ended sessions, is
+//     forgotten, at most Limits.ExpiriesPerEntry in number.
+//  6. The commands run in order. What one frees is handed on before the next.
 //
 // What is due but was cut in step 3 exists until an entry ends it: it may be
 // renewed or released, but as a waiter it is granted nothing.
 //
-// A memory that is to be forgotten is not told as a deadline: an idle cluster
-// need not write an entry for it.
+// What is to be forgotten is not told as a deadline: an idle cluster need not
+// write an entry for it. When it is late it has much to forget, which must not
+// keep anything from ending in time.
 //
 // # Granting
 //

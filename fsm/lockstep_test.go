@@ -5,7 +5,6 @@ import (
 	"flag"
 	"fmt"
 	"reflect"
-	"slices"
 	"testing"
 	"time"
 
@@ -184,7 +183,7 @@ func (l *lockstep) compareState() {
 	l.compareLists()
 	l.compareStats()
 	l.same("cluster", l.table.Cluster(), l.model.cluster)
-	all := slices.DeleteFunc(l.model.timers(), func(t modelTimer) bool { return t.quiet })
+	all := l.model.loud()
 	at, ok := l.table.NextDeadline()
 	if ok != (len(all) > 0) || ok && at != all[0].at {
 		l.failf("next deadline %d, %v; want %+v", at, ok, all)

@@ -188,18 +188,32 @@ func (m *model) timers() []modelTimer {
 	return all
 }
 
-// expire ends what is due, and only then hands on what became free.
+// loud are the timers that end something; the others only forget.
+func (m *model) loud() []modelTimer {
+	return slices.DeleteFunc(m.timers(), func(t modelTimer) bool { return t.quiet })
+}
+
+func (m *model) quiet() []modelTimer {
+	return slices.DeleteFunc(m.timers(), func(t modelTimer) bool { return !t.quiet })
+}
+
+// expire ends what is due, only then hands on what became free, and then forgets.
 func (m *model) expire() (moreDue bool) {
+	m.endSome(m.loud)
+	m.handOver()
+	m.endSome(m.quiet)
+	all := m.loud()
+	return len(all) > 0 && all[0].at <= m.now
+}
+
+func (m *model) endSome(timers func() []modelTimer) {
 	for range m.limits.ExpiriesPerEntry {
-		all := m.timers()
+		all := timers()
 		if len(all) == 0 || all[0].at > m.now {
-			break
+			return
 		}
 		all[0].end()
 	}
-	m.handOver()
-	all := m.timers()
-	return len(all) > 0 && all[0].at <= m.now
 }
 
 // handOver grants what can be granted, who came first first.

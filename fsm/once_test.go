@@ -416,3 +416,23 @@ func TestReleasedPermitsGoToAllWhomTheyAreEnoughFor(t *testing.T) {
 		t.Fatalf("semaphore %+v, want three holders and nobody past the one who wants 3", v)
 	}
 }
+
+// After a mass end and a pause there is much to forget. A lock that is due then ends
+// in the first entry all the same.
+func TestForgettingKeepsNothingFromEndingInTime(t *testing.T) {
+	b := newBench(t)
+	b.one(0, Configure{Limits: Limits{ExpiriesPerEntry: 4, OnceNanos: second}})
+	for i := range 40 {
+		b.open(i, 5*second)
+	}
+	for countKind(b.at(5), EventSessionEnded) > 0 {
+	}
+	b.want(b.one(6, detached(1, "a", 2*second, 0)), OK)
+	remembered := b.table.ended.len
+	if a := b.at(8); countKind(a, EventExpired) != 1 || a.MoreDue {
+		t.Errorf("with %d sessions to forget, at the end of a lock: %+v", remembered, a)
+	}
+	if left := b.table.ended.len; remembered < 30 || left != remembered-4 {
+		t.Errorf("%d of %d sessions are left after one entry, want 4 fewer", left, remembered)
+	}
+}
