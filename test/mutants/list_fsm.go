@@ -61,8 +61,8 @@ var fsmMutants = []mutant{
 		promise: "S2",
 		changes: []change{{
 			"fsm/apply.go",
-			"		if at, ok := t.nextEnd(); !ok || at > t.now {\n",
-			"		if at, ok := t.nextEnd(); !ok || at > t.now+100_000_000 {\n",
+			"		if at, ok := t.NextDeadline(); !ok || at > t.now {\n",
+			"		if at, ok := t.NextDeadline(); !ok || at > t.now+100_000_000 {\n",
 		}},
 		caught: []catcher{
 			named("./fsm", "TestRenewalEarlierInTheLogWinsOverExpiry"),
@@ -75,8 +75,8 @@ var fsmMutants = []mutant{
 		promise: "T1",
 		changes: []change{{
 			"fsm/apply.go",
-			"		if at, ok := t.nextEnd(); !ok || at > t.now {\n",
-			"		if at, ok := t.nextEnd(); !ok || at >= t.now {\n",
+			"		if at, ok := t.NextDeadline(); !ok || at > t.now {\n",
+			"		if at, ok := t.NextDeadline(); !ok || at >= t.now {\n",
 		}},
 		caught: []catcher{named("./fsm", "TestEqualDeadlinesEndInTheOrderInWhichTheyCame")},
 	},

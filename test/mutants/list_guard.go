@@ -59,6 +59,20 @@ var guardMutants = []mutant{
 		caught:  []catcher{named("./internal/guard", "TestPipeliningIsOff")},
 	},
 	{
+		name:    "votes-while-it-starts",
+		breaks:  "a node that was taken in under an old ID answers a request for its vote that is there before Raft",
+		promise: "S1",
+		changes: []change{{"internal/guard/transport.go", "	t.NetworkTransport.SetHeartbeatHandler(t.heartbeat)\n", "	t.NetworkTransport.SetHeartbeatHandler(t.heartbeat)\n	t.Consumer()\n"}},
+		caught:  []catcher{named("./internal/guard", "TestNodeThatJoinedDoesNotVoteWhileItStarts")},
+	},
+	{
+		name:    "install-is-not-finished",
+		breaks:  "a log that ends before the newest snapshot is left as it is",
+		promise: "liveness",
+		changes: []change{{"internal/guard/stores.go", "	if last == 0 || len(snaps) == 0 || last >= snaps[0].Index {\n", "	if last == 0 || len(snaps) == 0 || last > 0 {\n"}},
+		caught:  []catcher{named("./internal/guard", "TestEndOfTheProcessWhileASnapshotIsInstalledLeavesNoGap")},
+	},
+	{
 		name:    "vote-in-two-writes",
 		breaks:  "the term of a vote is stored before its candidate",
 		promise: "S1",
