@@ -221,13 +221,19 @@ func (r *replay) request(e *fsm.Event) *logGrant {
 // checkNew looks at a request that comes to the table: once, and while its
 // session is open.
 func (r *replay) checkNew(g *logGrant) {
+	other := r.l.requests[g.request]
 	if g.session == "" {
-		return // its ID is forgotten after a while
+		// Its ID is forgotten, but not while its grant lives.
+		if g.request != "" && other != nil && !other.over() {
+			r.c.violate("S6", "log", g.lock(), "index %d: request %s took effect again; it holds token %d since index %d",
+				r.entry.Index, g.request, other.token, other.index)
+		}
+		return
 	}
 	if s := r.l.sessions[g.session]; s == nil || s.ended != 0 {
 		r.c.violate("FIFO", "log", g.lock(), "index %d: request %s came or was granted without an open session", r.entry.Index, g.request)
 	}
-	if other := r.l.requests[g.request]; other != nil {
+	if other != nil {
 		r.c.violate("S6", "log", g.lock(), "index %d: request %s took effect again; token %d was granted to it at index %d",
 			r.entry.Index, g.request, other.token, other.index)
 	}
