@@ -82,6 +82,10 @@ func (r *run) restart(s strike, n *proc.Node) error {
 	if err := <-stopped; err != nil {
 		r.violate("liveness", "nodes", "", "%v", err)
 	}
+	if recovery == nil { // it may have served until now
+		at := r.clock.now()
+		recovery = r.recovered(s, sinceLift, at, at)
+	}
 	if !n.Running() {
 		if err := n.Start(); err != nil {
 			return err
