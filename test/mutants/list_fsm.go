@@ -29,7 +29,7 @@ var fsmMutants = []mutant{
 			anchor: "	if id.Session != (SessionID{}) && r.session != id.Session {\n",
 			with:   "	if false && r.session != id.Session {\n",
 		}},
-		caught: []catcher{drawn("./fsm", "TestTableDoesWhatTheModelDoes")},
+		caught: []catcher{named("./fsm", "TestTableDoesWhatTheModelDoes")},
 	},
 	{
 		name:    "table-reads-a-clock",
@@ -113,7 +113,7 @@ var fsmMutants = []mutant{
 		s = t.extend(k.Session, s)
 `,
 		}},
-		caught: []catcher{drawn("./fsm", "TestTableDoesWhatTheModelDoes")},
+		caught: []catcher{named("./fsm", "TestTableDoesWhatTheModelDoes")},
 	},
 	{
 		name:    "token-of-the-leader",
@@ -123,7 +123,7 @@ var fsmMutants = []mutant{
 			{"fsm/table.go", "	recent   *session // the session that was looked up last; derived from the state\n", "	recent   *session\n	term     uint64\n"},
 			{"fsm/apply.go", "		t.wall = h.wall\n", "		t.wall = h.wall\n		if t.term != term {\n			t.term, t.lastToken = term, 0\n		}\n"},
 		},
-		caught: []catcher{drawn("./fsm", "TestPromisesHoldWhateverIsAsked")},
+		caught: []catcher{named("./fsm", "TestPromisesHoldWhateverIsAsked")},
 	},
 	{
 		name:    "token-is-not-in-the-snapshot",
@@ -237,21 +237,21 @@ var fsmMutants = []mutant{
 		breaks:  "a request for few permits is granted past a waiter for many",
 		promise: "liveness",
 		changes: []change{{"fsm/queue.go", "	return len(l.queue) == 0\n", "	return w.Mode == Permits || len(l.queue) == 0\n"}},
-		caught:  []catcher{drawn("./fsm", "TestTableDoesWhatTheModelDoes")},
+		caught:  []catcher{named("./fsm", "TestTableDoesWhatTheModelDoes")},
 	},
 	{
 		name:    "reader-beside-a-writer",
 		breaks:  "a shared request is granted while the lock is held exclusively",
 		promise: "S1",
 		changes: []change{{"fsm/queue.go", "		return !l.heldAlone\n", "		return true\n"}},
-		caught:  []catcher{drawn("./fsm", "TestPromisesHoldWhateverIsAsked")},
+		caught:  []catcher{named("./fsm", "TestPromisesHoldWhateverIsAsked")},
 	},
 	{
 		name:    "one-permit-too-many",
 		breaks:  "a semaphore gives out one permit more than its size",
 		promise: "S1",
 		changes: []change{{"fsm/queue.go", "<= uint64(l.size(w))\n", "<= uint64(l.size(w))+1\n"}},
-		caught:  []catcher{drawn("./fsm", "TestPromisesHoldWhateverIsAsked")},
+		caught:  []catcher{named("./fsm", "TestPromisesHoldWhateverIsAsked")},
 	},
 	{
 		name:    "some-of-many-locks",

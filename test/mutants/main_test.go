@@ -28,6 +28,36 @@ func TestEveryMutantFitsTheSource(t *testing.T) {
 	}
 }
 
+// A package that is missing would have its failures written beside the source.
+func TestEveryPackageThatDrawsIsKnown(t *testing.T) {
+	root, err := moduleRoot(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob(filepath.Join(root, "*", "*_test.go"))
+	deeper, err2 := filepath.Glob(filepath.Join(root, "*", "*", "*_test.go"))
+	if err := errors.Join(err, err2); err != nil {
+		t.Fatal(err)
+	}
+	var found []string
+	for _, file := range append(files, deeper...) {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pkg, err := filepath.Rel(root, filepath.Dir(file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if bytes.Contains(text, []byte("\n\t\"pgregory.net/rapid\"\n")) && !slices.Contains(found, "./"+pkg) {
+			found = append(found, "./"+pkg)
+		}
+	}
+	if slices.Sort(found); !slices.Equal(found, drawing) {
+		t.Errorf("packages %q have tests of rapid, known are %q", found, drawing)
+	}
+}
+
 // world is a module with a function, its tests, and mutants of it.
 func world(t *testing.T) (root string, list map[string]mutant) {
 	t.Helper()

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/locknode/locknode/internal/overlay"
@@ -43,14 +44,16 @@ func (c catcher) String() string {
 	return strings.TrimPrefix(c.pkg, "./") + " " + name
 }
 
-// named is the catcher that is one test by its full name.
-func named(pkg, test string) catcher { return catcher{pkg: pkg, run: "^" + test + "$"} }
+// drawing are the packages with tests of pgregory.net/rapid, which otherwise looks
+// for half a minute for the smallest failure and writes it beside the source.
+var drawing = []string{"./cluster", "./fsm"}
 
-// drawn is a test of pgregory.net/rapid, which otherwise looks for half a minute
-// for the smallest failure and writes it beside the source.
-func drawn(pkg, test string) catcher {
-	c := named(pkg, test)
-	c.args = "-rapid.nofailfile -rapid.shrinktime=1s"
+// named is the catcher that is one test by its full name.
+func named(pkg, test string) catcher {
+	c := catcher{pkg: pkg, run: "^" + test + "$"}
+	if slices.Contains(drawing, pkg) {
+		c.args = "-rapid.nofailfile -rapid.shrinktime=1s"
+	}
 	return c
 }
 
