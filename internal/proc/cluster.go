@@ -12,6 +12,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // Options of a cluster. The zero value is three nodes of this executable in a
@@ -149,29 +151,11 @@ func (c *Cluster) launch(ctx context.Context) error {
 			return err
 		}
 	}
-	return c.allReady(ctx)
-}
-
-// allReady waits until all nodes are ready, or until one has ended: the others
-// may then wait for it.
-func (c *Cluster) allReady(ctx context.Context) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	var (
-		wg    sync.WaitGroup
-		once  sync.Once
-		first error
-	)
+	ready, ctx := errgroup.WithContext(ctx) // when one has ended, the others may wait for it in vain
 	for _, n := range c.nodes {
-		wg.Go(func() {
-			if err := n.WaitReady(ctx); err != nil {
-				once.Do(func() { first = err })
-				cancel()
-			}
-		})
+		ready.Go(func() error { return n.WaitReady(ctx) })
 	}
-	wg.Wait()
-	return first
+	return ready.Wait()
 }
 
 // serveArgs is the command line of a node that seeds its gossip from others.
