@@ -178,8 +178,8 @@ func recoverOpen(err *error) func() {
 }
 
 // check reads the whole log and compares what it holds with the snapshots, the
-// term and the mark.
-func (s *Stores) check(log checkedLog, path string) error {
+// term and the mark. It returns what there is.
+func (s *Stores) check(log checkedLog, path string) (coverage, error) {
 	var lastTerm, bad uint64
 	err := func() (err error) {
 		defer recoverOpen(&err)()
@@ -187,26 +187,27 @@ func (s *Stores) check(log checkedLog, path string) error {
 		return err
 	}()
 	if err != nil {
-		return s.damaged(fmt.Sprintf("entry %d of the log in %s", bad, path), err)
+		return coverage{}, s.damaged(fmt.Sprintf("entry %d of the log in %s", bad, path), err)
 	}
 	first, err := log.FirstIndex()
 	if err != nil {
-		return err
+		return coverage{}, err
 	}
 	last, err := log.LastIndex()
 	if err != nil {
-		return err
+		return coverage{}, err
 	}
 	snaps, err := s.Snapshots.List()
 	if err != nil {
-		return fmt.Errorf("list snapshots: %w", err)
+		return coverage{}, fmt.Errorf("list snapshots: %w", err)
 	}
 	var base uint64 // everything up to here is in a snapshot
 	if len(snaps) > 0 {
 		base = snaps[0].Index
 		lastTerm = max(lastTerm, snaps[0].Term)
 	}
-	return s.checkCoverage(log, path, coverage{base, first, last, lastTerm})
+	c := coverage{base, first, last, lastTerm}
+	return c, s.checkCoverage(log, path, c)
 }
 
 // coverage is what a directory holds: a snapshot up to base, and the log entries

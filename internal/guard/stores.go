@@ -192,11 +192,12 @@ func (s *Stores) guard(log raft.LogStore, logPath string, stable raft.StableStor
 	}
 	s.Stable = s.stable
 	inner := checkedLog{log}
-	if err := s.check(inner, logPath); err != nil {
+	there, err := s.check(inner, logPath)
+	if err != nil {
 		return err
 	}
 	g := &guardedLog{inner: inner, watch: s.watch, mark: s.mark, onState: s.markLog}
-	if err := s.finishInstall(g); err != nil {
+	if err := g.finishInstall(there); err != nil {
 		return err
 	}
 	if s.Log, err = raft.NewLogCache(logCacheSize, g); err != nil {
@@ -208,24 +209,12 @@ func (s *Stores) guard(log raft.LogStore, logPath string, stable raft.StableStor
 // finishInstall empties a log that ends before the newest snapshot. Raft does that
 // itself after it has restored a snapshot of the leader's (see IsMonotonic), and never
 // again if the process ends before: the next entry from the leader would leave a gap.
-func (s *Stores) finishInstall(g *guardedLog) error {
-	first, err := g.inner.FirstIndex()
-	if err != nil {
-		return err
-	}
-	last, err := g.inner.LastIndex()
-	if err != nil {
-		return err
-	}
-	snaps, err := s.Snapshots.List()
-	if err != nil {
-		return err
-	}
-	if last == 0 || len(snaps) == 0 || last >= snaps[0].Index {
+func (g *guardedLog) finishInstall(c coverage) error {
+	if c.last == 0 || c.last >= c.base {
 		return nil
 	}
-	if err := g.DeleteRange(first, last); err != nil {
-		return fmt.Errorf("empty the log, which ends at entry %d, before the snapshot at %d: %w", last, snaps[0].Index, err)
+	if err := g.DeleteRange(c.first, c.last); err != nil {
+		return fmt.Errorf("empty the log, which ends at entry %d, before the snapshot at %d: %w", c.last, c.base, err)
 	}
 	return nil
 }
