@@ -42,11 +42,19 @@ func (n *Node) Start(call *mux.Call) {
 // for a redirect get one, unless this node is about to lead: then they wait for
 // the barrier instead of going round the cluster for it.
 func (n *Node) sendElsewhere(call *mux.Call) {
-	if call.Op.GetRedirect() && !n.isElected() {
-		call.Done(errorAnswer(call.Op, n.notLeader()))
-		return
+	if !n.redirect(call) {
+		n.router.add(call)
 	}
-	n.router.add(call)
+}
+
+// redirect answers an operation that asks for a redirect, unless this node is
+// about to lead, and reports whether it has.
+func (n *Node) redirect(call *mux.Call) bool {
+	if !call.Op.GetRedirect() || n.isElected() {
+		return false
+	}
+	call.Done(errorAnswer(call.Op, n.notLeader()))
+	return true
 }
 
 // isElected reports whether Raft leads here, whether or not this node serves as
@@ -140,9 +148,7 @@ func (n *Node) notDone(call *mux.Call, err error) {
 		e.Code = uint32(apiv1.CodeUnknownOutcome)
 		e.Message = "leadership was lost on the way; send the same request ID again"
 		call.Done(errorAnswer(call.Op, e))
-	case call.Op.GetRedirect() && !n.isElected():
-		call.Done(errorAnswer(call.Op, n.notLeader()))
-	default:
+	case !n.redirect(call):
 		// Not at once: this node may not have noticed yet that its term is over.
 		n.router.again(call, n.cfg.seams.Mono())
 	}
@@ -161,10 +167,8 @@ func (n *Node) startRead(call *mux.Call, since time.Duration) {
 		return
 	}
 	if maxStale == 0 && call.Op.GetRedirect() && n.epoch.Load() == nil {
-		if n.isElected() { // and does not serve yet
+		if !n.redirect(call) { // it is elected, and does not serve yet
 			n.router.again(call, since)
-		} else {
-			call.Done(errorAnswer(call.Op, n.notLeader()))
 		}
 		return
 	}
@@ -172,9 +176,7 @@ func (n *Node) startRead(call *mux.Call, since time.Duration) {
 		switch {
 		case err == nil:
 			call.Done(n.readNow(call.Op, 0))
-		case call.Op.GetRedirect() && !n.isElected():
-			call.Done(errorAnswer(call.Op, n.notLeader()))
-		default:
+		case !n.redirect(call):
 			n.router.again(call, since)
 		}
 	})
@@ -285,8 +287,7 @@ func (r *router) flush(ctx context.Context) (more bool) {
 			r.n.startRead(c.call, c.since)
 		case now >= c.due && !read && e != nil:
 			r.n.startLocal(e, c.call)
-		case c.call.Op.GetRedirect() && !r.n.isElected():
-			c.call.Done(errorAnswer(c.call.Op, r.n.notLeader()))
+		case r.n.redirect(c.call): // and so it is answered
 		case now >= c.due && !read && conn != nil && !c.call.Op.GetRedirect():
 			conn.Start(r.forwarded(c))
 		default:
