@@ -80,18 +80,15 @@ func newNarrowing(moves []*move) *narrowing {
 func (c *checker) forwards(n *narrowing) {
 	for i := 1; i < len(n.grants); i++ {
 		g := n.grants[i-1]
-		end := g.ends
-		if g.ttl > 0 {
-			end = min(end, c.after(n.stamped[i-1], g.ttl))
-		}
-		if n.freed[i-1] != Never {
-			end = n.freed[i-1]
+		end, seen := n.freed[i-1], time.Duration(0)
+		if end == Never { // it can have ended by itself
+			end, seen = g.ends, g.keeps
+			if g.ttl > 0 {
+				end = min(end, c.after(n.stamped[i-1], g.ttl))
+			}
 		}
 		n.stamped[i] = max(n.stamped[i], n.stamped[i-1], end)
-		if n.freed[i-1] == Never {
-			end = max(end, g.keeps)
-		}
-		n.from[i] = max(n.from[i], n.from[i-1], end)
+		n.from[i] = max(n.from[i], n.from[i-1], end, seen)
 	}
 }
 
