@@ -10,6 +10,7 @@ import (
 
 	"github.com/locknode/locknode/fsm"
 	"github.com/locknode/locknode/internal/history"
+	"github.com/locknode/locknode/internal/onethread"
 	"github.com/locknode/locknode/internal/simnet"
 )
 
@@ -92,6 +93,9 @@ func New(ctx context.Context, o Options) (*Cluster, error) {
 		o: o, start: time.Now(), sessions: map[fsm.SessionID]string{}, apart: map[string]apart{},
 		changing: make(chan struct{}, 1),
 		net:      simnet.New(o.Seed, simnet.Options{Latency: o.Latency, Jitter: o.Jitter}),
+	}
+	if c.Virtual() {
+		onethread.UnderRace()
 	}
 	c.recorder = history.NewRecorder(c.Now)
 	for i := range o.Nodes {

@@ -8,9 +8,14 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/locknode/locknode/internal/onethread"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	onethread.UnderRace()
+	goleak.VerifyTestMain(m)
+}
 
 // bubble runs f with a network in virtual time.
 func bubble(t *testing.T, o Options, f func(t *testing.T, n *Network)) {

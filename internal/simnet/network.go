@@ -8,8 +8,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-
-	"github.com/locknode/locknode/internal/onethread"
 )
 
 const (
@@ -91,9 +89,6 @@ func New(seed uint64, o Options) *Network {
 	}
 	if o.KeepAlive == 0 {
 		o.KeepAlive = defaultKeepAlive
-	}
-	if time.Now().Year() < 2020 { // it is in a bubble, whose time begins with the year 2000
-		onethread.UnderRace()
 	}
 	return &Network{o: o, seed: seed, links: map[[2]string]*link{}, pairs: map[uint64]*pair{}}
 }
