@@ -18,6 +18,7 @@ import (
 	"github.com/locknode/locknode/internal/netns"
 	"github.com/locknode/locknode/internal/proc"
 	"github.com/locknode/locknode/internal/proxy"
+	"github.com/locknode/locknode/internal/stalls"
 )
 
 // patience is how long something is waited for that has to happen.
@@ -33,7 +34,7 @@ type run struct {
 	lab         *netns.Lab  // nil: there are no network namespaces
 	probes      []*probe
 	log         *os.File // what the clients of the probes log
-	stalls      stalls
+	stalls      *stalls.Log
 	keeper      *keeper
 	clients     []*clientProcess // of the present round
 	disks       disks
@@ -66,6 +67,7 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 		return nil, err
 	}
 	r := &run{o: o, clock: clock{monotonic()}}
+	r.stalls = stalls.New(r.clock.now)
 	r.result = &Result{Seed: o.Seed, Nodes: o.Nodes, Clients: o.Clients, Bound: o.RecoveryBound, Began: time.Now()}
 	temporary := r.o.Dir == ""
 	if temporary {
@@ -172,7 +174,7 @@ func (r *run) begin(ctx context.Context) error {
 		}
 		r.probes = append(r.probes, p)
 	}
-	r.wg.Go(func() { r.stalls.watch(background, r.clock) })
+	r.wg.Go(func() { r.stalls.Watch(background) })
 	r.keeper, err = startKeeper(background, &r.wg, r.endpoints())
 	return err
 }
@@ -330,7 +332,7 @@ func (r *run) recovered(s strike, after string, from, since time.Duration) error
 		}
 		rec.First, rec.All = min(rec.First, at-from), max(rec.All, at-from)
 	}
-	rec.Stall = r.stalls.longest(from, from+rec.All)
+	rec.Stall = r.stalls.Longest(from, from+rec.All)
 	r.mu.Lock()
 	r.result.Recoveries = append(r.result.Recoveries, rec)
 	r.mu.Unlock()

@@ -166,19 +166,6 @@ func TestDamageIsDoneWhereSomethingWasWritten(t *testing.T) {
 	}
 }
 
-func TestStallsAreRemembered(t *testing.T) {
-	var s stalls
-	for i := range 2 * stallMemory {
-		s.add(stall{time.Duration(i * 10), time.Duration(i*10 + i%5)})
-	}
-	if got := s.longest(20_000, 20_200); got != 4 {
-		t.Errorf("longest: got %d, want 4", got)
-	}
-	if got := s.longest(20_005, 20_009); got != 0 {
-		t.Errorf("longest between two: got %d, want none", got)
-	}
-}
-
 // TestARoundThatCannotBeCheckedIsNotRight: also if the run is then interrupted.
 func TestARoundThatCannotBeCheckedIsNotRight(t *testing.T) {
 	for name, script := range map[string]string{"a client that failed": "exit 3", "a client without a history": "exit 0"} {

@@ -1,6 +1,4 @@
-//go:build unix
-
-package chaos
+package stalls
 
 import (
 	"context"
@@ -9,51 +7,61 @@ import (
 )
 
 const (
-	// stallLook is how often it is looked whether this process runs.
-	stallLook = 5 * time.Millisecond
-	// stallLeast is what counts as a stall: a quiet machine has none.
-	stallLeast = 50 * time.Millisecond
-	// stallMemory is how many of them are remembered.
-	stallMemory = 1024
+	// look is how often it is looked whether this process runs.
+	look = 5 * time.Millisecond
+	// least is what counts as a stall: a quiet machine has none.
+	least = 50 * time.Millisecond
+	// memory is how many of them are remembered.
+	memory = 1024
 )
 
-// stalls are the times in which this process was kept from running. It needs next
-// to nothing, so the machine was busy with other things.
-type stalls struct {
+// Log has the stalls of this process. Its methods are safe for concurrent use.
+type Log struct {
+	now func() time.Duration
+
 	mu  sync.Mutex
 	all []stall // the last ones, oldest first
 }
 
 type stall struct{ from, until time.Duration }
 
-// watch looks for stalls until ctx ends.
-func (s *stalls) watch(ctx context.Context, c clock) {
-	last := c.now()
-	for sleep(ctx, stallLook) == nil {
-		now := c.now()
-		if now-last > stallLeast {
-			s.add(stall{last, now})
+// New returns an empty log, whose times are those of a clock.
+func New(now func() time.Duration) *Log { return &Log{now: now} }
+
+// Watch looks for stalls until ctx ends.
+func (l *Log) Watch(ctx context.Context) {
+	tick := time.NewTicker(look)
+	defer tick.Stop()
+	for last := l.now(); ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		now := l.now()
+		if now-last > least {
+			l.add(stall{last, now})
 		}
 		last = now
 	}
 }
 
-func (s *stalls) add(st stall) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(s.all) == stallMemory {
-		s.all = append(s.all[:0], s.all[stallMemory/2:]...)
+func (l *Log) add(s stall) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.all) == memory {
+		l.all = append(l.all[:0], l.all[memory/2:]...)
 	}
-	s.all = append(s.all, st)
+	l.all = append(l.all, s)
 }
 
-// longest is the longest stall that lies in a part of the time, at least in part.
-func (s *stalls) longest(from, until time.Duration) (longest time.Duration) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, st := range s.all {
-		if st.until > from && st.from < until {
-			longest = max(longest, st.until-st.from)
+// Longest is the longest stall that lies in a part of the time, at least in part.
+func (l *Log) Longest(from, until time.Duration) (longest time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, s := range l.all {
+		if s.until > from && s.from < until {
+			longest = max(longest, s.until-s.from)
 		}
 	}
 	return longest

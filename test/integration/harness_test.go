@@ -15,6 +15,7 @@ import (
 	apiv1 "github.com/locknode/locknode/api/v1"
 	"github.com/locknode/locknode/client"
 	"github.com/locknode/locknode/internal/proc"
+	"github.com/locknode/locknode/internal/stalls"
 )
 
 // patience is how long a condition is waited for that is bound to come. It says
@@ -396,42 +397,22 @@ func awaitVoters(t *testing.T, ask *proc.Node, want ...string) {
 // answers, and the promise that is measured is for a cluster whose majority can talk.
 func whileCalm(t *testing.T, c *proc.Cluster, attempt func(name string) error) {
 	t.Helper()
+	const stall = 55 * time.Millisecond
+	began := time.Now()
+	now := func() time.Duration { return time.Since(began) }
+	stood := stalls.New(now)
+	go stood.Watch(t.Context())
 	var err error
 	for try := range 10 {
-		before, stall := term(t, c), watchStalls(t)
+		before, from := term(t, c), now()
 		err = attempt(fmt.Sprintf("%s/%d", t.Name(), try))
-		stalled, after := stall(), term(t, c)
-		if err == nil || after == before && stalled < 50*time.Millisecond {
+		stalled, after := stood.Longest(from, now()), term(t, c)
+		if err == nil || after == before && stalled < stall {
 			break
 		}
 		t.Logf("terms %d to %d, and this process stood still for up to %v, so this does not count: %v", before, after, stalled, err)
 	}
 	must(t, err)
-}
-
-// watchStalls looks how long this process is kept from running, until longest is called.
-func watchStalls(t *testing.T) (longest func() time.Duration) {
-	t.Helper()
-	const look = 5 * time.Millisecond
-	end, found := make(chan struct{}), make(chan time.Duration, 1)
-	go func() {
-		var worst time.Duration
-		tick := time.NewTicker(look)
-		defer tick.Stop()
-		for last := time.Now(); ; {
-			select {
-			case <-end:
-				found <- worst
-				return
-			case <-tick.C:
-				worst = max(worst, time.Since(last)-look)
-				last = time.Now()
-			}
-		}
-	}()
-	stop := sync.OnceValue(func() time.Duration { close(end); return <-found })
-	t.Cleanup(func() { stop() })
-	return stop
 }
 
 // term is the latest term that any node is in.
