@@ -22,9 +22,10 @@ import (
 // SetHeartbeatHandler does nothing, on purpose: the handler is raft's fast path.
 func (t *Transport) SetHeartbeatHandler(func(raft.RPC)) {}
 
-// Consumer returns what arrives for raft's main goroutine.
+// Consumer returns what arrives for raft's main goroutine. Raft asks for it when it
+// starts, and NewRaft has said by then what pump needs to know.
 func (t *Transport) Consumer() <-chan raft.RPC {
-	t.pumping.Do(func() { t.pumped.Go(t.pump) })
+	t.asking.Do(func() { close(t.asked) })
 	return t.toRaft
 }
 
@@ -61,6 +62,11 @@ func (t *Transport) follows(req *raft.AppendEntriesRequest) bool {
 
 // pump hands requests to raft, except those that would end it.
 func (t *Transport) pump() {
+	select {
+	case <-t.asked:
+	case <-t.done:
+		return
+	}
 	from := t.NetworkTransport.Consumer()
 	for {
 		var rpc raft.RPC

@@ -62,10 +62,11 @@ type Transport struct {
 	beats     chan raft.RPC // at most one heartbeat that was answered already
 	warned    time.Time     // of a request that was refused; owned by pump
 
-	pumping sync.Once // starts pump, which looks at no request before NewRaft
-	once    sync.Once
-	done    chan struct{} // closed by Close
-	pumped  sync.WaitGroup
+	asked  chan struct{} // closed by the first Consumer: pump looks at no request before
+	asking sync.Once
+	once   sync.Once
+	done   chan struct{} // closed by Close
+	pumped sync.WaitGroup
 }
 
 var (
@@ -93,6 +94,7 @@ func NewTransport(stream raft.StreamLayer, o TransportOptions) *Transport {
 		streams: newGatedStream(stream, o),
 		toRaft:  make(chan raft.RPC),
 		beats:   make(chan raft.RPC, 1),
+		asked:   make(chan struct{}),
 		done:    make(chan struct{}),
 	}
 	t.reach = newReach(t)
@@ -105,6 +107,7 @@ func NewTransport(stream raft.StreamLayer, o TransportOptions) *Transport {
 		Timeout:               o.Timeout,
 	})
 	t.NetworkTransport.SetHeartbeatHandler(t.heartbeat)
+	t.pumped.Go(t.pump)
 	return t
 }
 
