@@ -68,15 +68,16 @@ func (m *Mesh) Reset(meant func(from, to string) bool) {
 // Close ends all connections.
 func (m *Mesh) Close() error {
 	m.mu.Lock()
-	defer m.mu.Unlock()
+	proxies, relays := m.proxies, m.relays
+	m.proxies, m.relays = nil, nil
+	m.mu.Unlock() // relays that end may need it
 	var errs []error
-	for _, r := range m.relays {
+	for _, r := range relays {
 		errs = append(errs, r.Close())
 	}
-	for _, p := range m.proxies {
+	for _, p := range proxies {
 		p.Close()
 	}
-	m.proxies, m.relays = nil, nil
 	m.wg.Wait()
 	return errors.Join(errs...)
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -142,5 +143,53 @@ func TestMeshRelaysPacketsByWhoSendsThem(t *testing.T) {
 	n, _, err := c.ReadFrom(packet)
 	if got := string(packet[:n]); err != nil || got != "from b" {
 		t.Errorf("received %q, %v: want what comes on the way that is open", got, err)
+	}
+}
+
+// TestMeshClosesWhilePacketsCome: a relay that is to end may be about to pass a packet on.
+func TestMeshClosesWhilePacketsCome(t *testing.T) {
+	for range 100 {
+		closeWhilePacketsCome(t)
+	}
+}
+
+func closeWhilePacketsCome(t *testing.T) {
+	s, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = s.Close() }()
+	m := NewMesh("127.0.0.2", func() map[int]string { return nil })
+	if err := m.Front("server", nil, s.LocalAddr().String()); err != nil {
+		t.Fatal(err)
+	}
+	to := m.relays[0].LocalAddr()
+	var sending sync.WaitGroup
+	enough := make(chan struct{})
+	defer func() { close(enough); sending.Wait() }()
+	for range 4 {
+		sending.Go(func() {
+			for {
+				select {
+				case <-enough:
+					return
+				default:
+					_, _ = s.WriteTo([]byte("packet"), to) // packets may be lost
+				}
+			}
+		})
+	}
+	if _, _, err := s.ReadFrom(make([]byte, 100)); err != nil { // the relay is at work
+		t.Fatal(err)
+	}
+	closed := make(chan error, 1)
+	go func() { closed <- m.Close() }()
+	select {
+	case err := <-closed:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(patience):
+		t.Fatalf("Close waits for more than %v", patience)
 	}
 }
