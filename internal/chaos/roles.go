@@ -86,7 +86,7 @@ func (h *hand) use(ctx context.Context, g *client.Grant, err error, d time.Durat
 	look := func() bool {
 		at := h.clock.now()
 		if err := g.Err(); err != nil {
-			b.Lost = err.Error()
+			b.Lost, b.Told = history.LostWord(err), h.clock.now()
 			return false
 		}
 		if b.From == 0 {

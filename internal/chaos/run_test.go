@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/locknode/locknode/client"
 	"github.com/locknode/locknode/fsm"
 	"github.com/locknode/locknode/internal/history"
 	"github.com/locknode/locknode/internal/proc"
@@ -60,6 +61,25 @@ func TestTwoHoldersAreFoundAndShown(t *testing.T) {
 	}
 	if len(r.result.Timeline) == 0 || r.result.Checked.Ops == 0 {
 		t.Errorf("time line %v, checked %+v: want what was done", r.result.Timeline, r.result.Checked)
+	}
+}
+
+// TestALossBeforeItsTimeIsFound: as a client process writes it down, which looks now and
+// then and is itself stopped for a while.
+func TestALossBeforeItsTimeIsFound(t *testing.T) {
+	for told, want := range map[float64]bool{1.4: false, 3.3: true} {
+		r, h := testRun(t), &history.History{}
+		believes(h, "a", "expiring/0", 1, 1, 1.3)
+		h.Ops[0].TTL = 2 * time.Second
+		h.Ops[1] = history.Op{ // instead of the release
+			Client: "a", Kind: history.Open, Session: "a", TTL: 10 * time.Second,
+			Call: seconds(0.5), Return: seconds(0.6), Outcome: history.OK, Index: 1,
+		}
+		b := &h.Beliefs[0]
+		b.Lost, b.Told = history.LostWord(&client.LostError{Reason: client.LostExpired}), seconds(told)
+		if got := r.check(h); got != want {
+			t.Errorf("a TTL of 2 s from 0.9 s on, its end told by %v s: right is %v, want %v: %+v", told, got, want, r.result.Broken)
+		}
 	}
 }
 

@@ -207,8 +207,8 @@ func (c *checker) checkEnded(b *Belief, until time.Duration) {
 
 // checkEarly looks for a grant that was lost by time before its time (S2).
 func (c *checker) checkEarly(b *Belief) {
-	g := c.facts.grants[b.Token]
-	if g == nil || (b.Lost != LostDeadline && b.Lost != LostExpired) || g.forced <= b.Until {
+	g, told := c.facts.grants[b.Token], max(b.Until, b.Told)
+	if g == nil || (b.Lost != LostDeadline && b.Lost != LostExpired) || g.forced <= told {
 		return
 	}
 	until := Never
@@ -216,7 +216,7 @@ func (c *checker) checkEarly(b *Belief) {
 		until = enough(g.op, g.op.TTL)
 	}
 	if s := g.session; s != nil {
-		if s.ends <= b.Until {
+		if s.ends <= told {
 			return
 		}
 		until = min(until, s.believable(b.Until-c.o.Late))
@@ -225,9 +225,9 @@ func (c *checker) checkEarly(b *Belief) {
 	if g.op.TTL == 0 && g.session == nil {
 		return
 	}
-	if b.Until < until {
+	if told < until {
 		c.violate("S2", "beliefs", b.lock(), "%s lost token %d at %v (%s), when its TTL could not be over before %v",
-			b.Client, b.Token, b.Until, b.Lost, until)
+			b.Client, b.Token, told, b.Lost, until)
 	}
 }
 

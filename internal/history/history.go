@@ -86,6 +86,9 @@ type Belief struct {
 	From   time.Duration `json:"from"`
 	Until  time.Duration `json:"until"`          // Never: still believed in at the end
 	Lost   string        `json:"lost,omitempty"` // why it was lost: see the words below; empty: unlocked
+	// Told is when the loss had been told at the latest, where that is later than
+	// Until: by a program that looks now and then. 0: it was told at Until.
+	Told time.Duration `json:"told,omitempty"`
 }
 
 // Why a belief was lost.

@@ -117,12 +117,12 @@ func (r *Recorder) shareEventsLocked(a *fsm.Applied) {
 func (r *Recorder) Trace(name string) client.Trace {
 	return client.Trace{
 		Granted: func(g *client.Grant) { r.believe(name, g.Name(), g.Token()) },
-		Ended:   func(g *client.Grant, err error) { r.disbelieve(name, g.Name(), g.Token(), lostWord(err)) },
+		Ended:   func(g *client.Grant, err error) { r.disbelieve(name, g.Name(), g.Token(), LostWord(err)) },
 	}
 }
 
-// lostWord says in a word why a grant ended.
-func lostWord(err error) string {
+// LostWord says in a word why a grant ended, by the error that its holder was told.
+func LostWord(err error) string {
 	var lost *client.LostError
 	switch {
 	case err == nil:
