@@ -64,7 +64,7 @@ func (r *run) addNode(s strike) error {
 		r.violate("liveness", "members", "", "node %s was removed %v ago and still runs", n.ID, patience)
 	}
 	r.readLogs(n)
-	return errors.Join(r.cluster.Discard(n), r.recovered(s, sinceLift, lifted, lifted))
+	return errors.Join(r.cluster.Discard(n), r.unfront(n), r.recovered(s, sinceLift, lifted, lifted))
 }
 
 // remove takes a node out of the cluster. It is tried again while the cluster

@@ -249,3 +249,14 @@ func (r *run) front(n *proc.Node) error {
 	r.mu.Unlock()
 	return r.mesh.Front(n.ID, []string{n.API(), n.Raft(), n.Gossip()}, n.Gossip())
 }
+
+// unfront takes the proxies away from a node that is gone for good.
+func (r *run) unfront(n *proc.Node) error {
+	if r.mesh == nil {
+		return nil
+	}
+	r.mu.Lock()
+	r.nodes = slices.DeleteFunc(r.nodes, func(o *proc.Node) bool { return o == n })
+	r.mu.Unlock()
+	return r.mesh.Withdraw(n.ID)
+}

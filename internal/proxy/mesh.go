@@ -3,7 +3,9 @@ package proxy
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net"
+	"slices"
 	"sync"
 )
 
@@ -13,18 +15,23 @@ type Mesh struct {
 	*Links
 	host string
 	who  func(net.Conn) string
+	wg   sync.WaitGroup // the relays
 
-	mu      sync.Mutex
+	mu     sync.Mutex        // guards what follows
+	fronts map[string]*front // by the name of the process
+}
+
+// front is what stands before one process.
+type front struct {
 	proxies []*Proxy
 	relays  []net.PacketConn
-	senders map[string]string // UDP address → who sends from there
-	wg      sync.WaitGroup    // the relays
+	sender  string // the UDP address from which the process sends
 }
 
 // NewMesh returns an empty mesh at a loopback address, such as 127.0.0.2. pids
 // says which processes may dial, by name; a name may have several.
 func NewMesh(host string, pids func() map[int]string) *Mesh {
-	return &Mesh{Links: NewLinks(), host: host, who: dialler(pids), senders: map[string]string{}}
+	return &Mesh{Links: NewLinks(), host: host, who: dialler(pids), fronts: map[string]*front{}}
 }
 
 // Elsewhere is the address at which others are to reach an address.
@@ -37,7 +44,8 @@ func (m *Mesh) Elsewhere(address string) (string, error) {
 }
 
 // Front puts proxies before the TCP addresses of a process, and a relay before
-// the UDP address that it sends from and receives at.
+// the UDP address that it sends from and receives at. What stands before a process
+// of that name already stays.
 func (m *Mesh) Front(name string, tcp []string, udp string) error {
 	for _, address := range tcp {
 		at, err := m.Elsewhere(address)
@@ -49,34 +57,60 @@ func (m *Mesh) Front(name string, tcp []string, udp string) error {
 			return err
 		}
 		m.mu.Lock()
-		m.proxies = append(m.proxies, p)
+		f := m.frontLocked(name)
+		f.proxies = append(f.proxies, p)
 		m.mu.Unlock()
 	}
 	return m.relay(name, udp)
 }
 
+func (m *Mesh) frontLocked(name string) *front {
+	if m.fronts[name] == nil {
+		m.fronts[name] = &front{}
+	}
+	return m.fronts[name]
+}
+
 // Reset resets all connections between two of those who are meant.
 func (m *Mesh) Reset(meant func(from, to string) bool) {
 	m.mu.Lock()
-	proxies := m.proxies
+	var proxies []*Proxy
+	for _, f := range m.fronts {
+		proxies = append(proxies, f.proxies...)
+	}
 	m.mu.Unlock()
 	for _, p := range proxies {
 		p.Reset(func(who string) bool { return meant(who, p.name) || meant(p.name, who) })
 	}
 }
 
+// Withdraw ends the connections to a process, and what stands before it.
+func (m *Mesh) Withdraw(name string) error {
+	m.mu.Lock()
+	f := m.fronts[name]
+	delete(m.fronts, name)
+	m.mu.Unlock() // relays that end may need it
+	if f == nil {
+		return nil
+	}
+	var errs []error
+	for _, r := range f.relays {
+		errs = append(errs, r.Close())
+	}
+	for _, p := range f.proxies {
+		p.Close()
+	}
+	return errors.Join(errs...)
+}
+
 // Close ends all connections.
 func (m *Mesh) Close() error {
 	m.mu.Lock()
-	proxies, relays := m.proxies, m.relays
-	m.proxies, m.relays = nil, nil
-	m.mu.Unlock() // relays that end may need it
+	names := slices.Collect(maps.Keys(m.fronts))
+	m.mu.Unlock()
 	var errs []error
-	for _, r := range relays {
-		errs = append(errs, r.Close())
-	}
-	for _, p := range proxies {
-		p.Close()
+	for _, name := range names {
+		errs = append(errs, m.Withdraw(name))
 	}
 	m.wg.Wait()
 	return errors.Join(errs...)
@@ -98,8 +132,8 @@ func (m *Mesh) relay(name, address string) error {
 		return fmt.Errorf("relay packets to %s: %w", name, err)
 	}
 	m.mu.Lock()
-	m.senders[address] = name
-	m.relays = append(m.relays, conn)
+	f := m.frontLocked(name)
+	f.sender, f.relays = target.String(), append(f.relays, conn)
 	m.mu.Unlock()
 	m.wg.Go(func() {
 		packet := make([]byte, 64<<10)
@@ -108,7 +142,7 @@ func (m *Mesh) relay(name, address string) error {
 			if err != nil {
 				return
 			}
-			if rule, _ := m.rule(m.sender(from), name); !rule.Cut && !rule.Lose {
+			if rule, _ := m.rule(m.sender(from.String()), name); !rule.Cut && !rule.Lose {
 				_, _ = conn.WriteTo(packet[:size], target) // packets may be lost
 			}
 		}
@@ -116,8 +150,14 @@ func (m *Mesh) relay(name, address string) error {
 	return nil
 }
 
-func (m *Mesh) sender(from net.Addr) string {
+// sender is who sends from a UDP address, "" if that is not known.
+func (m *Mesh) sender(address string) string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.senders[from.String()]
+	for name, f := range m.fronts {
+		if f.sender == address {
+			return name
+		}
+	}
+	return ""
 }

@@ -2,7 +2,9 @@ package proxy
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -146,6 +148,46 @@ func TestMeshRelaysPacketsByWhoSendsThem(t *testing.T) {
 	}
 }
 
+// TestWhatStoodBeforeAProcessCanBeTakenAway: its ports are free for another one.
+func TestWhatStoodBeforeAProcessCanBeTakenAway(t *testing.T) {
+	m := NewMesh("127.0.0.2", func() map[int]string { return nil })
+	defer func() {
+		if err := m.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	here, heard := startServer(t)
+	for range 3 {
+		if err := m.Front("here", []string{here}, here); err != nil {
+			t.Fatal(err)
+		}
+		if err := m.Front("there", nil, "127.0.0.1:1"); err != nil {
+			t.Fatal(err)
+		}
+		at, err := m.Elsewhere(here)
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn, err := net.Dial("tcp", at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := fmt.Fprintln(conn, "hello"); err != nil || <-heard != "hello" {
+			t.Fatalf("through the proxy: %v", err)
+		}
+		for _, name := range []string{"here", "there", "nobody"} {
+			if err := m.Withdraw(name); err != nil {
+				t.Fatal(err)
+			}
+		}
+		_ = conn.SetReadDeadline(time.Now().Add(patience))
+		if _, err := io.ReadAll(conn); errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Error("the connection has no end")
+		}
+		_ = conn.Close()
+	}
+}
+
 // TestMeshClosesWhilePacketsCome: a relay that is to end may be about to pass a packet on.
 func TestMeshClosesWhilePacketsCome(t *testing.T) {
 	for range 100 {
@@ -163,7 +205,7 @@ func closeWhilePacketsCome(t *testing.T) {
 	if err := m.Front("server", nil, s.LocalAddr().String()); err != nil {
 		t.Fatal(err)
 	}
-	to := m.relays[0].LocalAddr()
+	to := m.fronts["server"].relays[0].LocalAddr()
 	var sending sync.WaitGroup
 	enough := make(chan struct{})
 	defer func() { close(enough); sending.Wait() }()
