@@ -34,6 +34,8 @@ type Options struct {
 
 	// Progress is called about ten times a second, if it is set.
 	Progress func(Progress)
+
+	all bool // nobody has named kinds: those that are impossible here are left out
 }
 
 // Progress is how far a run is.
@@ -101,7 +103,8 @@ func (o *Options) complete() error {
 	if o.RecoveryBound < 0 {
 		bad("recovery bound %v: a positive one is allowed", o.RecoveryBound)
 	}
-	if len(o.Faults) == 0 || slices.Equal(o.Faults, []string{"all"}) {
+	o.all = len(o.Faults) == 0 || slices.Equal(o.Faults, []string{"all"})
+	if o.all {
 		o.Faults = nil
 		for _, k := range Kinds() {
 			if !k.unpromised {

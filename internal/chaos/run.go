@@ -81,22 +81,22 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 	if err := r.startLab(); err != nil {
 		return nil, err
 	}
-	kinds, beside := r.choose()
 	nothing := func(err error) error { // there is nothing to report
 		if temporary {
 			err = errors.Join(err, os.RemoveAll(r.o.Dir))
 		}
 		return err
 	}
-	if len(kinds) == 0 {
-		return nil, nothing(fmt.Errorf("this machine allows none of the faults %s: %s", strings.Join(o.Faults, ", "), r.result.Skipped[0].Why))
+	kinds, beside, err := r.choose()
+	if err != nil {
+		return nil, nothing(err)
 	}
 	stop := r.tellProgress()
 	defer stop()
 	if err := r.begin(ctx); err != nil {
 		return nil, nothing(errors.Join(err, r.end()))
 	}
-	err := r.rounds(ctx, NewSchedule(o.Seed, kinds, beside, restLeast, restMost))
+	err = r.rounds(ctx, NewSchedule(o.Seed, kinds, beside, restLeast, restMost))
 	if ctx.Err() != nil {
 		r.result.Ended = fmt.Sprint(context.Cause(ctx))
 		err = nil
@@ -109,13 +109,16 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 	return r.result, r.end()
 }
 
-// choose sorts the wanted kinds into those that are possible here and others.
-func (r *run) choose() (kinds, beside []string) {
+// choose sorts the wanted kinds into those that are possible here and others, which
+// is an error for one that was named.
+func (r *run) choose() (kinds, beside []string, err error) {
+	var impossible []error
 	for _, name := range r.o.Faults {
 		k, _ := kindNamed(name)
 		if k.needs != nil {
 			if err := k.needs(r); err != nil {
 				r.result.Skipped = append(r.result.Skipped, Skipped{name, err.Error()})
+				impossible = append(impossible, fmt.Errorf("fault %s is not possible here: %w", name, err))
 				continue
 			}
 		}
@@ -124,8 +127,11 @@ func (r *run) choose() (kinds, beside []string) {
 			beside = append(beside, name)
 		}
 	}
+	if len(kinds) == 0 || !r.o.all {
+		err = errors.Join(impossible...)
+	}
 	r.result.Kinds = kinds
-	return kinds, beside
+	return kinds, beside, err
 }
 
 // begin starts the nodes and those who use them all the time.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -149,6 +150,32 @@ func TestOptionsSayWhatIsAllowed(t *testing.T) {
 	for _, name := range all.Faults {
 		if k, _ := kindNamed(name); k.unpromised {
 			t.Errorf("%s is among all, though it breaks what nobody promises to survive", name)
+		}
+	}
+}
+
+// TestAKindThatIsNamedMustBePossible: a run that leaves out what it was asked for
+// would say that all is well.
+func TestAKindThatIsNamedMustBePossible(t *testing.T) {
+	const some, none = "kill-one", "fsync-fails"
+	for _, row := range []struct {
+		faults []string
+		all    bool
+		fails  bool
+	}{
+		{[]string{some}, false, false},
+		{[]string{some, none}, false, true},
+		{[]string{some, none}, true, false},
+		{[]string{none}, true, true},
+	} {
+		r := testRun(t)
+		r.o.Faults, r.o.all, r.o.Faultfs = row.faults, row.all, filepath.Join(t.TempDir(), "missing")
+		kinds, _, err := r.choose()
+		if (err != nil) != row.fails || err != nil && !strings.Contains(err.Error(), "fault fsync-fails is not possible here") {
+			t.Errorf("%v, all %v: got %v, %v", row.faults, row.all, kinds, err)
+		}
+		if err == nil && !slices.Equal(kinds, []string{some}) {
+			t.Errorf("%v, all %v: got %v, want %s alone", row.faults, row.all, kinds, some)
 		}
 	}
 }
