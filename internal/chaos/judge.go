@@ -32,6 +32,7 @@ func (r *run) judge(stuck bool) {
 	if err != nil {
 		r.violate("liveness", "kept", "", "%v", err)
 	}
+	r.result.ReadBack = err == nil
 	for _, m := range missing {
 		r.violate("S7", "kept", "", "%s", m)
 	}

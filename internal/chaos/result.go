@@ -30,7 +30,8 @@ type Result struct {
 	Details  []Detail `json:"details"`
 
 	Operations int64         `json:"operations"`
-	Kept       int           `json:"kept"`
+	Kept       int           `json:"kept"`      // locks that were given and never released
+	ReadBack   bool          `json:"read_back"` // whether they could be looked at in the end
 	Rounds     int           `json:"rounds"`
 	Checked    history.Stats `json:"checked"`
 }

@@ -65,7 +65,7 @@ func TestSummariesAreByKindAndByWhatTheyAreCountedFrom(t *testing.T) {
 func sample() *Result {
 	r := &Result{
 		Seed: 4711, Nodes: 3, Clients: 2, Settings: []string{"--fast"}, Bound: time.Second, Began: time.Unix(1_700_000_000, 0).UTC(), Took: 5 * time.Minute, Dir: "/tmp/chaos",
-		Kinds: []string{"kill-leader", "ring"}, Skipped: []Skipped{{"disk-full", "a small disk cannot be mounted here"}}, Operations: 12345, Kept: 17, Rounds: 3,
+		Kinds: []string{"kill-leader", "ring"}, Skipped: []Skipped{{"disk-full", "a small disk cannot be mounted here"}}, Operations: 12345, Kept: 17, ReadBack: true, Rounds: 3,
 		Recoveries: []Recovery{recovery(1, "kill-leader", 400), recovery(2, "ring", 1700)},
 		Broken: []Violation{{
 			Violation: history.Violation{Promise: "S1", Check: "beliefs", Lock: "shared-0/3", Text: `a believed in token 4 while <b> & "c" held it`}, Picture: "/tmp/chaos/round-1-shared-0-3.html",
@@ -96,6 +96,7 @@ func TestTextSaysWhatWasFoundAndHowToSeeItAgain(t *testing.T) {
 		"seed 4711", "12345 operations", "skipped disk-full: a small disk cannot be mounted here", "kill-leader", "400 ms", "1700 ms",
 		`S1 (found by beliefs), lock shared-0/3: a believed in token 4 while <b> & "c" held it`, "picture: /tmp/chaos/round-1-shared-0-3.html",
 		"LATE      fault 2, ring: clients worked 1700 ms after the fault, allowed are 1000 ms; the machine was so busy that this program stood still for up to 300 ms",
+		"17 locks were given and never released, and read back at the end",
 		"1 promises broken, 1 recoveries late. Seed 4711; logs and histories are in /tmp/chaos",
 	} {
 		if !strings.Contains(b.String(), want) {
@@ -105,6 +106,9 @@ func TestTextSaysWhatWasFoundAndHowToSeeItAgain(t *testing.T) {
 	b.Reset()
 	if err := (&Result{Seed: 1}).WriteText(&b); err != nil || !strings.Contains(b.String(), "No promise was broken") {
 		t.Errorf("the text of a good run: %v, %s", err, b.String())
+	}
+	if strings.Contains(b.String(), "read back at the end") {
+		t.Errorf("nobody has read the locks back, and the text says so: %s", b.String())
 	}
 }
 

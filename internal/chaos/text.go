@@ -24,7 +24,11 @@ func (r *Result) WriteText(w io.Writer) error {
 	c := r.Checked
 	fmt.Fprintf(&b, "\nchecked   %d operations on %d locks in %d rounds: %d grants, %d beliefs, %d unknown outcomes; the longest search took %v\n",
 		c.Ops, c.Locks, r.Rounds, c.Grants, c.Beliefs, c.Unknown, c.Longest.Round(time.Millisecond))
-	fmt.Fprintf(&b, "kept      %d locks were given and never released, and read back at the end\n", r.Kept)
+	after := "read back at the end"
+	if !r.ReadBack {
+		after = "could not be read back"
+	}
+	fmt.Fprintf(&b, "kept      %d locks were given and never released, and %s\n", r.Kept, after)
 	for _, v := range r.Broken {
 		fmt.Fprintf(&b, "\nBROKEN    %s\n", v.Sentence())
 		if v.Picture != "" {
