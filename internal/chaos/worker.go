@@ -25,6 +25,9 @@ const (
 	shortSession = 2 * time.Second
 	// callLimit is how long a call may take. Every fault is over long before.
 	callLimit = 30 * time.Second
+	// stepLimit is how long all calls of a step may take together, with a pause of the
+	// process: not every call can be bounded by who makes it.
+	stepLimit = callLimit + 15*time.Second
 	// nameWindow is how long a lock's name is used. A search for a contradiction
 	// in the history of one lock takes the longer the longer that is.
 	nameWindow = 10 * time.Second
@@ -180,12 +183,16 @@ type hand struct {
 // step is seen to its end.
 func (h *hand) work(r role) {
 	for !h.over() {
+		began := h.clock.now()
 		ctx, cancel := context.WithTimeout(context.Background(), callLimit)
 		err := r.step(ctx, h)
 		if err != nil && !ordinary(err) {
 			h.complain("%s (%s): %v", h.id, r.name, err)
 		}
 		cancel()
+		if took := h.clock.now() - began; took > stepLimit {
+			h.complain("%s (%s): it took %v, allowed are %v", h.id, r.name, took, stepLimit)
+		}
 		h.sleep(2 * h.Pace)
 	}
 }
