@@ -233,7 +233,7 @@ func (s *Stores) checkCoverage(log checkedLog, path string, c coverage) error {
 	if known.index > max(c.last, c.base) {
 		return s.damaged(path, fmt.Errorf("the log ends at entry %d, but entry %d was acknowledged", max(c.last, c.base), known.index))
 	}
-	if known.index > 0 && known.index >= c.first && known.index <= c.last {
+	if known.index > c.base && known.index >= c.first && known.index <= c.last {
 		var l raft.Log
 		if err := log.GetLog(known.index, &l); err != nil {
 			return s.damaged(path, err)

@@ -9,10 +9,11 @@ import (
 // guardedLog is the log store that raft gets, below the cache: watched, sealed,
 // marked.
 type guardedLog struct {
-	inner   checkedLog
-	watch   *watch
-	mark    *mark        // nil in memory
-	onState func() error // called after the first successful write
+	inner     checkedLog
+	snapshots raft.SnapshotStore
+	watch     *watch
+	mark      *mark        // nil in memory
+	onState   func() error // called after the first successful write
 }
 
 // IsMonotonic is what checkedLog says.
@@ -91,14 +92,30 @@ func (g *guardedLog) lowerMark(from uint64) error {
 	if err != nil {
 		return err
 	}
-	if from <= first { // nothing is left
-		return g.mark.lower(0, 0)
+	if from <= first {
+		return g.lowerToSnapshot()
 	}
 	var keep raft.Log
 	if err := g.inner.GetLog(from-1, &keep); err != nil {
 		return fmt.Errorf("entry %d: %w", from-1, err)
 	}
 	return g.mark.lower(keep.Index, keep.Term)
+}
+
+// lowerToSnapshot is for a log of which nothing is left: what was acknowledged is in
+// the newest snapshot then, and with an older one alone the node would have forgotten it.
+func (g *guardedLog) lowerToSnapshot() error {
+	if g.mark == nil {
+		return nil
+	}
+	snaps, err := g.snapshots.List()
+	if err != nil {
+		return fmt.Errorf("list snapshots: %w", err)
+	}
+	if len(snaps) == 0 {
+		return g.mark.lower(0, 0)
+	}
+	return g.mark.lower(snaps[0].Index, snaps[0].Term)
 }
 
 // scan reads the whole log. It returns the first damaged index with the error.

@@ -28,12 +28,12 @@ type mark struct {
 
 // marked is what was acknowledged; zero where nothing is known.
 type marked struct {
-	index, term   uint64 // the last entry of the log
+	index, term   uint64 // the last entry of the log, or of the snapshot if it is empty
 	current, vote uint64 // the current term, and the term of the last vote
-	lowered       bool   // the log was cut here on purpose
+	lowered       bool   // the log was cut here on purpose, or emptied
 }
 
-// emptied says that raft itself has emptied the log.
+// emptied says that raft itself has emptied the log, and there was no snapshot.
 func (k marked) emptied() bool { return k.lowered && k.index == 0 }
 
 const (
@@ -106,7 +106,8 @@ func (m *mark) advance(index, term uint64) error {
 	return m.put(false, func(k *marked) { k.index, k.term, k.lowered = index, term, false })
 }
 
-// lower says that the log is about to be cut after this entry.
+// lower says that the log is about to be cut after this entry, or emptied, with a
+// snapshot up to this entry.
 func (m *mark) lower(index, term uint64) error {
 	return m.put(true, func(k *marked) { k.index, k.term, k.lowered = index, term, true })
 }

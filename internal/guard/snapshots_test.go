@@ -2,6 +2,7 @@ package guard
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -160,6 +161,43 @@ func TestDeletedSnapshotsAreMissed(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantDamaged(t, o, "entry 25", "entry 0")
+}
+
+// Raft has restored the leader's snapshot and emptied the log: all that the node has
+// acknowledged is in that snapshot, and the one before does not replace it.
+func TestDamagedSnapshotIsRefusedWhenTheLogWasEmptiedForIt(t *testing.T) {
+	forEachKind(t, func(t *testing.T, kind string) {
+		for _, index := range []uint64{40, 60} { // the log has 1 to 40
+			o, newest := installed(t, kind, index, func(s *Stores) error { return s.Log.DeleteRange(1, 40) })
+			flip(t, filepath.Join(o.Dir, snapshotDir, newest, "state.bin"), 2)
+			wantDamaged(t, o, newest, fmt.Sprintf("entry %d was acknowledged", index))
+		}
+	})
+}
+
+// The process ends between the mark and the log, which need not agree with the leader's.
+func TestEndOfTheProcessBeforeTheLogIsEmptiedIsNoDamage(t *testing.T) {
+	forEachKind(t, func(t *testing.T, kind string) {
+		for _, index := range []uint64{30, 40, 60} {
+			installed(t, kind, index, func(s *Stores) error { return s.mark.lower(index, 9) })
+		}
+	})
+}
+
+// installed is a directory with a log from 1 to 40, a snapshot up to 20, and one of the
+// leader's, whose installation goes as far as end does. It is in good order.
+func installed(t *testing.T, kind string, index uint64, end func(*Stores) error) (o StoreOptions, newest string) {
+	t.Helper()
+	o = seeded(t, kind)
+	s := mustOpen(t, o)
+	takeSnapshot(t, s, 20, "its own")
+	newest = takeSnapshot(t, s, index, "of the leader")
+	if err := end(s); err != nil {
+		t.Fatal(err)
+	}
+	mustClose(t, s)
+	mustClose(t, mustOpen(t, o))
+	return o, newest
 }
 
 func TestInterruptedSnapshotIsSwept(t *testing.T) {

@@ -196,7 +196,7 @@ func (s *Stores) guard(log raft.LogStore, logPath string, stable raft.StableStor
 	if err != nil {
 		return err
 	}
-	g := &guardedLog{inner: inner, watch: s.watch, mark: s.mark, onState: s.markLog}
+	g := &guardedLog{inner: inner, snapshots: s.Snapshots, watch: s.watch, mark: s.mark, onState: s.markLog}
 	if err := g.finishInstall(there); err != nil {
 		return err
 	}

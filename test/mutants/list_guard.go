@@ -73,6 +73,13 @@ var guardMutants = []mutant{
 		caught:  []catcher{named("./internal/guard", "TestEndOfTheProcessWhileASnapshotIsInstalledLeavesNoGap")},
 	},
 	{
+		name:    "emptied-log-demands-nothing",
+		breaks:  "a node whose log was emptied for the leader's snapshot starts with an older one",
+		promise: "S7",
+		changes: []change{{"internal/guard/logstore.go", "	return g.mark.lower(snaps[0].Index, snaps[0].Term)\n", "	return g.mark.lower(0, 0)\n"}},
+		caught:  []catcher{named("./internal/guard", "TestDamagedSnapshotIsRefusedWhenTheLogWasEmptiedForIt")},
+	},
+	{
 		name:    "vote-in-two-writes",
 		breaks:  "the term of a vote is stored before its candidate",
 		promise: "S1",
