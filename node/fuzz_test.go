@@ -269,7 +269,7 @@ func FuzzSessionStream(f *testing.F) {
 	description := &grpc.StreamDesc{StreamName: "Session", ServerStreams: true, ClientStreams: true}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		defer fuzz.Watch()()
-		asked := map[uint64][]*apiv1.Operation{}
+		asked := map[uint64]*question{}
 		var messages [][]byte
 		mayWait := false
 		for b := (&fuzz.Bytes{Data: data}); !b.Empty(); {
@@ -280,7 +280,11 @@ func FuzzSessionStream(f *testing.F) {
 			}
 			mayWait = mayWait || anyWaits(q.GetOperations())
 			for _, op := range q.GetOperations() {
-				asked[op.GetId()] = append(asked[op.GetId()], op)
+				if asked[op.GetId()] == nil {
+					asked[op.GetId()] = &question{}
+				}
+				same := asked[op.GetId()]
+				same.ops = append(same.ops, op)
 			}
 		}
 		ctx, cancel := patienceFor(t, mayWait)
@@ -299,11 +303,11 @@ func FuzzSessionStream(f *testing.F) {
 			var got apiv1.SessionResponse
 			err := stream.RecvMsg(&got)
 			for _, a := range got.GetAnswers() {
-				takeAnswer(t, asked, a)
+				asked[a.GetId()].answer(t, a)
 			}
 			if errors.Is(err, io.EOF) {
-				for id, ops := range asked {
-					if len(ops) > 0 {
+				for id, q := range asked {
+					if q.answered < len(q.ops) {
 						t.Fatalf("operation %d was not answered", id)
 					}
 				}
@@ -318,15 +322,21 @@ func FuzzSessionStream(f *testing.F) {
 	})
 }
 
-// takeAnswer gives an answer to one of the operations that had its ID.
-func takeAnswer(t *testing.T, asked map[uint64][]*apiv1.Operation, a *apiv1.Answer) {
+// question is the operations that have one ID, and how many of them were answered.
+type question struct {
+	ops      []*apiv1.Operation
+	answered int
+}
+
+// answer takes an answer. Answers come in any order: to which of several operations
+// one is cannot be told.
+func (q *question) answer(t *testing.T, a *apiv1.Answer) {
 	t.Helper()
-	ops := asked[a.GetId()]
-	switch len(ops) {
-	case 0:
+	if q == nil || q.answered == len(q.ops) {
 		t.Fatalf("answer %v to nothing that was asked", a)
-	case 1:
-		checkAnswer(t, ops[0], a)
 	}
-	asked[a.GetId()] = ops[1:]
+	if len(q.ops) == 1 {
+		checkAnswer(t, q.ops[0], a)
+	}
+	q.answered++
 }
