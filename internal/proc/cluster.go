@@ -126,13 +126,14 @@ func start(ctx context.Context, o Options) (*Cluster, error) {
 }
 
 func (c *Cluster) launch(ctx context.Context) error {
-	bases, err := freeBases(c.options.Nodes)
+	claimed, err := ClaimPorts(c.options.Nodes)
 	if err != nil {
 		return err
 	}
-	for i, base := range bases {
-		n, err := newNode(c.Dir, "n"+strconv.Itoa(i+1), base, &c.options)
+	for i, ports := range claimed {
+		n, err := newNode(c.Dir, "n"+strconv.Itoa(i+1), ports, &c.options)
 		if err != nil {
+			releaseAll(claimed[i:])
 			return err
 		}
 		c.nodes = append(c.nodes, n)
@@ -196,6 +197,7 @@ func (c *Cluster) drop(n *Node) {
 	defer c.mu.Unlock()
 	c.nodes = slices.DeleteFunc(c.nodes, func(o *Node) bool { return o == n })
 	n.closeConn()
+	n.ports.Release()
 }
 
 // Discard ends a node for good: it is killed if it runs, its data is deleted, and
@@ -213,14 +215,15 @@ func (c *Cluster) Discard(n *Node) error {
 }
 
 func (c *Cluster) add(args []string) (*Node, error) {
-	bases, err := freeBases(1)
+	claimed, err := ClaimPorts(1)
 	if err != nil {
 		return nil, err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	n, err := newNode(c.Dir, c.freeIDLocked(), bases[0], &c.options)
+	n, err := newNode(c.Dir, c.freeIDLocked(), claimed[0], &c.options)
 	if err != nil {
+		releaseAll(claimed)
 		return nil, err
 	}
 	n.args = append(n.serveArgs(c.nodes), c.options.Args...)
@@ -352,6 +355,7 @@ func (c *Cluster) Close() error {
 			_ = n.Kill() // fails only for a process that has ended by now
 		}
 		n.closeConn()
+		n.ports.Release()
 	}
 	if !c.temporary {
 		return nil

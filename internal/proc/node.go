@@ -35,7 +35,7 @@ type Node struct {
 	Dir string // its data directory
 
 	host    string
-	base    int
+	ports   *Ports
 	enter   func() error // see Options.Enter
 	binary  string
 	args    []string
@@ -59,7 +59,7 @@ func (n *Node) Raft() string { return n.at(2) }
 // Gossip is the address on which the node gossips.
 func (n *Node) Gossip() string { return n.at(3) }
 
-func (n *Node) at(port int) string { return net.JoinHostPort(n.host, strconv.Itoa(n.base+port)) }
+func (n *Node) at(port int) string { return net.JoinHostPort(n.host, strconv.Itoa(n.ports.base+port)) }
 
 // PID is the process ID of the node's present or last process, 0 before the first.
 func (n *Node) PID() int {
@@ -305,7 +305,7 @@ func tail(path string) string {
 }
 
 // newNode prepares a node; nothing is started and nothing is written.
-func newNode(dir, id string, base int, o *Options) (*Node, error) {
+func newNode(dir, id string, ports *Ports, o *Options) (*Node, error) {
 	host, err := o.Host(id)
 	if err != nil {
 		return nil, err
@@ -314,7 +314,7 @@ func newNode(dir, id string, base int, o *Options) (*Node, error) {
 		ID:      id,
 		Dir:     filepath.Join(dir, id),
 		host:    host,
-		base:    base,
+		ports:   ports,
 		enter:   func() error { return o.Enter(id) },
 		binary:  o.Binary,
 		env:     o.Env,

@@ -11,7 +11,8 @@ import (
 )
 
 const (
-	portsPerNode = 4 // API, HTTP, Raft, gossip: consecutive
+	portsPerNode = 4  // API, HTTP, Raft, gossip: consecutive
+	portsApart   = 10 // from one block to the next; the last of them is the claim
 
 	// Below the range from which Linux takes the ports of outgoing connections,
 	// so that a connection never sits on a port that a restarted node wants.
@@ -21,55 +22,68 @@ const (
 
 var errNoPorts = errors.New("no block of four consecutive free ports was found; is another cluster of tests running?")
 
-// freeBases finds n blocks of consecutive ports that were free a moment ago.
-// Nothing reserves them: whoever binds first has them, so callers try again
-// with others when a node finds its ports taken.
-func freeBases(n int) ([]int, error) {
-	var held []func()
-	defer func() {
-		for _, release := range held {
-			release()
-		}
-	}()
-	var bases []int
-	for try := 0; len(bases) < n; try++ {
-		if try == 500 {
-			return nil, errNoPorts
-		}
-		base := lowestPort + 10*rand.IntN((highestPort-lowestPort)/10)
-		release, err := holdBlock(base)
-		if err != nil {
-			continue
-		}
-		held = append(held, release)
-		bases = append(bases, base)
-	}
-	return bases, nil
+// Ports are four consecutive ports for a node, which nobody else gets who claims
+// ports, in this process or another, until they are released: also not while the
+// node is down. Others would look for it there, and find a node of another cluster.
+type Ports struct {
+	base  int
+	claim net.Listener // nobody dials it
 }
 
-// holdBlock listens on all ports of a block until release is called.
-func holdBlock(base int) (release func(), err error) {
-	var closers []interface{ Close() error }
-	release = func() {
-		for _, c := range closers {
-			_ = c.Close() // listeners that never accepted: nothing can be lost
-		}
-	}
-	for i := range portsPerNode {
-		l, err := net.Listen("tcp", loopback(base+i))
+// ClaimPorts claims ports for n nodes. They were free a moment ago; programs that do
+// not claim theirs may still take one, so callers try again with others then.
+func ClaimPorts(n int) (claimed []*Ports, err error) {
+	defer func() {
 		if err != nil {
-			release()
-			return nil, fmt.Errorf("hold port %d: %w", base+i, err)
+			releaseAll(claimed)
+			claimed = nil
 		}
-		closers = append(closers, l)
+	}()
+	for try := 0; len(claimed) < n; try++ {
+		if try == 500 {
+			return claimed, errNoPorts
+		}
+		p := &Ports{base: lowestPort + portsApart*rand.IntN((highestPort-lowestPort)/portsApart)}
+		if p.claim, err = net.Listen("tcp", loopback(p.base+portsApart-1)); err != nil {
+			continue
+		}
+		if err = p.tryAll(); err != nil {
+			p.Release()
+			continue
+		}
+		claimed = append(claimed, p)
 	}
-	p, err := net.ListenPacket("udp", loopback(base+portsPerNode-1))
+	return claimed, nil
+}
+
+// Address is the first of the ports on loopback.
+func (p *Ports) Address() string { return loopback(p.base) }
+
+// Release gives the ports back. What listens there goes on.
+func (p *Ports) Release() {
+	_ = p.claim.Close() // it never accepted anything: nothing can be lost
+}
+
+func releaseAll(all []*Ports) {
+	for _, p := range all {
+		p.Release()
+	}
+}
+
+// tryAll listens on each of the ports for a moment.
+func (p *Ports) tryAll() error {
+	for i := range portsPerNode {
+		l, err := net.Listen("tcp", loopback(p.base+i))
+		if err != nil {
+			return fmt.Errorf("port %d: %w", p.base+i, err)
+		}
+		_ = l.Close() // it never accepted anything
+	}
+	u, err := net.ListenPacket("udp", loopback(p.base+portsPerNode-1))
 	if err != nil {
-		release()
-		return nil, fmt.Errorf("hold gossip port %d: %w", base+portsPerNode-1, err)
+		return fmt.Errorf("gossip port %d: %w", p.base+portsPerNode-1, err)
 	}
-	closers = append(closers, p)
-	return release, nil
+	return u.Close()
 }
 
 func loopback(port int) string {

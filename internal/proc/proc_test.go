@@ -157,7 +157,7 @@ func TestPortsOfANodeAreConsecutive(t *testing.T) {
 	if err := o.complete(); err != nil {
 		t.Fatal(err)
 	}
-	n, err := newNode(t.TempDir(), "n1", 12340, &o)
+	n, err := newNode(t.TempDir(), "n1", &Ports{base: 12340}, &o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -170,30 +170,56 @@ func TestPortsOfANodeAreConsecutive(t *testing.T) {
 	}
 }
 
-func TestFreeBasesAreFreeAndDistinct(t *testing.T) {
-	bases, err := freeBases(20)
+func TestClaimedPortsAreFreeAndOnesOwn(t *testing.T) {
+	claimed, err := ClaimPorts(20)
 	if err != nil {
 		t.Fatal(err)
 	}
 	seen := map[int]bool{}
-	for _, base := range bases {
-		if seen[base] {
-			t.Errorf("freeBases: %d twice", base)
+	for _, p := range claimed {
+		if seen[p.base] {
+			t.Errorf("%d twice", p.base)
 		}
-		seen[base] = true
-		if base < lowestPort || base+portsPerNode > highestPort {
-			t.Errorf("freeBases: %d is out of range", base)
+		seen[p.base] = true
+		if p.base < lowestPort || p.base+portsApart > highestPort {
+			t.Errorf("%d is out of range", p.base)
 		}
+		if err := p.tryAll(); err != nil {
+			t.Errorf("not free: %v", err)
+		}
+		if l, err := net.Listen("tcp", loopback(p.base+portsApart-1)); err == nil {
+			_ = l.Close()
+			t.Errorf("%d can be claimed a second time", p.base)
+		}
+		p.Release()
+		l, err := net.Listen("tcp", loopback(p.base+portsApart-1))
+		if err != nil {
+			t.Fatalf("%d cannot be claimed again: %v", p.base, err)
+		}
+		_ = l.Close()
 	}
-	release, err := holdBlock(bases[0])
+}
+
+// TestPortsOfANodeThatIsDownAreNotGivenAway: others look for it there.
+func TestPortsOfANodeThatIsDownAreNotGivenAway(t *testing.T) {
+	c := startCluster(t, Options{Nodes: 1})
+	n := c.Nodes()[0]
+	if err := n.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	claim := loopback(n.ports.base + portsApart - 1)
+	if l, err := net.Listen("tcp", claim); err == nil {
+		_ = l.Close()
+		t.Error("the ports of a node that is down can be claimed")
+	}
+	if err := c.Discard(n); err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", claim)
 	if err != nil {
-		t.Fatalf("hold block %d, said to be free: %v", bases[0], err)
+		t.Fatalf("the ports of a node that was discarded: %v", err)
 	}
-	if again, err := holdBlock(bases[0]); err == nil {
-		again()
-		t.Error("a block that is held was held a second time")
-	}
-	release()
+	_ = l.Close()
 }
 
 func TestKilledNodeIsReapedAndComesBackAtItsAddress(t *testing.T) {

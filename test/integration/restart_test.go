@@ -4,7 +4,6 @@ package integration
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -165,29 +164,13 @@ func TestNodeWhoseLogIsGoneIsRefused(t *testing.T) {
 	})
 }
 
-// freePorts finds the first of four consecutive ports that were free a moment ago,
-// below those that outgoing connections take.
+// freePorts is the first of four consecutive ports that are the test's.
 func freePorts(t *testing.T) string {
 	t.Helper()
-	for range 100 {
-		base := 10_000 + 10*rand.IntN(2_200)
-		var held []net.Listener
-		for i := range 4 {
-			l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", base+i))
-			if err != nil {
-				break
-			}
-			held = append(held, l)
-		}
-		for _, l := range held {
-			must(t, l.Close())
-		}
-		if len(held) == 4 {
-			return fmt.Sprintf("127.0.0.1:%d", base)
-		}
-	}
-	t.Fatal("no four consecutive free ports were found")
-	return ""
+	claimed, err := proc.ClaimPorts(1)
+	must(t, err)
+	t.Cleanup(claimed[0].Release)
+	return claimed[0].Address()
 }
 
 // awaitAddresses waits until Raft's configuration has the nodes at these places.
