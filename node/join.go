@@ -163,6 +163,11 @@ func (n *Node) knownCluster() string {
 	return n.stores.Identity().ClusterID
 }
 
+// clusterIdentity is what the node tells those who talk Raft with it.
+func (n *Node) clusterIdentity() guard.ClusterIdentity {
+	return guard.ClusterIdentity{ID: n.knownCluster(), Founders: cluster.Hash(founders(n.stores.Identity().Promise))}
+}
+
 func (n *Node) rememberCluster(id string) error {
 	return n.stores.UpdateIdentity(func(i *guard.Identity) { i.ClusterID = id })
 }
@@ -189,19 +194,22 @@ func (n *Node) watchPlace(ctx context.Context) {
 }
 
 func (n *Node) checkPlace(ctx context.Context) error {
-	inTable, onDisk := n.clusterID(), n.stores.Identity().ClusterID
-	if inTable != "" && inTable != onDisk {
-		if onDisk != "" {
-			return fmt.Errorf("the log is of cluster %s, the data directory belongs to %s", inTable, onDisk)
+	inTable, identity, peers := n.clusterID(), n.stores.Identity(), n.cluster.Peers()
+	known := inTable
+	if known == "" && identity.ClusterID == "" {
+		known = foundersCluster(cluster.Hash(founders(identity.Promise)), peers)
+	}
+	if known != "" && known != identity.ClusterID {
+		if identity.ClusterID != "" {
+			return fmt.Errorf("the log is of cluster %s, the data directory belongs to %s", inTable, identity.ClusterID)
 		}
-		if err := n.rememberCluster(inTable); err != nil {
+		if err := n.rememberCluster(known); err != nil {
 			return err
 		}
 		if err := n.membership.announce(); err != nil {
 			return err
 		}
 	}
-	peers := n.cluster.Peers()
 	keep := make(map[string]bool)
 	for _, p := range peers {
 		keep[p.API] = true
@@ -211,6 +219,18 @@ func (n *Node) checkPlace(ctx context.Context) error {
 		n.rememberSeeds(peers)
 	}
 	return n.checkRemoved(ctx)
+}
+
+// foundersCluster is the ID of the cluster that was formed by those who have promised
+// the same founders, "" if none of them is seen with one. Without it a founder that was
+// late could not be told by a leader that is no founder: they share no name.
+func foundersCluster(promise string, peers []cluster.Peer) string {
+	for _, p := range peers {
+		if promise != "" && p.Promise == promise && p.Formed && p.ClusterID != "" {
+			return p.ClusterID
+		}
+	}
+	return ""
 }
 
 // checkRemoved asks the others when no leader has spoken to this node for a

@@ -160,3 +160,59 @@ func TestJoinIsTriedUntilThereIsALeader(t *testing.T) {
 		w.await("d", "voter", time.Minute)
 	})
 }
+
+// A founder gets the Raft address that a member of another cluster had, under the same
+// ID: the leader there looks for its member and finds one that knows of no cluster yet.
+func TestAFounderTakesNothingFromTheLeaderOfAnotherCluster(t *testing.T) {
+	old := startCluster(t, 3)
+	held, err := old.client(old.leader()).Lock(old.ctx(), "line")
+	if err != nil {
+		t.Fatal(err)
+	}
+	gone := old.follower()
+	if err := gone.Close(); err != nil {
+		t.Fatal(err)
+	}
+	fresh := startClusterWith(t, 3, func(cfg *Config) {
+		if cfg.ID == gone.ID() {
+			cfg.RaftAddr = gone.raftAddr
+		}
+	})
+	if a, b := old.leader().clusterID(), fresh.leader().clusterID(); a == b {
+		t.Fatalf("both clusters have the ID %s", a)
+	}
+	g, err := fresh.client(fresh.leader()).TryLock(fresh.ctx(), "line")
+	if err != nil {
+		t.Fatalf("the lock that is held in the other cluster: %v", err)
+	}
+	for _, c := range []*testCluster{old, fresh} {
+		for _, n := range c.nodes {
+			if n != gone && n.clusterID() != c.leader().clusterID() {
+				t.Errorf("%s has the state of cluster %s, want that of %s", n.ID(), n.clusterID(), c.leader().clusterID())
+			}
+		}
+	}
+	if err := errors.Join(held.Unlock(), g.Unlock()); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestALateFounderLearnsTheIDFromTheOthers(t *testing.T) {
+	formed := cluster.Peer{State: cluster.Alive}
+	formed.Promise, formed.Formed, formed.ClusterID = "founders", true, "id"
+	early, elsewhere, joined := formed, formed, formed
+	early.ClusterID, elsewhere.Promise, joined.Promise = "", "others", ""
+	for _, row := range []struct {
+		promise string
+		peers   []cluster.Peer
+		want    string
+	}{
+		{"founders", []cluster.Peer{joined, elsewhere, early, formed}, "id"},
+		{"founders", []cluster.Peer{joined, elsewhere, early}, ""},
+		{"", []cluster.Peer{joined, formed}, ""}, // it promised nothing: it is told when it is taken in
+	} {
+		if got := foundersCluster(row.promise, row.peers); got != row.want {
+			t.Errorf("promise %q: got %q, want %q", row.promise, got, row.want)
+		}
+	}
+}

@@ -152,7 +152,7 @@ func (n *Node) listen(ctx context.Context) (err error) {
 		}
 		n.httpAddr = n.cfg.advertised(n.httpListener.Addr().String())
 	}
-	options := guard.StreamOptions{Logger: n.log, Cluster: n.knownCluster}
+	options := guard.StreamOptions{Logger: n.log, Cluster: n.clusterIdentity}
 	if n.cfg.AdvertiseHost != "" {
 		options.Advertise = n.cfg.advertised(n.cfg.RaftAddr)
 	}

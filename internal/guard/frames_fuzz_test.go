@@ -150,7 +150,7 @@ func (v *victim) feed(data []byte) []byte {
 	v.port.in <- theirs
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		_, _ = ours.Write(slices.Concat([]byte(prefaceLine("")), data))
+		_, _ = ours.Write(slices.Concat([]byte(prefaceLine(ClusterIdentity{})), data))
 		_ = ours.CloseWrite()
 	})
 	answers, _ := io.ReadAll(ours)
@@ -227,7 +227,7 @@ func answersOf(t testing.TB, frames []byte) []byte {
 	t.Helper()
 	v := startVictim(t)
 	defer v.stop(t)
-	return bytes.TrimPrefix(v.feed(frames), []byte(prefaceLine("")))
+	return bytes.TrimPrefix(v.feed(frames), []byte(prefaceLine(ClusterIdentity{})))
 }
 
 // FuzzRaftAnswers answers a node's requests with any bytes. Each request ends,

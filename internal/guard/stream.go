@@ -26,9 +26,9 @@ type StreamOptions struct {
 	Advertise string
 	// Logger gets what happens; nil is silent.
 	Logger *slog.Logger
-	// Cluster returns the ID of this node's cluster, "" while it has none. Both
-	// ends name theirs; two different ones refuse each other. Nil is "".
-	Cluster func() string
+	// Cluster says which cluster this node belongs to. Both ends say it; two that
+	// belong to different ones refuse each other. Nil is none.
+	Cluster func() ClusterIdentity
 	// HandshakeTimeout bounds what comes before the first request; zero is 5 s.
 	HandshakeTimeout time.Duration
 	// MaxConns and MaxConnsPerHost bound accepted connections; zero is 512 and 128.
@@ -47,7 +47,7 @@ func (o *StreamOptions) fill() {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	if o.Cluster == nil {
-		o.Cluster = func() string { return "" }
+		o.Cluster = func() ClusterIdentity { return ClusterIdentity{} }
 	}
 	if o.HandshakeTimeout == 0 {
 		o.HandshakeTimeout = defaultHandshake

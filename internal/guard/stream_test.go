@@ -50,8 +50,9 @@ func (l *lockedBuffer) String() string {
 func (s *Stream) server() raft.ServerAddress { return raft.ServerAddress(s.Addr().String()) }
 
 func TestStreamCarriesRaft(t *testing.T) {
-	sa, _ := listen(t, StreamOptions{Cluster: func() string { return "c1" }})
-	sb, _ := listen(t, StreamOptions{Cluster: func() string { return "c1" }})
+	of := func() ClusterIdentity { return ClusterIdentity{ID: "c1"} }
+	sa, _ := listen(t, StreamOptions{Cluster: of})
+	sb, _ := listen(t, StreamOptions{Cluster: of})
 	a := NewTransport(sa, TransportOptions{})
 	defer a.Close()
 	b := NewTransport(sb, TransportOptions{})
@@ -109,26 +110,48 @@ func TestStreamEndsADialInTime(t *testing.T) {
 }
 
 func TestTwoClustersStayApart(t *testing.T) {
-	cases := []struct {
-		ours, theirs string
+	var (
+		nobody  = ClusterIdentity{}
+		joined  = ClusterIdentity{ID: "c1"}
+		founder = ClusterIdentity{ID: "c1", Founders: "f1"}
+		early   = ClusterIdentity{Founders: "f1"} // a founder who does not know the ID yet
+		other   = ClusterIdentity{ID: "c2", Founders: "f2"}
+		apart   = ClusterIdentity{ID: "c2"} // joined the other one
+	)
+	for _, c := range []struct {
+		ours, theirs ClusterIdentity
 		ok           bool
-	}{{"c1", "c1", true}, {"c1", "c2", false}, {"", "c2", true}, {"c1", "", true}, {"", "", true}}
-	for _, c := range cases {
-		ours, _ := listen(t, StreamOptions{Cluster: func() string { return c.ours }})
-		theirs, log := listen(t, StreamOptions{Cluster: func() string { return c.theirs }})
-		conn, err := ours.Dial(theirs.server(), time.Second)
-		if (err == nil) != c.ok {
-			t.Errorf("Dial from %q to %q: %v", c.ours, c.theirs, err)
+	}{
+		{nobody, nobody, true}, {joined, joined, true}, {joined, founder, true}, {founder, early, true}, {early, early, true},
+		{joined, apart, false}, {founder, other, false}, {early, other, false}, {early, apart, false}, {early, joined, false},
+		{nobody, joined, false}, {nobody, founder, false}, {nobody, early, false},
+	} {
+		for _, turned := range []bool{false, true} {
+			if turned {
+				c.ours, c.theirs = c.theirs, c.ours
+			}
+			stayApart(t, c.ours, c.theirs, c.ok)
 		}
-		if err == nil {
-			_ = conn.Close()
-			continue
-		}
-		if !strings.Contains(err.Error(), "cluster") {
-			t.Errorf("Dial = %v, want it to speak of the cluster", err)
-		}
-		waitFor(t, "the other side logs it", time.Second, func() bool { return strings.Contains(log.String(), "cluster") })
 	}
+}
+
+// stayApart dials from one node to another, which does not do unless they are of one cluster.
+func stayApart(t *testing.T, a, b ClusterIdentity, one bool) {
+	t.Helper()
+	ours, _ := listen(t, StreamOptions{Cluster: func() ClusterIdentity { return a }})
+	theirs, log := listen(t, StreamOptions{Cluster: func() ClusterIdentity { return b }})
+	conn, err := ours.Dial(theirs.server(), time.Second)
+	if (err == nil) != one {
+		t.Errorf("Dial from %v to %v: %v", a, b, err)
+	}
+	if err == nil {
+		_ = conn.Close()
+		return
+	}
+	if !strings.Contains(err.Error(), "cluster") {
+		t.Errorf("Dial = %v, want it to speak of the cluster", err)
+	}
+	waitFor(t, "the other side logs it", time.Second, func() bool { return strings.Contains(log.String(), "cluster") })
 }
 
 func TestStrangerGetsASentence(t *testing.T) {
@@ -291,10 +314,11 @@ func TestTransportCloseEndsEveryConnection(t *testing.T) {
 }
 
 func FuzzPreface(f *testing.F) {
-	f.Add([]byte(prefaceLine("c1")))
+	f.Add([]byte(prefaceLine(ClusterIdentity{ID: "c1"})))
+	f.Add([]byte(prefaceLine(ClusterIdentity{ID: "c1", Founders: "f1"})))
 	f.Add([]byte("GET / HTTP/1.1\r\n\r\n"))
 	f.Add([]byte{0x16, 3, 1})
-	f.Add([]byte("locknode raft 1 " + strings.Repeat("x", 200) + "\n"))
+	f.Add([]byte("locknode raft 1 " + strings.Repeat("x", 300) + "\n"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		ours, theirs := net.Pipe()
 		var wg sync.WaitGroup
@@ -305,8 +329,8 @@ func FuzzPreface(f *testing.F) {
 		cluster, err := readPreface(ours)
 		_ = ours.Close()
 		wg.Wait()
-		if err == nil && !strings.HasPrefix(string(b), prefaceStart+cluster+"\n") {
-			t.Errorf("readPreface(%q) = %q", b, cluster)
+		if err == nil && !strings.HasPrefix(string(b), prefaceLine(cluster)) {
+			t.Errorf("readPreface(%q) = %+v", b, cluster)
 		}
 	})
 }

@@ -73,6 +73,16 @@ var guardMutants = []mutant{
 		caught:  []catcher{named("./internal/guard", "TestEndOfTheProcessWhileASnapshotIsInstalledLeavesNoGap")},
 	},
 	{
+		name:    "founder-follows-any-leader",
+		breaks:  "a founder that does not know its cluster's ID yet talks Raft with members of another cluster",
+		promise: "S7",
+		changes: []change{{"internal/guard/preface.go", "	return c.Founders == other.Founders && (c.Founders != \"\" || c.ID == other.ID)\n", "	return true\n"}},
+		caught: []catcher{
+			named("./internal/guard", "TestTwoClustersStayApart"),
+			named("./node", "TestAFounderTakesNothingFromTheLeaderOfAnotherCluster"),
+		},
+	},
+	{
 		name:    "emptied-log-demands-nothing",
 		breaks:  "a node whose log was emptied for the leader's snapshot starts with an older one",
 		promise: "S7",
