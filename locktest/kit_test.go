@@ -81,3 +81,12 @@ func TestCheckHistorySaysWhoIsInTheWay(t *testing.T) {
 		cluster.CheckHistory()
 	})
 }
+
+// TestAClusterThatNobodyUsesHasARightHistory: a test need not have a client.
+func TestAClusterThatNobodyUsesHasARightHistory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		if !locktest.New(t, 1).CheckHistory() {
+			t.Error("something was found")
+		}
+	})
+}

@@ -45,12 +45,12 @@ func TestTwoHoldersAreFoundAndShown(t *testing.T) {
 	h := &history.History{}
 	believes(h, "a", "shared-0/0", 1, 1, 2)
 	believes(h, "b", "shared-0/0", 2, 3, 4)
-	if !r.check(h) || len(r.result.Broken) > 0 {
+	if !r.check(h, true) || len(r.result.Broken) > 0 {
 		t.Fatalf("one holder after the other: got %+v", r.result.Broken)
 	}
 	r.tokens = 0
 	believes(h, "c", "shared-0/0", 3, 3.5, 5)
-	if r.check(h) {
+	if r.check(h, true) {
 		t.Fatal("two holders at a time were not found")
 	}
 	found := r.result.Broken[0]
@@ -78,8 +78,17 @@ func TestALossBeforeItsTimeIsFound(t *testing.T) {
 		}
 		b := &h.Beliefs[0]
 		b.Lost, b.Told = history.LostWord(&client.LostError{Reason: client.LostExpired}), seconds(told)
-		if got := r.check(h); got != want {
+		if got := r.check(h, true); got != want {
 			t.Errorf("a TTL of 2 s from 0.9 s on, its end told by %v s: right is %v, want %v: %+v", told, got, want, r.result.Broken)
+		}
+	}
+}
+
+// TestARoundWithoutAnAnswerIsNotRight: unless its clients had no time for one.
+func TestARoundWithoutAnAnswerIsNotRight(t *testing.T) {
+	for working, right := range map[bool]bool{true: false, false: true} {
+		if r := testRun(t); r.check(&history.History{}, working) != right {
+			t.Errorf("working is %v: found %v, want that it is right: %v", working, r.result.Broken, right)
 		}
 	}
 }

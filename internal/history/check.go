@@ -43,6 +43,7 @@ func newChecker(h *History, o Options) *checker {
 
 func (c *checker) judge() {
 	c.gather()
+	c.checkEvidence()
 	c.checkBeliefs()
 	if c.h.Dropped == 0 {
 		c.checkTokens()
@@ -88,6 +89,20 @@ func (c *checker) gather() {
 		c.log = c.readLog()
 		c.resolve()
 		c.facts = newFacts(c.ops)
+	}
+}
+
+// checkEvidence looks whether there is what the caller knows to have happened. A
+// recorder that nothing reaches must not pass for a cluster without a fault.
+func (c *checker) checkEvidence() {
+	if c.o.Watched && len(c.h.Entries) == 0 {
+		c.violate("none", "record", "", "no log entry was recorded, though nodes were watched: nothing is shown without the log")
+	}
+	answered := func(o Op) bool {
+		return o.Outcome != Unknown && o.Kind != Open && o.Kind != KeepAlive && o.Kind != End
+	}
+	if c.o.Working && !slices.ContainsFunc(c.h.Ops, answered) {
+		c.violate("none", "record", "", "%d operations were recorded, and of those on locks none was answered, though clients were at work: nothing is shown", len(c.h.Ops))
 	}
 }
 

@@ -43,6 +43,9 @@
 //
 // The log also decides outcomes that no client was told.
 //
+// Of an empty history nothing is wrong. Who knows that there was something to
+// record says so in [Options].
+//
 // # What a check relies on
 //
 // Every client that releases or forces anything is recorded; an operator who goes

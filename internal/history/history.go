@@ -151,6 +151,12 @@ type Options struct {
 	// Late is how much later than it ended the end of a belief may be noticed:
 	// 0 in virtual time, elsewhere what a busy machine takes to run a timer.
 	Late time.Duration
+	// Watched says that nodes were watched from their first entry on: without any
+	// entry nothing was shown.
+	Watched bool
+	// Working says that clients were at work: unless one of them was answered
+	// something about a lock, nothing was shown.
+	Working bool
 }
 
 // Report is the judgement of a history.

@@ -86,3 +86,11 @@ func TestEveryKindOfFaultCanBeApplied(t *testing.T) {
 		}
 	}
 }
+
+// TestARunThatRecordedNothingIsNotRight: no seed passes because its history is lost.
+func TestARunThatRecordedNothingIsNotRight(t *testing.T) {
+	out := &Outcome{History: &history.History{}}
+	if out.Judge(); len(out.Violations) != 2 {
+		t.Errorf("found %v, want that there are no entries and no operations", out.Violations)
+	}
+}
