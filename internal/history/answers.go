@@ -10,7 +10,7 @@ func (c *checker) checkAnswers() {
 	for i := range c.h.Ops {
 		o := &c.h.Ops[i]
 		if o.Outcome == Unknown || o.Index == 0 {
-			continue
+			continue // what is answered without an index: see checkOrder
 		}
 		if o.Kind != Get && o.Outcome != Refused && c.log.entry(o.Index) == nil {
 			c.violate("S7", "answers", o.lock(), "%s by %s was answered at %v from index %d, which nobody has applied", o.Kind, o.Client, o.Return, o.Index)

@@ -25,7 +25,7 @@
 //     log.
 //   - tokens: they rise with real time and belong to one request each (S4); what
 //     was asked twice was answered once (S6); strangers release nothing (S5).
-//   - order: the log indexes that answers name do not contradict real time (S7, S8).
+//   - order: answers name log indexes, which do not contradict real time (S7, S8).
 //   - porcupine: for each lock that is only taken exclusively, some order of the
 //     operations explains all answers. It is a search, by another program, and
 //     model.go is all that it is told. What is shared or counted is left to

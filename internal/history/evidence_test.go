@@ -37,3 +37,40 @@ func TestNothingIsShownByNothing(t *testing.T) {
 		}
 	}
 }
+
+// TestAnAnswerNamesItsIndex: only what a node refuses without its table, and what
+// was read before there was an entry, has none.
+func TestAnAnswerNamesItsIndex(t *testing.T) {
+	const ms = time.Millisecond
+	wants := []Want{{Lock: "x", Mode: exclusive}}
+	op := func(kind Kind, outcome Outcome) Op {
+		return Op{Client: "a", Kind: kind, Session: "a", Wants: wants, Call: 2 * ms, Return: 3 * ms, Outcome: outcome}
+	}
+	first := Op{Client: "a", Kind: Open, Session: "a", TTL: time.Second, Return: 1 * ms, Outcome: OK, Index: 2}
+	later := first
+	later.Call, later.Return = 4*ms, 5*ms
+	for name, c := range map[string]struct {
+		ops      []Op
+		promises string
+	}{
+		"a busy lock":                     {[]Op{first, op(Acquire, Busy)}, "S7"},
+		"a wait that is over":             {[]Op{first, op(Acquire, TimedOut)}, "S7"},
+		"a grant that is not held":        {[]Op{first, op(Renew, NotHeld)}, "S7"},
+		"a session that is alive":         {[]Op{first, op(KeepAlive, OK)}, "S7"},
+		"a session that is gone":          {[]Op{first, op(KeepAlive, NoSess)}, "S7"},
+		"a cancel":                        {[]Op{first, op(Cancel, OK)}, "S7"},
+		"an argument that is not allowed": {[]Op{first, op(Acquire, Refused)}, ""},
+		"no answer":                       {[]Op{first, op(Acquire, Unknown)}, ""},
+		"a read before the first entry":   {[]Op{op(Get, OK), later}, ""},
+		"a read after an entry":           {[]Op{first, op(Get, OK)}, "S8"},
+		"a history without indexes":       {[]Op{op(KeepAlive, OK), op(Acquire, TimedOut)}, ""},
+	} {
+		promises := ""
+		for _, v := range (&History{Ops: c.ops}).Check(Options{}).Violations {
+			promises += v.Promise
+		}
+		if promises != c.promises {
+			t.Errorf("%s: found %q, want %q", name, promises, c.promises)
+		}
+	}
+}

@@ -373,6 +373,8 @@ func (x *wrong) afterwards() {
 		}
 	case "waiter overtakes":
 		x.swapWaiters()
+	case "index is not told":
+		x.dropIndex()
 	}
 }
 
@@ -389,6 +391,17 @@ func (x *wrong) countLate() {
 	for _, b := range x.w.h.Beliefs {
 		if end, ok := ends[b.Token]; ok && b.Until > end {
 			x.fired++
+		}
+	}
+}
+
+// dropIndex leaves the index out of one answer that the table gave.
+func (x *wrong) dropIndex() {
+	ops := x.w.h.Ops
+	for _, i := range x.w.rnd.Perm(len(ops)) {
+		if o := &ops[i]; o.Kind != Get && o.Outcome != Unknown && o.Outcome != Refused {
+			o.Index, x.fired = 0, 1
+			return
 		}
 	}
 }

@@ -85,11 +85,21 @@ func (c *checker) checkOwners() {
 
 // checkOrder compares the log indexes that answers name with real time: what was
 // asked for after something had been answered comes no earlier in the log (S7),
-// and a read is valid at an index no older than that (S8).
+// and a read is valid at an index no older than that (S8). Whatever the table has
+// answered names one.
 func (c *checker) checkOrder() {
+	indexed := c.log != nil || slices.ContainsFunc(c.h.Ops, func(o Op) bool { return o.Index > 0 })
+	if !indexed {
+		return // written by hand: nothing recorded is without indexes
+	}
 	var ops []*Op
 	for i := range c.h.Ops {
-		if o := &c.h.Ops[i]; o.Index > 0 && o.Outcome != Unknown {
+		switch o := &c.h.Ops[i]; {
+		case o.Outcome == Unknown, o.Outcome == Refused && o.Index == 0:
+			// Not answered; refused by a node, which did not ask the log.
+		case o.Index == 0 && o.Kind != Get:
+			c.violate("S7", "order", o.lock(), "%s by %s was answered %s at %v, and no log index was named: from no entry", o.Kind, o.Client, o.Outcome, o.Return)
+		default: // also a read of a table that has applied nothing
 			ops = append(ops, o)
 		}
 	}

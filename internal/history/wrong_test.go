@@ -36,6 +36,7 @@ func TestEachWrongnessIsFound(t *testing.T) {
 		{"told too early", "S2", 0.9, 0.9},
 		{"digest differs", "S9", 1, 0},
 		{"clock runs ahead", "S2", 1, 0.3},
+		{"index is not told", "S7", 1, 1},
 	} {
 		t.Run(row.kind, func(t *testing.T) {
 			n := 60
