@@ -36,8 +36,8 @@
 //   - digest: each index has one state on all nodes, in all their lives (S9, S7);
 //   - clock: cluster time never falls and never runs ahead of real time (S2);
 //   - log: the events, replayed through a small model, keep exclusion, tokens,
-//     deadlines, the line of waiters and owners (S1 to S6, FIFO), and reads saw
-//     what was held at their index (S8);
+//     deadlines, the line of waiters and owners (S1 to S6, FIFO), whatever ends has
+//     a cause, and reads saw what was held at their index (S8);
 //   - answers: what was answered is in the log, once and as it was told (S3, S5,
 //     S6, S7).
 //
@@ -50,7 +50,7 @@
 //
 // Every client that releases or forces anything is recorded; an operator who goes
 // past the recorder looks like somebody who breaks promises, unless the log shows
-// the revocation. Entries, if there are any, are all of the log from its first
+// the revocation and [Options].Alone is not set. Entries, if there are any, are all of the log from its first
 // entry on. The history is taken when the clients have stopped. Clients are not
 // paused: a client that stands still believes longer than it was allowed to, as
 // it does in life, where only the token protects. [Options].Late allows for a

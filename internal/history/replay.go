@@ -2,7 +2,6 @@ package history
 
 import (
 	"slices"
-	"time"
 
 	"github.com/locknode/locknode/fsm"
 )
@@ -39,12 +38,6 @@ type extension struct {
 	until   int64 // cluster time, at least
 }
 
-// calls are when somebody first asked for what ends a grant.
-type calls struct {
-	release map[uint64]time.Duration // by token
-	cancel  map[string]time.Duration // by the request that is cancelled
-}
-
 func (c *checker) replay(l *logbook) {
 	r := &replay{
 		c: c, l: l, locks: make(map[string]*replayLock), waits: make(map[string]*logGrant),
@@ -66,27 +59,6 @@ func (c *checker) replay(l *logbook) {
 		}
 	}
 	r.readUpTo(^uint64(0))
-}
-
-func newCalls(ops []Op) calls {
-	k := calls{release: make(map[uint64]time.Duration), cancel: make(map[string]time.Duration)}
-	for i := range ops {
-		o := &ops[i]
-		if o.Outcome == NotHeld || o.Outcome == Refused {
-			continue
-		}
-		switch o.Kind {
-		case Release:
-			if at, ok := k.release[o.Token]; !ok || o.Call < at {
-				k.release[o.Token] = o.Call
-			}
-		case Cancel:
-			if at, ok := k.cancel[o.Target]; !ok || o.Call < at {
-				k.cancel[o.Target] = o.Call
-			}
-		}
-	}
-	return k
 }
 
 // prepare puts the reads and what is known of renewals into the order of the log.
@@ -200,14 +172,7 @@ func (r *replay) sessionEnded(e *fsm.Event) {
 		r.over = make(map[string]fsm.Code)
 	}
 	r.over[id] = e.Code
-	switch {
-	case e.Code == fsm.TimedOut && r.entry.Now < s.deadline:
-		r.c.violate("S2", "log", "", "index %d: session %s ended by time at %d, its deadline was %d", r.entry.Index, id, r.entry.Now, s.deadline)
-	case e.Code == fsm.OK:
-		if t := r.c.facts.sessions[id]; t != nil && t.ttl > 0 && t.ends > r.entry.at && r.c.h.Dropped == 0 {
-			r.c.violate("S5", "log", "", "index %d: session %s was ended by its client, who had not asked for it", r.entry.Index, id)
-		}
-	}
+	r.checkSessionCause(id, s)
 }
 
 // request returns the request that an event is about, as it comes.
@@ -370,32 +335,20 @@ func (r *replay) waitEnded(e *fsm.Event) {
 		r.c.violate("S6", "log", "", "index %d: the wait of request %s ended, which did not wait", r.entry.Index, request)
 		return
 	}
+	r.checkWaitCause(g, e.Code)
 	r.leaveQueues(g)
 	if g.session != "" {
 		r.l.ended[request] = e.Code
 	}
 }
 
-// grantEnded checks that a grant ends once and for a reason: its time (S2), or
-// somebody who asked for it (S5).
 func (r *replay) grantEnded(e *fsm.Event) {
 	g := r.l.grants[e.Token]
 	if g == nil || g.over() {
 		r.c.violate("S6", "log", "", "index %d: token %d %s and was not held", r.entry.Index, e.Token, endWord[e.Kind])
 		return
 	}
-	code, withSession := r.over[g.session]
-	switch e.Kind {
-	case fsm.EventExpired:
-		floor, own := r.floors[g.token]
-		if due := own && r.entry.Now >= floor; !due && (!withSession || code != fsm.TimedOut) {
-			r.c.violate("S2", "log", g.lock(), "index %d: token %d expired at %d, its deadline was %d (0: none)", r.entry.Index, g.token, r.entry.Now, floor)
-		}
-	case fsm.EventReleased:
-		if !withSession && !r.asked(g) {
-			r.c.violate("S5", "log", g.lock(), "index %d: token %d was released, and nobody had asked for it", r.entry.Index, g.token)
-		}
-	}
+	r.checkGrantCause(g, e.Kind)
 	g.ended, g.endIndex, g.endAt = e.Kind, r.entry.Index, r.entry.at
 	delete(r.floors, g.token)
 	same := func(other *logGrant) bool { return other == g }
@@ -404,19 +357,6 @@ func (r *replay) grantEnded(e *fsm.Event) {
 		l.holders = slices.DeleteFunc(l.holders, same)
 	}
 	r.held[g.session] = slices.DeleteFunc(r.held[g.session], same)
-}
-
-// asked reports whether somebody had asked for the release of a grant by now. It
-// is only known for grants whose acquire was recorded.
-func (r *replay) asked(g *logGrant) bool {
-	if r.c.h.Dropped > 0 || r.c.facts.requests[g.request] == nil {
-		return true
-	}
-	if at, ok := r.calls.release[g.token]; ok && at <= r.entry.at {
-		return true
-	}
-	at, ok := r.calls.cancel[g.request]
-	return ok && at <= r.entry.at
 }
 
 func (g *logGrant) lock() string {

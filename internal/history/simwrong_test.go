@@ -24,6 +24,7 @@ type wrong struct {
 	early   map[string]bool   // sessions and requests with a TTL that is too short
 	moved   map[fsm.RequestID]fsm.RequestID
 	grants  map[uint64]fsm.RequestID // live, by true token
+	waits   map[string]time.Duration // of requests whose wait is cut short
 	saved   []byte                   // a snapshot of the table
 	savedAt uint64
 	rolled  bool
@@ -97,6 +98,12 @@ func (x *wrong) changeAcquire(q fsm.Acquire) fsm.Command {
 	case x.is("early expiry of a grant") && q.TTL > int64(2*time.Second):
 		x.mark(&x.early, textOf(q.ID))
 		q.TTL /= 2
+	case x.is("wait is cut short") && q.Wait > 0:
+		if x.waits == nil {
+			x.waits = make(map[string]time.Duration)
+		}
+		x.waits[textOf(q.ID)] = time.Duration(q.Wait)
+		q.Wait /= 2
 	}
 	return q
 }
@@ -111,6 +118,14 @@ func (x *wrong) mark(set *map[string]bool, key string) {
 // refuses says that a command is dropped on its way. A session must not be opened
 // again by a copy of the first request that comes after it was answered.
 func (x *wrong) refuses(c fsm.Command, answered bool) bool {
+	if x.is("expiry is told as a release") { // of grants that are held for long enough
+		switch q := c.(type) {
+		case fsm.Release:
+			return q.ID.Session[0]%2 == 0
+		case fsm.KeepAlive:
+			return q.Sessions[0].Session[0]%2 == 0
+		}
+	}
 	q, ok := c.(fsm.OpenSession)
 	if !ok || !answered {
 		return false
@@ -166,9 +181,55 @@ func (x *wrong) applied(a *fsm.Applied) {
 		case fsm.EventReleased, fsm.EventExpired, fsm.EventRevoked:
 			x.ended(a, e)
 		}
+		x.endUncalled(e)
 	}
 	x.forget(a)
 }
+
+// endUncalled ends now and then what has begun, though nobody asks for it.
+func (x *wrong) endUncalled(e *fsm.Event) {
+	w, once := x.w, fsm.RequestID{Once: fsm.OnceID{byte(x.w.index), byte(x.w.index >> 8), 1}}
+	var c fsm.Command
+	text := textOf(e.Request)
+	switch e.Kind {
+	case fsm.EventQueued:
+		if x.is("wait is cancelled by nobody") {
+			c = fsm.Cancel{ID: once, Target: e.Request}
+		}
+	case fsm.EventGranted:
+		if x.is("grant is revoked by nobody") {
+			c = fsm.ForceRelease{ID: once, Lock: nameOf(e), Token: e.Token}
+		}
+	case fsm.EventSessionOpened:
+		if x.is("session is killed by nobody") {
+			c = fsm.KillSession{Session: e.Session}
+		}
+	case fsm.EventWaitEnded:
+		if x.is("wait is cut short") && e.Code == fsm.TimedOut && e.Waited < int64(x.waits[text]) ||
+			x.is("wait is cancelled by nobody") && e.Code == fsm.Cancelled && !x.called(func(o *Op) bool { return o.Target == text }) {
+			x.fired++
+		}
+	case fsm.EventRevoked:
+		if x.is("grant is revoked by nobody") && !x.called(func(o *Op) bool { return o.Kind == ForceRelease && wantsAny(&logGrant{wants: e.Wants}, o.Wants) }) {
+			x.fired++
+		}
+	case fsm.EventSessionEnded:
+		if x.is("session is killed by nobody") && e.Code == fsm.NotHeld {
+			x.fired++
+		}
+	case fsm.EventExpired:
+		if _, open := w.table.Session(e.Session); !open && e.Session != (fsm.SessionID{}) && x.is("expiry is told as a release") {
+			e.Kind = fsm.EventReleased
+			x.fired++
+		}
+	}
+	if c != nil && w.chance(0.2) {
+		w.after(w.between(0, time.Second), func() { w.submit(&command{c, func(reply) {}}) })
+	}
+}
+
+// called reports whether a client has made such a call.
+func (x *wrong) called(such func(*Op) bool) bool { return slices.ContainsFunc(x.w.ops, such) }
 
 func nameOf(e *fsm.Event) string {
 	if len(e.Wants) == 0 {

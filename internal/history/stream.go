@@ -103,6 +103,8 @@ func (r *Recorder) noteLocked(client string, o *apiv1.Operation, now, before tim
 	}
 	if again {
 		if i, ok := r.byID[rec.id]; ok {
+			first := &r.records[i].op
+			first.Wait = shorter(first.Wait, rec.op.Wait)
 			return i, true
 		}
 	}
@@ -118,6 +120,15 @@ func (r *Recorder) noteLocked(client string, o *apiv1.Operation, now, before tim
 		r.byID[rec.id] = i
 	}
 	return i, true
+}
+
+// shorter is the shorter of two waits for one request; negative ones have no limit.
+// Either may be the one that the table has taken.
+func shorter(a, b time.Duration) time.Duration {
+	if a < 0 || b < 0 {
+		return max(a, b)
+	}
+	return min(a, b)
 }
 
 // describe takes from an operation what a history keeps. It reports whether the

@@ -37,6 +37,11 @@ func TestEachWrongnessIsFound(t *testing.T) {
 		{"digest differs", "S9", 1, 0},
 		{"clock runs ahead", "S2", 1, 0.3},
 		{"index is not told", "S7", 1, 1},
+		{"wait is cut short", "FIFO", 1, 0},
+		{"wait is cancelled by nobody", "FIFO", 1, 0},
+		{"grant is revoked by nobody", "S5", 1, 0},
+		{"session is killed by nobody", "S5", 1, 0},
+		{"expiry is told as a release", "S5", 1, 0},
 	} {
 		t.Run(row.kind, func(t *testing.T) {
 			n := 60
@@ -51,7 +56,7 @@ func TestEachWrongnessIsFound(t *testing.T) {
 					continue
 				}
 				fired++
-				r := h.Check(Options{})
+				r := h.Check(Options{Alone: true})
 				hit := false
 				for _, v := range r.Violations {
 					found[v.Promise+" by "+v.Check]++
@@ -64,7 +69,7 @@ func TestEachWrongnessIsFound(t *testing.T) {
 					promised++
 				}
 				h.Entries = nil
-				r = h.Check(Options{})
+				r = h.Check(Options{Alone: true})
 				for _, v := range r.Violations {
 					found[v.Promise+" by "+v.Check+" without log"]++
 				}
