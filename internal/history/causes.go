@@ -117,6 +117,38 @@ func (r *replay) checkWaitCause(g *logGrant, code fsm.Code) {
 	}
 }
 
+// What the table remembers of requests without a session, if nobody has configured
+// it otherwise.
+const (
+	onceRemembered = 65_536
+	onceFor        = 5 * time.Minute
+)
+
+// settle notes the end of a request without a session: from then on its ID is
+// remembered for a while.
+func (r *replay) settle(g *logGrant) {
+	if g.session == "" && g.request != "" {
+		r.settled[g.request] = r.entry.Now
+	}
+}
+
+// checkForgotten looks for a request without a session that takes effect again
+// while its ID must be remembered (S6). That is only known if all IDs are: the table
+// forgets the oldest when they become too many.
+func (r *replay) checkForgotten(g *logGrant) {
+	at, ended := r.settled[g.request]
+	if !ended || !r.c.o.Alone || r.c.h.Dropped > 0 || len(r.c.h.Ops) > onceRemembered {
+		return
+	}
+	if called(r.calls.cancel, g.request, r.entry.at) {
+		return // a cancelled ID is forgotten at once
+	}
+	if r.entry.Now-at < int64(onceFor) {
+		r.c.violate("S6", "log", g.lock(), "index %d: request %s took effect again at %d; it had ended at %d, and is remembered for %v",
+			r.entry.Index, g.request, r.entry.Now, at, onceFor)
+	}
+}
+
 // recorded reports whether it is known what was asked for of a request. Its
 // acquire is recorded then, and so is the rest.
 func (r *replay) recorded(g *logGrant) bool {

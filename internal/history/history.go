@@ -151,9 +151,10 @@ type Options struct {
 	// Late is how much later than it ended the end of a belief may be noticed:
 	// 0 in virtual time, elsewhere what a busy machine takes to run a timer.
 	Late time.Duration
-	// Alone says that nobody but the recorded clients has used the cluster. Otherwise
-	// the log is believed when it shows a revocation, or the end of what nobody is
-	// known to have asked for.
+	// Alone says that nobody but the recorded clients has used the cluster, and that
+	// its table remembers requests as by default. Otherwise the log is believed when
+	// it shows a revocation, the end of what nobody is known to have asked for, or a
+	// request without a session again after its end.
 	Alone bool
 	// Watched says that nodes were watched from their first entry on: without any
 	// entry nothing was shown.

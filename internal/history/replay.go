@@ -16,6 +16,7 @@ type replay struct {
 	waits    map[string]*logGrant // by request ID
 	held     map[string][]*logGrant
 	floors   map[uint64]int64 // token → cluster time before which its own TTL cannot end it
+	settled  map[string]int64 // request without a session → cluster time at which it ended
 	token    uint64           // the last one
 	extended []extension      // by index
 	reads    []*Op            // by index
@@ -41,7 +42,7 @@ type extension struct {
 func (c *checker) replay(l *logbook) {
 	r := &replay{
 		c: c, l: l, locks: make(map[string]*replayLock), waits: make(map[string]*logGrant),
-		held: make(map[string][]*logGrant), floors: make(map[uint64]int64), calls: newCalls(c.h.Ops),
+		held: make(map[string][]*logGrant), floors: make(map[uint64]int64), settled: make(map[string]int64), calls: newCalls(c.h.Ops),
 	}
 	r.prepare()
 	for i := range l.entries {
@@ -188,7 +189,8 @@ func (r *replay) request(e *fsm.Event) *logGrant {
 func (r *replay) checkNew(g *logGrant) {
 	other := r.l.requests[g.request]
 	if g.session == "" {
-		// Its ID is forgotten, but not while its grant lives.
+		r.checkForgotten(g)
+		// Its ID is forgotten some time, but not while its grant lives.
 		if g.request != "" && other != nil && !other.over() {
 			r.c.violate("S6", "log", g.lock(), "index %d: request %s took effect again; it holds token %d since index %d",
 				r.entry.Index, g.request, other.token, other.index)
@@ -340,6 +342,7 @@ func (r *replay) waitEnded(e *fsm.Event) {
 	if g.session != "" {
 		r.l.ended[request] = e.Code
 	}
+	r.settle(g)
 }
 
 func (r *replay) grantEnded(e *fsm.Event) {
@@ -350,6 +353,7 @@ func (r *replay) grantEnded(e *fsm.Event) {
 	}
 	r.checkGrantCause(g, e.Kind)
 	g.ended, g.endIndex, g.endAt = e.Kind, r.entry.Index, r.entry.at
+	r.settle(g)
 	delete(r.floors, g.token)
 	same := func(other *logGrant) bool { return other == g }
 	for _, w := range g.wants {

@@ -114,7 +114,7 @@ func simulate(p profile) (*History, int) {
 	}
 	w.locks = append(w.locks, Want{Lock: "rw", Mode: fsm.Shared}, Want{Lock: "sem", Mode: fsm.Permits, Limit: 3})
 	w.lead()
-	if w.wrong.is("session lives again") { // a table that remembers no session that has ended
+	if w.wrong.is("session lives again") || w.wrong.is("request is forgotten") { // a table that remembers nothing that has ended
 		w.submit(&command{fsm.Configure{Limits: fsm.Limits{OnceNanos: 1}}, func(reply) {}})
 	}
 	if !p.calm {

@@ -25,9 +25,11 @@ type wrong struct {
 	moved   map[fsm.RequestID]fsm.RequestID
 	grants  map[uint64]fsm.RequestID // live, by true token
 	waits   map[string]time.Duration // of requests whose wait is cut short
-	saved   []byte                   // a snapshot of the table
-	savedAt uint64
-	rolled  bool
+
+	forgotten map[fsm.RequestID]bool // whose grant has ended
+	saved     []byte                 // a snapshot of the table
+	savedAt   uint64
+	rolled    bool
 }
 
 func (x *wrong) is(kind string) bool { return x.kind == kind }
@@ -136,9 +138,17 @@ func (x *wrong) refuses(c fsm.Command, answered bool) bool {
 	return !x.is("session lives again")
 }
 
-// copies delivers a copy of an opening when the session may be over.
+// copies delivers a copy of an opening when the session may be over, or of an
+// acquire without a session when its grant may be.
 func (x *wrong) copies(c fsm.Command, answered func() bool) {
-	if _, ok := c.(fsm.OpenSession); !ok || !x.is("session lives again") {
+	copied := false
+	switch q := c.(type) {
+	case fsm.OpenSession:
+		copied = x.is("session lives again")
+	case fsm.Acquire:
+		copied = x.is("request is forgotten") && q.ID.Once != fsm.OnceID{}
+	}
+	if !copied {
 		return
 	}
 	x.w.after(x.w.between(5*time.Second, 20*time.Second), func() {
@@ -250,6 +260,9 @@ func (x *wrong) granted(a *fsm.Applied, e *fsm.Event) {
 			x.fired++
 		}
 	}
+	if x.is("request is forgotten") && x.forgotten[e.Request] && !x.called(func(o *Op) bool { return o.Target == textOf(e.Request) }) {
+		x.fired++
+	}
 	if x.is("executed twice") && slices.Contains(slices.Collect(maps.Values(x.grants)), e.Request) {
 		x.fired++
 	}
@@ -277,6 +290,10 @@ func (x *wrong) ended(a *fsm.Applied, e *fsm.Event) {
 			x.fired++
 		}
 	}
+	if x.forgotten == nil {
+		x.forgotten = make(map[fsm.RequestID]bool)
+	}
+	x.forgotten[e.Request] = true
 	delete(x.grants, e.Token)
 	e.Token = x.told(e.Token)
 }

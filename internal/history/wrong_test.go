@@ -41,6 +41,7 @@ func TestEachWrongnessIsFound(t *testing.T) {
 		{"wait is cancelled by nobody", "FIFO", 1, 0},
 		{"grant is revoked by nobody", "S5", 1, 0},
 		{"session is killed by nobody", "S5", 1, 0},
+		{"request is forgotten", "S6", 1, 0},
 		{"expiry is told as a release", "S5", 1, 0},
 	} {
 		t.Run(row.kind, func(t *testing.T) {
