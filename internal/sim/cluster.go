@@ -80,7 +80,8 @@ type Cluster struct {
 	sessions map[fsm.SessionID]string // open sessions → holder
 	seen     uint64                   // last index that sessions knows of
 	closed   bool
-	errs     []error // of what ended in the background
+	errs     []error       // of what ended in the background
+	ended    []*EndedError // of nodes that are not there any more
 }
 
 // New starts a cluster and waits until every node is ready, which takes a second
@@ -200,7 +201,7 @@ func (c *Cluster) leaderNow() (name string) {
 }
 
 // Close ends all clients and nodes, and waits for them. It returns what went
-// wrong with those that ended by themselves or in Close.
+// wrong with that; nodes that ended by themselves are left to [Cluster.Ended].
 func (c *Cluster) Close() error {
 	c.mu.Lock()
 	if c.closed {
@@ -219,8 +220,13 @@ func (c *Cluster) Close() error {
 	for _, m := range c.nodes {
 		m.disk.Release()
 		c.endPause(m.name, &m.pause)
-		if n := m.take(); n != nil {
-			c.wg.Go(func() { c.note(n.Close()) })
+		if n := c.take(m); n != nil {
+			c.wg.Go(func() {
+				// One that has ended by itself is among Ended; how it did so says no more.
+				if err := n.Close(); n.Err() == nil {
+					c.note(err)
+				}
+			})
 		}
 	}
 	c.wg.Wait()

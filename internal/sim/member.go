@@ -58,25 +58,6 @@ func (m *member) running() *node.Node {
 	return m.node
 }
 
-// take ends the node's being the one that runs; its life goes on.
-func (m *member) take() *node.Node {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	n := m.node
-	m.node = nil
-	return n
-}
-
-// ended reports whether a node has ended by itself, or was closed.
-func ended(n *node.Node) bool {
-	select {
-	case <-n.Done():
-		return true
-	default:
-		return false
-	}
-}
-
 func (m *member) isPaused() bool { return m.pause.isOn() }
 
 func (c *Cluster) address(name string, port int) string {
@@ -95,6 +76,7 @@ func (c *Cluster) Start(name string) error {
 	if n := m.running(); n != nil && !ended(n) {
 		return fmt.Errorf("start node %q: it runs", name)
 	}
+	c.take(m)
 	host := c.net.Revive(name)
 	life := &atomic.Bool{}
 	life.Store(true)
@@ -164,7 +146,7 @@ func (c *Cluster) end(how, name string, off func(string), keepUnsynced bool) err
 	}
 	c.changing <- struct{}{}
 	defer func() { <-c.changing }()
-	n := m.take()
+	n := c.take(m)
 	if n == nil {
 		return fmt.Errorf("%s node %q: it does not run", how, name)
 	}
@@ -186,7 +168,7 @@ func (c *Cluster) Stop(name string) error {
 	}
 	c.changing <- struct{}{}
 	defer func() { <-c.changing }()
-	n := m.take()
+	n := c.take(m)
 	if n == nil {
 		return fmt.Errorf("stop node %q: it does not run", name)
 	}

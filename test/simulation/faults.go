@@ -91,6 +91,9 @@ var faults = map[string]fault{
 			return err
 		})
 	}},
+	// Nor is this: a write fails for a reason that no fault is. The node has to end,
+	// and that it did has to be found, even if it is killed right after it.
+	"defect":    {apply: func(c *sim.Cluster, s Step) error { return failWrite(c, s.Who, errDefect) }},
 	"wall-jump": {amount: amounts(-12*time.Hour, 12*time.Hour), apply: func(c *sim.Cluster, s Step) error { return c.JumpWallClock(s.Who, s.Amount) }},
 	"transfer":  {apply: transfer},
 
@@ -191,12 +194,15 @@ func slowDisk(c *sim.Cluster, s Step) error {
 	return err
 }
 
-func failDisk(c *sim.Cluster, s Step) error {
-	d, err := c.Disk(s.Who)
-	if err == nil {
-		d.Fail(errNoSpace, 1)
+func failDisk(c *sim.Cluster, s Step) error { return failWrite(c, s.Who, errNoSpace) }
+
+// failWrite lets the next write of a node fail.
+func failWrite(c *sim.Cluster, name string, err error) error {
+	d, unknown := c.Disk(name)
+	if unknown == nil {
+		d.Fail(err, 1)
 	}
-	return err
+	return unknown
 }
 
 func transfer(c *sim.Cluster, s Step) error {

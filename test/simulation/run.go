@@ -18,7 +18,10 @@ import (
 	"github.com/locknode/locknode/internal/sim"
 )
 
-var errNoSpace = fmt.Errorf("write: %w", syscall.ENOSPC)
+var (
+	errNoSpace = fmt.Errorf("write: %w", syscall.ENOSPC)
+	errDefect  = errors.New("a defect")
+)
 
 // Outcome is what became of a run.
 type Outcome struct {
@@ -54,6 +57,7 @@ func Run(ctx context.Context, p Plan, log *slog.Logger) (*Outcome, error) {
 	if closed := c.Close(); err == nil && closed != nil {
 		r.violate("close", "%v", closed)
 	}
+	r.judgeEnds()
 	if err != nil {
 		return nil, fmt.Errorf("run seed %d: %w", p.Seed, err)
 	}
@@ -195,21 +199,22 @@ func (r *runner) mend() {
 	}
 	c.Heal()
 	for _, name := range c.Nodes() {
-		n := c.Node(name)
-		if n == nil {
-			continue
-		}
-		select {
-		case <-n.Done():
-			if !errors.Is(n.Err(), syscall.ENOSPC) {
-				r.violate("availability", "%s ended by itself: %v", name, n.Err())
-			}
-			_ = c.Kill(name) // it runs no more; now it does not for us either
-		default:
+		if n := c.Node(name); n != nil && n.Err() != nil {
+			_ = c.Kill(name) // it runs no more, or not for long; now it does not for us either
 		}
 	}
 	if err := startAll(c, Step{}); err != nil {
 		r.violate("availability", "a node does not come back: %v", err)
+	}
+}
+
+// judgeEnds looks at the nodes that ended by themselves, whatever was done to them
+// afterwards. Only a full disk is a reason, and only the schedule fills one.
+func (r *runner) judgeEnds() {
+	for _, e := range r.c.Ended() {
+		if !errors.Is(e, syscall.ENOSPC) {
+			r.violate("availability", "%v (seen at %v)", e, e.Seen)
+		}
 	}
 }
 
