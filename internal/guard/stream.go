@@ -73,6 +73,9 @@ type Stream struct {
 	done     chan struct{}
 	wg       sync.WaitGroup
 
+	dialling context.Context // of all dials; ends with Close
+	endDials context.CancelFunc
+
 	mu       sync.Mutex // guards what follows
 	conns    map[*admitted]struct{}
 	perHost  map[string]int // host → accepted connections
@@ -100,6 +103,7 @@ func NewStream(l net.Listener, o StreamOptions) *Stream {
 		ready: make(chan net.Conn), done: make(chan struct{}),
 		conns: map[*admitted]struct{}{}, perHost: map[string]int{},
 	}
+	s.dialling, s.endDials = context.WithCancel(context.Background())
 	if o.Advertise != "" {
 		s.addr = advertised(o.Advertise)
 	}
@@ -131,15 +135,21 @@ func (s *Stream) Accept() (net.Conn, error) {
 	}
 }
 
-// Dial connects to a peer and shakes hands, all within timeout.
+// Dial connects to a peer and shakes hands, all within timeout. Close ends it: a
+// peer that has lost its power answers nothing, and raft, which does not stop
+// before its dials do, goes from one to the next.
 func (s *Stream) Dial(addr raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	ctx, cancel := context.WithTimeout(s.dialling, timeout)
 	defer cancel()
 	raw, err := s.o.Dial(ctx, string(addr))
 	if err != nil {
 		return nil, fmt.Errorf("dial raft peer: %w", err)
 	}
+	going := context.AfterFunc(s.dialling, func() { _ = raw.Close() })
 	c, err := s.greet(raw, addr, timeout)
+	if !going() && err == nil {
+		err = net.ErrClosed
+	}
 	if err != nil {
 		_ = raw.Close()
 		return nil, fmt.Errorf("dial raft peer %s: %w", addr, err)
@@ -163,8 +173,8 @@ func (s *Stream) greet(c net.Conn, addr raft.ServerAddress, timeout time.Duratio
 	return c, c.SetDeadline(time.Time{})
 }
 
-// Close ends the listener and every accepted connection, and waits for the
-// goroutines.
+// Close ends the listener, every accepted connection and what is being dialled,
+// and waits for the goroutines.
 func (s *Stream) Close() error {
 	s.mu.Lock()
 	if s.closed {
@@ -173,6 +183,7 @@ func (s *Stream) Close() error {
 	}
 	s.closed = true
 	close(s.done)
+	s.endDials()
 	err := s.listener.Close()
 	for c := range s.conns {
 		_ = c.Conn.Close() // not c.Close, which wants the mutex

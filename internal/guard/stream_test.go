@@ -109,6 +109,41 @@ func TestStreamEndsADialInTime(t *testing.T) {
 	})
 }
 
+// TestStreamCloseEndsDials: to a host that does not answer, or to one that takes
+// the connection and says nothing.
+func TestStreamCloseEndsDials(t *testing.T) {
+	for name, dial := range map[string]func(context.Context) (net.Conn, error){
+		"no answer": func(ctx context.Context) (net.Conn, error) {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		},
+		"says nothing": func(context.Context) (net.Conn, error) {
+			ours, _ := net.Pipe()
+			return ours, nil
+		},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			s := NewStream(newMemNet().listen("a"), StreamOptions{Dial: func(ctx context.Context, _ string) (net.Conn, error) { return dial(ctx) }})
+			start := time.Now()
+			ended := make(chan error)
+			go func() {
+				_, err := s.Dial("b", time.Minute)
+				ended <- err
+			}()
+			time.Sleep(time.Second)
+			if err := s.Close(); err != nil {
+				t.Error(err)
+			}
+			if err := <-ended; err == nil || time.Since(start) != time.Second {
+				t.Errorf("%s: Dial returned %v after %v, want an error as the stream is closed after 1s", name, err, time.Since(start))
+			}
+			if _, err := s.Dial("b", time.Minute); err == nil || time.Since(start) != time.Second {
+				t.Errorf("%s: Dial after Close: %v after %v, want an error at once", name, err, time.Since(start))
+			}
+		})
+	}
+}
+
 func TestTwoClustersStayApart(t *testing.T) {
 	var (
 		nobody  = ClusterIdentity{}
