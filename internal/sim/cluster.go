@@ -223,8 +223,8 @@ func (c *Cluster) Close() error {
 		if n := c.take(m); n != nil {
 			c.wg.Go(func() {
 				// One that has ended by itself is among Ended; how it did so says no more.
-				if err := n.Close(); n.Err() == nil {
-					c.note(err)
+				if err := c.inOrder(n.Close); err != nil && n.Err() == nil {
+					c.note(fmt.Errorf("close node %q: %w", m.name, err))
 				}
 			})
 		}

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"strconv"
@@ -160,7 +161,9 @@ func (c *Cluster) end(how, name string, off func(string), keepUnsynced bool) err
 	return nil
 }
 
-// Stop ends a node in good order, as SIGTERM does.
+// Stop ends a node in good order, as SIGTERM does, and ends its pause, as whoever
+// stops a process does with it. It returns [ErrUnclean] if the node does not end
+// so, and an [EndedError] if it had ended by itself; it does not run any more then.
 func (c *Cluster) Stop(name string) error {
 	m, err := c.member(name)
 	if err != nil {
@@ -172,12 +175,38 @@ func (c *Cluster) Stop(name string) error {
 	if n == nil {
 		return fmt.Errorf("stop node %q: it does not run", name)
 	}
+	alone := c.endOf(name, n)
 	c.recorder.Fault("stop "+name, c.Now(), 0)
-	err = n.Close()
+	c.endPause(name, &m.pause)
+	err = c.inOrder(n.Close)
 	m.life.Store(false)
 	c.net.Kill(name)
-	if err != nil {
+	switch {
+	case alone != nil:
+		return fmt.Errorf("stop: %w", alone)
+	case err != nil:
 		return fmt.Errorf("stop node %q: %w", name, err)
+	}
+	return nil
+}
+
+// ErrUnclean is that a node has not ended in good order: its Close returned an
+// error, or took longer than it may.
+var ErrUnclean = errors.New("it did not end in good order")
+
+// closeLimit is how long a node's Close may take, as its documentation has it.
+// That is for virtual time; on a busy machine anything may take longer.
+const closeLimit = 5 * time.Second
+
+// inOrder calls a node's Close.
+func (c *Cluster) inOrder(closeNode func() error) error {
+	begin := c.Now()
+	err := closeNode()
+	if took := c.Now() - begin; c.Virtual() && took > closeLimit {
+		err = errors.Join(err, fmt.Errorf("it took %v, %v is allowed", took, closeLimit))
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrUnclean, err)
 	}
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/locknode/locknode/internal/history"
+	"github.com/locknode/locknode/internal/sim"
 )
 
 // told reports whether one of the violations of a promise has all the words.
@@ -44,6 +45,47 @@ func TestNodeThatEndedByItselfIsFoundWhateverIsDoneToItAfterwards(t *testing.T) 
 				if first == "fail-disk" || v.Promise != "availability" {
 					t.Errorf("%s, then %q: %+v", first, later, v)
 				}
+			}
+		}
+	}
+}
+
+// TestStopThatFailsIsNoRefusal: a node that does not stop in good order is found,
+// unless the schedule has broken its disk; one that is down already is refused.
+func TestStopThatFailsIsNoRefusal(t *testing.T) {
+	faults["stop-badly"] = fault{lift: startAll, apply: func(c *sim.Cluster, s Step) error {
+		d, err := c.Disk(s.Who)
+		if err != nil {
+			return err
+		}
+		d.Hang() // nobody knows
+		defer d.Release()
+		time.Sleep(time.Second)
+		return c.Stop(s.Who)
+	}}
+	defer delete(faults, "stop-badly")
+	stop := func(kind string) Step {
+		return Step{Kind: kind, Who: "n2", After: 3 * time.Second, For: 5 * time.Second}
+	}
+	for name, c := range map[string]struct {
+		steps   []Step
+		found   bool
+		refused int
+	}{
+		"for no reason":  {[]Step{stop("stop-badly")}, true, 0},
+		"hung disk":      {[]Step{{Kind: "hang-disk", Who: "n2", For: 9 * time.Second}, stop("stop")}, false, 0},
+		"another's disk": {[]Step{{Kind: "hang-disk", Who: "n1", For: 9 * time.Second}, stop("stop-badly")}, true, 0},
+		"well":           {[]Step{stop("stop")}, false, 0},
+		"paused":         {[]Step{{Kind: "pause", Who: "n2", For: 9 * time.Second}, stop("stop")}, false, 0},
+		"twice":          {[]Step{stop("stop"), stop("stop")}, false, 1},
+	} {
+		out := run(t, steps(t, c.steps...))
+		if found := told(out.Violations, "close", `"n2"`, sim.ErrUnclean.Error()); found != c.found || out.Refused != c.refused {
+			t.Errorf("%s: found %v, %d refused, want %v and %d: %+v", name, found, out.Refused, c.found, c.refused, out.Violations)
+		}
+		for _, v := range out.Violations {
+			if v.Promise != "close" {
+				t.Errorf("%s: %+v", name, v)
 			}
 		}
 	}

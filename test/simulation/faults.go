@@ -14,10 +14,11 @@ const leader = "leader"
 
 // fault is a kind of fault.
 type fault struct {
-	ofClients bool                               // Who is a client
-	amount    func(r *rand.Rand) time.Duration   // what Step.Amount may be
-	apply     func(c *sim.Cluster, s Step) error // s.Who is a name
-	lift      func(c *sim.Cluster, s Step) error // nil: it was a moment
+	ofClients  bool                               // Who is a client
+	breaksDisk bool                               // writes do not come to their end: Who cannot stop in good order
+	amount     func(r *rand.Rand) time.Duration   // what Step.Amount may be
+	apply      func(c *sim.Cluster, s Step) error // s.Who is a name
+	lift       func(c *sim.Cluster, s Step) error // nil: it was a moment
 }
 
 // kinds are the keys of faults, in the order in which seeds choose from them.
@@ -59,7 +60,7 @@ var faults = map[string]fault{
 
 	"pause":     {apply: func(c *sim.Cluster, s Step) error { return c.Pause(s.Who) }, lift: func(c *sim.Cluster, s Step) error { return c.Resume(s.Who) }},
 	"slow-disk": {amount: amounts(time.Millisecond, 400*time.Millisecond), apply: slowDisk, lift: func(c *sim.Cluster, s Step) error { s.Amount = 0; return slowDisk(c, s) }},
-	"hang-disk": {apply: func(c *sim.Cluster, s Step) error {
+	"hang-disk": {breaksDisk: true, apply: func(c *sim.Cluster, s Step) error {
 		d, err := c.Disk(s.Who)
 		if err == nil {
 			d.Hang()
@@ -72,7 +73,7 @@ var faults = map[string]fault{
 		}
 		return err
 	}},
-	"fail-disk": {apply: failDisk, lift: func(c *sim.Cluster, s Step) error {
+	"fail-disk": {breaksDisk: true, apply: failDisk, lift: func(c *sim.Cluster, s Step) error {
 		if c.Node(s.Who) != nil { // it has ended by itself, and its process is restarted
 			if err := c.Kill(s.Who); err != nil {
 				return err

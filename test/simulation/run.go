@@ -52,7 +52,7 @@ func Run(ctx context.Context, p Plan, log *slog.Logger) (*Outcome, error) {
 	if err != nil {
 		return nil, fmt.Errorf("run seed %d: %w", p.Seed, err)
 	}
-	r := &runner{c: c, p: p, out: &Outcome{Plan: p}, log: log}
+	r := &runner{c: c, p: p, out: &Outcome{Plan: p}, log: log, broken: map[string]bool{}}
 	err = r.run(ctx)
 	if closed := c.Close(); err == nil && closed != nil {
 		r.violate("close", "%v", closed)
@@ -70,6 +70,8 @@ type runner struct {
 	p   Plan
 	out *Outcome
 	log *slog.Logger
+
+	broken map[string]bool // nodes whose disk was broken in this episode
 
 	mu sync.Mutex // guards out.Violations
 }
@@ -142,11 +144,7 @@ func (r *runner) episode(ctx context.Context, e Episode) {
 					return
 				}
 			}
-			r.out.Faults++
-			if err := f.apply(r.c, s); err != nil {
-				r.out.Refused++
-				r.log.Debug("fault not applied", "kind", s.Kind, "err", err)
-			}
+			r.apply(s)
 		}})
 		if f.lift != nil {
 			events = append(events, event{s.After + s.For, func() {
@@ -172,6 +170,24 @@ func (r *runner) episode(ctx context.Context, e Episode) {
 	r.recover(ctx)
 }
 
+// apply does a fault. One that could not be done is refused; a node that was to
+// stop in good order and did not has broken a promise, unless its disk is broken.
+func (r *runner) apply(s Step) {
+	f := faults[s.Kind]
+	if f.breaksDisk {
+		r.broken[s.Who] = true
+	}
+	r.out.Faults++
+	switch err := f.apply(r.c, s); {
+	case err == nil:
+	case !errors.Is(err, sim.ErrUnclean):
+		r.out.Refused++
+		r.log.Debug("fault not applied", "kind", s.Kind, "err", err)
+	case !r.broken[s.Who]:
+		r.violate("close", "%v", err)
+	}
+}
+
 func (r *runner) leader(ctx context.Context) string {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
@@ -194,6 +210,7 @@ func (r *runner) mend() {
 			d.Fail(nil, 0)
 		}
 	}
+	clear(r.broken)
 	for _, w := range r.p.Workers {
 		_ = c.Resume(w.Name) // never fails for a client
 	}
