@@ -105,6 +105,24 @@ func TestAnExpiredClientIsToldFirst(t *testing.T) {
 	})
 }
 
+// TestExpireMeansTheClientAndNotItsHolder: a client may have any holder, also one
+// that others have, or that is another's name.
+func TestExpireMeansTheClientAndNotItsHolder(t *testing.T) {
+	bubble(t, func(t *testing.T, cluster *locktest.Cluster) {
+		own, same := cluster.Client("a", client.Holder("b")), cluster.Client("b")
+		first, second := lock(t, own, "x"), lock(t, same, "y")
+		within(t, 15*time.Second, "the end of a session with a TTL of 10s", func() { cluster.Expire("a") })
+		if l := lost(t, first); l.Reason != client.LostDeadline {
+			t.Errorf("lost by %v, want by its deadline", l.Reason)
+		}
+		must(t, second.Err())
+		must(t, lock(t, same, "x").Unlock())
+		lock(t, own, "x")
+		within(t, 15*time.Second, "the end of a session whose holder has another one", func() { cluster.Expire("b") })
+		_ = lost(t, second)
+	})
+}
+
 // TestNothingExpiresWhileNobodyLeads: cluster time stands still in a gap of ten
 // TTLs, while those who cannot know are told that their locks are lost.
 func TestNothingExpiresWhileNobodyLeads(t *testing.T) {

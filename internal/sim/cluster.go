@@ -77,8 +77,8 @@ type Cluster struct {
 	mu       sync.Mutex // guards what follows
 	nodes    []*member
 	clients  []*process
-	sessions map[fsm.SessionID]string // open sessions → holder
-	seen     uint64                   // last index that sessions knows of
+	sessions map[fsm.SessionID]bool // those that are open
+	seen     uint64                 // last index that sessions knows of
 	closed   bool
 	errs     []error       // of what ended in the background
 	ended    []*EndedError // of nodes that are not there any more
@@ -91,7 +91,7 @@ func New(ctx context.Context, o Options) (*Cluster, error) {
 		return nil, fmt.Errorf("simulate a cluster: %w", err)
 	}
 	c := &Cluster{
-		o: o, start: time.Now(), sessions: map[fsm.SessionID]string{}, apart: map[string]apart{},
+		o: o, start: time.Now(), sessions: map[fsm.SessionID]bool{}, apart: map[string]apart{},
 		changing: make(chan struct{}, 1),
 		net:      simnet.New(o.Seed, simnet.Options{Latency: o.Latency, Jitter: o.Jitter}),
 	}
@@ -264,7 +264,7 @@ func (c *Cluster) applied(a fsm.Applied) {
 	for i := range a.Events {
 		switch e := &a.Events[i]; e.Kind {
 		case fsm.EventSessionOpened:
-			c.sessions[e.Session] = e.Holder
+			c.sessions[e.Session] = true
 		case fsm.EventSessionEnded:
 			delete(c.sessions, e.Session)
 		}

@@ -217,7 +217,8 @@ func (c *Cluster) JumpWallClock(name string, by time.Duration) error {
 // Expire cuts a client off until the cluster has ended its sessions by time, and
 // then lets it back. It returns at once if the client has none.
 func (c *Cluster) Expire(ctx context.Context, name string) error {
-	if c.findProcess(name) == nil {
+	p := c.findProcess(name)
+	if p == nil {
 		return fmt.Errorf("expire: %w", c.noClient(name))
 	}
 	begin := c.Now()
@@ -226,14 +227,5 @@ func (c *Cluster) Expire(ctx context.Context, name string) error {
 		c.setApart(name, expiring, false)
 		c.recorder.Fault("expire "+name, begin, c.Now())
 	}()
-	return c.eventually(ctx, fmt.Sprintf("the sessions of client %q have ended", name), func() bool {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		for _, holder := range c.sessions {
-			if holder == name {
-				return false
-			}
-		}
-		return true
-	})
+	return c.eventually(ctx, fmt.Sprintf("the sessions of client %q have ended", name), func() bool { return !c.hasSession(p) })
 }

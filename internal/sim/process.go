@@ -15,6 +15,7 @@ import (
 
 	apiv1 "github.com/locknode/locknode/api/v1"
 	"github.com/locknode/locknode/client"
+	"github.com/locknode/locknode/fsm"
 	"github.com/locknode/locknode/internal/simnet"
 )
 
@@ -25,8 +26,64 @@ type process struct {
 	pause pause
 	drop  dropper
 
-	mu     sync.Mutex // guards client
+	mu     sync.Mutex // guards what follows
 	client *client.Client
+	opened *opened // by client, or by the one that was killed last
+}
+
+// opened are the sessions that one client has asked for. Their holder may be
+// another's, too.
+type opened struct {
+	mu  sync.Mutex // guards ids
+	ids map[fsm.SessionID]bool
+}
+
+// intercept notes the sessions that are asked for on a stream.
+func (o *opened) intercept(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, streamer grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+	s, err := streamer(ctx, desc, cc, method, opts...)
+	if err != nil {
+		return nil, err
+	}
+	return &openingStream{ClientStream: s, o: o}, nil
+}
+
+type openingStream struct {
+	grpc.ClientStream
+	o *opened
+}
+
+// SendMsg is part of grpc.ClientStream.
+func (s *openingStream) SendMsg(m any) error {
+	if q, ok := m.(*apiv1.SessionRequest); ok {
+		s.o.mu.Lock()
+		for _, op := range q.GetOperations() {
+			if open := op.GetOpenSession(); open != nil {
+				s.o.ids[fsm.SessionID(open.GetSession())] = true
+			}
+		}
+		s.o.mu.Unlock()
+	}
+	return s.ClientStream.SendMsg(m)
+}
+
+// hasSession reports whether the cluster keeps a session of this client.
+func (c *Cluster) hasSession(p *process) bool {
+	p.mu.Lock()
+	o := p.opened
+	p.mu.Unlock()
+	if o == nil {
+		return false // nobody has dialled
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for id := range o.ids {
+		if c.sessions[id] {
+			return true
+		}
+	}
+	return false
 }
 
 // take ends the client's being the one that runs.
@@ -63,6 +120,7 @@ func (c *Cluster) Client(name string, opts ...client.Option) (*client.Client, er
 		return p.client, nil
 	}
 	host := c.net.Revive(name)
+	own := &opened{ids: map[fsm.SessionID]bool{}}
 	options := append([]client.Option{
 		client.Holder(name),
 		client.Logger(c.o.Logger.With("client", name)),
@@ -70,7 +128,7 @@ func (c *Cluster) Client(name string, opts ...client.Option) (*client.Client, er
 		client.WithTrace(c.recorder.Trace(name)),
 		client.GRPC(grpc.WithContextDialer(dialer(host))),
 		client.GRPC(c.recorder.DialOptions(name)...),
-		client.GRPC(grpc.WithChainStreamInterceptor(p.drop.intercept)),
+		client.GRPC(grpc.WithChainStreamInterceptor(p.drop.intercept, own.intercept)),
 	}, opts...)
 	var endpoints []string
 	for _, m := range c.nodes {
@@ -80,7 +138,7 @@ func (c *Cluster) Client(name string, opts ...client.Option) (*client.Client, er
 	if err != nil {
 		return nil, fmt.Errorf("client %q: %w", name, err)
 	}
-	p.client = cl
+	p.client, p.opened = cl, own
 	return cl, nil
 }
 
