@@ -169,12 +169,18 @@ func (c *Cluster) checkNode(name string) {
 
 // WaitReady waits until every node that runs is ready: it knows the leader, and a
 // majority has confirmed it a moment ago. It fails the test after a minute, as it
-// does while nodes are cut off or paused.
+// does while nodes are cut off or paused, and at once if a node has ended by
+// itself, because of its disk, say: [Cluster.Restart] or [Cluster.Kill] it before.
 func (c *Cluster) WaitReady() {
 	c.t.Helper()
 	ctx, cancel := c.wait()
 	defer cancel()
-	if err := c.sim.WaitReady(ctx); err != nil {
+	err := c.sim.WaitReady(ctx)
+	var ended *sim.EndedError
+	switch {
+	case errors.As(err, &ended):
+		c.t.Fatalf("locktest: wait until all are ready: %v; see Restart and Kill", ended)
+	case err != nil:
 		c.t.Fatalf("locktest: %v; is everybody healed, resumed, and a majority up?", err)
 	}
 }

@@ -117,6 +117,37 @@ func TestAFullDiskStopsItsNodeAndNobodyElse(t *testing.T) {
 	})
 }
 
+// TestWaitReadyNamesTheNodeThatEnded at once, whoever else is not ready.
+func TestWaitReadyNamesTheNodeThatEnded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cluster := locktest.New(t, 3)
+		c := cluster.Client("a")
+		broken := cluster.Followers()
+		for _, name := range broken {
+			cluster.FailDisk(name, locktest.ErrNoSpace)
+		}
+		waits := func() {
+			t.Helper()
+			begin := time.Now()
+			told := judged(t, func(j *judge) { cluster.With(j).WaitReady() })
+			if took := time.Since(begin); took > time.Second || !tells(told, `ended by itself`, broken[0], locktest.ErrNoSpace.Error()) {
+				t.Errorf("after %v the kit tells %q, want that %s ended because of %v", took, told, broken[0], locktest.ErrNoSpace)
+			}
+		}
+		go func() { _, _ = c.TryLock(t.Context(), "x") }() // the write that fails
+		<-cluster.Node(broken[0]).Done()
+		<-cluster.Node(broken[1]).Done()
+		waits() // the leader cannot be ready, either
+		cluster.FailDisk(broken[1], nil)
+		cluster.Restart(broken[1])
+		waits()
+		cluster.FailDisk(broken[0], nil)
+		cluster.Restart(broken[0])
+		cluster.WaitReady()
+		cluster.CheckHistory()
+	})
+}
+
 func TestSlowDisksAreOnlySlow(t *testing.T) {
 	bubble(t, func(t *testing.T, cluster *locktest.Cluster) {
 		leader := cluster.Leader()

@@ -161,16 +161,37 @@ func (c *Cluster) eventually(ctx context.Context, what string, cond func() bool)
 }
 
 // WaitReady waits until every node that runs is ready: it knows the leader, and
-// a majority has confirmed it a moment ago.
+// a majority has confirmed it a moment ago. A node that ended by itself never will
+// be: then, or as soon as one does, WaitReady returns its [EndedError].
 func (c *Cluster) WaitReady(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	var looking sync.WaitGroup
+	defer looking.Wait()
+	defer cancel(nil)
+	looking.Go(func() {
+		// It fails only if ctx ends, and there is nothing to look for then.
+		_ = c.eventually(ctx, "a node has ended", func() bool {
+			e := c.endedNow()
+			if e != nil {
+				cancel(e)
+			}
+			return e != nil
+		})
+	})
 	for _, m := range c.nodes {
 		n := m.running()
 		if n == nil {
 			continue
 		}
 		if err := n.WaitReady(ctx); err != nil && m.running() == n {
+			if e := c.endedNow(); e != nil {
+				return e
+			}
 			return fmt.Errorf("wait for %s: %w", m.name, err)
 		}
+	}
+	if e := c.endedNow(); e != nil {
+		return e // one that ended a moment ago says that it is ready
 	}
 	return nil
 }

@@ -28,11 +28,31 @@ func (c *Cluster) Ended() []*EndedError {
 	all := append([]*EndedError(nil), c.ended...)
 	c.mu.Unlock()
 	for _, m := range c.nodes {
-		if e := c.endOf(m.name, m.running()); e != nil {
+		if e := c.endOfRunning(m); e != nil {
 			all = append(all, e)
 		}
 	}
 	return all
+}
+
+// endedNow is a node that has ended by itself and that nobody has ended or started
+// again since, or nil.
+func (c *Cluster) endedNow() error {
+	for _, m := range c.nodes {
+		if e := c.endOfRunning(m); e != nil {
+			return e
+		}
+	}
+	return nil
+}
+
+// endOfRunning looks twice: one that is being killed says something, too.
+func (c *Cluster) endOfRunning(m *member) *EndedError {
+	n := m.running()
+	if e := c.endOf(m.name, n); e != nil && m.running() == n {
+		return e
+	}
+	return nil
 }
 
 // endOf is nil for a node that has not ended by itself, or that there is not.
