@@ -90,3 +90,31 @@ func TestAClusterThatNobodyUsesHasARightHistory(t *testing.T) {
 		}
 	})
 }
+
+// TestNoJitterIsNone: a message and its answer take what was said, each time.
+func TestNoJitterIsNone(t *testing.T) {
+	const each = 5 * time.Millisecond
+	for name, c := range map[string]struct {
+		latency, jitter time.Duration
+		exact           bool
+	}{"none": {each, 0, true}, "some": {each, time.Millisecond, false}, "jitter alone": {0, each, false}} {
+		synctest.Test(t, func(t *testing.T) {
+			cluster := locktest.New(t, 1, locktest.Latency(c.latency, c.jitter))
+			a := cluster.Client("a")
+			_ = isLocked(t, a, "x") // connects
+			exact := true
+			for range 10 {
+				begin := time.Now()
+				_ = isLocked(t, a, "x")
+				took := time.Since(begin)
+				exact = exact && took == 2*c.latency
+				if took < 2*c.latency || took > 2*(c.latency+c.jitter) {
+					t.Errorf("%s: a read took %v, want %v to %v", name, took, 2*c.latency, 2*(c.latency+c.jitter))
+				}
+			}
+			if exact != c.exact {
+				t.Errorf("%s: all reads took exactly %v: %v, want %v", name, 2*c.latency, exact, c.exact)
+			}
+		})
+	}
+}

@@ -28,7 +28,9 @@ func Seed(seed uint64) Option { return func(c *config) { c.sim.Seed, c.random = 
 func RandomSeed() Option { return func(c *config) { c.random = true } }
 
 // Latency is how long a message is under way between any two: at least d, and
-// up to d+jitter. Default 200 µs and 100 µs.
+// up to d+jitter; without jitter exactly d. Default 200 µs and 100 µs, which
+// Latency(0, 0) is, too: if nothing took any time, a program that is always busy
+// would keep the time of a bubble from moving.
 func Latency(d, jitter time.Duration) Option {
 	return func(c *config) { c.sim.Latency, c.sim.Jitter = d, jitter }
 }

@@ -20,7 +20,8 @@ type Options struct {
 	Nodes int
 	// Seed decides the delays of the network.
 	Seed uint64
-	// Latency and Jitter are the network's; zero is 200 µs and 100 µs.
+	// Latency and Jitter are the network's; both zero is 200 µs and 100 µs. With
+	// nothing at all, whoever is always busy would keep virtual time from moving.
 	Latency, Jitter time.Duration
 	// Timing is the nodes' heartbeat and election timeout; zero is theirs.
 	Timing time.Duration
@@ -47,11 +48,8 @@ func (o *Options) complete() error {
 	if o.Nodes == 0 {
 		o.Nodes = 3
 	}
-	if o.Latency == 0 {
-		o.Latency = 200 * time.Microsecond
-	}
-	if o.Jitter == 0 {
-		o.Jitter = 100 * time.Microsecond
+	if o.Latency == 0 && o.Jitter == 0 {
+		o.Latency, o.Jitter = 200*time.Microsecond, 100*time.Microsecond
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
