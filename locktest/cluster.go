@@ -32,14 +32,17 @@ type Cluster struct {
 	sim  *sim.Cluster
 	seed uint64
 
-	mu      sync.Mutex      // guards what follows
-	clients map[string]bool // names of those that were made and not killed
+	mu       sync.Mutex      // guards what follows
+	clients  map[string]bool // names of those that were made and not killed
+	failures []error         // that disks were given
+	lied     bool            // some disk did
 }
 
 // New starts a cluster of 1 to 9 nodes, called n1, n2 and so on, and returns when
 // all of them are ready, which takes them a second or two. The cluster is closed
 // when the test ends, with all its clients; what then does not end in order
-// fails the test.
+// fails the test, and so does a node that has ended by itself any time before,
+// unless it says what [Cluster.FailDisk] was given, or some disk has lied.
 func New(t testing.TB, nodes int, opts ...Option) *Cluster {
 	t.Helper()
 	if nodes < 1 || nodes > 9 {
@@ -60,9 +63,22 @@ func New(t testing.TB, nodes int, opts ...Option) *Cluster {
 		if err := c.sim.Close(); err != nil {
 			t.Errorf("locktest: close: %v", err)
 		}
+		for _, e := range c.sim.Ended() {
+			if !c.explains(e) {
+				t.Errorf("locktest: %v (seen at %v)", e, e.Seen.Round(time.Millisecond))
+			}
+		}
 		log.close()
 	})
 	return c
+}
+
+// explains reports whether something that was done to the disks is why a node
+// ended by itself.
+func (c *Cluster) explains(e error) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.lied || slices.ContainsFunc(c.failures, func(failure error) bool { return errors.Is(e, failure) })
 }
 
 // fatal ends the test if a deed was not possible.

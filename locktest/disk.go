@@ -48,6 +48,9 @@ func (c *Cluster) FailDisk(name string, err error) {
 	what := "writes work again on the disk"
 	if err != nil {
 		what = fmt.Sprintf("writes fail (%v) on the disk", err)
+		c.mu.Lock()
+		c.failures = append(c.failures, err)
+		c.mu.Unlock()
 	}
 	c.disk(name, what, func(d *simdisk.Disk) { d.Fail(err, -1) })
 }
@@ -65,7 +68,11 @@ var ErrNoSpace = errors.New("no space left on device")
 func (c *Cluster) LyingDisk(name string, on bool) {
 	c.t.Helper()
 	what := "lies begin on the disk"
-	if !on {
+	if on {
+		c.mu.Lock()
+		c.lied = true
+		c.mu.Unlock()
+	} else {
 		what = "lies end on the disk"
 	}
 	c.disk(name, what, func(d *simdisk.Disk) { d.Lie(on) })

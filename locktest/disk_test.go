@@ -148,6 +148,32 @@ func TestWaitReadyNamesTheNodeThatEnded(t *testing.T) {
 	})
 }
 
+// TestNodeThatEndedForNoReasonFailsTheTest, also if it was restarted since; one
+// whose disk the test has failed does not.
+func TestNodeThatEndedForNoReasonFailsTheTest(t *testing.T) {
+	for _, known := range []bool{true, false} {
+		j := &judge{TB: t}
+		synctest.Test(t, func(t *testing.T) {
+			j.TB = t
+			cluster := locktest.New(j, 3)
+			name := cluster.Followers()[0]
+			if known {
+				cluster.FailDisk(name, locktest.ErrNoSpace)
+			} else {
+				cluster.Break(name, locktest.ErrNoSpace)
+			}
+			must(t, lock(t, cluster.Client("a"), "x").Unlock())
+			<-cluster.Node(name).Done()
+			cluster.FailDisk(name, nil)
+			cluster.Restart(name)
+			cluster.WaitReady()
+		})
+		if found := tells(j.told, "ended by itself", locktest.ErrNoSpace.Error()); found == known {
+			t.Errorf("a write failed, and the kit knew why: %v; it tells %q", known, j.told)
+		}
+	}
+}
+
 func TestSlowDisksAreOnlySlow(t *testing.T) {
 	bubble(t, func(t *testing.T, cluster *locktest.Cluster) {
 		leader := cluster.Leader()

@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"github.com/locknode/locknode/internal/history"
+	"github.com/locknode/locknode/internal/simdisk"
 )
 
 // History is what was recorded.
@@ -12,4 +13,9 @@ func (c *Cluster) History() *history.History { return c.sim.Recorder().History()
 // With returns the same cluster for another test.
 func (c *Cluster) With(t testing.TB) *Cluster {
 	return &Cluster{t: t, sim: c.sim, seed: c.seed, clients: c.clients}
+}
+
+// Break fails the next write of a node, and nobody is told.
+func (c *Cluster) Break(name string, err error) {
+	c.disk(name, "a write fails on the disk", func(d *simdisk.Disk) { d.Fail(err, 1) })
 }
