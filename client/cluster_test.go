@@ -44,6 +44,7 @@ type fate struct {
 	loseAnswer  bool          // it arrives and its answer does not; it is sent again after a second
 	delayAnswer time.Duration // its answer takes longer
 	refuse      *apiv1.Error  // it is refused and does not arrive
+	refuseAfter *apiv1.Error  // it arrives, and is refused all the same
 }
 
 type requestKey struct {
@@ -166,10 +167,14 @@ func (k *cluster) carry(call *mux.Call) {
 	k.mu.Unlock()
 	finish()
 	if f.loseAnswer {
+		call.Doubt()
 		k.unpark(call)
 		time.Sleep(time.Second)
 		k.Start(call)
 		return
+	}
+	if f.refuseAfter != nil {
+		a = &apiv1.Answer{Result: &apiv1.Answer_Error{Error: f.refuseAfter}}
 	}
 	if a != nil {
 		k.answer(call, a, f.delayAnswer)

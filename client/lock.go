@@ -264,6 +264,11 @@ func (s *session) granted(ctx, caller context.Context, q *request, a *acquiring,
 		case codeGaveUp:
 			s.cancel(a) // it may have been sent before
 			return nil, s.c.failure(q.what, e)
+		case apiv1.CodeOverloaded:
+			if a.call.Doubtful() {
+				s.cancel(a) // the refusal is of the last try alone
+				return nil, newError(q.what, e)
+			}
 		case apiv1.CodeNoSession:
 			s.expired()
 			return nil, errAgain

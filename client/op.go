@@ -85,6 +85,9 @@ func (o *op) answered(a *apiv1.Answer) {
 		o.to.take(a)
 		return
 	}
+	if apiv1.Code(e.GetCode()) == apiv1.CodeUnknownOutcome {
+		o.call.Doubt()
+	}
 	o.refused.Store(&refusal{err: e, at: o.c.now()})
 	o.tries++
 	if o.c.router != nil && !ended(o.c.closeEnd) && o.c.router.reroute(&o.call, e, o.tries) {

@@ -189,6 +189,40 @@ func TestLaterValueIsNotOvertakenByAnEarlierOne(t *testing.T) {
 	})
 }
 
+// TestTryLockThatIsRefusedHoldsNothing: its first try was granted, and the answer was
+// lost; the second one was refused.
+func TestTryLockThatIsRefusedHoldsNothing(t *testing.T) {
+	refused := fate{refuse: apiv1.NewError(apiv1.CodeOverloaded, "too much to do")}
+	for how, first := range map[string]fate{
+		"the connection broke":   {loseAnswer: true},
+		"the outcome is unknown": {refuseAfter: apiv1.NewError(apiv1.CodeUnknownOutcome, "leadership was lost")},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			k := newCluster(t)
+			c := k.client(t)
+			if err := mustLock(t, c, "b").Unlock(); err != nil { // there is a session
+				t.Fatal(err)
+			}
+			tries := 0
+			k.fault(func(op *apiv1.Operation) fate {
+				if op.GetAcquire() == nil {
+					return fate{}
+				}
+				if tries++; tries == 1 {
+					return first
+				}
+				return refused
+			})
+			_, err := c.TryLock(t.Context(), "a")
+			wantErr(t, how, err, ErrOverloaded)
+			time.Sleep(time.Second)
+			if token := k.holder("a"); token != 0 || tries != 2 {
+				t.Errorf("%s: after %d tries it is held with token %d, and nobody knows of it", how, tries, token)
+			}
+		})
+	}
+}
+
 func TestSetValueOfALostGrantFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newCluster(t)

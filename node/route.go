@@ -140,9 +140,12 @@ func (n *Node) startKeepAlive(e *epoch, call *mux.Call, ka *apiv1.KeepAliveReque
 // notDone handles a command that the log did not take, or perhaps took. Both
 // are sent again under the same request ID, by this node or by the client.
 func (n *Node) notDone(call *mux.Call, err error) {
+	if errors.Is(err, errOutcomeUnknown) {
+		call.Doubt()
+	}
 	switch {
 	case errors.Is(err, errOverloaded):
-		call.Done(errorAnswer(call.Op, apiv1.NewError(apiv1.CodeOverloaded, "node %q: too many operations are queued; nothing was done", n.id)))
+		call.Done(errorAnswer(call.Op, n.overloaded(call, "too many operations are queued")))
 	case errors.Is(err, errOutcomeUnknown) && call.Op.GetRedirect():
 		e := n.notLeader()
 		e.Code = uint32(apiv1.CodeUnknownOutcome)
@@ -152,6 +155,15 @@ func (n *Node) notDone(call *mux.Call, err error) {
 		// Not at once: this node may not have noticed yet that its term is over.
 		n.router.again(call, n.cfg.seams.Mono())
 	}
+}
+
+// overloaded is why a call is not tried now. That nothing was done can only be said of
+// one that was not tried before.
+func (n *Node) overloaded(call *mux.Call, why string) *apiv1.Error {
+	if call.Doubtful() {
+		return apiv1.NewError(apiv1.CodeUnknownOutcome, "node %q: %s, and an earlier try may have taken effect; send the same request ID again", n.id, why)
+	}
+	return apiv1.NewError(apiv1.CodeOverloaded, "node %q: %s; nothing was done", n.id, why)
 }
 
 // startRead answers a read at once where it may be stale, and otherwise after
@@ -224,7 +236,7 @@ func (r *router) put(c rerouted) {
 	case r.closed:
 		err = apiv1.NewError(apiv1.CodeUnavailable, "node %q is stopping", r.n.id)
 	case len(r.waiting) >= maxRerouted:
-		err = apiv1.NewError(apiv1.CodeOverloaded, "node %q: too many operations wait for a leader", r.n.id)
+		err = r.n.overloaded(call, "too many operations wait for a leader")
 	default:
 		r.waiting = append(r.waiting, c)
 	}
@@ -306,19 +318,26 @@ func (r *router) forwarded(c rerouted) *mux.Call {
 	op := &apiv1.Operation{Id: c.call.Op.GetId(), Redirect: true, Request: c.call.Op.GetRequest()}
 	sent := r.n.cfg.seams.Mono()
 	return &mux.Call{Op: op, Done: func(a *apiv1.Answer) {
-		switch apiv1.Code(a.GetError().GetCode()) {
+		switch code := apiv1.Code(a.GetError().GetCode()); code {
 		case apiv1.CodeNotLeader, apiv1.CodeUnavailable, apiv1.CodeUnknownOutcome, apiv1.CodeNotReady:
 			if c.call.Abandoned() {
 				return
+			}
+			if code == apiv1.CodeUnavailable || code == apiv1.CodeUnknownOutcome {
+				c.call.Doubt()
 			}
 			since := c.since
 			if r.n.cfg.seams.Mono()-sent > time.Second {
 				since = r.n.cfg.seams.Mono() // it had been with a leader: a new search begins
 			}
 			r.again(c.call, since)
-		default:
-			c.call.Done(a)
+			return
+		case apiv1.CodeOverloaded:
+			if c.call.Doubtful() {
+				a = errorAnswer(c.call.Op, r.n.overloaded(c.call, "the leader has too much to do"))
+			}
 		}
+		c.call.Done(a)
 	}}
 }
 

@@ -162,3 +162,35 @@ func TestOnlyALeaderSaysThatANodeWasRemoved(t *testing.T) {
 		}
 	}
 }
+
+// TestARefusalOfALaterTryDoesNotSayThatNothingWasDone: an earlier one may have taken
+// effect, whether this node tried it or the leader did.
+func TestARefusalOfALaterTryDoesNotSayThatNothingWasDone(t *testing.T) {
+	n := &Node{id: "n1"}
+	n.cfg.seams.Mono = func() time.Duration { return 0 }
+	n.router = newRouter(n)
+	var got apiv1.Code
+	start := func() *mux.Call {
+		op := &apiv1.Operation{Request: &apiv1.Operation_Release{Release: &apiv1.ReleaseRequest{Name: "a", Token: 1}}}
+		return &mux.Call{Op: op, Done: func(a *apiv1.Answer) { got = apiv1.Code(a.GetError().GetCode()) }}
+	}
+	refusal := func(code apiv1.Code) *apiv1.Answer {
+		return errorAnswer(&apiv1.Operation{}, apiv1.NewError(code, "no"))
+	}
+	for doubtful, want := range map[bool]apiv1.Code{false: apiv1.CodeOverloaded, true: apiv1.CodeUnknownOutcome} {
+		here := start()
+		if doubtful {
+			n.notDone(here, errOutcomeUnknown) // and so it is tried again
+		}
+		if n.notDone(here, errOverloaded); got != want {
+			t.Errorf("overloaded here, tried before is %v: got %v, want %v", doubtful, got, want)
+		}
+		there := start()
+		if doubtful {
+			n.router.broken([]*mux.Call{n.router.forwarded(rerouted{call: there})}, errors.New("reset"))
+		}
+		if n.router.forwarded(rerouted{call: there}).Done(refusal(apiv1.CodeOverloaded)); got != want {
+			t.Errorf("overloaded there, tried before is %v: got %v, want %v", doubtful, got, want)
+		}
+	}
+}

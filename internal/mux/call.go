@@ -14,7 +14,7 @@ type Call struct {
 	// was abandoned. It must not block.
 	Done func(*apiv1.Answer)
 
-	abandoned atomic.Bool
+	abandoned, doubtful atomic.Bool
 }
 
 // Abandon says that nobody waits for the answer any more: Done need not be
@@ -23,6 +23,13 @@ func (c *Call) Abandon() { c.abandoned.Store(true) }
 
 // Abandoned reports whether Abandon was called.
 func (c *Call) Abandoned() bool { return c.abandoned.Load() }
+
+// Doubt says that a try of the operation may have taken effect, though its answer
+// was lost: from now on a refusal does not say that nothing was done.
+func (c *Call) Doubt() { c.doubtful.Store(true) }
+
+// Doubtful reports whether Doubt was called.
+func (c *Call) Doubtful() bool { return c.doubtful.Load() }
 
 // Do starts op and waits for its answer. When ctx ends first it abandons the
 // call and returns the cause; whether the operation takes effect is then unknown.

@@ -41,8 +41,8 @@ type Config struct {
 	// OnBreak gets the calls that were not answered, in the order in which they
 	// were started: once when the conn breaks, even if there are none, and again
 	// for calls that are started later; never from within Start, never two at a
-	// time. They may have taken effect: only the same request IDs may be sent
-	// again. nil: they are answered with unknown_outcome.
+	// time. They may have taken effect, and are [Call.Doubtful] then: only the same
+	// request IDs may be sent again. nil: they are answered with unknown_outcome.
 	OnBreak func(calls []*Call, err error)
 }
 
@@ -209,7 +209,9 @@ func (c *Conn) handOver() {
 		slices.Sort(ids)
 		calls := make([]*Call, 0, len(ids)+len(c.late))
 		for _, id := range ids {
-			calls = append(calls, c.pending[id].call)
+			call := c.pending[id].call
+			call.Doubt()
+			calls = append(calls, call)
 		}
 		calls = append(calls, c.late...)
 		clear(c.pending)

@@ -295,12 +295,15 @@ func TestBreakHandsOverInTheOrderStarted(t *testing.T) {
 		if b.calls[i] != want[i] {
 			t.Fatalf("call %d is not the one started as number %d", i, i)
 		}
+		if !want[i].Doubtful() {
+			t.Fatalf("call %d may have taken effect, and nobody says so", i)
+		}
 	}
 	receiveWithin(t, "the end", conn.Done())
 	late := &Call{Op: get("late")}
 	conn.Start(late)
-	if b := receiveWithin(t, "the late hand-over", breaks); len(b.calls) != 1 || b.calls[0] != late || b.err == nil {
-		t.Errorf("late call: handed over %d calls, error %v", len(b.calls), b.err)
+	if b := receiveWithin(t, "the late hand-over", breaks); len(b.calls) != 1 || b.calls[0] != late || b.err == nil || late.Doubtful() {
+		t.Errorf("late call: handed over %d calls, error %v; it is doubtful: %v, though it was never sent", len(b.calls), b.err, late.Doubtful())
 	}
 	if conn.Err() == nil {
 		t.Error("Err() = nil after the break")

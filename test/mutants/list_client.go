@@ -9,6 +9,13 @@ var clientMutants = []mutant{
 		caught:  []catcher{named("./client", "TestNobodyElseBelievesWhileOneDoes")},
 	},
 	{
+		name:    "client-believes-a-refusal",
+		breaks:  "an attempt that is refused is forgotten, also if an earlier try was granted and its answer lost",
+		promise: "liveness",
+		changes: []change{{"client/lock.go", "			if a.call.Doubtful() {\n				s.cancel(a)", "			if false {\n				s.cancel(a)"}},
+		caught:  []catcher{named("./client", "TestTryLockThatIsRefusedHoldsNothing")},
+	},
+	{
 		name:    "client-has-no-margin",
 		breaks:  "a client believes to the last moment by a clock that may be slow",
 		promise: "T7, S3",
