@@ -1,0 +1,154 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/locknode/locknode/internal/mux"
+)
+
+func TestLocksSurviveARestartOfAllNodes(t *testing.T) {
+	c := startCluster(t, 3)
+	a, err := mux.Do(c.ctx(), c.leader().Start, detachedOp("kept", time.Hour))
+	if err != nil || a.GetAcquire() == nil {
+		t.Fatalf("acquire = %v, %v", a, err)
+	}
+	token := a.GetAcquire().GetToken()
+	for _, n := range c.nodes {
+		if err := n.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// Back at other addresses: the first one is found by nobody until it has
+	// found the others.
+	var seed []string
+	for i, dir := range c.dirs {
+		n, err := Open(t.Context(), Config{DataDir: dir, Listen: "127.0.0.1:0", Join: seed, Fast: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = n.Close() })
+		seed = append(seed, n.GossipAddr())
+		c.nodes[i] = n
+	}
+	c.awaitReady()
+	info, err := c.client(c.nodes[1]).Get(c.ctx(), "kept")
+	if err != nil || len(info.Holders) != 1 || info.Holders[0].Token != token {
+		t.Fatalf("Get after the restart = %+v, %v; want the holder with token %d", info, err, token)
+	}
+	if left := info.Holders[0].Remaining; left > time.Hour || left < 59*time.Minute {
+		t.Errorf("remaining TTL after the restart is %v, want almost an hour", left)
+	}
+	a, err = mux.Do(c.ctx(), c.leader().Start, detachedOp("next", time.Hour))
+	if err != nil || a.GetAcquire().GetToken() <= token {
+		t.Fatalf("token after the restart = %v, %v; want more than %d", a, err, token)
+	}
+}
+
+// Nodes that never live for half a minute must not start ever more slowly.
+func TestALongReplayIsTheLastOfItsLog(t *testing.T) {
+	cfg := Config{ID: "n1", DataDir: t.TempDir(), Listen: "127.0.0.1:0", BootstrapExpect: 1, Fast: true}
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	open := func() *Node {
+		t.Helper()
+		n, err := Open(ctx, cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := n.WaitReady(ctx); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	snapshots := func(n *Node) int {
+		t.Helper()
+		all, err := n.stores.Snapshots.List()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(all)
+	}
+
+	n := open()
+	c := n.Client()
+	for i := 0; n.raft.Load().AppliedIndex() < longReplay+10; i++ {
+		if _, err := c.Detached().Acquire(ctx, fmt.Sprint(i), time.Minute); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_ = c.Close() // it has no session
+	if got := snapshots(n); got != 0 {
+		t.Fatalf("%d snapshots before the first restart: want none, or nothing is shown", got)
+	}
+	if err := n.Close(); err != nil {
+		t.Fatal(err)
+	}
+
+	n = open()
+	for snapshots(n) == 0 {
+		select {
+		case <-ctx.Done():
+			t.Fatal("no snapshot was taken after a long replay")
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+	if err := n.Close(); err != nil {
+		t.Fatal(err)
+	}
+
+	n = open() // nothing to speak of is left to be applied again
+	if err := n.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if got := snapshots(n); got != 1 {
+		t.Errorf("%d snapshots after a short replay, want the one that there was", got)
+	}
+}
+
+func TestNodesThatAreRestartedWithoutSeedsFindEachOther(t *testing.T) {
+	c := startCluster(t, 3)
+	c.eventually("every node has written down two seeds", func() bool {
+		for _, dir := range c.dirs {
+			if len(rememberedSeeds(dir)) != 2 {
+				return false
+			}
+		}
+		return true
+	})
+	for i, n := range c.nodes {
+		cfg := Config{DataDir: c.dirs[i], APIAddr: n.APIAddr(), HTTPAddr: n.HTTPAddr(), RaftAddr: n.RaftAddr(), GossipAddr: n.GossipAddr(), Fast: true}
+		if err := n.Close(); err != nil {
+			t.Fatal(err)
+		}
+		again, err := Open(t.Context(), cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = again.Close() })
+		c.nodes[i] = again
+	}
+	c.awaitReady()
+	if _, err := c.client(c.follower()).Lock(c.ctx(), "found"); err != nil {
+		t.Fatalf("Lock through a follower: %v", err)
+	}
+}
+
+func TestADamagedSeedsFileCostsNothing(t *testing.T) {
+	for name, content := range map[string]string{
+		"garbage": "\x00{", "not addresses": `["x", "", "host:"]`, "too many": `[` + strings.Repeat(`"a:1",`, 20) + `"a:1"]`,
+	} {
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, seedsFile), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if seeds := allSeeds([]string{"b:2"}, rememberedSeeds(dir)); len(seeds) != 1 {
+			t.Errorf("%s: seeds %q, want the configured one alone", name, seeds)
+		}
+	}
+}
