@@ -21,10 +21,14 @@ type OnceID [16]byte
 // and it cannot be opened again while that is remembered; see [OpenSession].
 type RequestID struct {
 	Session  SessionID
-	Sequence uint64 // counts from 1 within the session
-	Acked    uint64 // the client has the answers of all sequences up to this one
+	Sequence uint64  // counts from 1 within the session
+	Acked    uint64  // the client has the answers of all sequences up to this one
+	Answered [2]Span // and of these, above Acked; unused ones are zero
 	Once     OnceID
 }
+
+// Span is the sequences from First to Last, both included.
+type Span struct{ First, Last uint64 }
 
 // Mode is how a grant shares its lock.
 type Mode uint8
@@ -104,7 +108,8 @@ type KeepAliveSession struct {
 
 // EndSession releases all grants of a session and leaves all queues.
 type EndSession struct {
-	Session SessionID
+	Session     SessionID
+	Undelivered []uint64 // sequences of detached acquires: what they were granted is released
 }
 
 // KillSession is EndSession by an operator.
@@ -124,6 +129,9 @@ type Acquire struct {
 	Labels  []Label
 	Delay   int64  // after a loss by time the locks stay free of holders this long
 	Attempt uint64 // tells the tries of one Once ID apart
+	// The grant belongs to nobody but whoever knows its token, and lives by its TTL;
+	// the session keeps the place in line.
+	Detached bool
 }
 
 // Cancel ends the wait of the Acquire with the ID Target, or releases its grant
@@ -144,6 +152,7 @@ type Release struct {
 	ID    RequestID
 	Lock  string // optional: must be a lock of the grant
 	Token uint64
+	Lost  bool // the holder has lost it by its own clock: it ends as if by time
 }
 
 // Renew moves the own deadline of a grant to now + TTL, never back. A grant that

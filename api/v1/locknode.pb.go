@@ -83,13 +83,21 @@ func (Mode) EnumDescriptor() ([]byte, []int) {
 	return file_locknode_proto_rawDescGZIP(), []int{0}
 }
 
-// RequestID makes a retry safe. Either session and sequence are set, or once.
+// RequestID makes a retry safe: a request takes effect once, however often it is
+// sent. Session and sequence are both set, or neither: the node that takes the
+// request in then sends it in a session of its own.
 type RequestID struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Session       []byte                 `protobuf:"bytes,1,opt,name=session,proto3" json:"session,omitempty"`            // 16 bytes
-	Sequence      uint64                 `protobuf:"varint,2,opt,name=sequence,proto3" json:"sequence,omitempty"`         // counts from 1 within the session
-	Acknowledged  uint64                 `protobuf:"varint,3,opt,name=acknowledged,proto3" json:"acknowledged,omitempty"` // every sequence up to this one has been answered
-	Once          []byte                 `protobuf:"bytes,4,opt,name=once,proto3" json:"once,omitempty"`                  // 16 random bytes, for a request without a session
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Session      []byte                 `protobuf:"bytes,1,opt,name=session,proto3" json:"session,omitempty"`            // 16 bytes
+	Sequence     uint64                 `protobuf:"varint,2,opt,name=sequence,proto3" json:"sequence,omitempty"`         // counts from 1 within the session
+	Acknowledged uint64                 `protobuf:"varint,3,opt,name=acknowledged,proto3" json:"acknowledged,omitempty"` // every sequence up to this one has been answered
+	// The caller's own ID of a detached acquire, 16 bytes: whoever repeats the
+	// acquire under it, through any node and in any session, finds the place in line
+	// or the grant. For acquires only.
+	Once []byte `protobuf:"bytes,4,opt,name=once,proto3" json:"once,omitempty"`
+	// Sequences above acknowledged that have been answered, too, where an earlier one
+	// has not: at most 2 spans. Say each answered sequence once, in any later request.
+	Answered      []*Span `protobuf:"bytes,5,rep,name=answered,proto3" json:"answered,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -152,6 +160,66 @@ func (x *RequestID) GetOnce() []byte {
 	return nil
 }
 
+func (x *RequestID) GetAnswered() []*Span {
+	if x != nil {
+		return x.Answered
+	}
+	return nil
+}
+
+// Span is the sequences from first to last, both included.
+type Span struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	First         uint64                 `protobuf:"varint,1,opt,name=first,proto3" json:"first,omitempty"`
+	Last          uint64                 `protobuf:"varint,2,opt,name=last,proto3" json:"last,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Span) Reset() {
+	*x = Span{}
+	mi := &file_locknode_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Span) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Span) ProtoMessage() {}
+
+func (x *Span) ProtoReflect() protoreflect.Message {
+	mi := &file_locknode_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Span.ProtoReflect.Descriptor instead.
+func (*Span) Descriptor() ([]byte, []int) {
+	return file_locknode_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Span) GetFirst() uint64 {
+	if x != nil {
+		return x.First
+	}
+	return 0
+}
+
+func (x *Span) GetLast() uint64 {
+	if x != nil {
+		return x.Last
+	}
+	return 0
+}
+
 // Want is one lock of a request.
 type Want struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -165,7 +233,7 @@ type Want struct {
 
 func (x *Want) Reset() {
 	*x = Want{}
-	mi := &file_locknode_proto_msgTypes[1]
+	mi := &file_locknode_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -177,7 +245,7 @@ func (x *Want) String() string {
 func (*Want) ProtoMessage() {}
 
 func (x *Want) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[1]
+	mi := &file_locknode_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -190,7 +258,7 @@ func (x *Want) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Want.ProtoReflect.Descriptor instead.
 func (*Want) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{1}
+	return file_locknode_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Want) GetName() string {
@@ -231,7 +299,7 @@ type Label struct {
 
 func (x *Label) Reset() {
 	*x = Label{}
-	mi := &file_locknode_proto_msgTypes[2]
+	mi := &file_locknode_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -243,7 +311,7 @@ func (x *Label) String() string {
 func (*Label) ProtoMessage() {}
 
 func (x *Label) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[2]
+	mi := &file_locknode_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -256,7 +324,7 @@ func (x *Label) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Label.ProtoReflect.Descriptor instead.
 func (*Label) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{2}
+	return file_locknode_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Label) GetKey() string {
@@ -285,7 +353,7 @@ type OpenSessionRequest struct {
 
 func (x *OpenSessionRequest) Reset() {
 	*x = OpenSessionRequest{}
-	mi := &file_locknode_proto_msgTypes[3]
+	mi := &file_locknode_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -297,7 +365,7 @@ func (x *OpenSessionRequest) String() string {
 func (*OpenSessionRequest) ProtoMessage() {}
 
 func (x *OpenSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[3]
+	mi := &file_locknode_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -310,7 +378,7 @@ func (x *OpenSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenSessionRequest.ProtoReflect.Descriptor instead.
 func (*OpenSessionRequest) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{3}
+	return file_locknode_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *OpenSessionRequest) GetSession() []byte {
@@ -350,7 +418,7 @@ type OpenSessionResponse struct {
 
 func (x *OpenSessionResponse) Reset() {
 	*x = OpenSessionResponse{}
-	mi := &file_locknode_proto_msgTypes[4]
+	mi := &file_locknode_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -362,7 +430,7 @@ func (x *OpenSessionResponse) String() string {
 func (*OpenSessionResponse) ProtoMessage() {}
 
 func (x *OpenSessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[4]
+	mi := &file_locknode_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -375,7 +443,7 @@ func (x *OpenSessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenSessionResponse.ProtoReflect.Descriptor instead.
 func (*OpenSessionResponse) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{4}
+	return file_locknode_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *OpenSessionResponse) GetDeadline() int64 {
@@ -395,7 +463,7 @@ type KeepAliveRequest struct {
 
 func (x *KeepAliveRequest) Reset() {
 	*x = KeepAliveRequest{}
-	mi := &file_locknode_proto_msgTypes[5]
+	mi := &file_locknode_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -407,7 +475,7 @@ func (x *KeepAliveRequest) String() string {
 func (*KeepAliveRequest) ProtoMessage() {}
 
 func (x *KeepAliveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[5]
+	mi := &file_locknode_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -420,7 +488,7 @@ func (x *KeepAliveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeepAliveRequest.ProtoReflect.Descriptor instead.
 func (*KeepAliveRequest) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{5}
+	return file_locknode_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *KeepAliveRequest) GetSession() []byte {
@@ -447,7 +515,7 @@ type KeepAliveResponse struct {
 
 func (x *KeepAliveResponse) Reset() {
 	*x = KeepAliveResponse{}
-	mi := &file_locknode_proto_msgTypes[6]
+	mi := &file_locknode_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -459,7 +527,7 @@ func (x *KeepAliveResponse) String() string {
 func (*KeepAliveResponse) ProtoMessage() {}
 
 func (x *KeepAliveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[6]
+	mi := &file_locknode_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -472,7 +540,7 @@ func (x *KeepAliveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeepAliveResponse.ProtoReflect.Descriptor instead.
 func (*KeepAliveResponse) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{6}
+	return file_locknode_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *KeepAliveResponse) GetDeadline() int64 {
@@ -502,7 +570,7 @@ type Revocation struct {
 
 func (x *Revocation) Reset() {
 	*x = Revocation{}
-	mi := &file_locknode_proto_msgTypes[7]
+	mi := &file_locknode_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -514,7 +582,7 @@ func (x *Revocation) String() string {
 func (*Revocation) ProtoMessage() {}
 
 func (x *Revocation) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[7]
+	mi := &file_locknode_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -527,7 +595,7 @@ func (x *Revocation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Revocation.ProtoReflect.Descriptor instead.
 func (*Revocation) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{7}
+	return file_locknode_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Revocation) GetNumber() uint64 {
@@ -559,15 +627,18 @@ func (x *Revocation) GetWho() string {
 }
 
 type EndSessionRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Session       []byte                 `protobuf:"bytes,1,opt,name=session,proto3" json:"session,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Session []byte                 `protobuf:"bytes,1,opt,name=session,proto3" json:"session,omitempty"`
+	// Sequences of detached acquires whose answer was not passed on to anybody: what
+	// they were granted is released.
+	Undelivered   []uint64 `protobuf:"varint,2,rep,packed,name=undelivered,proto3" json:"undelivered,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *EndSessionRequest) Reset() {
 	*x = EndSessionRequest{}
-	mi := &file_locknode_proto_msgTypes[8]
+	mi := &file_locknode_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -579,7 +650,7 @@ func (x *EndSessionRequest) String() string {
 func (*EndSessionRequest) ProtoMessage() {}
 
 func (x *EndSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[8]
+	mi := &file_locknode_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -592,12 +663,19 @@ func (x *EndSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndSessionRequest.ProtoReflect.Descriptor instead.
 func (*EndSessionRequest) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{8}
+	return file_locknode_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *EndSessionRequest) GetSession() []byte {
 	if x != nil {
 		return x.Session
+	}
+	return nil
+}
+
+func (x *EndSessionRequest) GetUndelivered() []uint64 {
+	if x != nil {
+		return x.Undelivered
 	}
 	return nil
 }
@@ -610,7 +688,7 @@ type EndSessionResponse struct {
 
 func (x *EndSessionResponse) Reset() {
 	*x = EndSessionResponse{}
-	mi := &file_locknode_proto_msgTypes[9]
+	mi := &file_locknode_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -622,7 +700,7 @@ func (x *EndSessionResponse) String() string {
 func (*EndSessionResponse) ProtoMessage() {}
 
 func (x *EndSessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[9]
+	mi := &file_locknode_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -635,7 +713,7 @@ func (x *EndSessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndSessionResponse.ProtoReflect.Descriptor instead.
 func (*EndSessionResponse) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{9}
+	return file_locknode_proto_rawDescGZIP(), []int{10}
 }
 
 type AcquireRequest struct {
@@ -655,14 +733,17 @@ type AcquireRequest struct {
 	DelayNs int64 `protobuf:"varint,8,opt,name=delay_ns,json=delayNs,proto3" json:"delay_ns,omitempty"`
 	// Tells the tries of one request ID apart, so that the cancel of an aborted
 	// try does not end the wait of the try that followed it. 0 for sessions.
-	Attempt       uint64 `protobuf:"varint,9,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	Attempt uint64 `protobuf:"varint,9,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	// The grant belongs to whoever knows its token, and lives by its TTL alone. Its
+	// session only keeps its place in line. Set by the node where there is no session.
+	Detached      bool `protobuf:"varint,10,opt,name=detached,proto3" json:"detached,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AcquireRequest) Reset() {
 	*x = AcquireRequest{}
-	mi := &file_locknode_proto_msgTypes[10]
+	mi := &file_locknode_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -674,7 +755,7 @@ func (x *AcquireRequest) String() string {
 func (*AcquireRequest) ProtoMessage() {}
 
 func (x *AcquireRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[10]
+	mi := &file_locknode_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -687,7 +768,7 @@ func (x *AcquireRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcquireRequest.ProtoReflect.Descriptor instead.
 func (*AcquireRequest) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{10}
+	return file_locknode_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *AcquireRequest) GetId() *RequestID {
@@ -753,6 +834,13 @@ func (x *AcquireRequest) GetAttempt() uint64 {
 	return 0
 }
 
+func (x *AcquireRequest) GetDetached() bool {
+	if x != nil {
+		return x.Detached
+	}
+	return false
+}
+
 type AcquireResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Token         uint64                 `protobuf:"varint,1,opt,name=token,proto3" json:"token,omitempty"`
@@ -765,7 +853,7 @@ type AcquireResponse struct {
 
 func (x *AcquireResponse) Reset() {
 	*x = AcquireResponse{}
-	mi := &file_locknode_proto_msgTypes[11]
+	mi := &file_locknode_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -777,7 +865,7 @@ func (x *AcquireResponse) String() string {
 func (*AcquireResponse) ProtoMessage() {}
 
 func (x *AcquireResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[11]
+	mi := &file_locknode_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -790,7 +878,7 @@ func (x *AcquireResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcquireResponse.ProtoReflect.Descriptor instead.
 func (*AcquireResponse) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{11}
+	return file_locknode_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *AcquireResponse) GetToken() uint64 {
@@ -832,7 +920,7 @@ type CancelRequest struct {
 
 func (x *CancelRequest) Reset() {
 	*x = CancelRequest{}
-	mi := &file_locknode_proto_msgTypes[12]
+	mi := &file_locknode_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -844,7 +932,7 @@ func (x *CancelRequest) String() string {
 func (*CancelRequest) ProtoMessage() {}
 
 func (x *CancelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[12]
+	mi := &file_locknode_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -857,7 +945,7 @@ func (x *CancelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelRequest.ProtoReflect.Descriptor instead.
 func (*CancelRequest) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{12}
+	return file_locknode_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *CancelRequest) GetId() *RequestID {
@@ -889,7 +977,7 @@ type CancelResponse struct {
 
 func (x *CancelResponse) Reset() {
 	*x = CancelResponse{}
-	mi := &file_locknode_proto_msgTypes[13]
+	mi := &file_locknode_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -901,7 +989,7 @@ func (x *CancelResponse) String() string {
 func (*CancelResponse) ProtoMessage() {}
 
 func (x *CancelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[13]
+	mi := &file_locknode_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -914,21 +1002,24 @@ func (x *CancelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelResponse.ProtoReflect.Descriptor instead.
 func (*CancelResponse) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{13}
+	return file_locknode_proto_rawDescGZIP(), []int{14}
 }
 
 type ReleaseRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            *RequestID             `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"` // optional; if set it must be a lock of the grant
-	Token         uint64                 `protobuf:"varint,3,opt,name=token,proto3" json:"token,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    *RequestID             `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Name  string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"` // optional; if set it must be a lock of the grant
+	Token uint64                 `protobuf:"varint,3,opt,name=token,proto3" json:"token,omitempty"`
+	// The holder has lost the grant by its own clock: it ends as if by time, so that
+	// the delay after a loss begins.
+	Lost          bool `protobuf:"varint,4,opt,name=lost,proto3" json:"lost,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ReleaseRequest) Reset() {
 	*x = ReleaseRequest{}
-	mi := &file_locknode_proto_msgTypes[14]
+	mi := &file_locknode_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -940,7 +1031,7 @@ func (x *ReleaseRequest) String() string {
 func (*ReleaseRequest) ProtoMessage() {}
 
 func (x *ReleaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[14]
+	mi := &file_locknode_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -953,7 +1044,7 @@ func (x *ReleaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseRequest.ProtoReflect.Descriptor instead.
 func (*ReleaseRequest) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{14}
+	return file_locknode_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ReleaseRequest) GetId() *RequestID {
@@ -977,6 +1068,13 @@ func (x *ReleaseRequest) GetToken() uint64 {
 	return 0
 }
 
+func (x *ReleaseRequest) GetLost() bool {
+	if x != nil {
+		return x.Lost
+	}
+	return false
+}
+
 type ReleaseResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -985,7 +1083,7 @@ type ReleaseResponse struct {
 
 func (x *ReleaseResponse) Reset() {
 	*x = ReleaseResponse{}
-	mi := &file_locknode_proto_msgTypes[15]
+	mi := &file_locknode_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -997,7 +1095,7 @@ func (x *ReleaseResponse) String() string {
 func (*ReleaseResponse) ProtoMessage() {}
 
 func (x *ReleaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[15]
+	mi := &file_locknode_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1010,7 +1108,7 @@ func (x *ReleaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseResponse.ProtoReflect.Descriptor instead.
 func (*ReleaseResponse) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{15}
+	return file_locknode_proto_rawDescGZIP(), []int{16}
 }
 
 type RenewRequest struct {
@@ -1025,7 +1123,7 @@ type RenewRequest struct {
 
 func (x *RenewRequest) Reset() {
 	*x = RenewRequest{}
-	mi := &file_locknode_proto_msgTypes[16]
+	mi := &file_locknode_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1037,7 +1135,7 @@ func (x *RenewRequest) String() string {
 func (*RenewRequest) ProtoMessage() {}
 
 func (x *RenewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[16]
+	mi := &file_locknode_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1050,7 +1148,7 @@ func (x *RenewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
 func (*RenewRequest) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{16}
+	return file_locknode_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RenewRequest) GetId() *RequestID {
@@ -1090,7 +1188,7 @@ type RenewResponse struct {
 
 func (x *RenewResponse) Reset() {
 	*x = RenewResponse{}
-	mi := &file_locknode_proto_msgTypes[17]
+	mi := &file_locknode_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1102,7 +1200,7 @@ func (x *RenewResponse) String() string {
 func (*RenewResponse) ProtoMessage() {}
 
 func (x *RenewResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[17]
+	mi := &file_locknode_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1115,7 +1213,7 @@ func (x *RenewResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewResponse.ProtoReflect.Descriptor instead.
 func (*RenewResponse) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{17}
+	return file_locknode_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *RenewResponse) GetDeadline() int64 {
@@ -1137,7 +1235,7 @@ type SetValueRequest struct {
 
 func (x *SetValueRequest) Reset() {
 	*x = SetValueRequest{}
-	mi := &file_locknode_proto_msgTypes[18]
+	mi := &file_locknode_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1149,7 +1247,7 @@ func (x *SetValueRequest) String() string {
 func (*SetValueRequest) ProtoMessage() {}
 
 func (x *SetValueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[18]
+	mi := &file_locknode_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1162,7 +1260,7 @@ func (x *SetValueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetValueRequest.ProtoReflect.Descriptor instead.
 func (*SetValueRequest) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{18}
+	return file_locknode_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *SetValueRequest) GetId() *RequestID {
@@ -1201,7 +1299,7 @@ type SetValueResponse struct {
 
 func (x *SetValueResponse) Reset() {
 	*x = SetValueResponse{}
-	mi := &file_locknode_proto_msgTypes[19]
+	mi := &file_locknode_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1213,7 +1311,7 @@ func (x *SetValueResponse) String() string {
 func (*SetValueResponse) ProtoMessage() {}
 
 func (x *SetValueResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[19]
+	mi := &file_locknode_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1226,7 +1324,7 @@ func (x *SetValueResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetValueResponse.ProtoReflect.Descriptor instead.
 func (*SetValueResponse) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{19}
+	return file_locknode_proto_rawDescGZIP(), []int{20}
 }
 
 type ForceReleaseRequest struct {
@@ -1242,7 +1340,7 @@ type ForceReleaseRequest struct {
 
 func (x *ForceReleaseRequest) Reset() {
 	*x = ForceReleaseRequest{}
-	mi := &file_locknode_proto_msgTypes[20]
+	mi := &file_locknode_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1254,7 +1352,7 @@ func (x *ForceReleaseRequest) String() string {
 func (*ForceReleaseRequest) ProtoMessage() {}
 
 func (x *ForceReleaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[20]
+	mi := &file_locknode_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1267,7 +1365,7 @@ func (x *ForceReleaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForceReleaseRequest.ProtoReflect.Descriptor instead.
 func (*ForceReleaseRequest) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{20}
+	return file_locknode_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ForceReleaseRequest) GetId() *RequestID {
@@ -1314,7 +1412,7 @@ type ForceReleaseResponse struct {
 
 func (x *ForceReleaseResponse) Reset() {
 	*x = ForceReleaseResponse{}
-	mi := &file_locknode_proto_msgTypes[21]
+	mi := &file_locknode_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1326,7 +1424,7 @@ func (x *ForceReleaseResponse) String() string {
 func (*ForceReleaseResponse) ProtoMessage() {}
 
 func (x *ForceReleaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[21]
+	mi := &file_locknode_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1339,7 +1437,7 @@ func (x *ForceReleaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForceReleaseResponse.ProtoReflect.Descriptor instead.
 func (*ForceReleaseResponse) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{21}
+	return file_locknode_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ForceReleaseResponse) GetReleased() []*Holder {
@@ -1359,7 +1457,7 @@ type GetRequest struct {
 
 func (x *GetRequest) Reset() {
 	*x = GetRequest{}
-	mi := &file_locknode_proto_msgTypes[22]
+	mi := &file_locknode_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1371,7 +1469,7 @@ func (x *GetRequest) String() string {
 func (*GetRequest) ProtoMessage() {}
 
 func (x *GetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[22]
+	mi := &file_locknode_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1384,7 +1482,7 @@ func (x *GetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRequest.ProtoReflect.Descriptor instead.
 func (*GetRequest) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{22}
+	return file_locknode_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *GetRequest) GetName() string {
@@ -1411,7 +1509,7 @@ type GetResponse struct {
 
 func (x *GetResponse) Reset() {
 	*x = GetResponse{}
-	mi := &file_locknode_proto_msgTypes[23]
+	mi := &file_locknode_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1423,7 +1521,7 @@ func (x *GetResponse) String() string {
 func (*GetResponse) ProtoMessage() {}
 
 func (x *GetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[23]
+	mi := &file_locknode_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1436,7 +1534,7 @@ func (x *GetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetResponse.ProtoReflect.Descriptor instead.
 func (*GetResponse) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{23}
+	return file_locknode_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *GetResponse) GetLock() *Lock {
@@ -1465,7 +1563,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_locknode_proto_msgTypes[24]
+	mi := &file_locknode_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1477,7 +1575,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[24]
+	mi := &file_locknode_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1490,7 +1588,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{24}
+	return file_locknode_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ListRequest) GetPrefix() string {
@@ -1532,7 +1630,7 @@ type ListResponse struct {
 
 func (x *ListResponse) Reset() {
 	*x = ListResponse{}
-	mi := &file_locknode_proto_msgTypes[25]
+	mi := &file_locknode_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1544,7 +1642,7 @@ func (x *ListResponse) String() string {
 func (*ListResponse) ProtoMessage() {}
 
 func (x *ListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[25]
+	mi := &file_locknode_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1557,7 +1655,7 @@ func (x *ListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponse.ProtoReflect.Descriptor instead.
 func (*ListResponse) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{25}
+	return file_locknode_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ListResponse) GetLocks() []*Lock {
@@ -1595,7 +1693,7 @@ type Lock struct {
 
 func (x *Lock) Reset() {
 	*x = Lock{}
-	mi := &file_locknode_proto_msgTypes[26]
+	mi := &file_locknode_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1607,7 +1705,7 @@ func (x *Lock) String() string {
 func (*Lock) ProtoMessage() {}
 
 func (x *Lock) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[26]
+	mi := &file_locknode_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1620,7 +1718,7 @@ func (x *Lock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lock.ProtoReflect.Descriptor instead.
 func (*Lock) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{26}
+	return file_locknode_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Lock) GetName() string {
@@ -1683,7 +1781,7 @@ type Holder struct {
 
 func (x *Holder) Reset() {
 	*x = Holder{}
-	mi := &file_locknode_proto_msgTypes[27]
+	mi := &file_locknode_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1695,7 +1793,7 @@ func (x *Holder) String() string {
 func (*Holder) ProtoMessage() {}
 
 func (x *Holder) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[27]
+	mi := &file_locknode_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1708,7 +1806,7 @@ func (x *Holder) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Holder.ProtoReflect.Descriptor instead.
 func (*Holder) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{27}
+	return file_locknode_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Holder) GetLock() string {
@@ -1807,7 +1905,7 @@ type Operation struct {
 
 func (x *Operation) Reset() {
 	*x = Operation{}
-	mi := &file_locknode_proto_msgTypes[28]
+	mi := &file_locknode_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1819,7 +1917,7 @@ func (x *Operation) String() string {
 func (*Operation) ProtoMessage() {}
 
 func (x *Operation) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[28]
+	mi := &file_locknode_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1832,7 +1930,7 @@ func (x *Operation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Operation.ProtoReflect.Descriptor instead.
 func (*Operation) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{28}
+	return file_locknode_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Operation) GetId() uint64 {
@@ -2051,7 +2149,7 @@ type Answer struct {
 
 func (x *Answer) Reset() {
 	*x = Answer{}
-	mi := &file_locknode_proto_msgTypes[29]
+	mi := &file_locknode_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2063,7 +2161,7 @@ func (x *Answer) String() string {
 func (*Answer) ProtoMessage() {}
 
 func (x *Answer) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[29]
+	mi := &file_locknode_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2076,7 +2174,7 @@ func (x *Answer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Answer.ProtoReflect.Descriptor instead.
 func (*Answer) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{29}
+	return file_locknode_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Answer) GetId() uint64 {
@@ -2305,7 +2403,7 @@ type Error struct {
 
 func (x *Error) Reset() {
 	*x = Error{}
-	mi := &file_locknode_proto_msgTypes[30]
+	mi := &file_locknode_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2317,7 +2415,7 @@ func (x *Error) String() string {
 func (*Error) ProtoMessage() {}
 
 func (x *Error) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[30]
+	mi := &file_locknode_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2330,7 +2428,7 @@ func (x *Error) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Error.ProtoReflect.Descriptor instead.
 func (*Error) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{30}
+	return file_locknode_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Error) GetCode() uint32 {
@@ -2370,7 +2468,7 @@ type BatchRequest struct {
 
 func (x *BatchRequest) Reset() {
 	*x = BatchRequest{}
-	mi := &file_locknode_proto_msgTypes[31]
+	mi := &file_locknode_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2382,7 +2480,7 @@ func (x *BatchRequest) String() string {
 func (*BatchRequest) ProtoMessage() {}
 
 func (x *BatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[31]
+	mi := &file_locknode_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2395,7 +2493,7 @@ func (x *BatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchRequest.ProtoReflect.Descriptor instead.
 func (*BatchRequest) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{31}
+	return file_locknode_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *BatchRequest) GetOperations() []*Operation {
@@ -2414,7 +2512,7 @@ type BatchResponse struct {
 
 func (x *BatchResponse) Reset() {
 	*x = BatchResponse{}
-	mi := &file_locknode_proto_msgTypes[32]
+	mi := &file_locknode_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2426,7 +2524,7 @@ func (x *BatchResponse) String() string {
 func (*BatchResponse) ProtoMessage() {}
 
 func (x *BatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[32]
+	mi := &file_locknode_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2439,7 +2537,7 @@ func (x *BatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchResponse.ProtoReflect.Descriptor instead.
 func (*BatchResponse) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{32}
+	return file_locknode_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *BatchResponse) GetAnswers() []*Answer {
@@ -2458,7 +2556,7 @@ type SessionRequest struct {
 
 func (x *SessionRequest) Reset() {
 	*x = SessionRequest{}
-	mi := &file_locknode_proto_msgTypes[33]
+	mi := &file_locknode_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2470,7 +2568,7 @@ func (x *SessionRequest) String() string {
 func (*SessionRequest) ProtoMessage() {}
 
 func (x *SessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[33]
+	mi := &file_locknode_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2483,7 +2581,7 @@ func (x *SessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionRequest.ProtoReflect.Descriptor instead.
 func (*SessionRequest) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{33}
+	return file_locknode_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *SessionRequest) GetOperations() []*Operation {
@@ -2503,7 +2601,7 @@ type SessionResponse struct {
 
 func (x *SessionResponse) Reset() {
 	*x = SessionResponse{}
-	mi := &file_locknode_proto_msgTypes[34]
+	mi := &file_locknode_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2515,7 +2613,7 @@ func (x *SessionResponse) String() string {
 func (*SessionResponse) ProtoMessage() {}
 
 func (x *SessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[34]
+	mi := &file_locknode_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2528,7 +2626,7 @@ func (x *SessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionResponse.ProtoReflect.Descriptor instead.
 func (*SessionResponse) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{34}
+	return file_locknode_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *SessionResponse) GetAnswers() []*Answer {
@@ -2558,7 +2656,7 @@ type Notice struct {
 
 func (x *Notice) Reset() {
 	*x = Notice{}
-	mi := &file_locknode_proto_msgTypes[35]
+	mi := &file_locknode_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2570,7 +2668,7 @@ func (x *Notice) String() string {
 func (*Notice) ProtoMessage() {}
 
 func (x *Notice) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[35]
+	mi := &file_locknode_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2583,7 +2681,7 @@ func (x *Notice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Notice.ProtoReflect.Descriptor instead.
 func (*Notice) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{35}
+	return file_locknode_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Notice) GetSession() []byte {
@@ -2608,7 +2706,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_locknode_proto_msgTypes[36]
+	mi := &file_locknode_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2620,7 +2718,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[36]
+	mi := &file_locknode_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2633,7 +2731,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{36}
+	return file_locknode_proto_rawDescGZIP(), []int{37}
 }
 
 type StatusResponse struct {
@@ -2665,7 +2763,7 @@ type StatusResponse struct {
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_locknode_proto_msgTypes[37]
+	mi := &file_locknode_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2677,7 +2775,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[37]
+	mi := &file_locknode_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2690,7 +2788,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{37}
+	return file_locknode_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *StatusResponse) GetNodeId() string {
@@ -2848,7 +2946,7 @@ type MembersRequest struct {
 
 func (x *MembersRequest) Reset() {
 	*x = MembersRequest{}
-	mi := &file_locknode_proto_msgTypes[38]
+	mi := &file_locknode_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2860,7 +2958,7 @@ func (x *MembersRequest) String() string {
 func (*MembersRequest) ProtoMessage() {}
 
 func (x *MembersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[38]
+	mi := &file_locknode_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2873,7 +2971,7 @@ func (x *MembersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MembersRequest.ProtoReflect.Descriptor instead.
 func (*MembersRequest) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{38}
+	return file_locknode_proto_rawDescGZIP(), []int{39}
 }
 
 type MembersResponse struct {
@@ -2885,7 +2983,7 @@ type MembersResponse struct {
 
 func (x *MembersResponse) Reset() {
 	*x = MembersResponse{}
-	mi := &file_locknode_proto_msgTypes[39]
+	mi := &file_locknode_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2897,7 +2995,7 @@ func (x *MembersResponse) String() string {
 func (*MembersResponse) ProtoMessage() {}
 
 func (x *MembersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[39]
+	mi := &file_locknode_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2910,7 +3008,7 @@ func (x *MembersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MembersResponse.ProtoReflect.Descriptor instead.
 func (*MembersResponse) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{39}
+	return file_locknode_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *MembersResponse) GetMembers() []*Member {
@@ -2937,7 +3035,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_locknode_proto_msgTypes[40]
+	mi := &file_locknode_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2949,7 +3047,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[40]
+	mi := &file_locknode_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2962,7 +3060,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{40}
+	return file_locknode_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Member) GetId() string {
@@ -3037,7 +3135,7 @@ type TransferLeadershipRequest struct {
 
 func (x *TransferLeadershipRequest) Reset() {
 	*x = TransferLeadershipRequest{}
-	mi := &file_locknode_proto_msgTypes[41]
+	mi := &file_locknode_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3049,7 +3147,7 @@ func (x *TransferLeadershipRequest) String() string {
 func (*TransferLeadershipRequest) ProtoMessage() {}
 
 func (x *TransferLeadershipRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[41]
+	mi := &file_locknode_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3062,7 +3160,7 @@ func (x *TransferLeadershipRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferLeadershipRequest.ProtoReflect.Descriptor instead.
 func (*TransferLeadershipRequest) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{41}
+	return file_locknode_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *TransferLeadershipRequest) GetTo() string {
@@ -3081,7 +3179,7 @@ type TransferLeadershipResponse struct {
 
 func (x *TransferLeadershipResponse) Reset() {
 	*x = TransferLeadershipResponse{}
-	mi := &file_locknode_proto_msgTypes[42]
+	mi := &file_locknode_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3093,7 +3191,7 @@ func (x *TransferLeadershipResponse) String() string {
 func (*TransferLeadershipResponse) ProtoMessage() {}
 
 func (x *TransferLeadershipResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[42]
+	mi := &file_locknode_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3106,7 +3204,7 @@ func (x *TransferLeadershipResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferLeadershipResponse.ProtoReflect.Descriptor instead.
 func (*TransferLeadershipResponse) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{42}
+	return file_locknode_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *TransferLeadershipResponse) GetLeaderId() string {
@@ -3125,7 +3223,7 @@ type RemoveMemberRequest struct {
 
 func (x *RemoveMemberRequest) Reset() {
 	*x = RemoveMemberRequest{}
-	mi := &file_locknode_proto_msgTypes[43]
+	mi := &file_locknode_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3137,7 +3235,7 @@ func (x *RemoveMemberRequest) String() string {
 func (*RemoveMemberRequest) ProtoMessage() {}
 
 func (x *RemoveMemberRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[43]
+	mi := &file_locknode_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3150,7 +3248,7 @@ func (x *RemoveMemberRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveMemberRequest.ProtoReflect.Descriptor instead.
 func (*RemoveMemberRequest) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{43}
+	return file_locknode_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *RemoveMemberRequest) GetId() string {
@@ -3168,7 +3266,7 @@ type RemoveMemberResponse struct {
 
 func (x *RemoveMemberResponse) Reset() {
 	*x = RemoveMemberResponse{}
-	mi := &file_locknode_proto_msgTypes[44]
+	mi := &file_locknode_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3180,7 +3278,7 @@ func (x *RemoveMemberResponse) String() string {
 func (*RemoveMemberResponse) ProtoMessage() {}
 
 func (x *RemoveMemberResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[44]
+	mi := &file_locknode_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3193,7 +3291,7 @@ func (x *RemoveMemberResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveMemberResponse.ProtoReflect.Descriptor instead.
 func (*RemoveMemberResponse) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{44}
+	return file_locknode_proto_rawDescGZIP(), []int{45}
 }
 
 type TermRequest struct {
@@ -3204,7 +3302,7 @@ type TermRequest struct {
 
 func (x *TermRequest) Reset() {
 	*x = TermRequest{}
-	mi := &file_locknode_proto_msgTypes[45]
+	mi := &file_locknode_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3216,7 +3314,7 @@ func (x *TermRequest) String() string {
 func (*TermRequest) ProtoMessage() {}
 
 func (x *TermRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[45]
+	mi := &file_locknode_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3229,7 +3327,7 @@ func (x *TermRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TermRequest.ProtoReflect.Descriptor instead.
 func (*TermRequest) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{45}
+	return file_locknode_proto_rawDescGZIP(), []int{46}
 }
 
 type TermResponse struct {
@@ -3242,7 +3340,7 @@ type TermResponse struct {
 
 func (x *TermResponse) Reset() {
 	*x = TermResponse{}
-	mi := &file_locknode_proto_msgTypes[46]
+	mi := &file_locknode_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3254,7 +3352,7 @@ func (x *TermResponse) String() string {
 func (*TermResponse) ProtoMessage() {}
 
 func (x *TermResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[46]
+	mi := &file_locknode_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3267,7 +3365,7 @@ func (x *TermResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TermResponse.ProtoReflect.Descriptor instead.
 func (*TermResponse) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{46}
+	return file_locknode_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *TermResponse) GetTerm() uint64 {
@@ -3292,7 +3390,7 @@ type ReadIndexRequest struct {
 
 func (x *ReadIndexRequest) Reset() {
 	*x = ReadIndexRequest{}
-	mi := &file_locknode_proto_msgTypes[47]
+	mi := &file_locknode_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3304,7 +3402,7 @@ func (x *ReadIndexRequest) String() string {
 func (*ReadIndexRequest) ProtoMessage() {}
 
 func (x *ReadIndexRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[47]
+	mi := &file_locknode_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3317,7 +3415,7 @@ func (x *ReadIndexRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadIndexRequest.ProtoReflect.Descriptor instead.
 func (*ReadIndexRequest) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{47}
+	return file_locknode_proto_rawDescGZIP(), []int{48}
 }
 
 type ReadIndexResponse struct {
@@ -3329,7 +3427,7 @@ type ReadIndexResponse struct {
 
 func (x *ReadIndexResponse) Reset() {
 	*x = ReadIndexResponse{}
-	mi := &file_locknode_proto_msgTypes[48]
+	mi := &file_locknode_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3341,7 +3439,7 @@ func (x *ReadIndexResponse) String() string {
 func (*ReadIndexResponse) ProtoMessage() {}
 
 func (x *ReadIndexResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[48]
+	mi := &file_locknode_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3354,7 +3452,7 @@ func (x *ReadIndexResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadIndexResponse.ProtoReflect.Descriptor instead.
 func (*ReadIndexResponse) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{48}
+	return file_locknode_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *ReadIndexResponse) GetIndex() uint64 {
@@ -3377,7 +3475,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_locknode_proto_msgTypes[49]
+	mi := &file_locknode_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3389,7 +3487,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[49]
+	mi := &file_locknode_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3402,7 +3500,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{49}
+	return file_locknode_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *JoinRequest) GetNodeId() string {
@@ -3450,7 +3548,7 @@ type JoinResponse struct {
 
 func (x *JoinResponse) Reset() {
 	*x = JoinResponse{}
-	mi := &file_locknode_proto_msgTypes[50]
+	mi := &file_locknode_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3462,7 +3560,7 @@ func (x *JoinResponse) String() string {
 func (*JoinResponse) ProtoMessage() {}
 
 func (x *JoinResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[50]
+	mi := &file_locknode_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3475,7 +3573,7 @@ func (x *JoinResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinResponse.ProtoReflect.Descriptor instead.
 func (*JoinResponse) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{50}
+	return file_locknode_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *JoinResponse) GetClusterId() string {
@@ -3501,7 +3599,7 @@ type DigestsRequest struct {
 
 func (x *DigestsRequest) Reset() {
 	*x = DigestsRequest{}
-	mi := &file_locknode_proto_msgTypes[51]
+	mi := &file_locknode_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3513,7 +3611,7 @@ func (x *DigestsRequest) String() string {
 func (*DigestsRequest) ProtoMessage() {}
 
 func (x *DigestsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[51]
+	mi := &file_locknode_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3526,7 +3624,7 @@ func (x *DigestsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DigestsRequest.ProtoReflect.Descriptor instead.
 func (*DigestsRequest) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{51}
+	return file_locknode_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *DigestsRequest) GetIndexes() []uint64 {
@@ -3547,7 +3645,7 @@ type DigestsResponse struct {
 
 func (x *DigestsResponse) Reset() {
 	*x = DigestsResponse{}
-	mi := &file_locknode_proto_msgTypes[52]
+	mi := &file_locknode_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3559,7 +3657,7 @@ func (x *DigestsResponse) String() string {
 func (*DigestsResponse) ProtoMessage() {}
 
 func (x *DigestsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[52]
+	mi := &file_locknode_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3572,7 +3670,7 @@ func (x *DigestsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DigestsResponse.ProtoReflect.Descriptor instead.
 func (*DigestsResponse) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{52}
+	return file_locknode_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *DigestsResponse) GetNodeId() string {
@@ -3606,7 +3704,7 @@ type Checkpoint struct {
 
 func (x *Checkpoint) Reset() {
 	*x = Checkpoint{}
-	mi := &file_locknode_proto_msgTypes[53]
+	mi := &file_locknode_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3618,7 +3716,7 @@ func (x *Checkpoint) String() string {
 func (*Checkpoint) ProtoMessage() {}
 
 func (x *Checkpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[53]
+	mi := &file_locknode_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3631,7 +3729,7 @@ func (x *Checkpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Checkpoint.ProtoReflect.Descriptor instead.
 func (*Checkpoint) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{53}
+	return file_locknode_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *Checkpoint) GetIndex() uint64 {
@@ -3652,12 +3750,16 @@ var File_locknode_proto protoreflect.FileDescriptor
 
 const file_locknode_proto_rawDesc = "" +
 	"\n" +
-	"\x0elocknode.proto\x12\vlocknode.v1\"y\n" +
+	"\x0elocknode.proto\x12\vlocknode.v1\"\xa8\x01\n" +
 	"\tRequestID\x12\x18\n" +
 	"\asession\x18\x01 \x01(\fR\asession\x12\x1a\n" +
 	"\bsequence\x18\x02 \x01(\x04R\bsequence\x12\"\n" +
 	"\facknowledged\x18\x03 \x01(\x04R\facknowledged\x12\x12\n" +
-	"\x04once\x18\x04 \x01(\fR\x04once\"q\n" +
+	"\x04once\x18\x04 \x01(\fR\x04once\x12-\n" +
+	"\banswered\x18\x05 \x03(\v2\x11.locknode.v1.SpanR\banswered\"0\n" +
+	"\x04Span\x12\x14\n" +
+	"\x05first\x18\x01 \x01(\x04R\x05first\x12\x12\n" +
+	"\x04last\x18\x02 \x01(\x04R\x04last\"q\n" +
 	"\x04Want\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12%\n" +
 	"\x04mode\x18\x02 \x01(\x0e2\x11.locknode.v1.ModeR\x04mode\x12\x18\n" +
@@ -3684,10 +3786,11 @@ const file_locknode_proto_rawDesc = "" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x12\x14\n" +
 	"\x05token\x18\x02 \x01(\x04R\x05token\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x10\n" +
-	"\x03who\x18\x04 \x01(\tR\x03who\"-\n" +
+	"\x03who\x18\x04 \x01(\tR\x03who\"O\n" +
 	"\x11EndSessionRequest\x12\x18\n" +
-	"\asession\x18\x01 \x01(\fR\asession\"\x14\n" +
-	"\x12EndSessionResponse\"\xa0\x02\n" +
+	"\asession\x18\x01 \x01(\fR\asession\x12 \n" +
+	"\vundelivered\x18\x02 \x03(\x04R\vundelivered\"\x14\n" +
+	"\x12EndSessionResponse\"\xbc\x02\n" +
 	"\x0eAcquireRequest\x12&\n" +
 	"\x02id\x18\x01 \x01(\v2\x16.locknode.v1.RequestIDR\x02id\x12'\n" +
 	"\x05locks\x18\x02 \x03(\v2\x11.locknode.v1.WantR\x05locks\x12\x15\n" +
@@ -3697,7 +3800,9 @@ const file_locknode_proto_rawDesc = "" +
 	"\x05value\x18\x06 \x01(\fR\x05value\x12*\n" +
 	"\x06labels\x18\a \x03(\v2\x12.locknode.v1.LabelR\x06labels\x12\x19\n" +
 	"\bdelay_ns\x18\b \x01(\x03R\adelayNs\x12\x18\n" +
-	"\aattempt\x18\t \x01(\x04R\aattempt\"u\n" +
+	"\aattempt\x18\t \x01(\x04R\aattempt\x12\x1a\n" +
+	"\bdetached\x18\n" +
+	" \x01(\bR\bdetached\"u\n" +
 	"\x0fAcquireResponse\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\x04R\x05token\x12\x1a\n" +
 	"\bdeadline\x18\x02 \x01(\x03R\bdeadline\x12\x16\n" +
@@ -3707,11 +3812,12 @@ const file_locknode_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\v2\x16.locknode.v1.RequestIDR\x02id\x12.\n" +
 	"\x06target\x18\x02 \x01(\v2\x16.locknode.v1.RequestIDR\x06target\x12\x18\n" +
 	"\aattempt\x18\x03 \x01(\x04R\aattempt\"\x10\n" +
-	"\x0eCancelResponse\"b\n" +
+	"\x0eCancelResponse\"v\n" +
 	"\x0eReleaseRequest\x12&\n" +
 	"\x02id\x18\x01 \x01(\v2\x16.locknode.v1.RequestIDR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
-	"\x05token\x18\x03 \x01(\x04R\x05token\"\x11\n" +
+	"\x05token\x18\x03 \x01(\x04R\x05token\x12\x12\n" +
+	"\x04lost\x18\x04 \x01(\bR\x04lost\"\x11\n" +
 	"\x0fReleaseResponse\"w\n" +
 	"\fRenewRequest\x12&\n" +
 	"\x02id\x18\x01 \x01(\v2\x16.locknode.v1.RequestIDR\x02id\x12\x12\n" +
@@ -3952,162 +4058,164 @@ func file_locknode_proto_rawDescGZIP() []byte {
 }
 
 var file_locknode_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_locknode_proto_msgTypes = make([]protoimpl.MessageInfo, 54)
+var file_locknode_proto_msgTypes = make([]protoimpl.MessageInfo, 55)
 var file_locknode_proto_goTypes = []any{
 	(Mode)(0),                          // 0: locknode.v1.Mode
 	(*RequestID)(nil),                  // 1: locknode.v1.RequestID
-	(*Want)(nil),                       // 2: locknode.v1.Want
-	(*Label)(nil),                      // 3: locknode.v1.Label
-	(*OpenSessionRequest)(nil),         // 4: locknode.v1.OpenSessionRequest
-	(*OpenSessionResponse)(nil),        // 5: locknode.v1.OpenSessionResponse
-	(*KeepAliveRequest)(nil),           // 6: locknode.v1.KeepAliveRequest
-	(*KeepAliveResponse)(nil),          // 7: locknode.v1.KeepAliveResponse
-	(*Revocation)(nil),                 // 8: locknode.v1.Revocation
-	(*EndSessionRequest)(nil),          // 9: locknode.v1.EndSessionRequest
-	(*EndSessionResponse)(nil),         // 10: locknode.v1.EndSessionResponse
-	(*AcquireRequest)(nil),             // 11: locknode.v1.AcquireRequest
-	(*AcquireResponse)(nil),            // 12: locknode.v1.AcquireResponse
-	(*CancelRequest)(nil),              // 13: locknode.v1.CancelRequest
-	(*CancelResponse)(nil),             // 14: locknode.v1.CancelResponse
-	(*ReleaseRequest)(nil),             // 15: locknode.v1.ReleaseRequest
-	(*ReleaseResponse)(nil),            // 16: locknode.v1.ReleaseResponse
-	(*RenewRequest)(nil),               // 17: locknode.v1.RenewRequest
-	(*RenewResponse)(nil),              // 18: locknode.v1.RenewResponse
-	(*SetValueRequest)(nil),            // 19: locknode.v1.SetValueRequest
-	(*SetValueResponse)(nil),           // 20: locknode.v1.SetValueResponse
-	(*ForceReleaseRequest)(nil),        // 21: locknode.v1.ForceReleaseRequest
-	(*ForceReleaseResponse)(nil),       // 22: locknode.v1.ForceReleaseResponse
-	(*GetRequest)(nil),                 // 23: locknode.v1.GetRequest
-	(*GetResponse)(nil),                // 24: locknode.v1.GetResponse
-	(*ListRequest)(nil),                // 25: locknode.v1.ListRequest
-	(*ListResponse)(nil),               // 26: locknode.v1.ListResponse
-	(*Lock)(nil),                       // 27: locknode.v1.Lock
-	(*Holder)(nil),                     // 28: locknode.v1.Holder
-	(*Operation)(nil),                  // 29: locknode.v1.Operation
-	(*Answer)(nil),                     // 30: locknode.v1.Answer
-	(*Error)(nil),                      // 31: locknode.v1.Error
-	(*BatchRequest)(nil),               // 32: locknode.v1.BatchRequest
-	(*BatchResponse)(nil),              // 33: locknode.v1.BatchResponse
-	(*SessionRequest)(nil),             // 34: locknode.v1.SessionRequest
-	(*SessionResponse)(nil),            // 35: locknode.v1.SessionResponse
-	(*Notice)(nil),                     // 36: locknode.v1.Notice
-	(*StatusRequest)(nil),              // 37: locknode.v1.StatusRequest
-	(*StatusResponse)(nil),             // 38: locknode.v1.StatusResponse
-	(*MembersRequest)(nil),             // 39: locknode.v1.MembersRequest
-	(*MembersResponse)(nil),            // 40: locknode.v1.MembersResponse
-	(*Member)(nil),                     // 41: locknode.v1.Member
-	(*TransferLeadershipRequest)(nil),  // 42: locknode.v1.TransferLeadershipRequest
-	(*TransferLeadershipResponse)(nil), // 43: locknode.v1.TransferLeadershipResponse
-	(*RemoveMemberRequest)(nil),        // 44: locknode.v1.RemoveMemberRequest
-	(*RemoveMemberResponse)(nil),       // 45: locknode.v1.RemoveMemberResponse
-	(*TermRequest)(nil),                // 46: locknode.v1.TermRequest
-	(*TermResponse)(nil),               // 47: locknode.v1.TermResponse
-	(*ReadIndexRequest)(nil),           // 48: locknode.v1.ReadIndexRequest
-	(*ReadIndexResponse)(nil),          // 49: locknode.v1.ReadIndexResponse
-	(*JoinRequest)(nil),                // 50: locknode.v1.JoinRequest
-	(*JoinResponse)(nil),               // 51: locknode.v1.JoinResponse
-	(*DigestsRequest)(nil),             // 52: locknode.v1.DigestsRequest
-	(*DigestsResponse)(nil),            // 53: locknode.v1.DigestsResponse
-	(*Checkpoint)(nil),                 // 54: locknode.v1.Checkpoint
+	(*Span)(nil),                       // 2: locknode.v1.Span
+	(*Want)(nil),                       // 3: locknode.v1.Want
+	(*Label)(nil),                      // 4: locknode.v1.Label
+	(*OpenSessionRequest)(nil),         // 5: locknode.v1.OpenSessionRequest
+	(*OpenSessionResponse)(nil),        // 6: locknode.v1.OpenSessionResponse
+	(*KeepAliveRequest)(nil),           // 7: locknode.v1.KeepAliveRequest
+	(*KeepAliveResponse)(nil),          // 8: locknode.v1.KeepAliveResponse
+	(*Revocation)(nil),                 // 9: locknode.v1.Revocation
+	(*EndSessionRequest)(nil),          // 10: locknode.v1.EndSessionRequest
+	(*EndSessionResponse)(nil),         // 11: locknode.v1.EndSessionResponse
+	(*AcquireRequest)(nil),             // 12: locknode.v1.AcquireRequest
+	(*AcquireResponse)(nil),            // 13: locknode.v1.AcquireResponse
+	(*CancelRequest)(nil),              // 14: locknode.v1.CancelRequest
+	(*CancelResponse)(nil),             // 15: locknode.v1.CancelResponse
+	(*ReleaseRequest)(nil),             // 16: locknode.v1.ReleaseRequest
+	(*ReleaseResponse)(nil),            // 17: locknode.v1.ReleaseResponse
+	(*RenewRequest)(nil),               // 18: locknode.v1.RenewRequest
+	(*RenewResponse)(nil),              // 19: locknode.v1.RenewResponse
+	(*SetValueRequest)(nil),            // 20: locknode.v1.SetValueRequest
+	(*SetValueResponse)(nil),           // 21: locknode.v1.SetValueResponse
+	(*ForceReleaseRequest)(nil),        // 22: locknode.v1.ForceReleaseRequest
+	(*ForceReleaseResponse)(nil),       // 23: locknode.v1.ForceReleaseResponse
+	(*GetRequest)(nil),                 // 24: locknode.v1.GetRequest
+	(*GetResponse)(nil),                // 25: locknode.v1.GetResponse
+	(*ListRequest)(nil),                // 26: locknode.v1.ListRequest
+	(*ListResponse)(nil),               // 27: locknode.v1.ListResponse
+	(*Lock)(nil),                       // 28: locknode.v1.Lock
+	(*Holder)(nil),                     // 29: locknode.v1.Holder
+	(*Operation)(nil),                  // 30: locknode.v1.Operation
+	(*Answer)(nil),                     // 31: locknode.v1.Answer
+	(*Error)(nil),                      // 32: locknode.v1.Error
+	(*BatchRequest)(nil),               // 33: locknode.v1.BatchRequest
+	(*BatchResponse)(nil),              // 34: locknode.v1.BatchResponse
+	(*SessionRequest)(nil),             // 35: locknode.v1.SessionRequest
+	(*SessionResponse)(nil),            // 36: locknode.v1.SessionResponse
+	(*Notice)(nil),                     // 37: locknode.v1.Notice
+	(*StatusRequest)(nil),              // 38: locknode.v1.StatusRequest
+	(*StatusResponse)(nil),             // 39: locknode.v1.StatusResponse
+	(*MembersRequest)(nil),             // 40: locknode.v1.MembersRequest
+	(*MembersResponse)(nil),            // 41: locknode.v1.MembersResponse
+	(*Member)(nil),                     // 42: locknode.v1.Member
+	(*TransferLeadershipRequest)(nil),  // 43: locknode.v1.TransferLeadershipRequest
+	(*TransferLeadershipResponse)(nil), // 44: locknode.v1.TransferLeadershipResponse
+	(*RemoveMemberRequest)(nil),        // 45: locknode.v1.RemoveMemberRequest
+	(*RemoveMemberResponse)(nil),       // 46: locknode.v1.RemoveMemberResponse
+	(*TermRequest)(nil),                // 47: locknode.v1.TermRequest
+	(*TermResponse)(nil),               // 48: locknode.v1.TermResponse
+	(*ReadIndexRequest)(nil),           // 49: locknode.v1.ReadIndexRequest
+	(*ReadIndexResponse)(nil),          // 50: locknode.v1.ReadIndexResponse
+	(*JoinRequest)(nil),                // 51: locknode.v1.JoinRequest
+	(*JoinResponse)(nil),               // 52: locknode.v1.JoinResponse
+	(*DigestsRequest)(nil),             // 53: locknode.v1.DigestsRequest
+	(*DigestsResponse)(nil),            // 54: locknode.v1.DigestsResponse
+	(*Checkpoint)(nil),                 // 55: locknode.v1.Checkpoint
 }
 var file_locknode_proto_depIdxs = []int32{
-	0,  // 0: locknode.v1.Want.mode:type_name -> locknode.v1.Mode
-	3,  // 1: locknode.v1.OpenSessionRequest.labels:type_name -> locknode.v1.Label
-	8,  // 2: locknode.v1.KeepAliveResponse.revocations:type_name -> locknode.v1.Revocation
-	1,  // 3: locknode.v1.AcquireRequest.id:type_name -> locknode.v1.RequestID
-	2,  // 4: locknode.v1.AcquireRequest.locks:type_name -> locknode.v1.Want
-	3,  // 5: locknode.v1.AcquireRequest.labels:type_name -> locknode.v1.Label
-	1,  // 6: locknode.v1.CancelRequest.id:type_name -> locknode.v1.RequestID
-	1,  // 7: locknode.v1.CancelRequest.target:type_name -> locknode.v1.RequestID
-	1,  // 8: locknode.v1.ReleaseRequest.id:type_name -> locknode.v1.RequestID
-	1,  // 9: locknode.v1.RenewRequest.id:type_name -> locknode.v1.RequestID
-	1,  // 10: locknode.v1.SetValueRequest.id:type_name -> locknode.v1.RequestID
-	1,  // 11: locknode.v1.ForceReleaseRequest.id:type_name -> locknode.v1.RequestID
-	28, // 12: locknode.v1.ForceReleaseResponse.released:type_name -> locknode.v1.Holder
-	27, // 13: locknode.v1.GetResponse.lock:type_name -> locknode.v1.Lock
-	27, // 14: locknode.v1.ListResponse.locks:type_name -> locknode.v1.Lock
-	28, // 15: locknode.v1.Lock.holders:type_name -> locknode.v1.Holder
-	0,  // 16: locknode.v1.Holder.mode:type_name -> locknode.v1.Mode
-	3,  // 17: locknode.v1.Holder.labels:type_name -> locknode.v1.Label
-	4,  // 18: locknode.v1.Operation.open_session:type_name -> locknode.v1.OpenSessionRequest
-	6,  // 19: locknode.v1.Operation.keep_alive:type_name -> locknode.v1.KeepAliveRequest
-	9,  // 20: locknode.v1.Operation.end_session:type_name -> locknode.v1.EndSessionRequest
-	11, // 21: locknode.v1.Operation.acquire:type_name -> locknode.v1.AcquireRequest
-	13, // 22: locknode.v1.Operation.cancel:type_name -> locknode.v1.CancelRequest
-	15, // 23: locknode.v1.Operation.release:type_name -> locknode.v1.ReleaseRequest
-	17, // 24: locknode.v1.Operation.renew:type_name -> locknode.v1.RenewRequest
-	19, // 25: locknode.v1.Operation.set_value:type_name -> locknode.v1.SetValueRequest
-	21, // 26: locknode.v1.Operation.force_release:type_name -> locknode.v1.ForceReleaseRequest
-	23, // 27: locknode.v1.Operation.get:type_name -> locknode.v1.GetRequest
-	25, // 28: locknode.v1.Operation.list:type_name -> locknode.v1.ListRequest
-	31, // 29: locknode.v1.Answer.error:type_name -> locknode.v1.Error
-	5,  // 30: locknode.v1.Answer.open_session:type_name -> locknode.v1.OpenSessionResponse
-	7,  // 31: locknode.v1.Answer.keep_alive:type_name -> locknode.v1.KeepAliveResponse
-	10, // 32: locknode.v1.Answer.end_session:type_name -> locknode.v1.EndSessionResponse
-	12, // 33: locknode.v1.Answer.acquire:type_name -> locknode.v1.AcquireResponse
-	14, // 34: locknode.v1.Answer.cancel:type_name -> locknode.v1.CancelResponse
-	16, // 35: locknode.v1.Answer.release:type_name -> locknode.v1.ReleaseResponse
-	18, // 36: locknode.v1.Answer.renew:type_name -> locknode.v1.RenewResponse
-	20, // 37: locknode.v1.Answer.set_value:type_name -> locknode.v1.SetValueResponse
-	22, // 38: locknode.v1.Answer.force_release:type_name -> locknode.v1.ForceReleaseResponse
-	24, // 39: locknode.v1.Answer.get:type_name -> locknode.v1.GetResponse
-	26, // 40: locknode.v1.Answer.list:type_name -> locknode.v1.ListResponse
-	28, // 41: locknode.v1.Error.holders:type_name -> locknode.v1.Holder
-	29, // 42: locknode.v1.BatchRequest.operations:type_name -> locknode.v1.Operation
-	30, // 43: locknode.v1.BatchResponse.answers:type_name -> locknode.v1.Answer
-	29, // 44: locknode.v1.SessionRequest.operations:type_name -> locknode.v1.Operation
-	30, // 45: locknode.v1.SessionResponse.answers:type_name -> locknode.v1.Answer
-	36, // 46: locknode.v1.SessionResponse.notices:type_name -> locknode.v1.Notice
-	8,  // 47: locknode.v1.Notice.revocation:type_name -> locknode.v1.Revocation
-	41, // 48: locknode.v1.MembersResponse.members:type_name -> locknode.v1.Member
-	54, // 49: locknode.v1.DigestsResponse.checkpoints:type_name -> locknode.v1.Checkpoint
-	4,  // 50: locknode.v1.Locks.OpenSession:input_type -> locknode.v1.OpenSessionRequest
-	6,  // 51: locknode.v1.Locks.KeepAlive:input_type -> locknode.v1.KeepAliveRequest
-	9,  // 52: locknode.v1.Locks.EndSession:input_type -> locknode.v1.EndSessionRequest
-	11, // 53: locknode.v1.Locks.Acquire:input_type -> locknode.v1.AcquireRequest
-	13, // 54: locknode.v1.Locks.Cancel:input_type -> locknode.v1.CancelRequest
-	15, // 55: locknode.v1.Locks.Release:input_type -> locknode.v1.ReleaseRequest
-	17, // 56: locknode.v1.Locks.Renew:input_type -> locknode.v1.RenewRequest
-	19, // 57: locknode.v1.Locks.SetValue:input_type -> locknode.v1.SetValueRequest
-	21, // 58: locknode.v1.Locks.ForceRelease:input_type -> locknode.v1.ForceReleaseRequest
-	23, // 59: locknode.v1.Locks.Get:input_type -> locknode.v1.GetRequest
-	25, // 60: locknode.v1.Locks.List:input_type -> locknode.v1.ListRequest
-	32, // 61: locknode.v1.Locks.Batch:input_type -> locknode.v1.BatchRequest
-	34, // 62: locknode.v1.Locks.Session:input_type -> locknode.v1.SessionRequest
-	37, // 63: locknode.v1.Locks.Status:input_type -> locknode.v1.StatusRequest
-	39, // 64: locknode.v1.Locks.Members:input_type -> locknode.v1.MembersRequest
-	42, // 65: locknode.v1.Locks.TransferLeadership:input_type -> locknode.v1.TransferLeadershipRequest
-	44, // 66: locknode.v1.Locks.RemoveMember:input_type -> locknode.v1.RemoveMemberRequest
-	46, // 67: locknode.v1.Peers.Term:input_type -> locknode.v1.TermRequest
-	48, // 68: locknode.v1.Peers.ReadIndex:input_type -> locknode.v1.ReadIndexRequest
-	50, // 69: locknode.v1.Peers.Join:input_type -> locknode.v1.JoinRequest
-	52, // 70: locknode.v1.Peers.Digests:input_type -> locknode.v1.DigestsRequest
-	5,  // 71: locknode.v1.Locks.OpenSession:output_type -> locknode.v1.OpenSessionResponse
-	7,  // 72: locknode.v1.Locks.KeepAlive:output_type -> locknode.v1.KeepAliveResponse
-	10, // 73: locknode.v1.Locks.EndSession:output_type -> locknode.v1.EndSessionResponse
-	12, // 74: locknode.v1.Locks.Acquire:output_type -> locknode.v1.AcquireResponse
-	14, // 75: locknode.v1.Locks.Cancel:output_type -> locknode.v1.CancelResponse
-	16, // 76: locknode.v1.Locks.Release:output_type -> locknode.v1.ReleaseResponse
-	18, // 77: locknode.v1.Locks.Renew:output_type -> locknode.v1.RenewResponse
-	20, // 78: locknode.v1.Locks.SetValue:output_type -> locknode.v1.SetValueResponse
-	22, // 79: locknode.v1.Locks.ForceRelease:output_type -> locknode.v1.ForceReleaseResponse
-	24, // 80: locknode.v1.Locks.Get:output_type -> locknode.v1.GetResponse
-	26, // 81: locknode.v1.Locks.List:output_type -> locknode.v1.ListResponse
-	33, // 82: locknode.v1.Locks.Batch:output_type -> locknode.v1.BatchResponse
-	35, // 83: locknode.v1.Locks.Session:output_type -> locknode.v1.SessionResponse
-	38, // 84: locknode.v1.Locks.Status:output_type -> locknode.v1.StatusResponse
-	40, // 85: locknode.v1.Locks.Members:output_type -> locknode.v1.MembersResponse
-	43, // 86: locknode.v1.Locks.TransferLeadership:output_type -> locknode.v1.TransferLeadershipResponse
-	45, // 87: locknode.v1.Locks.RemoveMember:output_type -> locknode.v1.RemoveMemberResponse
-	47, // 88: locknode.v1.Peers.Term:output_type -> locknode.v1.TermResponse
-	49, // 89: locknode.v1.Peers.ReadIndex:output_type -> locknode.v1.ReadIndexResponse
-	51, // 90: locknode.v1.Peers.Join:output_type -> locknode.v1.JoinResponse
-	53, // 91: locknode.v1.Peers.Digests:output_type -> locknode.v1.DigestsResponse
-	71, // [71:92] is the sub-list for method output_type
-	50, // [50:71] is the sub-list for method input_type
-	50, // [50:50] is the sub-list for extension type_name
-	50, // [50:50] is the sub-list for extension extendee
-	0,  // [0:50] is the sub-list for field type_name
+	2,  // 0: locknode.v1.RequestID.answered:type_name -> locknode.v1.Span
+	0,  // 1: locknode.v1.Want.mode:type_name -> locknode.v1.Mode
+	4,  // 2: locknode.v1.OpenSessionRequest.labels:type_name -> locknode.v1.Label
+	9,  // 3: locknode.v1.KeepAliveResponse.revocations:type_name -> locknode.v1.Revocation
+	1,  // 4: locknode.v1.AcquireRequest.id:type_name -> locknode.v1.RequestID
+	3,  // 5: locknode.v1.AcquireRequest.locks:type_name -> locknode.v1.Want
+	4,  // 6: locknode.v1.AcquireRequest.labels:type_name -> locknode.v1.Label
+	1,  // 7: locknode.v1.CancelRequest.id:type_name -> locknode.v1.RequestID
+	1,  // 8: locknode.v1.CancelRequest.target:type_name -> locknode.v1.RequestID
+	1,  // 9: locknode.v1.ReleaseRequest.id:type_name -> locknode.v1.RequestID
+	1,  // 10: locknode.v1.RenewRequest.id:type_name -> locknode.v1.RequestID
+	1,  // 11: locknode.v1.SetValueRequest.id:type_name -> locknode.v1.RequestID
+	1,  // 12: locknode.v1.ForceReleaseRequest.id:type_name -> locknode.v1.RequestID
+	29, // 13: locknode.v1.ForceReleaseResponse.released:type_name -> locknode.v1.Holder
+	28, // 14: locknode.v1.GetResponse.lock:type_name -> locknode.v1.Lock
+	28, // 15: locknode.v1.ListResponse.locks:type_name -> locknode.v1.Lock
+	29, // 16: locknode.v1.Lock.holders:type_name -> locknode.v1.Holder
+	0,  // 17: locknode.v1.Holder.mode:type_name -> locknode.v1.Mode
+	4,  // 18: locknode.v1.Holder.labels:type_name -> locknode.v1.Label
+	5,  // 19: locknode.v1.Operation.open_session:type_name -> locknode.v1.OpenSessionRequest
+	7,  // 20: locknode.v1.Operation.keep_alive:type_name -> locknode.v1.KeepAliveRequest
+	10, // 21: locknode.v1.Operation.end_session:type_name -> locknode.v1.EndSessionRequest
+	12, // 22: locknode.v1.Operation.acquire:type_name -> locknode.v1.AcquireRequest
+	14, // 23: locknode.v1.Operation.cancel:type_name -> locknode.v1.CancelRequest
+	16, // 24: locknode.v1.Operation.release:type_name -> locknode.v1.ReleaseRequest
+	18, // 25: locknode.v1.Operation.renew:type_name -> locknode.v1.RenewRequest
+	20, // 26: locknode.v1.Operation.set_value:type_name -> locknode.v1.SetValueRequest
+	22, // 27: locknode.v1.Operation.force_release:type_name -> locknode.v1.ForceReleaseRequest
+	24, // 28: locknode.v1.Operation.get:type_name -> locknode.v1.GetRequest
+	26, // 29: locknode.v1.Operation.list:type_name -> locknode.v1.ListRequest
+	32, // 30: locknode.v1.Answer.error:type_name -> locknode.v1.Error
+	6,  // 31: locknode.v1.Answer.open_session:type_name -> locknode.v1.OpenSessionResponse
+	8,  // 32: locknode.v1.Answer.keep_alive:type_name -> locknode.v1.KeepAliveResponse
+	11, // 33: locknode.v1.Answer.end_session:type_name -> locknode.v1.EndSessionResponse
+	13, // 34: locknode.v1.Answer.acquire:type_name -> locknode.v1.AcquireResponse
+	15, // 35: locknode.v1.Answer.cancel:type_name -> locknode.v1.CancelResponse
+	17, // 36: locknode.v1.Answer.release:type_name -> locknode.v1.ReleaseResponse
+	19, // 37: locknode.v1.Answer.renew:type_name -> locknode.v1.RenewResponse
+	21, // 38: locknode.v1.Answer.set_value:type_name -> locknode.v1.SetValueResponse
+	23, // 39: locknode.v1.Answer.force_release:type_name -> locknode.v1.ForceReleaseResponse
+	25, // 40: locknode.v1.Answer.get:type_name -> locknode.v1.GetResponse
+	27, // 41: locknode.v1.Answer.list:type_name -> locknode.v1.ListResponse
+	29, // 42: locknode.v1.Error.holders:type_name -> locknode.v1.Holder
+	30, // 43: locknode.v1.BatchRequest.operations:type_name -> locknode.v1.Operation
+	31, // 44: locknode.v1.BatchResponse.answers:type_name -> locknode.v1.Answer
+	30, // 45: locknode.v1.SessionRequest.operations:type_name -> locknode.v1.Operation
+	31, // 46: locknode.v1.SessionResponse.answers:type_name -> locknode.v1.Answer
+	37, // 47: locknode.v1.SessionResponse.notices:type_name -> locknode.v1.Notice
+	9,  // 48: locknode.v1.Notice.revocation:type_name -> locknode.v1.Revocation
+	42, // 49: locknode.v1.MembersResponse.members:type_name -> locknode.v1.Member
+	55, // 50: locknode.v1.DigestsResponse.checkpoints:type_name -> locknode.v1.Checkpoint
+	5,  // 51: locknode.v1.Locks.OpenSession:input_type -> locknode.v1.OpenSessionRequest
+	7,  // 52: locknode.v1.Locks.KeepAlive:input_type -> locknode.v1.KeepAliveRequest
+	10, // 53: locknode.v1.Locks.EndSession:input_type -> locknode.v1.EndSessionRequest
+	12, // 54: locknode.v1.Locks.Acquire:input_type -> locknode.v1.AcquireRequest
+	14, // 55: locknode.v1.Locks.Cancel:input_type -> locknode.v1.CancelRequest
+	16, // 56: locknode.v1.Locks.Release:input_type -> locknode.v1.ReleaseRequest
+	18, // 57: locknode.v1.Locks.Renew:input_type -> locknode.v1.RenewRequest
+	20, // 58: locknode.v1.Locks.SetValue:input_type -> locknode.v1.SetValueRequest
+	22, // 59: locknode.v1.Locks.ForceRelease:input_type -> locknode.v1.ForceReleaseRequest
+	24, // 60: locknode.v1.Locks.Get:input_type -> locknode.v1.GetRequest
+	26, // 61: locknode.v1.Locks.List:input_type -> locknode.v1.ListRequest
+	33, // 62: locknode.v1.Locks.Batch:input_type -> locknode.v1.BatchRequest
+	35, // 63: locknode.v1.Locks.Session:input_type -> locknode.v1.SessionRequest
+	38, // 64: locknode.v1.Locks.Status:input_type -> locknode.v1.StatusRequest
+	40, // 65: locknode.v1.Locks.Members:input_type -> locknode.v1.MembersRequest
+	43, // 66: locknode.v1.Locks.TransferLeadership:input_type -> locknode.v1.TransferLeadershipRequest
+	45, // 67: locknode.v1.Locks.RemoveMember:input_type -> locknode.v1.RemoveMemberRequest
+	47, // 68: locknode.v1.Peers.Term:input_type -> locknode.v1.TermRequest
+	49, // 69: locknode.v1.Peers.ReadIndex:input_type -> locknode.v1.ReadIndexRequest
+	51, // 70: locknode.v1.Peers.Join:input_type -> locknode.v1.JoinRequest
+	53, // 71: locknode.v1.Peers.Digests:input_type -> locknode.v1.DigestsRequest
+	6,  // 72: locknode.v1.Locks.OpenSession:output_type -> locknode.v1.OpenSessionResponse
+	8,  // 73: locknode.v1.Locks.KeepAlive:output_type -> locknode.v1.KeepAliveResponse
+	11, // 74: locknode.v1.Locks.EndSession:output_type -> locknode.v1.EndSessionResponse
+	13, // 75: locknode.v1.Locks.Acquire:output_type -> locknode.v1.AcquireResponse
+	15, // 76: locknode.v1.Locks.Cancel:output_type -> locknode.v1.CancelResponse
+	17, // 77: locknode.v1.Locks.Release:output_type -> locknode.v1.ReleaseResponse
+	19, // 78: locknode.v1.Locks.Renew:output_type -> locknode.v1.RenewResponse
+	21, // 79: locknode.v1.Locks.SetValue:output_type -> locknode.v1.SetValueResponse
+	23, // 80: locknode.v1.Locks.ForceRelease:output_type -> locknode.v1.ForceReleaseResponse
+	25, // 81: locknode.v1.Locks.Get:output_type -> locknode.v1.GetResponse
+	27, // 82: locknode.v1.Locks.List:output_type -> locknode.v1.ListResponse
+	34, // 83: locknode.v1.Locks.Batch:output_type -> locknode.v1.BatchResponse
+	36, // 84: locknode.v1.Locks.Session:output_type -> locknode.v1.SessionResponse
+	39, // 85: locknode.v1.Locks.Status:output_type -> locknode.v1.StatusResponse
+	41, // 86: locknode.v1.Locks.Members:output_type -> locknode.v1.MembersResponse
+	44, // 87: locknode.v1.Locks.TransferLeadership:output_type -> locknode.v1.TransferLeadershipResponse
+	46, // 88: locknode.v1.Locks.RemoveMember:output_type -> locknode.v1.RemoveMemberResponse
+	48, // 89: locknode.v1.Peers.Term:output_type -> locknode.v1.TermResponse
+	50, // 90: locknode.v1.Peers.ReadIndex:output_type -> locknode.v1.ReadIndexResponse
+	52, // 91: locknode.v1.Peers.Join:output_type -> locknode.v1.JoinResponse
+	54, // 92: locknode.v1.Peers.Digests:output_type -> locknode.v1.DigestsResponse
+	72, // [72:93] is the sub-list for method output_type
+	51, // [51:72] is the sub-list for method input_type
+	51, // [51:51] is the sub-list for extension type_name
+	51, // [51:51] is the sub-list for extension extendee
+	0,  // [0:51] is the sub-list for field type_name
 }
 
 func init() { file_locknode_proto_init() }
@@ -4115,7 +4223,7 @@ func file_locknode_proto_init() {
 	if File_locknode_proto != nil {
 		return
 	}
-	file_locknode_proto_msgTypes[28].OneofWrappers = []any{
+	file_locknode_proto_msgTypes[29].OneofWrappers = []any{
 		(*Operation_OpenSession)(nil),
 		(*Operation_KeepAlive)(nil),
 		(*Operation_EndSession)(nil),
@@ -4128,7 +4236,7 @@ func file_locknode_proto_init() {
 		(*Operation_Get)(nil),
 		(*Operation_List)(nil),
 	}
-	file_locknode_proto_msgTypes[29].OneofWrappers = []any{
+	file_locknode_proto_msgTypes[30].OneofWrappers = []any{
 		(*Answer_Error)(nil),
 		(*Answer_OpenSession)(nil),
 		(*Answer_KeepAlive)(nil),
@@ -4148,7 +4256,7 @@ func file_locknode_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_locknode_proto_rawDesc), len(file_locknode_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   54,
+			NumMessages:   55,
 			NumExtensions: 0,
 			NumServices:   2,
 		},
