@@ -76,6 +76,7 @@ func (t *Transport) pump() {
 				t.refuse(rpc, err)
 				continue
 			}
+			vouched(rpc.Command)
 			if t.answersVote(rpc) {
 				continue
 			}

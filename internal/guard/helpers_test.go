@@ -81,9 +81,11 @@ type recorder struct {
 func (r *recorder) Apply(l *raft.Log) any {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.applied = append(r.applied, fmt.Sprintf("%d:%s", l.Index, l.Data))
+	r.applied = append(r.applied, recorded(l))
 	return nil
 }
+
+func recorded(l *raft.Log) string { return fmt.Sprintf("%d:%s", l.Index, l.Data) }
 
 func (r *recorder) all() []string {
 	r.mu.Lock()

@@ -42,8 +42,9 @@ type TransportOptions struct {
 //   - A request that raft would panic on does not reach it; see unsound.
 //   - It carries nothing while the gate is closed, so that a node with a hung or
 //     failed disk falls silent and the others elect another leader (#503, #614).
-//   - A node that joined votes only when its log has reached its joining; see
-//     votes.go.
+//   - A node that joined votes only when it has its joining; see votes.go.
+//   - No request tells raft that entries are committed that it says nothing of; see
+//     commit.go.
 //   - A leader that has been silent for an election timeout is not defended against
 //     who wants to succeed it; see silence.go.
 //   - It replicates again as soon as a peer is back; see reach.
