@@ -109,10 +109,15 @@ func (h *handOver) leads() bool {
 
 // successors lists who may lead next, the most up to date first.
 func (h *handOver) successors(to raft.ServerID) ([]raft.Server, error) {
+	conf := h.r.GetConfiguration()
+	if err := conf.Error(); err != nil {
+		return nil, fmt.Errorf("read the configuration: %w", err)
+	}
+	_, self := h.r.LeaderWithID() // not by its address, which may just have changed
 	var all []raft.Server
-	for _, s := range h.r.GetConfiguration().Configuration().Servers {
+	for _, s := range conf.Configuration().Servers {
 		switch {
-		case s.Suffrage != raft.Voter || s.Address == h.t.LocalAddr():
+		case s.Suffrage != raft.Voter || s.ID == self:
 		case to == "" && h.t.reach.answers(s.ID), to == s.ID:
 			all = append(all, s)
 		}

@@ -226,3 +226,21 @@ func TestNobodyUsesRaftsOwnTransfer(t *testing.T) {
 		t.Errorf("read %d files of the module: %v", files, err)
 	}
 }
+
+// Its address in the configuration may not be the one that it listens on.
+func TestALeaderThatHasMovedIsNoSuccessorOfItself(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		all := startCluster(t, "a", "b", "c")
+		defer stop(t, all)
+		leader := leaderOf(t, all, time.Second)
+		id := raft.ServerID(leader.id)
+		if err := leader.raft.AddNonvoter(id, "elsewhere", 0, time.Second).Error(); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := HandOver(ctx, leader.raft, leader.trans, id, nil); err == nil || !strings.Contains(err.Error(), "is not another voter") {
+			t.Errorf("HandOver to itself = %v", err)
+		}
+	})
+}
