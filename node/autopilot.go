@@ -182,7 +182,7 @@ func (t *membershipTerm) stats(ctx context.Context, id string, addr raft.ServerA
 		return nil
 	}
 	last := max(res.GetCommitIndex(), res.GetAppliedIndex())
-	if last < res.GetVotesFrom() {
+	if res.GetVotesFrom() != 0 {
 		// It does not vote yet (guard.Identity.VotesFrom) and must not be counted upon:
 		// a cluster of one that grew to two would never elect a leader again if the
 		// first node was restarted then.

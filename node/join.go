@@ -102,6 +102,7 @@ func (n *Node) join() {
 	}
 	n.goRun(func() { n.lead(n.ctx, n.raft.Load()) })
 	n.goRun(func() { n.shortenReplay(n.ctx, n.raft.Load()) })
+	n.goRun(func() { n.earnVote(n.ctx, n.raft.Load()) })
 	n.goRun(func() { n.compareStates(n.ctx) })
 	n.watchPlace(n.ctx)
 }
@@ -153,6 +154,29 @@ func (n *Node) raftConfig() *raft.Config {
 		n.cfg.seams.Raft(conf)
 	}
 	return conf
+}
+
+// earnEvery is how often a node that joined looks whether it may vote.
+const earnEvery = 50 * time.Millisecond
+
+// earnVote writes down that a node that joined has its joining and votes from now
+// on; see votes.go of package guard. The leader makes it a voter after that.
+func (n *Node) earnVote(ctx context.Context, r *raft.Raft) {
+	from := n.stores.Identity().VotesFrom
+	if from == 0 {
+		return
+	}
+	poll := time.NewTicker(earnEvery)
+	defer poll.Stop()
+	for guard.Committed(r) < from {
+		select {
+		case <-ctx.Done():
+			return
+		case <-poll.C:
+		}
+	}
+	// A failed write ends the node; see Open.
+	_ = n.stores.UpdateIdentity(func(i *guard.Identity) { i.VotesFrom = 0 })
 }
 
 // knownCluster is the ID of the cluster, from the table or from an earlier run.

@@ -391,7 +391,9 @@ func (n *memberNode) status(res *apiv1.StatusResponse) error {
 	if behind {
 		res.CommitIndex, res.AppliedIndex = 1, 1
 	}
-	res.VotesFrom = votesFrom
+	if res.CommitIndex < votesFrom { // otherwise it has written down that it votes
+		res.VotesFrom = votesFrom
+	}
 	return nil
 }
 

@@ -2,12 +2,15 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/hashicorp/raft"
 
 	"github.com/locknode/locknode/internal/mux"
 )
@@ -48,6 +51,45 @@ func TestLocksSurviveARestartOfAllNodes(t *testing.T) {
 	if err != nil || a.GetAcquire().GetToken() <= token {
 		t.Fatalf("token after the restart = %v, %v; want more than %d", a, err, token)
 	}
+}
+
+// A node that joined knows nothing committed when it is restarted, and a leader that
+// could tell it is not elected without its vote: the other one's log is longer.
+func TestANodeThatJoinedVotesAfterARestartOfAll(t *testing.T) {
+	c := startCluster(t, 1)
+	first := c.nodes[0]
+	join := func(dir string, seed string) *Node {
+		t.Helper()
+		n, err := Open(t.Context(), Config{ID: "n2", DataDir: dir, Listen: "127.0.0.1:0", Join: []string{seed}, Fast: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = n.Close() })
+		return n
+	}
+	dir := t.TempDir()
+	second := join(dir, first.GossipAddr())
+	c.eventually("n2 is a voter", func() bool {
+		_, ok := first.voter(first.raft.Load(), "n2")
+		return ok
+	})
+	if from := second.stores.Identity().VotesFrom; from != 0 {
+		t.Errorf("n2 is a voter, and has not written down that it votes: from entry %d on", from)
+	}
+	second.fail(errors.New("the test ends it"))
+	<-second.Done()
+	_ = first.raft.Load().Apply(nil, time.Second) // stored by n1 alone
+	c.eventually("n1 leads no more", func() bool { return first.raft.Load().State() != raft.Leader })
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	first, err := Open(t.Context(), Config{DataDir: c.dirs[0], Listen: "127.0.0.1:0", Fast: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = first.Close() })
+	c.nodes = []*Node{first, join(dir, first.GossipAddr())}
+	c.awaitReady()
 }
 
 // Nodes that never live for half a minute must not start ever more slowly.

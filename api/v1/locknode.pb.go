@@ -2756,7 +2756,7 @@ type StatusResponse struct {
 	DigestIndex    uint64                 `protobuf:"varint,18,opt,name=digest_index,json=digestIndex,proto3" json:"digest_index,omitempty"`
 	HttpAddress    string                 `protobuf:"bytes,19,opt,name=http_address,json=httpAddress,proto3" json:"http_address,omitempty"`
 	NotReadyReason string                 `protobuf:"bytes,20,opt,name=not_ready_reason,json=notReadyReason,proto3" json:"not_ready_reason,omitempty"`
-	VotesFrom      uint64                 `protobuf:"varint,21,opt,name=votes_from,json=votesFrom,proto3" json:"votes_from,omitempty"` // log index that a node which joined must have before it votes
+	VotesFrom      uint64                 `protobuf:"varint,21,opt,name=votes_from,json=votesFrom,proto3" json:"votes_from,omitempty"` // log index that must be committed before a node that joined votes; 0: it votes
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }

@@ -38,7 +38,8 @@ type Identity struct {
 	HasLog   bool             `json:"has_log"`           // a log entry was acknowledged
 	Promise  []PromisedMember `json:"promise,omitempty"` // nil until promised
 	// VotesFrom is a log index at which a node that joined was a member; it votes once
-	// its log has got there. Zero for a founder.
+	// it knows its log to be committed up to there, and this is zero from then on. It
+	// is zero for a founder. See votes.go.
 	VotesFrom uint64 `json:"votes_from,omitempty"`
 	// Diverged says how the node's state was found to differ from that of a
 	// majority. The directory is refused from then on. Empty: it was not.

@@ -20,16 +20,37 @@ import "github.com/hashicorp/raft"
 // The second case needs a new x that votes in a term of R or before for a
 // candidate whose log lacks the removal. Raft would: a node with an empty log
 // votes for everybody. So a node that joined answers no to every request for its
-// vote until its log has reached the point at which it was taken in: that comes
-// after the removal, and from then on x refuses every log without it. Nobody counts
-// on its vote before, because the leader makes it a voter only when it has got
-// there. The new vote is as good as that of a node with a new ID; and what
-// is said here of an old ID holds for an old address, at which old candidates ask.
+// vote until it has its joining: an entry that comes after the removal. From then on
+// x refuses every log without it. Nobody counts on its vote before, because the
+// leader makes it a voter only when it has got there. The new vote is as good as
+// that of a node with a new ID; and what is said here of an old ID holds for an old
+// address, at which old candidates ask.
+//
+// When does x have its joining? The leader that took it in has said up to which
+// entry its log was committed then, and the joining is one of these. A log that is
+// as long is not enough. A leader that was deposed before and does not know it, and
+// that has x among its voters, can send x a long tail that nobody has agreed on, and
+// of which the joining is no part. x would vote by this tail for a candidate that
+// lacks the removal. What counts is that x knows the entries up to that point to be
+// committed. Only one entry is ever committed at an index, whoever says so: so those
+// of x are the ones that the leader meant. A deposed leader can say it only of what
+// is committed indeed.
+//
+// What x knows to be committed it forgets when it is restarted, until a leader tells
+// it again; and there may be none without its vote: a cluster of one that grew to
+// two, both of which are restarted. So the node writes down that it has its joining
+// (Identity.VotesFrom is zero from then on), and the leader makes it a voter only
+// after that. The joining itself it cannot lose: it is a committed entry of a log
+// that is on disk.
+//
+// Rejected: to ask for an entry of the joining's term or a later one at that place.
+// It proves the same and needs no second write, but it is an argument about who can
+// have written an entry where this one is only about what is committed.
 
 // answersVote answers a request for a vote that raft must not see yet.
 func (t *Transport) answersVote(rpc raft.RPC) bool {
 	m, from := t.member.Load(), t.votesFrom.Load()
-	if from == 0 || m != nil && m.LastIndex() >= from {
+	if from == 0 || m != nil && Committed(m) >= from {
 		return false
 	}
 	header := raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax}

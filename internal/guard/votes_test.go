@@ -16,15 +16,16 @@ func TestNodeThatJoinedVotesOnlyOnceItHasItsJoining(t *testing.T) {
 	const joined = 5 // index of the configuration that took the node in
 	header := raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte("c"), Addr: []byte("c")}
 	for _, c := range []struct {
-		votesFrom, entries uint64
-		granted            bool
+		votesFrom, entries, committed uint64
+		granted                       bool
 	}{
-		{joined, 0, false},
-		{joined, joined - 1, false},
-		{joined, joined, true},
-		{0, 0, true}, // what raft does by itself, and a founder may
+		{joined, 0, 0, false},
+		{joined, joined - 1, joined - 1, false},
+		{joined, joined + 4, joined - 1, false},
+		{joined, joined, joined, true},
+		{0, 0, 0, true}, // what raft does by itself, and a founder may
 	} {
-		t.Run(fmt.Sprintf("from=%d/entries=%d", c.votesFrom, c.entries), func(t *testing.T) {
+		t.Run(fmt.Sprintf("from=%d/entries=%d/committed=%d", c.votesFrom, c.entries, c.committed), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				network := newMemNet()
 				disk := newFaulty()
@@ -47,7 +48,7 @@ func TestNodeThatJoinedVotesOnlyOnceItHasItsJoining(t *testing.T) {
 				if c.entries > 0 {
 					var got raft.AppendEntriesResponse
 					if err := asker.AppendEntries("x", "x", &raft.AppendEntriesRequest{
-						RPCHeader: header, Term: 3, Entries: joining(c.entries),
+						RPCHeader: header, Term: 3, Entries: joining(c.entries), LeaderCommitIndex: c.committed,
 					}, &got); err != nil || !got.Success {
 						t.Fatalf("AppendEntries = %+v, %v", got, err)
 					}
@@ -98,6 +99,50 @@ func TestNodeThatJoinedDoesNotVoteWhileItStarts(t *testing.T) {
 		_ = asker.Close()
 		if err := Stop(r, x, 0, time.Second); err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+// x was removed at entry 4, lost its data and was taken in anew at entry 5, by a leader
+// of term 6. A leader of term 3, deposed and paused since, has entries 2 to 9 that were
+// never committed, and x among its voters. It goes on for a moment before x has heard
+// of the new leader. Then x must not vote: its log has not got to its joining.
+func TestLongLogOfADeposedLeaderIsNotTheJoining(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := newMemNet()
+		disk := newFaulty()
+		s := mustOpen(t, StoreOptions{NodeID: "x", Memory: &Memory{
+			Log: disk, Stable: disk, Snapshots: raft.NewInmemSnapshotStore(),
+			Identity: Identity{Version: identityVersion, NodeID: "x", LogStore: LogStoreWAL, VotesFrom: 5},
+		}})
+		x := NewTransport(network.listen("x"), TransportOptions{})
+		r, err := NewRaft(testConfig("x"), &recorder{}, s, x)
+		if err != nil {
+			t.Fatal(err)
+		}
+		header := raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte("c"), Addr: []byte("c")}
+		asker := NewTransport(network.listen("c"), TransportOptions{})
+		defer func() {
+			_ = asker.Close()
+			if err := Stop(r, x, 0, time.Second); err != nil {
+				t.Error(err)
+			}
+		}()
+		conf := raft.EncodeConfiguration(raft.Configuration{Servers: []raft.Server{{ID: "c", Address: "c"}, {ID: "x", Address: "x"}, {ID: "y", Address: "y"}}})
+		logs := []*raft.Log{{Index: 1, Term: 1, Type: raft.LogConfiguration, Data: conf}}
+		for i := uint64(2); i <= 9; i++ {
+			logs = append(logs, &raft.Log{Index: i, Term: 3, Type: raft.LogNoop})
+		}
+		var got raft.AppendEntriesResponse
+		if err := asker.AppendEntries("x", "x", &raft.AppendEntriesRequest{
+			RPCHeader: header, Term: 3, Entries: logs, LeaderCommitIndex: 1,
+		}, &got); err != nil || !got.Success {
+			t.Fatalf("AppendEntries = %+v, %v", got, err)
+		}
+		var vote raft.RequestVoteResponse
+		if err := asker.RequestVote("x", "x", &raft.RequestVoteRequest{
+			RPCHeader: header, Term: 6, LastLogIndex: 9, LastLogTerm: 3}, &vote); err != nil || vote.Granted {
+			t.Errorf("RequestVote = %+v, %v; want no vote: only entry 1 of x's log is committed, its joining is entry 5", vote, err)
 		}
 	})
 }
