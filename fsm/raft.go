@@ -99,6 +99,20 @@ func (m *Machine) View(f func(*Table)) bool {
 	return true
 }
 
+// TryView is View for who must not wait: ran is false, and f was not called, if
+// the table is being changed at this moment.
+func (m *Machine) TryView(f func(*Table)) (ran, intact bool) {
+	if !m.mu.TryRLock() {
+		return false, false
+	}
+	defer m.mu.RUnlock()
+	if m.broken != nil {
+		return true, false
+	}
+	f(m.table)
+	return true, true
+}
+
 // Snapshot implements [raft.FSM]. It takes constant time; the snapshot is
 // written while entries are applied.
 func (m *Machine) Snapshot() (raft.FSMSnapshot, error) {

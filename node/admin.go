@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"time"
@@ -10,19 +9,20 @@ import (
 	"github.com/hashicorp/raft"
 
 	apiv1 "github.com/locknode/locknode/api/v1"
-	"github.com/locknode/locknode/fsm"
 )
 
 // transferTimeout bounds the search for a successor.
 const transferTimeout = 2 * time.Second
 
-// Status describes this node as it sees itself. It asks nobody and never waits.
+// Status describes this node as it sees itself, its table as of the last entry
+// applied. It asks nobody and never waits, not for the entry that is being applied
+// either.
 func (n *Node) Status(context.Context) (*apiv1.StatusResponse, error) {
-	s := n.stats()
+	s := n.state.Load()
 	res := &apiv1.StatusResponse{
 		NodeId: n.id, Version: n.cfg.Version, LogStore: n.cfg.LogStore, HttpAddress: n.httpAddr,
 		State: "starting", LeaderAddress: n.leaderAPI(),
-		AppliedIndex: n.appliedIndex.Load(),
+		AppliedIndex: s.DigestIndex,
 		Locks:        uint64(s.Locks), Sessions: uint64(s.Sessions), Waiters: uint64(s.Waiters),
 		LastToken: s.LastToken, ClusterTime: s.Now, Digest: s.Digest, DigestIndex: s.DigestIndex,
 		ClusterId: n.clusterID(), VotesFrom: n.stores.Identity().VotesFrom,
@@ -63,8 +63,11 @@ func (n *Node) readiness() error {
 	if err := n.rounds.lastErr(); err != nil {
 		return err
 	}
-	if age, ok := n.rounds.age(); !ok || age > 3*freshEvery {
-		return fmt.Errorf("no contact with a majority for %v", age.Round(time.Millisecond))
+	switch age, ok := n.rounds.age(); {
+	case !ok:
+		return errors.New("its table has not caught up yet")
+	case age > 3*freshEvery: // the majority answers, or there would be an error
+		return fmt.Errorf("its table is behind: it was last known to be up to date %v ago", age.Round(time.Millisecond))
 	}
 	return nil
 }
@@ -308,48 +311,11 @@ func (n *Node) leaderLocks() (apiv1.LocksClient, error) {
 	return apiv1.NewLocksClient(cc), nil
 }
 
-// otherVoters lists the voters besides this node, and how many there are in all.
-func (n *Node) otherVoters(r *raft.Raft) (others []raft.ServerID, voters int) {
-	for _, s := range configuration(r) {
-		if s.Suffrage != raft.Voter {
-			continue
-		}
-		voters++
-		if string(s.ID) != n.id {
-			others = append(others, s.ID)
-		}
-	}
-	return others, voters
-}
-
 func (n *Node) voter(r *raft.Raft, id string) (raft.Server, bool) {
-	for _, s := range configuration(r) {
-		if string(s.ID) == id && s.Suffrage == raft.Voter {
-			return s, true
-		}
+	servers, err := configuration(r)
+	if err != nil {
+		return raft.Server{}, false
 	}
-	return raft.Server{}, false
-}
-
-func configuration(r *raft.Raft) []raft.Server {
-	f := r.GetConfiguration()
-	if f.Error() != nil {
-		return nil
-	}
-	return f.Configuration().Servers
-}
-
-func (n *Node) stats() (s fsm.Stats) {
-	n.machine.View(func(t *fsm.Table) { s = t.Stats() })
-	return s
-}
-
-// clusterID is the ID in the table, in hex; empty before there is one.
-func (n *Node) clusterID() (id string) {
-	n.machine.View(func(t *fsm.Table) {
-		if c := t.Cluster(); c != [16]byte{} {
-			id = hex.EncodeToString(c[:])
-		}
-	})
-	return id
+	s, ok := membershipFind(servers, id)
+	return s, ok && s.Suffrage == raft.Voter
 }

@@ -3,14 +3,30 @@ package node
 import (
 	"crypto/rand"
 
+	"github.com/hashicorp/raft"
+
 	"github.com/locknode/locknode/fsm"
 )
+
+// replica is the node's state machine as Raft sees it.
+type replica struct {
+	*fsm.Machine
+	n *Node
+}
+
+// Apply implements [raft.FSM].
+func (r replica) Apply(l *raft.Log) any {
+	if applying := r.n.cfg.seams.Applying; applying != nil && l.Type == raft.LogCommand {
+		applying(l.Index)
+	}
+	return r.Machine.Apply(l)
+}
 
 // observe sees every applied entry, on every node, in log order, on the
 // goroutine that applies: it wakes who waits for it and must not block.
 func (n *Node) observe(a fsm.Applied) {
 	n.checkpoints.note(a.Index, a.Digest)
-	n.advance(a.Index)
+	n.publish()
 	n.waits.observe(&a)
 	n.notices.observe(&a)
 	n.metrics.observe(&a)
@@ -21,20 +37,9 @@ func (n *Node) observe(a fsm.Applied) {
 
 // restored says that a snapshot has replaced the table.
 func (n *Node) restored() {
-	s := n.stats()
+	n.publish()
+	s := n.state.Load()
 	n.checkpoints.note(s.DigestIndex, s.Digest)
-	n.advance(s.DigestIndex)
-}
-
-func (n *Node) advance(index uint64) {
-	if index <= n.appliedIndex.Load() {
-		return
-	}
-	n.appliedIndex.Store(index)
-	select {
-	case n.appliedMore <- struct{}{}:
-	default:
-	}
 }
 
 func randomID() (id [16]byte) {

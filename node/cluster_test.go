@@ -248,7 +248,7 @@ func TestAllNodesGoThroughTheSameStates(t *testing.T) {
 	}
 	wg.Wait()
 	c.eventually("equal digests at one index", func() bool {
-		a, b, d := c.nodes[0].stats(), c.nodes[1].stats(), c.nodes[2].stats()
+		a, b, d := c.nodes[0].state.Load(), c.nodes[1].state.Load(), c.nodes[2].state.Load()
 		if a.DigestIndex != b.DigestIndex || b.DigestIndex != d.DigestIndex {
 			return false
 		}
@@ -342,7 +342,7 @@ func TestLeavingTakesTheNodeOutOfTheConfiguration(t *testing.T) {
 	}
 	rest := c.follower()
 	c.eventually("two voters are left", func() bool {
-		return len(configuration(rest.raft.Load())) == 2
+		return len(membershipServers(rest.raft.Load())) == 2
 	})
 	if _, err := c.client(rest).Lock(c.ctx(), "after"); err != nil {
 		t.Fatalf("Lock after a node left: %v", err)

@@ -9,16 +9,18 @@
 //     that has to wait is answered by the event that ends its wait (wait.go);
 //   - leadership (lead.go): nothing is served before the barrier and the first
 //     entry of a term have been applied, and nothing after the term is over;
-//   - reads (read.go): one round of the voters serves all the reads that wait;
+//   - reads: one round of the voters serves all the reads that wait (read.go), and
+//     they are answered once the table has what it covered (readnow.go); what a node
+//     says of its table to who only asks waits for nothing (state.go);
 //   - the alarm (drift.go): nodes compare the digests of their states, and one that
 //     differs from a majority stops;
 //   - membership (membership.go): the leader turns gossip into Raft's
 //     configuration.
 //
-// Goroutines, all joined by Close: form (until Raft runs), lead, compareStates, the
-// proposer of the current term, rounds.run, router.run, and those of the servers, of gossip
-// and of Raft. Raft's callbacks only enqueue; observe runs on the goroutine that
-// applies entries.
+// Goroutines, all joined by Close: join (until Raft runs, and then after the node's
+// place), lead, watchLeader, earnVote, compareStates, the proposer of the current term,
+// rounds.run, reads.run, router.run, and those of the servers, of gossip and of Raft.
+// Raft's callbacks only enqueue; observe runs on the goroutine that applies entries.
 //
 // Invariants: stamps of one term come from one clock; at most one entry is in
 // flight; every call that Start has taken is answered once or abandoned.

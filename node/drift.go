@@ -101,8 +101,12 @@ func (n *Node) compareStates(ctx context.Context) {
 // compareOnce returns an error if this node has to stop.
 func (n *Node) compareOnce(ctx context.Context) error {
 	own := n.checkpoints.some()
+	servers, err := configuration(n.raft.Load())
+	if err != nil {
+		return nil // there is nobody to compare with
+	}
 	var members, voters []string
-	for _, s := range configuration(n.raft.Load()) {
+	for _, s := range servers {
 		members = append(members, string(s.ID))
 		if s.Suffrage == raft.Voter {
 			voters = append(voters, string(s.ID))
@@ -118,7 +122,7 @@ func (n *Node) compareOnce(ctx context.Context) error {
 	reason := fmt.Sprintf("at log index %d the digest of its state was %016x, and that of %s was %016x",
 		o.index, o.own, strings.Join(o.who, ", "), o.theirs)
 	// From here on the directory is refused: what it holds may be wrong for good.
-	err := n.stores.UpdateIdentity(func(id *guard.Identity) { id.Diverged = reason })
+	err = n.stores.UpdateIdentity(func(id *guard.Identity) { id.Diverged = reason })
 	return errors.Join(fmt.Errorf("%w: %s; %s", ErrDiverged, reason, guard.ReseedHint(n.cfg.DataDir)), err)
 }
 

@@ -155,7 +155,7 @@ func (l *logBuffer) count(text string) int {
 func corrupt(t *testing.T, n *Node) {
 	t.Helper()
 	entry := fsm.AppendCommand(fsm.AppendHeader(nil, 1, 0, 0, 1), detachedAcquire("only here", 7, time.Hour))
-	l := &raft.Log{Index: n.appliedIndex.Load(), Term: 1, Type: raft.LogCommand, Data: entry}
+	l := &raft.Log{Index: n.appliedIndex(), Term: 1, Type: raft.LogCommand, Data: entry}
 	if a, ok := n.machine.Apply(l).(fsm.Applied); !ok || a.Refused != fsm.OK {
 		t.Fatalf("the entry was not applied: %+v", a)
 	}

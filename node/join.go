@@ -100,6 +100,7 @@ func (n *Node) join() {
 		n.fail(err)
 		return
 	}
+	n.goRun(func() { n.watchLeader(n.ctx, n.raft.Load()) })
 	n.goRun(func() { n.lead(n.ctx, n.raft.Load()) })
 	n.goRun(func() { n.shortenReplay(n.ctx, n.raft.Load()) })
 	n.goRun(func() { n.earnVote(n.ctx, n.raft.Load()) })
@@ -128,7 +129,7 @@ func (n *Node) startRaft(begin membershipStart) error {
 		}
 		n.log.Info("formed a cluster", "voters", len(begin.bootstrap))
 	}
-	r, err := guard.NewRaft(conf, n.machine, n.stores, n.transport)
+	r, err := guard.NewRaft(conf, replica{n.machine, n}, n.stores, n.transport)
 	if err != nil {
 		return err
 	}
@@ -262,7 +263,7 @@ func foundersCluster(promise string, peers []cluster.Peer) string {
 func (n *Node) checkRemoved(ctx context.Context) error {
 	r := n.raft.Load()
 	silence := time.Since(r.LastContact())
-	if n.epoch.Load() != nil || silence < max(time.Second, 5*n.cfg.Timing) || len(configuration(r)) == 0 {
+	if n.epoch.Load() != nil || silence < max(time.Second, 5*n.cfg.Timing) || len(membershipServers(r)) == 0 {
 		return nil
 	}
 	for _, p := range n.cluster.Peers() {

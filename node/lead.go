@@ -56,6 +56,27 @@ func (n *Node) lead(ctx context.Context, r *raft.Raft) {
 	}
 }
 
+// watchLeader has what was asked of a leader asked again when Raft sees another one,
+// or none. It is a goroutine of its own and ends with ctx.
+func (n *Node) watchLeader(ctx context.Context, r *raft.Raft) {
+	changes := make(chan raft.Observation, 1) // one is enough: it says only that something changed
+	observer := raft.NewObserver(changes, false, func(o *raft.Observation) bool {
+		_, ok := o.Data.(raft.LeaderObservation)
+		return ok
+	})
+	r.RegisterObserver(observer)
+	defer r.DeregisterObserver(observer)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-changes:
+			n.rounds.restart()
+			n.router.nudge()
+		}
+	}
+}
+
 // begin takes leadership of a term up. The barrier comes first: the clock goes
 // on from the table's time, and that must include all of the earlier terms.
 // Then one entry of this term has to commit, and only then anything is served.
@@ -116,6 +137,7 @@ func (n *Node) serve(ctx context.Context, r *raft.Raft, e *epoch) {
 	n.epoch.Store(e)
 	n.metrics.leaderChanges.Inc()
 	n.log.Info("leading the cluster", "term", e.term)
+	n.rounds.restart()
 	n.router.nudge()
 	poll := time.NewTicker(leaderPoll)
 	defer poll.Stop()
@@ -138,6 +160,7 @@ func (n *Node) serve(ctx context.Context, r *raft.Raft, e *epoch) {
 // leads next.
 func (n *Node) end(e *epoch) {
 	n.epoch.Store(nil)
+	n.rounds.restart()
 	e.proposer.close()
 	n.membership.follow()
 	n.log.Info("not leading any more", "term", e.term)

@@ -85,6 +85,7 @@ func TestHowAnEntryFailsTellsWhetherItMayStillCount(t *testing.T) {
 type rafts struct {
 	raft      [3]*raft.Raft
 	transport [3]*raft.InmemTransport
+	log       [3]raft.LogStore
 }
 
 func startRafts(t *testing.T) *rafts {
@@ -113,7 +114,7 @@ func startRafts(t *testing.T) *rafts {
 		if err != nil {
 			t.Fatal(err)
 		}
-		all.raft[i] = r
+		all.raft[i], all.log[i] = r, store
 		t.Cleanup(func() {
 			if err := r.Shutdown().Error(); err != nil {
 				t.Errorf("Shutdown: %v", err)

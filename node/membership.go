@@ -277,7 +277,11 @@ func (m *membership) alter(ctx context.Context, step func(r membershipRaft, serv
 	if r == nil || r.State() != raft.Leader {
 		return raft.ErrNotLeader
 	}
-	future, err := step(r, membershipServers(r))
+	servers, err := configuration(r)
+	if err != nil {
+		return err
+	}
+	future, err := step(r, servers)
 	if err != nil || future == nil {
 		return err
 	}
@@ -342,12 +346,46 @@ func (m *membership) warnAgain(cause string) {
 	delete(m.said, cause)
 }
 
-func membershipServers(r membershipRaft) []raft.Server {
+// configured is what has a configuration.
+type configured interface {
+	GetConfiguration() raft.ConfigurationFuture
+}
+
+// configuration is the latest one in the log, which may not be committed yet.
+func configuration(r configured) ([]raft.Server, error) {
 	f := r.GetConfiguration()
-	if f.Error() != nil {
+	if err := f.Error(); err != nil {
+		return nil, fmt.Errorf("read the configuration: %w", err)
+	}
+	return f.Configuration().Servers, nil
+}
+
+// votersOf are the voters in the latest configuration. That there is none, or that it
+// cannot be read, is an error: it does not mean that nobody has to agree.
+func votersOf(r configured) (ids []string, err error) {
+	servers, err := configuration(r)
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range servers {
+		if s.Suffrage == raft.Voter {
+			ids = append(ids, string(s.ID))
+		}
+	}
+	if len(ids) == 0 {
+		return nil, fmt.Errorf("the configuration has no voter: %v", servers)
+	}
+	return ids, nil
+}
+
+// membershipServers is the latest configuration, for who does not decide anything by
+// it: none if it cannot be read.
+func membershipServers(r configured) []raft.Server {
+	servers, err := configuration(r)
+	if err != nil {
 		return nil
 	}
-	return f.Configuration().Servers
+	return servers
 }
 
 func membershipFind(servers []raft.Server, id string) (raft.Server, bool) {

@@ -78,7 +78,7 @@ func newMetrics(n *Node) *metrics {
 		m.leaderChanges, m.operations, m.took, m.connections, m.streams, m.refusedConns, m.cut, m.cancelled, m.comparisons,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	for _, g := range tableGauges {
-		m.gauge(g.name, g.help, func() float64 { return g.read(n.stats()) })
+		m.gauge(g.name, g.help, func() float64 { return g.read(n.state.Load().Stats) })
 	}
 	m.nodeGauges(n)
 	return m
@@ -89,7 +89,7 @@ func (m *metrics) nodeGauges(n *Node) {
 	m.gauge("locknode_leader", "1 while this node serves as leader.", func() float64 { return boolGauge(n.epoch.Load() != nil) })
 	m.gauge("locknode_ready", "1 while this node is ready.", func() float64 { return boolGauge(n.readiness() == nil) })
 	m.gauge("locknode_parked_acquires", "Acquires that wait on this node for their answer.", func() float64 { return float64(n.waits.len()) })
-	m.gauge("locknode_applied_index", "Index of the last applied command.", func() float64 { return float64(n.appliedIndex.Load()) })
+	m.gauge("locknode_applied_index", "Index of the last applied command.", func() float64 { return float64(n.appliedIndex()) })
 	m.gauge("locknode_store_stalled", "1 while a write to disk is outstanding for too long.", func() float64 {
 		return boolGauge(n.stores != nil && n.stores.Stalled())
 	})

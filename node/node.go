@@ -44,19 +44,19 @@ type Node struct {
 	peers      *peers
 	router     *router
 	rounds     *rounds
+	reads      *reads
 	waits      *waits
 	notices    *notices
 	metrics    *metrics
 
-	turn         chan struct{}             // holds a token while an entry is on its way; see holdEntries
-	raft         atomic.Pointer[raft.Raft] // nil until the node has formed or joined a cluster
-	epoch        atomic.Pointer[epoch]     // not nil while this node serves as leader
-	appliedIndex atomic.Uint64             // of the last command applied
-	checkpoints  checkpoints               // of the table's latest states
-	drift        drift                     // between this node's states and the others'
-	appliedMore  chan struct{}             // holds a token when appliedIndex has moved
-	forming      atomic.Pointer[string]    // what a node without Raft is waiting for
-	seeds        []string                  // as last written to seedsFile; owned by watchPlace
+	turn        chan struct{}              // holds a token while an entry is on its way; see holdEntries
+	raft        atomic.Pointer[raft.Raft]  // nil until the node has formed or joined a cluster
+	epoch       atomic.Pointer[epoch]      // not nil while this node serves as leader
+	state       atomic.Pointer[tableState] // of the table after the last entry applied; never nil
+	checkpoints checkpoints                // of the table's latest states
+	drift       drift                      // between this node's states and the others'
+	forming     atomic.Pointer[string]     // what a node without Raft is waiting for
+	seeds       []string                   // as last written to seedsFile; owned by watchPlace
 
 	ctx         context.Context // of all goroutines
 	cancel      context.CancelCauseFunc
@@ -90,10 +90,11 @@ func OpenIn(ctx context.Context, cfg Config, world seam.Node) (*Node, error) {
 	n := &Node{
 		cfg: cfg, log: cfg.Logger,
 		waits: newWaits(), notices: newNotices(),
-		turn: make(chan struct{}, 1), appliedMore: make(chan struct{}, 1), done: make(chan struct{}),
+		turn: make(chan struct{}, 1), done: make(chan struct{}),
 	}
 	n.ctx, n.cancel = context.WithCancelCause(context.Background())
 	n.setForming("starting")
+	n.state.Store(&tableState{})
 	n.machine = fsm.NewMachine(n.observe)
 	n.machine.OnRestore(n.restored)
 	n.machine.OnBroken(n.fail)
@@ -101,7 +102,8 @@ func OpenIn(ctx context.Context, cfg Config, world seam.Node) (*Node, error) {
 		cfg.seams.Machine(n.machine)
 	}
 	n.peers = newPeers(n.apiOf, cfg.seams.Network)
-	n.rounds = newRounds(n.confirm, cfg.seams.Mono)
+	n.reads = newReads(n.appliedIndex, cfg.seams.Mono)
+	n.rounds = newRounds(n.confirm, n.whenApplied, cfg.seams.Mono)
 	n.router = newRouter(n)
 	n.metrics = newMetrics(n)
 	if err := n.open(ctx); err != nil {
@@ -184,6 +186,7 @@ func (n *Node) start() {
 	if n.httpListener != nil {
 		n.goRun(func() { n.serveOn(n.server.ServeHTTP, n.httpListener) })
 	}
+	n.goRun(func() { n.reads.run(n.ctx) })
 	n.goRun(func() { n.rounds.run(n.ctx) })
 	n.goRun(func() { n.router.run(n.ctx) })
 	n.goRun(n.join)

@@ -63,14 +63,20 @@ type proposer struct {
 	lost chan struct{} // closed when an entry failed: the term is over
 	done chan struct{} // closed when run has returned
 
-	nextDue int64         // cluster time of the next deadline, 0: none; owned by run
-	lastAt  time.Duration // monotonic time of the last stamp; owned by run
-	dueAt   atomic.Int64  // monotonic time of the next deadline in nanoseconds, 0: none
+	nextDue int64                    // cluster time of the next deadline, 0: none; owned by run
+	lastAt  time.Duration            // monotonic time of the last stamp; owned by run
+	due     atomic.Pointer[dueAfter] // nil: nothing has a deadline
 
 	mu     sync.Mutex // guards what follows
 	closed bool
 	queue  lane
 	alive  keepAliveLane
+}
+
+// dueAfter is when the next deadline comes, as of an entry.
+type dueAfter struct {
+	index uint64        // of the entry
+	at    time.Duration // monotonic time
 }
 
 // lane holds encoded commands in order.
@@ -199,11 +205,11 @@ func (p *proposer) propose(b batch) bool {
 		return false
 	}
 	p.nextDue = applied.NextDue
-	dueAt := int64(0)
+	var due *dueAfter
 	if p.nextDue != 0 {
-		dueAt = max(1, int64(p.clock.when(p.nextDue)))
+		due = &dueAfter{index: applied.Index, at: p.clock.when(p.nextDue)}
 	}
-	p.dueAt.Store(dueAt)
+	p.due.Store(due)
 	b.deliver(applied)
 	return true
 }
@@ -259,11 +265,14 @@ func (p *proposer) untilTick() (d time.Duration, ok bool) {
 	return max(0, min(due, p.lastAt+tickEvery-p.clock.mono())), true
 }
 
-// overdue reports whether a deadline has come that no applied entry has seen
-// yet: a tick is on its way. It may be called by any goroutine.
-func (p *proposer) overdue() bool {
-	at := p.dueAt.Load()
-	return at != 0 && int64(p.clock.mono()) >= at
+// overdue reports whether a deadline has come that no entry up to the one at index
+// has seen: another one is on its way. It may be called by any goroutine.
+func (p *proposer) overdue() (index uint64, ok bool) {
+	due := p.due.Load()
+	if due == nil || p.clock.mono() < due.at {
+		return 0, false
+	}
+	return due.index, true
 }
 
 func (p *proposer) tickDue() bool {

@@ -273,18 +273,18 @@ func TestADeadlineIsOverdueUntilItsTickIsApplied(t *testing.T) {
 		p.submit(detachedAcquire("a", 1, 2*time.Second), func(outcome) {})
 		time.Sleep(1990 * time.Millisecond)
 		synctest.Wait()
-		if p.overdue() {
+		if _, due := p.overdue(); due {
 			t.Fatal("overdue before the deadline")
 		}
 		time.Sleep(20 * time.Millisecond)
 		synctest.Wait()
-		if !p.overdue() || l.lock("a").HolderCount != 1 {
-			t.Fatalf("10ms after the deadline, tick in flight: overdue %v with %d holders, want true with 1", p.overdue(), l.lock("a").HolderCount)
+		if seen, due := p.overdue(); !due || seen == 0 || l.lock("a").HolderCount != 1 {
+			t.Fatalf("10ms after the deadline, tick in flight: overdue %v since entry %d with %d holders, want true with 1", due, seen, l.lock("a").HolderCount)
 		}
 		time.Sleep(50 * time.Millisecond)
 		synctest.Wait()
-		if p.overdue() || l.lock("a").HolderCount != 0 {
-			t.Fatalf("tick applied: overdue %v with %d holders, want false with 0", p.overdue(), l.lock("a").HolderCount)
+		if _, due := p.overdue(); due || l.lock("a").HolderCount != 0 {
+			t.Fatalf("tick applied: overdue %v with %d holders, want false with 0", due, l.lock("a").HolderCount)
 		}
 	})
 }

@@ -7,46 +7,66 @@ import (
 	"sync"
 	"time"
 
-	"google.golang.org/protobuf/proto"
+	"github.com/hashicorp/raft"
 
 	apiv1 "github.com/locknode/locknode/api/v1"
-	"github.com/locknode/locknode/fsm"
 )
 
 // A read round makes reads linearizable without a log entry. After the reads
-// have arrived, the leader asks the voters whether its term is still theirs. A
-// majority of yes means that no later leader can have committed anything before
-// the reads began; whatever was acknowledged until then, this leader has
-// acknowledged or found in its log, and so has applied. One round serves all
-// the reads that were waiting when it began.
+// have arrived, the leader notes how far the log is committed and asks the voters
+// whether its term is still theirs. A majority of yes means that no later leader
+// can have committed anything before the reads began. What was committed before
+// then is within the commit index that was noted: this leader has committed it, or
+// it was before the first entry of its term, and this node serves only after that.
+// The reads are answered once the table has applied everything up to there. One
+// round serves all the reads that were waiting when it began.
+//
+// What the table has applied when the round begins is not enough. A follower hears
+// of a commit from the leader and may apply it before the leader's own table does:
+// a read through this follower would see it, and one that begins after that, through
+// the leader, would not.
 //
 // raft.VerifyLeader is not enough: it counts an answer to a heartbeat that was
 // sent before the read, and after a pause of the process that answer is old.
 //
-// A follower's round asks the leader for an index that such a round has covered
-// and waits until it has applied it.
+// A follower's round asks the leader for the index that such a round has covered;
+// its reads are answered once its own table is there. Neither round waits for a
+// table: reads that do are in [reads], and the next round begins without them.
 
-// freshEvery is how often a node runs a round that nobody asked for: stale
-// reads and readiness live on its age.
-const freshEvery = time.Second
+const (
+	// freshEvery is how often a node runs a round that nobody asked for: stale
+	// reads and readiness live on its age.
+	freshEvery = time.Second
+	// retryEvery is how soon after a round that failed.
+	retryEvery = 50 * time.Millisecond
+)
+
+// errOtherLeader is why a round is ended: what it asks is asked in vain.
+var errOtherLeader = errors.New("the leader has changed")
 
 // rounds runs one read round at a time. Its goroutine is run.
 type rounds struct {
-	// confirm returns an applied index at which a read that began before the
-	// call is linearizable.
+	// confirm returns the index of a command: a read that began before the call is
+	// linearizable on a table that has applied it.
 	confirm func(ctx context.Context) (uint64, error)
+	// applied calls f once the table has applied an index, perhaps at once.
+	applied func(index uint64, f func())
 	mono    func() time.Duration
 	wake    chan struct{}
 
-	mu      sync.Mutex
+	mu      sync.Mutex // guards what follows
 	waiting []func(index uint64, err error)
-	freshAt time.Duration // mono when the last good round began
-	fresh   bool          // a round was good once
-	err     error         // of the last round
+	end     context.CancelCauseFunc // ends the round under way
+	freshAt time.Duration           // mono when the last round began that the table has reached
+	fresh   bool                    // there was one
+	err     error                   // of the last round
 }
 
-func newRounds(confirm func(context.Context) (uint64, error), mono func() time.Duration) *rounds {
-	return &rounds{confirm: confirm, mono: mono, wake: make(chan struct{}, 1), err: errors.New("no read round yet")}
+func newRounds(confirm func(context.Context) (uint64, error), applied func(uint64, func()), mono func() time.Duration) *rounds {
+	return &rounds{
+		confirm: confirm, applied: applied, mono: mono, wake: make(chan struct{}, 1),
+		end: func(error) {}, err: errors.New("no read round yet"),
+	}
 }
 
 // join has done called at the end of the next round, on its goroutine.
@@ -65,6 +85,15 @@ func (r *rounds) nudge() {
 	}
 }
 
+// restart ends the round under way, because whoever it asks is not the leader any
+// more, and has another one run at once.
+func (r *rounds) restart() {
+	r.mu.Lock()
+	r.end(errOtherLeader)
+	r.mu.Unlock()
+	r.nudge()
+}
+
 // age says how old the node's table may be, at most; ok is false if no round
 // was good yet.
 func (r *rounds) age() (age time.Duration, ok bool) {
@@ -81,13 +110,17 @@ func (r *rounds) lastErr() error {
 }
 
 func (r *rounds) run(ctx context.Context) {
-	t := time.NewTicker(freshEvery)
+	t := time.NewTimer(0)
 	defer t.Stop()
 	for {
-		r.round(ctx)
+		if err := r.round(ctx); err == nil {
+			t.Reset(freshEvery)
+		} else {
+			t.Reset(retryEvery)
+		}
 		select {
 		case <-ctx.Done():
-			r.round(ctx) // fails what still waits
+			_ = r.round(ctx) // fails what still waits
 			return
 		case <-r.wake:
 		case <-t.C:
@@ -95,22 +128,32 @@ func (r *rounds) run(ctx context.Context) {
 	}
 }
 
-func (r *rounds) round(ctx context.Context) {
+func (r *rounds) round(ctx context.Context) error {
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
 	r.mu.Lock()
 	batch := r.waiting
-	r.waiting = nil
+	r.waiting, r.end = nil, end
 	r.mu.Unlock()
 	began := r.mono()
 	index, err := r.confirm(ctx)
 	r.mu.Lock()
 	r.err = err
-	if err == nil {
-		r.freshAt, r.fresh = began, true
-	}
 	r.mu.Unlock()
+	if err == nil {
+		r.applied(index, func() { r.refreshed(began) })
+	}
 	for _, done := range batch {
 		done(index, err)
 	}
+	return err
+}
+
+// refreshed says that the table has what a round covered that began at a time.
+func (r *rounds) refreshed(at time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.freshAt, r.fresh = max(r.freshAt, at), true
 }
 
 // confirm is the node's side of a read round: the leader's or the follower's.
@@ -118,14 +161,7 @@ func (n *Node) confirm(ctx context.Context) (uint64, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*n.cfg.Timing+100*time.Millisecond)
 	defer cancel()
 	if e := n.epoch.Load(); e != nil {
-		index := n.appliedIndex.Load()
-		if err := n.confirmTerm(ctx, e.term); err != nil || !e.proposer.overdue() {
-			return index, err
-		}
-		// A deadline has come and the entry that ends it is on its way: a read
-		// that began after the deadline should not find the lock held.
-		index = n.appliedIndex.Load() + 1
-		return index, n.waitApplied(ctx, index)
+		return n.confirmHere(ctx, e)
 	}
 	peer, err := n.leaderPeer()
 	if err != nil {
@@ -135,39 +171,88 @@ func (n *Node) confirm(ctx context.Context) (uint64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("ask the leader for a read index: %w", err)
 	}
-	return res.GetIndex(), n.waitApplied(ctx, res.GetIndex())
+	return res.GetIndex(), nil
 }
 
-// confirmTerm asks the other voters whether term is still theirs.
+// confirmHere is the leader's side.
+func (n *Node) confirmHere(ctx context.Context, e *epoch) (uint64, error) {
+	index, err := n.lastCommand(n.raft.Load().CommitIndex())
+	if err != nil {
+		return 0, err
+	}
+	if err := n.confirmTerm(ctx, e.term); err != nil {
+		return 0, err
+	}
+	if seen, ok := e.proposer.overdue(); ok {
+		// A deadline has come and the entry that ends it is on its way: a read
+		// that began after the deadline should not find the lock held.
+		index = max(index, seen+1)
+	}
+	return index, nil
+}
+
+// lastCommand is the index of the last entry up to a committed one that the table
+// applies; what Raft puts into the log for itself it never sees. Instead of one that
+// it has applied already, the last that it has applied will do.
+func (n *Node) lastCommand(committed uint64) (uint64, error) {
+	applied := n.appliedIndex()
+	for i := committed; i > applied; i-- {
+		var l raft.Log
+		if err := n.stores.Log.GetLog(i, &l); err != nil {
+			if applied = n.appliedIndex(); i <= applied {
+				break // a snapshot of it has taken the entry's place
+			}
+			return 0, fmt.Errorf("read entry %d of the log, which is committed: %w", i, err)
+		}
+		if l.Type == raft.LogCommand {
+			return i, nil
+		}
+	}
+	return applied, nil
+}
+
+// confirmTerm asks the voters whether term is still theirs.
+//
+// They are the voters of the latest configuration in this node's log, which may not
+// be committed yet. That is enough while the configuration is being changed, because
+// it is changed by one voter at a time: any majority of it has a voter in common with
+// any majority of the one before. A leader of a later term was elected by a majority
+// of the latest configuration in its own log. If it committed anything before this
+// round began, it was elected before, with a log that had everything that was
+// committed then; so the configuration that elected it was the latest committed one,
+// or this node's latest. If this node has committed another change since, then a
+// majority followed it after the round began, which those who elected a later leader
+// would not have done.
+//
+// This node counts as one of the voters only if it is one. A leader that takes itself
+// out of the configuration leads on until that is committed, but the others elect
+// without it: its own voice says nothing about them.
 func (n *Node) confirmTerm(ctx context.Context, term uint64) error {
 	r := n.raft.Load()
-	others, voters := n.otherVoters(r)
-	need := voters/2 + 1
-	yes := 0
-	if got, leading := leads(r); leading && got == term {
-		yes++
+	voters, err := votersOf(r)
+	if err != nil {
+		return fmt.Errorf("confirm term %d: %w", term, err)
 	}
-	if yes == 0 {
-		return fmt.Errorf("confirm term %d: this node leads it no more", term)
-	}
-	if yes >= need {
-		return nil
-	}
-	votes := make(chan bool, len(others))
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	for _, id := range others {
+	votes := make(chan bool, len(voters))
+	for _, id := range voters {
+		if id == n.id {
+			votes <- true // it leads, as is found out below
+			continue
+		}
 		go func() {
-			peer, err := n.peers.peer(string(id))
+			peer, err := n.peers.peer(id)
 			if err != nil {
 				votes <- false
 				return
 			}
 			res, err := peer.Term(ctx, &apiv1.TermRequest{})
-			votes <- err == nil && res.GetTerm() == term && res.GetNodeId() == string(id)
+			votes <- err == nil && res.GetTerm() == term && res.GetNodeId() == id
 		}()
 	}
-	for range others {
+	need, yes := len(voters)/2+1, 0
+	for range voters {
 		if <-votes {
 			yes++
 		}
@@ -178,85 +263,5 @@ func (n *Node) confirmTerm(ctx context.Context, term uint64) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("confirm term %d: %d of %d voters said yes, %d are needed", term, yes, voters, need)
-}
-
-// waitApplied waits until this node has applied index.
-func (n *Node) waitApplied(ctx context.Context, index uint64) error {
-	for n.appliedIndex.Load() < index {
-		select {
-		case <-n.appliedMore:
-		case <-ctx.Done():
-			return fmt.Errorf("wait for index %d, applied is %d: %w", index, n.appliedIndex.Load(), context.Cause(ctx))
-		}
-	}
-	return nil
-}
-
-// isRead reports whether op only reads, and how old its answer may be.
-func isRead(op *apiv1.Operation) (maxStale time.Duration, read bool) {
-	switch r := op.GetRequest().(type) {
-	case *apiv1.Operation_Get:
-		return time.Duration(r.Get.GetMaxStaleNs()), true
-	case *apiv1.Operation_List:
-		return time.Duration(r.List.GetMaxStaleNs()), true
-	}
-	return 0, false
-}
-
-// Bounds of one List answer.
-const (
-	defaultPage  = 100
-	maxPage      = 1000
-	maxPageBytes = 512 << 10
-)
-
-// readNow answers a read from the table as it is on this node.
-func (n *Node) readNow(op *apiv1.Operation, age time.Duration) *apiv1.Answer {
-	a := &apiv1.Answer{Id: op.GetId()}
-	intact := n.machine.View(func(t *fsm.Table) {
-		now := t.Now()
-		_, a.Index = t.Digest()
-		a.Stamp = now
-		switch r := op.GetRequest().(type) {
-		case *apiv1.Operation_Get:
-			a.Result = &apiv1.Answer_Get{Get: &apiv1.GetResponse{
-				Lock: lockMessage(t.Lock(r.Get.GetName()), now), AgeNs: int64(age),
-			}}
-		case *apiv1.Operation_List:
-			a.Result = &apiv1.Answer_List{List: listLocks(t, r.List, age)}
-		}
-	})
-	if !intact {
-		return errorAnswer(op, apiv1.NewError(apiv1.CodeInternal, "node %q: its lock table is broken and the node is stopping; ask another one", n.id))
-	}
-	return a
-}
-
-// listLocks builds one page: as many locks as were asked for, or as fit.
-func listLocks(t *fsm.Table, r *apiv1.ListRequest, age time.Duration) *apiv1.ListResponse {
-	limit := int(r.GetLimit())
-	if limit == 0 {
-		limit = defaultPage
-	}
-	limit = min(limit, maxPage)
-	res := &apiv1.ListResponse{AgeNs: int64(age)}
-	after, size := r.GetAfter(), 0
-	for {
-		const step = 16 // few enough that the largest locks do not pile up
-		views, more := t.List(r.GetPrefix(), after, min(step, limit-len(res.Locks)))
-		for _, v := range views {
-			lock := lockMessage(v, t.Now())
-			res.Locks = append(res.Locks, lock)
-			size += proto.Size(lock)
-			after = v.Name
-		}
-		if !more || len(views) == 0 {
-			return res
-		}
-		if len(res.Locks) >= limit || size >= maxPageBytes {
-			res.Next = after
-			return res
-		}
-	}
+	return fmt.Errorf("confirm term %d: %d of %d voters said yes, %d are needed", term, yes, len(voters), need)
 }

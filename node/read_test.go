@@ -11,6 +11,7 @@ import (
 
 	apiv1 "github.com/locknode/locknode/api/v1"
 	"github.com/locknode/locknode/fsm"
+	"github.com/locknode/locknode/internal/guard"
 	"github.com/locknode/locknode/internal/mux"
 )
 
@@ -64,6 +65,8 @@ func TestAReadRoundNeedsAMajorityInItsTerm(t *testing.T) {
 	}
 	n := &Node{id: string(rune('0' + leader)), peers: newPeers(func(id string) string { return addrs[id] }, nil)}
 	defer n.peers.close()
+	n.state.Store(&tableState{})
+	n.stores = &guard.Stores{Log: all.log[leader]}
 	n.cfg.Timing = time.Second
 	n.raft.Store(r)
 

@@ -175,7 +175,7 @@ func (n *Node) startRead(call *mux.Call, since time.Duration) {
 		return
 	}
 	if age, ok := n.rounds.age(); maxStale > 0 && ok && age <= maxStale {
-		call.Done(n.readNow(call.Op, age))
+		n.answerRead(call, 0, age)
 		return
 	}
 	if maxStale == 0 && call.Op.GetRedirect() && n.epoch.Load() == nil {
@@ -184,10 +184,10 @@ func (n *Node) startRead(call *mux.Call, since time.Duration) {
 		}
 		return
 	}
-	n.rounds.join(func(_ uint64, err error) {
+	n.rounds.join(func(index uint64, err error) {
 		switch {
 		case err == nil:
-			call.Done(n.readNow(call.Op, 0))
+			n.answerRead(call, index, 0)
 		case !n.redirect(call):
 			n.router.again(call, since)
 		}
@@ -295,7 +295,7 @@ func (r *router) flush(ctx context.Context) (more bool) {
 		case c.call.Abandoned():
 		case now-c.since > noLeaderPatience:
 			c.call.Done(errorAnswer(c.call.Op, r.n.unavailable()))
-		case now >= c.due && read && (e != nil || r.n.rounds.lastErr() == nil):
+		case now >= c.due && read:
 			r.n.startRead(c.call, c.since)
 		case now >= c.due && !read && e != nil:
 			r.n.startLocal(e, c.call)

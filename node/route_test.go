@@ -28,7 +28,7 @@ func TestAReadWhoseRoundsFailAtOnceIsAnsweredInTime(t *testing.T) {
 		n.rounds = newRounds(func(context.Context) (uint64, error) {
 			tries.Add(1)
 			return 0, errors.New("this node leads no more")
-		}, n.cfg.seams.Mono)
+		}, nil, n.cfg.seams.Mono)
 		n.router = newRouter(n)
 		n.epoch.Store(&epoch{})
 		ctx, cancel := context.WithCancel(t.Context())
@@ -96,7 +96,8 @@ func TestAReadOnALeaderThatDoesNotServeYetDoesNotGoRound(t *testing.T) {
 			}
 			return time.Since(begin)
 		}
-		n.rounds = newRounds(func(context.Context) (uint64, error) { return 0, nil }, n.cfg.seams.Mono)
+		n.rounds = newRounds(func(context.Context) (uint64, error) { return 0, nil },
+			func(_ uint64, f func()) { f() }, n.cfg.seams.Mono)
 		n.router = newRouter(n)
 		n.raft.Store(elected(t))
 		background, end := context.WithCancel(t.Context())

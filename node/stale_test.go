@@ -18,6 +18,12 @@ import (
 // openSimulated starts one node per timing, n1 and so on, in virtual time.
 func openSimulated(t *testing.T, network *simnet.Network, timings ...time.Duration) *testCluster {
 	t.Helper()
+	return openSimulatedWith(t, network, func(string, *seam.Node) {}, timings...)
+}
+
+// openSimulatedWith lets the test change each node's world.
+func openSimulatedWith(t *testing.T, network *simnet.Network, change func(id string, world *seam.Node), timings ...time.Duration) *testCluster {
+	t.Helper()
 	c := &testCluster{t: t}
 	var join []string
 	for i := range timings {
@@ -26,14 +32,16 @@ func openSimulated(t *testing.T, network *simnet.Network, timings ...time.Durati
 	for i, timing := range timings {
 		host := network.Host(fmt.Sprintf("n%d", i+1))
 		store := raft.NewInmemStore()
-		n, err := OpenIn(t.Context(), Config{
-			ID: host.Name(), Listen: host.IP().String() + ":7400", HTTPAddr: "off", Insecure: true,
-			BootstrapExpect: len(timings), Join: join, Timing: timing, Fast: true,
-		}, seam.Node{
+		world := seam.Node{
 			Network: host,
 			Memory:  &guard.Memory{Log: store, Stable: store, Snapshots: raft.NewInmemSnapshotStore()},
 			Raft:    func(conf *raft.Config) { conf.LeaderLeaseTimeout = conf.HeartbeatTimeout },
-		})
+		}
+		change(host.Name(), &world)
+		n, err := OpenIn(t.Context(), Config{
+			ID: host.Name(), Listen: host.IP().String() + ":7400", HTTPAddr: "off", Insecure: true,
+			BootstrapExpect: len(timings), Join: join, Timing: timing, Fast: true,
+		}, world)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -41,6 +49,17 @@ func openSimulated(t *testing.T, network *simnet.Network, timings ...time.Durati
 	}
 	c.awaitReady()
 	return c
+}
+
+// closeSimulated ends what openSimulated has started.
+func (c *testCluster) closeSimulated(network *simnet.Network) {
+	network.HealAll()
+	for _, n := range c.nodes {
+		if err := n.Close(); err != nil {
+			c.t.Error(err)
+		}
+	}
+	time.Sleep(time.Minute) // gossip's goroutines end a little after it
 }
 
 // A leader is paused, for long enough that the others elect another one, with the
@@ -69,15 +88,7 @@ func readAfterAPause(t *testing.T, seed uint64) (deceived bool) {
 		defer network.Close()
 		const slow, usual = 10 * time.Second, 2500 * time.Millisecond
 		c := openSimulated(t, network, slow, usual, usual)
-		defer func() {
-			network.HealAll()
-			for _, n := range c.nodes {
-				if err := n.Close(); err != nil {
-					t.Error(err)
-				}
-			}
-			time.Sleep(time.Minute) // gossip's goroutines end a little after it
-		}()
+		defer c.closeSimulated(network)
 		old := c.nodes[0]
 		c.eventually("n1 leads", func() bool {
 			if leader := c.leader(); leader != old {

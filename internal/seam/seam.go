@@ -26,6 +26,9 @@ type Node struct {
 	Network Network
 	// Memory replaces the data directory.
 	Memory *guard.Memory
+	// Applying is called before each command entry is applied, on the goroutine that
+	// applies.
+	Applying func(index uint64)
 	// Applied sees every applied entry, after the table has changed, on the
 	// goroutine that applies.
 	Applied func(fsm.Applied)

@@ -238,6 +238,7 @@ func (c *Cluster) Close() error {
 	c.wg.Wait()
 	for _, m := range c.nodes {
 		m.disk.Release()
+		m.late.set(0)
 		c.endPause(m.name, &m.pause)
 		if n := c.take(m); n != nil {
 			c.wg.Go(func() {

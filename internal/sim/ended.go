@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -55,9 +56,10 @@ func (c *Cluster) endOfRunning(m *member) *EndedError {
 	return nil
 }
 
-// endOf is nil for a node that has not ended by itself, or that there is not.
+// endOf is nil for a node that has not ended by itself, or that there is not. One
+// that was removed and knows it has been asked to end.
 func (c *Cluster) endOf(name string, n *node.Node) *EndedError {
-	if n == nil || n.Err() == nil {
+	if n == nil || n.Err() == nil || c.IsRemoved(name) && errors.Is(n.Err(), node.ErrRemoved) {
 		return nil
 	}
 	return &EndedError{Node: name, Err: n.Err(), Seen: c.Now()}

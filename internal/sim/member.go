@@ -32,6 +32,9 @@ type member struct {
 	clock clock
 	wall  atomic.Int64 // nanoseconds by which its wall clock is off
 	pause pause
+	late  late
+
+	removed atomic.Bool // it was asked to remove itself, and has not been re-seeded
 
 	mu      sync.Mutex // guards what follows
 	node    *node.Node // nil: not running
@@ -89,6 +92,11 @@ func (c *Cluster) Start(name string) error {
 		Network: host,
 		Memory:  m.disk.Memory(),
 		Machine: func(f *fsm.Machine) { machine = f },
+		Applying: func(uint64) {
+			if life.Load() {
+				m.late.wait()
+			}
+		},
 		Applied: func(a fsm.Applied) {
 			if life.Load() {
 				record(a)
@@ -154,6 +162,7 @@ func (c *Cluster) end(how, name string, off func(string), keepUnsynced bool) err
 	m.life.Store(false)
 	m.disk.Crash(keepUnsynced)
 	off(name)
+	m.late.set(0)
 	m.disk.Release()
 	c.endPause(name, &m.pause)
 	c.wg.Go(func() { _ = n.Close() }) // what it says does not count: it is dead
@@ -178,6 +187,7 @@ func (c *Cluster) Stop(name string) error {
 	alone := c.endOf(name, n)
 	c.recorder.Fault("stop "+name, c.Now(), 0)
 	c.endPause(name, &m.pause)
+	m.late.set(0)
 	err = c.inOrder(n.Close)
 	m.life.Store(false)
 	c.net.Kill(name)

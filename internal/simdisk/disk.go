@@ -117,6 +117,19 @@ func (d *Disk) Wipe() {
 	d.releaseLocked()
 }
 
+// Reseed ends the life of the node and leaves of its data who it is and which
+// cluster it belongs to. It must have been removed from the cluster before. Faults
+// that were set stay.
+func (d *Disk) Reseed() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.endLocked()
+	next := newContent(d.o.Retain)
+	was := d.current.identity
+	next.identity = guard.Identity{Version: was.Version, NodeID: was.NodeID, ClusterID: was.ClusterID, LogStore: was.LogStore}
+	d.current, d.durable, d.pending = next, nil, nil
+}
+
 // Sync makes everything durable that was acknowledged, on a lying disk too.
 func (d *Disk) Sync() {
 	d.mu.Lock()

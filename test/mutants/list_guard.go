@@ -66,6 +66,20 @@ var guardMutants = []mutant{
 		caught:  []catcher{named("./internal/guard", "TestNodeThatJoinedDoesNotVoteWhileItStarts")},
 	},
 	{
+		name:    "uncommitted-tail-is-the-joining",
+		breaks:  "a node that joined votes as soon as its log is as long as its joining, whatever is in it",
+		promise: "S1",
+		changes: []change{{"internal/guard/votes.go", "Committed(m) >= from", "m.LastIndex() >= from"}},
+		caught:  []catcher{named("./internal/guard", "TestLongLogOfADeposedLeaderIsNotTheJoining")},
+	},
+	{
+		name:    "request-commits-what-it-says-nothing-of",
+		breaks:  "a follower applies the tail of a deposed leader because a newer one has committed as much",
+		promise: "S9",
+		changes: []change{{"internal/guard/heartbeat.go", "			vouched(rpc.Command)\n", ""}},
+		caught:  []catcher{named("./internal/guard", "TestTailOfADeposedLeaderIsNotCommittedByAnEmptyRequest")},
+	},
+	{
 		name:    "install-is-not-finished",
 		breaks:  "a log that ends before the newest snapshot is left as it is",
 		promise: "liveness",

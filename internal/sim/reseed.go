@@ -1,0 +1,76 @@
+package sim
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	apiv1 "github.com/locknode/locknode/api/v1"
+)
+
+// removeLimit is how long a removal is asked for.
+const removeLimit = 5 * time.Second
+
+// Remove has a node ask for its own removal from the cluster. It does not wait for
+// it. That the node ends by itself because of it is no end of those in
+// [Cluster.Ended]; it comes back with [Cluster.Reseed].
+func (c *Cluster) Remove(name string) error {
+	m, err := c.member(name)
+	if err != nil {
+		return fmt.Errorf("remove: %w", err)
+	}
+	n := m.running()
+	if n == nil || ended(n) {
+		return fmt.Errorf("remove node %q: it does not run", name)
+	}
+	m.removed.Store(true)
+	c.recorder.Fault("remove "+name, c.Now(), 0)
+	c.wg.Go(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), removeLimit)
+		defer cancel()
+		_, _ = n.RemoveMember(ctx, &apiv1.RemoveMemberRequest{Id: name}) // what came of it the others know
+	})
+	return nil
+}
+
+// IsRemoved reports whether [Cluster.Remove] was called for a node and
+// [Cluster.Reseed] was not.
+func (c *Cluster) IsRemoved(name string) bool {
+	m, err := c.member(name)
+	return err == nil && m.removed.Load()
+}
+
+// Reseed does what the command of that name does: it makes sure that the others have
+// removed the node, ends it, and starts it on a disk that knows only its name and its
+// cluster. It joins by itself then. Reseed needs a majority.
+func (c *Cluster) Reseed(ctx context.Context, name string) error {
+	m, err := c.member(name)
+	if err != nil {
+		return fmt.Errorf("re-seed: %w", err)
+	}
+	if m.running() != nil {
+		if err := c.Kill(name); err != nil {
+			return fmt.Errorf("re-seed: %w", err)
+		}
+	}
+	var last error
+	if err := c.eventually(ctx, "the others have removed "+name, func() bool {
+		for _, o := range c.nodes {
+			n := o.running()
+			if o == m || n == nil {
+				continue
+			}
+			_, err := n.RemoveMember(ctx, &apiv1.RemoveMemberRequest{Id: name})
+			if err == nil || apiv1.CodeOf(err) == apiv1.CodeNoMember {
+				return true
+			}
+			last = err
+		}
+		return false
+	}); err != nil {
+		return fmt.Errorf("re-seed node %q: %w: %w", name, err, last)
+	}
+	m.disk.Reseed()
+	m.removed.Store(false)
+	return c.Start(name)
+}
