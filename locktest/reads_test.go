@@ -73,3 +73,19 @@ func TestAReadThroughAFollowerIsThereWithTheNextWrite(t *testing.T) {
 		})
 	}
 }
+
+// TestWhatIsOnItsWayToADeadLeaderGoesToTheNext: nobody asks anything else meanwhile.
+func TestWhatIsOnItsWayToADeadLeaderGoesToTheNext(t *testing.T) {
+	bubble(t, func(t *testing.T, c *locktest.Cluster) {
+		leader, f := c.Leader(), c.Followers()[0]
+		cl := c.Node(f).Client()
+		defer cl.Close()
+		must(t, lock(t, cl, "x").Unlock())
+		time.Sleep(100 * time.Millisecond)
+		c.Isolate(leader)
+		within(t, 800*time.Millisecond, "a lock through a follower whose leader had just died", func() {
+			must(t, lock(t, cl, "y").Unlock())
+		})
+		c.Heal()
+	})
+}

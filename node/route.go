@@ -280,6 +280,7 @@ func (r *router) flush(ctx context.Context) (more bool) {
 	calls := r.waiting
 	r.waiting = nil
 	r.mu.Unlock()
+	r.leaveDeposed()
 	if len(calls) == 0 {
 		return false
 	}
@@ -341,23 +342,30 @@ func (r *router) forwarded(c rerouted) *mux.Call {
 	}}
 }
 
+// leaveDeposed ends the stream to a leader that is none any more, once another one is
+// known: its calls come back and are sent there. The old one may be dead and would
+// never say that it does not lead.
+func (r *router) leaveDeposed() {
+	if r.conn == nil {
+		return
+	}
+	if api := r.n.leaderAPI(); api != "" && api != r.leader {
+		r.conn.Close()
+		r.conn = nil
+	}
+}
+
 // connToLeader returns a stream to the leader, nil if there is none to be had.
 func (r *router) connToLeader(ctx context.Context) *mux.Conn {
-	api := r.n.leaderAPI()
 	if r.conn != nil {
 		select {
 		case <-r.conn.Done():
 			r.conn = nil
 		default:
-			if api == r.leader || api == "" {
-				return r.conn
-			}
-			// Calls on the old stream come back when their node answers that it
-			// does not lead, or when the stream breaks.
-			r.conn.Close()
-			r.conn = nil
+			return r.conn
 		}
 	}
+	api := r.n.leaderAPI()
 	if api == "" || api == r.n.apiAddr {
 		return nil
 	}
