@@ -144,7 +144,7 @@ func (a *app) chaosDrill(ctx context.Context, o chaosOptions) error {
 	if a.json {
 		err = a.printJSON(r)
 	} else {
-		err = r.WriteText(a.stdout)
+		err = r.WriteText(a.result())
 	}
 	if !r.OK() {
 		return errors.Join(err, &exitError{exitOther, fmt.Errorf("chaos: %d numbers were lost; logs are in %s", r.Lost, r.Dir)})
@@ -239,7 +239,7 @@ func (a *app) printChaos(r *chaos.Result) error {
 	if a.json {
 		return a.printJSON(r)
 	}
-	return r.WriteText(a.stdout)
+	return r.WriteText(a.result())
 }
 
 // writeReports writes the files that were asked for.

@@ -10,6 +10,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"os/signal"
 	"strings"
 	"sync"
 	"syscall"
@@ -265,13 +266,23 @@ func TestInterruptedAcquireLeavesNoWaiterBehind(t *testing.T) {
 	if _, err := c.Lock(within(t, 10*time.Second), "interrupted"); err != nil {
 		t.Fatal(err)
 	}
-	r := startLocknode(t, "acquire", "interrupted", "--wait", "1m")
-	awaitWaiters(t, c, "interrupted", 1)
-	r.signal(syscall.SIGINT)
-	if code := r.wait(); code != 130 {
-		t.Errorf("exit code: got %d, want 130", code)
+	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT} {
+		for _, args := range [][]string{{"acquire", "interrupted", "--wait", "1m"}, {"run", "interrupted", "--", "/bin/echo", "ran"}} {
+			if signal.Ignored(sig) {
+				continue // and so it stays
+			}
+			r := startLocknode(t, args...)
+			awaitWaiters(t, c, "interrupted", 1)
+			r.signal(sig)
+			if code := r.wait(); code != exitSignal+int(sig) {
+				t.Errorf("%s, %v: exit code %d, want %d", args[0], sig, code, exitSignal+int(sig))
+			}
+			info, err := c.Get(within(t, 10*time.Second), "interrupted")
+			if err != nil || info.Waiters != 0 {
+				t.Errorf("%s, %v: after its end: got %+v, %v, want nobody in line", args[0], sig, info, err)
+			}
+		}
 	}
-	awaitWaiters(t, c, "interrupted", 0)
 }
 
 func TestRetryWithTheSameRequestIDGetsTheSameGrant(t *testing.T) {

@@ -61,6 +61,7 @@ type devCluster struct {
 }
 
 func (a *app) dev(ctx context.Context, o devOptions) (err error) {
+	dumpOnQuit()
 	started := time.Now()
 	d, err := a.openDev(ctx, o)
 	if err != nil {
@@ -197,8 +198,7 @@ func (a *app) printDev(ctx context.Context, d *devCluster, took time.Duration) e
 	if a.json {
 		return a.printJSON(out)
 	}
-	_, err := fmt.Fprint(a.stdout, out.text(d.temporary), fmt.Sprintf("ready after %.1f s, Ctrl-C stops it\n", took.Seconds()))
-	return err
+	return a.printf("%sready after %.1f s, Ctrl-C stops it\n", out.text(d.temporary), took.Seconds())
 }
 
 func (d devJSON) text(temporary bool) string {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"syscall"
 
 	apiv1 "github.com/locknode/locknode/api/v1"
 )
@@ -14,6 +15,7 @@ const (
 	exitOther       = 1
 	exitUsage       = 64
 	exitUnavailable = 69
+	exitOutput      = 74 // the result could not be written
 	exitNotAcquired = 75
 	exitLost        = 76
 	exitNotExecuted = 126 // the command is there and cannot be run
@@ -62,15 +64,35 @@ func (s signalled) Error() string { return fmt.Sprintf("ended by signal %d", s.n
 // Is makes it a cancellation for whoever cares no further.
 func (s signalled) Is(target error) bool { return target == context.Canceled }
 
+// outputError is a result that could not be written.
+type outputError struct{ cause error }
+
+func (e *outputError) Error() string { return "write the result: " + e.cause.Error() }
+func (e *outputError) Unwrap() error { return e.cause }
+
+// isUnread reports whether err is no more than that nobody reads the result any
+// more, as in `locknode ls | head -1`: the program ends as others do, in silence
+// and as if by the signal.
+func isUnread(err error) bool {
+	var output *outputError
+	var exit *exitError // somebody has more to say
+	return errors.As(err, &output) && errors.Is(output, syscall.EPIPE) && !errors.As(err, &exit)
+}
+
 // exitCode is what the program ends with after err.
 func exitCode(err error) int {
 	var exit *exitError
 	var sig signalled
+	var output *outputError
 	switch {
 	case err == nil:
 		return 0
 	case errors.As(err, &exit):
 		return exit.code
+	case isUnread(err):
+		return exitSignal + int(syscall.SIGPIPE)
+	case errors.As(err, &output):
+		return exitOutput
 	case errors.As(err, &sig):
 		return exitSignal + sig.number
 	default:
@@ -86,6 +108,10 @@ func advice(err error) string {
 	var h *hintedError
 	if errors.As(err, &h) {
 		return h.hint
+	}
+	var output *outputError
+	if errors.As(err, &output) {
+		return "the command itself was done"
 	}
 	var own *apiv1.Error
 	if !errors.As(err, &own) {

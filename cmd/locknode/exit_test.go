@@ -34,6 +34,9 @@ func TestErrorsHaveTheirExitCodes(t *testing.T) {
 		{signalled{int(syscall.SIGTERM)}, 143},
 		{fmt.Errorf("stop: %w", signalled{int(syscall.SIGINT)}), 130},
 		{hinted(&client.BusyError{Lock: "a"}, "wait"), 75},
+		{&outputError{syscall.ENOSPC}, 74},
+		{&outputError{syscall.EPIPE}, 141},
+		{errors.Join(&outputError{syscall.EPIPE}, &exitError{exitOther, errors.New("not as promised")}), 1},
 	} {
 		if got := exitCode(c.err); got != c.want {
 			t.Errorf("exitCode(%v): got %d, want %d", c.err, got, c.want)

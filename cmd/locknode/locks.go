@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -24,8 +25,11 @@ func (a *app) withClient(f func(ctx context.Context, c *client.Client, args []st
 		if err != nil {
 			return err
 		}
-		defer closeQuietly(c)
-		return f(cmd.Context(), c, args)
+		err = f(cmd.Context(), c, args)
+		if left := c.Close(); left != nil && cmd.Context().Err() != nil {
+			a.say("the cluster could not be told, a place in line is given up after %v: %v", placeInLine, left)
+		}
+		return err
 	}
 }
 
@@ -41,7 +45,8 @@ the shell that asked for it. It prints the fencing token, which renews and relea
 the lock, and is to be sent along with every write that the lock protects.
 
 It tries once, unless --wait says how long to stand in line. When the lock is not
-acquired the exit code is 75, and the message names the holder.
+acquired the exit code is 75, and the message names the holder. When the token cannot
+be written to standard output (exit code 74) the lock is released again.
 
 With --request-id a retry is safe: the same ID gets the same grant for some minutes.
 Use one that is random and not used for anything else.`,
@@ -66,10 +71,38 @@ Use one that is random and not used for anything else.`,
 			if err != nil {
 				return err
 			}
-			return a.printGrant("acquired", g.Name, g.Token, g.ExpiresIn)
-		}, client.Holder(holder))(cmd, args)
+			err = a.printGrant("acquired", g.Name, g.Token, g.ExpiresIn)
+			if err == nil {
+				err = a.result().flush()
+			}
+			if err != nil {
+				return a.giveBack(ctx, c, g, err)
+			}
+			return nil
+		}, client.Holder(holder), client.SessionTTL(placeInLine))(cmd, args)
 	}
 	return c
+}
+
+const (
+	// placeInLine is how long a place in line outlives an acquire that was killed.
+	placeInLine = 5 * time.Second
+	// giveBackWait bounds the release of a lock whose token could not be printed.
+	giveBackWait = 5 * time.Second
+)
+
+// giveBack releases a lock whose token could not be written: nobody else knows it,
+// and the lock would be held for its TTL by nobody.
+func (a *app) giveBack(ctx context.Context, c *client.Client, g client.DetachedGrant, cause error) error {
+	ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), giveBackWait) // a signal may have come meanwhile
+	defer stop()
+	err := c.Detached().Release(ctx, g.Name, g.Token)
+	if err == nil || errors.Is(err, client.ErrNotHeld) {
+		return &exitError{exitOutput, hinted(fmt.Errorf("acquire %q: the lock was released again, because its token is lost: %w", g.Name, cause),
+			"look at where standard output goes; a request ID that was used is used up")}
+	}
+	return &exitError{exitOutput, hinted(fmt.Errorf("acquire %q: %w; the lock could not be released either, so it stays held with token %d until its TTL is over: %w",
+		g.Name, cause, g.Token, err), "release it when the cluster answers: locknode release NAME TOKEN")}
 }
 
 func defaultHolder() string {

@@ -3,9 +3,13 @@ package main
 import (
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
+	"os"
 	"strconv"
 	"strings"
+	"syscall"
 	"text/tabwriter"
 	"time"
 	"unicode/utf8"
@@ -17,21 +21,52 @@ import (
 // Results as people read them and as JSON. The JSON has the names of the HTTP
 // API: durations are Go strings, tokens are numbers.
 
+// result is where results are printed.
+func (a *app) result() resultWriter { return resultWriter{a.stdout} }
+
+// resultWriter is standard output. Where a write fails the result is lost, which
+// the exit code has to say.
+type resultWriter struct{ io.Writer }
+
+func (w resultWriter) Write(b []byte) (int, error) {
+	n, err := w.Writer.Write(b)
+	if err != nil {
+		return n, &outputError{err}
+	}
+	return n, nil
+}
+
+// flush returns when what was written is where it was to go: some file systems
+// say only then that they are full.
+func (w resultWriter) flush() error {
+	f, ok := w.Writer.(*os.File)
+	if !ok {
+		return nil
+	}
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		return nil // pipes and terminals have nothing to flush
+	}
+	if err := f.Sync(); err != nil && !errors.Is(err, errors.ErrUnsupported) && !errors.Is(err, syscall.EINVAL) {
+		return &outputError{err}
+	}
+	return nil
+}
+
 func (a *app) printf(format string, args ...any) error {
-	_, err := fmt.Fprintf(a.stdout, format, args...)
+	_, err := fmt.Fprintf(a.result(), format, args...)
 	return err
 }
 
 // printJSON prints one value in one line.
 func (a *app) printJSON(v any) error {
-	encoder := json.NewEncoder(a.stdout)
+	encoder := json.NewEncoder(a.result())
 	encoder.SetEscapeHTML(false)
 	return encoder.Encode(v)
 }
 
 // table prints rows under a heading, in columns.
 func (a *app) table(heading []string, rows [][]string) error {
-	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+	w := tabwriter.NewWriter(a.result(), 0, 0, 2, ' ', 0)
 	for _, row := range append([][]string{heading}, rows...) {
 		for i, cell := range row {
 			if cell == "" {

@@ -50,6 +50,7 @@ var defaultEndpoints = []string{"127.0.0.1:7400", "127.0.0.1:7410", "127.0.0.1:7
 func (p program) run(args []string) int {
 	ctx, stop := signalContext(context.Background())
 	defer stop()
+	failPipes()
 	a := &app{program: p}
 	root := a.root()
 	root.SetArgs(args)
@@ -62,11 +63,17 @@ func (p program) run(args []string) int {
 	return exitCode(err)
 }
 
-// signalContext ends at the first signal that asks the program to stop.
+// failPipes has writes to a pipe that nobody reads fail, on standard output too,
+// where Go would end the program: acquire has something to do first. Processes
+// that are started get the signal as it was.
+func failPipes() { signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) }
+
+// signalContext ends at the first signal that asks the program to stop. QUIT is
+// one of them: a place in line has to be given up first.
 func signalContext(parent context.Context) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(parent)
 	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, notIgnored([]os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP})...)
+	signal.Notify(signals, notIgnored([]os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT})...)
 	stopped := make(chan struct{})
 	done := make(chan struct{})
 	go func() {
@@ -84,6 +91,10 @@ func signalContext(parent context.Context) (context.Context, func()) {
 		cancel(nil)
 	}
 }
+
+// dumpOnQuit gives QUIT its meaning in Go back: all goroutines are printed. That
+// is worth more than an end in order where a node runs.
+func dumpOnQuit() { signal.Reset(syscall.SIGQUIT) }
 
 // notIgnored leaves out the signals that this process was told to ignore.
 func notIgnored(signals []os.Signal) []os.Signal {
@@ -228,10 +239,15 @@ func closeQuietly(c *client.Client) {
 	_ = c.Close() // nothing is held, or it is told elsewhere: the error that counts is on its way out
 }
 
+// say tells the person at the terminal what happens.
+func (a *app) say(format string, args ...any) {
+	fmt.Fprintf(a.stderr, "locknode: "+format+"\n", args...)
+}
+
 // report prints an error and what to do about it.
 func (a *app) report(err error) {
 	var exit *exitError
-	if err == nil || errors.As(err, &exit) && exit.err == nil {
+	if err == nil || errors.As(err, &exit) && exit.err == nil || isUnread(err) {
 		return
 	}
 	hint := advice(err)

@@ -236,11 +236,6 @@ func childEnvironment(grants []*client.Grant) []string {
 	return append(env, "LOCKNODE_NAME="+strings.Join(names, "\n"), "LOCKNODE_TOKEN="+strings.Join(tokens, "\n"))
 }
 
-// say tells the person at the terminal what happens.
-func (a *app) say(format string, args ...any) {
-	fmt.Fprintf(a.stderr, "locknode: "+format+"\n", args...)
-}
-
 // releaseAll gives the locks back. Whatever goes wrong, they are free after
 // their TTL, so it is told and changes no exit code.
 func (a *app) releaseAll(c *client.Client, grants []*client.Grant, lost bool) {

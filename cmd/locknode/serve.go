@@ -73,7 +73,7 @@ type settingJSON struct {
 
 func (a *app) printSettings(all []resolved) error {
 	if !a.json {
-		return printConfig(a.stdout, all)
+		return printConfig(a.result(), all)
 	}
 	out := map[string]settingJSON{}
 	for _, r := range all {
@@ -96,6 +96,7 @@ func newLogger(w io.Writer, level slog.Level, format string) *slog.Logger {
 
 // serve runs a node until ctx ends or the node does.
 func (a *app) serve(ctx context.Context, cfg serveConfig) error {
+	dumpOnQuit()
 	cfg.node.Logger = newLogger(a.stderr, cfg.logLevel, cfg.logFormat)
 	cfg.node.Version = readBuildInfo().Version
 	log := cfg.node.Logger

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"runtime"
 	"runtime/debug"
 
@@ -58,8 +57,7 @@ func (a *app) versionCommand() *cobra.Command {
 					text += " with local changes"
 				}
 			}
-			_, err := fmt.Fprintf(a.stdout, "%s, %s %s\n", text, b.Go, b.Platform)
-			return err
+			return a.printf("%s, %s %s\n", text, b.Go, b.Platform)
 		},
 	}
 }
