@@ -189,7 +189,7 @@ func TestRunEndsTheChildWhenTheLockIsLost(t *testing.T) {
 	r.await("waiting")
 	locknode(t, "force-release", "run/lost", "--reason", "ticket 4711").succeeds(t)
 	r.await("the lock is lost")
-	r.await("sending KILL")
+	r.await("KILL was sent")
 	r.await("ticket 4711")
 	if code := r.wait(); code != exitLost {
 		t.Errorf("exit code: got %d, want %d", code, exitLost)

@@ -24,7 +24,7 @@ import (
 // when the shell says so. Stopped processes keep nothing alive: the lock is then
 // lost after its TTL, and the child is told when it goes on.
 type child struct {
-	pid      int  // also the ID of its process group
+	group
 	tty      int  // descriptor of the session's terminal, -1 if it has none
 	terminal bool // the child's group has the terminal, or had it when it stopped
 	say      func(format string, args ...any)
@@ -59,12 +59,12 @@ func notifyForwarded(signals chan os.Signal) { signal.Notify(signals, notIgnored
 
 // startChild starts a command with locknode's own standard files.
 func startChild(path string, args, env []string, say func(string, ...any)) (*child, error) {
-	c := &child{tty: openTerminal(), say: say, changes: make(chan unix.WaitStatus)}
+	c := &child{group: group{pidfd: -1}, tty: openTerminal(), say: say, changes: make(chan unix.WaitStatus)}
 	c.terminal = c.foreground() && isTerminal(os.Stdin) && isTerminal(os.Stdout)
 	cmd := &exec.Cmd{
 		Path: path, Args: args, Env: env,
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
-		SysProcAttr: childAttributes(c.terminal, c.tty),
+		SysProcAttr: childAttributes(c.terminal, c.tty, &c.pidfd),
 	}
 	started := make(chan error)
 	go c.own(cmd, started)
@@ -79,27 +79,30 @@ func startChild(path string, args, env []string, say func(string, ...any)) (*chi
 
 // own starts the process and reports its changes until it has been reaped. The
 // process is told when the thread that started it dies, so the thread is kept.
+//
+// It reaps everything else that is or becomes a child, too: as process 1 of a
+// container locknode is given what others leave behind.
 func (c *child) own(cmd *exec.Cmd, started chan<- error) {
 	runtime.LockOSThread()
 	if err := cmd.Start(); err != nil {
 		started <- err
 		return
 	}
-	c.pid = cmd.Process.Pid
+	c.id = cmd.Process.Pid
 	_ = cmd.Process.Release() // waited for below, because Wait tells nothing of stops
 	started <- nil
-	for {
+	for running := true; ; {
 		var status unix.WaitStatus
-		_, err := unix.Wait4(c.pid, &status, unix.WUNTRACED, nil)
-		if errors.Is(err, unix.EINTR) {
-			continue
-		}
-		if err != nil {
-			panic(fmt.Sprintf("wait for child %d: %v", c.pid, err))
-		}
-		c.changes <- status
-		if !status.Stopped() {
+		pid, err := unix.Wait4(-1, &status, unix.WUNTRACED, nil)
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case errors.Is(err, unix.ECHILD) && !running:
 			return
+		case err != nil:
+			panic(fmt.Sprintf("wait for child %d: %v", c.id, err))
+		case pid == c.id && running:
+			running = status.Stopped()
+			c.changes <- status
 		}
 	}
 }
@@ -115,19 +118,18 @@ func (c *child) supervise(signals <-chan os.Signal, lost <-chan struct{}, killAf
 		select {
 		case <-lost:
 			lost, end.lost = nil, true
-			c.say("the lock is lost: sending TERM to the command, KILL follows after %v", killAfter)
-			c.signal(syscall.SIGTERM)
-			c.signal(syscall.SIGCONT) // or a stopped process would not hear it
+			c.terminate()
 			deadline = time.Now().Add(killAfter)
 			kill = time.After(killAfter)
+			c.say("the lock is lost: TERM was sent to the command, KILL follows after %v", killAfter)
 		case <-kill:
-			c.say("the command did not end within %v of TERM: sending KILL", killAfter)
-			c.signal(syscall.SIGKILL)
+			c.send(syscall.SIGKILL)
+			c.say("the command did not end within %v of TERM: KILL was sent", killAfter)
 		case s := <-signals:
 			if s == syscall.SIGCONT && c.terminal && c.foreground() {
 				c.giveTerminal() // as it was before the job was stopped
 			}
-			c.signal(s.(syscall.Signal))
+			c.send(s.(syscall.Signal))
 		case status := <-c.changes:
 			if status.Stopped() {
 				c.stopped(status.StopSignal())
@@ -154,20 +156,20 @@ func isClosed(c <-chan struct{}) bool {
 	}
 }
 
+// sweepEvery is how often one looks for what is left of a group: there is nothing
+// to wait on.
+const sweepEvery = 5 * time.Millisecond
+
 // sweep waits until nothing is left of the group, whose leader has been reaped,
 // and kills what is left at the deadline.
 func (c *child) sweep(deadline time.Time) {
-	for unix.Kill(-c.pid, 0) == nil {
+	for c.alive() {
 		if time.Now().After(deadline) {
-			c.signal(syscall.SIGKILL)
+			c.send(syscall.SIGKILL)
 			return
 		}
-		time.Sleep(5 * time.Millisecond) // there is nothing to wait on: they are not our children
+		time.Sleep(sweepEvery)
 	}
-}
-
-func (c *child) signal(s syscall.Signal) {
-	_ = unix.Kill(-c.pid, s) // fails only where nobody is left
 }
 
 // stopped is called when the child has stopped.
@@ -177,11 +179,11 @@ func (c *child) stopped(s syscall.Signal) {
 		return // by somebody who will send SIGCONT; the lock is kept
 	case s != syscall.SIGTSTP && c.foreground():
 		c.giveTerminal() // which is what it wants
-		c.signal(syscall.SIGCONT)
+		c.send(syscall.SIGCONT)
 		return
 	case c.tty < 0 || orphaned():
 		if s == syscall.SIGTSTP {
-			c.signal(syscall.SIGCONT) // there is no shell to do it later
+			c.send(syscall.SIGCONT) // there is no shell to do it later
 		}
 		return
 	}
@@ -220,7 +222,7 @@ func (c *child) foreground() bool {
 }
 
 func (c *child) giveTerminal() {
-	if err := unix.IoctlSetPointerInt(c.tty, unix.TIOCSPGRP, c.pid); err == nil {
+	if err := unix.IoctlSetPointerInt(c.tty, unix.TIOCSPGRP, c.id); err == nil {
 		c.terminal = true
 	}
 }
@@ -230,7 +232,7 @@ func (c *child) reclaimTerminal() {
 	if c.tty < 0 {
 		return
 	}
-	if group, err := unix.IoctlGetInt(c.tty, unix.TIOCGPGRP); err == nil && group == c.pid {
+	if group, err := unix.IoctlGetInt(c.tty, unix.TIOCGPGRP); err == nil && group == c.id {
 		_ = unix.IoctlSetPointerInt(c.tty, unix.TIOCSPGRP, unix.Getpgrp())
 	}
 	c.terminal = false

@@ -3,11 +3,13 @@ package main
 import "syscall"
 
 // childAttributes put the child into its own process group, in the foreground of
-// the terminal if it is to have it. The child gets TERM when locknode dies
-// without a chance to act, since nobody keeps its lock alive from then on.
-func childAttributes(terminal bool, tty int) *syscall.SysProcAttr {
-	if !terminal {
-		return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+// the terminal if it is to have it, and have pidfd set if the kernel can. The
+// child gets TERM from the kernel at the moment in which locknode dies without a
+// chance to act, since nobody keeps its lock alive from then on.
+func childAttributes(terminal bool, tty int, pidfd *int) *syscall.SysProcAttr {
+	attributes := &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM, PidFD: pidfd}
+	if terminal {
+		attributes.Foreground, attributes.Ctty = true, tty
 	}
-	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM, Foreground: true, Ctty: tty}
+	return attributes
 }

@@ -150,3 +150,68 @@ func TestChildGetsTheTerminalWhenItAsksForIt(t *testing.T) {
 		t.Errorf("exit code: got %d, want 6", got)
 	}
 }
+
+// inContainer makes a command process 1 of a container, as far as processes go.
+func inContainer(t *testing.T, cmd *exec.Cmd) *exec.Cmd {
+	t.Helper()
+	unshare, err := exec.LookPath("unshare")
+	if err == nil {
+		err = exec.Command(unshare, "--pid", "--fork", "--mount-proc", "true").Run()
+	}
+	if err != nil {
+		t.Skipf("NOT TESTED: no process namespaces here, which root and unshare make: %v", err)
+	}
+	cmd.Path, cmd.Args = unshare, append([]string{unshare, "--kill-child", "--pid", "--fork", "--mount-proc", cmd.Path}, cmd.Args[1:]...)
+	return cmd
+}
+
+func TestProcess1ReapsWhatOthersLeaveBehind(t *testing.T) {
+	t.Parallel()
+	// Three grandchildren are left behind by their parents, end, and must go.
+	r := start(t, inContainer(t, command(t, "supervise", "1s", "/bin/sh", "-c", `
+		for i in 1 2 3; do sh -c 'sleep 0.1 & exec true'; done
+		until ! cat /proc/[0-9]*/stat | grep -q '(sleep)'; do :; done
+		echo gone`)))
+	r.await("gone")
+	if got := r.wait(); got != 0 {
+		t.Errorf("exit code: got %d, want 0", got)
+	}
+}
+
+func TestProcess1EndsSoonAfterALoss(t *testing.T) {
+	t.Parallel()
+	cmd, lose := losable(t, command(t, "supervise", "1h", "/bin/sh", "-c", `(sleep 60 & exec sleep 60) & sleep 60 & echo waiting; wait`))
+	r := start(t, inContainer(t, cmd))
+	r.await("waiting")
+	lose()
+	if got := r.wait(); got != exitLost { // kills after 30 s
+		t.Errorf("exit code: got %d, want %d", got, exitLost)
+	}
+}
+
+// zombie starts a process group whose members have ended and are not waited for.
+func zombie(t *testing.T) (g group, reap func()) {
+	t.Helper()
+	cmd := exec.Command("/bin/true")
+	g.pidfd = -1
+	cmd.SysProcAttr = childAttributes(false, -1, &g.pidfd)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	g.id = cmd.Process.Pid
+	eventually(t, "it has ended", func() bool { return !alive(fmt.Sprint(g.id)) })
+	return g, func() { _ = cmd.Wait() }
+}
+
+func TestGroupOfZombiesIsNotAlive(t *testing.T) {
+	g, reap := zombie(t)
+	defer reap()
+	for _, g := range []group{g, {id: g.id, pidfd: -1}} {
+		if err := g.signal(0); err != nil {
+			t.Errorf("signal 0 to a group of zombies: %v, want them to be there", err)
+		}
+		if g.alive() {
+			t.Errorf("group %+v has ended and counts as alive", g)
+		}
+	}
+}

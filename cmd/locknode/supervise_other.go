@@ -6,7 +6,7 @@ import "syscall"
 
 // childAttributes put the child into its own process group, in the foreground of
 // the terminal if it is to have it.
-func childAttributes(terminal bool, tty int) *syscall.SysProcAttr {
+func childAttributes(terminal bool, tty int, _ *int) *syscall.SysProcAttr {
 	if !terminal {
 		return &syscall.SysProcAttr{Setpgid: true}
 	}

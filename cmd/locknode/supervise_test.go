@@ -15,17 +15,24 @@ import (
 // supervised runs a shell script under supervision; closing lose loses the lock.
 func supervised(t *testing.T, killAfter, script string) (r *running, lose func()) {
 	t.Helper()
-	cmd := command(t, "supervise", killAfter, "/bin/sh", "-c", script)
+	cmd, lose := losable(t, command(t, "supervise", killAfter, "/bin/sh", "-c", script))
+	return start(t, cmd), lose
+}
+
+// losable lets lose take the lock away from a supervising command.
+func losable(t *testing.T, cmd *exec.Cmd) (_ *exec.Cmd, lose func()) {
+	t.Helper()
 	read, write, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
 	}
 	cmd.Env = append(cmd.Env, canLose+"=1")
 	cmd.ExtraFiles = []*os.File{read}
-	r = start(t, cmd)
-	_ = read.Close()
-	t.Cleanup(func() { _ = write.Close() })
-	return r, func() { _ = write.Close() }
+	t.Cleanup(func() {
+		_ = read.Close()
+		_ = write.Close()
+	})
+	return cmd, func() { _ = write.Close() }
 }
 
 func TestExitCodeIsTheChildsOwn(t *testing.T) {
@@ -117,7 +124,7 @@ func TestLossKillsAChildThatDoesNot(t *testing.T) {
 	r, lose := supervised(t, "200ms", `trap '' TERM; sleep 60 & echo pid $!; wait; sleep 60`)
 	pid := strings.TrimPrefix(r.await("pid"), "pid ")
 	lose()
-	r.await("sending KILL")
+	r.await("KILL was sent")
 	if got := r.wait(); got != exitLost {
 		t.Errorf("exit code: got %d, want %d", got, exitLost)
 	}
