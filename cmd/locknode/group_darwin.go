@@ -24,3 +24,6 @@ func runningInGroup(id int) (running, known bool) {
 	}
 	return false, true
 }
+
+// terminateOrphans asks everything in the group to end whose locknode is gone.
+func (g group) terminateOrphans() { g.terminate() }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"strconv"
 	"syscall"
@@ -60,4 +61,30 @@ func processStat(pid int) (group int, state byte, ok bool) {
 	}
 	group, err = strconv.Atoi(string(fields[2]))
 	return group, fields[0][0], err == nil
+}
+
+// terminateOrphans asks everything in the group to end whose locknode is gone,
+// which its leader has heard from the kernel.
+func (g group) terminateOrphans() {
+	for pid := range processes {
+		if id, _, ok := processStat(pid); ok && id == g.id && pid != g.id {
+			g.terminateMember(pid)
+		}
+	}
+	g.send(syscall.SIGCONT)
+}
+
+// terminateMember makes sure that it is still the process that was looked at.
+func (g group) terminateMember(pid int) {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		if errors.Is(err, unix.ENOSYS) {
+			_ = unix.Kill(pid, syscall.SIGTERM)
+		}
+		return
+	}
+	defer func() { _ = unix.Close(fd) }()
+	if id, _, ok := processStat(pid); ok && id == g.id {
+		_ = unix.PidfdSendSignal(fd, syscall.SIGTERM, nil, 0)
+	}
 }

@@ -12,3 +12,6 @@ func signalPidfdGroup(int, syscall.Signal) error { return unix.ENOSYS }
 
 // runningInGroup does not know.
 func runningInGroup(int) (running, known bool) { return false, false }
+
+// terminateOrphans asks everything in the group to end whose locknode is gone.
+func (g group) terminateOrphans() { g.terminate() }

@@ -21,6 +21,9 @@ import (
 const actAs = "TEST_ACT_AS"
 
 func TestMain(m *testing.M) {
+	if code, hidden := hiddenMain(os.Args); hidden {
+		os.Exit(code)
+	}
 	switch os.Getenv(actAs) {
 	case "locknode":
 		main()
@@ -54,7 +57,9 @@ func superviseMain(args []string) int {
 	signals := make(chan os.Signal, 16)
 	notifyForwarded(signals)
 	say := func(format string, args ...any) { fmt.Fprintf(os.Stderr, "locknode: "+format+"\n", args...) }
-	c, err := startChild(args[1], args[1:], os.Environ(), say)
+	dog := superviseWatchdog(killAfter)
+	defer dog.farewell()
+	c, err := startChild(args[1], args[1:], os.Environ(), say, dog)
 	if err != nil {
 		panic(err)
 	}
@@ -63,6 +68,26 @@ func superviseMain(args []string) int {
 		return exitLost
 	}
 	return end.code()
+}
+
+// certainFor says to superviseMain that the lock is certain for so long, and then
+// only if somebody keeps it alive, and that there is to be a watchdog.
+const certainFor = "TEST_CERTAIN_FOR"
+
+func superviseWatchdog(killAfter time.Duration) *watchdog {
+	text := os.Getenv(certainFor)
+	if text == "" {
+		return nil
+	}
+	ttl, err := time.ParseDuration(text)
+	if err != nil {
+		panic(err)
+	}
+	dog, err := startWatchdog(ttl, killAfter, func() time.Duration { return ttl })
+	if err != nil {
+		panic(err)
+	}
+	return dog
 }
 
 // command makes a command of the test binary in one of its roles.

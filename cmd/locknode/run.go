@@ -31,6 +31,7 @@ type runOptions struct {
 	conflict  int
 	holder    string
 	value     string
+	unwatched bool
 }
 
 func (a *app) runCommand() *cobra.Command {
@@ -49,6 +50,14 @@ LOCKNODE_TOKEN, the fencing token, to be sent along with every write that the lo
 protects. If the lock is lost while the command runs, its group gets TERM, and
 KILL if anything of it is left after --kill-after.
 
+If locknode is killed with KILL, is stopped or hangs, a watchdog ends the group: a second
+process of locknode, in a session of its own, of about 2 MB besides what the two share.
+It sends TERM at once, or when a stopped locknode's time is nearly over, and KILL before
+the lock can be another's. What it cannot do: end processes that have left the group
+(setsid, daemons) or run as another user; act while its machine stands still, which only
+the token protects against; act when it was killed too. On Linux the kernel sends the
+command itself TERM even then. --no-watchdog does without.
+
 Several locks are taken one after the other, in the order of their names, and
 released together; LOCKNODE_NAME and LOCKNODE_TOKEN then have a line for each.
 
@@ -59,7 +68,7 @@ Exit codes:
   69                     the cluster was not reached within --connect-timeout
   77                     denied
   64                     the command line is wrong
-  126, 127               the command cannot be run, or is not there: no lock was taken
+  126, 127               the command or its watchdog cannot be run, or it is not there
   128+N                  signal N came while waiting for the lock`,
 		Example: `  locknode run nightly -- ./backup.sh
   locknode run -n reports/2024 -- make report || echo "somebody else does it"
@@ -82,6 +91,7 @@ Exit codes:
 	c.Flags().IntVarP(&o.conflict, "conflict-exit-code", "E", exitNotAcquired, "exit code when the lock was not acquired")
 	c.Flags().StringVar(&o.holder, "holder", "", "who takes the lock, for people (default: command@host:process)")
 	c.Flags().StringVar(&o.value, "value", "", "text stored with the lock for others to read")
+	c.Flags().BoolVar(&o.unwatched, "no-watchdog", false, "start no process that ends the command when locknode cannot")
 	return c
 }
 
@@ -128,6 +138,8 @@ func (a *app) run(ctx context.Context, o runOptions, names, command []string) er
 		return err
 	case end.lost:
 		return a.lostError(grants)
+	case end.hung:
+		return &exitError{exitLost, errWatchdog}
 	default:
 		return &exitError{code: end.code()}
 	}
@@ -217,11 +229,32 @@ func (a *app) execute(ctx context.Context, o runOptions, grants []*client.Grant,
 	stop := context.AfterFunc(anyLost, func() { close(lost) })
 	defer stop()
 
-	child, err := startChild(path, command, childEnvironment(grants), a.say)
+	var dog *watchdog
+	if !o.unwatched {
+		var err error
+		dog, err = startWatchdog(o.ttl, o.killAfter, func() time.Duration { return certain(grants) })
+		if err != nil {
+			return ended{}, &exitError{exitNotExecuted, hinted(err, "--no-watchdog runs the command without one")}
+		}
+	}
+	child, err := startChild(path, command, childEnvironment(grants), a.say, dog)
 	if err != nil {
+		dog.farewell()
 		return ended{}, &exitError{exitNotExecuted, fmt.Errorf("run %s: %w", path, err)}
 	}
-	return child.supervise(signals, lost, o.killAfter), nil
+	end := child.supervise(signals, lost, o.killAfter)
+	end.lost = end.lost || certain(grants) <= 0 // its time was over, though nobody had noticed yet
+	end.hung = dog.farewell()
+	return end, nil
+}
+
+// certain returns how much longer all of the grants are certain to last.
+func certain(grants []*client.Grant) time.Duration {
+	left := time.Duration(1<<63 - 1)
+	for _, g := range grants {
+		left = min(left, time.Until(g.Deadline()))
+	}
+	return left
 }
 
 func childEnvironment(grants []*client.Grant) []string {
@@ -249,10 +282,13 @@ func (a *app) releaseAll(c *client.Client, grants []*client.Grant, lost bool) {
 	}
 }
 
+// errWatchdog is why a command was ended although its lock was not lost, by a hair.
+var errWatchdog = errors.New("locknode was stopped or hung until its lock had nearly run out, so its watchdog has ended the command")
+
 // lostError says which lock was lost, and why.
 func (a *app) lostError(grants []*client.Grant) error {
 	for _, g := range grants {
-		if err := g.Err(); err != nil {
+		if err := g.Err(); errors.Is(err, client.ErrLost) {
 			return &exitError{exitLost, hinted(err, "the command was told to end; what it did after the loss is not protected")}
 		}
 	}

@@ -22,12 +22,13 @@ import (
 // (SIGTTIN, SIGTTOU). When a stop typed at the terminal has stopped the child,
 // locknode stops as well, so that the shell is back, and goes on with the child
 // when the shell says so. Stopped processes keep nothing alive: the lock is then
-// lost after its TTL, and the child is told when it goes on.
+// lost after its TTL, and the watchdog ends the child.
 type child struct {
 	group
 	tty      int  // descriptor of the session's terminal, -1 if it has none
 	terminal bool // the child's group has the terminal, or had it when it stopped
 	say      func(format string, args ...any)
+	dog      *watchdog // nil: none
 
 	changes chan unix.WaitStatus // stops, and at last its end
 }
@@ -36,6 +37,7 @@ type child struct {
 type ended struct {
 	status unix.WaitStatus
 	lost   bool // the lock was lost before
+	hung   bool // the watchdog has ended it
 }
 
 // code is the exit code for a child that was not told to end: its own, or
@@ -57,9 +59,10 @@ var forwarded = []os.Signal{
 // notifyForwarded has the signals to be forwarded delivered to a channel.
 func notifyForwarded(signals chan os.Signal) { signal.Notify(signals, notIgnored(forwarded)...) }
 
-// startChild starts a command with locknode's own standard files.
-func startChild(path string, args, env []string, say func(string, ...any)) (*child, error) {
-	c := &child{group: group{pidfd: -1}, tty: openTerminal(), say: say, changes: make(chan unix.WaitStatus)}
+// startChild starts a command with locknode's own standard files. dog watches it
+// from then on, and is the caller's to say farewell to.
+func startChild(path string, args, env []string, say func(string, ...any), dog *watchdog) (*child, error) {
+	c := &child{group: group{pidfd: -1}, tty: openTerminal(), say: say, dog: dog, changes: make(chan unix.WaitStatus)}
 	c.terminal = c.foreground() && isTerminal(os.Stdin) && isTerminal(os.Stdout)
 	cmd := &exec.Cmd{
 		Path: path, Args: args, Env: env,
@@ -84,14 +87,16 @@ func startChild(path string, args, env []string, say func(string, ...any)) (*chi
 // container locknode is given what others leave behind.
 func (c *child) own(cmd *exec.Cmd, started chan<- error) {
 	runtime.LockOSThread()
-	if err := cmd.Start(); err != nil {
-		started <- err
-		return
+	c.dog.tellTime()
+	err := cmd.Start()
+	running := err == nil
+	if running {
+		c.id = cmd.Process.Pid
+		c.dog.tellGroup(c.group)
+		_ = cmd.Process.Release() // waited for below, because Wait tells nothing of stops
 	}
-	c.id = cmd.Process.Pid
-	_ = cmd.Process.Release() // waited for below, because Wait tells nothing of stops
-	started <- nil
-	for running := true; ; {
+	started <- err
+	for {
 		var status unix.WaitStatus
 		pid, err := unix.Wait4(-1, &status, unix.WUNTRACED, nil)
 		switch {
@@ -103,6 +108,8 @@ func (c *child) own(cmd *exec.Cmd, started chan<- error) {
 		case pid == c.id && running:
 			running = status.Stopped()
 			c.changes <- status
+		default:
+			c.dog.reaped(pid, status)
 		}
 	}
 }
@@ -114,10 +121,20 @@ func (c *child) supervise(signals <-chan os.Signal, lost <-chan struct{}, killAf
 	var kill <-chan time.Time
 	var deadline time.Time
 	end := ended{}
+	beats, stop := c.dog.beats()
+	defer stop()
+	died := c.dog.died()
 	for {
 		select {
+		case <-beats:
+			c.dog.tellTime()
+		case <-died:
+			if died = nil; !c.dog.acted() {
+				c.say("the watchdog has ended (%s): if locknode is killed as well, the command runs on without the lock", c.dog.end())
+			}
 		case <-lost:
 			lost, end.lost = nil, true
+			c.dog.tellTime()
 			c.terminate()
 			deadline = time.Now().Add(killAfter)
 			kill = time.After(killAfter)
@@ -130,6 +147,9 @@ func (c *child) supervise(signals <-chan os.Signal, lost <-chan struct{}, killAf
 				c.giveTerminal() // as it was before the job was stopped
 			}
 			c.send(s.(syscall.Signal))
+			if s == syscall.SIGTERM {
+				c.dog.tellWarned()
+			}
 		case status := <-c.changes:
 			if status.Stopped() {
 				c.stopped(status.StopSignal())
@@ -190,7 +210,7 @@ func (c *child) stopped(s syscall.Signal) {
 	had := c.terminal
 	c.reclaimTerminal()
 	c.terminal = had // to be given again
-	c.say("stopped; while it is, the lock is not kept alive and runs out after its TTL")
+	c.say("stopped; while it is, the lock is not kept alive: it runs out after its TTL, and the command is ended")
 	// The whole job, as Ctrl-Z does it. Not with SIGTSTP: Go does not give a signal
 	// that it has once caught its default action back.
 	_ = unix.Kill(0, syscall.SIGSTOP)

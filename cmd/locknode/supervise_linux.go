@@ -5,7 +5,8 @@ import "syscall"
 // childAttributes put the child into its own process group, in the foreground of
 // the terminal if it is to have it, and have pidfd set if the kernel can. The
 // child gets TERM from the kernel at the moment in which locknode dies without a
-// chance to act, since nobody keeps its lock alive from then on.
+// chance to act, since nobody keeps its lock alive from then on; the watchdog tells
+// the rest of its group.
 func childAttributes(terminal bool, tty int, pidfd *int) *syscall.SysProcAttr {
 	attributes := &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM, PidFD: pidfd}
 	if terminal {
