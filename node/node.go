@@ -129,7 +129,9 @@ func (n *Node) open(ctx context.Context) (err error) {
 	if err := n.listen(ctx); err != nil {
 		return err
 	}
-	if n.server, err = server.New(server.Config{Backend: n, Logger: n.log, Metrics: n.metrics.handler(), Observer: n.metrics}); err != nil {
+	if n.server, err = server.New(server.Config{
+		Backend: n, Logger: n.log, Metrics: n.metrics.handler(), Observer: n.metrics, Unfit: n.stores.Gate,
+	}); err != nil {
 		return err
 	}
 	if err := n.openCluster(identity); err != nil {

@@ -20,6 +20,8 @@ const (
 	// rerouteEvery is how often calls that wait for a leader are looked at.
 	rerouteEvery = 10 * time.Millisecond
 	maxRerouted  = 100_000
+	// maxLeaders bounds the addresses of leaders that are remembered as slow or fast.
+	maxLeaders = 64
 )
 
 // Start takes in one operation; its answer goes to call.Done, exactly once. It
@@ -204,8 +206,9 @@ type router struct {
 	waiting []rerouted
 	closed  bool
 
-	conn   *mux.Conn // to leader; owned by run
-	leader string    // API address that conn goes to; owned by run
+	conn     *mux.Conn                // to leader; owned by run
+	leader   string                   // API address that conn goes to; owned by run
+	patience map[string]*mux.Patience // by API address; owned by run
 }
 
 // rerouted is a call and when it began to wait.
@@ -216,7 +219,7 @@ type rerouted struct {
 }
 
 func newRouter(n *Node) *router {
-	return &router{n: n, wake: make(chan struct{}, 1)}
+	return &router{n: n, wake: make(chan struct{}, 1), patience: make(map[string]*mux.Patience)}
 }
 
 func (r *router) add(call *mux.Call) { r.put(rerouted{call: call, since: r.n.cfg.seams.Mono()}) }
@@ -373,7 +376,13 @@ func (r *router) connToLeader(ctx context.Context) *mux.Conn {
 	if err != nil {
 		return nil
 	}
-	conn, err := mux.Open(ctx, cc, mux.Config{Logger: r.n.log, OnBreak: r.broken})
+	if r.patience[api] == nil {
+		if len(r.patience) >= maxLeaders {
+			clear(r.patience) // of addresses that are long gone, most of them
+		}
+		r.patience[api] = mux.NewPatience(0)
+	}
+	conn, err := mux.Open(ctx, cc, mux.Config{Logger: r.n.log, Patience: r.patience[api], OnBreak: r.broken})
 	if err != nil {
 		r.n.log.Debug("stream to the leader", "peer", api, "err", err)
 		return nil

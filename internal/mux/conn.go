@@ -29,9 +29,9 @@ const NoNoticesHeader = "locknode-no-notices"
 type Config struct {
 	Logger *slog.Logger // nil: silent
 
-	// StallAfter is how long an operation that does not wait in line may be
-	// unanswered while nothing at all arrives. 0: 1 s.
-	StallAfter time.Duration
+	// Patience is how long the node may be silent. nil: one of its own, which begins
+	// at a second and is forgotten with the conn.
+	Patience *Patience
 	// PingEvery is how long the node may be silent while only waiting acquires
 	// are outstanding, before it is asked whether it is there. 0: 1 s.
 	PingEvery time.Duration
@@ -61,9 +61,10 @@ type Conn struct {
 	mu      sync.Mutex         // guards what follows
 	lastID  uint64             // of the stream, counts from 1
 	pending map[uint64]pending // by id on the stream: sent or queued, and not answered
-	prompt  int                // how many of them are to be answered at once
+	prompt  int                // how many of them are to be answered at once; no pings
 	queue   []queued           // to be sent
-	heard   time.Time          // when something arrived, or prompt was last 0
+	ahead   []queued           // to be sent before those: pings and keep-alives
+	silence silence            // of the node
 	timer   *time.Timer        // runs check while there is something pending
 	due     time.Time          // when the timer should fire; zero: not set
 	err     error              // why it broke
@@ -87,8 +88,8 @@ func Open(ctx context.Context, cc grpc.ClientConnInterface, cfg Config) (*Conn, 
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	if cfg.StallAfter == 0 {
-		cfg.StallAfter = time.Second
+	if cfg.Patience == nil {
+		cfg.Patience = NewPatience(0)
 	}
 	if cfg.PingEvery == 0 {
 		cfg.PingEvery = time.Second
@@ -140,9 +141,6 @@ func (c *Conn) Start(call *Call) {
 		return
 	}
 	first := c.enqueueLocked(call, waiting)
-	if c.due.IsZero() {
-		c.armLocked(time.Now(), min(c.cfg.StallAfter, c.cfg.PingEvery))
-	}
 	c.mu.Unlock()
 	if first {
 		c.wakeSender()
@@ -154,13 +152,18 @@ func (c *Conn) enqueueLocked(call *Call, waiting bool) (first bool) {
 	c.lastID++
 	c.pending[c.lastID] = pending{call, waiting}
 	if !waiting {
-		if c.prompt == 0 {
-			c.heard = time.Now()
-		}
 		c.prompt++
 	}
-	c.queue = append(c.queue, queued{c.lastID, call})
-	return len(c.queue) == 1
+	if call != nil {
+		c.startedLocked(c.lastID, waiting)
+	}
+	first = len(c.queue)+len(c.ahead) == 0
+	if q := (queued{c.lastID, call}); call == nil || call.Op.GetKeepAlive() != nil {
+		c.ahead = append(c.ahead, q)
+	} else {
+		c.queue = append(c.queue, q)
+	}
+	return first
 }
 
 func (c *Conn) wakeSender() {
@@ -215,7 +218,7 @@ func (c *Conn) handOver() {
 		}
 		calls = append(calls, c.late...)
 		clear(c.pending)
-		c.queue, c.late, c.prompt = nil, nil, 0
+		c.queue, c.ahead, c.late, c.prompt = nil, nil, nil, 0
 		if len(calls) == 0 && !first {
 			c.handing = false
 			c.mu.Unlock()

@@ -199,7 +199,7 @@ func TestMessagesAreBounded(t *testing.T) {
 			}
 		}
 	})
-	conn := open(t, cc, Config{StallAfter: time.Minute})
+	conn := open(t, cc, Config{Patience: NewPatience(time.Minute)})
 	var wg sync.WaitGroup
 	start := func(n, valueBytes int) {
 		for range n {
@@ -280,7 +280,7 @@ func TestBreakHandsOverInTheOrderStarted(t *testing.T) {
 		}
 	})
 	breaks := make(chan broken, 10)
-	conn := open(t, cc, Config{StallAfter: time.Minute, OnBreak: func(calls []*Call, err error) { breaks <- broken{calls, err} }})
+	conn := open(t, cc, Config{Patience: NewPatience(time.Minute), OnBreak: func(calls []*Call, err error) { breaks <- broken{calls, err} }})
 	var want []*Call
 	for range n {
 		want = append(want, &Call{Op: get("a"), Done: func(*apiv1.Answer) { t.Error("a call was answered") }})
@@ -342,7 +342,7 @@ func TestEveryCallIsAnsweredOrHandedOverOnce(t *testing.T) {
 			}}
 			index[calls[i]] = i
 		}
-		conn := open(t, cc, Config{StallAfter: 50 * time.Millisecond, OnBreak: func(calls []*Call, _ error) {
+		conn := open(t, cc, Config{Patience: NewPatience(50 * time.Millisecond), OnBreak: func(calls []*Call, _ error) {
 			for _, call := range calls {
 				call.Done(nil)
 			}

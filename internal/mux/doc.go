@@ -10,6 +10,10 @@
 // error and nothing is sent. On the stream a Conn uses ids of its own, so that
 // callers need not agree on theirs.
 //
+// Pings and keep-alives go ahead of other operations, and a ping is all that decides
+// whether the node is there: an operation may take as long as it takes. How long a node
+// may be silent is its [Patience], which outlives a Conn.
+//
 // A Conn owns two goroutines. The sender takes all that is queued, packs it into
 // messages and blocks when the node does not read; the receiver gives answers to
 // their calls and, at the end, waits for the sender and hands over the rest. A

@@ -32,16 +32,25 @@ func (c *Conn) receive() {
 func (c *Conn) deliver(response *apiv1.SessionResponse, calls []*Call) []*Call {
 	answers := response.GetAnswers()
 	unknown := 0
+	var unfit *apiv1.Error // what a ping was answered with
+	now := time.Now()
 	c.mu.Lock()
-	c.heard = time.Now()
+	pinged, worked := false, len(response.GetNotices()) > 0
 	for _, a := range answers {
 		p, ok := c.pending[a.GetId()]
-		if !ok {
+		switch {
+		case !ok:
 			unknown++
+		case p.call == nil:
+			pinged, unfit = true, a.GetError()
+		default:
+			worked = true
+			c.silence.answeredLocked(a.GetId(), now, c.cfg.Patience)
 		}
 		c.removeLocked(a.GetId())
 		calls = append(calls, p.call)
 	}
+	c.heardLocked(now, pinged, worked)
 	c.mu.Unlock()
 	for i, call := range calls {
 		if call != nil {
@@ -55,50 +64,9 @@ func (c *Conn) deliver(response *apiv1.SessionResponse, calls []*Call) []*Call {
 	if unknown > 0 {
 		c.cfg.Logger.Warn("answers to operations that were not asked", "count", unknown)
 	}
+	if unfit != nil {
+		c.fail(fmt.Errorf("the node cannot serve: %w", unfit))
+	}
 	clear(calls)
 	return calls
-}
-
-// armLocked makes check run after d.
-func (c *Conn) armLocked(now time.Time, d time.Duration) {
-	c.due = now.Add(d)
-	c.timer.Reset(d)
-}
-
-// check runs on the timer while anything is pending: it breaks the conn when
-// the node is silent for too long, and asks a node that may be silent for a sign.
-func (c *Conn) check() {
-	if c.silent(time.Now()) {
-		c.fail(ErrStalled)
-	}
-}
-
-func (c *Conn) silent(now time.Time) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	late := now.Sub(c.due)
-	c.due = time.Time{}
-	if c.err != nil || len(c.pending) == 0 {
-		return false // the next Start sets the timer again
-	}
-	if late > c.cfg.StallAfter/2 {
-		// It was this process that stood still: what has arrived meanwhile
-		// waits to be read, and is given the time for it.
-		c.heard = now
-	}
-	silence := now.Sub(c.heard)
-	switch {
-	case c.prompt > 0 && silence >= c.cfg.StallAfter:
-		return true
-	case c.prompt > 0:
-		c.armLocked(now, c.cfg.StallAfter-silence)
-	case silence >= c.cfg.PingEvery:
-		if c.enqueueLocked(nil, false) {
-			c.wakeSender()
-		}
-		c.armLocked(now, c.cfg.StallAfter)
-	default:
-		c.armLocked(now, c.cfg.PingEvery-silence)
-	}
-	return false
 }

@@ -10,8 +10,9 @@ import (
 const (
 	// MaxOperations is how many operations a message of the stream may carry.
 	MaxOperations = 512
-	// maxMessageBytes ends a message early, far below what a node accepts.
-	maxMessageBytes = 256 << 10
+	// maxMessageBytes ends a message early, far below what a node accepts: what goes
+	// ahead waits for the one that is being sent.
+	maxMessageBytes = 128 << 10
 	// maxOperationBytes is far above what the default limits of the lock table
 	// allow, and lets the longest HTTP body through; a much longer operation
 	// would end the stream for everybody on it.
@@ -20,85 +21,109 @@ const (
 	fewQueued = 64
 )
 
-// send is the sender's goroutine: it packs what is queued into messages.
+// outbox is what the sender has taken from a queue: all of it, and the rest that was
+// not sent yet.
+type outbox struct{ all, rest []queued }
+
+// refillLocked swaps the queue for one that was sent.
+func (o *outbox) refillLocked(queue *[]queued) {
+	if len(o.rest) > 0 {
+		return
+	}
+	clear(o.all)
+	o.all, *queue = *queue, o.all[:0]
+	o.rest = o.all
+}
+
+// send is the sender's goroutine: it packs what is queued into messages. Before each
+// message it looks for what goes ahead, so that a ping or a keep-alive waits for the
+// message that is being sent, and for nothing else.
 func (c *Conn) send() {
 	defer close(c.sent)
-	var spare []queued
+	var ahead, work outbox
 	for {
 		select {
 		case <-c.wake:
 		case <-c.ctx.Done():
 			return
 		}
-		for {
-			batch := c.takeQueue(spare)
-			if len(batch) == 0 {
-				spare = batch
-				break
+		for c.take(&ahead, &work) {
+			var m message
+			if ahead.rest = c.pack(&m, ahead.rest); len(ahead.rest) == 0 {
+				work.rest = c.pack(&m, work.rest)
 			}
-			if !c.write(batch) {
+			if !c.write(&m) {
 				return
 			}
-			clear(batch)
-			spare = batch[:0]
 		}
 	}
 }
 
-// takeQueue swaps the queue for an empty one.
-func (c *Conn) takeQueue(empty []queued) []queued {
+// take reports whether there is something to send.
+func (c *Conn) take(ahead, work *outbox) bool {
 	c.mu.Lock()
-	if n := len(c.queue); n > 0 && n < fewQueued {
+	defer c.mu.Unlock()
+	if n := len(c.queue); n > 0 && n < fewQueued && len(work.rest) == 0 {
 		c.mu.Unlock()
 		runtime.Gosched()
 		c.mu.Lock()
 	}
-	batch := c.queue
-	c.queue = empty[:0]
-	c.mu.Unlock()
-	return batch
+	ahead.refillLocked(&c.ahead)
+	work.refillLocked(&c.queue)
+	return len(ahead.rest)+len(work.rest) > 0
 }
 
-// write sends a batch as one or more messages and reports whether the stream
-// still works.
-func (c *Conn) write(batch []queued) bool {
-	for len(batch) > 0 {
-		n := min(len(batch), MaxOperations)
-		// grpc may look at a message after Send: nothing of it is used again.
-		ops := make([]apiv1.Operation, n)
-		refs := make([]*apiv1.Operation, 0, n)
-		bytes, used := 0, 0
-		for _, q := range batch[:n] {
-			var asked *apiv1.Operation // nil: a ping
-			if q.call != nil {
-				asked = q.call.Op
-			}
-			size, problem := inspect(asked)
-			if bytes > 0 && bytes+size > maxMessageBytes && problem == nil {
-				break
-			}
-			used++
-			if problem != nil {
-				c.refuse(q.id, problem)
-				continue
-			}
-			bytes += size
-			op := &ops[len(refs)]
-			op.Id = q.id
-			op.Redirect, op.Request = asked.GetRedirect(), asked.GetRequest()
-			refs = append(refs, op)
+// message is one in the making.
+type message struct {
+	ops   []apiv1.Operation // those that refs points to
+	refs  []*apiv1.Operation
+	bytes int
+}
+
+// pack puts as many operations into the message as fit, and returns the others.
+func (c *Conn) pack(m *message, from []queued) (rest []queued) {
+	for len(from) > 0 && len(m.refs) < MaxOperations {
+		q := from[0]
+		var asked *apiv1.Operation // nil: a ping
+		if q.call != nil {
+			asked = q.call.Op
 		}
-		batch = batch[used:]
-		if len(refs) == 0 {
+		size, problem := inspect(asked)
+		if problem != nil {
+			from = from[1:]
+			c.refuse(q.id, problem)
 			continue
 		}
-		if err := c.stream.Send(&apiv1.SessionRequest{Operations: refs}); err != nil {
-			// The receiver learns why a stream ended; cancelling it makes sure.
-			if c.ctx.Err() == nil && !isEOF(err) {
-				c.fail(err)
-			}
-			return false
+		if m.bytes > 0 && m.bytes+size > maxMessageBytes {
+			break
 		}
+		from = from[1:]
+		m.bytes += size
+		if len(m.ops) == cap(m.ops) {
+			// Not in place of the ones before: refs points to those.
+			m.ops = make([]apiv1.Operation, 0, min(len(from)+1, MaxOperations))
+		}
+		m.ops = m.ops[:len(m.ops)+1]
+		op := &m.ops[len(m.ops)-1]
+		op.Id = q.id
+		op.Redirect, op.Request = asked.GetRedirect(), asked.GetRequest()
+		m.refs = append(m.refs, op)
+	}
+	return from
+}
+
+// write sends a message, unless it is empty, and reports whether the stream still
+// works. grpc may look at a message after Send: nothing of it is used again.
+func (c *Conn) write(m *message) bool {
+	if len(m.refs) == 0 {
+		return true
+	}
+	if err := c.stream.Send(&apiv1.SessionRequest{Operations: m.refs}); err != nil {
+		// The receiver learns why a stream ended; cancelling it makes sure.
+		if c.ctx.Err() == nil && !isEOF(err) {
+			c.fail(err)
+		}
+		return false
 	}
 	return true
 }
@@ -106,6 +131,9 @@ func (c *Conn) write(batch []queued) bool {
 // refuse answers a call that must not be sent.
 func (c *Conn) refuse(id uint64, problem *apiv1.Error) {
 	c.mu.Lock()
+	if id == c.silence.timed {
+		c.silence.timed = 0 // it tells nothing of the node
+	}
 	call := c.removeLocked(id).call
 	c.mu.Unlock()
 	if call != nil {

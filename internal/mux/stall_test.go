@@ -91,7 +91,7 @@ func ignore(*apiv1.Answer) {}
 
 func TestSilentNodeIsGivenUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		conn, breaks := start(t, newFakeNode(silent), Config{StallAfter: 700 * time.Millisecond})
+		conn, breaks := start(t, newFakeNode(silent), Config{Patience: NewPatience(700 * time.Millisecond)})
 		time.Sleep(time.Hour) // silence without a question is no stall
 		begun := time.Now()
 		call := &Call{Op: release(1), Done: ignore}
@@ -117,7 +117,7 @@ func TestNodeThatAnswersOthersIsNotGivenUp(t *testing.T) {
 		conn, _ := start(t, node, Config{})
 		conn.Start(&Call{Op: release(1), Done: ignore})
 		for range 100 {
-			time.Sleep(900 * time.Millisecond)
+			time.Sleep(700 * time.Millisecond)
 			if _, err := Do(t.Context(), conn.Start, get("a")); err != nil {
 				t.Fatal(err)
 			}
@@ -170,12 +170,13 @@ func TestProcessThatStoodStillDoesNotBlameTheNode(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		conn, _ := start(t, newFakeNode(silent), Config{})
 		conn.Start(&Call{Op: release(1), Done: ignore})
+		time.Sleep(300 * time.Millisecond) // it was asked
 		synctest.Wait()
 		// The timer fires five seconds late, as after SIGSTOP and SIGCONT.
 		if now := conn.due.Add(5 * time.Second); conn.silent(now) {
 			t.Error("the node was given up right after a pause of this process")
-		} else if !conn.due.Equal(now.Add(time.Second)) {
-			t.Errorf("next check at %v after the pause, want 1 s", conn.due.Sub(now))
+		} else if want := 750 * time.Millisecond; !conn.due.Equal(now.Add(want)) {
+			t.Errorf("next check at %v after the pause, want %v", conn.due.Sub(now), want)
 		}
 	})
 }

@@ -58,6 +58,9 @@ type Config struct {
 	Metrics  http.Handler
 	Observer Observer // nil: nobody counts
 	Limits   Limits
+	// Unfit is why the node cannot do what it has taken in, because its disk hangs,
+	// say. Pings are answered with it, so that clients go elsewhere. nil: it always can.
+	Unfit func() error
 }
 
 func (l Limits) withDefaults() Limits {

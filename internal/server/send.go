@@ -8,22 +8,33 @@ import (
 )
 
 const (
-	maxMessageBytes = 1 << 20 // of answers; one that is longer goes alone
-	maxNotices      = 8192    // queued on one stream; more are dropped
+	// maxMessageBytes ends a message of answers: what goes ahead waits for the one that
+	// is being sent. An answer that is longer goes alone.
+	maxMessageBytes = 128 << 10
+	maxNotices      = 8192 // queued on one stream; more are dropped
 	// Below this many the sender lets others run first: they may add theirs.
 	fewQueued = 64
 	// A longer queue is not kept for the next answers.
 	maxSpare = 4096
 )
 
-// parcel is what the sender has taken from the stream.
+// parcel is what the sender has taken from the stream and not sent yet.
 type parcel struct {
+	ahead   []outgoing
 	answers []outgoing
 	notices []*apiv1.Notice
 	gone    [][16]byte
+
+	allAhead, allAnswers []outgoing // the same from their beginning, to be used again
+}
+
+func (p *parcel) empty() bool {
+	return len(p.ahead)+len(p.answers)+len(p.notices)+len(p.gone) == 0
 }
 
 // send is the handler's loop: it sends what is queued until the stream is over.
+// Before each message it looks for what goes ahead: an answer that says that the node
+// or a session is alive waits for the message that is being sent, and for nothing else.
 func (st *stream) send() error {
 	var p parcel
 	for {
@@ -34,67 +45,88 @@ func (st *stream) send() error {
 		}
 		for {
 			over, err := st.take(&p)
-			if len(p.answers)+len(p.notices)+len(p.gone) == 0 {
+			if p.empty() {
 				if over {
 					return err
 				}
 				break
 			}
 			st.forget(p.gone)
-			if err := st.write(p); err != nil {
+			p.gone = nil
+			if err := st.write(&p); err != nil {
 				return err
-			}
-			if clear(p.answers); cap(p.answers) > maxSpare {
-				p.answers = nil
 			}
 		}
 	}
 }
 
-// take swaps the queues for those of p, which have been dealt with.
+// take refills p with what is queued.
 func (st *stream) take(p *parcel) (over bool, err error) {
 	st.mu.Lock()
-	if n := len(st.out); n > 0 && n < fewQueued {
+	if n := len(st.out); n > 0 && n < fewQueued && len(p.answers) == 0 {
 		st.mu.Unlock()
 		runtime.Gosched()
 		st.mu.Lock()
 	}
 	defer st.mu.Unlock()
-	p.answers, st.out = st.out, p.answers[:0]
-	p.notices, st.notices = st.notices, nil
+	refill(&p.ahead, &p.allAhead, &st.ahead)
+	refill(&p.answers, &p.allAnswers, &st.out)
+	if len(p.notices) == 0 {
+		p.notices, st.notices = st.notices, nil
+	}
 	p.gone, st.gone = st.gone, nil
 	if st.cut {
-		p.answers, p.notices = nil, nil
+		p.ahead, p.answers, p.notices = nil, nil, nil
 	}
 	return st.overLocked()
 }
 
-// write sends a parcel as one or more messages. grpc may look at a message
-// after Send: nothing of it is used again.
-func (st *stream) write(p parcel) error {
-	for notices := p.notices; len(p.answers) > 0 || len(notices) > 0; notices = nil {
-		n, bytes := 0, 0
-		for n < len(p.answers) && n < mux.MaxOperations {
-			size := p.answers[n].size
-			if n > 0 && bytes+size > maxMessageBytes {
+// refill swaps the queue for what was sent, once that is all.
+func refill(rest, all, queue *[]outgoing) {
+	if len(*rest) > 0 {
+		return
+	}
+	if clear(*all); cap(*all) > maxSpare {
+		*all = nil
+	}
+	*all, *queue = *queue, (*all)[:0]
+	*rest = *all
+}
+
+// write sends one message of what is in the parcel. grpc may look at a message after
+// Send: nothing of it is used again.
+func (st *stream) write(p *parcel) error {
+	resp := &apiv1.SessionResponse{
+		Notices: p.notices,
+		Answers: make([]*apiv1.Answer, 0, min(len(p.ahead)+len(p.answers), mux.MaxOperations)),
+	}
+	p.notices = nil
+	bytes := 0
+	pack := func(from []outgoing) (rest []outgoing) {
+		for len(from) > 0 && len(resp.Answers) < mux.MaxOperations {
+			size := from[0].size
+			if len(resp.GetAnswers()) > 0 && bytes+size > maxMessageBytes {
 				break
 			}
 			bytes += size
-			n++
+			resp.Answers = append(resp.Answers, from[0].answer)
+			from = from[1:]
 		}
-		resp := &apiv1.SessionResponse{Notices: notices, Answers: make([]*apiv1.Answer, n)}
-		for i := range n {
-			resp.Answers[i] = p.answers[i].answer
-		}
-		p.answers = p.answers[n:]
-		if err := st.grpc.Send(resp); err != nil {
-			return err
-		}
-		st.mu.Lock()
-		st.unsent -= n
-		st.bytes -= bytes
-		st.mu.Unlock()
+		return from
 	}
+	if p.ahead = pack(p.ahead); len(p.ahead) == 0 {
+		p.answers = pack(p.answers)
+	}
+	if len(resp.GetAnswers())+len(resp.GetNotices()) == 0 {
+		return nil
+	}
+	if err := st.grpc.Send(resp); err != nil {
+		return err
+	}
+	st.mu.Lock()
+	st.unsent -= len(resp.GetAnswers())
+	st.bytes -= bytes
+	st.mu.Unlock()
 	return nil
 }
 

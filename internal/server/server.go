@@ -48,6 +48,9 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Observer == nil {
 		cfg.Observer = nobody{}
 	}
+	if cfg.Unfit == nil {
+		cfg.Unfit = func() error { return nil }
+	}
 	cfg.Limits = cfg.Limits.withDefaults()
 	s := &Server{
 		cfg: cfg, backend: cfg.Backend,

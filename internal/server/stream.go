@@ -29,8 +29,9 @@ type stream struct {
 	last    *inflight
 	count   int // of them
 	out     []outgoing
-	unsent  int // answers in out and in the sender's hands
-	bytes   int // of the same
+	ahead   []outgoing // sent before those: answers of pings and keep-alives
+	unsent  int        // answers in both and in the sender's hands
+	bytes   int        // of the same
 	notices []*apiv1.Notice
 	watches map[[16]byte]func() // session → stop
 	gone    [][16]byte          // watched sessions that have ended
@@ -43,6 +44,7 @@ type stream struct {
 type outgoing struct {
 	answer *apiv1.Answer
 	size   int
+	ahead  bool // of other answers: it says that the node, or a session, is alive
 }
 
 // inflight is one operation that was not answered yet.
@@ -105,11 +107,7 @@ func (st *stream) receive() {
 // accept starts one operation, or answers it at once.
 func (st *stream) accept(op *apiv1.Operation, begun time.Time) {
 	if op.GetRequest() == nil {
-		a := &apiv1.Answer{Id: op.GetId()} // to a ping
-		if len(op.ProtoReflect().GetUnknown()) > 0 {
-			a = errorAnswer(op.GetId(), apiv1.NewError(apiv1.CodeUnknownCommand, "request: of a kind that this node does not know"))
-		}
-		st.answer(a)
+		st.answerPing(op)
 		return
 	}
 	if problem := mux.Check(op); problem != nil {
@@ -134,6 +132,17 @@ func (st *stream) accept(op *apiv1.Operation, begun time.Time) {
 		return
 	}
 	st.server.backend.Start(&o.call)
+}
+
+// answerPing says that the node is there, or why it is of no use all the same.
+func (st *stream) answerPing(op *apiv1.Operation) {
+	a := &apiv1.Answer{Id: op.GetId()}
+	if len(op.ProtoReflect().GetUnknown()) > 0 {
+		a = errorAnswer(op.GetId(), apiv1.NewError(apiv1.CodeUnknownCommand, "request: of a kind that this node does not know"))
+	} else if err := st.server.cfg.Unfit(); err != nil {
+		a = errorAnswer(op.GetId(), apiv1.NewError(apiv1.CodeUnavailable, "%v", err))
+	}
+	st.push(outgoing{a, sizeOf(a), true})
 }
 
 // enter puts o into the list, if there is room.
@@ -194,7 +203,7 @@ func (o *inflight) done(a *apiv1.Answer) {
 	size := sizeOf(a)
 	st.mu.Lock()
 	ok := st.leaveLocked(o)
-	cut := ok && st.pushLocked(a, size)
+	cut := ok && st.pushLocked(outgoing{a, size, o.call.Op.GetKeepAlive() != nil})
 	if a.GetError().GetCode() == uint32(apiv1.CodeNoSession) {
 		if id := watched(o.call.Op); len(id) == 16 {
 			st.gone = append(st.gone, [16]byte(id))
@@ -208,26 +217,32 @@ func (o *inflight) done(a *apiv1.Answer) {
 }
 
 // answer queues an answer that no call brings.
-func (st *stream) answer(a *apiv1.Answer) {
+func (st *stream) answer(a *apiv1.Answer) { st.push(outgoing{answer: a, size: sizeOf(a)}) }
+
+func (st *stream) push(o outgoing) {
 	st.mu.Lock()
-	cut := st.pushLocked(a, sizeOf(a))
+	cut := st.pushLocked(o)
 	st.mu.Unlock()
 	st.afterPush(cut)
 }
 
 // pushLocked queues an answer and reports whether the stream is to be cut.
-func (st *stream) pushLocked(a *apiv1.Answer, size int) (cut bool) {
+func (st *stream) pushLocked(o outgoing) (cut bool) {
 	if st.cut || st.over {
 		return false
 	}
 	l := st.server.cfg.Limits
-	if st.bytes+size > l.UnsentBytes && isRead(a) {
-		a = errorAnswer(a.GetId(), apiv1.NewError(apiv1.CodeOverloaded, "%d bytes of answers on this stream were not read yet", st.bytes))
-		size = sizeOf(a)
+	if st.bytes+o.size > l.UnsentBytes && isRead(o.answer) {
+		o.answer = errorAnswer(o.answer.GetId(), apiv1.NewError(apiv1.CodeOverloaded, "%d bytes of answers on this stream were not read yet", st.bytes))
+		o.size = sizeOf(o.answer)
 	}
-	st.out = append(st.out, outgoing{a, size})
+	if o.ahead {
+		st.ahead = append(st.ahead, o)
+	} else {
+		st.out = append(st.out, o)
+	}
 	st.unsent++
-	st.bytes += size
+	st.bytes += o.size
 	st.cut = st.unsent > l.UnsentAnswers || st.bytes > 2*l.UnsentBytes
 	return st.cut
 }
@@ -262,7 +277,7 @@ func (st *stream) drain() {
 			st.leaveLocked(o)
 			o.call.Abandon()
 			a := errorAnswer(o.id, stopping())
-			cut = st.pushLocked(a, sizeOf(a)) || cut
+			cut = st.pushLocked(outgoing{answer: a, size: sizeOf(a)}) || cut
 		}
 		o = next
 	}
@@ -278,7 +293,7 @@ func (st *stream) end() {
 		st.leaveLocked(o)
 		o.call.Abandon()
 	}
-	st.out, st.notices = nil, nil
+	st.out, st.ahead, st.notices = nil, nil, nil
 	watches := st.watches
 	st.watches = nil
 	st.mu.Unlock()

@@ -217,7 +217,7 @@ func TestReadsThatAreNotFetchedAreRefused(t *testing.T) {
 	}
 	for range 3 {
 		a := big()
-		if st.pushLocked(a, sizeOf(a)) {
+		if st.pushLocked(outgoing{answer: a, size: sizeOf(a)}) {
 			t.Fatal("reads alone cut the stream")
 		}
 	}

@@ -1,0 +1,131 @@
+package mux
+
+import "time"
+
+// silence is what a Conn knows about when its node was heard. Whether the node is
+// there is found out by pings alone: work may take as long as it takes, and a node
+// that commits nothing because it has no majority is there all the same.
+//
+// A ping is sent when nothing has arrived for a moment (see [Patience.quiet]) while
+// something is to be answered at once, or for PingEvery while there are only waiting
+// acquires. It goes ahead of what is queued, and the node answers it ahead of other
+// answers. The conn breaks when the patience has passed since then without a single
+// message: not only without the answer of the ping, which may be stuck behind a long
+// one.
+type silence struct {
+	arrived time.Time     // when the last message came
+	from    time.Time     // when that was, or when something began to be unanswered
+	quiet   time.Duration // how long until a ping, while something is to be answered at once
+
+	ping   uint64    // id of the ping that is unanswered; 0: there is none
+	pingAt time.Time // when it was asked for; zero: it does not measure anything
+
+	timed   uint64 // id of an operation that is unanswered and bounds the round trip; 0: none
+	timedAt time.Time
+}
+
+// startedLocked notes that an operation was queued.
+func (c *Conn) startedLocked(id uint64, waiting bool) {
+	s := &c.silence
+	begins := len(c.pending) == 1 || !waiting && c.prompt == 1
+	if !begins && (waiting || s.timed != 0) {
+		return
+	}
+	now := time.Now()
+	if begins {
+		s.from, s.quiet = now, c.cfg.Patience.quiet()
+	}
+	if !waiting && s.timed == 0 {
+		s.timed, s.timedAt = id, now
+	}
+	if wait := c.quietLocked(); c.due.IsZero() || c.due.After(now.Add(wait)) {
+		c.armLocked(now, wait)
+	}
+}
+
+// heardLocked notes that a message has arrived: the answer of a ping, of work, or both.
+func (c *Conn) heardLocked(now time.Time, ping, work bool) {
+	s := &c.silence
+	s.arrived, s.from = now, now
+	if ping {
+		if !s.pingAt.IsZero() {
+			c.cfg.Patience.answered(now.Sub(s.pingAt))
+		}
+		s.ping = 0
+	}
+	switch {
+	case work:
+		s.quiet = c.cfg.Patience.quiet()
+	case ping && s.quiet < c.cfg.PingEvery: // it is there; what is asked takes long
+		s.quiet = min(max(2*s.quiet, c.cfg.Patience.least/4), c.cfg.PingEvery)
+	}
+}
+
+// answeredLocked notes that the operation or ping with the id has left.
+func (s *silence) answeredLocked(id uint64, now time.Time, p *Patience) {
+	if id == s.timed {
+		s.timed = 0
+		p.atMost(now.Sub(s.timedAt))
+	}
+}
+
+// quietLocked is how long nothing may arrive before there is a ping.
+func (c *Conn) quietLocked() time.Duration {
+	if c.prompt == 0 {
+		return c.cfg.PingEvery
+	}
+	return c.silence.quiet
+}
+
+// armLocked makes check run after d.
+func (c *Conn) armLocked(now time.Time, d time.Duration) {
+	c.due = now.Add(d)
+	c.timer.Reset(d)
+}
+
+// check runs on the timer while anything is pending: it asks a node of which nothing
+// is heard for a sign, and breaks the conn when none comes.
+func (c *Conn) check() {
+	if c.silent(time.Now()) {
+		c.cfg.Patience.stalled()
+		c.fail(ErrStalled)
+	}
+}
+
+// silent reports whether the node has been silent for too long.
+func (c *Conn) silent(now time.Time) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := &c.silence
+	late := now.Sub(c.due)
+	c.due = time.Time{}
+	if c.err != nil || len(c.pending) == 0 {
+		return false // the next Start sets the timer again
+	}
+	if late > c.cfg.Patience.least/2 {
+		// It was this process that stood still: what has arrived meanwhile
+		// waits to be read, and is given the time for it.
+		s.arrived, s.from, s.pingAt = now, now, time.Time{}
+	}
+	limit := c.cfg.Patience.ping()
+	switch {
+	case s.ping != 0:
+		since := s.arrived
+		if s.pingAt.After(since) {
+			since = s.pingAt
+		}
+		if now.Sub(since) >= limit {
+			return true
+		}
+		c.armLocked(now, limit-now.Sub(since))
+	case now.Sub(s.from) >= c.quietLocked():
+		if c.enqueueLocked(nil, true) {
+			c.wakeSender()
+		}
+		s.ping, s.pingAt = c.lastID, now
+		c.armLocked(now, limit)
+	default:
+		c.armLocked(now, c.quietLocked()-now.Sub(s.from))
+	}
+	return false
+}
