@@ -34,6 +34,8 @@ type testNode struct {
 	mu      sync.Mutex
 	server  *grpc.Server
 	mute    bool
+	fickle  bool // ends every stream at once
+	streams int
 	direct  int // operations taken as the leader
 	forward int // operations forwarded
 	refused int // operations refused as a follower
@@ -204,6 +206,13 @@ func (n *testNode) Batch(_ context.Context, q *apiv1.BatchRequest) (*apiv1.Batch
 func (n *testNode) Session(stream grpc.BidiStreamingServer[apiv1.SessionRequest, apiv1.SessionResponse]) error {
 	out := make(chan *apiv1.SessionResponse, 10_000)
 	ctx := stream.Context()
+	n.mu.Lock()
+	n.streams++
+	fickle := n.fickle
+	n.mu.Unlock()
+	if fickle {
+		return apiv1.NewError(apiv1.CodeUnavailable, "not today")
+	}
 	go func() {
 		for {
 			select {

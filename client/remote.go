@@ -13,9 +13,6 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/backoff"
-	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/keepalive"
 
 	apiv1 "github.com/locknode/locknode/api/v1"
 	"github.com/locknode/locknode/internal/mux"
@@ -30,8 +27,8 @@ const maxEndpoints = 32
 // go the same way again, with the same request IDs.
 type remote struct {
 	endpoints []string
-	timeout   time.Duration // see ConnectTimeout
-	dial      []grpc.DialOption
+	timeout   time.Duration     // see ConnectTimeout
+	dial      []grpc.DialOption // the user's
 	log       *slog.Logger
 	linked    func() // called after every change of the stream
 	ctx       context.Context
@@ -44,9 +41,11 @@ type remote struct {
 	closed    bool
 	searching bool
 	hint      string // who is said to lead
+	left      string // whose stream ended last
+	brief     int    // streams that broke at once, one after the other
 	parked    []parked
-	last      error                       // the last thing that went wrong
-	conns     map[string]*grpc.ClientConn // by address
+	last      error            // the last thing that went wrong
+	peers     map[string]*peer // by address
 	watchers  map[[16]byte]func(*apiv1.Notice)
 }
 
@@ -56,6 +55,7 @@ type link struct {
 	addr string
 	// forward: the node is not the leader, and is asked to forward.
 	forward bool
+	since   time.Time
 }
 
 type parked struct {
@@ -84,10 +84,10 @@ func newRemote(endpoints []string, cfg config, linked func()) *remote {
 	r := &remote{
 		endpoints: slices.Compact(unique),
 		timeout:   cfg.connectTimeout,
-		dial:      append(dialOptions(), cfg.grpc...),
+		dial:      cfg.grpc,
 		log:       cfg.log,
 		linked:    linked,
-		conns:     make(map[string]*grpc.ClientConn),
+		peers:     make(map[string]*peer),
 		watchers:  make(map[[16]byte]func(*apiv1.Notice)),
 	}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
@@ -202,7 +202,7 @@ func (r *remote) drop(l *link, hint string, err error) {
 	current := r.link.CompareAndSwap(l, nil)
 	if current {
 		r.last = fmt.Errorf("%s: %w", l.addr, err)
-		r.hint = hint
+		r.leaveLocked(l, hint)
 		if len(r.parked) > 0 {
 			r.searchLocked()
 		}
@@ -245,57 +245,8 @@ func (r *remote) close() {
 	r.wg.Wait()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for addr, cc := range r.conns {
-		_ = cc.Close() // nothing is left to be lost
-		delete(r.conns, addr)
-	}
-}
-
-// conn returns the connection to addr, which grpc makes and makes again.
-func (r *remote) conn(addr string) (*grpc.ClientConn, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.closed {
-		return nil, ErrClosed
-	}
-	if cc := r.conns[addr]; cc != nil {
-		return cc, nil
-	}
-	cc, err := grpc.NewClient(addr, r.dial...)
-	if err != nil {
-		return nil, fmt.Errorf("connect to %s: %w", addr, err)
-	}
-	r.conns[addr] = cc
-	return cc, nil
-}
-
-// dialOptions say how to reach a node.
-func dialOptions() []grpc.DialOption {
-	return []grpc.DialOption{
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		// Nodes allow a ping every 5 s, also without a stream.
-		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 5 * time.Second, PermitWithoutStream: true}),
-		// The search has its own pace, and a node that restarts is found soon.
-		// ResetConnectBackoff at each search was tried: it can crash the process
-		// (grpc-go #9155, a map that is read while another goroutine writes it).
-		grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff:           backoff.Config{BaseDelay: 10 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 100 * time.Millisecond},
-			MinConnectTimeout: 2 * time.Second,
-		}),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(32 << 20)),
-		grpc.WithDisableServiceConfig(),
-		grpc.WithNoProxy(),
-	}
-}
-
-// prune closes connections that are neither endpoints nor in use.
-func (r *remote) prune(used string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for addr, cc := range r.conns {
-		if addr != used && !slices.Contains(r.endpoints, addr) {
-			_ = cc.Close() // nobody uses it
-			delete(r.conns, addr)
-		}
+	for addr, p := range r.peers {
+		p.close() // nothing is left to be lost
+		delete(r.peers, addr)
 	}
 }

@@ -13,9 +13,12 @@ import (
 // leader that hands over waits for its successor.
 const adminTimeout = 10 * time.Second
 
+// probing is the timeout of calls that a node answers from memory: its round trip.
+const probing = time.Duration(0)
+
 // Status is part of administrator.
 func (r *remote) Status(ctx context.Context) (*apiv1.StatusResponse, error) {
-	return unary(ctx, r, probeTimeout, true, func(ctx context.Context, c apiv1.LocksClient) (*apiv1.StatusResponse, error) {
+	return unary(ctx, r, probing, true, func(ctx context.Context, c apiv1.LocksClient) (*apiv1.StatusResponse, error) {
 		return c.Status(ctx, &apiv1.StatusRequest{})
 	})
 }
@@ -46,7 +49,7 @@ func (r *remote) RemoveMember(ctx context.Context, q *apiv1.RemoveMemberRequest)
 		}
 		// Whoever removes a member often does so when the leader has just died.
 		select {
-		case <-time.After(jitter(min(attempt, maxPause))):
+		case <-time.After(jitter(attempt)):
 		case <-ctx.Done():
 			return answer, err
 		case <-r.ctx.Done():
@@ -99,12 +102,16 @@ func unary[R any](ctx context.Context, r *remote, patience time.Duration, repeat
 }
 
 func unaryAt[R any](ctx context.Context, r *remote, addr string, patience time.Duration, do func(context.Context, apiv1.LocksClient) (R, error)) (R, error) {
-	cc, err := r.conn(addr)
+	p, cc, err := r.peer(addr)
 	if err != nil {
 		var none R
 		return none, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	limited, cancel := context.WithTimeout(ctx, max(p.probeLimit(), patience))
 	defer cancel()
-	return do(ctx, apiv1.NewLocksClient(cc))
+	answer, err := do(limited, apiv1.NewLocksClient(cc))
+	if ctx.Err() == nil {
+		p.answered(err)
+	}
+	return answer, err
 }

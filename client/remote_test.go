@@ -138,6 +138,27 @@ func TestRemoteIsNotForwardedToWhoDoesNotLead(t *testing.T) {
 	}
 }
 
+func TestStreamThatBreaksAtOnceIsOpenedEverMoreSeldom(t *testing.T) {
+	r := newRing(t, 1)
+	n := r.nodes[0]
+	n.mu.Lock()
+	n.fickle = true
+	n.mu.Unlock()
+	c := r.dial(r.nodes)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	_, err := c.Lock(ctx, "a")
+	wantErr(t, "Lock", err, context.DeadlineExceeded)
+	n.mu.Lock()
+	streams := n.streams
+	n.fickle = false
+	n.mu.Unlock()
+	if streams < 4 || streams > 20 {
+		t.Errorf("%d streams in two seconds, want a few", streams)
+	}
+	mustUnlock(t, mustLock(t, c, "a"))
+}
+
 func TestRemoteTellsWhatItTried(t *testing.T) {
 	r := newRing(t, 2)
 	r.nodes[0].stop()

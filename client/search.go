@@ -3,6 +3,8 @@ package client
 import (
 	"context"
 	"fmt"
+	"maps"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"time"
@@ -12,64 +14,332 @@ import (
 )
 
 const (
-	// probeTimeout is how long a node may take to say who leads.
-	probeTimeout = time.Second
-	// secondLook is how often a client that is forwarded looks for the leader.
+	// askOthersAfter is how long the first node of a round is waited for before the
+	// others are asked, too.
+	askOthersAfter = 20 * time.Millisecond
+	// roundLimit is how long a round waits for nodes that do not answer. They go on
+	// being waited for beside the rounds that follow.
+	roundLimit = 100 * time.Millisecond
+	// The pause between rounds is a quarter of the time that nothing has changed: it
+	// adds little to an outage however long that is, and costs little however many
+	// clients there are. It has a least and a most, and is shortened by up to a half at
+	// random.
+	leastPause = 10 * time.Millisecond
+	mostPause  = time.Second
+	// A client that is forwarded looks for the leader after secondLook, and then ever
+	// more seldom until lastLook.
 	secondLook = time.Second
-	// maxPause bounds the wait between two searches, see jitter: 80 ms. An election
-	// takes a few tenths of a second, and half of the wait is added to it.
-	maxPause = 3
+	lastLook   = 16 * time.Second
+	// A stream that breaks within briefLink of its beginning is one of those that
+	// make the next search wait, from the one after freeRetries on.
+	briefLink   = time.Second
+	freeRetries = 3
 )
+
+// search is one look for the node that leads. It asks one node, and the others only
+// if that one does not lead to the leader; no node is asked while it owes an answer.
+// It belongs to one goroutine.
+type search struct {
+	r       *remote
+	ctx     context.Context // of the questions
+	cancel  context.CancelFunc
+	asking  map[string]bool // who owes an answer
+	answers chan probe
+	known   map[string]probe // the last answers
+	changed time.Time        // when one differed from the one before
+
+	asked map[string]bool // in this round
+}
+
+// probe is what a node said about itself.
+type probe struct {
+	addr   string
+	status *apiv1.StatusResponse
+	err    error
+}
+
+// same reports whether p says the same as q of what matters to a search.
+func (p probe) same(q probe) bool {
+	return (p.err == nil) == (q.err == nil) && p.leads() == q.leads() && p.status.GetReady() == q.status.GetReady() &&
+		p.status.GetLeaderAddress() == q.status.GetLeaderAddress()
+}
+
+func (p probe) leads() bool { return p.status.GetState() == "leader" }
+
+func (r *remote) newSearch() *search {
+	s := &search{
+		r: r, asking: make(map[string]bool), answers: make(chan probe, maxAsked),
+		known: make(map[string]probe), changed: time.Now(),
+	}
+	s.ctx, s.cancel = context.WithCancel(r.ctx)
+	return s
+}
+
+// maxAsked bounds the nodes that a search knows: the endpoints, and those that
+// nodes name as leaders.
+const maxAsked = 2 * maxEndpoints
+
+// end waits for the questions under way, which it cancels.
+func (s *search) end() {
+	s.cancel()
+	for len(s.asking) > 0 {
+		p := <-s.answers
+		delete(s.asking, p.addr)
+	}
+}
 
 // search finds a node and gives it what is parked. It ends when there is a link
 // or nothing parked.
 func (r *remote) search() {
-	for attempt := 0; ; attempt++ {
-		l, someone, err := r.find()
+	s := r.newSearch()
+	defer s.end()
+	for l, goOn := s.calm(); goOn; l, goOn = s.wait(s.pause(time.Now())) {
+		if l == nil {
+			l = s.round(roundLimit)
+		}
 		if l != nil {
 			r.use(l, nil)
 			return
 		}
-		r.readStale(someone)
-		if !r.wait(attempt, err) {
-			return
-		}
+		r.readStale(s.someone())
 	}
 }
 
-// wait refuses what has been parked too long, and waits before the next
-// attempt. It returns false if there is nothing to search for.
-func (r *remote) wait(attempt int, err error) bool {
+// calm waits before the first round if streams broke again and again as soon as they
+// were there.
+func (s *search) calm() (l *link, goOn bool) {
+	s.r.mu.Lock()
+	brief := s.r.brief
+	s.r.mu.Unlock()
+	if brief <= freeRetries {
+		return nil, true
+	}
+	return s.wait(jitter(brief - freeRetries))
+}
+
+// wait refuses what has been parked too long, and waits before the next round. It
+// returns false if there is nothing to search for, and a link if an answer that was
+// late leads to one.
+func (s *search) wait(pause time.Duration) (l *link, goOn bool) {
+	r, tried := s.r, s.tried()
 	r.mu.Lock()
-	r.last = err
+	if len(tried) > 0 {
+		r.last = tried
+	}
+	err := r.last
 	var keep []parked
 	var overdue []*mux.Call
 	for _, p := range r.parked {
+		left := pause
+		if r.timeout > 0 {
+			left = r.timeout - time.Since(p.since)
+		}
 		switch {
 		case p.call.Abandoned():
-		case r.timeout > 0 && time.Since(p.since) >= r.timeout:
+		case left <= 0:
 			overdue = append(overdue, p.call)
 		default:
+			pause = min(pause, left)
 			keep = append(keep, p)
 		}
 	}
 	r.parked = keep
-	goOn := len(keep) > 0 && !r.closed
+	goOn = len(keep) > 0 && !r.closed
 	r.searching = goOn
 	r.mu.Unlock()
 	for _, call := range overdue {
 		refuse(call, apiv1.NewError(codeGaveUp, "%v", err))
 	}
 	if !goOn {
-		return false
+		return nil, false
 	}
-	t := time.NewTimer(jitter(min(attempt, maxPause)))
+	t := time.NewTimer(pause)
 	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-r.ctx.Done(): // the next round sees that it is closed
+	for changed := s.changed; s.changed.Equal(changed); {
+		select {
+		case <-t.C:
+			return nil, true
+		case <-s.ctx.Done(): // the next round sees that it is closed
+			return nil, true
+		case p := <-s.answers: // late, of a node that is slow
+			s.note(p)
+			if l := s.follow(p); l != nil {
+				return l, true
+			}
+		}
 	}
-	return true
+	return nil, true
+}
+
+// pause is how long to wait before the next round.
+func (s *search) pause(now time.Time) time.Duration {
+	d := min(max(now.Sub(s.changed)/4, leastPause), mostPause)
+	return d/2 + rand.N(d/2)
+}
+
+// ask asks a node who leads, unless it owes an answer.
+func (s *search) ask(addr string) {
+	if addr == "" || s.asked[addr] || len(s.known)+len(s.asking) >= maxAsked && !s.isKnown(addr) {
+		return
+	}
+	s.asked[addr] = true
+	if s.asking[addr] {
+		return
+	}
+	s.asking[addr] = true
+	go func() { s.answers <- s.r.probe(s.ctx, addr) }()
+}
+
+func (s *search) isKnown(addr string) bool {
+	_, ok := s.known[addr]
+	return ok || s.asking[addr]
+}
+
+// note takes in an answer.
+func (s *search) note(p probe) {
+	delete(s.asking, p.addr)
+	if before, ok := s.known[p.addr]; !ok || !before.same(p) {
+		s.changed = time.Now()
+	}
+	s.known[p.addr] = p
+}
+
+// round asks who leads, and opens a stream to the first node that says it does. If
+// none does, but a node knows of a leader that cannot be reached from here, that node
+// is asked to forward. A leader that was reached, and does not lead any more or not
+// yet, is no reason for that: there will be another in a moment. It returns nil if
+// there is nobody, or when the limit is over.
+func (s *search) round(limit time.Duration) *link {
+	s.asked = make(map[string]bool)
+	s.ask(s.first())
+	others := time.NewTimer(askOthersAfter)
+	defer others.Stop()
+	over := time.NewTimer(limit)
+	defer over.Stop()
+	for {
+		if !s.owed() { // nobody is left to wait for, or nobody was asked
+			if s.askOthers(); !s.owed() {
+				return s.forwarder()
+			}
+		}
+		select {
+		case p := <-s.answers:
+			s.note(p)
+			if l := s.follow(p); l != nil {
+				return l
+			}
+		case <-others.C:
+			s.askOthers()
+		case <-over.C:
+			return s.forwarder()
+		case <-s.ctx.Done():
+			return nil
+		}
+	}
+}
+
+// first is whom a round asks first: who is said to lead, and otherwise anybody who
+// does not owe an answer, but rather not the node that was just left.
+func (s *search) first() string {
+	s.r.mu.Lock()
+	hint, left := s.r.hint, s.r.left
+	s.r.mu.Unlock()
+	if hint != "" && !s.asking[hint] {
+		return hint
+	}
+	free := slices.DeleteFunc(slices.Clone(s.r.endpoints), func(addr string) bool { return s.asking[addr] })
+	if better := slices.DeleteFunc(slices.Clone(free), func(addr string) bool { return addr == left || s.known[addr].err != nil }); len(better) > 0 {
+		free = better
+	}
+	if len(free) == 0 {
+		return ""
+	}
+	return free[rand.N(len(free))]
+}
+
+func (s *search) askOthers() {
+	for _, addr := range s.r.endpoints {
+		s.ask(addr)
+	}
+}
+
+// owed reports whether somebody who was asked in this round has not answered.
+func (s *search) owed() bool {
+	for addr := range s.asked {
+		if s.asking[addr] {
+			return true
+		}
+	}
+	return false
+}
+
+// follow goes where an answer leads.
+func (s *search) follow(p probe) *link {
+	switch {
+	case p.err != nil:
+	case p.leads() && p.status.GetReady():
+		l, err := s.r.open(s.ctx, p.addr, false)
+		if err == nil {
+			return l
+		}
+		p.err = err
+		s.known[p.addr] = p
+	case !p.leads():
+		s.ask(p.status.GetLeaderAddress())
+	}
+	return nil
+}
+
+// forwarder opens a stream to a node that knows of a leader who cannot be reached from
+// here.
+func (s *search) forwarder() *link {
+	for _, p := range s.known {
+		leader, ok := s.known[p.status.GetLeaderAddress()]
+		if p.err != nil || p.leads() || !s.asked[p.addr] || !ok || leader.err == nil {
+			continue
+		}
+		l, err := s.r.open(s.ctx, p.addr, true)
+		if err == nil {
+			return l
+		}
+		p.err = err
+		s.known[p.addr] = p
+	}
+	return nil
+}
+
+// someone returns a node that answers, if there is one.
+func (s *search) someone() string {
+	for addr, p := range s.known {
+		if p.err == nil && s.asked[addr] {
+			return addr
+		}
+	}
+	return ""
+}
+
+// tried says what was wrong with each node.
+func (s *search) tried() attempts {
+	var tried attempts
+	for _, addr := range slices.Sorted(maps.Keys(s.asked)) {
+		p, answered := s.known[addr]
+		leader := p.status.GetLeaderAddress()
+		switch {
+		case !answered || p.err == nil && s.asking[addr]:
+			tried = append(tried, fmt.Errorf("%s: has not answered yet", addr))
+		case p.err != nil:
+			tried = append(tried, fmt.Errorf("%s: %w", addr, p.err))
+		case p.leads():
+			tried = append(tried, fmt.Errorf("%s: leads but is not ready: %s", addr, p.status.GetNotReadyReason()))
+		case leader != "" && s.known[leader].status != nil:
+			tried = append(tried, fmt.Errorf("%s: says that %s leads, which it does not", addr, leader))
+		case leader != "":
+			tried = append(tried, fmt.Errorf("%s: says that %s leads, which does not answer", addr, leader))
+		default:
+			tried = append(tried, fmt.Errorf("%s: knows no leader", addr))
+		}
+	}
+	return tried
 }
 
 // use makes l the link, in place of before, and starts what was parked.
@@ -99,14 +369,14 @@ func (r *remote) use(l, before *link) {
 	}
 	r.prune(l.addr)
 	if l.forward {
-		time.AfterFunc(secondLook, func() { r.lookAgain(l) })
+		r.lookLater(l, secondLook)
 	}
 	r.linked()
 }
 
 // lookAgain looks whether the leader can be reached by now, or is gone, while
 // another node forwards.
-func (r *remote) lookAgain(l *link) {
+func (r *remote) lookAgain(l *link, after time.Duration) {
 	r.mu.Lock()
 	if r.closed || r.link.Load() != l {
 		r.mu.Unlock()
@@ -116,98 +386,25 @@ func (r *remote) lookAgain(l *link) {
 	r.mu.Unlock()
 	defer r.wg.Done()
 
-	better, _, err := r.find()
+	s := r.newSearch()
+	better := s.round(2 * longestProbe) // everybody who is asked answers or fails before that
+	err := s.tried()
+	s.end()
 	switch {
 	case better == nil:
 		r.drop(l, "", err)
 	case better.forward && better.addr == l.addr:
 		better.conn.Close()
 		<-better.conn.Done()
-		time.AfterFunc(secondLook, func() { r.lookAgain(l) })
+		r.lookLater(l, min(2*after, lastLook))
 	default:
 		r.use(better, l)
 	}
 }
 
-// probe is what a node said about itself.
-type probe struct {
-	addr   string
-	status *apiv1.StatusResponse
-	err    error
-}
-
-// find asks all known nodes at once who leads, and opens a stream to the first
-// one that says it does. If none does, but a node knows of a leader that cannot
-// be reached from here, that node is asked to forward. A leader that was reached,
-// and does not lead any more or not yet, is no reason for that: there will be
-// another in a moment. Without a link it returns a node that answered at least,
-// if there is one.
-func (r *remote) find() (found *link, someone string, err error) {
-	ctx, cancel := context.WithTimeout(r.ctx, 2*probeTimeout)
-	answers := make(chan probe, 2*maxEndpoints)
-	asked := make(map[string]bool)
-	waiting := 0
-	ask := func(addr string) {
-		if addr == "" || asked[addr] || len(asked) == cap(answers) {
-			return
-		}
-		asked[addr] = true
-		waiting++
-		go func() { answers <- r.probe(ctx, addr) }()
-	}
-	defer func() {
-		cancel()
-		for ; waiting > 0; waiting-- { // nobody is left behind
-			<-answers
-		}
-	}()
-	r.mu.Lock()
-	hint := r.hint
-	r.mu.Unlock()
-	ask(hint)
-	for _, addr := range r.endpoints {
-		ask(addr)
-	}
-
-	var tried attempts
-	reached := make(map[string]bool)
-	via := make(map[string]string) // who is said to lead → who says so
-	for waiting > 0 {
-		p := <-answers
-		waiting--
-		reached[p.addr] = p.err == nil
-		switch {
-		case p.err != nil:
-			tried = append(tried, fmt.Errorf("%s: %w", p.addr, p.err))
-		case p.status.GetState() == "leader" && p.status.GetReady():
-			l, err := r.open(ctx, p.addr, false)
-			if err == nil {
-				return l, "", nil
-			}
-			tried = append(tried, err)
-		case p.status.GetState() == "leader":
-			tried = append(tried, fmt.Errorf("%s: leads but is not ready: %s", p.addr, p.status.GetNotReadyReason()))
-		case p.status.GetLeaderAddress() != "":
-			someone = p.addr
-			via[p.status.GetLeaderAddress()] = p.addr
-			ask(p.status.GetLeaderAddress())
-		default:
-			someone = p.addr
-			tried = append(tried, fmt.Errorf("%s: knows no leader", p.addr))
-		}
-	}
-	for leader, by := range via {
-		if reached[leader] {
-			tried = append(tried, fmt.Errorf("%s: says that %s leads, which it does not", by, leader))
-			continue
-		}
-		l, err := r.open(ctx, by, true)
-		if err == nil {
-			return l, "", nil
-		}
-		tried = append(tried, err)
-	}
-	return nil, someone, tried
+// lookLater has a client that is forwarded look for the leader again.
+func (r *remote) lookLater(l *link, after time.Duration) {
+	time.AfterFunc(after/2+rand.N(after/2), func() { r.lookAgain(l, after) })
 }
 
 // readStale lets a node answer what it may answer without a leader.
@@ -229,7 +426,7 @@ func (r *remote) readStale(addr string) {
 	if len(reads) == 0 {
 		return
 	}
-	answers, err := unaryAt(r.ctx, r, addr, probeTimeout, func(ctx context.Context, c apiv1.LocksClient) (*apiv1.BatchResponse, error) {
+	answers, err := unaryAt(r.ctx, r, addr, probing, func(ctx context.Context, c apiv1.LocksClient) (*apiv1.BatchResponse, error) {
 		batch := &apiv1.BatchRequest{}
 		for _, call := range reads {
 			batch.Operations = append(batch.Operations, &apiv1.Operation{Request: call.Op.GetRequest()})
@@ -250,28 +447,30 @@ func (r *remote) readStale(addr string) {
 
 // probe asks one node.
 func (r *remote) probe(ctx context.Context, addr string) probe {
-	cc, err := r.conn(addr)
-	if err != nil {
-		return probe{addr: addr, err: err}
-	}
-	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
-	defer cancel()
-	status, err := apiv1.NewLocksClient(cc).Status(ctx, &apiv1.StatusRequest{})
+	begun := time.Now()
+	status, err := unaryAt(ctx, r, addr, probing, func(ctx context.Context, c apiv1.LocksClient) (*apiv1.StatusResponse, error) {
+		return c.Status(ctx, &apiv1.StatusRequest{})
+	})
 	if err != nil {
 		err = apiv1.AsError(err) // without grpc's decoration
+	} else if p, _, err := r.peer(addr); err == nil {
+		p.patience.Took(time.Since(begun)) // or more than that, if it had to connect
 	}
 	return probe{addr: addr, status: status, err: err}
 }
 
 // open opens the stream to a node.
 func (r *remote) open(ctx context.Context, addr string, forward bool) (*link, error) {
-	cc, err := r.conn(addr)
+	p, cc, err := r.peer(addr)
 	if err != nil {
 		return nil, err
 	}
-	l := &link{addr: addr, forward: forward}
+	ctx, cancel := context.WithTimeout(ctx, p.probeLimit())
+	defer cancel()
+	l := &link{addr: addr, forward: forward, since: time.Now()}
 	conn, err := mux.Open(ctx, cc, mux.Config{
 		Logger:   r.log,
+		Patience: p.patience,
 		OnNotice: r.notice,
 		OnBreak:  func(calls []*mux.Call, err error) { r.broken(l, calls, err) },
 	})
@@ -287,13 +486,23 @@ func (r *remote) broken(l *link, calls []*mux.Call, err error) {
 	r.mu.Lock()
 	if r.link.CompareAndSwap(l, nil) {
 		r.last = fmt.Errorf("%s: %w", l.addr, err)
-		r.hint = ""
+		r.leaveLocked(l, "")
 	}
 	r.mu.Unlock()
 	calls = slices.DeleteFunc(calls, (*mux.Call).Abandoned)
 	if len(calls) > 0 {
 		r.log.Debug("calls sent again", "peer", l.addr, "count", len(calls), "err", err)
 		r.park(calls...)
+	}
+}
+
+// leaveLocked notes that a link is not used any more.
+func (r *remote) leaveLocked(l *link, hint string) {
+	r.hint, r.left = hint, l.addr
+	if time.Since(l.since) < briefLink {
+		r.brief++
+	} else {
+		r.brief = 0
 	}
 }
 

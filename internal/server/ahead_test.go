@@ -76,7 +76,7 @@ func TestSignsOfLifeAreSentAheadOfOtherAnswers(t *testing.T) {
 		t.Errorf("the ping and the keep-alive were answered after %v other answers, want at most %d", before, 2*mux.MaxOperations)
 	}
 	cancel()
-	receiveWithin(t, "the end", served)
+	_ = receiveWithin(t, "the end", served)
 	st.end()
 }
 

@@ -1,0 +1,124 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+
+	apiv1 "github.com/locknode/locknode/api/v1"
+)
+
+// asking counts the questions who leads, by the node that they go to.
+type asking struct {
+	mu    sync.Mutex
+	now   map[string]int
+	most  int // to one node at the same time
+	total int
+}
+
+func (a *asking) option() Option {
+	a.now = map[string]int{}
+	return GRPC(grpc.WithChainUnaryInterceptor(func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+		if !strings.HasSuffix(method, "/Status") {
+			return invoke(ctx, method, req, reply, cc, opts...)
+		}
+		a.mu.Lock()
+		a.total++
+		a.now[cc.Target()]++
+		a.most = max(a.most, a.now[cc.Target()])
+		a.mu.Unlock()
+		defer func() {
+			a.mu.Lock()
+			a.now[cc.Target()]--
+			a.mu.Unlock()
+		}()
+		return invoke(ctx, method, req, reply, cc, opts...)
+	}))
+}
+
+func (a *asking) counts() (total, most int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.total, a.most
+}
+
+func TestSearchAsksOneNodeAndWhomItNames(t *testing.T) {
+	r := newRing(t, 3)
+	for range 5 {
+		var a asking
+		c := r.dial(r.nodes, a.option())
+		mustUnlock(t, mustLock(t, c, "a"))
+		if total, _ := a.counts(); total > 3 { // on a busy machine the first one may take long
+			t.Errorf("%d questions to find the leader of three nodes, want one or two", total)
+		}
+	}
+}
+
+func TestSearchAsksNoNodeThatOwesAnAnswer(t *testing.T) {
+	r := newRing(t, 3)
+	for _, n := range r.nodes {
+		n.setMute(true)
+	}
+	var a asking
+	c := r.dial(r.nodes, a.option())
+	ctx, cancel := context.WithTimeout(t.Context(), 1500*time.Millisecond)
+	defer cancel()
+	_, err := c.Lock(ctx, "a")
+	wantErr(t, "Lock", err, ErrUnavailable)
+	if total, most := a.counts(); most != 1 || total < 3 || total > 9 {
+		t.Errorf("%d questions to three nodes that do not answer, up to %d to one at the same time; want one each and again after a second", total, most)
+	}
+}
+
+// A slow node answers when the round in which it was asked is long over.
+func TestLateAnswerLeadsToTheLeader(t *testing.T) {
+	r := newRing(t, 1)
+	delayed := GRPC(grpc.WithChainUnaryInterceptor(func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+		time.Sleep(4 * roundLimit) // on its way
+		return invoke(ctx, method, req, reply, cc, opts...)
+	}))
+	var a asking
+	c := r.dial(r.nodes, a.option(), delayed)
+	mustUnlock(t, mustLock(t, c, "a"))
+	if total, _ := a.counts(); total != 1 {
+		t.Errorf("a node that answers late was asked %d times, want once", total)
+	}
+}
+
+func TestPauseOfASearchGrowsWhileNothingChanges(t *testing.T) {
+	r := newRemote([]string{"a:1", "b:1"}, newConfig(nil), func() {})
+	defer r.cancel()
+	s := r.newSearch()
+	for elapsed, want := range map[time.Duration]time.Duration{
+		0: leastPause, 40 * time.Millisecond: leastPause, 400 * time.Millisecond: 100 * time.Millisecond,
+		4 * time.Second: mostPause, time.Hour: mostPause,
+	} {
+		for range 100 {
+			if got := s.pause(s.changed.Add(elapsed)); got < want/2 || got > want {
+				t.Errorf("the pause after %v is %v, want %v to %v", elapsed, got, want/2, want)
+			}
+		}
+	}
+	begun := s.changed
+	noLeader := probe{addr: "a:1", status: &apiv1.StatusResponse{State: "follower", Term: 1}}
+	candidate := probe{addr: "a:1", status: &apiv1.StatusResponse{State: "candidate", Term: 2}}
+	leader := probe{addr: "a:1", status: &apiv1.StatusResponse{State: "follower", Term: 2, LeaderAddress: "b:1"}}
+	for _, step := range []struct {
+		says    probe
+		changes bool
+	}{
+		{noLeader, true}, {noLeader, false}, {candidate, false}, {leader, true}, {leader, false},
+		{probe{addr: "a:1", err: errors.New("refused")}, true}, {probe{addr: "a:1", err: errors.New("timeout")}, false}, {noLeader, true},
+	} {
+		s.changed = begun
+		s.note(step.says)
+		if changed := !s.changed.Equal(begun); changed != step.changes {
+			t.Errorf("%v: the pause begins anew: %v, want %v", step.says, changed, step.changes)
+		}
+	}
+}

@@ -1,0 +1,51 @@
+package locktest_test
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/locknode/locknode/client"
+	"github.com/locknode/locknode/locktest"
+)
+
+// TestAClientFarAwayGetsItsLock: what takes longer than a second, there and back, takes
+// longer, and no more. The way becomes long while the client is connected, or is long
+// from the beginning.
+func TestAClientFarAwayGetsItsLock(t *testing.T) {
+	for _, way := range []time.Duration{400, 450, 550, 1000, 2000, 3000} {
+		for _, connected := range []bool{true, false} {
+			synctest.Test(t, func(t *testing.T) {
+				way := way * time.Millisecond
+				c := locktest.New(t, 3, locktest.Timing(10*time.Second))
+				a := c.Client("a", client.SessionTTL(time.Minute))
+				if connected {
+					isLocked(t, a, "x")
+				}
+				for _, n := range c.Nodes() {
+					c.Slow("a", n, way)
+				}
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+				defer cancel()
+				begin := time.Now()
+				g, err := a.Lock(ctx, "x")
+				if err != nil {
+					t.Fatalf("one way %v, connected before: %v: no lock within a minute: %v", way, connected, err)
+				}
+				first := time.Since(begin)
+				must(t, g.SetValue(t.Context(), []byte("a"))) // the first pings may still be under way
+				begin = time.Now()
+				for range 10 {
+					must(t, g.SetValue(t.Context(), []byte("b")))
+				}
+				each := time.Since(begin) / 10
+				t.Logf("one way %v, connected before: %v: the first lock took %v, then each change of its value %v", way, connected, first, each)
+				if each > 2*way+100*time.Millisecond {
+					t.Errorf("a change took %v, want a round trip", each)
+				}
+				must(t, g.Unlock())
+			})
+		}
+	}
+}
