@@ -424,6 +424,9 @@ func requestID(id *apiv1.RequestID) fsm.RequestID {
 	out := fsm.RequestID{Sequence: id.GetSequence(), Acked: id.GetAcknowledged()}
 	copy(out.Session[:], id.GetSession())
 	copy(out.Once[:], id.GetOnce())
+	for i, s := range id.GetAnswered() {
+		out.Answered[i] = fsm.Span{First: s.First, Last: s.Last}
+	}
 	return out
 }
 
@@ -449,18 +452,18 @@ func command(op *apiv1.Operation) fsm.Command {
 	case *apiv1.Operation_KeepAlive:
 		return fsm.KeepAlive{Sessions: []fsm.KeepAliveSession{{Session: sessionID(r.KeepAlive.Session), RevocationsSeen: r.KeepAlive.RevocationsSeen}}}
 	case *apiv1.Operation_EndSession:
-		return fsm.EndSession{Session: sessionID(r.EndSession.Session)}
+		return fsm.EndSession{Session: sessionID(r.EndSession.Session), Undelivered: r.EndSession.Undelivered}
 	case *apiv1.Operation_Acquire:
 		q := r.Acquire
-		c := fsm.Acquire{ID: requestID(q.Id), TTL: q.TtlNs, Wait: q.WaitNs, Holder: q.Holder, Value: q.Value, Labels: labels(q.Labels), Delay: q.DelayNs, Attempt: q.Attempt}
+		c := fsm.Acquire{ID: requestID(q.Id), TTL: q.TtlNs, Wait: q.WaitNs, Holder: q.Holder, Value: q.Value, Labels: labels(q.Labels), Delay: q.DelayNs, Detached: q.Detached}
 		for _, w := range q.Locks {
 			c.Wants = append(c.Wants, fsm.Want{Lock: w.Name, Mode: max(fsm.Mode(w.Mode), fsm.Exclusive), Permits: w.Permits, Limit: w.Limit})
 		}
 		return c
 	case *apiv1.Operation_Cancel:
-		return fsm.Cancel{ID: requestID(r.Cancel.Id), Target: requestID(r.Cancel.Target), Attempt: r.Cancel.Attempt}
+		return fsm.Cancel{ID: requestID(r.Cancel.Id), Target: requestID(r.Cancel.Target)}
 	case *apiv1.Operation_Release:
-		return fsm.Release{ID: requestID(r.Release.Id), Lock: r.Release.Name, Token: r.Release.Token}
+		return fsm.Release{ID: requestID(r.Release.Id), Lock: r.Release.Name, Token: r.Release.Token, Lost: r.Release.Lost}
 	case *apiv1.Operation_Renew:
 		return fsm.Renew{ID: requestID(r.Renew.Id), Lock: r.Renew.Name, Token: r.Renew.Token, TTL: r.Renew.TtlNs}
 	case *apiv1.Operation_SetValue:

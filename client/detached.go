@@ -3,7 +3,6 @@ package client
 import (
 	"context"
 	"crypto/rand"
-	"encoding/binary"
 	"time"
 
 	apiv1 "github.com/locknode/locknode/api/v1"
@@ -64,7 +63,6 @@ func (d *Detached) Acquire(ctx context.Context, name string, ttl time.Duration, 
 	if o.id.Once == nil {
 		o.id.Once = randomID()
 	}
-	o.request.Attempt = binary.LittleEndian.Uint64(randomID())
 	o.request.Holder = c.config.holder
 	o.request.Labels = c.config.labels
 	c.send(&o.op)
@@ -126,7 +124,7 @@ func (d *Detached) cancel(o *acquiring) {
 	}
 	cancel := &op{c: d.c, stubborn: true}
 	cancel.call.Op = &apiv1.Operation{Request: &apiv1.Operation_Cancel{Cancel: &apiv1.CancelRequest{
-		Id: onceID(), Target: &o.id, Attempt: o.request.GetAttempt(),
+		Id: onceID(), Target: &o.id,
 	}}}
 	d.c.sendLoose(cancel)
 }

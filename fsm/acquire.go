@@ -2,56 +2,101 @@ package fsm
 
 import "unicode/utf8"
 
+// runAcquire decodes and runs an acquire.
+func (t *Table) runAcquire(d *decoder) Result {
+	var c Acquire
+	c.decode(d)
+	ran := false
+	res := t.once(d, &c.ID, KindAcquire, func() Result {
+		ran = true
+		return t.acquire(&c)
+	})
+	if !ran {
+		t.bringUpToDate(&c, &res)
+	}
+	return res
+}
+
 func (t *Table) acquire(c *Acquire) Result {
 	if res, bad := t.checkAcquire(c); bad {
 		return res
+	}
+	if m, ok := t.recordOf(c); ok {
+		return t.tryAgain(c, m)
 	}
 	free, res, bad := t.look(c)
 	if bad {
 		return res
 	}
-	var s *session
-	if c.ID.Session != (SessionID{}) {
-		s = t.session(c.ID.Session)
-		if len(s.grants)+len(s.waits) >= t.limits.GrantsPerSession {
-			return t.refuse(OverLimit, fullSession, int64(t.limits.GrantsPerSession))
-		}
-	}
 	if !free && c.Wait == 0 {
 		return t.busy(c)
 	}
-	if res, bad := t.checkRoom(free); bad {
+	s := t.session(c.ID.Session)
+	if (!free || !c.Detached) && t.isFull(s) {
+		return t.refuse(OverLimit, fullSession, int64(t.limits.GrantsPerSession))
+	}
+	if res, bad := t.checkRoom(free, c.ID.Once); bad {
 		return res
 	}
+	s = t.changeSession(c.ID.Session, s)
 	r := t.newRequest(c)
-	if s != nil {
-		s = t.changeSession(c.ID.Session, s)
-	}
 	if !free {
 		t.wait(r, c, s)
 		return Result{Code: Queued, Queued: t.now}
 	}
 	t.hold(r)
 	t.requests.put(r.number, r)
-	if s != nil {
+	if !c.Detached {
 		s.grants = addTo(s.grants, r.number)
 	}
 	t.emitGranted(r)
 	return r.grantedResult()
 }
 
+func (t *Table) recordOf(c *Acquire) (*record, bool) {
+	if c.ID.Once == (OnceID{}) {
+		return nil, false
+	}
+	return t.records.get(c.ID.Once)
+}
+
+// bringUpToDate makes the remembered answer to a copy of an acquire say what is true
+// now.
+func (t *Table) bringUpToDate(c *Acquire, res *Result) {
+	switch {
+	case res.Code == Busy:
+		*res = t.busy(c)
+	case res.Code == OK && c.Detached:
+		number, held := t.tokens.get(res.Token)
+		if !held {
+			*res = t.hasEndedWith(res.Token)
+			return
+		}
+		r, _ := t.requests.get(number)
+		res.Deadline = r.deadline
+	}
+}
+
 func (t *Table) newRequest(c *Acquire) *request {
-	r := &request{
-		gen: t.requests.gen, number: t.nextNumber(), session: c.ID.Session, sequence: c.ID.Sequence,
-		wants: c.Wants, ttl: c.TTL, queued: t.now,
+	r := &request{gen: t.requests.gen, number: t.nextNumber(), wants: c.Wants, ttl: c.TTL, queued: t.now}
+	e := extra{value: c.Value, labels: c.Labels, delay: c.Delay}
+	if !c.Detached {
+		r.session, r.sequence = c.ID.Session, c.ID.Sequence
+		r.extra = e.orNil()
+		return r
 	}
-	e := extra{once: c.ID.Once, value: c.Value, labels: c.Labels, delay: c.Delay}
-	if r.session == (SessionID{}) {
-		e.holder = c.Holder
-		r.sequence = 0 // without a session it says nothing, and no snapshot keeps it
+	e.holder, e.once = c.Holder, c.ID.Once
+	e.tries = []try{{c.ID.Session, c.ID.Sequence}}
+	r.extra = &e
+	if e.once != (OnceID{}) {
+		t.records.put(e.once, &record{gen: t.records.gen, number: r.number, asked: askedFor(c)})
 	}
-	r.extra = e.orNil()
 	return r
+}
+
+// isFull says that a session may have no more grants and waits.
+func (t *Table) isFull(s *session) bool {
+	return len(s.grants)+len(s.waits) >= t.limits.GrantsPerSession
 }
 
 // wait puts a new request in line.
@@ -62,9 +107,8 @@ func (t *Table) wait(r *request, c *Acquire, s *session) {
 	}
 	t.enqueue(r)
 	t.requests.put(r.number, r)
-	if s != nil {
-		s.waits = addTo(s.waits, r.number)
-	}
+	s.waits = addTo(s.waits, r.number)
+	t.queuedAs = r.number
 	t.emitAbout(EventQueued, r)
 }
 
@@ -94,8 +138,9 @@ func (t *Table) look(c *Acquire) (free bool, res Result, bad bool) {
 // busy names who holds the locks of a request.
 func (t *Table) busy(c *Acquire) Result {
 	res := Result{Code: Busy}
-	for i, l := range t.looked {
-		if l == nil {
+	for i := range c.Wants {
+		l, ok := t.locks.get(c.Wants[i].Lock)
+		if !ok {
 			continue
 		}
 		for _, number := range l.holders {
@@ -109,9 +154,12 @@ func (t *Table) busy(c *Acquire) Result {
 }
 
 // checkRoom keeps a new request within the limits.
-func (t *Table) checkRoom(free bool) (Result, bool) {
+func (t *Table) checkRoom(free bool, once OnceID) (Result, bool) {
 	if t.grants+t.waiters >= t.limits.Grants {
 		return t.refuse(OverLimit, fullGrants, int64(t.limits.Grants)), true
+	}
+	if once != (OnceID{}) && t.records.len >= t.limits.OnceRemembered {
+		return t.refuse(OverLimit, fullOnces, int64(t.limits.OnceRemembered)), true
 	}
 	if t.lastToken >= maxToken {
 		return t.refuse(OverLimit, outOfTokens, 0), true
@@ -132,6 +180,12 @@ func (t *Table) checkRoom(free bool) (Result, bool) {
 
 // checkAcquire refuses arguments that are out of range.
 func (t *Table) checkAcquire(c *Acquire) (Result, bool) {
+	if c.ID.Session == (SessionID{}) {
+		return t.refuse(Invalid, needsSession, 0), true
+	}
+	if c.ID.Once != (OnceID{}) && !c.Detached {
+		return t.refuse(Invalid, badID, 0), true
+	}
 	if len(c.Wants) == 0 || len(c.Wants) > t.limits.LocksPerRequest {
 		return t.refuse(Invalid, lockCount, int64(t.limits.LocksPerRequest)), true
 	}
@@ -181,19 +235,16 @@ func (t *Table) checkWant(wants []Want, i int) (reason, int64) {
 }
 
 func (t *Table) checkTimes(c *Acquire) (reason, int64) {
-	detached := c.ID.Session == (SessionID{})
-	if detached || c.TTL != 0 {
+	if c.Detached || c.TTL != 0 {
 		if why, arg := t.checkTTL(c.TTL); why != noReason {
 			return why, arg
 		}
 	}
 	switch {
-	case !detached && c.Wait < -1:
+	case !c.Detached && c.Wait < -1:
 		return badWait, 0
-	case detached && (c.Wait < 0 || c.Wait > t.limits.MaxWait):
+	case c.Detached && (c.Wait < 0 || c.Wait > t.limits.MaxWait):
 		return maxWait, t.limits.MaxWait
-	case detached && c.ID.Once == (OnceID{}) && c.Wait != 0:
-		return waitNeedsID, 0
 	case c.Delay < 0 || c.Delay > t.limits.MaxDelay:
 		return maxDelay, t.limits.MaxDelay
 	}
@@ -226,29 +277,29 @@ func fits(s string, most int) bool { return len(s) <= most && utf8.ValidString(s
 
 // cancel ends the wait of an acquire, or its grant.
 func (t *Table) cancel(c *Cancel) Result {
-	if c.Target.Session == (SessionID{}) {
-		return t.cancelOnce(c)
-	}
 	switch inSession := c.ID.Session != (SessionID{}); {
-	case inSession && c.ID.Session != c.Target.Session, inSession && c.ID.Sequence == c.Target.Sequence, c.Target.Sequence == 0:
+	case c.Target.Session == (SessionID{}), c.Target.Sequence == 0,
+		inSession && c.ID.Session != c.Target.Session, inSession && c.ID.Sequence == c.Target.Sequence:
 		return t.refuse(Invalid, badTarget, 0)
 	}
 	s := t.session(c.Target.Session)
 	if s == nil {
 		return Result{Code: NoSession}
 	}
-	if r := t.requestOf(s, c.Target.Sequence); r != nil {
-		t.endByCancel(r)
+	target := try{c.Target.Session, c.Target.Sequence}
+	if r := t.requestOf(s, target.sequence); r != nil {
+		if !t.cancelTry(r, target) {
+			return Result{Code: NotHeld}
+		}
+		t.promote()
 		return Result{}
 	}
-	if _, seen := s.find(c.Target.Sequence); seen || c.Target.Sequence <= s.acked {
+	if _, seen := s.find(target.sequence); seen || s.acked.has(target.sequence) {
 		return Result{Code: NotHeld}
 	}
-	// The acquire may still be on its way: it must not be granted after this.
-	if len(s.window) >= t.limits.RequestsWindow {
-		return t.refuse(OverLimit, fullWindow, int64(t.limits.RequestsWindow))
-	}
-	t.changeSession(c.Target.Session, s).keep(answer{sequence: c.Target.Sequence, kind: KindAcquire, code: Cancelled})
+	// The acquire may still be on its way: it must not be granted after this. What it
+	// will ask for is not known.
+	t.keep(target.session, answer{sequence: target.sequence, kind: KindAcquire, code: Cancelled})
 	return Result{}
 }
 
@@ -263,40 +314,16 @@ func (t *Table) requestOf(s *session, sequence uint64) *request {
 		r, _ := t.requests.get(number)
 		return r
 	}
-	if sequence > s.acked {
+	if !s.acked.has(sequence) {
 		return nil
 	}
 	// Acknowledged and yet to be cancelled: unusual, but it has one meaning.
-	for _, list := range [...][]uint64{s.waits, s.grants} {
-		for i := len(list) - 1; i >= 0; i-- {
-			if r, _ := t.requests.get(list[i]); r.sequence == sequence {
-				return r
-			}
+	for i := len(s.grants) - 1; i >= 0; i-- {
+		if r, _ := t.requests.get(s.grants[i]); r.sequence == sequence {
+			return r
 		}
 	}
 	return nil
-}
-
-func (t *Table) endByCancel(r *request) {
-	if r.token != 0 {
-		t.endGrant(r, Event{Kind: EventReleased})
-	} else {
-		t.endWait(r, Cancelled)
-	}
-	t.promote()
-}
-
-func (t *Table) cancelOnce(c *Cancel) Result {
-	m, ok := t.memories.get(c.Target.Once)
-	if !ok || m.request == 0 || m.attempt != c.Attempt {
-		return Result{Code: NotHeld}
-	}
-	r, _ := t.requests.get(m.request)
-	t.endByCancel(r)
-	if m, ok := t.memories.get(c.Target.Once); ok {
-		t.forget(c.Target.Once, m)
-	}
-	return Result{}
 }
 
 // holderOn describes a grant on one of its locks.

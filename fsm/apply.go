@@ -116,11 +116,11 @@ func (t *Table) deadlineOf(d due) int64 {
 // left is left to the next entry that comes.
 func (t *Table) forgetDue() {
 	for range t.limits.ExpiriesPerEntry {
-		memory, id, remembered := t.forgets.first()
+		record, id, recorded := t.forgets.first()
 		ended, _, ok := t.endings.first()
 		switch {
-		case remembered && memory.at <= t.now && (!ok || compareForgets(memory, ended) < 0):
-			m, _ := t.memories.get(id)
+		case recorded && record.at <= t.now && (!ok || compareForgets(record, ended) < 0):
+			m, _ := t.records.get(id)
 			t.forget(id, m)
 		case ok && ended.at <= t.now:
 			t.forgetEnded()
@@ -149,17 +149,15 @@ func (t *Table) run(frame []byte) Result {
 	d := decoder{buf: frame}
 	switch kind := Kind(d.byte()); kind {
 	case KindAcquire:
-		var c Acquire
-		c.decode(&d)
-		return t.once(&d, &c.ID, kind, c.Attempt, func() Result { return t.acquire(&c) })
+		return t.runAcquire(&d)
 	case KindRelease:
 		var c Release
 		c.decode(&d)
-		return t.once(&d, &c.ID, kind, 0, func() Result { return t.release(&c) })
+		return t.once(&d, &c.ID, kind, func() Result { return t.release(&c) })
 	case KindRenew:
 		var c Renew
 		c.decode(&d)
-		return t.once(&d, &c.ID, kind, 0, func() Result { return t.renew(&c) })
+		return t.once(&d, &c.ID, kind, func() Result { return t.renew(&c) })
 	case KindKeepAlive:
 		var c KeepAlive
 		c.decode(&d)
@@ -182,19 +180,19 @@ func (t *Table) runRare(d *decoder, kind Kind) Result {
 	case KindCancel:
 		var c Cancel
 		c.decode(d)
-		return t.once(d, &c.ID, kind, 0, func() Result { return t.cancel(&c) })
+		return t.once(d, &c.ID, kind, func() Result { return t.cancel(&c) })
 	case KindSetValue:
 		var c SetValue
 		c.decode(d)
-		return t.once(d, &c.ID, kind, 0, func() Result { return t.setValue(&c) })
+		return t.once(d, &c.ID, kind, func() Result { return t.setValue(&c) })
 	case KindForceRelease:
 		var c ForceRelease
 		c.decode(d)
-		return t.once(d, &c.ID, kind, 0, func() Result { return t.forceRelease(&c) })
+		return t.once(d, &c.ID, kind, func() Result { return t.forceRelease(&c) })
 	case KindResize:
 		var c Resize
 		c.decode(d)
-		return t.once(d, &c.ID, kind, 0, func() Result { return t.resize(&c) })
+		return t.once(d, &c.ID, kind, func() Result { return t.resize(&c) })
 	case KindKillSession:
 		var c KillSession
 		c.decode(d)
@@ -225,19 +223,19 @@ func (t *Table) whole(d *decoder, do func() Result) Result {
 }
 
 // once runs a command with a request ID at most once.
-func (t *Table) once(d *decoder, id *RequestID, kind Kind, attempt uint64, do func() Result) Result {
+func (t *Table) once(d *decoder, id *RequestID, kind Kind, do func() Result) Result {
 	if !d.done() {
 		return Result{Code: Malformed}
 	}
-	if res, done := t.recall(id, kind, attempt); done {
+	if id.Session == (SessionID{}) && id.Once == (OnceID{}) {
+		return do()
+	}
+	hash := hashOf(id, d.body)
+	if res, done := t.recall(id, kind, hash); done {
 		return res
 	}
-	number := uint64(0)
-	if id.Once != (OnceID{}) {
-		number = t.nextNumber()
-	}
 	res := do()
-	t.remember(id, kind, &res, attempt, number)
+	t.remember(id, kind, hash, &res)
 	return res
 }
 
@@ -247,8 +245,6 @@ func (t *Table) configure(c *Configure) Result {
 		return t.refuse(Invalid, badLimits, int64(wrong))
 	}
 	t.limits = limits
-	t.boundMemories()
-	t.boundEnded()
 	return Result{}
 }
 
@@ -269,7 +265,7 @@ func (t *Table) skipTokens() Result {
 
 // describe says what an event on a request is about.
 func (t *Table) describe(e *Event, r *request) {
-	e.Request, e.Session, e.Token, e.Wants = r.id(), r.session, r.token, r.wants
+	e.Request, e.Session, e.Token, e.Wants = r.tryID(0), r.session, r.token, r.wants
 	if r.session == (SessionID{}) {
 		e.Holder = r.more().holder
 	} else if s := t.session(r.session); s != nil {
@@ -283,8 +279,9 @@ func (t *Table) emitAbout(kind EventKind, r *request) {
 	t.events = append(t.events, e)
 }
 
+// emitGranted is for a request that has not waited.
 func (t *Table) emitGranted(r *request) {
-	e := Event{Kind: EventGranted, Result: r.grantedResult(), Waited: r.granted - r.queued}
+	e := Event{Kind: EventGranted, Result: r.grantedResult()}
 	t.describe(&e, r)
 	t.events = append(t.events, e)
 }

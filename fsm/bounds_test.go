@@ -70,36 +70,6 @@ func TestRememberedHoldersAreBounded(t *testing.T) {
 	sameTables(t, "restored", b.table, restore(t, snapshotBytes(t, b.table)))
 }
 
-func TestMemoriesOfHoldersAreBounded(t *testing.T) {
-	table := New()
-	index := uint64(0)
-	one := func(c Command) Result {
-		index++
-		return table.Apply(index, 1, encode(1, 0, 0, c)).Results[0]
-	}
-	for i := range 60 {
-		one(Acquire{Wants: []Want{{Lock: "a", Mode: Shared}}, TTL: 60 * second, Value: bytes.Repeat([]byte{byte(i)}, 4096)})
-	}
-	whole := 0
-	for i := range 90 {
-		c := detached(byte(i), "a", 9*second, 0)
-		c.ID.Once[15] = 1
-		if r := one(c); r.Code != Busy || len(r.Holders) != 60 {
-			t.Fatalf("first answer %d: %d, %d holders", i, r.Code, len(r.Holders))
-		}
-		if len(one(c).Holders) == 60 {
-			whole++
-		}
-	}
-	if whole == 0 || whole == 90 || table.shown > maxShownMemories {
-		t.Fatalf("%d answers are whole, %d bytes", whole, table.shown)
-	}
-	one(Configure{Limits: Limits{OnceRemembered: 1}})
-	if err := table.check(); err != nil || table.memories.len != 1 {
-		t.Fatalf("%d memories left, %v", table.memories.len, err)
-	}
-}
-
 // Sessions count once however many grants they have, so their grants are
 // bounded too; one session is never cut.
 func TestMassEndOfSessionsIsCut(t *testing.T) {

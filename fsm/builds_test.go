@@ -20,7 +20,7 @@ const replayer = "github.com/locknode/locknode/internal/tools/replay"
 // longLog works a small table hard: at least 50,000 commands of all kinds, with
 // deadlines, stamps of other terms and damaged entries. It also returns how many
 // commands there are of each kind.
-func longLog(entries int) (log []record, kinds map[Kind]int) {
+func longLog(entries int) (log []logged, kinds map[Kind]int) {
 	log = randomLog(&byteSource{pseudoRandom(11, 200*entries)}, entries, true)
 	kinds = map[Kind]int{}
 	for _, r := range log {
@@ -36,7 +36,7 @@ func longLog(entries int) (log []record, kinds map[Kind]int) {
 }
 
 // writeLog writes a log as the golden log is written.
-func writeLog(t *testing.T, log []record) (path string) {
+func writeLog(t *testing.T, log []logged) (path string) {
 	t.Helper()
 	var out []byte
 	for i, r := range log {
@@ -53,7 +53,7 @@ func writeLog(t *testing.T, log []record) (path string) {
 }
 
 // replayed is what the program prints for a log.
-func replayed(log []record, every int) string {
+func replayed(log []logged, every int) string {
 	var out strings.Builder
 	table := New()
 	for i, r := range log {
@@ -208,11 +208,11 @@ func sameLines(t interface {
 func TestReplayTellsLogsApart(t *testing.T) {
 	log, _ := longLog(2000)
 	want := strings.Split(replayed(log, 100), "\n")
-	changed := append([]record(nil), log...)
+	changed := append([]logged(nil), log...)
 	at := 1234
 	for ; ; at++ { // an entry that is well and has a command
 		if e, err := DecodeEntry(log[at].data); err == nil && len(e.Commands) > 0 && e.Term == log[at].term {
-			changed[at] = record{log[at].term, encode(e.Term, e.Stamp+1, e.Wall, e.Commands...)}
+			changed[at] = logged{log[at].term, encode(e.Term, e.Stamp+1, e.Wall, e.Commands...)}
 			break
 		}
 	}

@@ -3,6 +3,7 @@ package fsm
 import (
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 )
 
@@ -10,21 +11,22 @@ import (
 // broken. Tests run it after each entry, Restore on what it has read.
 //
 //	now >= 0, lastToken < 2^53, every limit in its range
-//	numbers are unique over sessions, their ends, requests and memories, and <= lastNumber
+//	numbers are unique over sessions, their ends and requests, and <= lastNumber
 //	r.token > 0 ⇔ r holds each of its locks ⇔ tokens[r.token] = r
 //	r.token = 0 ⇔ r stands in the queue of each of its locks
 //	an Exclusive holder is alone; kind and size of a lock are the same for all on it
 //	used = Σ permits of the holders; barrier = first waiter that is not Shared
 //	no waiter is grantable
 //	a lock has a holder, a waiter or a delay
-//	r is in its session's grants or waits, and the session is open
-//	r's answer is Queued while it waits and its token while it holds
-//	memories of requests that ended, and only those, are to be forgotten
+//	a session's r is in its grants or waits, and the session is open
+//	a detached r that waits is in the waits of its tries' sessions, which are open
+//	the answer to each try of r is Queued while it waits
+//	a once ID's record has its request, or a grant that has ended and is to be forgotten
 //	no open session is remembered as ended
 //	everything that ends by time is in the deadlines, not later than its time
 func (t *Table) check() error {
 	for _, part := range [...]func() error{
-		t.checkScalars, t.checkNumbers, t.checkRequests, t.checkLocks, t.checkSessions, t.checkMemories, t.checkEnded, t.checkDeadlines,
+		t.checkScalars, t.checkNumbers, t.checkRequests, t.checkLocks, t.checkSessions, t.checkRecords, t.checkEnded, t.checkDeadlines,
 	} {
 		if err := part(); err != nil {
 			return err
@@ -52,25 +54,27 @@ func (t *Table) checkScalars() error {
 	return nil
 }
 
-// checkNumbers: requests are unique by their tree.
+// checkNumbers: requests are unique by their tree. A delay and a record have the
+// number of a request that has ended, and may have the same one.
 func (t *Table) checkNumbers() error {
 	var numbers []uint64
 	for _, s := range t.sessions.all() {
 		numbers = append(numbers, s.number)
 	}
-	for _, m := range t.memories.all() {
-		numbers = append(numbers, m.number)
-	}
 	for _, key := range t.ended.all() {
 		numbers = append(numbers, key.number)
 	}
-	slices.Sort(numbers)
-	for i, n := range numbers {
-		_, taken := t.requests.get(n)
-		if n == 0 || n > t.lastNumber || taken || i > 0 && numbers[i-1] == n {
-			return fmt.Errorf("number %d is used twice or out of range, last %d", n, t.lastNumber)
-		}
+	if err := t.checkUnique(numbers); err != nil {
+		return err
 	}
+	all := numbers
+	for key := range t.forgets.all() {
+		all = append(all, key.number)
+	}
+	if err := t.checkUnique(all); err != nil {
+		return err
+	}
+	numbers = slices.Sorted(slices.Values(numbers))
 	for name, l := range t.locks.all() {
 		if l.delayUntil == 0 {
 			continue
@@ -78,6 +82,17 @@ func (t *Table) checkNumbers() error {
 		_, taken := t.requests.get(l.delayNumber)
 		if _, also := slices.BinarySearch(numbers, l.delayNumber); taken || also || l.delayNumber > t.lastNumber {
 			return fmt.Errorf("delay of lock %q has the number %d of something else", name, l.delayNumber)
+		}
+	}
+	return nil
+}
+
+func (t *Table) checkUnique(numbers []uint64) error {
+	numbers = slices.Sorted(slices.Values(numbers))
+	for i, n := range numbers {
+		_, taken := t.requests.get(n)
+		if n == 0 || n > t.lastNumber || taken || i > 0 && numbers[i-1] == n {
+			return fmt.Errorf("number %d is used twice or out of range, last %d", n, t.lastNumber)
 		}
 	}
 	return nil
@@ -113,16 +128,17 @@ func (t *Table) checkRequest(r *request) error {
 		}
 	}
 	switch {
-	case detached && (r.ttl < 1 || r.sequence != 0), !detached && (r.sequence == 0 || e.once != OnceID{} || e.holder != ""):
+	case detached && (r.ttl < 1 || r.sequence != 0 || len(e.tries) == 0),
+		!detached && (r.sequence == 0 || e.once != OnceID{} || e.holder != "" || e.tries != nil || e.shared):
 		return errors.New("neither in a session nor detached")
 	case r.ttl < 0 || r.deadline < 0 || r.queued < 0 || r.queued > t.now || e.delay < 0:
 		return fmt.Errorf("times: ttl %d, deadline %d, queued %d, delay %d", r.ttl, r.deadline, r.queued, e.delay)
 	}
+	if m, ok := t.records.get(e.once); (e.once != OnceID{}) && (!ok || m.number != r.number || m.forget != 0) {
+		return fmt.Errorf("has no record of its once ID %x", e.once)
+	}
 	if r.token == 0 {
-		if detached && (r.deadline == 0 || e.once == OnceID{}) {
-			return errors.New("waits without a session, and without a limit or an ID")
-		}
-		return t.checkAnswer(r)
+		return t.checkWait(r)
 	}
 	number, ok := t.tokens.get(r.token)
 	switch {
@@ -130,8 +146,10 @@ func (t *Table) checkRequest(r *request) error {
 		return fmt.Errorf("token %d belongs to request %d, last token %d", r.token, number, t.lastToken)
 	case r.granted < r.queued || r.granted > t.now || (r.deadline != 0) != (r.ttl != 0):
 		return fmt.Errorf("queued %d, granted %d, ttl %d, deadline %d", r.queued, r.granted, r.ttl, r.deadline)
+	case detached && (len(e.tries) != 1 || e.tries[0].session == SessionID{} || e.tries[0].sequence == 0):
+		return fmt.Errorf("was granted to the tries %+v", e.tries)
 	}
-	return t.checkAnswer(r)
+	return t.checkGrant(r)
 }
 
 // checkOnLock finds the request on one of its locks.
@@ -160,36 +178,54 @@ func (t *Table) checkOnLock(r *request, w *Want) error {
 	return nil
 }
 
-// checkAnswer: a retry would be told the truth.
-func (t *Table) checkAnswer(r *request) error {
-	var a *answer
-	if once := r.more().once; once != (OnceID{}) {
-		m, ok := t.memories.get(once)
-		if !ok || m.request != r.number {
-			return fmt.Errorf("not remembered by its once ID %x", once)
-		}
-		a = &m.answer
+// checkWait: each try is in line, and a copy of it would be told so.
+func (t *Table) checkWait(r *request) error {
+	if e := r.more(); r.session == (SessionID{}) && (r.deadline == 0 || len(e.tries) > maxTries || e.shared) {
+		return fmt.Errorf("waits detached until %d, shared %v, with the tries %+v", r.deadline, e.shared, e.tries)
 	}
-	if r.session != (SessionID{}) {
-		s, ok := t.sessions.get(r.session)
+	for i := range r.tries() {
+		y := r.try(i)
+		s, ok := t.sessions.get(y.session)
 		if !ok {
-			return fmt.Errorf("no session %x", r.session)
+			return fmt.Errorf("no session %x", y.session)
 		}
-		i, ok := s.find(r.sequence)
-		if !ok && r.sequence > s.acked {
-			return fmt.Errorf("no answer for sequence %d", r.sequence)
+		at, ok := s.find(y.sequence)
+		if !ok {
+			return fmt.Errorf("no answer for sequence %d", y.sequence)
 		}
-		if ok {
-			a = &s.window[i]
-			if waits := r.token == 0; waits != (a.request == r.number) {
-				return fmt.Errorf("answer names request %d, waits %v", a.request, waits)
+		a := &s.window[at]
+		switch {
+		case a.request != r.number || a.kind != KindAcquire || a.code != Queued || a.token != 0 || a.more != nil,
+			a.queued < r.queued || a.queued > t.now || i == 0 && r.session != (SessionID{}) && a.queued != r.queued:
+			return fmt.Errorf("answer %+v to a try that waits since %d", *a, r.queued)
+		}
+		for k := range i {
+			if r.try(k) == y {
+				return fmt.Errorf("try %+v twice", y)
 			}
 		}
 	}
-	switch {
-	case a == nil:
-	case a.kind != KindAcquire || a.token != r.token || a.queued != r.queued || (a.code == Queued) != (r.token == 0),
-		r.token != 0 && (a.code != OK || a.granted != r.granted):
+	return nil
+}
+
+// checkGrant: a retry in its session would be told the truth.
+func (t *Table) checkGrant(r *request) error {
+	if r.session == (SessionID{}) {
+		return nil
+	}
+	s, ok := t.sessions.get(r.session)
+	if !ok {
+		return fmt.Errorf("no session %x", r.session)
+	}
+	i, ok := s.find(r.sequence)
+	if !ok {
+		if !s.acked.has(r.sequence) {
+			return fmt.Errorf("no answer for sequence %d", r.sequence)
+		}
+		return nil
+	}
+	a := &s.window[i]
+	if a.kind != KindAcquire || a.code != OK || a.token != r.token || a.queued != r.queued || a.granted != r.granted {
 		return fmt.Errorf("answer %+v", *a)
 	}
 	return nil
@@ -251,8 +287,8 @@ func (t *Table) checkSessions() error {
 		owned += len(s.grants) + len(s.waits)
 	}
 	for _, r := range t.requests.all() {
-		if r.session != (SessionID{}) {
-			owned--
+		if r.token == 0 || r.session != (SessionID{}) {
+			owned -= r.tries()
 		}
 	}
 	if owned != 0 {
@@ -265,30 +301,25 @@ func (t *Table) checkSession(id SessionID, s *session) error {
 	if id == (SessionID{}) || s.ttl < 1 || s.deadline < 1 || s.deadline > sumTimes(t.now, s.ttl) {
 		return fmt.Errorf("ttl %d, deadline %d, now %d", s.ttl, s.deadline, t.now)
 	}
-	for _, list := range [...]struct {
-		numbers []uint64
-		held    bool
-	}{{s.grants, true}, {s.waits, false}} {
-		for i, number := range list.numbers {
-			r, ok := t.requests.get(number)
-			if !ok || r.session != id || (r.token != 0) != list.held || i > 0 && list.numbers[i-1] >= number {
-				return fmt.Errorf("request %d is not its own, or not in order", number)
-			}
+	for i, number := range s.grants {
+		if r, ok := t.requests.get(number); !ok || r.session != id || r.token == 0 || i > 0 && s.grants[i-1] >= number {
+			return fmt.Errorf("grant %d is not its own, or not in order", number)
 		}
 	}
-	shown := 0
-	for i := range s.window {
-		a := &s.window[i]
-		shown += a.cost()
-		if a.sequence <= s.acked || i > 0 && s.window[i-1].sequence >= a.sequence {
-			return fmt.Errorf("answer %d of sequence %d is not in order, acknowledged %d", i, a.sequence, s.acked)
-		}
-		if r, ok := t.requests.get(a.request); (a.code == Queued) != ok || ok && (r.session != id || r.sequence != a.sequence) {
-			return fmt.Errorf("answer %+v names a request that does not wait", *a)
+	for i, number := range s.waits {
+		if r, ok := t.requests.get(number); !ok || r.token != 0 || i > 0 && s.waits[i-1] > number {
+			return fmt.Errorf("request %d does not wait, or is not in order", number)
 		}
 	}
-	if shown != s.shown || shown > maxShownWindow {
-		return fmt.Errorf("answers show %d bytes of holders, have %d", shown, s.shown)
+	if err := t.checkWindow(id, s); err != nil {
+		return err
+	}
+	last := s.acked.upTo
+	for _, span := range s.acked.above {
+		if span.First-1 <= last || span.First > span.Last || last == math.MaxUint64 {
+			return fmt.Errorf("acknowledged %+v is not in order", s.acked)
+		}
+		last = span.Last
 	}
 	for i := range s.revocations {
 		n := s.revocations[i].Number
@@ -299,33 +330,76 @@ func (t *Table) checkSession(id SessionID, s *session) error {
 	return nil
 }
 
-func (t *Table) checkMemories() error {
-	shown, settled := 0, 0
-	for id, m := range t.memories.all() {
-		shown += m.answer.cost()
-		if m.request == 0 {
-			settled++
-			due, ok := t.forgets.get(forgetKey{m.forget, m.number})
-			if !ok || due != id || m.forget < 1 || m.answer.code == Queued {
-				return fmt.Errorf("memory %x, to be forgotten at %d, answer %+v", id, m.forget, m.answer)
-			}
-		} else if r, ok := t.requests.get(m.request); !ok || r.more().once != id {
-			return fmt.Errorf("memory %x of request %d, which is not its own", id, m.request)
+// checkWindow: each wait of the session has its own answer.
+func (t *Table) checkWindow(id SessionID, s *session) error {
+	shown, waits := 0, 0
+	for i := range s.window {
+		a := &s.window[i]
+		shown += a.cost()
+		if a.sequence == 0 || i > 0 && s.window[i-1].sequence >= a.sequence || a.asked == 0 && a.code != Cancelled {
+			return fmt.Errorf("answer %d, %+v, is not in order", i, *a)
 		}
-		if id == (OnceID{}) || m.answer.sequence != 0 || m.answer.request != 0 {
-			return fmt.Errorf("memory %x with answer %+v", id, m.answer)
+		if (a.code == Queued) != (a.request != 0) {
+			return fmt.Errorf("answer %+v names a request", *a)
+		}
+		if a.request == 0 {
+			continue
+		}
+		waits++
+		r, ok := t.requests.get(a.request)
+		if !ok || !r.hasTry(try{id, a.sequence}) {
+			return fmt.Errorf("answer %+v names a request that is not its own", *a)
+		}
+		if _, ok := slices.BinarySearch(s.waits, a.request); !ok {
+			return fmt.Errorf("answer %+v names a request that does not wait", *a)
 		}
 	}
-	if settled != t.forgets.len || shown != t.shown || shown > maxShownMemories {
-		return fmt.Errorf("%d memories to forget, have %d; %d bytes of holders, have %d", settled, t.forgets.len, shown, t.shown)
+	if waits != len(s.waits) {
+		return fmt.Errorf("%d requests wait, have %d", waits, len(s.waits))
+	}
+	if shown != s.shown || shown > maxShownWindow {
+		return fmt.Errorf("answers show %d bytes of holders, have %d", shown, s.shown)
+	}
+	return nil
+}
+
+func (r *request) hasTry(y try) bool {
+	for i := range r.tries() {
+		if r.try(i) == y {
+			return true
+		}
+	}
+	return false
+}
+
+func (t *Table) checkRecords() error {
+	ended := 0
+	for id, m := range t.records.all() {
+		if id == (OnceID{}) || m.asked.ttl < 1 || m.asked.delay < 0 {
+			return fmt.Errorf("record %x asks for %+v", id, m.asked)
+		}
+		if m.forget == 0 {
+			if r, ok := t.requests.get(m.number); !ok || r.more().once != id || m.token != 0 {
+				return fmt.Errorf("record %x of request %d, which is not its own", id, m.number)
+			}
+			continue
+		}
+		ended++
+		due, ok := t.forgets.get(forgetKey{m.forget, m.number})
+		_, held := t.tokens.get(m.token)
+		if !ok || due != id || m.forget < 1 || held || m.token < 1 || m.token > t.lastToken {
+			return fmt.Errorf("record %x of a grant with token %d that has ended, held %v, to be forgotten at %d", id, m.token, held, m.forget)
+		}
+	}
+	if ended != t.forgets.len {
+		return fmt.Errorf("%d records to forget, have %d", ended, t.forgets.len)
 	}
 	return nil
 }
 
 func (t *Table) checkEnded() error {
-	if t.ended.len != t.endings.len || t.ended.len > t.limits.EndedRemembered {
-		return fmt.Errorf("%d sessions have ended, %d are to be forgotten, at most %d",
-			t.ended.len, t.endings.len, t.limits.EndedRemembered)
+	if t.ended.len != t.endings.len {
+		return fmt.Errorf("%d sessions have ended, %d are to be forgotten", t.ended.len, t.endings.len)
 	}
 	for id, key := range t.ended.all() {
 		_, open := t.sessions.get(id)

@@ -13,7 +13,20 @@ type bench struct {
 	term  uint64
 }
 
-func newBench(t *testing.T) *bench { return &bench{T: t, table: New(), term: 1} }
+func newBench(t *testing.T) *bench { return &bench{T: t, table: hosted(), term: 1} }
+
+// host is the session in which the tests send detached acquires. It outlives most of
+// them: its deadline is far off.
+var host = SessionID{0: 0xff, 15: 0xff}
+
+const hostTTL = 24 * 3600 * second
+
+// hosted returns a table in which host is open, and nothing else.
+func hosted() *Table {
+	t := New()
+	t.Apply(1, 1, encode(1, 0, 0, OpenSession{Session: host, TTL: hostTTL}))
+	return t
+}
 
 // at applies commands stamped with seconds of cluster time.
 func (b *bench) at(seconds float64, commands ...Command) Applied {
@@ -56,8 +69,12 @@ func (b *bench) holders(lock string, want int) {
 	}
 }
 
+// detached is the first try of a once ID.
 func detached(once byte, lock string, ttl, wait int64) Acquire {
-	return Acquire{ID: RequestID{Once: OnceID{once}}, Wants: []Want{{Lock: lock, Mode: Exclusive}}, TTL: ttl, Wait: wait}
+	return Acquire{
+		ID:    RequestID{Session: host, Sequence: 1000 + uint64(once), Once: OnceID{once}},
+		Wants: []Want{{Lock: lock, Mode: Exclusive}}, TTL: ttl, Wait: wait, Detached: true,
+	}
 }
 
 func inSession(i int, sequence uint64, wait int64, locks ...string) Acquire {
@@ -207,7 +224,7 @@ func TestMassExpiryIsCutAndGoesOn(t *testing.T) {
 	b := newBench(t)
 	b.one(0, Configure{Limits: Limits{ExpiriesPerEntry: 3}})
 	for i := range byte(7) {
-		b.want(b.one(0, Acquire{Wants: []Want{{Lock: string('a' + rune(i)), Mode: Exclusive}}, TTL: 2 * second}), OK)
+		b.want(b.one(0, detached(byte(i), string('a'+rune(i)), 2*second, 0)), OK)
 	}
 	for _, want := range []struct {
 		ended int

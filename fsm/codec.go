@@ -122,6 +122,14 @@ func (e *encoder) uint(v uint64) { e.buf = binary.AppendUvarint(e.buf, v) }
 func (e *encoder) int(v int64)   { e.buf = binary.AppendVarint(e.buf, v) }
 func (e *encoder) id(v [16]byte) { e.buf = append(e.buf, v[:]...) }
 
+func (e *encoder) bool(v bool) {
+	if v {
+		e.byte(1)
+		return
+	}
+	e.byte(0)
+}
+
 func (e *encoder) string(s string) {
 	e.uint(uint64(len(s)))
 	e.buf = append(e.buf, s...)
@@ -155,8 +163,9 @@ func (e *encoder) wants(wants []Want) {
 // and all values are zero. It never makes more memory than a small multiple of
 // what it has read.
 type decoder struct {
-	buf []byte
-	bad bool
+	buf  []byte
+	body []byte // of a command: what follows its request ID
+	bad  bool
 }
 
 // done says that everything was read, and well.
@@ -177,6 +186,14 @@ func (d *decoder) byte() byte {
 		return b[0]
 	}
 	return 0
+}
+
+func (d *decoder) bool() bool {
+	b := d.byte()
+	if b > 1 {
+		d.bad = true
+	}
+	return b == 1
 }
 
 func (d *decoder) uint() uint64 {

@@ -8,6 +8,8 @@ import "fmt"
 const (
 	idInSession = 1
 	idOnce      = 2
+	idSpan      = 4 // and twice that for the second span
+	idParts     = idInSession | idOnce | idSpan | idSpan<<1
 )
 
 func (e *encoder) requestID(id *RequestID) {
@@ -18,6 +20,11 @@ func (e *encoder) requestID(id *RequestID) {
 	if id.Once != (OnceID{}) {
 		parts |= idOnce
 	}
+	for i, s := range id.Answered {
+		if s != (Span{}) {
+			parts |= idSpan << i
+		}
+	}
 	e.byte(parts)
 	if parts&idInSession != 0 {
 		e.id(id.Session)
@@ -27,11 +34,18 @@ func (e *encoder) requestID(id *RequestID) {
 	if parts&idOnce != 0 {
 		e.id(id.Once)
 	}
+	for i, s := range id.Answered {
+		if parts&(idSpan<<i) != 0 {
+			e.uint(s.First)
+			e.uint(s.Last)
+		}
+	}
 }
 
+// requestID reads the ID of a command, and notes what follows it.
 func (d *decoder) requestID() (id RequestID) {
 	parts := d.byte()
-	if parts > idInSession|idOnce {
+	if parts > idParts {
 		d.bad = true
 	}
 	if parts&idInSession != 0 {
@@ -40,6 +54,13 @@ func (d *decoder) requestID() (id RequestID) {
 	if parts&idOnce != 0 {
 		id.Once = d.id()
 	}
+	for i := range id.Answered {
+		if parts&(idSpan<<i) != 0 {
+			id.Answered[i] = Span{d.uint(), d.uint()}
+			d.bad = d.bad || id.Answered[i] == Span{}
+		}
+	}
+	d.body = d.buf
 	return id
 }
 
@@ -73,8 +94,25 @@ func (c *KeepAlive) decode(d *decoder) {
 	}
 }
 
-func (c EndSession) encode(e *encoder)  { e.id(c.Session) }
-func (c *EndSession) decode(d *decoder) { c.Session = d.id() }
+func (c EndSession) encode(e *encoder) {
+	e.id(c.Session)
+	e.uint(uint64(len(c.Undelivered)))
+	for _, sequence := range c.Undelivered {
+		e.uint(sequence)
+	}
+}
+
+func (c *EndSession) decode(d *decoder) {
+	c.Session = d.id()
+	n := d.length(1)
+	if n == 0 {
+		return
+	}
+	c.Undelivered = make([]uint64, n)
+	for i := range c.Undelivered {
+		c.Undelivered[i] = d.uint()
+	}
+}
 
 func (c KillSession) encode(e *encoder) {
 	e.id(c.Session)
@@ -95,34 +133,35 @@ func (c Acquire) encode(e *encoder) {
 	e.bytes(c.Value)
 	e.labels(c.Labels)
 	e.int(c.Delay)
-	e.uint(c.Attempt)
+	e.bool(c.Detached)
 }
 
 func (c *Acquire) decode(d *decoder) {
 	*c = Acquire{
 		ID: d.requestID(), Wants: d.wants(), TTL: d.int(), Wait: d.int(), Holder: d.string(), Value: d.bytes(),
-		Labels: d.labels(), Delay: d.int(), Attempt: d.uint(),
+		Labels: d.labels(), Delay: d.int(), Detached: d.bool(),
 	}
 }
 
 func (c Cancel) encode(e *encoder) {
 	e.requestID(&c.ID)
-	e.requestID(&c.Target)
-	e.uint(c.Attempt)
+	e.id(c.Target.Session)
+	e.uint(c.Target.Sequence)
 }
 
 func (c *Cancel) decode(d *decoder) {
-	*c = Cancel{ID: d.requestID(), Target: d.requestID(), Attempt: d.uint()}
+	*c = Cancel{ID: d.requestID(), Target: RequestID{Session: d.id(), Sequence: d.uint()}}
 }
 
 func (c Release) encode(e *encoder) {
 	e.requestID(&c.ID)
 	e.string(c.Lock)
 	e.uint(c.Token)
+	e.bool(c.Lost)
 }
 
 func (c *Release) decode(d *decoder) {
-	*c = Release{ID: d.requestID(), Lock: d.string(), Token: d.uint()}
+	*c = Release{ID: d.requestID(), Lock: d.string(), Token: d.uint(), Lost: d.bool()}
 }
 
 func (c Renew) encode(e *encoder) {

@@ -20,9 +20,11 @@ func extremeCommands() []Command {
 		Acquire{
 			ID:    RequestID{Session: SessionID{1}, Sequence: math.MaxUint64, Acked: math.MaxUint64, Once: OnceID{15: 9}},
 			Wants: []Want{{}, {Lock: "\xff\x00", Mode: 255, Permits: math.MaxUint32, Limit: math.MaxUint32}, {Lock: long}},
-			TTL:   math.MaxInt64, Wait: math.MinInt64, Value: bytes.Repeat([]byte{0}, 300), Delay: -1, Attempt: math.MaxUint64,
+			TTL:   math.MaxInt64, Wait: math.MinInt64, Value: bytes.Repeat([]byte{0}, 300), Delay: -1,
 		},
 		Cancel{Target: RequestID{Sequence: 1}},
+		Renew{ID: RequestID{Answered: [2]Span{{}, {First: math.MaxUint64}}}},
+		EndSession{Undelivered: []uint64{math.MaxUint64}},
 		Release{Token: math.MaxUint64},
 		Resize{Limit: math.MaxUint32},
 		Configure{Limits: Limits{NameBytes: -1, ExpiriesPerEntry: math.MaxInt32}},
@@ -80,12 +82,12 @@ func TestEntryBytesNeverChange(t *testing.T) {
 	data := encode(3, 1_000_000_007, -2, Acquire{
 		ID:    RequestID{Session: SessionID{0xaa, 15: 0xbb}, Sequence: 300, Acked: 299},
 		Wants: []Want{{Lock: "a/b", Mode: Exclusive}, {Lock: "s", Mode: Permits, Permits: 2, Limit: 5}},
-		TTL:   5, Wait: -1, Holder: "ann", Value: []byte{0, 1}, Labels: []Label{{"k", "v"}}, Delay: 64, Attempt: 9,
+		TTL:   5, Wait: -1, Holder: "ann", Value: []byte{0, 1}, Labels: []Label{{"k", "v"}}, Delay: 64, Detached: true,
 	}, Recover{})
 	const want = "01" + "03" + "8ea8d6b907" + "03" + "02" + // version, term, stamp, wall, commands
 		"34" + "05" + "01aa0000000000000000000000000000bb" + "ac02" + "ab02" + // length, kind, ID
 		"02" + "03612f62" + "010000" + "0173" + "030205" + // wants
-		"0a" + "01" + "03616e6e" + "020001" + "01016b0176" + "8001" + "09" + // ttl … attempt
+		"0a" + "01" + "03616e6e" + "020001" + "01016b0176" + "8001" + "01" + // ttl … detached
 		"01" + "0e" // recover
 	if got := hex.EncodeToString(data); got != want {
 		t.Fatalf("entry is\n%s, want\n%s", got, want)

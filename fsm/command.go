@@ -4,21 +4,30 @@ package fsm
 // means "no session".
 type SessionID [16]byte
 
-// OnceID names a request that has no session. The zero value means "none".
+// OnceID names a detached acquire through all its tries. The zero value means
+// "none".
 type OnceID [16]byte
 
-// RequestID makes a command take effect once however often it is sent. Either
-// Session and Sequence are set, or Once, or nothing: then the command is not
-// remembered and cannot wait.
+// RequestID makes a command take effect once however often it is sent. Session
+// and Sequence are set, or nothing: then the command is not remembered, and is no
+// acquire.
 //
-// The first answer is remembered: in a session until it is acknowledged, for a
-// Once until Limits.OnceNanos after its request ended. An ID that comes again
-// gets that answer and changes nothing; an acquire that still waits gets
-// [Queued]; one whose grant has ended gets the grant's token and times. An ID
-// that comes again with another kind of command is [Invalid].
+// The first answer is remembered until it is acknowledged. An ID that comes again
+// is answered with it and changes nothing; an acquire that still waits gets
+// [Queued]. What an answer says beyond that is true now: [Busy] names the holders
+// of now; a detached acquire is told the deadline of now, or [NotHeld] once its
+// grant has ended. A session's own grant that has ended is answered with its token
+// and times all the same. An ID that comes again with another command is
+// [Invalid]; only Acked and Answered may differ.
+//
+// A session remembers at least the last Limits.RequestsWindow answers. Older ones
+// count as acknowledged: a copy that comes later is a [StaleRequest].
 //
 // A session ends with its window: from then on every ID in it gets [NoSession],
 // and it cannot be opened again while that is remembered; see [OpenSession].
+//
+// Once is the caller's own ID of a detached acquire, beside session and sequence.
+// Each sequence in which the acquire is sent under it is a try; see [Acquire].
 type RequestID struct {
 	Session  SessionID
 	Sequence uint64  // counts from 1 within the session
@@ -86,7 +95,8 @@ type Command interface {
 //
 // A session ends once. For Limits.OnceNanos after its end OpenSession of its ID
 // answers [NoSession] and changes nothing: it is a late copy, and so may be the
-// requests that follow. At most Limits.EndedRemembered are remembered.
+// requests that follow. While Limits.EndedRemembered are remembered, no session of
+// another ID is opened: [OverLimit].
 type OpenSession struct {
 	Session SessionID
 	TTL     int64 // nanoseconds
@@ -108,8 +118,10 @@ type KeepAliveSession struct {
 
 // EndSession releases all grants of a session and leaves all queues.
 type EndSession struct {
-	Session     SessionID
-	Undelivered []uint64 // sequences of detached acquires: what they were granted is released
+	Session SessionID
+	// Undelivered are sequences of detached acquires whose answer nobody got: what
+	// they were granted is released, as [Cancel] does it.
+	Undelivered []uint64
 }
 
 // KillSession is EndSession by an operator.
@@ -118,36 +130,47 @@ type KillSession struct {
 	Reason, Who string
 }
 
-// Acquire asks for all of its locks or none of them.
+// Acquire asks for all of its locks or none of them, in a session. Its grant is
+// the session's and ends with it, unless Detached is set.
+//
+// A detached acquire waits as a part of its session. In the entry that grants it,
+// the grant becomes detached: it belongs to whoever knows its token and lives by
+// its TTL, which it needs. It has a limited Wait, up to Limits.MaxWait.
+//
+// Under a once ID a detached acquire is remembered while it waits, while its grant
+// is held and for Limits.OnceNanos after that. Another try, in any session, must ask
+// for the same locks, TTL, Delay and Value, or is [Invalid]. If the request waits,
+// a try that waits joins it, at most 16 in all: the request stands in line while one
+// of its tries does, and up to the latest of their wait limits; a try that does not
+// wait is [Busy]. If the grant is held, the answer is the grant; if it has ended,
+// [NotHeld] with its token. Refusals are not remembered: the next try runs as new.
 type Acquire struct {
-	ID      RequestID
-	Wants   []Want
-	TTL     int64  // own deadline after the grant; 0: as long as the session
-	Wait    int64  // 0: try once; > 0: at most this long; -1: until cancelled (sessions only)
-	Holder  string // without a session
-	Value   []byte
-	Labels  []Label
-	Delay   int64  // after a loss by time the locks stay free of holders this long
-	Attempt uint64 // tells the tries of one Once ID apart
-	// The grant belongs to nobody but whoever knows its token, and lives by its TTL;
-	// the session keeps the place in line.
+	ID       RequestID
+	Wants    []Want
+	TTL      int64  // own deadline after the grant; 0: as long as the session
+	Wait     int64  // 0: try once; > 0: at most this long; -1: until cancelled (not if detached)
+	Holder   string // of a detached grant; others have the session's
+	Value    []byte
+	Labels   []Label
+	Delay    int64 // after a loss by time the locks stay free of holders this long
 	Detached bool
 }
 
-// Cancel ends the wait of the Acquire with the ID Target, or releases its grant
-// if that came first. [NotHeld] says that there is neither any more. A Target in
-// a session that was never seen answers OK and is [Cancelled] when it comes. For
-// a Target without a session only the latest attempt can be cancelled, and the
-// target is forgotten.
+// Cancel ends the wait of the Acquire with the session and sequence of Target, or
+// releases its grant if that came first. [NotHeld] says that there is neither any
+// more, or that the grant is detached and another try waited for it or was told of
+// it, too: then it is not ended. A Target that was never seen answers OK and is
+// [Cancelled] when it comes. A try that is cancelled while other tries of its
+// request wait leaves them in line. A cancelled request's once ID is forgotten.
 type Cancel struct {
-	ID      RequestID
-	Target  RequestID
-	Attempt uint64
+	ID     RequestID
+	Target RequestID // only Session and Sequence are looked at and kept
 }
 
 // Release gives a grant back. [NotHeld] if there is no grant with the token, if
-// it is not on Lock, or if the ID names a session that is not the grant's. The
-// same holds for [Renew] and [SetValue].
+// it is not on Lock, or if it belongs to a session and the ID is of none or of
+// another. A detached grant is released by any ID. The same holds for [Renew] and
+// [SetValue].
 type Release struct {
 	ID    RequestID
 	Lock  string // optional: must be a lock of the grant

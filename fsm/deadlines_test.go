@@ -108,21 +108,8 @@ func TestRenewalIsLazy(t *testing.T) {
 	}
 	b.want(b.one(1, Release{Token: first.Token}), OK)
 	// Now it is at the top, and reading what is next must tell the truth.
-	b.forgetOnce(t)
 	if at, ok := b.table.NextDeadline(); !ok || at != 61*second {
 		t.Fatalf("next deadline %d, %v, want 61 s", at, ok)
-	}
-}
-
-// forgetOnce drops the memories, which have deadlines of their own.
-func (b *bench) forgetOnce(t *testing.T) {
-	t.Helper()
-	b.want(b.one(1, Configure{Limits: Limits{OnceRemembered: 1}}), OK)
-	for id, m := range b.table.memories.all() {
-		if m.request == 0 {
-			b.table.forget(id, m)
-			break
-		}
 	}
 }
 

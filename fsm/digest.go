@@ -76,6 +76,10 @@ func chain(before uint64, data []byte, a *Applied) uint64 {
 	if a.MoreDue {
 		h.word(1)
 	}
+	return h.sum()
+}
+
+func (h digester) sum() uint64 {
 	h.word(digestMix)
 	return uint64(h ^ h>>32)
 }
@@ -109,19 +113,29 @@ func (h *digester) holder(o *Holder) {
 	h.int(o.Since)
 }
 
+func (h *digester) requestID(id *RequestID) {
+	h.id(id.Session)
+	h.word(id.Sequence)
+	h.id(id.Once)
+}
+
+func (h *digester) want(w *Want) {
+	h.string(w.Lock)
+	h.word(uint64(w.Mode) | uint64(w.Permits)<<8)
+	h.word(uint64(w.Limit))
+}
+
 func (h *digester) event(e *Event) {
 	h.word(uint64(e.Kind) | uint64(e.Code)<<8 | uint64(len(e.Wants))<<16)
 	h.id(e.Session)
-	h.word(e.Request.Sequence)
-	if e.Session == (SessionID{}) {
-		h.id(e.Request.Once)
+	h.requestID(&e.Request)
+	h.word(uint64(len(e.Others)))
+	for i := range e.Others {
+		h.requestID(&e.Others[i])
 	}
 	h.word(e.Token)
 	for i := range e.Wants {
-		w := &e.Wants[i]
-		h.string(w.Lock)
-		h.word(uint64(w.Mode) | uint64(w.Permits)<<8)
-		h.word(uint64(w.Limit))
+		h.want(&e.Wants[i])
 	}
 	h.string(e.Holder)
 	if e.Kind == EventGranted {

@@ -210,7 +210,7 @@ func FuzzDecode(f *testing.F) {
 // everyCommand has one command of each kind, every field set.
 func everyCommand() []Command {
 	id := RequestID{Session: genSession(0), Sequence: 3, Acked: 1}
-	once := RequestID{Once: genOnce(1)}
+	once := RequestID{Session: genSession(0), Sequence: 2, Answered: [2]Span{{5, 6}, {9, 9}}, Once: genOnce(1)}
 	labels := []Label{{"k", "v"}, {"", ""}}
 	return []Command{
 		OpenSession{Session: genSession(0), TTL: 10 * second, Holder: "ann", Labels: labels},
@@ -219,14 +219,14 @@ func everyCommand() []Command {
 			ID: id, Wants: []Want{{Lock: "a", Mode: Exclusive}, {Lock: "b", Mode: Shared}, {Lock: "c", Mode: Permits, Permits: 2, Limit: 3}},
 			TTL: 5 * second, Wait: -1, Holder: "ann", Value: []byte("v"), Labels: labels, Delay: second,
 		},
-		Acquire{ID: once, Wants: []Want{{Lock: "a", Mode: Exclusive}}, TTL: 5 * second, Wait: second, Holder: "bob", Attempt: 2},
-		Cancel{ID: RequestID{Session: genSession(0), Sequence: 4}, Target: once, Attempt: 2},
+		Acquire{ID: once, Wants: []Want{{Lock: "a", Mode: Exclusive}}, TTL: 5 * second, Wait: second, Holder: "bob", Detached: true},
+		Cancel{ID: RequestID{Session: genSession(0), Sequence: 4}, Target: RequestID{Session: genSession(0), Sequence: 2}},
 		Renew{ID: RequestID{Session: genSession(0), Sequence: 5}, Lock: "a", Token: 1, TTL: 7 * second},
 		SetValue{ID: RequestID{Session: genSession(0), Sequence: 6}, Lock: "a", Token: 1, Value: []byte("w")},
-		Resize{ID: RequestID{Once: genOnce(2)}, Lock: "c", Limit: 5},
-		ForceRelease{ID: RequestID{Once: genOnce(3)}, Lock: "a", Token: 1, Reason: "stuck", Who: "ops"},
-		Release{ID: RequestID{Session: genSession(0), Sequence: 7}, Lock: "a", Token: 1},
-		EndSession{Session: genSession(1)},
+		Resize{ID: RequestID{Session: genSession(0), Sequence: 8}, Lock: "c", Limit: 5},
+		ForceRelease{Lock: "a", Token: 1, Reason: "stuck", Who: "ops"},
+		Release{ID: RequestID{Session: genSession(0), Sequence: 7}, Lock: "a", Token: 1, Lost: true},
+		EndSession{Session: genSession(1), Undelivered: []uint64{1, 300}},
 		KillSession{Session: genSession(0), Reason: "stuck", Who: "ops"},
 		Configure{Limits: Limits{Waiters: 5, OnceNanos: second}},
 		Found{Cluster: [16]byte{1}},

@@ -112,17 +112,20 @@ func (g *generator) fresh() Command {
 	case k < 32:
 		return g.openSession()
 	case k < 39:
-		return Release{ID: g.id(), Lock: g.optionalLock(), Token: g.token()}
+		token := g.token()
+		return Release{ID: g.idFor(token), Lock: g.optionalLock(), Token: token, Lost: g.oneIn(4, "lost")}
 	case k < 43:
 		return g.cancel()
 	case k < 48:
 		return g.keepAlive()
 	case k < 51:
-		return Renew{ID: g.id(), Lock: g.optionalLock(), Token: g.token(), TTL: g.ttl()}
+		token := g.token()
+		return Renew{ID: g.idFor(token), Lock: g.optionalLock(), Token: token, TTL: g.ttl()}
 	case k < 53:
-		return SetValue{ID: g.id(), Lock: g.optionalLock(), Token: g.token(), Value: g.value()}
+		token := g.token()
+		return SetValue{ID: g.idFor(token), Lock: g.optionalLock(), Token: token, Value: g.value()}
 	case k < 55:
-		return EndSession{Session: g.session()}
+		return g.endSession()
 	case k < 56:
 		return KillSession{Session: g.session(), Reason: g.text("reason"), Who: g.text("who")}
 	case k < 59:
@@ -145,11 +148,30 @@ func (g *generator) semaphore() string {
 // again sends an earlier command once more, as a client does that got no answer.
 func (g *generator) again() Command {
 	c := g.past[len(g.past)-1-g.pick(len(g.past), "which")]
-	if a, ok := c.(Acquire); ok && a.ID.Once != (OnceID{}) {
-		a.Attempt = uint64(g.pick(3, "attempt"))
-		return a
+	a, ok := c.(Acquire)
+	if !ok {
+		return c
 	}
-	return c
+	switch {
+	case a.ID.Once != (OnceID{}) && g.oneIn(2, "another try"):
+		once := a.ID.Once
+		a.ID = g.sessionID()
+		a.ID.Once = once
+		a.Wait = g.wait(false)
+		switch g.pick(20, "another request") {
+		case 16:
+			a.TTL = g.ttl()
+		case 17:
+			a.Value = g.value()
+		case 18:
+			a.Delay = second
+		case 19:
+			a.Wants = []Want{g.want()}
+		}
+	case g.oneIn(3, "says more"):
+		a.ID.Acked = uint64(g.pick(8, "acked up to"))
+	}
+	return a
 }
 
 func (g *generator) rare() Command {
@@ -191,33 +213,69 @@ func (g *generator) optionalLock() string {
 // id is a fresh request ID most of the time.
 func (g *generator) id() RequestID {
 	switch k := g.pick(32, "id"); {
-	case k < 20 && (len(g.model.sessions) > 0 || k == 0):
+	case k < 27 && (len(g.model.sessions) > 0 || k == 0):
 		return g.sessionID()
-	case k < 27:
-		return RequestID{Once: genOnce(g.pick(g.onces, "once"))}
 	case k < 31:
 		return RequestID{}
 	}
 	return g.strangeID()
 }
 
-func (g *generator) sessionID() RequestID {
-	i := g.sessionNumber()
+// idFor is mostly one in the session that a grant belongs to.
+func (g *generator) idFor(token uint64) RequestID {
+	id := g.id()
+	r := g.model.byToken(token)
+	if r == nil || r.ask.Detached || g.oneIn(4, "a stranger's") {
+		return id
+	}
+	return g.in(int(r.ask.ID.Session[15]) - 1)
+}
+
+func (g *generator) sessionID() RequestID { return g.in(g.sessionNumber()) }
+
+func (g *generator) in(i int) RequestID {
 	g.next[i]++
 	id := RequestID{Session: genSession(i), Sequence: g.next[i]}
-	switch g.pick(8, "acked") {
+	switch g.pick(10, "acked") {
 	case 5:
 		id.Acked = id.Sequence - 1
 	case 6:
 		id.Acked = uint64(g.pick(8, "acked up to"))
 	case 7:
 		id.Sequence += uint64(g.pick(3, "out of order"))
+	case 8, 9:
+		for k := range id.Answered {
+			first := id.Sequence - min(id.Sequence, uint64(g.pick(8, "answered from")))
+			id.Answered[k] = Span{first, first + uint64(g.pick(3, "answered"))}
+			if g.oneIn(20, "odd span") {
+				id.Answered[k] = []Span{{}, {3, 2}, {0, 4}, {id.Sequence + 3, math.MaxUint64 - 1}, {id.Sequence + 9, math.MaxUint64}}[g.pick(5, "span")]
+			}
+		}
 	}
 	return id
 }
 
+func (g *generator) endSession() Command {
+	c := EndSession{Session: g.session()}
+	if s := g.model.session(c.Session); s != nil {
+		for _, a := range s.answers {
+			if g.oneIn(2, "undelivered") {
+				c.Undelivered = append(c.Undelivered, a.sequence)
+			}
+		}
+	}
+	if g.oneIn(8, "any undelivered") {
+		c.Undelivered = append(c.Undelivered, uint64(g.pick(8, "sequence")))
+	}
+	return c
+}
+
 func (g *generator) strangeID() RequestID {
-	switch g.pick(4, "strange") {
+	switch g.pick(6, "strange") {
+	case 4:
+		return RequestID{Once: genOnce(0)}
+	case 5:
+		return RequestID{Sequence: uint64(g.pick(3, "sequence"))}
 	case 0:
 		return RequestID{Session: g.session()}
 	case 1:
@@ -261,14 +319,16 @@ func (g *generator) forceRelease() Command {
 }
 
 func (g *generator) cancel() Command {
-	c := Cancel{ID: g.id(), Attempt: uint64(g.pick(3, "attempt"))}
 	if len(g.model.requests) > 0 && !g.oneIn(4, "any target") {
 		r := g.model.requests[g.pick(len(g.model.requests), "target")]
-		c.Target = r.ask.ID
+		y := r.tries[g.pick(len(r.tries), "try")]
+		c := Cancel{Target: RequestID{Session: y.session, Sequence: y.sequence}}
+		if !g.oneIn(4, "no ID") {
+			c.ID = g.in(int(y.session[15]) - 1)
+		}
 		return c
 	}
-	c.Target = g.id()
-	return c
+	return Cancel{ID: g.id(), Target: g.id()}
 }
 
 func (g *generator) acquire() Command {
@@ -279,12 +339,16 @@ func (g *generator) acquire() Command {
 			c.Wants = append(c.Wants, w)
 		}
 	}
-	if c.ID.Session == (SessionID{}) || g.oneIn(3, "own ttl") {
+	if g.oneIn(2, "detached") {
+		c.Detached = !g.oneIn(30, "not detached")
+		if c.ID.Session != (SessionID{}) && !g.oneIn(3, "no once ID") {
+			c.ID.Once = genOnce(g.pick(g.onces, "once"))
+		}
+	}
+	if c.Detached && !g.oneIn(30, "no ttl") || g.oneIn(3, "own ttl") {
 		c.TTL = g.ttl()
 	}
-	if c.ID != (RequestID{}) || g.oneIn(8, "wait without an ID") {
-		c.Wait = g.wait(c.ID.Session != SessionID{})
-	}
+	c.Wait = g.wait(!c.Detached)
 	if g.oneIn(5, "with value") {
 		c.Value = g.value()
 	}
@@ -293,9 +357,6 @@ func (g *generator) acquire() Command {
 	}
 	if g.oneIn(4, "with delay") {
 		c.Delay = []int64{second, 3 * second, 5 * second, 1, 2 * second, 1, second, 10 * second, -1, math.MaxInt64}[g.pick(10, "delay")]
-	}
-	if c.ID.Once != (OnceID{}) {
-		c.Attempt = uint64(g.pick(3, "attempt"))
 	}
 	return c
 }

@@ -15,15 +15,15 @@ type Limits struct {
 	WaitersPerLock   int   // default 10,000
 	Waiters          int   // in all; default 200,000
 	GrantsPerSession int   // grants and waiting requests; default 10,000
-	RequestsWindow   int   // answers remembered per session; default 10,000
+	RequestsWindow   int   // answers that a session remembers at least; default 10,000
 	Sessions         int   // default 100,000
 	Grants           int   // grants and waiting requests in all; default 2,000,000
-	OnceRemembered   int   // sessionless answers after their request ended; default 65,536
-	EndedRemembered  int   // sessions after their end; default 200,000
-	OnceNanos        int64 // how long both are remembered; default 5 minutes
+	OnceRemembered   int   // once IDs: a new one beyond is refused; default 250,000
+	EndedRemembered  int   // sessions that have ended: while there are as many, none is opened; default 1,000,000
+	OnceNanos        int64 // how long both are remembered after their end; default 5 minutes
 	MinTTL           int64 // nanoseconds; default 1 s
 	MaxTTL           int64 // nanoseconds; default 24 h
-	MaxWait          int64 // wait of a request without a session, nanoseconds; default 1 h
+	MaxWait          int64 // wait of a detached acquire, nanoseconds; default 1 h
 	MaxDelay         int64 // delay after a loss, nanoseconds; default 10 minutes
 	ReasonBytes      int   // reason and who, each; default 256
 	ExpiriesPerEntry int   // what is due beyond this waits for the next entry; default 1,024
@@ -87,7 +87,7 @@ var limitTable = [...]limit{
 	size("requests_window", 10_000, 1_000_000, func(l *Limits) *int { return &l.RequestsWindow }),
 	size("sessions", 100_000, 100_000_000, func(l *Limits) *int { return &l.Sessions }),
 	size("grants", 2_000_000, 100_000_000, func(l *Limits) *int { return &l.Grants }),
-	size("once_remembered", 65_536, 10_000_000, func(l *Limits) *int { return &l.OnceRemembered }),
+	size("once_remembered", 250_000, 10_000_000, func(l *Limits) *int { return &l.OnceRemembered }),
 	span("once_nanos", 300*nanosPerSecond, 366*nanosPerDay, func(l *Limits) *int64 { return &l.OnceNanos }),
 	span("min_ttl", nanosPerSecond, 366*nanosPerDay, func(l *Limits) *int64 { return &l.MinTTL }),
 	span("max_ttl", nanosPerDay, 366*nanosPerDay, func(l *Limits) *int64 { return &l.MaxTTL }),
@@ -95,7 +95,7 @@ var limitTable = [...]limit{
 	span("max_delay", 600*nanosPerSecond, 366*nanosPerDay, func(l *Limits) *int64 { return &l.MaxDelay }),
 	size("reason_bytes", 256, 4096, func(l *Limits) *int { return &l.ReasonBytes }),
 	size("expiries_per_entry", 1024, 100_000, func(l *Limits) *int { return &l.ExpiriesPerEntry }),
-	size("ended_remembered", 200_000, 100_000_000, func(l *Limits) *int { return &l.EndedRemembered }),
+	size("ended_remembered", 1_000_000, 100_000_000, func(l *Limits) *int { return &l.EndedRemembered }),
 }
 
 // effective fills in the defaults. It returns the place in limitTable of the

@@ -144,7 +144,7 @@ func (l *lockstep) same(what string, got, want any) {
 // plainResult drops what is for people, having looked that it is where it should be.
 func (l *lockstep) plainResult(r Result) Result {
 	explained := r.Code == Invalid || r.Code == OverLimit
-	either := r.Code == KindMismatch // a wait that a Resize ended has no field
+	either := r.Code == KindMismatch || r.Code == NotHeld // a wait that a Resize ended has no field; a grant has one
 	if !either && explained != (r.Field != "") || !either && explained != (r.Detail != "") {
 		l.failf("result %+v: field and detail belong to a refusal, and only there", r)
 	}
@@ -270,15 +270,16 @@ func (l *lockstep) compareSession(id SessionID, got SessionView, ok bool) {
 	}
 	want := SessionView{
 		Session: id, TTL: s.ttl, Deadline: s.deadline, Holder: s.holder, Labels: s.labels,
-		Answers: len(s.answers), Acked: s.acked, Revocations: s.revocations,
+		Answers: len(s.answers), Acked: s.acked[0].Last, Revocations: s.revocations,
 	}
 	for _, r := range l.model.requests {
-		switch {
-		case r.ask.ID.Session != id:
-		case r.token != 0:
+		if l.model.owner(r) == s && r.token != 0 {
 			want.Tokens = append(want.Tokens, r.token)
-		default:
-			want.Waiters++
+		}
+		for _, y := range r.tries {
+			if y.session == id && r.token == 0 {
+				want.Waiters++
+			}
 		}
 	}
 	l.same("session", got, want)

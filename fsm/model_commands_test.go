@@ -1,6 +1,7 @@
 package fsm
 
 import (
+	"bytes"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -29,13 +30,13 @@ func (m *model) openSession(c OpenSession) Result {
 		return invalid("holder")
 	case !m.labelsFit(c.Labels):
 		return invalid("labels")
-	case len(m.sessions) >= m.limits.Sessions:
+	case len(m.sessions) >= m.limits.Sessions, len(m.ended) >= m.limits.EndedRemembered:
 		return Result{Code: OverLimit}
 	}
 	m.arrivals++
 	s := &modelSession{
 		id: c.Session, number: m.arrivals, ttl: c.TTL, deadline: later(m.now, c.TTL),
-		holder: c.Holder, labels: c.Labels,
+		holder: c.Holder, labels: c.Labels, acked: []Span{{}},
 	}
 	m.sessions = append(m.sessions, s)
 	m.emit(Event{Kind: EventSessionOpened, Session: s.id, Holder: s.holder})
@@ -72,6 +73,13 @@ func (m *model) endSessionByClient(c EndSession) Result {
 	if s == nil {
 		return Result{Code: NoSession}
 	}
+	for _, sequence := range c.Undelivered {
+		for _, a := range s.answers {
+			if r := m.byToken(a.result.Token); a.sequence == sequence && r != nil && r.ask.Detached {
+				m.cancelTry(r, s.id, sequence)
+			}
+		}
+	}
 	m.endSession(s, OK, "", "")
 	m.handOver()
 	return Result{}
@@ -105,8 +113,9 @@ func (m *model) nameOK(name string) bool {
 }
 
 func (m *model) acquireFault(c Acquire) string {
-	detached := c.ID.Session == SessionID{}
-	anonymous := detached && c.ID.Once == OnceID{}
+	if c.ID.Session == (SessionID{}) || c.ID.Once != (OnceID{}) && !c.Detached {
+		return "id"
+	}
 	if len(c.Wants) == 0 || len(c.Wants) > m.limits.LocksPerRequest {
 		return "locks"
 	}
@@ -121,9 +130,9 @@ func (m *model) acquireFault(c Acquire) string {
 		}
 	}
 	switch {
-	case (detached || c.TTL != 0) && (c.TTL < m.limits.MinTTL || c.TTL > m.limits.MaxTTL):
+	case (c.Detached || c.TTL != 0) && (c.TTL < m.limits.MinTTL || c.TTL > m.limits.MaxTTL):
 		return "ttl"
-	case c.Wait < -1, detached && (c.Wait < 0 || c.Wait > m.limits.MaxWait), anonymous && c.Wait != 0:
+	case c.Wait < -1, c.Detached && (c.Wait < 0 || c.Wait > m.limits.MaxWait):
 		return "wait"
 	case len(c.Holder) > m.limits.HolderBytes || !utf8.ValidString(c.Holder):
 		return "holder"
@@ -168,38 +177,35 @@ func (m *model) acquire(c Acquire) Result {
 	if field := m.acquireFault(c); field != "" {
 		return invalid(field)
 	}
+	if o := m.record(c.ID.Once); o != nil {
+		return m.tryAgain(c, o)
+	}
 	for _, w := range c.Wants {
 		if m.mismatch(w) {
 			return Result{Code: KindMismatch, Field: "lock"}
 		}
 	}
-	r := &modelRequest{number: m.arrivals + 1, ask: c, queued: m.now}
+	r := &modelRequest{
+		number: m.arrivals + 1, ask: c, queued: m.now, tries: []modelTry{{c.ID.Session, c.ID.Sequence, m.now}},
+	}
 	if c.Wait > 0 {
 		r.waitUntil = later(m.now, c.Wait)
 	}
-	if s := m.session(c.ID.Session); s != nil {
-		owned := 0
-		for _, other := range m.requests {
-			if other.ask.ID.Session == s.id {
-				owned++
-			}
-		}
-		if owned >= m.limits.GrantsPerSession {
-			return Result{Code: OverLimit}
-		}
-	}
 	free := m.grantable(r)
-	if !free && c.Wait == 0 {
-		return m.busy(r)
-	}
-	if len(m.requests) >= m.limits.Grants {
-		return Result{Code: OverLimit}
-	}
-	if !free && !m.roomToWait(c) {
+	switch {
+	case !free && c.Wait == 0:
+		return m.busy(c)
+	case !(free && c.Detached) && m.owned(c.ID.Session) >= m.limits.GrantsPerSession,
+		len(m.requests) >= m.limits.Grants,
+		c.ID.Once != OnceID{} && len(m.records) >= m.limits.OnceRemembered,
+		!free && !m.roomToWait(c):
 		return Result{Code: OverLimit}
 	}
 	m.arrivals++
 	m.requests = append(m.requests, r)
+	if c.ID.Once != (OnceID{}) {
+		m.records = append(m.records, &modelRecord{ask: c, request: r})
+	}
 	if free {
 		m.grant(r)
 		return r.grantedResult()
@@ -226,10 +232,69 @@ func (m *model) roomToWait(c Acquire) bool {
 	return waiters < m.limits.Waiters
 }
 
+// owned counts the grants of a session and the tries that wait in it.
+func (m *model) owned(id SessionID) int {
+	owned := 0
+	for _, r := range m.requests {
+		if r.token != 0 && r.ask.Detached {
+			continue
+		}
+		for _, y := range r.tries {
+			if y.session == id {
+				owned++
+			}
+		}
+	}
+	return owned
+}
+
+func (m *model) record(id OnceID) *modelRecord {
+	for _, o := range m.records {
+		if o.ask.ID.Once == id {
+			return o
+		}
+	}
+	return nil
+}
+
+// tryAgain answers a try of a once ID that is remembered.
+func (m *model) tryAgain(c Acquire, o *modelRecord) Result {
+	was, r := o.ask, o.request
+	inOrder := func(wants []Want) []Want {
+		return slices.SortedFunc(slices.Values(wants), func(a, b Want) int { return strings.Compare(a.Lock, b.Lock) })
+	}
+	switch {
+	case !slices.Equal(inOrder(c.Wants), inOrder(was.Wants)):
+		return invalid("locks")
+	case c.TTL != was.TTL:
+		return invalid("ttl")
+	case c.Delay != was.Delay:
+		return invalid("delay")
+	case !bytes.Equal(c.Value, was.Value):
+		return invalid("value")
+	case r.over:
+		return Result{Code: NotHeld, Token: r.token}
+	case r.token != 0:
+		r.shared = true
+		return Result{Token: r.token, Deadline: r.deadline, Queued: m.now, Granted: r.granted}
+	case c.Wait == 0:
+		return m.busy(c)
+	case len(r.tries) == 16 || m.owned(c.ID.Session) >= m.limits.GrantsPerSession:
+		return Result{Code: OverLimit}
+	}
+	r.tries = append(r.tries, modelTry{c.ID.Session, c.ID.Sequence, m.now})
+	r.waitUntil = max(r.waitUntil, later(m.now, c.Wait))
+	m.handOver() // it may have been due, after a cut, and passed over
+	if r.token != 0 {
+		return Result{Token: r.token, Deadline: r.deadline, Queued: m.now, Granted: r.granted}
+	}
+	return Result{Code: Queued, Queued: m.now}
+}
+
 // busy names who holds what was asked for.
-func (m *model) busy(r *modelRequest) Result {
+func (m *model) busy(c Acquire) Result {
 	result := Result{Code: Busy}
-	for _, w := range r.ask.Wants {
+	for _, w := range c.Wants {
 		for _, h := range m.holders(w.Lock) {
 			if len(result.Holders) < MaxHoldersShown {
 				result.Holders = append(result.Holders, m.holderOn(h, w.Lock))
@@ -241,23 +306,23 @@ func (m *model) busy(r *modelRequest) Result {
 
 func (m *model) holderOn(r *modelRequest, lock string) Holder {
 	w, _ := r.want(lock)
-	deadline := r.deadline
-	if s := m.session(r.ask.ID.Session); s != nil && (deadline == 0 || s.deadline < deadline) {
-		deadline = s.deadline
+	h := Holder{
+		Lock: lock, Token: r.token, Holder: m.holderName(r), Mode: w.Mode,
+		Permits: w.Permits, Deadline: r.deadline, Since: r.since, Value: r.ask.Value, Labels: r.ask.Labels,
 	}
-	return Holder{
-		Lock: lock, Token: r.token, Holder: m.holderName(r), Session: r.ask.ID.Session, Mode: w.Mode,
-		Permits: w.Permits, Deadline: deadline, Since: r.since, Value: r.ask.Value, Labels: r.ask.Labels,
+	if s := m.owner(r); s != nil {
+		h.Session = s.id
+		if h.Deadline == 0 || s.deadline < h.Deadline {
+			h.Deadline = s.deadline
+		}
 	}
+	return h
 }
 
 func (m *model) cancel(c Cancel) Result {
-	if c.Target.Session == (SessionID{}) {
-		return m.cancelOnce(c)
-	}
 	inSession := c.ID.Session != SessionID{}
 	itself := inSession && c.ID.Sequence == c.Target.Sequence
-	if inSession && c.ID.Session != c.Target.Session || c.Target.Sequence == 0 || itself {
+	if c.Target.Session == (SessionID{}) || inSession && c.ID.Session != c.Target.Session || c.Target.Sequence == 0 || itself {
 		return invalid("target")
 	}
 	s := m.session(c.Target.Session)
@@ -265,48 +330,40 @@ func (m *model) cancel(c Cancel) Result {
 		return Result{Code: NoSession}
 	}
 	for _, r := range m.requests {
-		if r.ask.ID.Session == s.id && r.ask.ID.Sequence == c.Target.Sequence {
-			m.endByCancel(r)
+		if r.hasTry(s.id, c.Target.Sequence) && (r.token == 0 || !r.ask.Detached || s.answer(c.Target.Sequence) != nil) {
+			if !m.cancelTry(r, s.id, c.Target.Sequence) {
+				return Result{Code: NotHeld}
+			}
+			m.handOver()
 			return Result{}
 		}
 	}
-	for _, a := range s.answers {
-		if a.sequence == c.Target.Sequence {
-			return Result{Code: NotHeld}
-		}
-	}
-	if c.Target.Sequence <= s.acked {
+	if s.answer(c.Target.Sequence) != nil || s.hasAcked(c.Target.Sequence) {
 		return Result{Code: NotHeld}
 	}
-	if len(s.answers) >= m.limits.RequestsWindow {
-		return Result{Code: OverLimit}
-	}
-	s.answers = append(s.answers, modelAnswer{c.Target.Sequence, KindAcquire, Result{Code: Cancelled}})
+	m.keep(s, modelAnswer{c.Target.Sequence, nil, Result{Code: Cancelled}})
 	return Result{}
 }
 
-func (m *model) endByCancel(r *modelRequest) {
-	if r.token != 0 {
-		m.endGrant(r, EventReleased, Event{})
-	} else {
-		m.endWait(r, Cancelled)
-	}
-	m.handOver()
+func (r *modelRequest) hasTry(session SessionID, sequence uint64) bool {
+	return slices.ContainsFunc(r.tries, func(y modelTry) bool { return y.session == session && y.sequence == sequence })
 }
 
-func (m *model) cancelOnce(c Cancel) Result {
-	for _, o := range m.once {
-		if o.id != c.Target.Once || o.request == nil {
-			continue
-		}
-		if o.attempt != c.Attempt {
-			return Result{Code: NotHeld}
-		}
-		m.endByCancel(o.request)
-		m.forgetOnce(o)
-		return Result{}
+// cancelTry ends what a try waits for or was granted, unless another try knows of
+// the grant.
+func (m *model) cancelTry(r *modelRequest, session SessionID, sequence uint64) bool {
+	switch {
+	case r.token == 0:
+		m.leave(r, session, sequence, Cancelled)
+		return true
+	case r.shared || !r.hasTry(session, sequence):
+		return false
 	}
-	return Result{Code: NotHeld}
+	m.endGrant(r, EventReleased, Event{})
+	if o := m.record(r.ask.ID.Once); o != nil {
+		m.forgetRecord(o)
+	}
+	return true
 }
 
 // grantFor finds the grant of a command that shows a token.
@@ -315,7 +372,7 @@ func (m *model) grantFor(id RequestID, lock string, token uint64) *modelRequest 
 	if r == nil {
 		return nil
 	}
-	if id.Session != (SessionID{}) && r.ask.ID.Session != id.Session {
+	if !r.ask.Detached && r.ask.ID.Session != id.Session {
 		return nil
 	}
 	if _, ok := r.want(lock); lock != "" && !ok {
@@ -329,7 +386,11 @@ func (m *model) release(c Release) Result {
 	if r == nil {
 		return Result{Code: NotHeld}
 	}
-	m.endGrant(r, EventReleased, Event{})
+	if c.Lost {
+		m.endGrant(r, EventExpired, Event{})
+	} else {
+		m.endGrant(r, EventReleased, Event{})
+	}
 	m.handOver()
 	return Result{}
 }
@@ -373,7 +434,7 @@ func (m *model) forceRelease(c ForceRelease) Result {
 			result.Holders = append(result.Holders, m.holderOn(r, c.Lock))
 		}
 		e := Event{Reason: c.Reason, Who: c.Who}
-		if s := m.session(r.ask.ID.Session); s != nil {
+		if s := m.owner(r); s != nil {
 			s.revocationLast++
 			e.Number = s.revocationLast
 			s.revocations = append(s.revocations, Revocation{Number: e.Number, Token: r.token, Reason: c.Reason, Who: c.Who})
@@ -422,8 +483,6 @@ func (m *model) configure(c Configure) Result {
 		}
 	}
 	m.limits = modelLimits(c.Limits)
-	m.boundOnce()
-	m.boundEnded()
 	return Result{}
 }
 

@@ -2,6 +2,7 @@ package fsm
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 )
 
@@ -19,11 +20,30 @@ func (m *model) grant(r *modelRequest) {
 	for _, w := range r.ask.Wants {
 		m.use(w)
 	}
-	m.setAnswer(r, r.grantedResult())
 	e := m.about(r, EventGranted)
+	e.Others = r.ids()[1:]
 	e.Result = r.grantedResult()
 	e.Waited = m.now - r.queued
+	for _, y := range r.tries {
+		m.answer(r, y, r.grantedResult())
+		e.Result.Queued = y.queued // of the last one
+	}
 	m.emit(e)
+	r.shared = len(r.tries) > 1
+	r.tries = r.tries[:1]
+}
+
+// ids are those of the tries.
+func (r *modelRequest) ids() []RequestID {
+	var ids []RequestID
+	for _, y := range r.tries {
+		ids = append(ids, r.idOf(y))
+	}
+	return ids
+}
+
+func (r *modelRequest) idOf(y modelTry) RequestID {
+	return RequestID{Session: y.session, Sequence: y.sequence, Once: r.ask.ID.Once}
 }
 
 // use remembers the size of a semaphore while anybody is on it.
@@ -44,70 +64,29 @@ func (r *modelRequest) grantedResult() Result {
 
 // about is an event on a request.
 func (m *model) about(r *modelRequest, kind EventKind) Event {
-	return Event{
-		Kind: kind, Request: r.ask.ID, Session: r.ask.ID.Session, Token: r.token,
-		Wants: r.ask.Wants, Holder: m.holderName(r),
+	e := Event{Kind: kind, Request: r.idOf(r.tries[0]), Token: r.token, Wants: r.ask.Wants, Holder: m.holderName(r)}
+	if !r.ask.Detached {
+		e.Session = r.ask.ID.Session
+	}
+	return e
+}
+
+// answer replaces what a copy of a try will hear.
+func (m *model) answer(r *modelRequest, y modelTry, result Result) {
+	result.Queued = y.queued
+	if a := m.session(y.session).answer(y.sequence); a != nil {
+		a.result = result
 	}
 }
 
-// setAnswer replaces what a retry of the request will hear.
-func (m *model) setAnswer(r *modelRequest, result Result) {
-	if s := m.session(r.ask.ID.Session); s != nil {
-		for i := range s.answers {
-			if s.answers[i].sequence == r.ask.ID.Sequence {
-				s.answers[i].result = result
-			}
-		}
-	}
-	for _, o := range m.once {
-		if o.request == r {
-			o.result = result
-		}
-	}
-}
-
-// remove takes a request out of the table; its answer is now only remembered.
+// remove takes a request out of the table.
 func (m *model) remove(r *modelRequest) {
 	r.over = true
 	m.requests = slices.DeleteFunc(m.requests, func(x *modelRequest) bool { return x == r })
-	for _, o := range m.once {
-		if o.request == r {
-			m.settleOnce(o)
-			break
-		}
-	}
 }
 
-// settleOnce starts the time after which a once ID is forgotten.
-func (m *model) settleOnce(o *modelOnce) {
-	o.request = nil
-	o.forget = later(m.now, m.limits.OnceNanos)
-	m.boundOnce()
-}
-
-// boundOnce forgets the oldest answers beyond the limit.
-func (m *model) boundOnce() {
-	for {
-		settled := 0
-		var oldest *modelOnce
-		for _, o := range m.once {
-			if o.forget == 0 {
-				continue
-			}
-			settled++
-			if oldest == nil || o.forget < oldest.forget || o.forget == oldest.forget && o.number < oldest.number {
-				oldest = o
-			}
-		}
-		if settled <= m.limits.OnceRemembered {
-			return
-		}
-		m.forgetOnce(oldest)
-	}
-}
-
-func (m *model) forgetOnce(o *modelOnce) {
-	m.once = slices.DeleteFunc(m.once, func(x *modelOnce) bool { return x == o })
+func (m *model) forgetRecord(o *modelRecord) {
+	m.records = slices.DeleteFunc(m.records, func(x *modelRecord) bool { return x == o })
 }
 
 // endGrant takes a grant away; e carries who and why.
@@ -117,6 +96,9 @@ func (m *model) endGrant(r *modelRequest, kind EventKind, e Event) {
 	about.Number, about.Reason, about.Who = e.Number, e.Reason, e.Who
 	m.emit(about)
 	m.remove(r)
+	if o := m.record(r.ask.ID.Once); o != nil {
+		o.forget = later(m.now, m.limits.OnceNanos)
+	}
 	if kind == EventExpired && r.ask.Delay > 0 {
 		for _, w := range r.ask.Wants {
 			m.delay(w.Lock, r)
@@ -137,9 +119,36 @@ func (m *model) endWait(r *modelRequest, code Code) {
 	e := m.about(r, EventWaitEnded)
 	e.Code = code
 	e.Waited = m.now - r.queued
+	e.Others = r.ids()[1:]
 	m.emit(e)
-	m.setAnswer(r, Result{Code: code, Queued: r.queued})
+	for _, y := range r.tries {
+		m.answer(r, y, Result{Code: code})
+	}
 	m.remove(r)
+	if o := m.record(r.ask.ID.Once); o != nil {
+		m.forgetRecord(o)
+	}
+}
+
+// leave takes one try out of a request that waits.
+func (m *model) leave(r *modelRequest, session SessionID, sequence uint64, code Code) {
+	if len(r.tries) == 1 {
+		m.endWait(r, code)
+		return
+	}
+	e := m.about(r, EventTryEnded)
+	e.Code = code
+	e.Waited = m.now - r.queued
+	for i, y := range r.tries {
+		if y.session == session && y.sequence == sequence {
+			e.Request = r.idOf(y)
+			m.answer(r, y, Result{Code: code})
+			r.tries = slices.Delete(slices.Clone(r.tries), i, i+1)
+			break
+		}
+	}
+	e.Others = r.ids()
+	m.emit(e)
 }
 
 // endSession ends a session, its grants and its waits, and hands nothing on yet.
@@ -153,28 +162,20 @@ func (m *model) endSession(s *modelSession, code Code, reason, who string) {
 		kind = EventRevoked
 	}
 	for _, r := range slices.Clone(m.requests) {
-		if r.ask.ID.Session == s.id && r.token != 0 {
+		if m.owner(r) == s && r.token != 0 {
 			m.endGrant(r, kind, Event{Reason: reason, Who: who})
 		}
 	}
 	for _, r := range slices.Clone(m.requests) {
-		if r.ask.ID.Session == s.id {
-			m.endWait(r, NoSession)
+		for _, y := range slices.Clone(r.tries) {
+			if y.session == s.id && r.token == 0 {
+				m.leave(r, y.session, y.sequence, NoSession)
+			}
 		}
 	}
 	m.sessions = slices.DeleteFunc(m.sessions, func(x *modelSession) bool { return x == s })
 	m.arrivals++
 	m.ended = append(m.ended, &modelEnded{s.id, m.arrivals, later(m.now, m.limits.OnceNanos)})
-	m.boundEnded()
-}
-
-// boundEnded forgets the sessions that are next to be forgotten, beyond the limit.
-func (m *model) boundEnded() {
-	for len(m.ended) > m.limits.EndedRemembered {
-		m.forgetEnded(slices.MinFunc(m.ended, func(a, b *modelEnded) int {
-			return cmp.Or(cmp.Compare(a.forget, b.forget), cmp.Compare(a.number, b.number))
-		}))
-	}
 }
 
 func (m *model) forgetEnded(e *modelEnded) {
@@ -187,69 +188,156 @@ func (m *model) hasEnded(id SessionID) bool {
 }
 
 // remember runs a command with a request ID at most once.
-func (m *model) remember(id RequestID, kind Kind, do func() Result, attempt uint64) Result {
+func (m *model) remember(id RequestID, c Command, do func() Result) Result {
+	_, acquires := c.(Acquire)
 	switch {
-	case id.Session != SessionID{} && id.Once != OnceID{}:
-		return Result{Code: Invalid, Field: "id"}
-	case id.Session != SessionID{}:
-		return m.rememberInSession(id, kind, do)
-	case id.Once != OnceID{}:
-		return m.rememberOnce(id.Once, kind, do, attempt)
+	case id.Once != OnceID{} && (!acquires || id.Session == SessionID{}):
+		return invalid("id")
+	case id.Session == SessionID{}:
+		return do()
 	}
-	return do()
-}
-
-func (m *model) rememberInSession(id RequestID, kind Kind, do func() Result) Result {
 	s := m.session(id.Session)
 	if s == nil {
 		return Result{Code: NoSession}
 	}
 	if id.Sequence == 0 {
-		return Result{Code: Invalid, Field: "id"}
+		return invalid("id")
 	}
-	s.acked = max(s.acked, id.Acked)
-	s.answers = slices.DeleteFunc(s.answers, func(a modelAnswer) bool { return a.sequence <= s.acked })
-	if id.Sequence <= s.acked {
+	for _, span := range []Span{{1, id.Acked}, id.Answered[0], id.Answered[1]} {
+		if span.First != 0 && span.First <= span.Last {
+			m.acknowledge(s, span)
+		}
+	}
+	if a := s.answer(id.Sequence); a != nil {
+		return m.copyOf(a, c)
+	}
+	if s.hasAcked(id.Sequence) {
 		return Result{Code: StaleRequest}
 	}
-	for _, a := range s.answers {
-		if a.sequence == id.Sequence && a.kind != kind {
-			return invalid("id")
-		}
-		if a.sequence == id.Sequence {
-			return a.result
-		}
-	}
-	if len(s.answers) >= m.limits.RequestsWindow {
-		return Result{Code: OverLimit, Field: "requests"}
-	}
 	result := do()
-	s.answers = append(s.answers, modelAnswer{id.Sequence, kind, result})
+	m.keep(s, modelAnswer{id.Sequence, c, result})
 	return result
 }
 
-func (m *model) rememberOnce(id OnceID, kind Kind, do func() Result, attempt uint64) Result {
-	for _, o := range m.once {
-		if o.id == id && o.kind != kind {
-			return invalid("id")
+// copyOf answers a command whose sequence was seen before.
+func (m *model) copyOf(a *modelAnswer, c Command) Result {
+	acquire, acquires := c.(Acquire)
+	switch {
+	case a.command == nil && !acquires, a.command != nil && bareText(a.command) != bareText(c):
+		return invalid("id")
+	case acquires && a.result.Code == Busy:
+		return m.busy(acquire)
+	case acquires && acquire.Detached && a.result.Code == OK:
+		r := m.byToken(a.result.Token)
+		if r == nil {
+			return Result{Code: NotHeld, Token: a.result.Token}
 		}
-		if o.id == id {
-			o.attempt = attempt
-			return o.result
+		result := a.result
+		result.Deadline = r.deadline
+		return result
+	}
+	return a.result
+}
+
+// bareText is all of a command that must not differ between copies.
+func bareText(c Command) string {
+	bare := func(id RequestID) RequestID {
+		id.Acked, id.Answered = 0, [2]Span{}
+		return id
+	}
+	switch x := c.(type) {
+	case Acquire:
+		x.ID = bare(x.ID)
+		c = x
+	case Cancel:
+		x.ID, x.Target = bare(x.ID), RequestID{Session: x.Target.Session, Sequence: x.Target.Sequence}
+		c = x
+	case Release:
+		x.ID = bare(x.ID)
+		c = x
+	case Renew:
+		x.ID = bare(x.ID)
+		c = x
+	case SetValue:
+		x.ID = bare(x.ID)
+		c = x
+	case ForceRelease:
+		x.ID = bare(x.ID)
+		c = x
+	case Resize:
+		x.ID = bare(x.ID)
+		c = x
+	}
+	return fmt.Sprintf("%T %+v", c, c)
+}
+
+func (s *modelSession) answer(sequence uint64) *modelAnswer {
+	for i := range s.answers {
+		if s.answers[i].sequence == sequence {
+			return &s.answers[i]
 		}
 	}
-	m.arrivals++
-	o := &modelOnce{id: id, kind: kind, number: m.arrivals, attempt: attempt}
-	o.result = do()
-	m.once = append(m.once, o)
-	for _, r := range m.requests {
-		if r.ask.ID.Once == id {
-			o.request = r
-			return o.result
+	return nil
+}
+
+func (s *modelSession) hasAcked(sequence uint64) bool {
+	return slices.ContainsFunc(s.acked, func(span Span) bool { return span.First <= sequence && sequence <= span.Last })
+}
+
+// acknowledge forgets the answers that a client has.
+func (m *model) acknowledge(s *modelSession, span Span) {
+	s.answers = slices.DeleteFunc(s.answers, func(a modelAnswer) bool {
+		return span.First <= a.sequence && a.sequence <= span.Last && a.result.Code != Queued
+	})
+	s.ack(span)
+	s.closeGaps(m.limits.RequestsWindow)
+}
+
+func (s *modelSession) ack(span Span) {
+	s.acked = append(s.acked, span)
+	slices.SortFunc(s.acked, func(a, b Span) int { return cmp.Compare(a.First, b.First) })
+	merged := s.acked[:1]
+	for _, next := range s.acked[1:] {
+		if last := &merged[len(merged)-1]; next.First-1 <= last.Last {
+			last.Last = max(last.Last, next.Last)
+		} else {
+			merged = append(merged, next)
 		}
 	}
-	m.settleOnce(o)
-	return o.result
+	s.acked = merged
+}
+
+// closeGaps takes what lies in the lowest gaps for acknowledged.
+func (s *modelSession) closeGaps(most int) {
+	for len(s.acked) > most+1 {
+		s.acked[1].First = 0
+		s.acked = s.acked[1:]
+	}
+}
+
+// keep remembers an answer. The oldest beyond the limit count as acknowledged.
+func (m *model) keep(s *modelSession, a modelAnswer) {
+	s.answers = append(s.answers, a)
+	slices.SortFunc(s.answers, func(a, b modelAnswer) int { return cmp.Compare(a.sequence, b.sequence) })
+	answered := 0
+	for _, a := range s.answers {
+		if a.result.Code != Queued {
+			answered++
+		}
+	}
+	limit := m.limits.RequestsWindow
+	if answered <= limit+limit/8 {
+		return
+	}
+	s.answers = slices.DeleteFunc(s.answers, func(a modelAnswer) bool {
+		if a.result.Code == Queued || answered <= limit {
+			return false
+		}
+		answered--
+		s.ack(Span{a.sequence, a.sequence})
+		return true
+	})
+	s.closeGaps(limit)
 }
 
 // modelLimits are the limits with the documented defaults.
@@ -276,8 +364,8 @@ func modelLimits(l Limits) Limits {
 	size(&l.RequestsWindow, 10_000)
 	size(&l.Sessions, 100_000)
 	size(&l.Grants, 2_000_000)
-	size(&l.OnceRemembered, 65_536)
-	size(&l.EndedRemembered, 200_000)
+	size(&l.OnceRemembered, 250_000)
+	size(&l.EndedRemembered, 1_000_000)
 	size(&l.ReasonBytes, 256)
 	size(&l.ExpiriesPerEntry, 1024)
 	nanos(&l.OnceNanos, 5*60)

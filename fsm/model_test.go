@@ -21,7 +21,7 @@ type model struct {
 	sessions []*modelSession // by number
 	requests []*modelRequest // waiting or granted, by number
 	locks    []*modelLock    // what a name keeps beside its requests
-	once     []*modelOnce    // by number
+	records  []*modelRecord
 	ended    []*modelEnded   // by number
 	events   []Event         // of the entry under way
 }
@@ -33,7 +33,7 @@ type modelSession struct {
 	deadline int64
 	holder   string
 	labels   []Label
-	acked    uint64
+	acked    []Span // ascending, with gaps between them; the first begins at 0
 	answers  []modelAnswer
 
 	revocations    []Revocation
@@ -42,13 +42,15 @@ type modelSession struct {
 
 type modelAnswer struct {
 	sequence uint64
-	kind     Kind
+	command  Command // nil: an Acquire that was cancelled before it came
 	result   Result
 }
 
 type modelRequest struct {
 	number    uint64
 	ask       Acquire
+	tries     []modelTry // that wait, or of a detached grant: that was granted
+	shared    bool       // more than one try waited for the grant or was told of it
 	queued    int64
 	waitUntil int64 // 0: no limit
 	token     uint64
@@ -56,6 +58,13 @@ type modelRequest struct {
 	since     int64
 	deadline  int64 // 0: none of its own
 	over      bool  // released, ended, expired: no longer in model.requests
+}
+
+// modelTry is a sequence in which a request was sent.
+type modelTry struct {
+	session  SessionID
+	sequence uint64
+	queued   int64
 }
 
 type modelLock struct {
@@ -72,15 +81,11 @@ type modelEnded struct {
 	forget int64
 }
 
-// modelOnce is what is remembered under a once ID.
-type modelOnce struct {
-	id      OnceID
-	kind    Kind
-	number  uint64
-	attempt uint64
-	result  Result
+// modelRecord is what is remembered under a once ID.
+type modelRecord struct {
+	ask     Acquire       // the first, or what it was when it was tried anew
+	request *modelRequest // waits, holds, or has held
 	forget  int64         // 0: while its request lives
-	request *modelRequest // of an Acquire that was queued or granted
 }
 
 func newModel() *model { return &model{limits: modelLimits(Limits{})} }
@@ -116,19 +121,19 @@ func (m *model) run(c Command) Result {
 	case KillSession:
 		return m.killSession(c)
 	case Acquire:
-		return m.remember(c.ID, c.kind(), func() Result { return m.acquire(c) }, c.Attempt)
+		return m.remember(c.ID, c, func() Result { return m.acquire(c) })
 	case Cancel:
-		return m.remember(c.ID, c.kind(), func() Result { return m.cancel(c) }, 0)
+		return m.remember(c.ID, c, func() Result { return m.cancel(c) })
 	case Release:
-		return m.remember(c.ID, c.kind(), func() Result { return m.release(c) }, 0)
+		return m.remember(c.ID, c, func() Result { return m.release(c) })
 	case Renew:
-		return m.remember(c.ID, c.kind(), func() Result { return m.renew(c) }, 0)
+		return m.remember(c.ID, c, func() Result { return m.renew(c) })
 	case SetValue:
-		return m.remember(c.ID, c.kind(), func() Result { return m.setValue(c) }, 0)
+		return m.remember(c.ID, c, func() Result { return m.setValue(c) })
 	case ForceRelease:
-		return m.remember(c.ID, c.kind(), func() Result { return m.forceRelease(c) }, 0)
+		return m.remember(c.ID, c, func() Result { return m.forceRelease(c) })
 	case Resize:
-		return m.remember(c.ID, c.kind(), func() Result { return m.resize(c) }, 0)
+		return m.remember(c.ID, c, func() Result { return m.resize(c) })
 	case Configure:
 		return m.configure(c)
 	case Found:
@@ -168,9 +173,9 @@ func (m *model) timers() []modelTimer {
 			all = append(all, modelTimer{l.delayUntil, l.delayed, l.name, false, func() { l.delayUntil = 0 }})
 		}
 	}
-	for _, o := range m.once {
+	for _, o := range m.records {
 		if o.forget != 0 {
-			all = append(all, modelTimer{o.forget, o.number, "", true, func() { m.forgetOnce(o) }})
+			all = append(all, modelTimer{o.forget, o.request.number, "", true, func() { m.forgetRecord(o) }})
 		}
 	}
 	for _, e := range m.ended {
@@ -231,8 +236,20 @@ func (m *model) isDue(r *modelRequest) bool {
 	if r.waitUntil != 0 && r.waitUntil <= m.now {
 		return true
 	}
-	s := m.session(r.ask.ID.Session)
-	return s != nil && s.deadline <= m.now
+	for _, y := range r.tries {
+		if m.session(y.session).deadline > m.now {
+			return false
+		}
+	}
+	return true
+}
+
+// owner is the session that a request belongs to; nil if it is detached.
+func (m *model) owner(r *modelRequest) *modelSession {
+	if r.ask.Detached {
+		return nil
+	}
+	return m.session(r.ask.ID.Session)
 }
 
 // tidy forgets locks that nobody uses.
@@ -349,7 +366,7 @@ func (m *model) fits(w Want) bool {
 func (m *model) emit(e Event) { m.events = append(m.events, e) }
 
 func (m *model) holderName(r *modelRequest) string {
-	if s := m.session(r.ask.ID.Session); s != nil {
+	if s := m.owner(r); s != nil {
 		return s.holder
 	}
 	return r.ask.Holder

@@ -197,9 +197,6 @@ func withoutOnce(c Command) Command {
 	case Resize:
 		c.ID.Once = OnceID{}
 		return c
-	case Cancel:
-		c.ID.Once = OnceID{}
-		return c
 	}
 	return c
 }

@@ -210,13 +210,8 @@ func (t *Table) nominateNext(name string, at int) {
 // that it has not run out of time: after a mass expiry that was cut, those that
 // are due wait for their end and get nothing any more.
 func (t *Table) grantable(r *request) bool {
-	if r.deadline != 0 && r.deadline <= t.now || t.lastToken >= maxToken {
+	if t.isDue(r) || t.lastToken >= maxToken {
 		return false
-	}
-	if r.session != (SessionID{}) {
-		if t.session(r.session).deadline <= t.now {
-			return false
-		}
 	}
 	for i := range r.wants {
 		w := &r.wants[i]
@@ -241,14 +236,7 @@ func (t *Table) grantWaiter(r *request) {
 	t.deadlines.remove(r.timer)
 	r.timer = 0
 	t.hold(r)
-	if r.session != (SessionID{}) {
-		s := t.changeSession(r.session, t.session(r.session))
-		at, _ := slices.BinarySearch(s.waits, r.number)
-		s.waits = takeFrom(s.waits, at)
-		s.grants = addTo(s.grants, r.number)
-	}
-	t.fillAnswer(r, r.grantedResult())
-	t.emitGranted(r)
+	t.tellGranted(r)
 }
 
 func (r *request) grantedResult() Result {

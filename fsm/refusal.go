@@ -24,7 +24,7 @@ const (
 	minTTL         reason = 9
 	maxTTL         reason = 10
 	badWait        reason = 11
-	waitNeedsID    reason = 12
+	needsSession   reason = 12
 	maxWait        reason = 13
 	badHolder      reason = 14
 	maxValue       reason = 15
@@ -39,14 +39,21 @@ const (
 	noSessionID    reason = 24
 	otherKind      reason = 25
 	otherSize      reason = 26
-	fullWindow     reason = 27
+	fullOnces      reason = 27
 	fullSessions   reason = 28
 	fullSession    reason = 29
 	fullGrants     reason = 30
 	fullWaiters    reason = 31
 	fullQueue      reason = 32
 	outOfTokens    reason = 33
-	reasonsEnd     reason = 34
+	fullEnded      reason = 34
+	fullTries      reason = 35
+	grantEnded     reason = 36
+	otherLocks     reason = 37
+	otherTTL       reason = 38
+	otherDelay     reason = 39
+	otherValue     reason = 40
+	reasonsEnd     reason = 41
 )
 
 const (
@@ -54,12 +61,13 @@ const (
 	fieldID           = "id"
 	detailUTF8        = "must be UTF-8 of at most %d bytes"
 	detailGrantsLimit = "the limit is %d grants and waiting requests"
+	detailOther       = "must be as in the first request under this ID"
 )
 
 // refusalTexts gives each reason its field and, with the argument, its text.
 var refusalTexts = [reasonsEnd]struct{ field, detail string }{
-	badID:          {fieldID, "must have a session and a sequence from 1, or a once ID, or nothing"},
-	otherCommand:   {fieldID, "was used by another kind of command"},
+	badID:          {fieldID, "must have a session and a sequence from 1, or nothing; a once ID is for detached acquires only"},
+	otherCommand:   {fieldID, "was used by another command"},
 	badName:        {fieldLock, "must be UTF-8 of 1 to %d bytes"},
 	lockTwice:      {fieldLock, "lock %d of the request is named twice"},
 	badMode:        {"mode", "must be exclusive, shared or permits"},
@@ -68,9 +76,9 @@ var refusalTexts = [reasonsEnd]struct{ field, detail string }{
 	lockCount:      {"locks", "must be 1 to %d locks"},
 	minTTL:         {"ttl", "must be at least %s"},
 	maxTTL:         {"ttl", "must be at most %s"},
-	badWait:        {"wait", "must be 0, positive, or -1 in a session"},
-	waitNeedsID:    {"wait", "must be 0 for a request without an ID"},
-	maxWait:        {"wait", "must be 0 to %s without a session"},
+	badWait:        {"wait", "must be 0, positive, or -1"},
+	needsSession:   {fieldID, "an acquire must have a session and a sequence"},
+	maxWait:        {"wait", "must be 0 to %s for a detached acquire"},
 	badHolder:      {"holder", detailUTF8},
 	maxValue:       {"value", "must be at most %d bytes"},
 	labelCount:     {"labels", "must be at most %d labels"},
@@ -84,13 +92,20 @@ var refusalTexts = [reasonsEnd]struct{ field, detail string }{
 	noSessionID:    {"session", "must not be zero"},
 	otherKind:      {fieldLock, "lock %d of the request is in use as another kind"},
 	otherSize:      {fieldLock, "the semaphore is in use with limit %d"},
-	fullWindow:     {"requests_window", "the limit is %d unacknowledged requests"},
+	fullOnces:      {"once_remembered", "the limit is %d request IDs, each remembered until some time after its grant has ended"},
 	fullSessions:   {"sessions", "the limit is %d sessions"},
 	fullSession:    {"grants_per_session", detailGrantsLimit},
 	fullGrants:     {"grants", detailGrantsLimit},
 	fullWaiters:    {"waiters", "the limit is %d waiting requests"},
 	fullQueue:      {"waiters_per_lock", "the limit is %d waiting requests for one lock"},
 	outOfTokens:    {"token", "all tokens below 2^53 are used"},
+	fullEnded:      {"ended_remembered", "the limit is %d sessions that ended lately"},
+	fullTries:      {fieldID, "the limit is %d tries that wait under one ID"},
+	grantEnded:     {fieldID, "its grant, with token %d, has ended: take a new ID to acquire again"},
+	otherLocks:     {"locks", detailOther},
+	otherTTL:       {"ttl", detailOther},
+	otherDelay:     {"delay", detailOther},
+	otherValue:     {"value", detailOther},
 }
 
 // refusal is a reason with its argument.

@@ -2,14 +2,15 @@ package fsm
 
 import "slices"
 
-// held returns the grant of a command that shows a token, or nil.
+// held returns the grant of a command that shows a token, or nil. A session's grant
+// is for its session alone: its client must not hear from others that it is gone.
 func (t *Table) held(id RequestID, name string, token uint64) *request {
 	number, ok := t.tokens.get(token)
 	if !ok {
 		return nil
 	}
 	r, _ := t.requests.get(number)
-	if id.Session != (SessionID{}) && r.session != id.Session {
+	if r.session != (SessionID{}) && r.session != id.Session {
 		return nil
 	}
 	if name != "" && r.want(name) == nil {
@@ -23,7 +24,11 @@ func (t *Table) release(c *Release) Result {
 	if r == nil {
 		return Result{Code: NotHeld}
 	}
-	t.endGrant(r, Event{Kind: EventReleased})
+	e := Event{Kind: EventReleased}
+	if c.Lost {
+		e.Kind = EventExpired
+	}
+	t.endGrant(r, e)
 	t.promote()
 	return Result{}
 }
@@ -59,7 +64,7 @@ func (t *Table) setValue(c *SetValue) Result {
 
 // orNil returns nil for an extra that says nothing.
 func (e *extra) orNil() *extra {
-	if e.once == (OnceID{}) && e.holder == "" && e.value == nil && e.labels == nil && e.delay == 0 {
+	if e.tries == nil && e.value == nil && e.labels == nil && e.delay == 0 {
 		return nil
 	}
 	return e
@@ -148,7 +153,12 @@ func (t *Table) endGrant(r *request, e Event) {
 		}
 	}
 	t.unhold(r)
-	t.dropRequest(r, func(s *session) *[]uint64 { return &s.grants })
+	if r.session != (SessionID{}) {
+		s := t.changeSession(r.session, t.session(r.session))
+		s.grants = takeNumber(s.grants, r.number)
+	}
+	t.settleRecord(r)
+	t.dropRequest(r)
 }
 
 // delay keeps a lock free of new holders for a while.
@@ -163,12 +173,14 @@ func (t *Table) delay(name string, until int64, number uint64) {
 	l.timer = t.deadlines.add(until, number, &target{lock: name})
 }
 
-// endWait ends a wait without a grant.
+// endWait ends a wait of all tries without a grant.
 func (t *Table) endWait(r *request, code Code) {
-	e := Event{Kind: EventWaitEnded, Code: code, Waited: t.now - r.queued}
+	e := Event{Kind: EventWaitEnded, Code: code, Waited: t.now - r.queued, Others: r.triesFrom(1)}
 	t.describe(&e, r)
 	t.events = append(t.events, e)
-	t.fillAnswer(r, Result{Code: code, Queued: r.queued})
+	for i := range r.tries() {
+		t.answerTry(r.try(i), r.number, Result{Code: code})
+	}
 	for i := range r.wants {
 		name := r.wants[i].Lock
 		l, _ := t.locks.get(name)
@@ -177,23 +189,14 @@ func (t *Table) endWait(r *request, code Code) {
 		t.leaveLock(name, l)
 	}
 	t.waiters--
-	t.dropRequest(r, func(s *session) *[]uint64 { return &s.waits })
+	if once := r.more().once; once != (OnceID{}) {
+		t.records.delete(once) // the next try runs as new
+	}
+	t.dropRequest(r)
 }
 
-// dropRequest forgets a request that has left its locks.
-func (t *Table) dropRequest(r *request, list func(*session) *[]uint64) {
+// dropRequest forgets a request that has left its locks and sessions.
+func (t *Table) dropRequest(r *request) {
 	t.deadlines.remove(r.timer)
 	t.requests.delete(r.number)
-	if once := r.more().once; once != (OnceID{}) {
-		m, _ := t.memories.get(once)
-		t.settleMemory(once, t.changeMemory(once, m))
-	}
-	if r.session == (SessionID{}) {
-		return
-	}
-	s := t.changeSession(r.session, t.session(r.session))
-	numbers := list(s)
-	if i, ok := slices.BinarySearch(*numbers, r.number); ok {
-		*numbers = takeFrom(*numbers, i)
-	}
 }

@@ -16,20 +16,20 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files again")
 
-// record is one entry of a log.
-type record struct {
+// logged is one entry of a log.
+type logged struct {
 	term uint64
 	data []byte
 }
 
 // randomLog makes a log that works a table well, damaged here and there if asked
 // for. The model only aims it.
-func randomLog(src source, entries int, damaged bool) []record {
+func randomLog(src source, entries int, damaged bool) []logged {
 	return logOf(newGenerator(src, newModel()), entries, damaged)
 }
 
-func logOf(gen *generator, entries int, damaged bool) []record {
-	var log []record
+func logOf(gen *generator, entries int, damaged bool) []logged {
+	var log []logged
 	for i := range entries {
 		stamp := gen.stamp()
 		var commands []Command
@@ -37,17 +37,17 @@ func logOf(gen *generator, entries int, damaged bool) []record {
 			commands = append(commands, gen.command())
 		}
 		gen.model.apply(stamp, int64(i), commands)
-		log = append(log, record{1, encode(1, stamp, int64(i), commands...)})
+		log = append(log, logged{1, encode(1, stamp, int64(i), commands...)})
 		if !damaged {
 			continue
 		}
 		switch gen.pick(25, "damage") {
 		case 23:
-			log = append(log, record{2, log[len(log)-1].data}) // stamped in another term
+			log = append(log, logged{2, log[len(log)-1].data}) // stamped in another term
 		case 24:
 			data := bytes.Clone(log[len(log)-1].data)
 			data[gen.pick(min(len(data), 256), "at")] ^= byte(1 + gen.pick(255, "flip"))
-			log = append(log, record{1, data})
+			log = append(log, logged{1, data})
 		}
 	}
 	return log
@@ -221,14 +221,14 @@ func readFile(t *testing.T, path string) []byte {
 	return data
 }
 
-func readGoldenLog(t *testing.T, path string) []record {
+func readGoldenLog(t *testing.T, path string) []logged {
 	t.Helper()
 	data := readFile(t, path)
-	var log []record
+	var log []logged
 	for len(data) > 0 {
 		index, term := binary.BigEndian.Uint64(data), binary.BigEndian.Uint64(data[8:])
 		size := binary.BigEndian.Uint32(data[16:])
-		log = append(log, record{term, data[20 : 20+size]})
+		log = append(log, logged{term, data[20 : 20+size]})
 		if index != uint64(len(log)) {
 			t.Fatalf("entry %d of %s says index %d", len(log), path, index)
 		}
@@ -238,14 +238,14 @@ func readGoldenLog(t *testing.T, path string) []record {
 }
 
 // manyGrants is a log of grants that fill more than one block of a snapshot.
-func manyGrants(n int) []record {
-	var log []record
+func manyGrants(n int) []logged {
+	var log []logged
 	for i := range n {
 		c := Acquire{
 			ID: RequestID{Once: OnceID{15: 1, 14: byte(i), 13: byte(i >> 8)}}, TTL: 24 * 3600 * second, Holder: "many",
 			Wants: []Want{{Lock: fmt.Sprintf("many/%05d", i), Mode: Exclusive}}, Value: bytes.Repeat([]byte{'m'}, 1500),
 		}
-		log = append(log, record{1, encode(1, 0, 0, c)})
+		log = append(log, logged{1, encode(1, 0, 0, c)})
 	}
 	return log
 }

@@ -41,7 +41,7 @@ func restoreTable(r io.Reader) (*Table, error) {
 		{"session", counts.sessions, t.readSession},
 		{"request", counts.requests, t.readRequest},
 		{"lock", counts.locks, func(b *blockReader) error { return t.readLock(b, &names) }},
-		{"memory", counts.memories, t.readMemory},
+		{"once ID", counts.records, t.readRecord},
 		{"ended session", counts.ended, t.readEnded},
 	} {
 		for i := range section.count {
@@ -173,7 +173,7 @@ func (b *blockReader) finish() error {
 	return nil
 }
 
-type counts struct{ sessions, requests, locks, memories, ended uint64 }
+type counts struct{ sessions, requests, locks, records, ended uint64 }
 
 func (t *Table) readHead(b *blockReader) counts {
 	t.now = b.int()
@@ -190,7 +190,7 @@ func (t *Table) readSession(b *blockReader) error {
 	id := SessionID(b.id())
 	s := &session{
 		gen: t.sessions.gen, number: b.uint(), ttl: b.int(), deadline: b.int(), holder: b.string(), labels: b.labels(),
-		acked: b.uint(), revoked: b.uint(),
+		acked: b.acked(), revoked: b.uint(),
 	}
 	if n := b.length(4); n > 0 {
 		s.revocations = make([]Revocation, n)
@@ -206,10 +206,8 @@ func (t *Table) readSession(b *blockReader) error {
 		if err := b.next(); err != nil {
 			return err
 		}
-		sequence := b.uint()
 		a := b.answer()
-		a.sequence = sequence
-		if n := len(s.window); b.bad || n > 0 && s.window[n-1].sequence >= sequence {
+		if n := len(s.window); b.bad || n > 0 && s.window[n-1].sequence >= a.sequence {
 			return errDamaged
 		}
 		s.shown += a.cost()
@@ -220,9 +218,21 @@ func (t *Table) readSession(b *blockReader) error {
 	return nil
 }
 
+func (b *blockReader) acked() sequences {
+	q := sequences{upTo: b.uint()}
+	if n := b.length(2); n > 0 {
+		q.above = make([]Span, n)
+		for i := range q.above {
+			q.above[i] = Span{b.uint(), b.uint()}
+		}
+	}
+	return q
+}
+
 func (b *blockReader) answer() answer {
 	a := answer{
-		kind: Kind(b.byte()), code: Code(b.byte()), token: b.uint(), deadline: b.int(), queued: b.int(), granted: b.int(),
+		sequence: b.uint(), kind: Kind(b.byte()), code: Code(b.byte()), asked: b.uint(),
+		token: b.uint(), deadline: b.int(), queued: b.int(), granted: b.int(),
 	}
 	parts := b.byte()
 	if parts == 0 {
@@ -275,7 +285,10 @@ func (t *Table) readRequest(b *blockReader) error {
 		r.token, r.granted, r.since = b.uint(), b.int(), b.int()
 	}
 	if parts&requestExtra != 0 {
-		e := extra{once: b.id(), holder: b.string(), value: b.bytes(), labels: b.labels(), delay: b.int()}
+		e := extra{value: b.bytes(), labels: b.labels(), delay: b.int()}
+		if parts&requestInSession == 0 {
+			e.holder, e.once, e.shared, e.tries = b.string(), b.id(), b.bool(), b.tries()
+		}
 		r.extra = e.orNil()
 	}
 	held := parts&requestHeld != 0
@@ -295,6 +308,18 @@ func (t *Table) readRequest(b *blockReader) error {
 	}
 	t.requests.put(r.number, r)
 	return t.place(r)
+}
+
+func (b *blockReader) tries() []try {
+	n := b.length(17)
+	if n == 0 {
+		return nil
+	}
+	tries := make([]try, n)
+	for i := range tries {
+		tries[i] = try{b.id(), b.uint()}
+	}
+	return tries
 }
 
 // place derives what follows from a request.
@@ -326,20 +351,30 @@ func (t *Table) place(r *request) error {
 	} else {
 		t.waiters++
 	}
-	if r.session == (SessionID{}) {
-		return nil
-	}
-	s, ok := t.sessions.get(r.session)
-	if !ok {
-		return errDamaged
-	}
+	return t.placeInSessions(r)
+}
+
+func (t *Table) placeInSessions(r *request) error {
 	if r.token != 0 {
+		if r.session == (SessionID{}) {
+			return nil
+		}
+		s, ok := t.sessions.get(r.session)
+		if !ok {
+			return errDamaged
+		}
 		s.grants = append(s.grants, r.number)
 		return nil
 	}
-	s.waits = append(s.waits, r.number)
-	if i, ok := s.find(r.sequence); ok {
-		s.window[i].request = r.number
+	for i := range r.tries() {
+		s, ok := t.sessions.get(r.try(i).session)
+		if !ok {
+			return errDamaged
+		}
+		s.waits = append(s.waits, r.number)
+		if k, ok := s.find(r.try(i).sequence); ok {
+			s.window[k].request = r.number
+		}
 	}
 	return nil
 }
@@ -372,16 +407,17 @@ func (t *Table) readLock(b *blockReader, order *lockOrder) error {
 	return nil
 }
 
-func (t *Table) readMemory(b *blockReader) error {
+func (t *Table) readRecord(b *blockReader) error {
 	id := OnceID(b.id())
-	m := &memory{gen: t.memories.gen, number: b.uint(), attempt: b.uint(), request: b.uint(), forget: b.int()}
-	m.answer = b.answer()
-	if b.bad || !t.memories.isNext(id) || m.request != 0 && m.forget != 0 {
+	m := &record{
+		gen: t.records.gen, number: b.uint(), token: b.uint(), forget: b.int(),
+		asked: asked{locks: b.uint(), value: b.uint(), ttl: b.int(), delay: b.int()},
+	}
+	if b.bad || !t.records.isNext(id) {
 		return errDamaged
 	}
-	t.shown += m.answer.cost()
-	t.memories.put(id, m)
-	if m.request == 0 {
+	t.records.put(id, m)
+	if m.forget != 0 {
 		t.forgets.put(forgetKey{m.forget, m.number}, id)
 	}
 	return nil

@@ -26,13 +26,13 @@ const (
 type Result struct {
 	Code Code
 	// Field and Detail explain Invalid, OverLimit and KindMismatch to people:
-	// which field, and what is allowed. Detail is a text of this version and the
+	// which field, and what is allowed; and NotHeld of an acquire. Detail is a text of this version and the
 	// only part of a result that may differ between nodes of different versions.
 	Field, Detail string
 
-	Token    uint64 // Acquire: of the grant
+	Token    uint64 // Acquire: of the grant, also of one that has ended
 	Deadline int64  // cluster time. Acquire, Renew: of the grant, 0 if it has none of its own. OpenSession: of the session
-	Queued   int64  // Acquire: cluster time at which the request was first applied
+	Queued   int64  // Acquire: cluster time at which its session and sequence were first applied
 	Granted  int64  // Acquire: cluster time of the grant
 
 	// Busy: who holds the locks of the request; none if they wait for somebody
@@ -91,18 +91,20 @@ const (
 	EventExpired   // by time, its own or its session's
 	EventRevoked   // by an operator
 	EventWaitEnded // a queued request ended without a grant; Code says why
+	EventTryEnded  // a try of a queued request left it, and others wait on; Code says why
 )
 
 // Event is one thing that happened in an apply, in the order in which it happened.
 type Event struct {
 	Kind    EventKind
-	Code    Code      // EventWaitEnded: TimedOut, Cancelled, NoSession, or KindMismatch (a semaphore shrank below its wish). EventSessionEnded: OK (by its client), TimedOut (expired) or NotHeld (killed)
-	Request RequestID // of the acquire, where the event is about one
-	Session SessionID // zero: detached
+	Code    Code        // EventWaitEnded: TimedOut, Cancelled, NoSession, or KindMismatch (a semaphore shrank below its wish). EventTryEnded: Cancelled or NoSession. EventSessionEnded: OK (by its client), TimedOut (expired) or NotHeld (killed)
+	Request RequestID   // of the acquire, where the event is about one; of a detached one with several tries: the first, or that which left
+	Others  []RequestID // EventGranted, EventWaitEnded: the other tries that waited. EventTryEnded: those that wait on
+	Session SessionID   // zero: detached
 	Token   uint64
 	Wants   []Want // shared with the table: read only
 	Holder  string
-	Result  Result // EventGranted: the answer for whoever waits for it
+	Result  Result // EventGranted: the answer for whoever waits for it; Queued is of the latest try
 	Waited  int64  // EventGranted, EventWaitEnded: nanoseconds of cluster time in the queue
 	Held    int64  // EventReleased, EventExpired, EventRevoked: nanoseconds of cluster time held
 	Number  uint64 // EventRevoked of a session: the revocation's number

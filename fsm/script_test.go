@@ -246,10 +246,10 @@ func (s *script) command(name string, a args) Command {
 	case "acquire":
 		return Acquire{
 			ID: s.id(word(0), p), Wants: s.wants(a.words[1:]), TTL: s.duration(p["ttl"]), Wait: s.duration(p["wait"]),
-			Holder: p["holder"], Value: []byte(p["value"]), Labels: scriptLabels(p["labels"]), Delay: s.duration(p["delay"]), Attempt: s.number(p["attempt"]),
+			Holder: p["holder"], Value: []byte(p["value"]), Labels: scriptLabels(p["labels"]), Delay: s.duration(p["delay"]), Detached: p["detached"] != "",
 		}
 	case "cancel":
-		return Cancel{ID: s.id(word(0), p), Target: s.id(word(1), nil), Attempt: s.number(p["attempt"])}
+		return Cancel{ID: s.id(word(0), p), Target: s.id(word(1), nil)}
 	case "release":
 		return Release{ID: s.id(word(0), p), Token: s.number(p["token"]), Lock: p["lock"]}
 	case "renew":

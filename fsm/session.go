@@ -26,6 +26,9 @@ func (t *Table) openSession(c *OpenSession) Result {
 	if t.sessions.len >= t.limits.Sessions {
 		return t.refuse(OverLimit, fullSessions, int64(t.limits.Sessions))
 	}
+	if t.ended.len >= t.limits.EndedRemembered {
+		return t.refuse(OverLimit, fullEnded, int64(t.limits.EndedRemembered))
+	}
 	s := &session{
 		gen: t.sessions.gen, number: t.nextNumber(), ttl: c.TTL, deadline: sumTimes(t.now, c.TTL),
 		holder: c.Holder, labels: c.Labels,
@@ -48,9 +51,7 @@ func (t *Table) extend(id SessionID, s *session) *session {
 		// passed over: now they have their turn.
 		for _, number := range s.waits {
 			r, _ := t.requests.get(number)
-			for i := range r.wants {
-				t.freed = append(t.freed, r.wants[i].Lock)
-			}
+			t.reconsider(r)
 		}
 	}
 	s.deadline = until
@@ -88,6 +89,7 @@ func (t *Table) endSessionByClient(c *EndSession) Result {
 	if s == nil {
 		return Result{Code: NoSession}
 	}
+	t.releaseUndelivered(c.Session, s, c.Undelivered)
 	t.endSession(c.Session, s, OK, Event{Kind: EventReleased})
 	t.promote()
 	return Result{}
@@ -107,7 +109,8 @@ func (t *Table) killSession(c *KillSession) Result {
 }
 
 // endSession ends a session with all its grants, to which e happens, and all
-// its waits, and remembers that it has ended. The locks' waiters are looked at by the next promote.
+// its waits, and remembers that it has ended. The locks' waiters are looked at by
+// the next promote.
 func (t *Table) endSession(id SessionID, s *session, code Code, e Event) {
 	t.events = append(t.events, Event{
 		Kind: EventSessionEnded, Code: code, Session: id, Holder: s.holder, Reason: e.Reason, Who: e.Who,
@@ -120,8 +123,7 @@ func (t *Table) endSession(id SessionID, s *session, code Code, e Event) {
 		t.endGrant(r, e)
 	}
 	for _, number := range waits {
-		r, _ := t.requests.get(number)
-		t.endWait(r, NoSession)
+		t.leaveAll(number, id)
 	}
 	t.deadlines.remove(s.timer)
 	t.sessions.delete(id)

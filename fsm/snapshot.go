@@ -19,8 +19,8 @@ import (
 //
 // The content is a sequence of records, none of which spans blocks: the head,
 // then all sessions, each followed by its answers, all requests, all locks that
-// have something that does not follow from their requests, all memories, and all
-// sessions that have ended.
+// have something that does not follow from their requests, all records of once IDs,
+// and all sessions that have ended.
 // Each kind is in the order of its keys and its number stands in the head. What
 // follows from other records is not written, so that it cannot contradict them:
 // holders, queues, a session's grants and waits, counters, deadlines. The same
@@ -65,7 +65,6 @@ func (s *Snapshot) WriteTo(w io.Writer) (int64, error) {
 		b.session(id, v)
 		for i := range v.window {
 			b.record()
-			b.uint(v.window[i].sequence)
 			b.answer(&v.window[i])
 		}
 	}
@@ -79,9 +78,9 @@ func (s *Snapshot) WriteTo(w io.Writer) (int64, error) {
 			b.lock(name, l)
 		}
 	}
-	for id, m := range s.memories.all() {
+	for id, m := range s.records.all() {
 		b.record()
-		b.memory(id, m)
+		b.once(id, m)
 	}
 	for id, key := range s.ended.all() {
 		b.record()
@@ -109,7 +108,7 @@ func (s *Snapshot) writeHead(b *blockWriter) {
 	b.uint(uint64(s.sessions.len))
 	b.uint(uint64(s.requests.len))
 	b.uint(uint64(facts))
-	b.uint(uint64(s.memories.len))
+	b.uint(uint64(s.records.len))
 	b.uint(uint64(s.ended.len))
 }
 
@@ -174,7 +173,12 @@ func (b *blockWriter) session(id SessionID, s *session) {
 	b.int(s.deadline)
 	b.string(s.holder)
 	b.labels(s.labels)
-	b.uint(s.acked)
+	b.uint(s.acked.upTo)
+	b.uint(uint64(len(s.acked.above)))
+	for _, span := range s.acked.above {
+		b.uint(span.First)
+		b.uint(span.Last)
+	}
 	b.uint(s.revoked)
 	b.uint(uint64(len(s.revocations)))
 	for i := range s.revocations {
@@ -194,8 +198,10 @@ const (
 )
 
 func (b *blockWriter) answer(a *answer) {
+	b.uint(a.sequence)
 	b.byte(byte(a.kind))
 	b.byte(byte(a.code))
+	b.uint(a.asked)
 	b.uint(a.token)
 	b.int(a.deadline)
 	b.int(a.queued)
@@ -266,12 +272,23 @@ func (b *blockWriter) request(r *request) {
 		b.int(r.granted)
 		b.int(r.since)
 	}
-	if e := r.extra; e != nil {
-		b.id(e.once)
-		b.string(e.holder)
-		b.bytes(e.value)
-		b.labels(e.labels)
-		b.int(e.delay)
+	e := r.extra
+	if e == nil {
+		return
+	}
+	b.bytes(e.value)
+	b.labels(e.labels)
+	b.int(e.delay)
+	if r.session != (SessionID{}) {
+		return
+	}
+	b.string(e.holder)
+	b.id(e.once)
+	b.bool(e.shared)
+	b.uint(uint64(len(e.tries)))
+	for _, y := range e.tries {
+		b.id(y.session)
+		b.uint(y.sequence)
 	}
 }
 
@@ -282,11 +299,13 @@ func (b *blockWriter) lock(name string, l *lock) {
 	b.uint(l.delayNumber)
 }
 
-func (b *blockWriter) memory(id OnceID, m *memory) {
+func (b *blockWriter) once(id OnceID, m *record) {
 	b.id(id)
 	b.uint(m.number)
-	b.uint(m.attempt)
-	b.uint(m.request)
+	b.uint(m.token)
 	b.int(m.forget)
-	b.answer(&m.answer)
+	b.uint(m.asked.locks)
+	b.uint(m.asked.value)
+	b.int(m.asked.ttl)
+	b.int(m.asked.delay)
 }

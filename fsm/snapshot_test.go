@@ -12,7 +12,7 @@ import (
 
 // fullTable has, in numbers that need several blocks, something of everything:
 // all modes, waiters, several locks in a request, delays, values, revocations,
-// answers with holders and refusals, memories of all kinds, sessions that have ended.
+// answers with holders and refusals, records of all kinds, sessions that have ended.
 func fullTable(tb testing.TB, scale int) (*Table, uint64) {
 	tb.Helper()
 	t, index := New(), uint64(0)
@@ -26,6 +26,10 @@ func fullTable(tb testing.TB, scale int) (*Table, uint64) {
 		id, rival := benchSession(2*i), benchSession(2*i+1)
 		name := func(s string) string { return fmt.Sprintf("%s/%d", s, i*7919%scale) }
 		in := func(s SessionID, q uint64) RequestID { return RequestID{Session: s, Sequence: q} }
+		under := func(once int, id RequestID) RequestID {
+			id.Once = OnceID(benchSession(once))
+			return id
+		}
 		apply(0,
 			OpenSession{Session: id, TTL: 60 * second, Holder: "ann", Labels: []Label{{"zone", "x"}}},
 			OpenSession{Session: rival, TTL: 30 * second, Holder: "bob"},
@@ -39,9 +43,13 @@ func fullTable(tb testing.TB, scale int) (*Table, uint64) {
 			Acquire{ID: in(id, 3), Wants: exclusive(name("gone"))},
 			ForceRelease{ID: in(rival, 6), Lock: name("gone"), Reason: "stuck", Who: "ops"},
 			Cancel{ID: in(id, 4), Target: in(id, 9)},
-			Acquire{ID: RequestID{Once: OnceID(benchSession(i))}, Wants: exclusive(name("d")), TTL: 3 * second, Delay: 10 * second, Holder: "curl"},
-			Acquire{ID: RequestID{Once: OnceID(benchSession(i + scale))}, Wants: exclusive(name("d")), TTL: 3 * second, Wait: 15 * second, Attempt: 5},
-			Release{ID: RequestID{Once: OnceID(benchSession(i + 2*scale))}, Token: 1 << 50},
+			Acquire{ID: under(i, in(id, 10)), Wants: exclusive(name("d")), TTL: 3 * second, Delay: 10 * second, Holder: "curl", Detached: true},
+			Acquire{ID: under(i+scale, in(id, 11)), Wants: exclusive(name("d")), TTL: 3 * second, Wait: 15 * second, Detached: true},
+			Acquire{ID: under(i+scale, in(rival, 11)), Wants: exclusive(name("d")), TTL: 3 * second, Wait: 25 * second, Detached: true},
+			Acquire{ID: in(id, 12), Wants: exclusive(name("d")), TTL: 3 * second, Wait: 15 * second, Detached: true},
+			Acquire{ID: under(i+2*scale, in(id, 13)), Wants: exclusive(name("e")), TTL: 30 * second, Value: []byte("e"), Detached: true},
+			Acquire{ID: under(i+2*scale, in(rival, 13)), Wants: exclusive(name("e")), TTL: 30 * second, Value: []byte("e"), Detached: true},
+			Release{ID: RequestID{Session: rival, Sequence: 16, Answered: [2]Span{{2, 2}, {13, 14}}}, Token: 1 << 50},
 			OpenSession{Session: benchSession(i + 2*scale), TTL: 10 * second},
 			EndSession{Session: benchSession(i + 2*scale)},
 		)
@@ -277,7 +285,9 @@ var corruptions = map[string]func(t *Table){
 	"a session without a TTL":     func(t *Table) { sessionOf(t).ttl = 0 },
 	"a session for ever":          func(t *Table) { sessionOf(t).deadline = 1 << 62 },
 	"two sessions of a number":    func(t *Table) { sessionOf(t).number = holderOf(t).number },
-	"an answer acknowledged":      func(t *Table) { sessionOf(t).acked = 1 },
+	"acknowledged twice":          func(t *Table) { sessionOf(t).acked = sequences{7, []Span{{7, 9}}} },
+	"acknowledged backwards":      func(t *Table) { sessionOf(t).acked = sequences{7, []Span{{12, 11}}} },
+	"acknowledged without a gap":  func(t *Table) { sessionOf(t).acked = sequences{7, []Span{{9, 10}, {11, 11}}} },
 	"answers out of order":        func(t *Table) { s := sessionOf(t); s.window[0], s.window[1] = s.window[1], s.window[0] },
 	"an answer of another token":  func(t *Table) { sessionOf(t).window[0].token++ },
 	"an unknown reason":           func(t *Table) { sessionOf(t).window[0].more = &answerMore{refusal: refusal{why: reasonsEnd}} },
@@ -285,14 +295,28 @@ var corruptions = map[string]func(t *Table){
 	"a delay of no number":        func(t *Table) { delayOf(t).delayNumber = t.lastNumber + 1 },
 	"a delay of a request":        func(t *Table) { delayOf(t).delayNumber = holderOf(t).number },
 	"a negative delay":            func(t *Table) { delayOf(t).delayUntil = -5 },
-	"a memory of no request":      func(t *Table) { memoryOf(t).request = 1 << 40 },
-	"a memory that waits":         func(t *Table) { memoryOf(t).answer.code = Queued },
-	"a memory of the past":        func(t *Table) { memoryOf(t).forget = -1 },
+	"a record of no request":      func(t *Table) { recordOf(t, 1).number = 1 << 40 },
+	"a record of another request": func(t *Table) { recordOf(t, 1).number = holderOf(t).number },
+	"a record of a number":        func(t *Table) { recordOf(t, 0).number = holderOf(t).number },
+	"a record that asks nothing":  func(t *Table) { recordOf(t, 0).asked.ttl = 0 },
+	"a record of a live token":    func(t *Table) { recordOf(t, 0).token = holderOf(t).token },
+	"a record of no token":        func(t *Table) { recordOf(t, 0).token = 0 },
+	"a record of the past":        func(t *Table) { recordOf(t, 0).forget = -1 },
+	"a record that has ended":     func(t *Table) { m := recordOf(t, 1); m.forget, m.token = 1 << 40, 1 },
+	"a request without a record":  func(t *Table) { t.records.delete(OnceID(benchSession(1))) },
+	"a try twice":                 func(t *Table) { x := triedOf(t).extra; x.tries[1] = x.tries[0] },
+	"a try of no session":         func(t *Table) { triedOf(t).extra.tries[1].session = SessionID{9, 9, 9} },
+	"a try of no sequence":        func(t *Table) { triedOf(t).extra.tries[1].sequence = 99 },
+	"a try of another answer":     func(t *Table) { triedOf(t).extra.tries[1].sequence = 1 },
+	"a wait that is shared":       func(t *Table) { triedOf(t).extra.shared = true },
+	"a wait without an end":       func(t *Table) { r := triedOf(t); t.deadlines.remove(r.timer); r.deadline, r.timer = 0, 0 },
+	"a grant of two tries":        func(t *Table) { x := grantedOf(t).extra; x.tries = append(x.tries, x.tries[0]) },
+	"a grant of no session's try": func(t *Table) { grantedOf(t).extra.tries[0].session = SessionID{} },
+	"an answer to nothing":        func(t *Table) { s := sessionOf(t); s.window[0].asked = 0 },
 	"an open session has ended":   func(t *Table) { t.rememberEnded(holderOf(t).session) },
 	"an end of a used number":     func(t *Table) { t.ended.put(SessionID{1}, forgetKey{1 << 40, holderOf(t).number}) },
 	"an end of the past":          func(t *Table) { t.ended.put(SessionID{1}, forgetKey{-1, 1 << 40}) },
 	"an end of no session":        func(t *Table) { t.rememberEnded(SessionID{}) },
-	"too many ends":               func(t *Table) { t.rememberEnded(SessionID{1}); t.limits.EndedRemembered = 1 },
 }
 
 // The first of each, of the table that fullTable makes.
@@ -319,13 +343,22 @@ func delayOf(t *Table) *lock {
 	return l
 }
 
-func memoryOf(t *Table) *memory {
-	for _, m := range t.memories.all() {
-		if m.request == 0 {
-			return m
-		}
-	}
-	return nil
+// recordOf is 0: of a grant that has ended, 1: of a request that waits.
+func recordOf(t *Table, once int) *record {
+	m, _ := t.records.get(OnceID(benchSession(once)))
+	return m
+}
+
+// triedOf waits with two tries.
+func triedOf(t *Table) *request {
+	r, _ := t.requests.get(recordOf(t, 1).number)
+	return r
+}
+
+// grantedOf is a detached grant.
+func grantedOf(t *Table) *request {
+	r, _ := t.requests.get(recordOf(t, 2).number)
+	return r
 }
 
 // What no table would have written is refused, even with the right checksums.
@@ -362,9 +395,8 @@ func TestCheckFindsBrokenInvariants(t *testing.T) {
 		"a deadline too late":    func(t *Table) { sessionOf(t).deadline = t.deadlines.heap[0].at - 1 },
 		"the next one is stale":  func(t *Table) { t.deadlines.heap[0].at-- },
 		"an end not forgotten":   func(t *Table) { k, _, _ := t.endings.first(); t.endings.delete(k) },
-		"a memory not forgotten": func(t *Table) { k, _, _ := t.forgets.first(); t.forgets.delete(k) },
+		"a record not forgotten": func(t *Table) { k, _, _ := t.forgets.first(); t.forgets.delete(k) },
 		"shown miscounted":       func(t *Table) { sessionOf(t).shown++ },
-		"memories miscounted":    func(t *Table) { t.shown++ },
 		"a lock not handed on":   func(t *Table) { t.freed = append(t.freed, "a/0") },
 		"a waiter passed over": func(t *Table) {
 			delayOf(t).delayUntil, delayOf(t).delayNumber = 0, 0

@@ -2,6 +2,7 @@ package fsm
 
 import (
 	"encoding/binary"
+	"slices"
 	"strings"
 )
 
@@ -20,19 +21,18 @@ type state struct {
 	index      uint64
 	digest     uint64 // of everything applied up to index
 	lastToken  uint64
-	lastNumber uint64 // sessions, their ends, requests and memories are numbered as they come
+	lastNumber uint64 // sessions, their ends and requests are numbered as they come
 	cluster    [16]byte
 	limits     Limits // all effective: no field is 0
 	grants     int    // requests that hold
 	waiters    int    // requests that wait
-	shown      int    // bytes of the holders in memories
 
 	locks    tree[string, *lock]
 	requests tree[uint64, *request] // by number
 	tokens   tree[uint64, uint64]   // token → number of the request that holds it
 	sessions tree[SessionID, *session]
-	memories tree[OnceID, *memory]
-	forgets  tree[forgetKey, OnceID]    // memories whose request has ended, by when they are forgotten
+	records  tree[OnceID, *record]
+	forgets  tree[forgetKey, OnceID]    // records whose grant has ended, by when they are forgotten
 	ended    tree[SessionID, forgetKey] // sessions that have ended
 	endings  tree[forgetKey, SessionID] // the same, by when they are forgotten
 }
@@ -64,8 +64,8 @@ type request struct {
 	number   uint64
 	token    uint64
 	session  SessionID // zero: detached
-	sequence uint64
-	wants    []Want // never changed
+	sequence uint64    // in the session
+	wants    []Want    // never changed
 	ttl      int64
 	deadline int64 // of the wait, or the grant's own; 0: none
 	queued   int64
@@ -77,11 +77,15 @@ type request struct {
 
 // extra is what most requests do not have.
 type extra struct {
-	once   OnceID
-	holder string // of a detached request
 	value  []byte
 	labels []Label
 	delay  int64
+
+	// Of a detached request:
+	holder string
+	once   OnceID
+	tries  []try // that wait, in the order in which they came; of a grant the first that did
+	shared bool  // more than one try waited for the grant or was told of it: no Cancel ends it
 }
 
 var noExtra extra
@@ -94,10 +98,6 @@ func (r *request) more() *extra {
 	return r.extra
 }
 
-func (r *request) id() RequestID {
-	return RequestID{Session: r.session, Sequence: r.sequence, Once: r.more().once}
-}
-
 // session is an open session.
 type session struct {
 	gen         uint64
@@ -107,23 +107,13 @@ type session struct {
 	holder      string
 	labels      []Label
 	grants      []uint64 // numbers of requests, ascending
-	waits       []uint64 // numbers of requests, ascending
-	window      []answer // by sequence, all above acked
-	acked       uint64
+	waits       []uint64 // numbers of requests, ascending; of a detached one once for each try
+	window      []answer // by sequence
+	acked       sequences
 	shown       int          // bytes of the holders in window
 	revocations []Revocation // never changed, only replaced
 	revoked     uint64       // number of the last revocation
 	timer       int32
-}
-
-// memory is what a once ID did.
-type memory struct {
-	gen     uint64
-	number  uint64
-	attempt uint64
-	request uint64 // that waits or holds; 0: it has ended
-	forget  int64  // when it is forgotten; counts once request is 0
-	answer  answer
 }
 
 // forgetKey orders what is remembered for a while by when it is forgotten.
@@ -177,6 +167,7 @@ type Table struct {
 	freed      []string // locks whose waiters may be granted now
 	candidates []uint64 // waiters to be looked at, ascending
 	looked     []*lock  // the locks of the acquire under way; nil where there is none yet
+	queuedAs   uint64   // number of the request in which the acquire that was run last waits
 }
 
 // New returns an empty table at cluster time 0.
@@ -187,7 +178,7 @@ func New() *Table {
 	t.requests.cmp = compareInts[uint64]
 	t.tokens.cmp = compareInts[uint64]
 	t.sessions.cmp = compareSessions
-	t.memories.cmp = compareOnces
+	t.records.cmp = compareOnces
 	t.forgets.cmp = compareForgets
 	t.ended.cmp = compareSessions
 	t.endings.cmp = compareForgets
@@ -199,7 +190,7 @@ func New() *Table {
 func (s *state) nextGeneration() {
 	gen := s.locks.gen + 1
 	s.locks.gen, s.requests.gen, s.tokens.gen = gen, gen, gen
-	s.sessions.gen, s.memories.gen, s.forgets.gen = gen, gen, gen
+	s.sessions.gen, s.records.gen, s.forgets.gen = gen, gen, gen
 	s.ended.gen, s.endings.gen = gen, gen
 }
 
@@ -265,18 +256,19 @@ func (t *Table) changeSession(id SessionID, s *session) *session {
 	c := *s
 	c.gen = t.sessions.gen
 	c.grants, c.waits, c.window = clip(s.grants), clip(s.waits), clip(s.window)
+	c.acked.above = clip(s.acked.above)
 	t.sessions.put(id, &c)
 	t.recent, t.recentID = &c, id
 	return &c
 }
 
-func (t *Table) changeMemory(id OnceID, m *memory) *memory {
-	if m.gen == t.memories.gen {
+func (t *Table) changeRecord(id OnceID, m *record) *record {
+	if m.gen == t.records.gen {
 		return m
 	}
 	c := *m
-	c.gen = t.memories.gen
-	t.memories.put(id, &c)
+	c.gen = t.records.gen
+	t.records.put(id, &c)
 	return &c
 }
 
@@ -312,6 +304,14 @@ func takeFrom[T any](s []T, i int) []T {
 	copy(s[i:], s[i+1:])
 	s[len(s)-1] = zero
 	return s[:len(s)-1]
+}
+
+// takeNumber takes n out of an ascending list, once, if it is there.
+func takeNumber(s []uint64, n uint64) []uint64 {
+	if i, ok := slices.BinarySearch(s, n); ok {
+		return takeFrom(s, i)
+	}
+	return s
 }
 
 // sumTimes adds a duration of 0 or more to a time; times stop at the end of time.

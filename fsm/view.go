@@ -36,10 +36,10 @@ type SessionView struct {
 	Deadline    int64 // cluster time
 	Holder      string
 	Labels      []Label
-	Tokens      []uint64 // of its grants, in the order of their requests
-	Waiters     int      // its requests that wait
-	Answers     int      // remembered for retries
-	Acked       uint64
+	Tokens      []uint64     // of its grants, in the order of their requests
+	Waiters     int          // its requests that wait, and tries of detached ones
+	Answers     int          // remembered for retries
+	Acked       uint64       // up to this one
 	Revocations []Revocation // not yet seen by the client
 }
 
@@ -98,7 +98,7 @@ func (t *Table) Session(id SessionID) (SessionView, bool) {
 	}
 	v := SessionView{
 		Session: id, TTL: s.ttl, Deadline: s.deadline, Holder: s.holder, Labels: slices.Clone(s.labels),
-		Waiters: len(s.waits), Answers: len(s.window), Acked: s.acked, Revocations: slices.Clone(s.revocations),
+		Waiters: len(s.waits), Answers: len(s.window), Acked: s.acked.upTo, Revocations: slices.Clone(s.revocations),
 	}
 	for _, number := range s.grants {
 		r, _ := t.requests.get(number)

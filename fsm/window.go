@@ -4,18 +4,23 @@ import "slices"
 
 // Exactly once. A command with a request ID takes effect once; its answer is
 // remembered and given to every retry. A session keeps its answers in a window
-// by sequence, from which the client acknowledges them away. A once ID keeps
-// its answer in a memory of its own, until its request has ended and a while
-// after. That a session has ended is remembered as long.
+// by sequence, from which the client acknowledges them away. That a session has
+// ended is remembered for some time.
+//
+// The window refuses nothing. What frees a lock must not be refused because a client
+// has one request that waits for long, or never acknowledges: beyond the limit the
+// oldest answers are forgotten as if they had been acknowledged. What waits keeps its
+// entry, acknowledged or not, until it is answered.
 
 // answer is a remembered result.
 type answer struct {
-	sequence uint64 // of the session; 0 in a memory
+	sequence uint64
+	asked    uint64 // hash of the command; 0: of an acquire that was cancelled before it came
 	token    uint64
 	deadline int64
 	queued   int64
 	granted  int64
-	request  uint64      // number of the request that waits in the session; 0: none
+	request  uint64      // number of the request that waits; 0: none
 	more     *answerMore // nil: nothing more; never changed
 	kind     Kind        // of the command
 	code     Code
@@ -26,12 +31,9 @@ type answerMore struct {
 	holders []Holder
 }
 
-// The holders that answers name are remembered up to so many bytes in a session,
-// and in all memories. An answer beyond that is remembered without its holders.
-const (
-	maxShownWindow   = 1 << 20
-	maxShownMemories = 16 << 20
-)
+// maxShownWindow bounds the bytes of the holders that a session remembers for the
+// copies of its force-releases. An answer beyond that is remembered without them.
+const maxShownWindow = 1 << 20
 
 // cost is what the answer's holders take of that.
 func (a *answer) cost() int {
@@ -58,8 +60,12 @@ func (a *answer) result() Result {
 // toAnswer makes what is remembered of a result, which was given just now.
 func (t *Table) toAnswer(kind Kind, r *Result) answer {
 	a := answer{kind: kind, code: r.Code, token: r.Token, deadline: r.Deadline, queued: r.Queued, granted: r.Granted}
-	if r.Field != "" || len(r.Holders) > 0 {
-		a.more = &answerMore{holders: r.Holders}
+	holders := r.Holders
+	if kind != KindForceRelease {
+		holders = nil // copies are told who holds it then
+	}
+	if r.Field != "" || len(holders) > 0 {
+		a.more = &answerMore{holders: holders}
 		if r.Field != "" {
 			a.more.refusal = t.refused
 		}
@@ -74,44 +80,37 @@ func (a *answer) withoutHolders() {
 	}
 }
 
-// recall looks a request ID up. If it says done, the result is the answer, and
-// the command must not run; otherwise it runs and remember follows.
-func (t *Table) recall(id *RequestID, kind Kind, attempt uint64) (res Result, done bool) {
-	switch inSession, once := id.Session != (SessionID{}), id.Once != (OnceID{}); {
-	case inSession && once, inSession && id.Sequence == 0:
-		if !once && t.session(id.Session) == nil {
-			return Result{Code: NoSession}, true
-		}
-		return t.refuse(Invalid, badID, 0), true
-	case inSession:
-		return t.recallInSession(id, kind)
-	case once:
-		return t.recallOnce(id.Once, kind, attempt)
-	}
-	return Result{}, false
+// hashOf tells a command from others of its kind and sequence. body is what follows
+// its request ID.
+func hashOf(id *RequestID, body []byte) uint64 {
+	var h digester
+	h.id(id.Once)
+	h.bytes(body)
+	return max(h.sum(), 1)
 }
 
-func (t *Table) recallInSession(id *RequestID, kind Kind) (res Result, done bool) {
+// recall looks a request ID up. If it says done, the result is the answer, and
+// the command must not run; otherwise it runs and remember follows.
+func (t *Table) recall(id *RequestID, kind Kind, asked uint64) (res Result, done bool) {
 	s := t.session(id.Session)
-	if s == nil {
+	switch {
+	case id.Once != (OnceID{}) && kind != KindAcquire, id.Session == (SessionID{}):
+		return t.refuse(Invalid, badID, 0), true
+	case s == nil:
 		return Result{Code: NoSession}, true
+	case id.Sequence == 0:
+		return t.refuse(Invalid, badID, 0), true
 	}
-	if id.Acked > s.acked {
-		s = t.changeSession(id.Session, s)
-		s.acknowledge(id.Acked)
-	}
-	if id.Sequence <= s.acked {
-		return Result{Code: StaleRequest}, true
-	}
+	s = t.acknowledge(id, s)
 	if i, ok := s.find(id.Sequence); ok {
 		a := &s.window[i]
-		if a.kind != kind {
+		if a.kind != kind || a.asked != asked && a.asked != 0 {
 			return t.refuse(Invalid, otherCommand, 0), true
 		}
 		return a.result(), true
 	}
-	if len(s.window) >= t.limits.RequestsWindow {
-		return t.refuse(OverLimit, fullWindow, int64(t.limits.RequestsWindow)), true
+	if s.acked.has(id.Sequence) {
+		return Result{Code: StaleRequest}, true
 	}
 	return Result{}, false
 }
@@ -125,26 +124,53 @@ func (s *session) find(sequence uint64) (int, bool) {
 	return slices.BinarySearchFunc(s.window, sequence, func(a answer, q uint64) int { return compareInts(a.sequence, q) })
 }
 
-// acknowledge forgets the answers that the client has.
-func (s *session) acknowledge(upTo uint64) {
-	s.acked = upTo
-	n := 0
-	for n < len(s.window) && s.window[n].sequence <= upTo {
-		s.shown -= s.window[n].cost()
-		n++
+// acknowledge forgets the answers that the client has by what the ID says.
+func (t *Table) acknowledge(id *RequestID, s *session) *session {
+	spans := [...]Span{{1, id.Acked}, id.Answered[0], id.Answered[1]}
+	for _, span := range spans {
+		if span.First == 0 || span.First > span.Last {
+			continue
+		}
+		i, _ := s.find(span.First)
+		if remembered := i < len(s.window) && s.window[i].sequence <= span.Last; !remembered && s.acked.covers(span) {
+			continue
+		}
+		s = t.changeSession(id.Session, s)
+		s.acked.add(span)
+		s.acked.bound(t.limits.RequestsWindow)
+		s.forgetAnswers(i, span.Last)
 	}
-	if left := len(s.window) - n; left <= n {
-		copy(s.window, s.window[n:]) // keeps the room for the answers to come
-		clear(s.window[left:])
-		s.window = s.window[:left]
-		return
-	}
-	clear(s.window[:n])
-	s.window = s.window[n:]
+	return s
 }
 
-// keep puts an answer into the window.
-func (s *session) keep(a answer) {
+// forgetAnswers drops the answers from a place up to a sequence, but what waits.
+func (s *session) forgetAnswers(from int, upTo uint64) {
+	kept, end := from, from
+	for ; end < len(s.window) && s.window[end].sequence <= upTo; end++ {
+		if a := &s.window[end]; a.request == 0 {
+			s.shown -= a.cost()
+		} else {
+			s.window[kept] = *a
+			kept++
+		}
+	}
+	if kept == end {
+		return
+	}
+	if left := len(s.window) - end; left <= end {
+		n := kept + copy(s.window[kept:], s.window[end:]) // keeps the room for the answers to come
+		clear(s.window[n:])
+		s.window = s.window[:n]
+		return
+	}
+	copy(s.window[end-kept:], s.window[:kept])
+	clear(s.window[:end-kept])
+	s.window = s.window[end-kept:]
+}
+
+// keep puts an answer into the window of a session.
+func (t *Table) keep(id SessionID, a answer) {
+	s := t.changeSession(id, t.session(id))
 	if cost := a.cost(); cost > 0 {
 		if s.shown+cost > maxShownWindow {
 			a.withoutHolders()
@@ -154,63 +180,72 @@ func (s *session) keep(a answer) {
 	}
 	i, _ := s.find(a.sequence)
 	s.window = slices.Insert(s.window, i, a)
+	s.bound(t.limits.RequestsWindow)
 }
 
-func (t *Table) recallOnce(id OnceID, kind Kind, attempt uint64) (res Result, done bool) {
-	m, ok := t.memories.get(id)
+// bound forgets the oldest answers, as if they were acknowledged, down to a limit. It
+// does so for many at a time, an eighth of the limit, because it passes over all that
+// waits before them.
+func (s *session) bound(limit int) {
+	excess := len(s.window) - len(s.waits) - limit // each wait has an entry of its own
+	if excess <= limit/8 {
+		return
+	}
+	kept, end := 0, 0
+	for ; excess > 0; end++ {
+		if a := &s.window[end]; a.request == 0 {
+			s.shown -= a.cost()
+			s.acked.add(Span{a.sequence, a.sequence})
+			excess--
+		} else {
+			s.window[kept] = *a
+			kept++
+		}
+	}
+	n := kept + copy(s.window[kept:], s.window[end:])
+	clear(s.window[n:])
+	s.window = s.window[:n]
+	s.acked.bound(limit)
+}
+
+// remember keeps the answer to a command that recall did not know.
+func (t *Table) remember(id *RequestID, kind Kind, asked uint64, res *Result) {
+	a := t.toAnswer(kind, res)
+	a.sequence, a.asked = id.Sequence, asked
+	if kind == KindAcquire && res.Code == Queued {
+		a.request = t.queuedAs
+	}
+	t.keep(id.Session, a)
+}
+
+// answerTry ends the wait of one try: it leaves its session's list, and its copies
+// are answered res. It returns when the try came.
+func (t *Table) answerTry(y try, number uint64, res Result) (queued int64) {
+	s := t.changeSession(y.session, t.session(y.session))
+	s.waits = takeNumber(s.waits, number)
+	i, ok := s.find(y.sequence)
 	if !ok {
-		return Result{}, false
+		return 0
 	}
-	if m.answer.kind != kind {
-		return t.refuse(Invalid, otherCommand, 0), true
-	}
-	if m.attempt != attempt {
-		m = t.changeMemory(id, m)
-		m.attempt = attempt
-	}
-	return m.answer.result(), true
-}
-
-// remember keeps the answer to a command that recall did not know. number is
-// that of a memory, reserved before the command ran.
-func (t *Table) remember(id *RequestID, kind Kind, res *Result, attempt, number uint64) {
-	if id.Session != (SessionID{}) {
-		s := t.session(id.Session)
-		a := t.toAnswer(kind, res)
-		a.sequence = id.Sequence
-		if kind == KindAcquire && res.Code == Queued {
-			a.request = t.lastNumber
-		}
-		t.changeSession(id.Session, s).keep(a)
-		return
-	}
-	if id.Once == (OnceID{}) {
-		return
-	}
-	m := &memory{gen: t.memories.gen, number: number, attempt: attempt, answer: t.toAnswer(kind, res)}
-	if cost := m.answer.cost(); cost > 0 {
-		if t.shown+cost > maxShownMemories {
-			m.answer.withoutHolders()
-			cost = 0
-		}
-		t.shown += cost
-	}
-	t.memories.put(id.Once, m)
-	if kind == KindAcquire && (res.Code == OK || res.Code == Queued) {
-		m.request = t.lastNumber // the request is the last that was numbered
-		return
-	}
-	t.settleMemory(id.Once, m)
+	a := &s.window[i]
+	asked := a.asked
+	res.Queued = a.queued
+	*a = t.toAnswer(KindAcquire, &res)
+	a.sequence, a.asked = y.sequence, asked
+	return res.Queued
 }
 
 // rememberEnded notes that a session has ended: a late copy of the command that
 // opened it must not open it again, because copies of its requests would then
 // run a second time.
+//
+// That is never forgotten early. No session is opened while the limit is reached, so
+// what is remembered exceeds it at most by the sessions that were open then, which
+// have to end all the same.
 func (t *Table) rememberEnded(id SessionID) {
 	key := forgetKey{sumTimes(t.now, t.limits.OnceNanos), t.nextNumber()}
 	t.ended.put(id, key)
 	t.endings.put(key, id)
-	t.boundEnded()
 }
 
 func (t *Table) hasEnded(id SessionID) bool {
@@ -218,58 +253,9 @@ func (t *Table) hasEnded(id SessionID) bool {
 	return ok
 }
 
-// boundEnded forgets the sessions that ended first, beyond the limit.
-func (t *Table) boundEnded() {
-	for t.endings.len > t.limits.EndedRemembered {
-		t.forgetEnded()
-	}
-}
-
 // forgetEnded forgets the session that is next to be forgotten.
 func (t *Table) forgetEnded() {
 	key, id, _ := t.endings.first()
 	t.endings.delete(key)
 	t.ended.delete(id)
-}
-
-// settleMemory starts the time after which a memory is forgotten.
-func (t *Table) settleMemory(id OnceID, m *memory) {
-	m.request = 0
-	m.forget = sumTimes(t.now, t.limits.OnceNanos)
-	t.forgets.put(forgetKey{m.forget, m.number}, id)
-	t.boundMemories()
-}
-
-// boundMemories forgets the oldest memories beyond the limit.
-func (t *Table) boundMemories() {
-	for t.forgets.len > t.limits.OnceRemembered {
-		_, id, _ := t.forgets.first()
-		m, _ := t.memories.get(id)
-		t.forget(id, m)
-	}
-}
-
-// forget drops the memory of a request that has ended.
-func (t *Table) forget(id OnceID, m *memory) {
-	t.forgets.delete(forgetKey{m.forget, m.number})
-	t.memories.delete(id)
-	t.shown -= m.answer.cost()
-}
-
-// fillAnswer completes the remembered answer of a request that waited.
-func (t *Table) fillAnswer(r *request, res Result) {
-	if once := r.more().once; once != (OnceID{}) {
-		m, _ := t.memories.get(once)
-		t.changeMemory(once, m).answer = t.toAnswer(KindAcquire, &res)
-		return
-	}
-	if r.session == (SessionID{}) {
-		return
-	}
-	s := t.session(r.session)
-	if i, ok := s.find(r.sequence); ok {
-		s = t.changeSession(r.session, s)
-		s.window[i] = t.toAnswer(KindAcquire, &res)
-		s.window[i].sequence = r.sequence
-	}
 }

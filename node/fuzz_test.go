@@ -114,7 +114,7 @@ func fuzzedOperations() []*apiv1.Operation {
 		{Request: &apiv1.Operation_KeepAlive{KeepAlive: &apiv1.KeepAliveRequest{Session: session, RevocationsSeen: 1}}},
 		{Request: &apiv1.Operation_Acquire{Acquire: &apiv1.AcquireRequest{Id: id(1), Locks: want(0)}}},
 		{Request: &apiv1.Operation_Acquire{Acquire: &apiv1.AcquireRequest{Id: id(2), Locks: want(apiv1.Mode_MODE_SHARED), WaitNs: -1, TtlNs: ttl, Value: []byte("v"), DelayNs: 1}}},
-		{Request: &apiv1.Operation_Acquire{Acquire: &apiv1.AcquireRequest{Locks: []*apiv1.Want{{Name: "c", Mode: apiv1.Mode_MODE_PERMITS, Permits: 1, Limit: 2}, {Name: "d"}}, TtlNs: ttl, WaitNs: 1e6, Attempt: 1}}},
+		{Request: &apiv1.Operation_Acquire{Acquire: &apiv1.AcquireRequest{Locks: []*apiv1.Want{{Name: "c", Mode: apiv1.Mode_MODE_PERMITS, Permits: 1, Limit: 2}, {Name: "d"}}, TtlNs: ttl, WaitNs: 1e6, Detached: true}}},
 		{Request: &apiv1.Operation_SetValue{SetValue: &apiv1.SetValueRequest{Id: id(3), Name: "a", Token: 1, Value: []byte("w")}}},
 		{Request: &apiv1.Operation_Renew{Renew: &apiv1.RenewRequest{Id: id(4), Token: 2, TtlNs: ttl}}},
 		{Request: &apiv1.Operation_Cancel{Cancel: &apiv1.CancelRequest{Id: id(5), Target: id(2)}}},

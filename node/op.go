@@ -16,16 +16,16 @@ func command(op *apiv1.Operation) (fsm.Command, *apiv1.Error) {
 		return openSession(r.OpenSession)
 	case *apiv1.Operation_EndSession:
 		session, err := sessionID("session", r.EndSession.GetSession())
-		return fsm.EndSession{Session: session}, err
+		return fsm.EndSession{Session: session, Undelivered: r.EndSession.GetUndelivered()}, err
 	case *apiv1.Operation_Acquire:
 		return acquire(r.Acquire)
 	case *apiv1.Operation_Cancel:
 		id, err := requestID("id", r.Cancel.GetId())
 		target, err2 := requestID("target", r.Cancel.GetTarget())
-		return fsm.Cancel{ID: id, Target: target, Attempt: r.Cancel.GetAttempt()}, first(err, err2)
+		return fsm.Cancel{ID: id, Target: target}, first(err, err2)
 	case *apiv1.Operation_Release:
 		id, err := requestID("id", r.Release.GetId())
-		return fsm.Release{ID: id, Lock: r.Release.GetName(), Token: r.Release.GetToken()}, err
+		return fsm.Release{ID: id, Lock: r.Release.GetName(), Token: r.Release.GetToken(), Lost: r.Release.GetLost()}, err
 	case *apiv1.Operation_Renew:
 		id, err := requestID("id", r.Renew.GetId())
 		return fsm.Renew{ID: id, Lock: r.Renew.GetName(), Token: r.Renew.GetToken(), TTL: r.Renew.GetTtlNs()}, err
@@ -48,12 +48,9 @@ func openSession(r *apiv1.OpenSessionRequest) (fsm.Command, *apiv1.Error) {
 
 func acquire(r *apiv1.AcquireRequest) (fsm.Command, *apiv1.Error) {
 	id, err := requestID("id", r.GetId())
-	if err == nil && id.Session == (fsm.SessionID{}) && id.Once == (fsm.OnceID{}) {
-		err = apiv1.NewError(apiv1.CodeInvalid, "id: an acquire needs a session and sequence, or a once ID")
-	}
 	c := fsm.Acquire{
 		ID: id, TTL: r.GetTtlNs(), Wait: r.GetWaitNs(), Holder: r.GetHolder(), Value: r.GetValue(),
-		Labels: labels(r.GetLabels()), Delay: r.GetDelayNs(), Attempt: r.GetAttempt(),
+		Labels: labels(r.GetLabels()), Delay: r.GetDelayNs(), Detached: r.GetDetached(),
 	}
 	c.Wants = make([]fsm.Want, len(r.GetLocks()))
 	for i, l := range r.GetLocks() {
@@ -98,12 +95,11 @@ func requestID(field string, r *apiv1.RequestID) (id fsm.RequestID, err *apiv1.E
 		return id, nil
 	}
 	if len(r.GetOnce()) > 0 {
-		if len(r.GetSession()) > 0 || r.GetSequence() != 0 {
-			return id, apiv1.NewError(apiv1.CodeInvalid, "%s: either session and sequence or once is allowed, not both", field)
-		}
 		once, err := sessionID(field+".once", r.GetOnce())
+		if err != nil {
+			return id, err
+		}
 		id.Once = fsm.OnceID(once)
-		return id, err
 	}
 	if len(r.GetSession()) == 0 && r.GetSequence() == 0 {
 		return id, nil
@@ -113,7 +109,20 @@ func requestID(field string, r *apiv1.RequestID) (id fsm.RequestID, err *apiv1.E
 	if err == nil && id.Sequence == 0 {
 		err = apiv1.NewError(apiv1.CodeInvalid, "%s.sequence is 0: sequences count from 1", field)
 	}
-	return id, err
+	spans := r.GetAnswered()
+	if err == nil && len(spans) > len(id.Answered) {
+		err = apiv1.NewError(apiv1.CodeInvalid, "%s.answered has %d spans: at most %d are allowed", field, len(spans), len(id.Answered))
+	}
+	if err != nil {
+		return id, err
+	}
+	for i, s := range spans {
+		if s.GetFirst() == 0 || s.GetFirst() > s.GetLast() {
+			return id, apiv1.NewError(apiv1.CodeInvalid, "%s.answered[%d] is %d to %d: first must be at least 1 and at most last", field, i, s.GetFirst(), s.GetLast())
+		}
+		id.Answered[i] = fsm.Span{First: s.GetFirst(), Last: s.GetLast()}
+	}
+	return id, nil
 }
 
 func labels(in []*apiv1.Label) []fsm.Label {
@@ -175,6 +184,9 @@ func refusal(op *apiv1.Operation, res *fsm.Result, now int64) *apiv1.Error {
 		e.Message = fmt.Sprintf("%s: not granted within the wait limit", subject(op))
 	case fsm.NotHeld:
 		e.Message = fmt.Sprintf("%s: no such grant: it was released, it expired, it was revoked, or the token is wrong", subject(op))
+		if res.Detail != "" {
+			e.Message = subject(op) + ": " + res.Detail
+		}
 	case fsm.NoSession:
 		e.Message = "no such session: it ended, it expired or it was never opened"
 		if op.GetOpenSession() != nil {

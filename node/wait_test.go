@@ -51,7 +51,7 @@ type try struct {
 // enter is what happens before the try is proposed.
 func (b *waitBench) enter(attempt uint64) *try {
 	tr := &try{cmd: detachedAcquire("orders", 1, time.Hour)}
-	tr.cmd.Wait, tr.cmd.Attempt = int64(time.Hour), attempt
+	tr.cmd.Wait, tr.cmd.ID.Sequence = int64(time.Hour), attempt
 	tr.call = &mux.Call{
 		Op:   &apiv1.Operation{Request: &apiv1.Operation_Acquire{Acquire: &apiv1.AcquireRequest{}}},
 		Done: func(a *apiv1.Answer) { tr.answer = a },
@@ -100,7 +100,7 @@ func TestATryOnItsWayIsNotToldOfTheGrantOfAnEarlierOne(t *testing.T) {
 	first.call.Abandon()
 	second := b.enter(2)
 	b.apply(free) // grants the request
-	b.apply(fsm.Cancel{Target: first.cmd.ID, Attempt: 1})
+	b.apply(fsm.Cancel{Target: first.cmd.ID})
 	if second.answer != nil {
 		t.Fatalf("the second try was answered %v before it was applied; the lock is held with token %d", second.answer, b.held())
 	}
@@ -119,7 +119,7 @@ func TestATryThatQueuesAnewIsNotToldOfAnEarlierEnd(t *testing.T) {
 	b.told(first, b.apply(first.cmd), 0)
 	first.call.Abandon()
 	second := b.enter(2)
-	a := b.apply(fsm.Cancel{Target: first.cmd.ID, Attempt: 1}, second.cmd)
+	a := b.apply(fsm.Cancel{Target: first.cmd.ID}, second.cmd)
 	b.told(second, a, 1)
 	if second.answer != nil {
 		t.Fatalf("the second try was answered %v while it stands in line", second.answer)
@@ -170,7 +170,7 @@ func TestAGrantBeforeTheWordQueuedIsDelivered(t *testing.T) {
 		b.told(second, a, 0)
 		for _, tr := range []*try{first, second} {
 			if got := tr.answer.GetAcquire().GetToken(); got == 0 || got != b.held() {
-				t.Errorf("try %d was given token %d, the lock is held with %d", tr.cmd.Attempt, got, b.held())
+				t.Errorf("try %d was given token %d, the lock is held with %d", tr.cmd.ID.Sequence, got, b.held())
 			}
 		}
 	})

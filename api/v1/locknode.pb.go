@@ -731,12 +731,9 @@ type AcquireRequest struct {
 	Labels []*Label `protobuf:"bytes,7,rep,name=labels,proto3" json:"labels,omitempty"`
 	// After a loss (expiry, not release) the locks stay free of holders this long.
 	DelayNs int64 `protobuf:"varint,8,opt,name=delay_ns,json=delayNs,proto3" json:"delay_ns,omitempty"`
-	// Tells the tries of one request ID apart, so that the cancel of an aborted
-	// try does not end the wait of the try that followed it. 0 for sessions.
-	Attempt uint64 `protobuf:"varint,9,opt,name=attempt,proto3" json:"attempt,omitempty"`
 	// The grant belongs to whoever knows its token, and lives by its TTL alone. Its
 	// session only keeps its place in line. Set by the node where there is no session.
-	Detached      bool `protobuf:"varint,10,opt,name=detached,proto3" json:"detached,omitempty"`
+	Detached      bool `protobuf:"varint,9,opt,name=detached,proto3" json:"detached,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -827,13 +824,6 @@ func (x *AcquireRequest) GetDelayNs() int64 {
 	return 0
 }
 
-func (x *AcquireRequest) GetAttempt() uint64 {
-	if x != nil {
-		return x.Attempt
-	}
-	return 0
-}
-
 func (x *AcquireRequest) GetDetached() bool {
 	if x != nil {
 		return x.Detached
@@ -911,9 +901,8 @@ func (x *AcquireResponse) GetGranted() int64 {
 
 type CancelRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            *RequestID             `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`            // of this call
-	Target        *RequestID             `protobuf:"bytes,2,opt,name=target,proto3" json:"target,omitempty"`    // of the Acquire
-	Attempt       uint64                 `protobuf:"varint,3,opt,name=attempt,proto3" json:"attempt,omitempty"` // of the Acquire
+	Id            *RequestID             `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`         // of this call
+	Target        *RequestID             `protobuf:"bytes,2,opt,name=target,proto3" json:"target,omitempty"` // of the Acquire: its session and sequence
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -960,13 +949,6 @@ func (x *CancelRequest) GetTarget() *RequestID {
 		return x.Target
 	}
 	return nil
-}
-
-func (x *CancelRequest) GetAttempt() uint64 {
-	if x != nil {
-		return x.Attempt
-	}
-	return 0
 }
 
 type CancelResponse struct {
@@ -3790,7 +3772,7 @@ const file_locknode_proto_rawDesc = "" +
 	"\x11EndSessionRequest\x12\x18\n" +
 	"\asession\x18\x01 \x01(\fR\asession\x12 \n" +
 	"\vundelivered\x18\x02 \x03(\x04R\vundelivered\"\x14\n" +
-	"\x12EndSessionResponse\"\xbc\x02\n" +
+	"\x12EndSessionResponse\"\xa2\x02\n" +
 	"\x0eAcquireRequest\x12&\n" +
 	"\x02id\x18\x01 \x01(\v2\x16.locknode.v1.RequestIDR\x02id\x12'\n" +
 	"\x05locks\x18\x02 \x03(\v2\x11.locknode.v1.WantR\x05locks\x12\x15\n" +
@@ -3799,19 +3781,16 @@ const file_locknode_proto_rawDesc = "" +
 	"\x06holder\x18\x05 \x01(\tR\x06holder\x12\x14\n" +
 	"\x05value\x18\x06 \x01(\fR\x05value\x12*\n" +
 	"\x06labels\x18\a \x03(\v2\x12.locknode.v1.LabelR\x06labels\x12\x19\n" +
-	"\bdelay_ns\x18\b \x01(\x03R\adelayNs\x12\x18\n" +
-	"\aattempt\x18\t \x01(\x04R\aattempt\x12\x1a\n" +
-	"\bdetached\x18\n" +
-	" \x01(\bR\bdetached\"u\n" +
+	"\bdelay_ns\x18\b \x01(\x03R\adelayNs\x12\x1a\n" +
+	"\bdetached\x18\t \x01(\bR\bdetached\"u\n" +
 	"\x0fAcquireResponse\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\x04R\x05token\x12\x1a\n" +
 	"\bdeadline\x18\x02 \x01(\x03R\bdeadline\x12\x16\n" +
 	"\x06queued\x18\x03 \x01(\x03R\x06queued\x12\x18\n" +
-	"\agranted\x18\x04 \x01(\x03R\agranted\"\x81\x01\n" +
+	"\agranted\x18\x04 \x01(\x03R\agranted\"g\n" +
 	"\rCancelRequest\x12&\n" +
 	"\x02id\x18\x01 \x01(\v2\x16.locknode.v1.RequestIDR\x02id\x12.\n" +
-	"\x06target\x18\x02 \x01(\v2\x16.locknode.v1.RequestIDR\x06target\x12\x18\n" +
-	"\aattempt\x18\x03 \x01(\x04R\aattempt\"\x10\n" +
+	"\x06target\x18\x02 \x01(\v2\x16.locknode.v1.RequestIDR\x06target\"\x10\n" +
 	"\x0eCancelResponse\"v\n" +
 	"\x0eReleaseRequest\x12&\n" +
 	"\x02id\x18\x01 \x01(\v2\x16.locknode.v1.RequestIDR\x02id\x12\x12\n" +

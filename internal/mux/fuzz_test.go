@@ -145,11 +145,11 @@ func FuzzOperation(f *testing.F) {
 		get("a"), release(1 << 63), waitingAcquire("b"),
 		{Id: 1 << 63, Request: &apiv1.Operation_Acquire{Acquire: &apiv1.AcquireRequest{
 			Id: id, Locks: []*apiv1.Want{{Name: "a", Mode: -1, Permits: 1<<32 - 1, Limit: 1<<32 - 1}}, TtlNs: -1, WaitNs: -1, Holder: "h",
-			Value: []byte("v"), Labels: label, DelayNs: -1, Attempt: 1 << 63,
+			Value: []byte("v"), Labels: label, DelayNs: -1, Detached: true,
 		}}},
 		{Request: &apiv1.Operation_OpenSession{OpenSession: &apiv1.OpenSessionRequest{Session: make([]byte, 16), TtlNs: -1, Holder: "h", Labels: label}}},
 		{Request: &apiv1.Operation_KeepAlive{KeepAlive: &apiv1.KeepAliveRequest{Session: make([]byte, 16)}}},
-		{Request: &apiv1.Operation_EndSession{EndSession: &apiv1.EndSessionRequest{Session: make([]byte, 16)}}},
+		{Request: &apiv1.Operation_EndSession{EndSession: &apiv1.EndSessionRequest{Session: make([]byte, 16), Undelivered: []uint64{1, 1 << 63}}}},
 		{Request: &apiv1.Operation_Cancel{Cancel: &apiv1.CancelRequest{Id: id, Target: id}}},
 		{Request: &apiv1.Operation_Renew{Renew: &apiv1.RenewRequest{Id: id, Name: "a", Token: 1, TtlNs: -1}}},
 		{Request: &apiv1.Operation_SetValue{SetValue: &apiv1.SetValueRequest{Id: id, Name: "a", Token: 1, Value: []byte("v")}}},
@@ -211,14 +211,20 @@ func TestUnknownFieldsCount(t *testing.T) {
 
 // Numbers take their longest form in hostile operations only.
 func TestLongestNumbersAreCounted(t *testing.T) {
-	id := &apiv1.RequestID{Session: make([]byte, 16), Sequence: 1 << 63, Acknowledged: 1 << 63}
-	acquire := &apiv1.AcquireRequest{Id: id, TtlNs: -1, WaitNs: -1, Holder: "h", Value: []byte("v"), DelayNs: -1, Attempt: 1 << 63}
+	span := &apiv1.Span{First: 1 << 63, Last: 1 << 63}
+	id := &apiv1.RequestID{Session: make([]byte, 16), Sequence: 1 << 63, Acknowledged: 1 << 63, Answered: []*apiv1.Span{span, span}}
+	acquire := &apiv1.AcquireRequest{Id: id, TtlNs: -1, WaitNs: -1, Holder: "h", Value: []byte("v"), DelayNs: -1, Detached: true}
+	end := &apiv1.EndSessionRequest{Session: make([]byte, 16)}
+	for range 64 {
+		end.Undelivered = append(end.Undelivered, 1<<63)
+	}
 	for range 64 {
 		acquire.Locks = append(acquire.Locks, &apiv1.Want{Mode: -1, Permits: 1<<32 - 1, Limit: 1<<32 - 1})
 	}
 	for _, op := range []*apiv1.Operation{
 		{Id: 1 << 63, Redirect: true, Request: &apiv1.Operation_Acquire{Acquire: acquire}},
-		{Id: 1 << 63, Redirect: true, Request: &apiv1.Operation_Cancel{Cancel: &apiv1.CancelRequest{Id: id, Target: id, Attempt: 1 << 63}}},
+		{Id: 1 << 63, Redirect: true, Request: &apiv1.Operation_Cancel{Cancel: &apiv1.CancelRequest{Id: id, Target: id}}},
+		{Id: 1 << 63, Redirect: true, Request: &apiv1.Operation_EndSession{EndSession: end}},
 	} {
 		size, _ := inspect(op)
 		if got := proto.Size(&apiv1.SessionRequest{Operations: []*apiv1.Operation{op}}); got > size {

@@ -174,6 +174,7 @@ func inspect(op *apiv1.Operation) (size int, problem *apiv1.Error) {
 		in.bytes(r.KeepAlive.GetSession())
 	case *apiv1.Operation_EndSession:
 		in.bytes(r.EndSession.GetSession())
+		in.size += 10 * len(r.EndSession.GetUndelivered())
 	case *apiv1.Operation_Acquire:
 		in.acquire(r.Acquire)
 	case *apiv1.Operation_Cancel:
@@ -234,7 +235,7 @@ func (in *inspection) text(field, s string) {
 }
 
 func (in *inspection) id(id *apiv1.RequestID) {
-	in.size += len(id.GetSession()) + len(id.GetOnce())
+	in.size += len(id.GetSession()) + len(id.GetOnce()) + 24*len(id.GetAnswered())
 }
 
 func (in *inspection) labels(labels []*apiv1.Label) {

@@ -117,7 +117,7 @@ func (f *fakeNode) apply(call *mux.Call) (answers []func()) {
 		for name, q := range f.queues {
 			f.queues[name] = slices.DeleteFunc(q, func(c *mux.Call) bool {
 				a := c.Op.GetAcquire()
-				gone := sameID(a.GetId(), r.Cancel.GetTarget()) && a.GetAttempt() == r.Cancel.GetAttempt()
+				gone := sameID(a.GetId(), r.Cancel.GetTarget())
 				if gone {
 					tell(c, errorAnswer(0, apiv1.NewError(apiv1.CodeCancelled, "cancelled")))
 				}
@@ -125,7 +125,7 @@ func (f *fakeNode) apply(call *mux.Call) (answers []func()) {
 			})
 		}
 		for name, a := range f.granted {
-			if sameID(a.GetId(), r.Cancel.GetTarget()) && a.GetAttempt() == r.Cancel.GetAttempt() {
+			if sameID(a.GetId(), r.Cancel.GetTarget()) {
 				free(name)
 			}
 		}

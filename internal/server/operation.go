@@ -3,7 +3,6 @@ package server
 import (
 	"context"
 	"crypto/rand"
-	"encoding/binary"
 	"sync"
 	"time"
 
@@ -51,7 +50,7 @@ func waits(op *apiv1.Operation) bool { return op.GetAcquire().GetWaitNs() != 0 }
 func identify(op *apiv1.Operation) {
 	switch r := op.GetRequest().(type) {
 	case *apiv1.Operation_Acquire:
-		identifyAcquire(r.Acquire)
+		identifyRequest(&r.Acquire.Id)
 	case *apiv1.Operation_Cancel:
 		identifyRequest(&r.Cancel.Id)
 	case *apiv1.Operation_Release:
@@ -62,15 +61,6 @@ func identify(op *apiv1.Operation) {
 		identifyRequest(&r.SetValue.Id)
 	case *apiv1.Operation_ForceRelease:
 		identifyRequest(&r.ForceRelease.Id)
-	}
-}
-
-func identifyAcquire(r *apiv1.AcquireRequest) {
-	identifyRequest(&r.Id)
-	if r.GetAttempt() == 0 && len(r.GetId().GetSession()) == 0 {
-		var b [8]byte
-		_, _ = rand.Read(b[:]) // never fails
-		r.Attempt = binary.BigEndian.Uint64(b[:]) | 1
 	}
 }
 
@@ -180,7 +170,7 @@ func (s *Server) abort(op *apiv1.Operation) {
 		return
 	}
 	s.cfg.Observer.Cancelled()
-	cancel := &apiv1.CancelRequest{Target: r.GetId(), Attempt: r.GetAttempt()}
+	cancel := &apiv1.CancelRequest{Target: r.GetId()}
 	identifyRequest(&cancel.Id)
 	c := &cancellation{
 		server: s, until: time.Now().Add(cancelPatience),

@@ -18,7 +18,7 @@ func (w *worker) modes(ctx context.Context) {
 	defer cancel()
 	ttl := time.Second + time.Duration(w.rand.Int64N(int64(3*time.Second)))
 	acquire := &apiv1.AcquireRequest{
-		Id: &apiv1.RequestID{Once: w.onceID()}, TtlNs: int64(ttl), Holder: w.w.Name, Attempt: w.rand.Uint64(), Locks: w.wants(),
+		Id: &apiv1.RequestID{Once: w.onceID()}, TtlNs: int64(ttl), Holder: w.w.Name, Detached: true, Locks: w.wants(),
 	}
 	if w.rand.IntN(3) > 0 {
 		acquire.WaitNs = w.rand.Int64N(int64(4 * time.Second))
