@@ -167,9 +167,13 @@ func BenchmarkExpiry(b *testing.B) {
 			b.StopTimer()
 			t, index, left = New(), 0, grants
 			for i := range grants / 1000 {
-				var commands []Command
+				commands := []Command{opensHost()}
 				for k := range 1000 {
-					commands = append(commands, Acquire{Wants: exclusive(fmt.Sprintf("l/%d/%d", k, i)), TTL: 2 * second, Holder: "h"})
+					sequence := uint64(i*1000 + k + 1)
+					commands = append(commands, Acquire{
+						ID: RequestID{Session: host, Sequence: sequence, Acked: sequence - 1}, Wants: exclusive(fmt.Sprintf("l/%d/%d", k, i)),
+						TTL: 2 * second, Holder: "h", Detached: true,
+					})
 				}
 				index++
 				t.Apply(index, 1, encode(1, 0, 0, commands...))

@@ -32,24 +32,36 @@ func TestUnseenRevocationsAreBounded(t *testing.T) {
 	}
 }
 
-// Answers that name holders with large values are remembered whole as long as
-// they fit, and without the holders beyond that; never without bound.
+// share takes one of many shared grants with a large value.
+func share(b *bench, value byte) {
+	b.Helper()
+	b.sequence++
+	b.want(b.one(0, Acquire{
+		ID: RequestID{Session: host, Sequence: b.sequence, Acked: b.sequence - 1}, Wants: []Want{{Lock: "a", Mode: Shared}},
+		TTL: 60 * second, Value: bytes.Repeat([]byte{value}, 4096), Detached: true,
+	}), OK)
+}
+
+// Whom a force-release has released is remembered whole as long as it fits, and not
+// at all beyond that; never without bound.
 func TestRememberedHoldersAreBounded(t *testing.T) {
 	b := newBench(t)
 	b.open(0, 60*second)
 	for i := range 60 {
-		c := Acquire{Wants: []Want{{Lock: "a", Mode: Shared}}, TTL: 60 * second, Value: bytes.Repeat([]byte{byte(i)}, 4096)}
-		b.want(b.one(0, c), OK)
+		share(b, byte(i))
 	}
-	try := func(sequence uint64) int {
-		return len(b.want(b.one(0, inSession(0, sequence, 0, "a")), Busy).Holders)
+	force := func(sequence uint64) int {
+		return len(b.want(b.one(0, ForceRelease{ID: seqID(0, sequence), Lock: "a"}), OK).Holders)
 	}
 	whole := 0
 	for q := uint64(1); q <= 12; q++ {
-		if n := try(q); n != 60 {
+		if n := force(q); n != 60 {
 			t.Fatalf("sequence %d: first answer names %d holders", q, n)
 		}
-		switch n := try(q); n {
+		for i := range 60 {
+			share(b, byte(i))
+		}
+		switch n := force(q); n {
 		case 60:
 			whole++
 		case 0:
@@ -61,10 +73,10 @@ func TestRememberedHoldersAreBounded(t *testing.T) {
 	if whole != 4 || s.shown > maxShownWindow || s.shown < maxShownWindow/2 {
 		t.Fatalf("%d answers are whole, %d bytes", whole, s.shown)
 	}
-	c := inSession(0, 13, 0, "a")
+	c := ForceRelease{ID: seqID(0, 13), Lock: "a"}
 	c.ID.Acked = 12
-	b.want(b.one(0, c), Busy)
-	if n := try(13); n != 60 {
+	b.want(b.one(0, c), OK)
+	if n := force(13); n != 60 {
 		t.Fatalf("after acknowledging: retry names %d holders", n)
 	}
 	sameTables(t, "restored", b.table, restore(t, snapshotBytes(t, b.table)))
@@ -118,7 +130,7 @@ func TestTokensRunOutWithoutHarm(t *testing.T) {
 	}
 	b.holders("a", 0)
 	b.at(14)
-	b.want(b.one(14, detached(2, "a", 9*second, 9*second)), TimedOut)
+	b.want(b.one(14, detached(2, "a", 9*second, 9*second)), TimedOut) // a copy
 	b.want(b.one(14, detached(5, "a", 9*second, 9*second)), OverLimit)
 }
 
@@ -156,7 +168,7 @@ func TestSizesHoldAtTheirBounds(t *testing.T) {
 		}
 		return l
 	}
-	base := func() Acquire { return Acquire{Wants: exclusive("a"), TTL: 9 * second} }
+	base := func() Acquire { return detached(1, "a", 9*second, 0) }
 	for name, c := range map[string]struct {
 		field string
 		fill  func(c *Acquire, n int)
@@ -173,6 +185,7 @@ func TestSizesHoldAtTheirBounds(t *testing.T) {
 		fits, over := base(), base()
 		c.fill(&fits, c.most)
 		c.fill(&over, c.most+1)
+		over.ID.Sequence++
 		if r := b.want(b.one(0, over), Invalid); r.Field != c.field || r.Detail == "" {
 			t.Errorf("%s over its bound: %+v", name, r)
 		}

@@ -11,6 +11,8 @@ type bench struct {
 	table *Table
 	index uint64
 	term  uint64
+
+	sequence uint64 // the last one in host that grab and share used
 }
 
 func newBench(t *testing.T) *bench { return &bench{T: t, table: hosted(), term: 1} }
@@ -21,10 +23,12 @@ var host = SessionID{0: 0xff, 15: 0xff}
 
 const hostTTL = 24 * 3600 * second
 
+func opensHost() Command { return OpenSession{Session: host, TTL: hostTTL} }
+
 // hosted returns a table in which host is open, and nothing else.
 func hosted() *Table {
 	t := New()
-	t.Apply(1, 1, encode(1, 0, 0, OpenSession{Session: host, TTL: hostTTL}))
+	t.Apply(1, 1, encode(1, 0, 0, opensHost()))
 	return t
 }
 
@@ -66,6 +70,15 @@ func (b *bench) holders(lock string, want int) {
 	b.Helper()
 	if v := b.table.Lock(lock); v.HolderCount != want {
 		b.Fatalf("lock %q has %d holders, want %d", lock, v.HolderCount, want)
+	}
+}
+
+// grab is a detached acquire whose answer has come.
+func (b *bench) grab(lock string, ttl int64) Acquire {
+	b.sequence++
+	return Acquire{
+		ID:    RequestID{Session: host, Sequence: b.sequence, Acked: b.sequence - 1},
+		Wants: exclusive(lock), TTL: ttl, Detached: true,
 	}
 }
 
@@ -224,7 +237,7 @@ func TestMassExpiryIsCutAndGoesOn(t *testing.T) {
 	b := newBench(t)
 	b.one(0, Configure{Limits: Limits{ExpiriesPerEntry: 3}})
 	for i := range byte(7) {
-		b.want(b.one(0, detached(byte(i), string('a'+rune(i)), 2*second, 0)), OK)
+		b.want(b.one(0, detached(i, string('a'+rune(i)), 2*second, 0)), OK)
 	}
 	for _, want := range []struct {
 		ended int
@@ -247,10 +260,12 @@ func TestTimesStopAtTheEndOfTime(t *testing.T) {
 	if v := b.table.Lock("a"); v.Waiters != 2 {
 		t.Fatalf("lock %+v, want both waiters", v)
 	}
-	b.stamped(1, math.MaxInt64)
-	a := b.stamped(1, math.MaxInt64, detached(1, "a", 2*second, 0))
-	b.want(a.Results[0], OK)
-	if at := a.Results[0].Deadline; at != math.MaxInt64 {
+	b.stamped(1, math.MaxInt64) // all sessions end
+	c := detached(1, "a", 2*second, 0)
+	c.ID.Session = genSession(1)
+	a := b.stamped(1, math.MaxInt64, OpenSession{Session: genSession(1), TTL: second}, c)
+	b.want(a.Results[1], OK)
+	if at := a.Results[1].Deadline; at != math.MaxInt64 {
 		t.Fatalf("deadline at the end of time: %d", at)
 	}
 }
@@ -271,7 +286,8 @@ func TestDelaysOfOneGrantEndInTheSameOrderEverywhere(t *testing.T) {
 	for _, locks := range [][]string{{"b", "a", "c"}, {"a", "b", "c"}, {"c", "b", "a"}} {
 		b := newBench(t)
 		b.one(0, Configure{Limits: Limits{ExpiriesPerEntry: 1}})
-		ask := Acquire{TTL: second, Delay: second}
+		ask := b.grab("", second)
+		ask.Wants, ask.Delay = nil, second
 		for _, lock := range locks {
 			ask.Wants = append(ask.Wants, Want{Lock: lock, Mode: Exclusive})
 		}

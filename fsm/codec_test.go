@@ -113,10 +113,10 @@ func TestDamagedCommandDoesNotHarmItsBatch(t *testing.T) {
 func checkBatch(t *testing.T, frame []byte, want Code) {
 	t.Helper()
 	e := encoder{buf: AppendHeader(nil, 1, second, 0, 3)}
-	e.buf = AppendCommand(e.buf, Acquire{Wants: exclusive("a"), TTL: 9 * second})
+	e.buf = AppendCommand(e.buf, detached(1, "a", 9*second, 0))
 	e.bytes(frame)
-	e.buf = AppendCommand(e.buf, Acquire{Wants: exclusive("b"), TTL: 9 * second})
-	table := New()
+	e.buf = AppendCommand(e.buf, detached(2, "b", 9*second, 0))
+	table := hosted()
 	a := table.Apply(1, 1, e.buf)
 	if a.Refused != OK || len(a.Results) != 3 || a.Results[0].Code != OK || a.Results[1].Code != want || a.Results[2].Code != OK {
 		t.Fatalf("batch with %x: %+v", frame, a)
@@ -156,7 +156,7 @@ func TestNumbersAreWrittenInOneWay(t *testing.T) {
 
 // Bytes that are no entry change nothing but the digest and its index.
 func TestBytesThatAreNoEntryAreRefused(t *testing.T) {
-	good := encode(1, 5*second, 0, Acquire{Wants: exclusive("a"), TTL: 9 * second}, Recover{})
+	good := encode(1, 5*second, 0, detached(1, "a", 9*second, 0), Recover{})
 	header := AppendHeader(nil, 1, 5*second, 0, 2)
 	bad := map[string][]byte{
 		"nothing":          {},
@@ -218,7 +218,7 @@ func TestDigestSeesEveryDifference(t *testing.T) {
 		seen[a.Digest] = what
 	}
 	entry := func(stamp, wall int64, c Command) []byte { return encode(1, stamp, wall, c) }
-	c := Acquire{Wants: exclusive("a"), TTL: 9 * second}
+	c := detached(1, "a", 9*second, 0)
 	look("plain", 1, 1, entry(0, 0, c))
 	look("index", 2, 1, entry(0, 0, c))
 	look("stamp", 1, 1, entry(1, 0, c))

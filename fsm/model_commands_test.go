@@ -195,7 +195,7 @@ func (m *model) acquire(c Acquire) Result {
 	switch {
 	case !free && c.Wait == 0:
 		return m.busy(c)
-	case !(free && c.Detached) && m.owned(c.ID.Session) >= m.limits.GrantsPerSession,
+	case (!free || !c.Detached) && m.owned(c.ID.Session) >= m.limits.GrantsPerSession,
 		len(m.requests) >= m.limits.Grants,
 		c.ID.Once != OnceID{} && len(m.records) >= m.limits.OnceRemembered,
 		!free && !m.roomToWait(c):

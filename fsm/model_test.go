@@ -22,8 +22,8 @@ type model struct {
 	requests []*modelRequest // waiting or granted, by number
 	locks    []*modelLock    // what a name keeps beside its requests
 	records  []*modelRecord
-	ended    []*modelEnded   // by number
-	events   []Event         // of the entry under way
+	ended    []*modelEnded // by number
+	events   []Event       // of the entry under way
 }
 
 type modelSession struct {

@@ -8,8 +8,6 @@ import (
 
 // Requests that are sent again, cancelled, or late.
 
-func onceID(b byte) RequestID { return RequestID{Once: OnceID{b}} }
-
 func seqID(session int, sequence uint64) RequestID {
 	return RequestID{Session: genSession(session), Sequence: sequence}
 }
@@ -28,9 +26,14 @@ func TestRetryGetsTheFirstAnswerAndChangesNothing(t *testing.T) {
 			t.Fatalf("retry: %+v, want %+v", again, first)
 		}
 	}
-	b.want(b.one(1, inSession(0, 2, 0, "a")), Busy)
+	if r := b.want(b.one(1, inSession(0, 2, 0, "a")), Busy); len(r.Holders) != 1 {
+		t.Fatalf("busy: %+v, want the holder", r)
+	}
 	b.want(b.one(2, Release{ID: seqID(0, 3), Token: first.Token}), OK)
-	b.want(b.one(2, inSession(0, 2, 0, "a")), Busy) // as it was told first
+	// As it was told first; and nobody holds it now.
+	if r := b.want(b.one(2, inSession(0, 2, 0, "a")), Busy); len(r.Holders) != 0 {
+		t.Fatalf("copy after the release: %+v, want no holders", r)
+	}
 	if again := b.want(b.one(2, inSession(0, 1, 0, "a")), OK); again.Token != first.Token {
 		t.Fatalf("retry after the release: %+v, want %+v", again, first)
 	}
@@ -90,15 +93,44 @@ func TestStaleReleaseChangesNothing(t *testing.T) {
 	}
 }
 
-func TestSameRequestIDForAnotherCommandIsNotAnsweredOK(t *testing.T) {
+func TestSequenceOfAnotherRequestIsInvalid(t *testing.T) {
 	b := newBench(t)
 	b.open(0, 600*second)
 	token := b.want(b.one(0, inSession(0, 1, 0, "a")), OK).Token
-	b.want(b.one(0, Release{ID: seqID(0, 1), Token: token}), Invalid)
-	once := b.want(b.one(0, detached(1, "b", 60*second, 0)), OK).Token
-	b.want(b.one(0, Release{ID: onceID(1), Token: once}), Invalid)
+	first := inSession(0, 1, 0, "a")
+	others := map[string]Command{
+		"another kind": Release{ID: first.ID, Token: token},
+		"another lock": inSession(0, 1, 0, "b"),
+	}
+	for name, change := range map[string]func(*Acquire){
+		"another mode":  func(c *Acquire) { c.Wants = []Want{{Lock: "a", Mode: Shared}} },
+		"another ttl":   func(c *Acquire) { c.TTL = 9 * second },
+		"another wait":  func(c *Acquire) { c.Wait = -1 },
+		"another value": func(c *Acquire) { c.Value = []byte("v") },
+		"detached":      func(c *Acquire) { c.Detached, c.TTL = true, 9*second },
+	} {
+		c := first
+		change(&c)
+		others[name] = c
+	}
+	for name, c := range others {
+		if r := b.want(b.one(0, c), Invalid); r.Field != "id" {
+			t.Errorf("%s: %+v", name, r)
+		}
+	}
 	b.holders("a", 1)
-	b.holders("b", 1)
+	b.holders("b", 0)
+	release := Release{ID: seqID(0, 2), Token: token}
+	b.want(b.one(0, release), OK)
+	b.want(b.one(0, Release{ID: seqID(0, 2), Token: token + 1}), Invalid)
+	b.want(b.one(0, Release{ID: seqID(0, 2), Token: token, Lost: true}), Invalid)
+	// What the client has been told may differ from copy to copy.
+	release.ID.Acked, release.ID.Answered[1] = 1, Span{3, 3}
+	b.want(b.one(0, release), OK)
+	b.want(b.one(0, Cancel{ID: seqID(0, 4), Target: seqID(0, 9)}), OK)
+	b.want(b.one(0, Cancel{ID: seqID(0, 4), Target: RequestID{Session: genSession(0), Sequence: 9, Acked: 2}}), OK)
+	b.table = restore(t, snapshotBytes(t, b.table))
+	b.want(b.one(0, inSession(0, 2, 0, "a")), Invalid)
 }
 
 func TestCancelledWaiterLeavesNoTrace(t *testing.T) {
@@ -123,8 +155,9 @@ func TestCancelReleasesAGrantThatRacedAhead(t *testing.T) {
 	b.holders("a", 0)
 	ask := detached(1, "a", 60*second, second)
 	b.want(b.one(1, ask), OK)
-	b.want(b.one(1, Cancel{Target: onceID(1)}), OK)
+	b.want(b.one(1, Cancel{Target: ask.ID}), OK)
 	b.holders("a", 0)
+	b.want(b.one(1, ask), NotHeld)
 }
 
 // A client that gave up may be heard before its own acquire is.
@@ -134,79 +167,6 @@ func TestAcquireThatArrivesAfterItsCancelIsNotGranted(t *testing.T) {
 	b.one(0, Cancel{ID: seqID(0, 2), Target: seqID(0, 1)})
 	b.want(b.one(1, inSession(0, 1, -1, "a")), Cancelled)
 	b.holders("a", 0)
-}
-
-// The cancel of an aborted try must not end the wait of the try that followed.
-func TestCancelOfAnEarlierAttemptChangesNothing(t *testing.T) {
-	b := newBench(t)
-	b.want(b.one(0, detached(1, "a", 600*second, 0)), OK)
-	ask := detached(2, "a", 60*second, 60*second)
-	b.want(b.one(0, ask), Queued)
-	b.want(b.one(1, ask), Queued)
-	b.one(2, Cancel{Target: onceID(2)})
-	if v := b.table.Lock("a"); v.Waiters != 1 {
-		t.Fatalf("the cancel of attempt 1 left %d waiters, want 1", v.Waiters)
-	}
-	b.want(b.one(2, Cancel{Target: onceID(2)}), OK)
-	if v := b.table.Lock("a"); v.Waiters != 0 {
-		t.Fatalf("the cancel of attempt 2 left %d waiters, want 0", v.Waiters)
-	}
-	// The target is forgotten: the ID may be used again.
-	b.want(b.one(3, ask), Queued)
-}
-
-func TestOnceIDIsKeptWithItsGrantAndForSomeTimeAfter(t *testing.T) {
-	b := newBench(t)
-	b.one(0, Configure{Limits: Limits{OnceNanos: 5 * second}})
-	first := b.want(b.one(0, detached(1, "a", 60*second, 0)), OK)
-	refused := detached(2, "a", 60*second, 0)
-	b.want(b.one(0, refused), Busy)
-	if again := b.want(b.one(50, detached(1, "a", 60*second, 0)), OK); again.Token != first.Token {
-		t.Fatalf("retry while held: %+v, want token %d", again, first.Token)
-	}
-	b.want(b.one(50, Release{ID: onceID(3), Token: first.Token}), OK)
-	for range 2 {
-		again := b.want(b.one(54, detached(1, "a", 60*second, 0)), OK)
-		if again.Token != first.Token {
-			t.Fatalf("retry within the time: %+v, want token %d", again, first.Token)
-		}
-		b.want(b.one(54, Release{ID: onceID(3), Token: first.Token}), OK)
-	}
-	b.holders("a", 0)
-	if again := b.want(b.one(56, detached(1, "a", 60*second, 0)), OK); again.Token == first.Token {
-		t.Fatalf("retry after the time: %+v, want a new grant", again)
-	}
-}
-
-func TestOnceAnswersAreBounded(t *testing.T) {
-	b := newBench(t)
-	b.one(0, Configure{Limits: Limits{OnceRemembered: 2}})
-	held := b.want(b.one(0, detached(1, "a", 600*second, 0)), OK).Token
-	for i := range byte(4) {
-		b.want(b.one(float64(i), detached(i+2, "a", 60*second, 0)), Busy)
-	}
-	if again := b.want(b.one(4, detached(1, "a", 600*second, 0)), OK); again.Token != held {
-		t.Fatalf("a live grant's ID was forgotten: %+v", again)
-	}
-	b.want(b.one(4, Release{Token: held}), OK)
-	b.want(b.one(4, detached(5, "a", 60*second, 0)), Busy) // remembered: one of the last two
-	b.want(b.one(4, detached(2, "a", 60*second, 0)), OK)   // forgotten: asked afresh
-}
-
-func TestFullWindowRefusesAndForgetsNothing(t *testing.T) {
-	b := newBench(t)
-	b.one(0, Configure{Limits: Limits{RequestsWindow: 2}})
-	b.open(0, 600*second)
-	first := b.want(b.one(0, inSession(0, 1, 0, "a")), OK)
-	b.want(b.one(0, inSession(0, 2, 0, "b")), OK)
-	b.want(b.one(0, inSession(0, 3, 0, "c")), OverLimit)
-	b.holders("c", 0)
-	if again := b.want(b.one(0, inSession(0, 1, 0, "a")), OK); again.Token != first.Token {
-		t.Fatalf("retry in a full window: %+v, want %+v", again, first)
-	}
-	c := inSession(0, 3, 0, "c")
-	c.ID.Acked = 2
-	b.want(b.one(0, c), OK)
 }
 
 // A session that ends leaves all lines before anything is handed on: its own
@@ -270,51 +230,6 @@ func TestEndedSessionStaysEnded(t *testing.T) {
 	}
 }
 
-// Those that ended first are forgotten first.
-func TestEndedSessionsAreBounded(t *testing.T) {
-	b := newBench(t)
-	b.one(0, Configure{Limits: Limits{EndedRemembered: 3}})
-	for i := range 8 {
-		b.open(i, 5*second)
-	}
-	if a := b.at(5); countKind(a, EventSessionEnded) != 8 || b.table.ended.len != 3 {
-		t.Fatalf("%d sessions ended, %d remembered, want 8 and 3", countKind(a, EventSessionEnded), b.table.ended.len)
-	}
-	b.want(b.one(5, OpenSession{Session: genSession(5), TTL: second}), NoSession)
-	b.want(b.one(5, OpenSession{Session: genSession(4), TTL: second}), OK)
-	b.one(5, Configure{Limits: Limits{EndedRemembered: 1}})
-	b.want(b.one(5, OpenSession{Session: genSession(6), TTL: second}), OK)
-	b.want(b.one(5, OpenSession{Session: genSession(7), TTL: second}), NoSession)
-}
-
-// A retry of a request without a session gets its answer however many sessions
-// have ended since.
-func TestEndedSessionsTakeNoAnswers(t *testing.T) {
-	b := newBench(t)
-	b.one(0, Configure{Limits: Limits{OnceRemembered: 3, EndedRemembered: 3}})
-	for i := range 8 {
-		b.open(i, 5*second)
-	}
-	token := b.want(b.one(0, detached(1, "a", 60*second, 0)), OK).Token
-	release := Release{ID: onceID(2), Token: token}
-	b.want(b.one(1, release), OK)
-	b.at(5) // all sessions end
-	b.want(b.one(5, Release{ID: onceID(3), Token: token}), NotHeld)
-	b.want(b.one(5, release), OK)
-}
-
-// The same bytes may be a session's ID and a once ID.
-func TestEndedSessionIsNoAnswerToAOnceID(t *testing.T) {
-	b := newBench(t)
-	id := genSession(0)
-	b.open(0, 60*second)
-	b.want(b.one(1, EndSession{Session: id}), OK)
-	ask := Acquire{ID: RequestID{Once: OnceID(id)}, Wants: exclusive("a"), TTL: 60 * second}
-	b.want(b.one(1, ask), OK)
-	b.holders("a", 1)
-	b.want(b.one(1, OpenSession{Session: id, TTL: second}), NoSession)
-}
-
 func TestManyLocksAreGrantedTogetherOrNotAtAll(t *testing.T) {
 	b := newBench(t)
 	b.open(0, 600*second)
@@ -336,7 +251,7 @@ func TestManyLocksAreGrantedTogetherOrNotAtAll(t *testing.T) {
 	b.holders("a", 1)
 	b.holders("b", 1)
 	r := b.want(b.one(1, inSession(0, 1, -1, "a", "b")), OK)
-	b.want(b.one(1, Release{Lock: "a", Token: r.Token}), OK) // gives back both
+	b.want(b.one(1, Release{ID: seqID(0, 4), Lock: "a", Token: r.Token}), OK) // gives back both
 	b.holders("b", 0)
 	b.holders("a", 1)
 	b.holders("c", 0)
@@ -345,10 +260,9 @@ func TestManyLocksAreGrantedTogetherOrNotAtAll(t *testing.T) {
 func TestShrunkSemaphoreDoesNotBlockItsLine(t *testing.T) {
 	b := newBench(t)
 	ask := func(once byte, permits, limit uint32, wait int64) Acquire {
-		return Acquire{
-			ID: onceID(once), TTL: 600 * second, Wait: wait,
-			Wants: []Want{{Lock: "c", Mode: Permits, Permits: permits, Limit: limit}},
-		}
+		c := detached(once, "", 600*second, wait)
+		c.Wants = []Want{{Lock: "c", Mode: Permits, Permits: permits, Limit: limit}}
+		return c
 	}
 	first := b.want(b.one(0, ask(1, 2, 3, 0)), OK).Token
 	b.want(b.one(0, ask(2, 3, 3, 600*second)), Queued)
@@ -398,10 +312,9 @@ func TestCancelOfItselfIsInvalid(t *testing.T) {
 func TestReleasedPermitsGoToAllWhomTheyAreEnoughFor(t *testing.T) {
 	b := newBench(t)
 	ask := func(once byte, permits uint32) Acquire {
-		return Acquire{
-			ID: onceID(once), TTL: 600 * second, Wait: 600 * second,
-			Wants: []Want{{Lock: "c", Mode: Permits, Permits: permits, Limit: 4}},
-		}
+		c := detached(once, "", 600*second, 600*second)
+		c.Wants = []Want{{Lock: "c", Mode: Permits, Permits: permits, Limit: 4}}
+		return c
 	}
 	first := b.want(b.one(0, ask(1, 4)), OK).Token
 	for once, permits := range []uint32{1, 2, 1, 3, 1} {

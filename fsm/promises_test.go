@@ -2,6 +2,7 @@ package fsm
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -20,31 +21,61 @@ func (w *witness) answered(c Command, a Applied, before int) {
 			w.alive(k.Session, got.Alive[i].Deadline)
 		}
 	case Acquire:
-		w.once(c.ID, c.kind(), a)
+		if !w.exactlyOnce(c.ID, c, a) {
+			w.acquired(c, a)
+		}
 	case Release:
-		if !w.once(c.ID, c.kind(), a) && got.Code == OK && len(w.grants) >= before && countKind(a, EventReleased) != 1 {
-			w.fail("release %+v answered OK and released %d grants", c, countKind(a, EventReleased))
+		kind := EventReleased
+		if c.Lost {
+			kind = EventExpired
+		}
+		if !w.exactlyOnce(c.ID, c, a) && got.Code == OK && len(w.grants) >= before && countKind(a, kind) != 1 {
+			w.fail("release %+v answered OK and released %d grants", c, countKind(a, kind))
 		}
 		if got.Code != OK && countKind(a, EventReleased) != 0 {
 			w.fail("release answered %d and released something", got.Code)
 		}
 	case Renew:
-		if !w.once(c.ID, c.kind(), a) && got.Code == OK {
+		if !w.exactlyOnce(c.ID, c, a) && got.Code == OK {
 			w.renewed(c, got)
 		}
 	case Cancel:
-		w.once(c.ID, c.kind(), a)
+		w.exactlyOnce(c.ID, c, a)
 		w.cancelled(c, got)
 	case SetValue:
-		w.once(c.ID, c.kind(), a)
+		w.exactlyOnce(c.ID, c, a)
 	case ForceRelease:
-		w.once(c.ID, c.kind(), a)
+		w.exactlyOnce(c.ID, c, a)
 	case Resize:
-		if !w.once(c.ID, c.kind(), a) && got.Code == OK {
+		if !w.exactlyOnce(c.ID, c, a) && got.Code == OK {
 			w.resized[c.Lock] = c.Limit
 		}
 	case Recover:
 		w.lastToken += 1 << 40
+	case Configure:
+		if got.Code == OK {
+			w.onceNanos = c.Limits.WithDefaults().OnceNanos
+		}
+	}
+}
+
+// acquired checks what another try of a once ID is told, and notes it.
+func (w *witness) acquired(c Acquire, a Applied) {
+	got := a.Results[0]
+	switch {
+	case got.Code == Queued && countKind(a, EventQueued) == 0:
+		w.joins(c)
+	case got.Code == OK && countKind(a, EventGranted) == 0:
+		once := w.once[c.ID.Once]
+		i := slices.IndexFunc(w.grants, func(r *witnessed) bool { return r.token == got.Token })
+		if once == nil || once.token != got.Token || i < 0 || got.Deadline != w.grants[i].floor || got.Queued != w.now {
+			w.fail("%+v is told of the grant %+v, of all %+v", c, got, w.grants)
+		}
+		w.grants[i].shared = true
+	case got.Code == NotHeld:
+		if once := w.once[c.ID.Once]; once == nil || once.forget == 0 || once.token != got.Token {
+			w.fail("%+v is told that its grant has ended: %+v, have %+v", c, got, once)
+		}
 	}
 }
 
@@ -121,49 +152,84 @@ func (w *witness) cancelled(c Cancel, got Result) {
 		return
 	}
 	s.ended[c.Target.Sequence] = true
-	delete(s.first, c.Target.Sequence)
-	s.kinds[c.Target.Sequence] = KindAcquire
+	if _, came := s.asked[c.Target.Sequence]; !came {
+		s.asked[c.Target.Sequence] = ""
+	}
 }
 
-// once checks S6: a retry changes nothing and gets the first answer. It says
+// exactlyOnce checks S6: a retry changes nothing and gets the first answer. It says
 // whether the command was a retry, or was refused without being looked at.
-func (w *witness) once(id RequestID, kind Kind, a Applied) bool {
+func (w *witness) exactlyOnce(id RequestID, c Command, a Applied) bool {
 	w.retried = false
 	s := w.sessions[id.Session]
 	got := a.Results[0]
-	if s == nil {
-		return id.Once != OnceID{} // seen or not: the directed tests look at these
-	}
-	if known, ok := s.kinds[id.Sequence]; ok && known != kind || id.Once != (OnceID{}) || id.Sequence == 0 {
+	acquire, acquires := c.(Acquire)
+	if id.Once != (OnceID{}) && (!acquires || !acquire.Detached) || s == nil && acquires || s != nil && id.Sequence == 0 {
 		w.retried = true
 		if got.Code == OK || got.Code == Queued {
-			w.fail("%T with the bad ID %+v answered %d", kind, id, got.Code)
+			w.fail("%+v, whose ID is bad, answered %d", c, got.Code)
 		}
 		return true
 	}
-	switch got.Code {
-	case NoSession, StaleRequest, OverLimit:
+	if s == nil {
+		return false
+	}
+	asked := bareText(c)
+	known, again := s.asked[id.Sequence]
+	if again && (known == "" && !acquires || known != "" && known != asked) {
+		w.retried = true
+		if got.Code != Invalid && got.Code != StaleRequest {
+			w.fail("%+v answered %d, and its sequence was used for %s", c, got.Code, known)
+		}
+		return true
+	}
+	if got.Code == StaleRequest {
 		w.retried = true
 		return true
 	}
+	if !again {
+		s.asked[id.Sequence] = asked
+	}
+	overtaken := again && known == "" // by its cancel
 	first, again := s.first[id.Sequence]
 	if !again {
-		s.first[id.Sequence], s.kinds[id.Sequence] = got, kind
-		return false
+		s.first[id.Sequence] = got
+		if overtaken && got.Code != Cancelled {
+			w.fail("%+v answered %d after its cancel", c, got.Code)
+		}
+		return overtaken
 	}
 	w.retried = true
 	if final, ok := s.final[id.Sequence]; ok && first.Code == Queued {
 		first = final
 	}
-	if fmt.Sprintf("%+v", got) != fmt.Sprintf("%+v", first) {
-		w.fail("retry of %+v answered %+v, first answer %+v", id, got, first)
-	}
+	w.sameAnswer(c, got, first)
 	for _, e := range a.Events {
-		if e.Kind != EventExpired && e.Kind != EventSessionEnded && e.Kind != EventWaitEnded && e.Kind != EventGranted {
+		if e.Kind != EventExpired && e.Kind != EventSessionEnded && e.Kind != EventWaitEnded && e.Kind != EventGranted && e.Kind != EventTryEnded {
 			w.fail("retry of %+v did something: %+v", id, e)
 		}
 	}
 	return true
+}
+
+// sameAnswer compares the answer to a retry with the first one. What they say of
+// others, and of a detached grant, is true now.
+func (w *witness) sameAnswer(c Command, got, first Result) {
+	acquire, ok := c.(Acquire)
+	switch {
+	case ok && first.Code == Busy:
+		got.Holders, first.Holders = nil, nil
+	case ok && acquire.Detached && first.Code == OK:
+		i := slices.IndexFunc(w.grants, func(r *witnessed) bool { return r.token == first.Token })
+		if i < 0 {
+			first = Result{Code: NotHeld, Token: first.Token, Field: got.Field, Detail: got.Detail}
+		} else {
+			first.Deadline = w.grants[i].floor
+		}
+	}
+	if fmt.Sprintf("%+v", got) != fmt.Sprintf("%+v", first) {
+		w.fail("retry of %+v answered %+v, first answer %+v", c, got, first)
+	}
 }
 
 // sameHolders compares the grants that the witness counted with what the table shows.
@@ -185,20 +251,6 @@ func (w *witness) sameHolders(t *Table) {
 			}
 		}
 	}
-}
-
-// withoutOnce takes the once ID from commands whose effect the witness could
-// not tell from a retry's answer.
-func withoutOnce(c Command) Command {
-	switch c := c.(type) {
-	case Renew:
-		c.ID.Once = OnceID{}
-		return c
-	case Resize:
-		c.ID.Once = OnceID{}
-		return c
-	}
-	return c
 }
 
 // The promises of the design, checked from outside: exclusion, no early end,
@@ -229,7 +281,7 @@ func TestPromisesHoldWhateverIsAsked(t *testing.T) {
 		}
 		for range gen.pick(150, "commands") + 10 {
 			apply(gen.stamp())
-			apply(0, withoutOnce(gen.command()))
+			apply(0, gen.command())
 		}
 	})
 }

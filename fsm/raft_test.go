@@ -21,8 +21,8 @@ var _ raft.FSM = (*Machine)(nil)
 func TestMachineAppliesAndTells(t *testing.T) {
 	var seen []Applied
 	m := NewMachine(func(a Applied) { seen = append(seen, a) })
-	first := m.Apply(logEntry(3, second, Acquire{Wants: exclusive("a"), TTL: 9 * second})).(Applied)
-	if first.Index != 3 || first.Results[0].Code != OK || first.NextDue != 10*second {
+	first := m.Apply(logEntry(3, second, opensHost(), detached(1, "a", 9*second, 0))).(Applied)
+	if first.Index != 3 || first.Results[1].Code != OK || first.NextDue != 10*second {
 		t.Fatalf("first entry: %+v", first)
 	}
 	for _, kind := range []raft.LogType{raft.LogNoop, raft.LogBarrier, raft.LogConfiguration} {
@@ -30,7 +30,7 @@ func TestMachineAppliesAndTells(t *testing.T) {
 			t.Fatalf("raft's own entry of type %v: %+v", kind, got)
 		}
 	}
-	last := m.Apply(logEntry(5, second, Release{Token: 1})).(Applied)
+	last := m.Apply(logEntry(5, second, Release{Token: 1}, EndSession{Session: host})).(Applied)
 	if last.NextDue != 0 {
 		t.Fatalf("next due %d in an empty table", last.NextDue)
 	}
@@ -61,7 +61,7 @@ func (s *sink) Cancel() error { s.cancelled = true; return nil }
 
 func TestMachineSnapshotsAndRestores(t *testing.T) {
 	m := NewMachine(nil)
-	m.Apply(logEntry(1, second, Acquire{Wants: exclusive("a"), TTL: 9 * second}))
+	m.Apply(logEntry(1, second, opensHost(), detached(1, "a", 9*second, 0)))
 	image, err := m.Snapshot()
 	if err != nil {
 		t.Fatal(err)
@@ -80,7 +80,7 @@ func TestMachineSnapshotsAndRestores(t *testing.T) {
 	restored := 0
 	other := NewMachine(nil)
 	other.OnRestore(func() { restored++ })
-	other.Apply(logEntry(1, second, Acquire{Wants: exclusive("b"), TTL: 9 * second}))
+	other.Apply(logEntry(1, second, opensHost(), detached(1, "b", 9*second, 0)))
 	if err := other.Restore(io.NopCloser(strings.NewReader("rubbish"))); err == nil || restored != 0 {
 		t.Fatalf("restore rubbish: %v, told %d times", err, restored)
 	}
@@ -105,8 +105,8 @@ func TestBrokenTableStopsTheMachine(t *testing.T) {
 	m := NewMachine(func(Applied) { observed++ })
 	var told []error
 	m.OnBroken(func(err error) { told = append(told, err) })
-	m.Apply(logEntry(1, second, Acquire{Wants: exclusive("a"), TTL: 9 * second}))
-	m.table.requests.delete(1) // the lock's holder is gone
+	m.Apply(logEntry(1, second, opensHost(), detached(1, "a", 9*second, 0)))
+	m.table.requests.delete(2) // the lock's holder is gone
 	err, ok := m.Apply(logEntry(2, second, Release{Token: 1})).(error)
 	if !ok || !strings.Contains(err.Error(), "apply entry 2 of term 1: lock table is broken") {
 		t.Fatalf("apply on a broken table: %v", err)

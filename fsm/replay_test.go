@@ -205,9 +205,18 @@ func TestGoldenLogAndSnapshotReadForEver(t *testing.T) {
 		t.Error("the golden snapshot is written back as other bytes")
 	}
 	stats := restored.Stats()
-	if stats.Grants == 0 || stats.Waiters == 0 || stats.Sessions == 0 {
+	if stats.Grants == 0 || stats.Waiters == 0 || stats.Sessions == 0 || restored.forgets.len == 0 || triesIn(restored) == 0 {
 		t.Errorf("the golden snapshot is too empty to tell anything: %+v", stats)
 	}
+}
+
+// triesIn counts the tries that wait beside others.
+func triesIn(t *Table) int {
+	n := 0
+	for _, r := range t.requests.all() {
+		n += max(0, len(r.more().tries)-1)
+	}
+	return n
 }
 
 func golden(ext string) string { return filepath.Join("testdata", "golden."+ext) }
@@ -239,10 +248,11 @@ func readGoldenLog(t *testing.T, path string) []logged {
 
 // manyGrants is a log of grants that fill more than one block of a snapshot.
 func manyGrants(n int) []logged {
-	var log []logged
+	log := []logged{{1, encode(1, 0, 0, opensHost())}}
 	for i := range n {
 		c := Acquire{
-			ID: RequestID{Once: OnceID{15: 1, 14: byte(i), 13: byte(i >> 8)}}, TTL: 24 * 3600 * second, Holder: "many",
+			ID:  RequestID{Session: host, Sequence: uint64(i + 1), Acked: uint64(i), Once: OnceID{15: 1, 14: byte(i), 13: byte(i >> 8)}},
+			TTL: 24 * 3600 * second, Holder: "many", Detached: true,
 			Wants: []Want{{Lock: fmt.Sprintf("many/%05d", i), Mode: Exclusive}}, Value: bytes.Repeat([]byte{'m'}, 1500),
 		}
 		log = append(log, logged{1, encode(1, 0, 0, c)})
@@ -275,12 +285,29 @@ func TestSnapshotOfManyBlocksIsRestoredAndItsDamageSeen(t *testing.T) {
 	}
 }
 
+// twoTries is an entry after which a request waits with two tries, and a grant under a
+// once ID has ended.
+func twoTries() logged {
+	a, b := SessionID{0xfe, 1}, SessionID{0xfe, 2}
+	ask := Acquire{Wants: exclusive("golden"), TTL: 30 * second, Wait: 60 * second, Holder: "gold", Detached: true}
+	in := func(s SessionID, sequence uint64, once byte) Acquire {
+		c := ask
+		c.ID = RequestID{Session: s, Sequence: sequence, Once: OnceID{0xfe, once}}
+		return c
+	}
+	return logged{1, encode(
+		1, 0, 0, Configure{}, Found{Cluster: [16]byte{0xfe}}, OpenSession{Session: a, TTL: 3600 * second}, OpenSession{Session: b, TTL: 3600 * second},
+		in(a, 1, 1), in(a, 2, 2), in(b, 1, 2), in(a, 3, 3), ForceRelease{Lock: "golden", Reason: "gold", Who: "ops"}, in(b, 2, 3),
+	)}
+}
+
 // writeGolden makes the golden files; it takes the first seed whose table has
 // something of everything.
 func writeGolden(t *testing.T, logPath, snapPath, hashPath string) {
 	t.Helper()
 	for seed := uint64(1); ; seed++ {
 		log := append(manyGrants(60), randomLog(&byteSource{pseudoRandom(seed, 1<<15)}, 400, false)...)
+		log = append(log, twoTries())
 		table := New()
 		var out []byte
 		for i, r := range log {
@@ -290,7 +317,7 @@ func writeGolden(t *testing.T, logPath, snapPath, hashPath string) {
 			out = binary.BigEndian.AppendUint32(out, uint32(len(r.data)))
 			out = append(out, r.data...)
 		}
-		if s := table.Stats(); s.Grants < 2 || s.Waiters < 2 || s.Sessions < 2 {
+		if s := table.Stats(); s.Grants < 2 || s.Waiters < 2 || s.Sessions < 3 || table.forgets.len == 0 || triesIn(table) == 0 {
 			continue
 		}
 		hash := table.Hash()

@@ -21,7 +21,8 @@ import (
 //	at 1.5s                   an empty entry with this stamp; later entries repeat it
 //	term 3 [stamped 2]        the term of the entries that follow
 //	open|end SESSION …        and keep, kill
-//	acquire ID LOCK… …        LOCK is name, name:shared or name:2/3 (permits/limit)
+//	acquire ID LOCK… …        LOCK is name, name:shared or name:2/3 (permits/limit);
+//	                          detached=yes and once=NAME make it a detached one
 //	cancel|release|renew|value|force|resize ID …
 //	limits FIELD=VALUE…       and found NAME, recover
 //	raw HEX                   a command of these bytes
@@ -29,7 +30,8 @@ import (
 //	show LOCK…, list, session SESSION, stats, next
 //	restore                   go on with a table restored from a snapshot
 //
-// An ID is SESSION/SEQUENCE, once:NAME or -. The rest are key=value pairs.
+// An ID is SESSION/SEQUENCE or -; acked=N and answered=N-N,N-N belong to it. The rest
+// are key=value pairs.
 func TestScripts(t *testing.T) {
 	files, err := filepath.Glob("testdata/scripts/*.txt")
 	if err != nil || len(files) == 0 {
@@ -240,7 +242,11 @@ func (s *script) command(name string, a args) Command {
 		}
 		return c
 	case "end":
-		return EndSession{Session: scriptSession(word(0))}
+		c := EndSession{Session: scriptSession(word(0))}
+		for _, q := range strings.FieldsFunc(p["undelivered"], func(r rune) bool { return r == ',' }) {
+			c.Undelivered = append(c.Undelivered, s.number(q))
+		}
+		return c
 	case "kill":
 		return KillSession{Session: scriptSession(word(0)), Reason: p["reason"], Who: p["who"]}
 	case "acquire":
@@ -251,7 +257,7 @@ func (s *script) command(name string, a args) Command {
 	case "cancel":
 		return Cancel{ID: s.id(word(0), p), Target: s.id(word(1), nil)}
 	case "release":
-		return Release{ID: s.id(word(0), p), Token: s.number(p["token"]), Lock: p["lock"]}
+		return Release{ID: s.id(word(0), p), Token: s.number(p["token"]), Lock: p["lock"], Lost: p["lost"] != ""}
 	case "renew":
 		return Renew{ID: s.id(word(0), p), Token: s.number(p["token"]), Lock: p["lock"], TTL: s.duration(p["ttl"])}
 	case "value":
@@ -290,9 +296,10 @@ func scriptLabels(text string) (labels []Label) {
 
 func (s *script) id(text string, p map[string]string) (id RequestID) {
 	s.Helper()
-	if name, ok := strings.CutPrefix(text, "once:"); ok {
-		copy(id.Once[:], name)
-		return id
+	copy(id.Once[:], p["once"])
+	for i, span := range strings.FieldsFunc(p["answered"], func(r rune) bool { return r == ',' }) {
+		first, last, _ := strings.Cut(span, "-")
+		id.Answered[i] = Span{s.number(first), s.number(last)}
 	}
 	if session, sequence, ok := strings.Cut(text, "/"); ok {
 		id.Session, id.Sequence, id.Acked = scriptSession(session), s.number(sequence), s.number(p["acked"])

@@ -67,19 +67,17 @@ func holderText(h Holder) string {
 func sessionName(id SessionID) string { return string(bytes.TrimRight(id[:], "\x00")) }
 
 func idText(id RequestID) string {
-	switch {
-	case id.Session != SessionID{}:
-		return fmt.Sprintf("%s/%d", sessionName(id.Session), id.Sequence)
-	case id.Once != OnceID{}:
-		return "once:" + string(bytes.TrimRight(id.Once[:], "\x00"))
+	text := fmt.Sprintf("%s/%d", sessionName(id.Session), id.Sequence)
+	if id.Once != (OnceID{}) {
+		text += "(" + string(bytes.TrimRight(id.Once[:], "\x00")) + ")"
 	}
-	return "-"
+	return text
 }
 
 func eventText(e Event) string {
 	names := map[EventKind]string{
 		EventSessionOpened: "session opened", EventSessionEnded: "session ended", EventQueued: "queued", EventGranted: "granted",
-		EventReleased: "released", EventExpired: "expired", EventRevoked: "revoked", EventWaitEnded: "wait ended",
+		EventReleased: "released", EventExpired: "expired", EventRevoked: "revoked", EventWaitEnded: "wait ended", EventTryEnded: "try ended",
 	}
 	var l line
 	l.WriteString(names[e.Kind])
@@ -87,6 +85,10 @@ func eventText(e Event) string {
 		l.add(true, "%s", sessionName(e.Session))
 	} else {
 		l.add(true, "%s", idText(e.Request))
+		for _, other := range e.Others {
+			l.add(true, "+ %s", idText(other))
+		}
+		l.add(e.Session == SessionID{}, "detached")
 	}
 	l.add(e.Holder != "", "holder=%s", e.Holder)
 	l.add(e.Token != 0, "token=%d", e.Token)
@@ -95,7 +97,7 @@ func eventText(e Event) string {
 		l.add(w.Mode == Shared, "%s:shared", w.Lock)
 		l.add(w.Mode == Permits, "%s:%d/%d", w.Lock, w.Permits, w.Limit)
 	}
-	l.add(e.Kind == EventSessionEnded || e.Kind == EventWaitEnded, "(%s)", codeName(e.Code))
+	l.add(e.Kind == EventSessionEnded || e.Kind == EventWaitEnded || e.Kind == EventTryEnded, "(%s)", codeName(e.Code))
 	l.add(e.Kind == EventGranted && e.Result.Deadline != 0, "until=%s", seconds(e.Result.Deadline))
 	l.add(e.Waited != 0, "waited=%s", seconds(e.Waited))
 	l.add(e.Held != 0, "held=%s", seconds(e.Held))

@@ -132,8 +132,9 @@ func (t *Table) acknowledge(id *RequestID, s *session) *session {
 			continue
 		}
 		i, _ := s.find(span.First)
-		if remembered := i < len(s.window) && s.window[i].sequence <= span.Last; !remembered && s.acked.covers(span) {
-			continue
+		remembered := i < len(s.window) && s.window[i].sequence <= span.Last
+		if !remembered && s.acked.covers(span) && len(s.acked.above) <= t.limits.RequestsWindow {
+			continue // nothing new
 		}
 		s = t.changeSession(id.Session, s)
 		s.acked.add(span)

@@ -17,22 +17,31 @@ type witness struct {
 	sessions  map[SessionID]*witnessedSession
 	free      map[string]int64  // lock name → no grant before this time
 	resized   map[string]uint32 // lock name → the size set by Resize
-	retried   bool              // the last command was a retry or refused unseen
-	current   Command           // of the entry being looked at, or nil
-	cut       bool              // more was due than the last entry could end
+	once      map[OnceID]*witnessedOnce
+	onceNanos int64
+	retried   bool    // the last command was a retry or refused unseen
+	current   Command // of the entry being looked at, or nil
+	cut       bool    // more was due than the last entry could end
 }
 
 // witnessed is a request that waits or holds.
 type witnessed struct {
-	id      RequestID
+	tries   []RequestID // that wait, or of a grant: that waited for it
+	joined  []int64     // when each of them came
 	wants   []Want
-	session SessionID
+	session SessionID // zero: detached
 	ttl     int64
-	wait    int64
+	until   int64 // of the wait; 0: no limit
 	delay   int64
-	queued  int64
 	token   uint64
 	floor   int64 // not to end by its own time before; 0: no time of its own
+	shared  bool  // more than one try knows of the grant
+}
+
+// witnessedOnce is the last grant under a once ID.
+type witnessedOnce struct {
+	token  uint64
+	forget int64 // no other grant before; 0: it is held
 }
 
 type witnessedSession struct {
@@ -42,12 +51,13 @@ type witnessedSession struct {
 	ended    map[uint64]bool   // sequence → its wait ended or was cancelled
 	first    map[uint64]Result // sequence → first answer
 	final    map[uint64]Result // sequence → how its wait ended
-	kinds    map[uint64]Kind   // sequence → of what
+	asked    map[uint64]string // sequence → what it asked for; "": an acquire that was cancelled before it came
 }
 
 func newWitness(fail func(format string, args ...any)) *witness {
 	return &witness{
 		fail: fail, sessions: map[SessionID]*witnessedSession{}, free: map[string]int64{}, resized: map[string]uint32{},
+		once: map[OnceID]*witnessedOnce{}, onceNanos: 300 * second,
 	}
 }
 
@@ -75,6 +85,8 @@ func (w *witness) see(c Command, a Applied) {
 		case EventWaitEnded:
 			w.waitEnded(c, e)
 			w.forgetSizes()
+		case EventTryEnded:
+			w.tryEnded(c, e)
 		default:
 			w.fail("event of kind %d", e.Kind)
 		}
@@ -83,9 +95,16 @@ func (w *witness) see(c Command, a Applied) {
 		w.answered(c, a, before)
 	}
 	w.forgetSizes()
-	for _, r := range slices.Concat(w.grants, w.line) {
+	for _, r := range w.grants {
 		if r.session != (SessionID{}) && w.sessions[r.session] == nil {
-			w.fail("request %+v outlives its session", r)
+			w.fail("grant %+v outlives its session", r)
+		}
+	}
+	for _, r := range w.line {
+		for _, id := range r.tries {
+			if w.sessions[id.Session] == nil {
+				w.fail("request %+v waits for a try whose session has ended", r)
+			}
 		}
 	}
 }
@@ -96,7 +115,7 @@ func (w *witness) opened(c OpenSession, e Event) {
 	}
 	w.sessions[e.Session] = &witnessedSession{
 		ttl: c.TTL, floor: later(w.now, c.TTL),
-		ended: map[uint64]bool{}, first: map[uint64]Result{}, final: map[uint64]Result{}, kinds: map[uint64]Kind{},
+		ended: map[uint64]bool{}, first: map[uint64]Result{}, final: map[uint64]Result{}, asked: map[uint64]string{},
 	}
 }
 
@@ -125,9 +144,16 @@ func (w *witness) sessionEnded(c Command, e Event) {
 }
 
 func (w *witness) request(c Acquire, e Event) *witnessed {
-	return &witnessed{
-		id: e.Request, wants: e.Wants, session: e.Session, ttl: c.TTL, wait: c.Wait, delay: c.Delay, queued: w.now,
+	r := &witnessed{
+		tries: []RequestID{e.Request}, joined: []int64{w.now}, wants: e.Wants, session: e.Session, ttl: c.TTL, delay: c.Delay,
 	}
+	if c.Wait > 0 {
+		r.until = later(w.now, c.Wait)
+	}
+	if c.Detached != (e.Session == SessionID{}) || c.ID.Session != e.Request.Session || c.ID.Once != e.Request.Once {
+		w.fail("%+v is told as %+v", c, e)
+	}
+	return r
 }
 
 func (w *witness) queued(c Acquire, e Event) {
@@ -137,8 +163,28 @@ func (w *witness) queued(c Acquire, e Event) {
 // waiting finds the place in line of a request, or -1.
 func (w *witness) waiting(e Event) int {
 	return slices.IndexFunc(w.line, func(r *witnessed) bool {
-		return r.session == e.Session && r.id.Sequence == e.Request.Sequence && r.id.Once == e.Request.Once
+		return r.session == e.Session && slices.Contains(r.tries, e.Request)
 	})
+}
+
+// joins notes that a try waits beside those of a request that is in line.
+func (w *witness) joins(c Acquire) {
+	for _, r := range w.line {
+		if r.tries[0].Once == c.ID.Once && c.ID.Once != (OnceID{}) {
+			w.join(r, c)
+			return
+		}
+	}
+	w.fail("%+v is queued, and no event tells of it", c)
+}
+
+func (w *witness) join(r *witnessed, c Acquire) {
+	r.tries = append(r.tries, RequestID{Session: c.ID.Session, Sequence: c.ID.Sequence, Once: c.ID.Once})
+	r.joined = append(r.joined, w.now)
+	r.until = max(r.until, later(w.now, c.Wait))
+	if len(r.tries) > 16 {
+		w.fail("%d tries wait for %+v", len(r.tries), r)
+	}
 }
 
 // granted checks exclusion (S1), tokens (S4), the line (FIFO) and that nobody
@@ -154,7 +200,10 @@ func (w *witness) granted(c Command, e Event) {
 		r = w.line[place]
 		w.fifo(r, w.line[:place])
 		w.line = slices.Delete(w.line, place, place+1)
-		if r.wait > 0 && w.now >= later(r.queued, r.wait) {
+		if c, ok := c.(Acquire); ok && c.ID.Once == e.Request.Once && len(e.Others) == len(r.tries) {
+			w.join(r, c) // it was due, and the try of this entry gave it more time
+		}
+		if r.until > 0 && w.now >= r.until {
 			w.fail("waiter %+v granted at %d, after its wait limit", r, w.now)
 		}
 	} else {
@@ -173,24 +222,41 @@ func (w *witness) granted(c Command, e Event) {
 	if r.ttl > 0 {
 		r.floor = later(w.now, r.ttl)
 	}
-	want := Result{Token: e.Token, Deadline: r.floor, Queued: r.queued, Granted: w.now}
-	if fmt.Sprintf("%+v", e.Result) != fmt.Sprintf("%+v", want) || e.Waited != w.now-r.queued {
+	last := len(r.tries) - 1
+	want := Result{Token: e.Token, Deadline: r.floor, Queued: r.joined[last], Granted: w.now}
+	if fmt.Sprintf("%+v", e.Result) != fmt.Sprintf("%+v", want) || e.Waited != w.now-r.joined[0] && last == 0 {
 		w.fail("granted %+v, want result %+v", e, want)
 	}
+	if !slices.Equal(append([]RequestID{e.Request}, e.Others...), r.tries) {
+		w.fail("granted %+v, want the tries %+v", e, r.tries)
+	}
+	r.shared = last > 0
 	w.grants = append(w.grants, r)
-	if s := w.sessions[r.session]; s != nil {
-		s.final[r.id.Sequence] = want
+	w.oneGrant(e)
+	for i, id := range r.tries {
+		want.Queued = r.joined[i]
+		w.sessions[id.Session].final[id.Sequence] = want
 	}
 }
 
-// noGhost fails if a request's session or wait has ended.
-func (w *witness) noGhost(r *witnessed) {
-	if r.session == (SessionID{}) {
+// oneGrant checks that a once ID is granted once, until it is forgotten.
+func (w *witness) oneGrant(e Event) {
+	id := e.Request.Once
+	if id == (OnceID{}) {
 		return
 	}
-	s := w.sessions[r.session]
-	if s == nil || s.ended[r.id.Sequence] {
-		w.fail("granted to a request that had ended: %+v", r)
+	if last := w.once[id]; last != nil && (last.forget == 0 || last.forget > w.now) {
+		w.fail("granted %+v, and its ID has the token %d until %d", e, last.token, last.forget)
+	}
+	w.once[id] = &witnessedOnce{token: e.Token}
+}
+
+// noGhost fails if a request's sessions or waits have ended.
+func (w *witness) noGhost(r *witnessed) {
+	for _, id := range r.tries {
+		if s := w.sessions[id.Session]; s == nil || s.ended[id.Sequence] {
+			w.fail("granted to a try that had ended: %+v", r)
+		}
 	}
 }
 
@@ -246,11 +312,13 @@ func (w *witness) grantEnded(c Command, e Event) {
 	}
 	r := w.grants[i]
 	w.grants = slices.Delete(w.grants, i, i+1)
+	w.endOnce(c, r)
 	session := w.sessions[r.session]
 	switch e.Kind {
 	case EventExpired:
 		// Where the session ended in this entry, its end was checked already.
-		own := r.floor != 0 && w.now >= r.floor
+		lost, ok := c.(Release)
+		own := r.floor != 0 && w.now >= r.floor || ok && lost.Lost && w.asked(c, r)
 		if !own && (r.session == (SessionID{}) || session != nil) {
 			w.fail("grant %+v expired at %d, before its time", r, w.now)
 		}
@@ -258,7 +326,7 @@ func (w *witness) grantEnded(c Command, e Event) {
 			w.free[want.Lock] = max(w.free[want.Lock], later(w.now, r.delay))
 		}
 	case EventReleased:
-		if !w.asked(c, r) {
+		if lost, ok := c.(Release); !w.asked(c, r) || ok && lost.Lost {
 			w.fail("grant %+v released by %+v", r, c)
 		}
 	case EventRevoked:
@@ -268,18 +336,32 @@ func (w *witness) grantEnded(c Command, e Event) {
 	}
 }
 
-// asked says that a command asks for the release of a grant.
+// endOnce notes how long the ID of a grant is to be remembered.
+func (w *witness) endOnce(c Command, r *witnessed) {
+	once := w.once[r.tries[0].Once]
+	if once == nil {
+		return
+	}
+	once.forget = later(w.now, w.onceNanos)
+	switch c.(type) {
+	case Cancel, EndSession: // nobody was told of it
+		delete(w.once, r.tries[0].Once)
+	}
+}
+
+// asked says that a command asks for the release of a grant, and may.
 func (w *witness) asked(c Command, r *witnessed) bool {
+	own := func(id RequestID) bool { return id.Session == r.tries[0].Session && id.Sequence == r.tries[0].Sequence }
 	switch c := c.(type) {
 	case Release:
-		return c.Token == r.token
+		return c.Token == r.token && (r.session == SessionID{} || r.session == c.ID.Session)
 	case EndSession:
-		return c.Session == r.session
+		undelivered := slices.ContainsFunc(c.Undelivered, func(q uint64) bool {
+			return own(RequestID{Session: c.Session, Sequence: q})
+		})
+		return c.Session == r.session || r.session == SessionID{} && undelivered && !r.shared
 	case Cancel:
-		if r.session == (SessionID{}) {
-			return c.Target.Session == r.session && c.Target.Once == r.id.Once
-		}
-		return c.Target.Session == r.session && c.Target.Sequence == r.id.Sequence
+		return own(c.Target) && !r.shared
 	}
 	return false
 }
@@ -302,23 +384,57 @@ func (w *witness) waitEnded(c Command, e Event) {
 	}
 	r := w.line[i]
 	w.line = slices.Delete(w.line, i, i+1)
-	session := w.sessions[r.session]
 	ok := false
 	switch e.Code {
 	case TimedOut:
-		ok = r.wait > 0 && w.now >= later(r.queued, r.wait)
+		ok = r.until > 0 && w.now >= r.until
 	case NoSession:
-		ok = r.session != (SessionID{}) && session == nil
+		ok = w.sessions[e.Request.Session] == nil
 	case Cancelled:
-		_, ok = c.(Cancel)
+		cancel, is := c.(Cancel)
+		ok = is && w.isTarget(cancel, e) && len(r.tries) == 1
 	case KindMismatch:
 		_, ok = c.(Resize)
+	}
+	if !slices.Equal(append([]RequestID{e.Request}, e.Others...), r.tries) {
+		w.fail("wait ended %+v, want the tries %+v", e, r.tries)
 	}
 	if !ok {
 		w.fail("wait %+v ended with code %d at %d by %+v", r, e.Code, w.now, c)
 	}
-	if session != nil {
-		session.ended[r.id.Sequence] = true
-		session.final[r.id.Sequence] = Result{Code: e.Code, Queued: r.queued}
+	for i := range r.tries {
+		w.tryHasEnded(r, i, e.Code)
+	}
+}
+
+func (w *witness) isTarget(c Cancel, e Event) bool {
+	return c.Target.Session == e.Request.Session && c.Target.Sequence == e.Request.Sequence
+}
+
+func (w *witness) tryHasEnded(r *witnessed, i int, code Code) {
+	if s := w.sessions[r.tries[i].Session]; s != nil {
+		s.ended[r.tries[i].Sequence] = true
+		s.final[r.tries[i].Sequence] = Result{Code: code, Queued: r.joined[i]}
+	}
+}
+
+// tryEnded checks that one try leaves for a reason of its own, and others wait on.
+func (w *witness) tryEnded(c Command, e Event) {
+	at := w.waiting(e)
+	if at < 0 {
+		w.fail("a try ended that did not wait: %+v", e)
+	}
+	r := w.line[at]
+	i := slices.Index(r.tries, e.Request)
+	cancel, is := c.(Cancel)
+	cancelled := e.Code == Cancelled && is && w.isTarget(cancel, e)
+	if gone := e.Code == NoSession && w.sessions[e.Request.Session] == nil; !gone && !cancelled {
+		w.fail("try %+v ended with code %d by %+v", e.Request, e.Code, c)
+	}
+	w.tryHasEnded(r, i, e.Code)
+	r.tries = slices.Delete(slices.Clone(r.tries), i, i+1)
+	r.joined = slices.Delete(slices.Clone(r.joined), i, i+1)
+	if len(r.tries) == 0 || !slices.Equal(e.Others, r.tries) {
+		w.fail("try ended %+v, want %+v to wait on", e, r.tries)
 	}
 }
