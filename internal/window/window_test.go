@@ -1,0 +1,182 @@
+package window
+
+import (
+	"math/rand/v2"
+	"testing"
+
+	apiv1 "github.com/locknode/locknode/api/v1"
+)
+
+type request struct{ seq uint64 }
+
+// bench is a window beside a set of what is unanswered and one of what the cluster
+// was told.
+type bench struct {
+	t    *testing.T
+	w    Window[request]
+	open map[uint64]*request
+	last uint64
+	told map[uint64]bool // by spans
+}
+
+func newBench(t *testing.T) *bench {
+	return &bench{t: t, open: map[uint64]*request{}, told: map[uint64]bool{}}
+}
+
+func (b *bench) issue() *apiv1.RequestID {
+	b.t.Helper()
+	r, id := &request{}, &apiv1.RequestID{}
+	b.w.Issue(r, id)
+	r.seq = id.GetSequence()
+	b.last++
+	if r.seq != b.last {
+		b.t.Fatalf("issued sequence %d, want %d", r.seq, b.last)
+	}
+	if got := id.GetAcknowledged(); got != b.w.Acknowledged() {
+		b.t.Fatalf("the ID acknowledges %d, the window %d", got, b.w.Acknowledged())
+	}
+	if len(id.GetAnswered()) > maxSpans {
+		b.t.Fatalf("%d spans in one ID, at most %d are allowed", len(id.GetAnswered()), maxSpans)
+	}
+	for _, s := range id.GetAnswered() {
+		if s.GetFirst() <= id.GetAcknowledged() || s.GetLast() < s.GetFirst() {
+			b.t.Fatalf("span %v beside acknowledged %d", s, id.GetAcknowledged())
+		}
+		for seq := s.GetFirst(); seq <= s.GetLast(); seq++ {
+			if b.open[seq] != nil || seq >= r.seq {
+				b.t.Fatalf("span %v says that %d is answered", s, seq)
+			}
+			if b.told[seq] {
+				b.t.Fatalf("span %v says again that %d is answered", s, seq)
+			}
+			b.told[seq] = true
+		}
+	}
+	b.open[r.seq] = r
+	return id
+}
+
+func (b *bench) answer(seq uint64) {
+	delete(b.open, seq)
+	b.w.Answered(seq)
+}
+
+func (b *bench) check() {
+	b.t.Helper()
+	want := b.last
+	for seq, r := range b.open {
+		want = min(want, seq-1)
+		if b.w.Get(seq) != r {
+			b.t.Fatalf("Get(%d) is not what was issued", seq)
+		}
+	}
+	if got := b.w.Acknowledged(); got != want {
+		b.t.Fatalf("Acknowledged() = %d, want %d with %d unanswered", got, want, len(b.open))
+	}
+	if got := b.w.Span(); got != int(b.last-want) {
+		b.t.Fatalf("Span() = %d, want %d", got, b.last-want)
+	}
+	before, seen := uint64(0), 0
+	b.w.Each(func(r *request) {
+		if r.seq <= before || b.open[r.seq] != r {
+			b.t.Fatalf("Each: %d after %d", r.seq, before)
+		}
+		before = r.seq
+		seen++
+	})
+	if seen != len(b.open) {
+		b.t.Fatalf("Each saw %d, want %d", seen, len(b.open))
+	}
+}
+
+// TestWindowAcknowledgesOnlyWhatIsAnswered compares the window with sets.
+func TestWindowAcknowledgesOnlyWhatIsAnswered(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	for range 50 {
+		b := newBench(t)
+		for range 2000 {
+			if len(b.open) == 0 || random.IntN(100) < 52 {
+				b.issue()
+			} else {
+				seq := b.pick(random)
+				b.answer(seq)
+				b.answer(seq) // twice is once
+			}
+			b.check()
+		}
+	}
+}
+
+func (b *bench) pick(random *rand.Rand) uint64 {
+	for {
+		if seq := 1 + random.Uint64N(b.last); b.open[seq] != nil {
+			return seq
+		}
+	}
+}
+
+// TestEverythingAnsweredBehindAWaitIsTold: what came after a request that stays
+// unanswered is told soon, however it was answered.
+func TestEverythingAnsweredBehindAWaitIsTold(t *testing.T) {
+	random := rand.New(rand.NewPCG(3, 4))
+	for range 20 {
+		b := newBench(t)
+		b.issue() // waits for ever
+		for range 500 {
+			if len(b.open) < 2 || random.IntN(2) == 0 {
+				b.issue()
+			} else if seq := b.pick(random); seq != 1 {
+				b.answer(seq)
+			}
+		}
+		for range 250 { // each ID has room for two spans
+			b.issue()
+		}
+		for seq := uint64(2); seq <= b.last; seq++ {
+			if b.open[seq] == nil && !b.told[seq] {
+				t.Fatalf("%d was answered, and the cluster was not told", seq)
+			}
+		}
+		b.answer(1)
+		for seq := range b.open {
+			b.answer(seq)
+		}
+		if b.check(); b.w.Acknowledged() != b.last || len(b.w.untold) != 0 {
+			t.Fatalf("all are answered: acknowledged %d of %d, untold %v", b.w.Acknowledged(), b.last, b.w.untold)
+		}
+	}
+}
+
+func TestAnswersInARowAreOneSpan(t *testing.T) {
+	b := newBench(t)
+	for range 6 {
+		b.issue()
+	}
+	for _, seq := range []uint64{3, 5, 4, 2} {
+		b.answer(seq)
+	}
+	id := b.issue()
+	if s := id.GetAnswered(); len(s) != 1 || s[0].GetFirst() != 2 || s[0].GetLast() != 5 {
+		t.Errorf("spans %v, want 2 to 5", s)
+	}
+	if s := b.issue().GetAnswered(); s != nil {
+		t.Errorf("spans %v in the next ID, want none", s)
+	}
+}
+
+func TestWindowIgnoresSequencesItDoesNotHave(t *testing.T) {
+	var w Window[request]
+	w.Answered(1)
+	id := &apiv1.RequestID{}
+	w.Issue(&request{}, id)
+	w.Answered(id.GetSequence() + 1)
+	w.Answered(0)
+	if w.Acknowledged() != 0 || w.Span() != 1 || w.Get(0) != nil || w.Get(2) != nil {
+		t.Errorf("acknowledged %d, span %d, want 0 and 1", w.Acknowledged(), w.Span())
+	}
+	w.Answered(1)
+	w.Answered(1)
+	if w.Acknowledged() != 1 || w.Span() != 0 {
+		t.Errorf("acknowledged %d, span %d, want 1 and 0", w.Acknowledged(), w.Span())
+	}
+}
