@@ -2,6 +2,7 @@ package window
 
 import (
 	"slices"
+	"sort"
 
 	apiv1 "github.com/locknode/locknode/api/v1"
 )
@@ -9,18 +10,27 @@ import (
 // maxSpans is how many spans of answered sequences one request ID may carry.
 const maxSpans = 2
 
-// Window is the requests of one session from the first unanswered one on. Its
-// zero value is that of a new session. It is not safe for concurrent use.
+// Window is the unanswered requests of one session. Its zero value is that of a new
+// session. It is not safe for concurrent use.
 //
-//	acknowledged = base - 1
-//	slot(seq) == nil  ⇔  seq is answered, for base <= seq < base + n
-//	untold ⊆ the answered sequences above base, and none of them was told before
+// It takes memory for what is unanswered, not for what came after it: one request
+// may wait for a day while a million others are answered behind it.
+//
+//	slots is ascending in seq; slots[head] is the first unanswered request
+//	item == nil  ⇔  it is answered; dead counts these in slots[head:]
+//	acknowledged = slots[head].seq - 1, or last where nothing is unanswered
+//	untold ⊆ the answered sequences above acknowledged, none of them told before
 type Window[T any] struct {
-	base   uint64 // sequence of ring[head]; 0 stands for 1
-	ring   []*T   // its length is a power of two
+	last   uint64 // the sequence that was issued last
+	slots  []slot[T]
 	head   int
-	n      int
+	dead   int
 	untold []span // ascending, neither overlapping nor adjacent
+}
+
+type slot[T any] struct {
+	seq  uint64
+	item *T
 }
 
 // span is the sequences from first to last, both included.
@@ -29,37 +39,38 @@ type span struct{ first, last uint64 }
 // Issue gives item, which is not nil, the next sequence, and sets what id says of
 // the window: its sequence, and what has been answered.
 func (w *Window[T]) Issue(item *T, id *apiv1.RequestID) {
-	if w.base == 0 {
-		w.base = 1
+	if len(w.slots) == cap(w.slots) && 2*(w.head+w.dead) >= len(w.slots) {
+		w.sweep()
 	}
-	if w.n == len(w.ring) {
-		w.grow()
-	}
-	w.ring[(w.head+w.n)&(len(w.ring)-1)] = item
-	w.n++
-	id.Sequence = w.base + uint64(w.n) - 1
-	id.Acknowledged = w.base - 1
+	w.last++
+	w.slots = append(w.slots, slot[T]{w.last, item})
+	id.Sequence = w.last
+	id.Acknowledged = w.Acknowledged()
 	id.Answered = w.tell()
 }
 
 // Answered says that the answer of seq is not needed any more.
 func (w *Window[T]) Answered(seq uint64) {
-	if w.Get(seq) == nil {
+	i, ok := w.find(seq)
+	if !ok {
 		return
 	}
-	mask := len(w.ring) - 1
-	w.ring[(w.head+int(seq-w.base))&mask] = nil
-	if seq != w.base {
+	w.slots[i].item = nil
+	w.dead++
+	if i != w.head {
 		w.note(seq)
 		return
 	}
-	for w.n > 0 && w.ring[w.head] == nil {
-		w.head = (w.head + 1) & mask
-		w.base++
-		w.n--
+	for w.head < len(w.slots) && w.slots[w.head].item == nil {
+		w.head++
+		w.dead--
+	}
+	acknowledged := w.Acknowledged()
+	if w.head == len(w.slots) {
+		w.slots, w.head = w.slots[:0], 0
 	}
 	told := 0 // from now on by the cumulative acknowledgement
-	for told < len(w.untold) && w.untold[told].first < w.base {
+	for told < len(w.untold) && w.untold[told].first <= acknowledged {
 		told++
 	}
 	w.untold = slices.Delete(w.untold, 0, told)
@@ -67,25 +78,56 @@ func (w *Window[T]) Answered(seq uint64) {
 
 // Get returns the unanswered request with a sequence, nil if there is none.
 func (w *Window[T]) Get(seq uint64) *T {
-	if seq < w.base || seq-w.base >= uint64(w.n) {
-		return nil
+	if i, ok := w.find(seq); ok {
+		return w.slots[i].item
 	}
-	return w.ring[(w.head+int(seq-w.base))&(len(w.ring)-1)]
+	return nil
 }
 
 // Acknowledged returns the sequence up to which everything has been answered.
-func (w *Window[T]) Acknowledged() uint64 { return max(w.base, 1) - 1 }
+func (w *Window[T]) Acknowledged() uint64 {
+	if w.head == len(w.slots) {
+		return w.last
+	}
+	return w.slots[w.head].seq - 1
+}
 
-// Span returns how many sequences there are from the first unanswered one on.
-func (w *Window[T]) Span() int { return w.n }
+// Len returns how many requests are unanswered.
+func (w *Window[T]) Len() int { return len(w.slots) - w.head - w.dead }
 
 // Each calls f for every unanswered request, in order.
 func (w *Window[T]) Each(f func(*T)) {
-	for i := range w.n {
-		if item := w.ring[(w.head+i)&(len(w.ring)-1)]; item != nil {
-			f(item)
+	for _, s := range w.slots[w.head:] {
+		if s.item != nil {
+			f(s.item)
 		}
 	}
+}
+
+// find returns the place of an unanswered request.
+func (w *Window[T]) find(seq uint64) (int, bool) {
+	open := w.slots[w.head:]
+	if len(open) == 0 || seq < open[0].seq || seq > w.last {
+		return 0, false
+	}
+	// Mostly nothing has been swept out, and it stands as far behind as it counts.
+	i := int(min(seq-open[0].seq, uint64(len(open)-1)))
+	if open[i].seq != seq {
+		i = sort.Search(i, func(k int) bool { return open[k].seq >= seq })
+	}
+	return w.head + i, open[i].seq == seq && open[i].item != nil
+}
+
+// sweep makes room where answered requests were.
+func (w *Window[T]) sweep() {
+	kept := w.slots[:0]
+	for _, s := range w.slots[w.head:] {
+		if s.item != nil {
+			kept = append(kept, s)
+		}
+	}
+	clear(w.slots[len(kept):])
+	w.slots, w.head, w.dead = kept, 0, 0
 }
 
 // note puts an answered sequence among the untold ones.
@@ -122,12 +164,4 @@ func (w *Window[T]) tell() []*apiv1.Span {
 	}
 	w.untold = slices.Delete(w.untold, 0, n)
 	return told
-}
-
-func (w *Window[T]) grow() {
-	ring := make([]*T, max(16, 2*len(w.ring)))
-	for i := range w.n {
-		ring[i] = w.ring[(w.head+i)&(len(w.ring)-1)]
-	}
-	w.ring, w.head = ring, 0
 }

@@ -73,8 +73,8 @@ func (b *bench) check() {
 	if got := b.w.Acknowledged(); got != want {
 		b.t.Fatalf("Acknowledged() = %d, want %d with %d unanswered", got, want, len(b.open))
 	}
-	if got := b.w.Span(); got != int(b.last-want) {
-		b.t.Fatalf("Span() = %d, want %d", got, b.last-want)
+	if got := b.w.Len(); got != len(b.open) {
+		b.t.Fatalf("Len() = %d, want %d", got, len(b.open))
 	}
 	before, seen := uint64(0), 0
 	b.w.Each(func(r *request) {
@@ -171,12 +171,53 @@ func TestWindowIgnoresSequencesItDoesNotHave(t *testing.T) {
 	w.Issue(&request{}, id)
 	w.Answered(id.GetSequence() + 1)
 	w.Answered(0)
-	if w.Acknowledged() != 0 || w.Span() != 1 || w.Get(0) != nil || w.Get(2) != nil {
-		t.Errorf("acknowledged %d, span %d, want 0 and 1", w.Acknowledged(), w.Span())
+	if w.Acknowledged() != 0 || w.Len() != 1 || w.Get(0) != nil || w.Get(2) != nil {
+		t.Errorf("acknowledged %d, %d unanswered, want 0 and 1", w.Acknowledged(), w.Len())
 	}
 	w.Answered(1)
 	w.Answered(1)
-	if w.Acknowledged() != 1 || w.Span() != 0 {
-		t.Errorf("acknowledged %d, span %d, want 1 and 0", w.Acknowledged(), w.Span())
+	if w.Acknowledged() != 1 || w.Len() != 0 {
+		t.Errorf("acknowledged %d, %d unanswered, want 1 and 0", w.Acknowledged(), w.Len())
+	}
+}
+
+// TestMemoryIsForWhatIsUnanswered: one request waits while a million are answered
+// behind it, some at a time.
+func TestMemoryIsForWhatIsUnanswered(t *testing.T) {
+	var w Window[request]
+	id := &apiv1.RequestID{}
+	w.Issue(&request{}, id)
+	for range 1_000_000 / 4 {
+		var seqs [4]uint64
+		for i := range seqs {
+			w.Issue(&request{}, id)
+			seqs[i] = id.GetSequence()
+		}
+		for _, i := range []int{2, 0, 3, 1} {
+			w.Answered(seqs[i])
+		}
+	}
+	if w.Len() != 1 || w.Acknowledged() != 0 {
+		t.Fatalf("%d unanswered, acknowledged %d, want 1 and 0", w.Len(), w.Acknowledged())
+	}
+	if cap(w.slots) > 64 || cap(w.untold) > 64 {
+		t.Errorf("room for %d requests and %d spans is taken, with 5 unanswered at most", cap(w.slots), cap(w.untold))
+	}
+}
+
+func BenchmarkIssueAndAnswer(b *testing.B) {
+	for name, waits := range map[string]bool{"alone": false, "behind a wait": true} {
+		b.Run(name, func(b *testing.B) {
+			var w Window[request]
+			r, id := &request{}, &apiv1.RequestID{}
+			if waits {
+				w.Issue(r, id)
+			}
+			b.ReportAllocs()
+			for range b.N {
+				w.Issue(r, id)
+				w.Answered(id.GetSequence())
+			}
+		})
 	}
 }
