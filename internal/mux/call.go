@@ -2,6 +2,7 @@ package mux
 
 import (
 	"context"
+	"sync"
 	"sync/atomic"
 
 	apiv1 "github.com/locknode/locknode/api/v1"
@@ -15,14 +16,41 @@ type Call struct {
 	Done func(*apiv1.Answer)
 
 	abandoned, doubtful atomic.Bool
+
+	mu   sync.Mutex // guards left, and whether it sees the call abandoned
+	left func()
 }
 
-// Abandon says that nobody waits for the answer any more: Done need not be
-// called, and the operation need not be sent again. What it has done stays done.
-func (c *Call) Abandon() { c.abandoned.Store(true) }
+// Abandon says that nobody gets the answer: it is not waited for any more, or it
+// came and could not be passed on. Done need not be called, and the operation need
+// not be sent again. What it has done stays done, unless whoever runs the call has
+// asked to be told (OnAbandon). Abandon may be called more than once.
+func (c *Call) Abandon() {
+	c.mu.Lock()
+	again := c.abandoned.Swap(true)
+	f := c.left
+	c.mu.Unlock()
+	if f != nil && !again {
+		f()
+	}
+}
 
 // Abandoned reports whether Abandon was called.
 func (c *Call) Abandoned() bool { return c.abandoned.Load() }
+
+// OnAbandon has f called, once, if the call is abandoned, before Done or after it: f
+// is called exactly if nobody got the answer. It is called at once if the call is
+// abandoned already. There is one f for a call, set before the call can be answered.
+// It must neither block nor answer a call: Abandon may be called with locks held.
+func (c *Call) OnAbandon(f func()) {
+	c.mu.Lock()
+	c.left = f
+	gone := c.abandoned.Load()
+	c.mu.Unlock()
+	if gone {
+		f()
+	}
+}
 
 // Doubt says that a try of the operation may have taken effect, though its answer
 // was lost: from now on a refusal does not say that nothing was done.
