@@ -20,7 +20,7 @@ const (
 	CodeOK             Code = 0
 	CodeQueued         Code = 1  // between nodes only: the acquire waits in line
 	CodeBusy           Code = 2  // held by others, and the request did not want to wait
-	CodeTimeout        Code = 3  // the wait limit passed
+	CodeTimeout        Code = 3  // the wait limit passed; held by others
 	CodeNotHeld        Code = 4  // no such grant: released, expired, revoked or never given
 	CodeNoSession      Code = 5  // no such session: ended, expired or never opened
 	CodeKindMismatch   Code = 6  // the lock is in use in another mode or with another size
@@ -33,7 +33,7 @@ const (
 	CodeStaleStamp     Code = 13 // between nodes only: proposed again by the leader
 
 	CodeNotLeader      Code = 64 // redirect was asked for; Error.Leader says where to go
-	CodeUnavailable    Code = 65 // no leader, or the node is stopping or out of reach; a wait in line goes on
+	CodeUnavailable    Code = 65 // no leader, or the node is stopping or out of reach; a wait in a session of the client's own goes on
 	CodeOverloaded     Code = 66 // a queue is full; nothing was done
 	CodeUnknownOutcome Code = 67 // it may have been done: only the same request ID may be retried
 	CodeDenied         Code = 68 // the caller has no right to do it
@@ -54,7 +54,8 @@ const (
 )
 
 // codeTable is the one place where a code gets its name, its gRPC code, its
-// HTTP status and its exit code.
+// HTTP status and its exit code. A wait that is over is no 408: programs send such a
+// request again by themselves.
 var codeTable = map[Code]struct {
 	name string
 	grpc codes.Code
@@ -64,13 +65,13 @@ var codeTable = map[Code]struct {
 	CodeOK:             {"ok", codes.OK, http.StatusOK, exitOK},
 	CodeQueued:         {"queued", codes.Internal, http.StatusInternalServerError, exitOther},
 	CodeBusy:           {"busy", codes.FailedPrecondition, http.StatusConflict, exitNotAcquired},
-	CodeTimeout:        {"timeout", codes.DeadlineExceeded, http.StatusRequestTimeout, exitNotAcquired},
+	CodeTimeout:        {"timeout", codes.DeadlineExceeded, http.StatusConflict, exitNotAcquired},
 	CodeNotHeld:        {"not_held", codes.NotFound, http.StatusNotFound, exitOther},
 	CodeNoSession:      {"no_session", codes.NotFound, http.StatusNotFound, exitOther},
 	CodeKindMismatch:   {"kind_mismatch", codes.FailedPrecondition, http.StatusConflict, exitOther},
 	CodeLimit:          {"limit", codes.ResourceExhausted, http.StatusTooManyRequests, exitOther},
 	CodeInvalid:        {"invalid", codes.InvalidArgument, http.StatusBadRequest, exitUsage},
-	CodeCancelled:      {"cancelled", codes.Canceled, http.StatusRequestTimeout, exitOther},
+	CodeCancelled:      {"cancelled", codes.Canceled, http.StatusConflict, exitOther},
 	CodeStaleRequest:   {"stale_request", codes.Aborted, http.StatusConflict, exitOther},
 	CodeUnknownCommand: {"unknown_command", codes.Unimplemented, http.StatusBadRequest, exitOther},
 	CodeMalformed:      {"malformed", codes.InvalidArgument, http.StatusBadRequest, exitOther},

@@ -33,7 +33,7 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request, f fields) *api
 		return apiv1.NewError(apiv1.CodeTooLarge, "body: at most %d bytes are accepted", tooLong.Limit)
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		w.Header().Set("Connection", "close")
-		return apiv1.NewError(apiv1.CodeTimeout, "body: did not arrive within %v", s.cfg.Limits.BodyTime)
+		return apiv1.NewError(apiv1.CodeMalformed, "body: did not arrive within %v", s.cfg.Limits.BodyTime)
 	case err != nil:
 		return apiv1.NewError(apiv1.CodeMalformed, "body: %v", err)
 	}

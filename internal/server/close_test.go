@@ -48,7 +48,7 @@ func TestGracefulStopDoesNotWaitForParkedAcquires(t *testing.T) {
 	sendOps(t, stream, acquireOp(1, "a", 0))
 	receiveAnswers(t, stream, 1)
 	for i := range 20 {
-		sendOps(t, stream, acquireOp(uint64(100+i), "a", -1))
+		sendOps(t, stream, inSession(acquireOp(uint64(100+i), "a", -1), uint64(i+1)))
 	}
 	unary := make(chan error, 1)
 	go func() {
@@ -83,10 +83,8 @@ func TestGracefulStopDoesNotWaitForParkedAcquires(t *testing.T) {
 	if status := receiveWithin(t, "the HTTP answer", overHTTP); status != 503 {
 		t.Errorf("HTTP: status %d, want 503", status)
 	}
-	// The two without a stream stand in line for nobody: they were cancelled.
-	if n := len(r.node.queues["a"]); n != 20 {
-		t.Errorf("%d waiters are left, want the 20 whose client will ask again", n)
-	}
+	// The two without a session stand in line for nobody.
+	r.node.await(t, "the 20 waiters whose client will ask again", func() bool { return len(r.node.queues["a"]) == 20 })
 }
 
 func TestCloseLetsOperationsFinish(t *testing.T) {

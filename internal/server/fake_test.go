@@ -23,8 +23,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // patience bounds waits for what must happen soon.
 const patience = 10 * time.Second
 
-// fakeNode is a Backend with a small lock table: exclusive locks, queues,
-// cancels, no time. on, if set, sees every call first and may take it.
+// fakeNode is a Backend with a small lock table: exclusive locks, queues, callers
+// that go away, no time. on, if set, sees every call first and may take it.
 type fakeNode struct {
 	on func(*mux.Call) (taken bool)
 
@@ -56,6 +56,9 @@ func (f *fakeNode) Start(call *mux.Call) {
 	if f.on != nil && f.on(call) {
 		return
 	}
+	if isHosted(call.Op) {
+		call.OnAbandon(func() { go f.forget(call) })
+	}
 	f.mu.Lock()
 	f.started = append(f.started, call.Op)
 	answers := f.apply(call)
@@ -69,8 +72,19 @@ func (f *fakeNode) Start(call *mux.Call) {
 	}
 }
 
-func sameID(a, b *apiv1.RequestID) bool {
-	return string(a.GetOnce()) == string(b.GetOnce()) && string(a.GetSession()) == string(b.GetSession()) && a.GetSequence() == b.GetSequence()
+// forget gives up an acquire without a session whose caller got no answer.
+func (f *fakeNode) forget(call *mux.Call) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for name, q := range f.queues {
+		f.queues[name] = slices.DeleteFunc(q, func(c *mux.Call) bool { return c == call })
+	}
+	for name, a := range f.granted {
+		if a == call.Op.GetAcquire() {
+			delete(f.granted, name)
+			delete(f.tokens, name)
+		}
+	}
 }
 
 func (f *fakeNode) apply(call *mux.Call) (answers []func()) {
@@ -114,21 +128,6 @@ func (f *fakeNode) apply(call *mux.Call) (answers []func()) {
 			tell(call, errorAnswer(0, e))
 		}
 	case *apiv1.Operation_Cancel:
-		for name, q := range f.queues {
-			f.queues[name] = slices.DeleteFunc(q, func(c *mux.Call) bool {
-				a := c.Op.GetAcquire()
-				gone := sameID(a.GetId(), r.Cancel.GetTarget())
-				if gone {
-					tell(c, errorAnswer(0, apiv1.NewError(apiv1.CodeCancelled, "cancelled")))
-				}
-				return gone
-			})
-		}
-		for name, a := range f.granted {
-			if sameID(a.GetId(), r.Cancel.GetTarget()) {
-				free(name)
-			}
-		}
 		tell(call, &apiv1.Answer{Result: &apiv1.Answer_Cancel{Cancel: &apiv1.CancelResponse{}}})
 	case *apiv1.Operation_Release:
 		if f.tokens[r.Release.GetName()] != r.Release.GetToken() {
@@ -356,6 +355,12 @@ func acquireOf(name string, wait int64) *apiv1.AcquireRequest {
 
 func acquireOp(id uint64, name string, wait int64) *apiv1.Operation {
 	return &apiv1.Operation{Id: id, Request: &apiv1.Operation_Acquire{Acquire: acquireOf(name, wait)}}
+}
+
+// inSession makes op, an acquire, one of a client that has a session.
+func inSession(op *apiv1.Operation, sequence uint64) *apiv1.Operation {
+	op.GetAcquire().Id = &apiv1.RequestID{Session: []byte("0123456789abcdef"), Sequence: sequence}
+	return op
 }
 
 func getOp(id uint64, name string) *apiv1.Operation {

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"crypto/sha256"
+	"fmt"
 	"net"
 	"net/http"
 	"net/url"
@@ -13,6 +14,7 @@ import (
 	"unicode/utf8"
 
 	apiv1 "github.com/locknode/locknode/api/v1"
+	"github.com/locknode/locknode/internal/mux"
 )
 
 // route is what one path does, by method. GET stands for HEAD, too.
@@ -52,7 +54,7 @@ func (s *Server) handler() http.Handler {
 		"/v1/transfer-leadership": {http.MethodPost: s.httpTransferLeadership},
 		"/v1/members/remove":      {http.MethodPost: s.httpRemoveMember},
 		"/healthz": {http.MethodGet: func(w http.ResponseWriter, _ *http.Request) {
-			writeJSON(w, http.StatusOK, map[string]bool{"alive": true})
+			_ = writeJSON(w, http.StatusOK, map[string]bool{"alive": true})
 		}},
 		"/readyz": {http.MethodGet: s.httpReady},
 	}
@@ -132,14 +134,28 @@ func (s *Server) httpAcquire(w http.ResponseWriter, r *http.Request) {
 		sum := sha256.Sum256([]byte(requestID))
 		acquire.Id = &apiv1.RequestID{Once: sum[:16]}
 	}
-	if a := s.httpDo(w, r, &apiv1.Operation{Request: &apiv1.Operation_Acquire{Acquire: acquire}}); a != nil {
-		// A retry gets the answer of its first try, of which some time has passed.
-		got := a.GetAcquire()
-		writeJSON(w, http.StatusOK, grantView{
-			Name: name, Token: got.GetToken(),
-			ExpiresIn: durationView(got.GetDeadline() - max(got.GetGranted(), a.GetStamp())),
-		})
+	call := &mux.Call{Op: &apiv1.Operation{Request: &apiv1.Operation_Acquire{Acquire: acquire}}}
+	a, err := s.run(r.Context(), RoadHTTP, call)
+	if err != nil {
+		writeError(w, asAsked(apiv1.AsError(err), requestID))
+		return
 	}
+	if err := writeJSON(w, http.StatusOK, grantViewOf(name, a)); err != nil {
+		s.lose(call) // not all of the answer was sent: it has no meaning to anybody
+	}
+}
+
+// asAsked words an error of the lock table with the names that the fields of an
+// acquire have in JSON.
+func asAsked(e *apiv1.Error, requestID string) *apiv1.Error {
+	for _, field := range []struct{ table, json string }{
+		{"id: ", fmt.Sprintf("request_id %.100q: ", requestID)}, {"locks: ", "name: "}, {"lock: ", "name: "},
+	} {
+		if rest, ok := strings.CutPrefix(e.GetMessage(), field.table); ok {
+			return &apiv1.Error{Code: e.GetCode(), Message: field.json + rest, Holders: e.GetHolders(), Leader: e.GetLeader()}
+		}
+	}
+	return e
 }
 
 func (s *Server) httpRenew(w http.ResponseWriter, r *http.Request) {
@@ -156,7 +172,8 @@ func (s *Server) httpRenew(w http.ResponseWriter, r *http.Request) {
 	}
 	op := &apiv1.Operation{Request: &apiv1.Operation_Renew{Renew: &apiv1.RenewRequest{Name: name, Token: token, TtlNs: int64(ttl)}}}
 	if a := s.httpDo(w, r, op); a != nil {
-		writeJSON(w, http.StatusOK, grantView{Name: name, Token: token, ExpiresIn: durationView(a.GetRenew().GetDeadline() - a.GetStamp())})
+		left := timeViewOf(a.GetRenew().GetDeadline() - a.GetStamp())
+		_ = writeJSON(w, http.StatusOK, renewedView{Name: name, Token: token, ExpiresIn: left.text, ExpiresInMs: left.ms})
 	}
 }
 
@@ -173,7 +190,7 @@ func (s *Server) httpRelease(w http.ResponseWriter, r *http.Request) {
 	}
 	op := &apiv1.Operation{Request: &apiv1.Operation_Release{Release: &apiv1.ReleaseRequest{Name: name, Token: token}}}
 	if a := s.httpDo(w, r, op); a != nil {
-		writeJSON(w, http.StatusOK, grantView{Name: name, Token: token})
+		_ = writeJSON(w, http.StatusOK, releaseView{Name: name, Token: token})
 	}
 }
 
@@ -196,7 +213,7 @@ func (s *Server) httpForceRelease(w http.ResponseWriter, r *http.Request) {
 		Name: name, Token: token, Reason: reason, Who: "http " + who,
 	}}}
 	if a := s.httpDo(w, r, op); a != nil {
-		writeJSON(w, http.StatusOK, releasedView{Name: name, Released: holderViews(a.GetForceRelease().GetReleased(), true)})
+		_ = writeJSON(w, http.StatusOK, releasedView{Name: name, Released: holderViews(a.GetForceRelease().GetReleased(), true)})
 	}
 }
 
@@ -214,8 +231,8 @@ func (s *Server) httpGet(w http.ResponseWriter, r *http.Request) {
 	op := &apiv1.Operation{Request: &apiv1.Operation_Get{Get: &apiv1.GetRequest{Name: name, MaxStaleNs: int64(q.stale)}}}
 	if a := s.httpDo(w, r, op); a != nil {
 		v := lockViewOf(a.GetGet().GetLock())
-		v.Age = q.age(a.GetGet().GetAgeNs())
-		writeJSON(w, http.StatusOK, v)
+		v.Age, v.AgeMs = q.age(a.GetGet().GetAgeNs())
+		_ = writeJSON(w, http.StatusOK, v)
 	}
 }
 
@@ -229,11 +246,12 @@ func (s *Server) httpList(w http.ResponseWriter, r *http.Request) {
 		Prefix: q.prefix, Limit: q.limit, After: q.page, MaxStaleNs: int64(q.stale),
 	}}}
 	if a := s.httpDo(w, r, op); a != nil {
-		page := pageView{Locks: []lockView{}, Next: a.GetList().GetNext(), Age: q.age(a.GetList().GetAgeNs())}
+		page := pageView{Locks: []lockView{}, Next: a.GetList().GetNext()}
+		page.Age, page.AgeMs = q.age(a.GetList().GetAgeNs())
 		for _, l := range a.GetList().GetLocks() {
 			page.Locks = append(page.Locks, lockViewOf(l))
 		}
-		writeJSON(w, http.StatusOK, page)
+		_ = writeJSON(w, http.StatusOK, page)
 	}
 }
 
@@ -270,11 +288,12 @@ func readQuery(r *http.Request) (q query, problem *apiv1.Error) {
 }
 
 // age is shown where a stale answer was allowed.
-func (q query) age(ns int64) string {
+func (q query) age(ns int64) (text string, ms *int64) {
 	if q.stale == 0 {
-		return ""
+		return "", nil
 	}
-	return durationView(ns)
+	v := timeViewOf(ns)
+	return v.text, &v.ms
 }
 
 func (s *Server) httpStatus(w http.ResponseWriter, r *http.Request) {
@@ -283,7 +302,7 @@ func (s *Server) httpStatus(w http.ResponseWriter, r *http.Request) {
 		writeError(w, apiv1.AsError(err))
 		return
 	}
-	writeJSON(w, http.StatusOK, statusViewOf(st))
+	_ = writeJSON(w, http.StatusOK, statusViewOf(st))
 }
 
 func (s *Server) httpMembers(w http.ResponseWriter, r *http.Request) {
@@ -292,7 +311,7 @@ func (s *Server) httpMembers(w http.ResponseWriter, r *http.Request) {
 		writeError(w, apiv1.AsError(err))
 		return
 	}
-	writeJSON(w, http.StatusOK, membersViewOf(m))
+	_ = writeJSON(w, http.StatusOK, membersViewOf(m))
 }
 
 func (s *Server) httpTransferLeadership(w http.ResponseWriter, r *http.Request) {
@@ -306,7 +325,7 @@ func (s *Server) httpTransferLeadership(w http.ResponseWriter, r *http.Request) 
 		writeError(w, apiv1.AsError(err))
 		return
 	}
-	writeJSON(w, http.StatusOK, map[string]string{"leader_id": got.GetLeaderId()})
+	_ = writeJSON(w, http.StatusOK, map[string]string{"leader_id": got.GetLeaderId()})
 }
 
 func (s *Server) httpRemoveMember(w http.ResponseWriter, r *http.Request) {
@@ -320,7 +339,7 @@ func (s *Server) httpRemoveMember(w http.ResponseWriter, r *http.Request) {
 		writeError(w, apiv1.AsError(err))
 		return
 	}
-	writeJSON(w, http.StatusOK, map[string]string{"removed": id})
+	_ = writeJSON(w, http.StatusOK, map[string]string{"removed": id})
 }
 
 func (s *Server) httpReady(w http.ResponseWriter, r *http.Request) {
@@ -330,7 +349,7 @@ func (s *Server) httpReady(w http.ResponseWriter, r *http.Request) {
 		writeError(w, apiv1.NewError(apiv1.CodeNotReady, "%s", reason))
 		return
 	}
-	writeJSON(w, http.StatusOK, map[string]bool{"ready": true})
+	_ = writeJSON(w, http.StatusOK, map[string]bool{"ready": true})
 }
 
 // httpDo runs op; it has answered an error itself if it returns nil.

@@ -78,7 +78,7 @@ var bodyPaths = []struct {
 		a := op.GetAcquire()
 		return a.GetLocks()[0].GetName() == b.Name && a.GetHolder() == b.Holder && string(a.GetValue()) == b.Value &&
 			a.GetTtlNs() == nanos(b.TTL, defaultTTL) && a.GetTtlNs() > 0 && a.GetWaitNs() == nanos(b.Wait, 0) && a.GetWaitNs() >= 0 &&
-			len(a.GetId().GetOnce()) == 16
+			len(a.GetId().GetOnce()) == 16*min(1, len(b.RequestID)) && len(a.GetId().GetSession()) == 0
 	}},
 	{"/v1/renew", func(op *apiv1.Operation, b loose) bool {
 		r := op.GetRenew()

@@ -4,10 +4,12 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -71,19 +73,19 @@ func TestStoryOverHTTP(t *testing.T) {
 		status             int
 		want               string
 	}{
-		{"POST", "/v1/acquire", `{"name":"orders/42","ttl":"45s","holder":"alice","value":"v"}`, 200, `{"name":"orders/42","token":1,"expires_in":"45s"}`},
+		{"POST", "/v1/acquire", `{"name":"orders/42","ttl":"45s","holder":"alice","value":"v"}`, 200, `{"name":"orders/42","token":1,"expires_in":"45s","expires_in_ms":45000,"waited":"0s","waited_ms":0}`},
 		{"POST", "/v1/acquire", `{"name":"orders/42"}`, 409,
-			`{"error":{"code":"busy","message":"lock \"orders/42\": held","holders":[{"lock":"orders/42","token":1,"holder":"alice","mode":"exclusive","remaining":"45s","since":"2023-11-14T22:13:20.123Z","value":"v"}]}}`},
+			`{"error":{"code":"busy","message":"lock \"orders/42\": held","holders":[{"lock":"orders/42","token":1,"holder":"alice","mode":"exclusive","remaining":"45s","remaining_ms":45000,"since":"2023-11-14T22:13:20.123Z","value":"v"}]}}`},
 		{"GET", "/v1/locks/orders/42", "", 200,
-			`{"name":"orders/42","held":true,"holders":[{"token":1,"holder":"alice","mode":"exclusive","remaining":"45s","since":"2023-11-14T22:13:20.123Z","value":"v"}],"holder_count":1,"waiters":0}`},
-		{"POST", "/v1/renew", `{"name":"orders/42","token":1,"ttl":"1m"}`, 200, `{"name":"orders/42","token":1,"expires_in":"1m0s"}`},
-		{"POST", "/v1/renew", `{"name":"orders/42","token":1}`, 200, `{"name":"orders/42","token":1,"expires_in":"30s"}`},
+			`{"name":"orders/42","held":true,"holders":[{"token":1,"holder":"alice","mode":"exclusive","remaining":"45s","remaining_ms":45000,"since":"2023-11-14T22:13:20.123Z","value":"v"}],"holder_count":1,"waiters":0}`},
+		{"POST", "/v1/renew", `{"name":"orders/42","token":1,"ttl":"1m"}`, 200, `{"name":"orders/42","token":1,"expires_in":"1m0s","expires_in_ms":60000}`},
+		{"POST", "/v1/renew", `{"name":"orders/42","token":1}`, 200, `{"name":"orders/42","token":1,"expires_in":"30s","expires_in_ms":30000}`},
 		{"POST", "/v1/release", `{"name":"orders/42","token":2}`, 404, `{"error":{"code":"not_held","message":"lock \"orders/42\": not held with this token"}}`},
 		{"POST", "/v1/release", `{"name":"orders/42","token":1}`, 200, `{"name":"orders/42","token":1}`},
-		{"GET", "/v1/locks/orders/42?stale=5s", "", 200, `{"name":"orders/42","held":false,"holders":[],"holder_count":0,"waiters":0,"age":"2.5s"}`},
-		{"POST", "/v1/acquire", `{"name":"b", "wait":"0s", "ttl": "1500ms", "request_id": null}`, 200, `{"name":"b","token":2,"expires_in":"1.5s"}`},
+		{"GET", "/v1/locks/orders/42?stale=5s", "", 200, `{"name":"orders/42","held":false,"holders":[],"holder_count":0,"waiters":0,"age":"2.5s","age_ms":2500}`},
+		{"POST", "/v1/acquire", `{"name":"b", "wait":"0s", "ttl": "1500ms", "request_id": null}`, 200, `{"name":"b","token":2,"expires_in":"1.5s","expires_in_ms":1500,"waited":"0s","waited_ms":0}`},
 		{"POST", "/v1/force-release", `{"name":"b","token":2,"reason":"stuck"}`, 200,
-			`{"name":"b","released":[{"lock":"b","token":2,"holder":"","mode":"exclusive","remaining":"1.5s","since":"2023-11-14T22:13:20.123Z"}]}`},
+			`{"name":"b","released":[{"lock":"b","token":2,"holder":"","mode":"exclusive","remaining":"1.5s","remaining_ms":1500,"since":"2023-11-14T22:13:20.123Z"}]}`},
 		{"GET", "/v1/members", "", 200,
 			`{"members":[{"id":"n1","api_address":"","http_address":"","raft_address":"","gossip_address":"","role":"leader","health":"alive","version":"","zone":""}]}`},
 		{"POST", "/v1/transfer-leadership", `{"to":"n2"}`, 200, `{"leader_id":"n2"}`},
@@ -130,7 +132,7 @@ func TestWaitingAcquireOverHTTPIsPushed(t *testing.T) {
 		t.Errorf("lock: %s, want one waiter", body)
 	}
 	post(t, r, "/v1/release", `{"name":"a","token":1}`)
-	if got, want := receiveWithin(t, "the grant", answer), `{"name":"a","token":2,"expires_in":"30s"}`; got != want {
+	if got, want := receiveWithin(t, "the grant", answer), `{"name":"a","token":2,"expires_in":"30s","expires_in_ms":30000,"waited":"0s","waited_ms":0}`; got != want {
 		t.Errorf("grant %s, want %s", got, want)
 	}
 }
@@ -144,8 +146,60 @@ func TestRequestIDMakesTheSameRequest(t *testing.T) {
 	for _, op := range r.node.started {
 		ids = append(ids, string(op.GetAcquire().GetId().GetOnce()))
 	}
-	if ids[0] != ids[1] || ids[0] == ids[2] || ids[3] == ids[0] || len(ids[0]) != 16 || len(ids[3]) != 16 {
-		t.Errorf("once IDs %x, want the first two equal and the others not", ids)
+	if ids[0] != ids[1] || ids[0] == ids[2] || len(ids[0]) != 16 || ids[3] != "" {
+		t.Errorf("once IDs %x, want the first two equal, another one, and none", ids)
+	}
+}
+
+// TestErrorsNameTheFieldsOfJSON: the lock table calls them otherwise.
+func TestErrorsNameTheFieldsOfJSON(t *testing.T) {
+	node := newFakeNode()
+	var message string
+	node.on = func(c *mux.Call) bool {
+		c.Done(errorAnswer(0, apiv1.NewError(apiv1.CodeNotHeld, "%s", message)))
+		return true
+	}
+	r := serve(t, Config{Backend: node})
+	for table, want := range map[string]string{
+		"id: its grant, with token 7, has ended":   `request_id \"job 1\": its grant, with token 7, has ended`,
+		"locks: must be as in the first request":   "name: must be as in the first request",
+		"lock: must be UTF-8":                      "name: must be UTF-8",
+		"ttl: must be as in the first request":     "ttl: must be as in the first request",
+		"lock \"id: x\": held by id: y with token": `lock \"id: x\": held by id: y with token`,
+	} {
+		message = table
+		if _, body := post(t, r, "/v1/acquire", `{"name":"a","request_id":"job 1"}`); !strings.Contains(body, `"message":"`+want+`"`) {
+			t.Errorf("%q is told as %s, want %q", table, body, want)
+		}
+	}
+}
+
+// brokenWriter is a connection on which an answer cannot be sent.
+type brokenWriter struct {
+	*httptest.ResponseRecorder
+	on error // of the flush; nil: the write fails
+}
+
+func (w brokenWriter) Write(b []byte) (int, error) {
+	if w.on == nil {
+		return 0, errors.New("broken pipe")
+	}
+	return len(b), nil
+}
+
+func (w brokenWriter) FlushError() error { return w.on }
+
+// TestAGrantThatCouldNotBeSentIsGivenUp: the connection broke under the answer.
+func TestAGrantThatCouldNotBeSentIsGivenUp(t *testing.T) {
+	r := serve(t, Config{})
+	for _, on := range []error{nil, errors.New("connection reset")} {
+		req := httptest.NewRequest(http.MethodPost, "/v1/acquire", strings.NewReader(`{"name":"a"}`))
+		r.handler().ServeHTTP(brokenWriter{httptest.NewRecorder(), on}, req)
+		r.node.await(t, "a free lock", func() bool { return r.node.tokens["a"] == 0 })
+	}
+	post(t, r, "/v1/acquire", `{"name":"a"}`)
+	if _, body := get(t, r, "/v1/locks/a"); !strings.Contains(body, `"held":true`) {
+		t.Errorf("lock: %s, want it held by whoever got the answer", body)
 	}
 }
 
@@ -153,13 +207,29 @@ func TestRetriedAcquireTellsWhatIsLeft(t *testing.T) {
 	node := newFakeNode()
 	node.on = func(c *mux.Call) bool {
 		c.Done(&apiv1.Answer{Stamp: int64(25 * time.Second), Result: &apiv1.Answer_Acquire{Acquire: &apiv1.AcquireResponse{
-			Token: 1, Granted: int64(5 * time.Second), Deadline: int64(35*time.Second + time.Microsecond),
+			Token: 1, Queued: int64(25 * time.Second), Granted: int64(5 * time.Second), Deadline: int64(35*time.Second + time.Microsecond),
 		}}})
 		return true
 	}
 	r := serve(t, Config{Backend: node})
-	if _, body := post(t, r, "/v1/acquire", `{"name":"a","request_id":"x"}`); !strings.Contains(body, `"expires_in":"10s"`) {
+	if _, body := post(t, r, "/v1/acquire", `{"name":"a","request_id":"x"}`); !strings.HasSuffix(body, `"expires_in":"10s","expires_in_ms":10000,"waited":"0s","waited_ms":0}`) {
 		t.Errorf("answer %s, want the 10 s that are left", body)
+	}
+}
+
+// TestAGrantAfterAWaitTellsWhatIsLeftThen: the TTL begins with the grant, not with
+// the request.
+func TestAGrantAfterAWaitTellsWhatIsLeftThen(t *testing.T) {
+	node := newFakeNode()
+	node.on = func(c *mux.Call) bool {
+		c.Done(&apiv1.Answer{Stamp: int64(5 * time.Second), Result: &apiv1.Answer_Acquire{Acquire: &apiv1.AcquireResponse{
+			Token: 1, Queued: int64(5 * time.Second), Granted: int64(25 * time.Second), Deadline: int64(55 * time.Second),
+		}}})
+		return true
+	}
+	r := serve(t, Config{Backend: node})
+	if _, body := post(t, r, "/v1/acquire", `{"name":"a","wait":"1m"}`); !strings.HasSuffix(body, `"expires_in":"30s","expires_in_ms":30000,"waited":"20s","waited_ms":20000}`) {
+		t.Errorf("answer %s, want 30 s that are left and 20 s of waiting", body)
 	}
 }
 
@@ -319,8 +389,8 @@ func TestBodyThatTricklesIsNotWaitedFor(t *testing.T) {
 	_, _ = io.WriteString(conn, "POST /v1/acquire HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
 	_ = conn.SetDeadline(time.Now().Add(patience))
 	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
-	if err != nil || resp.StatusCode != http.StatusRequestTimeout || !resp.Close {
-		t.Fatalf("answer %v, error %v; want 408 and the end of the connection", resp, err)
+	if err != nil || resp.StatusCode != http.StatusBadRequest || !resp.Close {
+		t.Fatalf("answer %v, error %v; want 400 and the end of the connection", resp, err)
 	}
 	_ = resp.Body.Close()
 }
@@ -353,7 +423,7 @@ func TestErrorsHaveTheirStatus(t *testing.T) {
 	node.on = func(c *mux.Call) bool { c.Done(errorAnswer(0, e)); return true }
 	r := serve(t, Config{Backend: node})
 	for code, want := range map[apiv1.Code]int{
-		apiv1.CodeBusy: 409, apiv1.CodeTimeout: 408, apiv1.CodeNotHeld: 404, apiv1.CodeLimit: 429, apiv1.CodeInvalid: 400,
+		apiv1.CodeBusy: 409, apiv1.CodeTimeout: 409, apiv1.CodeCancelled: 409, apiv1.CodeNotHeld: 404, apiv1.CodeLimit: 429, apiv1.CodeInvalid: 400,
 		apiv1.CodeOverloaded: 429, apiv1.CodeUnavailable: 503, apiv1.CodeUnknownOutcome: 503, apiv1.CodeDenied: 403,
 	} {
 		e = apiv1.NewError(code, "why")

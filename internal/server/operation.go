@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"crypto/rand"
 	"sync"
 	"time"
 
@@ -45,32 +44,11 @@ func kindOf(op *apiv1.Operation) string {
 // waits reports whether op may stand in line.
 func waits(op *apiv1.Operation) bool { return op.GetAcquire().GetWaitNs() != 0 }
 
-// identify gives a request without an ID a random one: the nodes may then send
-// it again among themselves, and it still takes effect once.
-func identify(op *apiv1.Operation) {
-	switch r := op.GetRequest().(type) {
-	case *apiv1.Operation_Acquire:
-		identifyRequest(&r.Acquire.Id)
-	case *apiv1.Operation_Cancel:
-		identifyRequest(&r.Cancel.Id)
-	case *apiv1.Operation_Release:
-		identifyRequest(&r.Release.Id)
-	case *apiv1.Operation_Renew:
-		identifyRequest(&r.Renew.Id)
-	case *apiv1.Operation_SetValue:
-		identifyRequest(&r.SetValue.Id)
-	case *apiv1.Operation_ForceRelease:
-		identifyRequest(&r.ForceRelease.Id)
-	}
-}
-
-func identifyRequest(id **apiv1.RequestID) {
-	if len((*id).GetSession()) > 0 || (*id).GetSequence() != 0 || len((*id).GetOnce()) > 0 {
-		return
-	}
-	once := make([]byte, 16)
-	_, _ = rand.Read(once)
-	*id = &apiv1.RequestID{Once: once}
+// isHosted reports whether op is an acquire that the node sends in a session of its
+// own: if its caller goes away, the node gives it up.
+func isHosted(op *apiv1.Operation) bool {
+	id := op.GetAcquire().GetId()
+	return op.GetAcquire() != nil && len(id.GetSession()) == 0 && id.GetSequence() == 0
 }
 
 func errorAnswer(id uint64, err *apiv1.Error) *apiv1.Answer {
@@ -78,7 +56,16 @@ func errorAnswer(id uint64, err *apiv1.Error) *apiv1.Answer {
 }
 
 func stopping() *apiv1.Error {
-	return apiv1.NewError(apiv1.CodeUnavailable, "the node is stopping")
+	return apiv1.NewError(apiv1.CodeUnavailable, "the node is stopping: send the request again, to another node")
+}
+
+// stoppingUnder is what the caller of op is told that waits in line.
+func stoppingUnder(op *apiv1.Operation) *apiv1.Error {
+	e := stopping()
+	if len(op.GetAcquire().GetId().GetOnce()) > 0 {
+		e.Message += "; under the same request ID it finds its place in line, for some seconds"
+	}
+	return e
 }
 
 // maxAnswerBytes is what one answer may have: well below what clients accept.
@@ -123,13 +110,17 @@ func sizeOf(a *apiv1.Answer) int {
 func isRead(a *apiv1.Answer) bool { return a.GetGet() != nil || a.GetList() != nil }
 
 // do runs one operation for a caller that waits. An error is an *apiv1.Error, or
-// the cause of ctx's end. An acquire without a session that was not answered is
-// cancelled.
+// the cause of ctx's end.
 func (s *Server) do(ctx context.Context, road Road, op *apiv1.Operation) (*apiv1.Answer, error) {
+	return s.run(ctx, road, &mux.Call{Op: op})
+}
+
+// run is do for a call of which the caller wants to say that its answer was lost.
+func (s *Server) run(ctx context.Context, road Road, call *mux.Call) (*apiv1.Answer, error) {
+	op := call.Op
 	if problem := mux.Check(op); problem != nil {
 		return nil, problem
 	}
-	identify(op)
 	begun := time.Now()
 	// Only parked acquires are told to go when the server stops; what is already
 	// on its way gets its answer.
@@ -138,86 +129,39 @@ func (s *Server) do(ctx context.Context, road Road, op *apiv1.Operation) (*apiv1
 		stop = s.stopping
 	}
 	answers := make(chan *apiv1.Answer, 1)
-	call := &mux.Call{Op: op, Done: func(a *apiv1.Answer) { answers <- a }}
+	call.Done = func(a *apiv1.Answer) { answers <- a }
 	s.backend.Start(call)
+	var a *apiv1.Answer
 	select {
-	case a := <-answers:
-		s.answered(road, op, a, begun)
-		fit(a)
-		if e := a.GetError(); e != nil {
-			return nil, e
-		}
-		return a, nil
+	case a = <-answers:
 	case <-ctx.Done():
-		call.Abandon()
-		s.abort(op)
-		return nil, context.Cause(ctx)
 	case <-stop:
-		call.Abandon()
-		s.abort(op)
-		return nil, stopping()
+		s.lose(call)
+		return nil, stoppingUnder(op)
 	}
+	if ctx.Err() != nil { // whoever asked is gone, also if there is an answer
+		s.lose(call)
+		return nil, context.Cause(ctx)
+	}
+	s.answered(road, op, a, begun)
+	fit(a)
+	if e := a.GetError(); e != nil {
+		return nil, e
+	}
+	return a, nil
+}
+
+// lose says that nobody gets the answer of a call.
+func (s *Server) lose(call *mux.Call) {
+	if isHosted(call.Op) {
+		s.cfg.Observer.Cancelled()
+	}
+	call.Abandon()
 }
 
 func (s *Server) answered(road Road, op *apiv1.Operation, a *apiv1.Answer, begun time.Time) {
 	s.cfg.Observer.Answered(road, kindOf(op), apiv1.Code(a.GetError().GetCode()), time.Since(begun))
 }
-
-// abort cancels op in the background if it is an acquire without a session.
-func (s *Server) abort(op *apiv1.Operation) {
-	r := op.GetAcquire()
-	if r == nil || len(r.GetId().GetSession()) > 0 {
-		return
-	}
-	s.cfg.Observer.Cancelled()
-	cancel := &apiv1.CancelRequest{Target: r.GetId()}
-	identifyRequest(&cancel.Id)
-	c := &cancellation{
-		server: s, until: time.Now().Add(cancelPatience),
-		op: &apiv1.Operation{Request: &apiv1.Operation_Cancel{Cancel: cancel}},
-	}
-	s.cancels.add(1)
-	c.start()
-}
-
-const (
-	// cancelPatience is how long a cancellation is tried. After that the
-	// request's own wait limit and TTL end it.
-	cancelPatience = time.Minute
-	cancelRetry    = 100 * time.Millisecond
-)
-
-// cancellation is the cancel of an aborted acquire, sent until it is answered.
-// It has no goroutine: between tries there is only a timer.
-type cancellation struct {
-	server *Server
-	op     *apiv1.Operation
-	until  time.Time
-	once   sync.Once
-}
-
-func (c *cancellation) start() {
-	if c.server.isClosed() {
-		c.end()
-		return
-	}
-	call := &mux.Call{Op: c.op}
-	giveUp := time.AfterFunc(time.Until(c.until), func() { call.Abandon(); c.end() })
-	call.Done = func(a *apiv1.Answer) {
-		giveUp.Stop()
-		switch apiv1.Code(a.GetError().GetCode()) {
-		case apiv1.CodeUnavailable, apiv1.CodeOverloaded, apiv1.CodeNotLeader, apiv1.CodeUnknownOutcome, apiv1.CodeNotReady:
-			if time.Now().Before(c.until) {
-				time.AfterFunc(cancelRetry, c.start)
-				return
-			}
-		}
-		c.end()
-	}
-	c.server.backend.Start(call)
-}
-
-func (c *cancellation) end() { c.once.Do(func() { c.server.cancels.add(-1) }) }
 
 // counter is a count that can be waited for. Unlike a sync.WaitGroup it may
 // grow from zero while somebody waits.

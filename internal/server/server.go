@@ -26,9 +26,8 @@ type Server struct {
 	http    *http.Server
 
 	stopping  chan struct{} // closed when Close begins: who waits in line is told
-	closed    chan struct{} // closed when Close has ended: nothing is started any more
+	closed    chan struct{} // closed when Close has ended
 	requests  counter       // calls, streams and HTTP requests under way
-	cancels   counter       // cancellations under way
 	receivers counter       // goroutines of streams
 
 	mu        sync.Mutex // guards what follows
@@ -158,9 +157,6 @@ func (s *Server) Close(ctx context.Context) error {
 	go func() { _ = s.http.Shutdown(context.Background()); graceful.add(-1) }()
 	err := s.requests.wait(ctx)
 	if err == nil {
-		err = s.cancels.wait(ctx)
-	}
-	if err == nil {
 		// The last answers are on their way. Both servers would wait seconds for
 		// a connection on which nothing was asked yet.
 		brief, cancel := context.WithTimeout(ctx, lastAnswers)
@@ -184,15 +180,6 @@ func (s *Server) Close(ctx context.Context) error {
 		return fmt.Errorf("stop serving: some requests were cut: %w", err)
 	}
 	return nil
-}
-
-func (s *Server) isClosed() bool {
-	select {
-	case <-s.closed:
-		return true
-	default:
-		return false
-	}
 }
 
 // addStream reports whether the server still takes streams.

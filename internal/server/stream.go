@@ -122,8 +122,6 @@ func (st *stream) accept(op *apiv1.Operation, begun time.Time) {
 		st.watch(watched(op))
 	case *apiv1.Operation_OpenSession:
 		st.watch(watched(op))
-	default:
-		identify(op)
 	}
 	o := &inflight{stream: st, id: op.GetId(), begun: begun}
 	o.call.Op, o.call.Done = op, o.done

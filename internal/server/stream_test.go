@@ -311,19 +311,31 @@ func TestEndOfStreamCancelsNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sendOps(t, stream, acquireOp(1, "a", 0), acquireOp(2, "a", -1))
+	sendOps(t, stream, acquireOp(1, "a", 0), inSession(acquireOp(2, "a", -1), 1))
 	receiveAnswers(t, stream, 1)
 	r.node.await(t, "the waiter", func() bool { return len(r.node.queues["a"]) == 1 })
 	cancel()
 	r.node.await(t, "the end of the call", func() bool { return r.node.queues["a"][0].Abandoned() })
-	for _, op := range r.node.started {
-		if op.GetCancel() != nil {
-			t.Error("the end of a stream cancelled an acquire")
-		}
+	if len(r.node.queues["a"]) != 1 {
+		t.Error("the end of a stream ended a wait in a session")
 	}
 }
 
-func TestOperationsWithoutIDGetOne(t *testing.T) {
+func TestEndOfStreamGivesUpWaitsWithoutASession(t *testing.T) {
+	r := serve(t, Config{})
+	ctx, cancel := context.WithCancel(t.Context())
+	stream, err := r.client(t).Session(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sendOps(t, stream, acquireOp(1, "a", 0), acquireOp(2, "a", int64(time.Hour)))
+	receiveAnswers(t, stream, 1)
+	r.node.await(t, "the waiter", func() bool { return len(r.node.queues["a"]) == 1 })
+	cancel()
+	r.node.await(t, "an empty queue", func() bool { return len(r.node.queues["a"]) == 0 })
+}
+
+func TestRequestIDsAreLeftToTheNode(t *testing.T) {
 	r := serve(t, Config{})
 	stream := openStream(t, r)
 	own := acquireOp(2, "b", 0)
@@ -331,36 +343,11 @@ func TestOperationsWithoutIDGetOne(t *testing.T) {
 	sendOps(t, stream, acquireOp(1, "a", 0), own)
 	receiveAnswers(t, stream, 2)
 	first, second := r.node.started[0].GetAcquire(), r.node.started[1].GetAcquire()
-	if len(first.GetId().GetOnce()) != 16 {
-		t.Errorf("request without an ID became %v, want a once ID", first)
+	if first.GetId() != nil {
+		t.Errorf("a request without an ID became %v", first)
 	}
-	if len(second.GetId().GetOnce()) != 0 || second.GetId().GetSequence() != 5 {
-		t.Errorf("request of a session became %v, want it unchanged", second)
-	}
-	for i, op := range []*apiv1.Operation{
-		{Request: &apiv1.Operation_Cancel{Cancel: &apiv1.CancelRequest{}}},
-		{Request: &apiv1.Operation_Release{Release: &apiv1.ReleaseRequest{}}},
-		{Request: &apiv1.Operation_Renew{Renew: &apiv1.RenewRequest{}}},
-		{Request: &apiv1.Operation_SetValue{SetValue: &apiv1.SetValueRequest{}}},
-		{Request: &apiv1.Operation_ForceRelease{ForceRelease: &apiv1.ForceReleaseRequest{}}},
-	} {
-		identify(op)
-		var id *apiv1.RequestID
-		switch i {
-		case 0:
-			id = op.GetCancel().GetId()
-		case 1:
-			id = op.GetRelease().GetId()
-		case 2:
-			id = op.GetRenew().GetId()
-		case 3:
-			id = op.GetSetValue().GetId()
-		case 4:
-			id = op.GetForceRelease().GetId()
-		}
-		if len(id.GetOnce()) != 16 {
-			t.Errorf("%s: id %v, want 16 random bytes", kindOf(op), id)
-		}
+	if len(second.GetId().GetSession()) != 16 || second.GetId().GetSequence() != 5 {
+		t.Errorf("a request of a session became %v", second)
 	}
 }
 

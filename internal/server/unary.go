@@ -78,7 +78,7 @@ func (l *locks) List(ctx context.Context, r *apiv1.ListRequest) (*apiv1.ListResp
 const maxBatchBytes = 3 << 20
 
 // Batch starts all operations at once and answers when the last one is answered.
-// A caller that goes away cancels all acquires without a session, also those
+// With a caller that goes away all acquires without a session are given up, also those
 // that were granted: it has not learned their tokens.
 func (l *locks) Batch(ctx context.Context, r *apiv1.BatchRequest) (*apiv1.BatchResponse, error) {
 	s, ops := l.server, r.GetOperations()
@@ -95,15 +95,17 @@ func (l *locks) Batch(ctx context.Context, r *apiv1.BatchRequest) (*apiv1.BatchR
 	var err error
 	select {
 	case <-done:
-		return &apiv1.BatchResponse{Answers: bounded(answers)}, nil
+		if ctx.Err() == nil {
+			return &apiv1.BatchResponse{Answers: bounded(answers)}, nil
+		}
+		err = context.Cause(ctx)
 	case <-ctx.Done():
 		err = context.Cause(ctx)
 	case <-stop:
 		err = stopping()
 	}
 	for _, call := range calls {
-		call.Abandon()
-		s.abort(call.Op)
+		s.lose(call)
 	}
 	return nil, grpcError(err)
 }
@@ -124,7 +126,6 @@ func (s *Server) startAll(ops []*apiv1.Operation) (answers []*apiv1.Answer, call
 			answers[i] = errorAnswer(op.GetId(), problem)
 			continue
 		}
-		identify(op)
 		calls = append(calls, &mux.Call{Op: op, Done: func(a *apiv1.Answer) {
 			s.answered(RoadUnary, op, a, begun)
 			fit(a)

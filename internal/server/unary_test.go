@@ -142,39 +142,53 @@ func TestAbortedTryOfASessionIsLeftToItsClient(t *testing.T) {
 	cancel()
 	_ = receiveWithin(t, "the end of the call", ended)
 	r.node.await(t, "the end of the call at the node", func() bool { return r.node.queues["a"][0].Abandoned() })
-	for _, op := range r.node.started {
-		if op.GetCancel() != nil {
-			t.Error("the acquire of a session was cancelled")
+}
+
+// TestAnAnswerForACallerThatIsGoneIsLost: it is there at the moment at which the call
+// is cut off.
+func TestAnAnswerForACallerThatIsGoneIsLost(t *testing.T) {
+	for road, ask := range map[string]func(ctx context.Context, s *Server) error{
+		"unary": func(ctx context.Context, s *Server) error {
+			_, err := (&locks{server: s}).Acquire(ctx, acquireOf("a", 0))
+			return err
+		},
+		"batch": func(ctx context.Context, s *Server) error {
+			_, err := (&locks{server: s}).Batch(ctx, &apiv1.BatchRequest{Operations: []*apiv1.Operation{acquireOp(1, "a", 0)}})
+			return err
+		},
+	} {
+		node := newFakeNode()
+		ctx, cancel := context.WithCancel(t.Context())
+		left := make(chan struct{})
+		node.on = func(c *mux.Call) bool {
+			c.OnAbandon(func() { close(left) })
+			cancel()
+			c.Done(&apiv1.Answer{Result: &apiv1.Answer_Acquire{Acquire: &apiv1.AcquireResponse{Token: 1}}})
+			return true
 		}
+		r := serve(t, Config{Backend: node})
+		if err := ask(ctx, r.Server); status.Code(err) != codes.Canceled {
+			t.Errorf("%s: %v, want that the call was cut off", road, err)
+		}
+		receiveWithin(t, road+": the word that nobody got the answer", left)
 	}
 }
 
-func TestCancelIsTriedUntilItIsTaken(t *testing.T) {
-	node := newFakeNode()
-	refusals := 3
-	tried := make(chan struct{}, 10)
-	node.on = func(c *mux.Call) bool {
-		if c.Op.GetCancel() == nil {
-			return false
-		}
-		tried <- struct{}{}
-		if refusals--; refusals >= 0 {
-			go c.Done(errorAnswer(0, apiv1.NewError(apiv1.CodeUnavailable, "no leader")))
-			return true
-		}
-		return false
+func TestAStoppingServerTellsWhatARequestIDIsGoodFor(t *testing.T) {
+	r := serve(t, Config{})
+	post(t, r, "/v1/acquire", `{"name":"a"}`)
+	answers := make(chan string, 1)
+	go func() {
+		_, body := post(t, r, "/v1/acquire", `{"name":"a","wait":"1h","request_id":"r"}`)
+		answers <- body
+	}()
+	r.node.await(t, "the waiter", func() bool { return len(r.node.queues["a"]) == 1 })
+	if err := closeWithin(t, r, patience); err != nil {
+		t.Errorf("Close: %v", err)
 	}
-	r := serve(t, Config{Backend: node})
-	if _, err := r.client(t).Acquire(t.Context(), acquireOf("a", 0)); err != nil {
-		t.Fatal(err)
+	if body := receiveWithin(t, "the answer", answers); !strings.Contains(body, "unavailable") || !strings.Contains(body, "same request ID") {
+		t.Errorf("answered %s, want unavailable and what to do", body)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
-	_, _ = r.client(t).Acquire(ctx, acquireOf("a", int64(time.Hour)))
-	for range 4 {
-		receiveWithin(t, "a try to cancel", tried)
-	}
-	r.node.await(t, "an empty queue", func() bool { return len(r.node.queues["a"]) == 0 })
 }
 
 func TestBatchAnswersInOrder(t *testing.T) {

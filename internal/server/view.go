@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -14,13 +15,40 @@ import (
 	apiv1 "github.com/locknode/locknode/api/v1"
 )
 
-// The JSON that HTTP clients see. Durations are Go strings, tokens numbers: they
-// stay below 2^53, so that JavaScript reads them exactly.
+// The JSON that HTTP clients see. A duration is there twice, as a Go string for people
+// and as a number of milliseconds for programs. Tokens are numbers: they stay below
+// 2^53, so that JavaScript reads them exactly.
 
 type grantView struct {
-	Name      string `json:"name"`
-	Token     uint64 `json:"token"`
-	ExpiresIn string `json:"expires_in,omitempty"`
+	Name        string `json:"name"`
+	Token       uint64 `json:"token"`
+	ExpiresIn   string `json:"expires_in"`
+	ExpiresInMs int64  `json:"expires_in_ms"`
+	Waited      string `json:"waited"`
+	WaitedMs    int64  `json:"waited_ms"`
+}
+
+// grantViewOf says how long a grant lasts as of the answer: from the entry that
+// decided it, which is that of the request itself or, after a wait, that of the grant.
+func grantViewOf(name string, a *apiv1.Answer) grantView {
+	got := a.GetAcquire()
+	left := timeViewOf(got.GetDeadline() - max(got.GetGranted(), a.GetStamp()))
+	waited := timeViewOf(got.GetGranted() - got.GetQueued())
+	return grantView{
+		Name: name, Token: got.GetToken(), ExpiresIn: left.text, ExpiresInMs: left.ms, Waited: waited.text, WaitedMs: waited.ms,
+	}
+}
+
+type renewedView struct {
+	Name        string `json:"name"`
+	Token       uint64 `json:"token"`
+	ExpiresIn   string `json:"expires_in"`
+	ExpiresInMs int64  `json:"expires_in_ms"`
+}
+
+type releaseView struct {
+	Name  string `json:"name"`
+	Token uint64 `json:"token"`
 }
 
 type releasedView struct {
@@ -36,13 +64,16 @@ type lockView struct {
 	Waiters     uint32       `json:"waiters"`
 	Limit       uint32       `json:"limit,omitempty"`      // semaphores only
 	DelayLeft   string       `json:"delay_left,omitempty"` // free, but not to be had for this long
-	Age         string       `json:"age,omitempty"`        // stale reads only
+	DelayLeftMs int64        `json:"delay_left_ms,omitempty"`
+	Age         string       `json:"age,omitempty"` // stale reads only
+	AgeMs       *int64       `json:"age_ms,omitempty"`
 }
 
 type pageView struct {
 	Locks []lockView `json:"locks"`
 	Next  string     `json:"next,omitempty"` // pass as page
 	Age   string     `json:"age,omitempty"`
+	AgeMs *int64     `json:"age_ms,omitempty"`
 }
 
 type holderView struct {
@@ -53,6 +84,7 @@ type holderView struct {
 	Mode        string            `json:"mode"`
 	Permits     uint32            `json:"permits,omitempty"`
 	Remaining   string            `json:"remaining"`
+	RemainingMs int64             `json:"remaining_ms"`
 	Since       string            `json:"since"`
 	Value       *string           `json:"value,omitempty"`
 	ValueBase64 string            `json:"value_base64,omitempty"` // of a value that is not UTF-8
@@ -65,7 +97,8 @@ func lockViewOf(l *apiv1.Lock) lockView {
 		HolderCount: l.GetHolderCount(), Waiters: l.GetWaiters(), Limit: l.GetLimit(),
 	}
 	if l.GetDelayLeftNs() > 0 {
-		v.DelayLeft = durationView(l.GetDelayLeftNs())
+		left := timeViewOf(l.GetDelayLeftNs())
+		v.DelayLeft, v.DelayLeftMs = left.text, left.ms
 	}
 	return v
 }
@@ -74,9 +107,10 @@ func lockViewOf(l *apiv1.Lock) lockView {
 func holderViews(holders []*apiv1.Holder, named bool) []holderView {
 	views := make([]holderView, 0, len(holders))
 	for _, h := range holders {
+		left := timeViewOf(h.GetRemainingNs())
 		v := holderView{
 			Token: h.GetToken(), Holder: h.GetHolder(), Session: hex.EncodeToString(h.GetSession()),
-			Mode: modeView(h.GetMode()), Remaining: durationView(h.GetRemainingNs()),
+			Mode: modeView(h.GetMode()), Remaining: left.text, RemainingMs: left.ms,
 			Since: time.UnixMilli(h.GetSinceUnixMs()).UTC().Format("2006-01-02T15:04:05.000Z07:00"),
 		}
 		if named {
@@ -115,10 +149,16 @@ func modeView(m apiv1.Mode) string {
 	}
 }
 
-// durationView rounds down to milliseconds: who counts on it must not be told
-// more than there is.
-func durationView(ns int64) string {
-	return max(0, time.Duration(ns)).Truncate(time.Millisecond).String()
+// timeView is a duration in whole milliseconds, rounded down: who counts on it must
+// not be told more than there is.
+type timeView struct {
+	text string
+	ms   int64
+}
+
+func timeViewOf(ns int64) timeView {
+	d := max(0, time.Duration(ns)).Truncate(time.Millisecond)
+	return timeView{d.String(), d.Milliseconds()}
 }
 
 type statusView struct {
@@ -151,7 +191,7 @@ func statusViewOf(s *apiv1.StatusResponse) statusView {
 		LeaderID: s.GetLeaderId(), LeaderAddress: s.GetLeaderAddress(), HTTPAddress: s.GetHttpAddress(),
 		Term: s.GetTerm(), CommitIndex: s.GetCommitIndex(), AppliedIndex: s.GetAppliedIndex(),
 		Locks: s.GetLocks(), Sessions: s.GetSessions(), Waiters: s.GetWaiters(), LastToken: s.GetLastToken(),
-		ClusterTime: durationView(s.GetClusterTime()), LogStore: s.GetLogStore(),
+		ClusterTime: timeViewOf(s.GetClusterTime()).text, LogStore: s.GetLogStore(),
 		Digest: fmt.Sprintf("%016x", s.GetDigest()), DigestIndex: s.GetDigestIndex(),
 	}
 }
@@ -204,28 +244,29 @@ func writeStatusError(w http.ResponseWriter, status int, err *apiv1.Error) {
 	if status == http.StatusServiceUnavailable || apiv1.Code(err.GetCode()) == apiv1.CodeOverloaded {
 		w.Header().Set("Retry-After", "1")
 	}
-	writeJSON(w, status, v)
+	_ = writeJSON(w, status, v)
 }
 
 // writePatience is how long a client may take to read an answer.
 const writePatience = 30 * time.Second
 
-func writeJSON(w http.ResponseWriter, status int, v any) {
+// writeJSON returns an error if the client cannot have got all of it.
+func writeJSON(w http.ResponseWriter, status int, v any) error {
 	var buf bytes.Buffer
 	enc := json.NewEncoder(&buf)
 	enc.SetEscapeHTML(false)
 	if err := enc.Encode(v); err != nil { // the views are plain: a defect
 		http.Error(w, err.Error(), http.StatusInternalServerError)
-		return
+		return err
 	}
-	write(w, status, "application/json", buf.Bytes())
+	return write(w, status, "application/json", buf.Bytes())
 }
 
 func writeText(w http.ResponseWriter, s string) {
-	write(w, http.StatusOK, "text/plain; charset=utf-8", []byte(s))
+	_ = write(w, http.StatusOK, "text/plain; charset=utf-8", []byte(s)) // a client that has gone away
 }
 
-func write(w http.ResponseWriter, status int, contentType string, body []byte) {
+func write(w http.ResponseWriter, status int, contentType string, body []byte) error {
 	control := http.NewResponseController(w)
 	_ = control.SetWriteDeadline(time.Now().Add(writePatience)) // not every ResponseWriter can
 	h := w.Header()
@@ -234,6 +275,10 @@ func write(w http.ResponseWriter, status int, contentType string, body []byte) {
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(status)
-	_, _ = w.Write(body) // a client that has gone away
-	_ = control.Flush()  // before the request counts as done: Close may follow
+	_, err := w.Write(body)
+	flushErr := control.Flush() // before the request counts as done: Close may follow
+	if err == nil && !errors.Is(flushErr, http.ErrNotSupported) {
+		err = flushErr
+	}
+	return err
 }
