@@ -70,7 +70,13 @@ func (x *RequestID) unknownBytes() int {
 	if x == nil {
 		return 0
 	}
-	return len(x.unknownFields)
+	n := len(x.unknownFields)
+	for _, s := range x.Answered {
+		if s != nil {
+			n += len(s.unknownFields)
+		}
+	}
+	return n
 }
 
 func unknownInLabels(labels []*Label) (n int) {
