@@ -1,0 +1,276 @@
+package host
+
+import (
+	"context"
+	"log/slog"
+	"math"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	apiv1 "github.com/locknode/locknode/api/v1"
+	"github.com/locknode/locknode/fsm"
+	"github.com/locknode/locknode/internal/mux"
+)
+
+const (
+	// keepPlace is how long the place in line or the grant of a request ID is kept
+	// when its caller has gone: for the same request, sent again.
+	keepPlace = 5 * time.Second
+	// idleSession is how long a session is kept for nothing.
+	idleSession = time.Minute
+	// maxUnanswered is how many requests a session has at a time. The cluster
+	// remembers their answers.
+	maxUnanswered = 4096
+	// openPatience is how long a request waits for a session to be opened.
+	openPatience = 5 * time.Second
+	// retryAfter is how long what was refused for now is not sent again.
+	retryAfter = 100 * time.Millisecond
+	// maxSessions bounds how many sessions one request is sent in.
+	maxSessions = 8
+	// never is later than the clock will ever read.
+	never = time.Duration(math.MaxInt64)
+)
+
+// Config is what a Host needs. Everything but Logger is required.
+type Config struct {
+	// Start brings an operation to the leader and has it answered, without
+	// blocking: what has a session already.
+	Start func(*mux.Call)
+	// Mono is the node's monotonic clock. Timers are real.
+	Mono func() time.Duration
+	// TTL is that of the sessions, as far as the limits allow it.
+	TTL time.Duration
+	// Limits are those of the lock table.
+	Limits func() fsm.Limits
+	// Holder names the sessions, for people.
+	Holder string
+	Logger *slog.Logger // nil: silent
+}
+
+// Host is the sessions of one node for callers without any. Its methods are safe for
+// concurrent use.
+type Host struct {
+	cfg     Config
+	wake    chan struct{}                   // of capacity 1: Run looks at the time again
+	ids     atomic.Pointer[[]fsm.SessionID] // of byID
+	applied atomic.Uint64                   // log index that this node has applied
+	waits   atomic.Bool                     // something in behind
+
+	mu       sync.Mutex                 // guards what follows
+	current  *session                   // takes new requests; nil: none
+	sessions []*session                 // that are kept alive, or being opened; in order of their making
+	byID     map[fsm.SessionID]*session // these, and ended ones with requests left
+	left     []*request                 // of callers that have gone, to be dealt with by Run
+	kept     []later                    // places that are kept for a repeat, in order of time
+	again    []later                    // the host's own requests that were refused for now
+	behind   []behind                   // acquires whose session is over
+	own      int                        // the host's own requests that are not answered
+	closed   bool
+	ownDone  chan struct{} // of Close: closed when own is 0; nil before
+	calls    []*mux.Call   // to be started by unlock
+	answers  []told        // to be given by unlock
+}
+
+// later is something that is due at a time.
+type later struct {
+	r   *request
+	due time.Duration
+}
+
+// behind is an acquire that waits until this node knows as much as the answer
+// that its session is over.
+type behind struct {
+	r     *request
+	index uint64
+}
+
+type told struct {
+	call   *mux.Call
+	answer *apiv1.Answer
+}
+
+// New returns a host that has no session yet.
+func New(cfg Config) *Host {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	h := &Host{cfg: cfg, wake: make(chan struct{}, 1), byID: make(map[fsm.SessionID]*session)}
+	h.ids.Store(&[]fsm.SessionID{})
+	return h
+}
+
+// Start takes in an operation for which [Takes] is true, and has it answered. It
+// never blocks.
+func (h *Host) Start(call *mux.Call) {
+	r := h.newRequest(call)
+	call.OnAbandon(func() { h.abandoned(r) })
+	h.mu.Lock()
+	defer h.unlock()
+	switch {
+	case r.gone:
+	case h.closed:
+		h.tellLocked(r, failed(apiv1.CodeUnavailable, "the node is stopping; nothing was done: send the request to another one"))
+	default:
+		h.placeLocked(r)
+	}
+}
+
+// abandoned is told that nobody gets the answer of r. It may be called with locks
+// held, so that Run does the rest.
+func (h *Host) abandoned(r *request) {
+	h.mu.Lock()
+	r.gone = true
+	h.left = append(h.left, r)
+	h.mu.Unlock()
+	h.nudge()
+}
+
+func (h *Host) nudge() {
+	select {
+	case h.wake <- struct{}{}:
+	default:
+	}
+}
+
+// unlock releases the mutex, and then does what must not be done with it.
+func (h *Host) unlock() {
+	calls, answers := h.calls, h.answers
+	h.calls, h.answers = nil, nil
+	h.mu.Unlock()
+	for _, t := range answers {
+		t.call.Done(t.answer)
+	}
+	for _, c := range calls {
+		h.cfg.Start(c)
+	}
+}
+
+// Run keeps sessions alive and does what takes time, until ctx ends.
+func (h *Host) Run(ctx context.Context) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		case <-h.wake:
+		}
+		timer.Reset(h.tick())
+	}
+}
+
+// tick does what is due, and returns how long there is nothing more.
+func (h *Host) tick() time.Duration {
+	h.mu.Lock()
+	defer h.unlock()
+	now := h.cfg.Mono()
+	for _, r := range h.left {
+		h.leaveLocked(r)
+	}
+	h.left = nil
+	h.resumeLocked()
+	next := never
+	for len(h.kept) > 0 && h.kept[0].due <= now {
+		h.stopKeepingLocked(h.kept[0])
+		h.kept = h.kept[1:]
+	}
+	if len(h.kept) > 0 {
+		next = h.kept[0].due
+	}
+	next = min(next, h.sendAgainLocked(now))
+	for i := 0; i < len(h.sessions); i++ {
+		s := h.sessions[i]
+		if s.tickLocked(now); s.over {
+			i-- // it is gone from the list
+			continue
+		}
+		next = min(next, s.nextLocked())
+	}
+	if next == never {
+		return time.Hour // or until something comes
+	}
+	return max(next-now, time.Millisecond)
+}
+
+// Observe is told of every entry that this node applies, on the goroutine that
+// applies it. It notes which requests were granted.
+func (h *Host) Observe(a *fsm.Applied) {
+	ids := *h.ids.Load()
+	for i := range a.Events {
+		e := &a.Events[i]
+		if e.Kind != fsm.EventGranted || len(ids) == 0 {
+			continue
+		}
+		h.granted(ids, e.Request, e, a)
+		for _, other := range e.Others {
+			h.granted(ids, other, e, a)
+		}
+	}
+	h.Restored(a.Index)
+}
+
+// granted notes that the log grants a request, if it is one of the host's.
+func (h *Host) granted(ids []fsm.SessionID, id fsm.RequestID, e *fsm.Event, a *fsm.Applied) {
+	for _, own := range ids {
+		if own != id.Session {
+			continue
+		}
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		if s := h.byID[id.Session]; s != nil {
+			if r := s.window.Get(id.Sequence); r != nil {
+				r.granted = grantAnswer(&e.Result, a.Index)
+			}
+		}
+		return
+	}
+}
+
+// Restored is told that a snapshot has brought this node's table to an index. No
+// events tell what happened up to there: a request that was granted meanwhile, and
+// whose session is over, is taken for one that was not.
+func (h *Host) Restored(index uint64) {
+	h.applied.Store(index)
+	if h.waits.Load() {
+		h.nudge()
+	}
+}
+
+// Close ends what can be ended: requests that are unanswered are answered
+// unavailable, acquires among them are given up as if their callers had gone, and the
+// sessions are ended. A session in which a place is kept for a repeat is left alone:
+// it ends with its TTL. Close waits until the cluster has taken that in or ctx ends;
+// Run has to run meanwhile.
+func (h *Host) Close(ctx context.Context) {
+	done := make(chan struct{})
+	h.mu.Lock()
+	h.closed = true
+	for _, r := range h.left {
+		h.leaveLocked(r)
+	}
+	h.left = nil
+	for _, s := range append([]*session(nil), h.sessions...) {
+		s.closeLocked()
+	}
+	if h.own == 0 {
+		close(done)
+	} else {
+		h.ownDone = done
+	}
+	h.unlock()
+	select {
+	case <-done:
+	case <-ctx.Done():
+		h.cfg.Logger.Info("stopping before the requests of callers without a session were cancelled", "err", context.Cause(ctx))
+	}
+}
+
+// ownLocked counts the host's own requests under way.
+func (h *Host) ownLocked(delta int) {
+	if h.own += delta; h.own == 0 && h.ownDone != nil {
+		close(h.ownDone)
+		h.ownDone = nil
+	}
+}

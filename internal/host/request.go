@@ -1,0 +1,442 @@
+package host
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	apiv1 "github.com/locknode/locknode/api/v1"
+	"github.com/locknode/locknode/fsm"
+	"github.com/locknode/locknode/internal/mux"
+)
+
+// request is one operation that is sent in a session: a caller's, or one of the
+// host's own. What is not said to be constant is guarded by Host.mu.
+type request struct {
+	h       *Host
+	outer   *mux.Call        // constant. The caller's; nil: the host's own
+	op      *apiv1.Operation // constant. What is asked for
+	acquire bool             // constant
+	waits   bool             // constant. It may stand in line
+	once    bool             // constant. The caller has an ID of its own for it
+	target  *request         // constant. Of a cancel
+	until   time.Duration    // constant. When its wait is over; of the host's own, when it is moot; 0: never
+
+	placed  time.Duration    // when it was given a session
+	s       *session         // in which it is sent; nil: none
+	id      *apiv1.RequestID // under which it was sent last; nil: it has not been
+	call    *mux.Call        // under way
+	sent    int              // in how many sessions
+	gone    bool             // nobody gets its answer
+	left    bool             // and that was dealt with
+	settled bool             // its sequence is acknowledged, or was never used
+	token   uint64           // of the grant that it was answered with
+	granted *apiv1.Answer    // what this node's log says; nil: not granted, or not yet
+	keep    time.Duration    // until when its place or grant is kept; 0: not kept
+}
+
+// Takes reports whether op is one for a Host: it changes the table, and has no session.
+// A cancel has none of its own and needs none: it is of a request in a session, and
+// does the same however often it is sent.
+func Takes(op *apiv1.Operation) bool {
+	switch r := op.GetRequest().(type) {
+	case *apiv1.Operation_Acquire:
+		return hasNoSession(r.Acquire.GetId())
+	case *apiv1.Operation_Release:
+		return hasNoSession(r.Release.GetId())
+	case *apiv1.Operation_Renew:
+		return hasNoSession(r.Renew.GetId())
+	case *apiv1.Operation_SetValue:
+		return hasNoSession(r.SetValue.GetId())
+	case *apiv1.Operation_ForceRelease:
+		return hasNoSession(r.ForceRelease.GetId())
+	}
+	return false
+}
+
+func hasNoSession(id *apiv1.RequestID) bool {
+	return len(id.GetSession()) == 0 && id.GetSequence() == 0
+}
+
+func (h *Host) newRequest(call *mux.Call) *request {
+	r := &request{h: h, outer: call, op: call.Op}
+	if a := call.Op.GetAcquire(); a != nil {
+		r.acquire, r.waits, r.once = true, a.GetWaitNs() > 0, len(a.GetId().GetOnce()) > 0
+		if r.waits {
+			now := h.cfg.Mono()
+			if r.until = now + time.Duration(a.GetWaitNs()); r.until < now {
+				r.until = never
+			}
+		}
+	}
+	return r
+}
+
+// placeLocked sends r in the current session, or has it wait for one.
+func (h *Host) placeLocked(r *request) {
+	if r.sent++; r.sent > maxSessions && r.outer != nil {
+		h.finishLocked(r, failed(apiv1.CodeUnavailable, "the sessions in which the request was sent have ended, one after the other; nothing was done"))
+		return
+	}
+	s := h.current
+	if s == nil || s.isFullLocked(r) {
+		s = h.newSessionLocked() // the one before retires
+		h.current = s
+		h.nudge()
+	}
+	r.s, r.id, r.settled = s, nil, false
+	r.placed = h.cfg.Mono()
+	if r.waits {
+		s.waits++
+	}
+	if s.open {
+		s.issueLocked(r)
+	} else {
+		s.queue = append(s.queue, r)
+	}
+}
+
+// dropLocked is for a request that was placed and not sent.
+func (h *Host) dropLocked(r *request) {
+	if r.settled {
+		return
+	}
+	if r.settled = true; r.waits {
+		r.s.waits--
+	}
+	if r.s = nil; r.outer == nil {
+		h.ownLocked(-1)
+	}
+}
+
+// issueLocked gives r its sequence, and has it sent.
+func (s *session) issueLocked(r *request) {
+	r.id = &apiv1.RequestID{Session: s.id[:], Once: r.op.GetAcquire().GetId().GetOnce()}
+	s.window.Issue(r, r.id)
+	s.usedAt = s.h.cfg.Mono()
+	wait := time.Duration(0)
+	if r.waits {
+		wait = max(r.until-s.usedAt, time.Nanosecond)
+	}
+	s.h.sendLocked(r, withID(r.op, r.id, wait))
+}
+
+// sendLocked has op, which is r as it is sent now, started by unlock.
+func (h *Host) sendLocked(r *request, op *apiv1.Operation) {
+	call := &mux.Call{Op: op}
+	call.Done = func(a *apiv1.Answer) { h.answered(r, call, a) }
+	r.call = call
+	h.calls = append(h.calls, call)
+}
+
+// withID is op as it is sent in a session. A caller's op is not changed: the one
+// before it may still be on its way.
+func withID(op *apiv1.Operation, id *apiv1.RequestID, wait time.Duration) *apiv1.Operation {
+	switch r := op.GetRequest().(type) {
+	case *apiv1.Operation_Acquire:
+		a := r.Acquire
+		return &apiv1.Operation{Request: &apiv1.Operation_Acquire{Acquire: &apiv1.AcquireRequest{
+			Id: id, Locks: a.GetLocks(), TtlNs: a.GetTtlNs(), WaitNs: waitOf(a, wait), Holder: a.GetHolder(),
+			Value: a.GetValue(), Labels: a.GetLabels(), DelayNs: a.GetDelayNs(), Detached: true,
+		}}}
+	case *apiv1.Operation_Release:
+		return &apiv1.Operation{Request: &apiv1.Operation_Release{Release: &apiv1.ReleaseRequest{
+			Id: id, Name: r.Release.GetName(), Token: r.Release.GetToken(), Lost: r.Release.GetLost(),
+		}}}
+	case *apiv1.Operation_Renew:
+		return &apiv1.Operation{Request: &apiv1.Operation_Renew{Renew: &apiv1.RenewRequest{
+			Id: id, Name: r.Renew.GetName(), Token: r.Renew.GetToken(), TtlNs: r.Renew.GetTtlNs(),
+		}}}
+	case *apiv1.Operation_SetValue:
+		return &apiv1.Operation{Request: &apiv1.Operation_SetValue{SetValue: &apiv1.SetValueRequest{
+			Id: id, Name: r.SetValue.GetName(), Token: r.SetValue.GetToken(), Value: r.SetValue.GetValue(),
+		}}}
+	case *apiv1.Operation_ForceRelease:
+		f := r.ForceRelease
+		return &apiv1.Operation{Request: &apiv1.Operation_ForceRelease{ForceRelease: &apiv1.ForceReleaseRequest{
+			Id: id, Name: f.GetName(), Token: f.GetToken(), Reason: f.GetReason(), Who: f.GetWho(),
+		}}}
+	case *apiv1.Operation_Cancel:
+		return &apiv1.Operation{Request: &apiv1.Operation_Cancel{Cancel: &apiv1.CancelRequest{
+			Id: id, Target: r.Cancel.GetTarget(),
+		}}}
+	}
+	return op
+}
+
+// waitOf is the wait that is left of an acquire's. What is no wait, or not a valid
+// one, stays as it is.
+func waitOf(a *apiv1.AcquireRequest, left time.Duration) int64 {
+	if a.GetWaitNs() <= 0 {
+		return a.GetWaitNs()
+	}
+	return min(a.GetWaitNs(), int64(left))
+}
+
+// isPassing reports whether what was refused with code may be taken later.
+func isPassing(code apiv1.Code) bool {
+	switch code {
+	case apiv1.CodeUnavailable, apiv1.CodeUnknownOutcome, apiv1.CodeNotLeader, apiv1.CodeNotReady,
+		apiv1.CodeStaleStamp, apiv1.CodeOverloaded, apiv1.CodeInternal:
+		return true
+	}
+	return false
+}
+
+// answered has the answer of a call. It is called by whoever brings that.
+func (h *Host) answered(r *request, call *mux.Call, a *apiv1.Answer) {
+	h.mu.Lock()
+	defer h.unlock()
+	if r.call != call {
+		return // it was sent again since
+	}
+	r.call = nil
+	switch code := apiv1.Code(a.GetError().GetCode()); {
+	case r.id != nil && (code == apiv1.CodeNoSession || code == apiv1.CodeStaleRequest):
+		h.notRunLocked(r, call, code, a)
+	case r.outer == nil && isPassing(code) && (r.until == 0 || h.cfg.Mono() < r.until):
+		h.again = append(h.again, later{r, h.cfg.Mono() + retryAfter})
+		r.call = call
+		h.nudge()
+	case r.outer == nil:
+		if r.target != nil {
+			h.settleLocked(r.target)
+		}
+		h.ownDoneLocked(r)
+	case code != apiv1.CodeOverloaded && isPassing(code):
+		if call.Doubtful() && !r.acquire && code != apiv1.CodeInternal {
+			a.GetError().Code = uint32(apiv1.CodeUnknownOutcome)
+		}
+		h.gaveUpLocked(r, a)
+	default:
+		h.finishLocked(r, a)
+	}
+}
+
+// finishLocked passes on the answer that r has come to.
+func (h *Host) finishLocked(r *request, a *apiv1.Answer) {
+	r.token = a.GetAcquire().GetToken()
+	switch {
+	case r.token == 0, !r.gone && !r.once:
+		h.settleLocked(r)
+	case !r.gone:
+		h.keepLocked(r) // the answer may turn out to be lost
+	}
+	h.tellLocked(r, a)
+}
+
+// gaveUpLocked passes on that r was not answered in time. It may be in the log: an
+// acquire gets nothing out of that unless it is repeated.
+func (h *Host) gaveUpLocked(r *request, a *apiv1.Answer) {
+	if !r.acquire {
+		h.finishLocked(r, a)
+		return
+	}
+	if !r.gone { // otherwise its place is kept, or it is being cancelled
+		h.tellGivenUpLocked(r, a)
+		h.leaveLocked(r)
+	}
+}
+
+// tellGivenUpLocked tells the caller of an acquire that nothing came of it.
+func (h *Host) tellGivenUpLocked(r *request, a *apiv1.Answer) {
+	e := a.GetError()
+	if apiv1.Code(e.GetCode()) != apiv1.CodeInternal {
+		e.Code = uint32(apiv1.CodeUnavailable)
+	}
+	if r.once {
+		e.Message += "; send the request again under the same request ID, through any node: its place in line is kept for " + keepPlace.String()
+	} else {
+		e.Message += "; the request was given up, and is granted nothing later"
+	}
+	h.tellLocked(r, a)
+	r.gone = true
+}
+
+func (h *Host) tellLocked(r *request, a *apiv1.Answer) {
+	if r.outer != nil && !r.gone {
+		a.Id = r.outer.Op.GetId()
+		h.answers = append(h.answers, told{r.outer, a})
+	}
+}
+
+// settleLocked says that the answer to r is of no more use.
+func (h *Host) settleLocked(r *request) {
+	s := r.s
+	if r.settled || s == nil {
+		return
+	}
+	if r.settled = true; r.waits {
+		s.waits--
+	}
+	s.usedAt = h.cfg.Mono()
+	s.window.Answered(r.id.GetSequence())
+	if s.window.Len() == 0 {
+		s.forgetIfEmptyLocked()
+		h.nudge() // it may have retired
+	}
+}
+
+// leaveLocked undoes what was done for a caller that did not get its answer.
+func (h *Host) leaveLocked(r *request) {
+	if r.left {
+		return
+	}
+	r.left = true
+	switch {
+	case !r.acquire, r.id == nil: // what it has done stays done; or it has done nothing
+	case r.once:
+		if !r.settled {
+			h.keepLocked(r)
+		}
+	case !r.settled:
+		h.cancelLocked(r)
+	case r.token != 0:
+		h.releaseLocked(r, r.token)
+	}
+}
+
+// keepLocked keeps the place in line or the grant of a request ID for its repeat.
+func (h *Host) keepLocked(r *request) {
+	r.keep = h.cfg.Mono() + keepPlace
+	h.kept = append(h.kept, later{r, r.keep})
+	h.nudge()
+}
+
+// stopKeepingLocked is for a place or grant that was kept for long enough.
+func (h *Host) stopKeepingLocked(l later) {
+	r := l.r
+	switch {
+	case r.settled, r.keep != l.due: // or it is kept for longer
+	case r.gone:
+		h.cancelLocked(r)
+	default:
+		h.settleLocked(r)
+	}
+}
+
+// cancelLocked ends the wait of r, or its grant, in its own session.
+func (h *Host) cancelLocked(r *request) {
+	if r.call != nil {
+		r.call.Abandon()
+	}
+	c := &request{h: h, s: r.s, target: r, op: &apiv1.Operation{Request: &apiv1.Operation_Cancel{Cancel: &apiv1.CancelRequest{
+		Target: &apiv1.RequestID{Session: r.id.GetSession(), Sequence: r.id.GetSequence()},
+	}}}}
+	h.ownLocked(+1)
+	r.s.issueLocked(c)
+}
+
+// releaseLocked gives the grant of r back, that nobody was told of.
+func (h *Host) releaseLocked(r *request, token uint64) {
+	release := &request{
+		h: h, until: h.cfg.Mono() + time.Duration(r.op.GetAcquire().GetTtlNs()), // by then it has ended
+		op: &apiv1.Operation{Request: &apiv1.Operation_Release{Release: &apiv1.ReleaseRequest{Token: token}}},
+	}
+	h.ownLocked(+1)
+	h.placeLocked(release)
+}
+
+// ownDoneLocked is for a request of the host's own that is answered, or moot.
+func (h *Host) ownDoneLocked(r *request) {
+	h.settleLocked(r)
+	h.ownLocked(-1)
+}
+
+// sendAgainLocked sends the host's own requests again that were refused, and returns
+// when the next one is due.
+func (h *Host) sendAgainLocked(now time.Duration) time.Duration {
+	for len(h.again) > 0 && h.again[0].due <= now {
+		r := h.again[0].r
+		h.again = h.again[1:]
+		h.sendLocked(r, r.call.Op)
+	}
+	if len(h.again) == 0 {
+		return never
+	}
+	return h.again[0].due
+}
+
+// notRunLocked is for a request that this time has not run: its session is over, or
+// its sequence counts as acknowledged. An earlier copy of it may have run.
+func (h *Host) notRunLocked(r *request, call *mux.Call, code apiv1.Code, a *apiv1.Answer) {
+	if code == apiv1.CodeNoSession {
+		r.s.endedLocked()
+	}
+	switch {
+	case r.target != nil && code == apiv1.CodeNoSession:
+		h.catchUpLocked(r.target, a.GetIndex())
+		h.ownDoneLocked(r)
+	case r.target != nil:
+		h.settleLocked(r)
+		r.settled = false
+		r.s.issueLocked(r) // under a new sequence
+	case r.acquire:
+		h.catchUpLocked(r, a.GetIndex())
+	case r.outer != nil && call.Doubtful():
+		h.finishLocked(r, failed(apiv1.CodeUnknownOutcome, "the node was cut off, and its session has ended: what was asked for may have been done"))
+	default:
+		h.moveLocked(r)
+	}
+}
+
+// catchUpLocked decides about an acquire whose session is over once this node has
+// applied all that came before: it then knows whether the acquire was granted.
+func (h *Host) catchUpLocked(r *request, index uint64) {
+	h.behind = append(h.behind, behind{r, index})
+	h.waits.Store(true)
+	h.nudge()
+}
+
+// resumeLocked decides about the acquires of which this node now knows enough.
+func (h *Host) resumeLocked() {
+	applied := h.applied.Load()
+	h.behind = slices.DeleteFunc(h.behind, func(b behind) bool {
+		if b.index > applied {
+			return false
+		}
+		switch r := b.r; {
+		case r.settled:
+		case r.gone && r.granted != nil && !r.once:
+			h.settleLocked(r)
+			h.releaseLocked(r, r.granted.GetAcquire().GetToken())
+		case r.gone:
+			h.settleLocked(r)
+		case r.granted != nil:
+			h.finishLocked(r, r.granted)
+		default:
+			h.moveLocked(r)
+		}
+		return true
+	})
+	h.waits.Store(len(h.behind) > 0)
+}
+
+// moveLocked sends r in another session. Who waited stands in line at the end.
+func (h *Host) moveLocked(r *request) {
+	h.settleLocked(r)
+	if r.waits && h.cfg.Mono() >= r.until {
+		h.tellLocked(r, failed(apiv1.CodeTimeout, "%s: not granted within the wait limit", subject(r.op)))
+		return
+	}
+	h.placeLocked(r)
+}
+
+// grantAnswer is the answer of a request that the log has granted. Its stamp is the
+// time at which the request entered the table, or a later one.
+func grantAnswer(res *fsm.Result, index uint64) *apiv1.Answer {
+	return &apiv1.Answer{Index: index, Stamp: res.Queued, Result: &apiv1.Answer_Acquire{Acquire: &apiv1.AcquireResponse{
+		Token: res.Token, Deadline: res.Deadline, Queued: res.Queued, Granted: res.Granted,
+	}}}
+}
+
+func failed(code apiv1.Code, format string, args ...any) *apiv1.Answer {
+	return &apiv1.Answer{Result: &apiv1.Answer_Error{Error: apiv1.NewError(code, format, args...)}}
+}
+
+func subject(op *apiv1.Operation) string {
+	if locks := op.GetAcquire().GetLocks(); len(locks) == 1 {
+		return fmt.Sprintf("lock %q", locks[0].GetName())
+	}
+	return "locks"
+}
