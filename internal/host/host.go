@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"math"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -41,7 +42,7 @@ type Config struct {
 	Mono func() time.Duration
 	// TTL is that of the sessions, as far as the limits allow it.
 	TTL time.Duration
-	// Limits are those of the lock table.
+	// Limits are those of the lock table. It may wait for the table; only Run calls it.
 	Limits func() fsm.Limits
 	// Holder names the sessions, for people.
 	Holder string
@@ -163,6 +164,7 @@ func (h *Host) Run(ctx context.Context) {
 
 // tick does what is due, and returns how long there is nothing more.
 func (h *Host) tick() time.Duration {
+	h.size()
 	h.mu.Lock()
 	defer h.unlock()
 	now := h.cfg.Mono()
@@ -192,6 +194,25 @@ func (h *Host) tick() time.Duration {
 		return time.Hour // or until something comes
 	}
 	return max(next-now, time.Millisecond)
+}
+
+// size gives new sessions what depends on the limits.
+func (h *Host) size() {
+	h.mu.Lock()
+	sized := !slices.ContainsFunc(h.sessions, func(s *session) bool { return s.ttl == 0 })
+	h.mu.Unlock()
+	if sized {
+		return
+	}
+	limits := h.cfg.Limits()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, s := range h.sessions {
+		if s.ttl == 0 {
+			s.ttl = min(max(h.cfg.TTL, time.Duration(limits.MinTTL)), time.Duration(limits.MaxTTL))
+			s.maxWaits = limits.GrantsPerSession
+		}
+	}
 }
 
 // Observe is told of every entry that this node applies, on the goroutine that

@@ -19,10 +19,10 @@ const maxRenewals = 3
 type session struct {
 	h        *Host
 	id       fsm.SessionID
-	ttl      time.Duration
+	ttl      time.Duration // 0: not known yet
 	window   window.Window[request]
 	waits    int        // acquires in it, or to be sent in it, that stand in line
-	maxWaits int        // the table allows no more
+	maxWaits int        // the table allows no more; 0: not known yet
 	queue    []*request // to be sent once it is open
 	open     bool
 	over     bool // ended, by the cluster or by the host; the window may have requests left
@@ -35,11 +35,7 @@ type session struct {
 }
 
 func (h *Host) newSessionLocked() *session {
-	limits := h.cfg.Limits()
-	s := &session{
-		h: h, maxWaits: limits.GrantsPerSession,
-		ttl: min(max(h.cfg.TTL, time.Duration(limits.MinTTL)), time.Duration(limits.MaxTTL)),
-	}
+	s := &session{h: h}
 	h.sessions = append(h.sessions, s)
 	s.renameLocked()
 	return s
@@ -64,7 +60,7 @@ func (h *Host) tellIDsLocked() {
 
 // isFullLocked reports whether r is to be sent in another session.
 func (s *session) isFullLocked(r *request) bool {
-	return s.window.Len()+len(s.queue) >= maxUnanswered || r.waits && s.waits >= s.maxWaits
+	return s.window.Len()+len(s.queue) >= maxUnanswered || r.waits && s.maxWaits > 0 && s.waits >= s.maxWaits
 }
 
 // tickLocked does what is due in a session that is not over.
@@ -121,7 +117,7 @@ func (s *session) waitToOpenLocked(now time.Duration) {
 	switch {
 	case len(s.queue) == 0:
 		s.removeLocked()
-	case !s.opening && now >= s.openAt:
+	case !s.opening && now >= s.openAt && s.ttl > 0:
 		s.sendOpenLocked(now)
 	}
 }
