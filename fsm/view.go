@@ -64,6 +64,10 @@ func (t *Table) view(name string, l *lock) LockView {
 	return v
 }
 
+// HoldersOf returns who holds the locks of a request, as [Busy] does: the first
+// MaxHoldersShown. They are read only: what is in them is shared with the table.
+func (t *Table) HoldersOf(wants []Want) []Holder { return t.busy(&Acquire{Wants: wants}).Holders }
+
 // List returns, in the order of their names, at most limit locks whose names
 // begin with prefix and are greater than after, and says whether there are more.
 func (t *Table) List(prefix, after string, limit int) (locks []LockView, more bool) {

@@ -28,6 +28,7 @@ func (n *Node) observe(a fsm.Applied) {
 	n.checkpoints.note(a.Index, a.Digest)
 	n.publish()
 	n.waits.observe(&a)
+	n.host.Observe(&a)
 	n.notices.observe(&a)
 	n.metrics.observe(&a)
 	if n.cfg.seams.Applied != nil {
@@ -40,6 +41,7 @@ func (n *Node) restored() {
 	n.publish()
 	s := n.state.Load()
 	n.checkpoints.note(s.DigestIndex, s.Digest)
+	n.host.Restored(s.DigestIndex)
 }
 
 func randomID() (id [16]byte) {

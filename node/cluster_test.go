@@ -312,9 +312,8 @@ func TestWithoutAMajorityNothingIsServedAndStaleReadsStillAre(t *testing.T) {
 }
 
 func detachedOp(name string, ttl time.Duration) *apiv1.Operation {
-	once := randomID()
 	return &apiv1.Operation{Request: &apiv1.Operation_Acquire{Acquire: &apiv1.AcquireRequest{
-		Id: &apiv1.RequestID{Once: once[:]}, Locks: []*apiv1.Want{{Name: name}}, TtlNs: int64(ttl), Holder: "tester",
+		Locks: []*apiv1.Want{{Name: name}}, TtlNs: int64(ttl), Holder: "tester",
 	}}}
 }
 

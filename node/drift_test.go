@@ -154,7 +154,7 @@ func (l *logBuffer) count(text string) int {
 // corrupt applies something to one replica that is not in the log.
 func corrupt(t *testing.T, n *Node) {
 	t.Helper()
-	entry := fsm.AppendCommand(fsm.AppendHeader(nil, 1, 0, 0, 1), detachedAcquire("only here", 7, time.Hour))
+	entry := fsm.AppendCommand(fsm.AppendHeader(nil, 1, 0, 0, 1), fsm.OpenSession{Session: fsm.SessionID{7}, TTL: int64(time.Hour)})
 	l := &raft.Log{Index: n.appliedIndex(), Term: 1, Type: raft.LogCommand, Data: entry}
 	if a, ok := n.machine.Apply(l).(fsm.Applied); !ok || a.Refused != fsm.OK {
 		t.Fatalf("the entry was not applied: %+v", a)

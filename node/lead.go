@@ -164,11 +164,16 @@ func (n *Node) end(e *epoch) {
 	e.proposer.close()
 	n.membership.follow()
 	n.log.Info("not leading any more", "term", e.term)
-	for _, call := range n.waits.takeAll() {
-		n.sendElsewhere(call)
-	}
+	n.waitElsewhere()
 	<-e.proposer.done
+	n.waitElsewhere()
+}
+
+// waitElsewhere sends the acquires that wait here to whoever leads now. They may be in
+// line, or granted: a refusal would not say that nothing was done.
+func (n *Node) waitElsewhere() {
 	for _, call := range n.waits.takeAll() {
+		call.Doubt()
 		n.sendElsewhere(call)
 	}
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/locknode/locknode/cluster"
 	"github.com/locknode/locknode/fsm"
 	"github.com/locknode/locknode/internal/guard"
+	"github.com/locknode/locknode/internal/host"
 	"github.com/locknode/locknode/internal/seam"
 	"github.com/locknode/locknode/internal/server"
 )
@@ -43,6 +44,7 @@ type Node struct {
 	server     *server.Server
 	peers      *peers
 	router     *router
+	host       *host.Host
 	rounds     *rounds
 	reads      *reads
 	waits      *waits
@@ -101,6 +103,7 @@ func OpenIn(ctx context.Context, cfg Config, world seam.Node) (*Node, error) {
 	if cfg.seams.Machine != nil {
 		cfg.seams.Machine(n.machine)
 	}
+	n.waits.holders = n.holdersOf
 	n.peers = newPeers(n.apiOf, cfg.seams.Network)
 	n.reads = newReads(n.appliedIndex, cfg.seams.Mono)
 	n.rounds = newRounds(n.confirm, n.whenApplied, cfg.seams.Mono)
@@ -126,6 +129,7 @@ func (n *Node) open(ctx context.Context) (err error) {
 	identity := n.stores.Identity()
 	n.id, n.cfg.LogStore = identity.NodeID, identity.LogStore
 	n.log = n.log.With("node", n.id)
+	n.host = n.newHost()
 	if err := n.listen(ctx); err != nil {
 		return err
 	}
@@ -142,6 +146,21 @@ func (n *Node) open(ctx context.Context) (err error) {
 		Timeout: max(time.Second, 5*n.cfg.Timing),
 	})
 	return nil
+}
+
+// hostTTL is the TTL of the sessions in which the node sends requests without one: a
+// wait outlives its node by as much.
+const hostTTL = 5 * time.Second
+
+func (n *Node) newHost() *host.Host {
+	return host.New(host.Config{
+		Start: n.startInSession, Mono: n.cfg.seams.Mono, TTL: max(hostTTL, 4*n.cfg.Timing), Holder: "node " + n.id, Logger: n.log,
+		Limits: func() (limits fsm.Limits) {
+			limits = limits.WithDefaults() // of a table that is broken nobody asks anything
+			n.machine.View(func(t *fsm.Table) { limits = t.Limits() })
+			return limits
+		},
+	})
 }
 
 // listen binds the API, HTTP and Raft addresses.
@@ -191,6 +210,7 @@ func (n *Node) start() {
 	n.goRun(func() { n.reads.run(n.ctx) })
 	n.goRun(func() { n.rounds.run(n.ctx) })
 	n.goRun(func() { n.router.run(n.ctx) })
+	n.goRun(func() { n.host.Run(n.ctx) })
 	n.goRun(n.join)
 	n.log.Info("node started", "api", n.apiAddr, "http", n.httpAddr, "raft", n.raftAddr, "gossip", n.gossipAddr, "data", n.cfg.DataDir)
 }
@@ -299,6 +319,9 @@ func (n *Node) stop(ctx context.Context) error {
 	drain, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	_ = n.server.Close(drain) // what it cut, clients ask again
+	given, cancelGiven := context.WithTimeout(ctx, time.Second)
+	defer cancelGiven()
+	n.host.Close(given)
 	n.cancel(errors.New("node is closed"))
 	return n.release(ctx)
 }

@@ -137,7 +137,8 @@ func labels(in []*apiv1.Label) []fsm.Label {
 }
 
 // answer translates the result of op, which the entry at index gave at cluster
-// time now.
+// time now. What it says is true then: a repeated acquire is told what is left of its
+// grant, not what the first one was told.
 func answer(op *apiv1.Operation, res *fsm.Result, index uint64, now int64) *apiv1.Answer {
 	a := &apiv1.Answer{Id: op.GetId(), Index: index, Stamp: now}
 	if res.Code != fsm.OK {
@@ -150,9 +151,6 @@ func answer(op *apiv1.Operation, res *fsm.Result, index uint64, now int64) *apiv
 	case *apiv1.Operation_EndSession:
 		a.Result = &apiv1.Answer_EndSession{EndSession: &apiv1.EndSessionResponse{}}
 	case *apiv1.Operation_Acquire:
-		// The client counts from the stamp at which the request entered the table,
-		// however much later the grant came.
-		a.Stamp = res.Queued
 		a.Result = &apiv1.Answer_Acquire{Acquire: &apiv1.AcquireResponse{
 			Token: res.Token, Deadline: res.Deadline, Queued: res.Queued, Granted: res.Granted,
 		}}
@@ -182,10 +180,13 @@ func refusal(op *apiv1.Operation, res *fsm.Result, now int64) *apiv1.Error {
 		e.Message = busyMessage(op, res)
 	case fsm.TimedOut:
 		e.Message = fmt.Sprintf("%s: not granted within the wait limit", subject(op))
+		if len(res.Holders) > 0 {
+			e.Message += "; " + heldBy(&res.Holders[0])
+		}
 	case fsm.NotHeld:
 		e.Message = fmt.Sprintf("%s: no such grant: it was released, it expired, it was revoked, or the token is wrong", subject(op))
 		if res.Detail != "" {
-			e.Message = subject(op) + ": " + res.Detail
+			e.Message = res.Field + ": " + res.Detail
 		}
 	case fsm.NoSession:
 		e.Message = "no such session: it ended, it expired or it was never opened"
@@ -211,12 +212,50 @@ func busyMessage(op *apiv1.Operation, res *fsm.Result) string {
 	if len(res.Holders) == 0 {
 		return subject(op) + ": not free"
 	}
-	h := res.Holders[0]
+	return fmt.Sprintf("lock %q: %s", res.Holders[0].Lock, heldBy(&res.Holders[0]))
+}
+
+func heldBy(h *fsm.Holder) string {
 	who := h.Holder
 	if who == "" {
 		who = "an unnamed holder"
 	}
-	return fmt.Sprintf("lock %q: held by %s with token %d", h.Lock, who, h.Token)
+	return fmt.Sprintf("held by %s with token %d", who, h.Token)
+}
+
+// byToken returns the lock and the token of an operation that shows one.
+func byToken(op *apiv1.Operation) (name string, token uint64) {
+	switch r := op.GetRequest().(type) {
+	case *apiv1.Operation_Release:
+		return r.Release.GetName(), r.Release.GetToken()
+	case *apiv1.Operation_Renew:
+		return r.Renew.GetName(), r.Renew.GetToken()
+	case *apiv1.Operation_SetValue:
+		return r.SetValue.GetName(), r.SetValue.GetToken()
+	}
+	return "", 0
+}
+
+// answered is answer, for what the table alone does not explain: that a grant is there
+// and is not the caller's to touch.
+func (n *Node) answered(op *apiv1.Operation, o *outcome) *apiv1.Answer {
+	a := answer(op, &o.result, o.index, o.now)
+	name, token := byToken(op)
+	if o.result.Code != fsm.NotHeld || name == "" || token == 0 {
+		return a
+	}
+	for _, h := range n.holdersOf([]fsm.Want{{Lock: name}}) {
+		if h.Token == token && h.Session != (fsm.SessionID{}) {
+			a.GetError().Message = fmt.Sprintf("lock %q with token %d: belongs to a session, and only that can release, renew or change it; force-release ends it against its holder's will", name, token)
+		}
+	}
+	return a
+}
+
+// holdersOf says who holds locks now.
+func (n *Node) holdersOf(wants []fsm.Want) (holders []fsm.Holder) {
+	n.machine.View(func(t *fsm.Table) { holders = t.HoldersOf(wants) })
+	return holders
 }
 
 // subject names what op is about.

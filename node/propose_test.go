@@ -71,12 +71,33 @@ func startProposer(t *testing.T, l *fakeLog) *proposer {
 	return p
 }
 
-func detachedAcquire(name string, n byte, ttl time.Duration) fsm.Acquire {
+// acquirers is the session of the acquires in these tests.
+var acquirers = fsm.SessionID{1}
+
+func openAcquirers() fsm.OpenSession {
+	return fsm.OpenSession{Session: acquirers, TTL: int64(24 * time.Hour)}
+}
+
+// openSessionOf opens the session of detachedAcquire, in an entry of its own.
+func openSessionOf(p *proposer) {
+	p.submit(openAcquirers(), func(outcome) {})
+	synctest.Wait()
+}
+
+// detachedAcquire is the acquire n of its session.
+func detachedAcquire(name string, n int, ttl time.Duration) fsm.Acquire {
 	return fsm.Acquire{
-		ID:    fsm.RequestID{Once: fsm.OnceID{n, 1}},
+		ID:    fsm.RequestID{Session: acquirers, Sequence: uint64(n)},
 		Wants: []fsm.Want{{Lock: name, Mode: fsm.Exclusive}},
-		TTL:   int64(ttl), Holder: "tester",
+		TTL:   int64(ttl), Holder: "tester", Detached: true,
 	}
+}
+
+// grant has a lock held without a session, in one entry.
+func grant(p *proposer, name string, ttl time.Duration) {
+	p.submit(openAcquirers(), func(outcome) {})
+	p.submit(detachedAcquire(name, 1, ttl), func(outcome) {})
+	p.submit(fsm.EndSession{Session: acquirers}, func(outcome) {})
 }
 
 func TestCommandsThatArriveDuringAnEntryShareTheNext(t *testing.T) {
@@ -84,18 +105,18 @@ func TestCommandsThatArriveDuringAnEntryShareTheNext(t *testing.T) {
 		l := &fakeLog{delay: time.Millisecond}
 		p := startProposer(t, l)
 		var wg sync.WaitGroup
-		submit := func(i byte) {
+		submit := func(i int) {
 			wg.Add(1)
-			p.submit(detachedAcquire(string('a'+rune(i)), i, time.Minute), func(o outcome) {
+			p.submit(detachedAcquire(string('a'+rune(i)), i+1, time.Minute), func(o outcome) {
 				defer wg.Done()
 				if o.err != nil || o.result.Code != fsm.OK {
 					t.Errorf("acquire %d: outcome %+v, want OK", i, o)
 				}
 			})
 		}
-		submit(0)
+		p.submit(openAcquirers(), func(outcome) {})
 		synctest.Wait() // the first entry is in flight
-		for i := byte(1); i < 10; i++ {
+		for i := range 9 {
 			submit(i)
 		}
 		wg.Wait()
@@ -195,7 +216,7 @@ func TestAnUnrenewedLockExpiresByTicksAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := &fakeLog{delay: time.Millisecond}
 		p := startProposer(t, l)
-		p.submit(detachedAcquire("a", 1, 5*time.Second), func(outcome) {})
+		grant(p, "a", 5*time.Second)
 		time.Sleep(4900 * time.Millisecond)
 		synctest.Wait()
 		if v := l.lock("a"); v.HolderCount != 1 {
@@ -219,10 +240,10 @@ func TestEntriesStayWithinTheirBounds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := &fakeLog{delay: time.Millisecond}
 		p := startProposer(t, l)
+		openSessionOf(p)
 		value := make([]byte, 4096)
 		for i := range 200 {
-			c := detachedAcquire("lock", byte(i), time.Minute)
-			c.ID.Once[2] = 7
+			c := detachedAcquire("lock", i+1, time.Minute)
 			c.Value = value
 			p.submit(c, func(outcome) {})
 		}
@@ -249,6 +270,8 @@ func TestClosingFailsWhatIsQueuedWithoutDoingIt(t *testing.T) {
 		l := &fakeLog{delay: time.Second}
 		p := startProposer(t, l)
 		var first, second outcome
+		openSessionOf(p)
+		time.Sleep(time.Second)
 		p.submit(detachedAcquire("a", 1, time.Minute), func(o outcome) { first = o })
 		synctest.Wait()
 		p.submit(detachedAcquire("b", 2, time.Minute), func(o outcome) { second = o })
@@ -270,7 +293,7 @@ func TestADeadlineIsOverdueUntilItsTickIsApplied(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := &fakeLog{delay: 50 * time.Millisecond}
 		p := startProposer(t, l)
-		p.submit(detachedAcquire("a", 1, 2*time.Second), func(outcome) {})
+		grant(p, "a", 2*time.Second)
 		time.Sleep(1990 * time.Millisecond)
 		synctest.Wait()
 		if _, due := p.overdue(); due {

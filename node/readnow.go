@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unicode/utf8"
 
 	"google.golang.org/protobuf/proto"
 
@@ -213,6 +214,9 @@ func readNow(t *fsm.Table, op *apiv1.Operation, age time.Duration) *apiv1.Answer
 	a := &apiv1.Answer{Id: op.GetId(), Index: index, Stamp: now}
 	switch r := op.GetRequest().(type) {
 	case *apiv1.Operation_Get:
+		if err := checkName(r.Get.GetName(), t.Limits().NameBytes); err != nil {
+			return errorAnswer(op, err)
+		}
 		a.Result = &apiv1.Answer_Get{Get: &apiv1.GetResponse{
 			Lock: lockMessage(t.Lock(r.Get.GetName()), now), AgeNs: int64(age),
 		}}
@@ -220,6 +224,15 @@ func readNow(t *fsm.Table, op *apiv1.Operation, age time.Duration) *apiv1.Answer
 		a.Result = &apiv1.Answer_List{List: listLocks(t, r.List, age)}
 	}
 	return a
+}
+
+// checkName refuses names that no lock can have: that such a one is free would be
+// true, and would hide a mistake.
+func checkName(name string, most int) *apiv1.Error {
+	if name == "" || len(name) > most || !utf8.ValidString(name) {
+		return apiv1.NewError(apiv1.CodeInvalid, "name has %d bytes: must be UTF-8 of 1 to %d bytes", len(name), most)
+	}
+	return nil
 }
 
 // listLocks builds one page: as many locks as were asked for, or as fit.

@@ -10,6 +10,7 @@ import (
 
 	apiv1 "github.com/locknode/locknode/api/v1"
 	"github.com/locknode/locknode/fsm"
+	"github.com/locknode/locknode/internal/host"
 	"github.com/locknode/locknode/internal/mux"
 )
 
@@ -27,12 +28,26 @@ const (
 // Start takes in one operation; its answer goes to call.Done, exactly once. It
 // never blocks. A node that leads runs the operation; another one names the
 // leader if the operation asks for that, and otherwise forwards it, through
-// changes of leadership, until it is answered.
+// changes of leadership, until it is answered. What changes the table and has no
+// session is sent in one of the node's own.
 func (n *Node) Start(call *mux.Call) {
 	if _, read := isRead(call.Op); read {
 		n.startRead(call, n.cfg.seams.Mono())
 		return
 	}
+	if !host.Takes(call.Op) {
+		n.startInSession(call)
+		return
+	}
+	if n.epoch.Load() == nil && n.redirect(call) {
+		return
+	}
+	n.host.Start(call)
+}
+
+// startInSession is Start for what changes the table and has the session that it
+// needs.
+func (n *Node) startInSession(call *mux.Call) {
 	if e := n.epoch.Load(); e != nil {
 		n.startLocal(e, call)
 		return
@@ -96,23 +111,22 @@ func (n *Node) startLocal(e *epoch, call *mux.Call) {
 			n.notDone(call, o.err)
 			return
 		}
-		call.Done(answer(call.Op, &o.result, o.index, o.now))
+		call.Done(n.answered(call.Op, &o))
 	})
 }
 
 // startWait runs an acquire that may queue. Its answer comes with its own entry
 // or with the event that ends its wait, whichever removes it from the waits.
 func (n *Node) startWait(e *epoch, call *mux.Call, cmd fsm.Acquire) {
-	key := keyOf(cmd.ID)
-	n.waits.enter(key, call)
+	p := n.waits.enter(keyOf(cmd.ID), call)
 	e.proposer.submit(cmd, func(o outcome) {
 		if o.err == nil && o.result.Code == fsm.Queued {
-			if end := n.waits.queued(key, call); end != nil {
+			if end := n.waits.queued(p, o); end != nil {
 				call.Done(end)
 			}
 			return
 		}
-		if !n.waits.remove(key, call) {
+		if !n.waits.remove(p) {
 			return
 		}
 		if o.err != nil {

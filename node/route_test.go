@@ -69,7 +69,7 @@ func TestACommandOfATermThatIsOverDoesNotGoRound(t *testing.T) {
 		go n.router.run(ctx)
 
 		answers := make(chan *apiv1.Answer, 1)
-		n.Start(&mux.Call{Op: detachedOp("a", time.Minute), Done: func(a *apiv1.Answer) { answers <- a }})
+		n.startInSession(&mux.Call{Op: detachedOp("a", time.Minute), Done: func(a *apiv1.Answer) { answers <- a }})
 		time.Sleep(time.Second)
 		n.epoch.Store(nil)
 		if a := <-answers; apiv1.Code(a.GetError().GetCode()) != apiv1.CodeUnavailable {

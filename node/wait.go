@@ -1,7 +1,6 @@
 package node
 
 import (
-	"slices"
 	"sync"
 
 	apiv1 "github.com/locknode/locknode/api/v1"
@@ -13,12 +12,9 @@ import (
 type waitKey struct {
 	session  fsm.SessionID
 	sequence uint64
-	once     fsm.OnceID
 }
 
-func keyOf(id fsm.RequestID) waitKey {
-	return waitKey{session: id.Session, sequence: id.Sequence, once: id.Once}
-}
+func keyOf(id fsm.RequestID) waitKey { return waitKey{session: id.Session, sequence: id.Sequence} }
 
 // waits knows the acquires that this node took into the table and whose end it
 // has not told yet. It wakes them from the events of apply, so nobody polls.
@@ -28,67 +24,128 @@ func keyOf(id fsm.RequestID) waitKey {
 //
 // A request that is sent again has several calls here. An event answers only those
 // whose own entry has been applied: one that is still on its way may not be told
-// of the grant that an earlier try was given, because the cancel of that try may
+// of the grant that an earlier copy was given, because the cancel of the request may
 // come before it in the log.
 type waits struct {
+	// holders says who holds locks now, for those who have waited in vain.
+	holders func([]fsm.Want) []fsm.Holder
+
 	mu    sync.Mutex
-	calls map[waitKey][]*parked // usually one; more when a request was sent again
+	calls map[waitKey]*line
 }
 
-// parked is one call that waits.
+// line is the calls of one request: usually one, more when it was sent again.
+type line struct {
+	first, last *parked
+	n           int
+	sweep       int // when n is as much, those of callers who have gone are dropped
+}
+
+// parked is one call that waits. Its links are guarded by waits.mu.
 type parked struct {
-	call   *mux.Call
-	queued bool          // its own entry was applied and put or found it in line
-	end    *apiv1.Answer // of the wait, seen before queued; nil: not ended
+	key        waitKey
+	call       *mux.Call
+	next, prev *parked
+	gone       bool // it has been removed
+
+	queued bool    // its own entry was applied and put or found it in line
+	came   int64   // cluster time at which the request entered the table; once it is queued
+	stamp  int64   // cluster time of that entry
+	end    *ending // of the wait, seen before queued; nil: not ended
 }
 
-func newWaits() *waits { return &waits{calls: make(map[waitKey][]*parked)} }
-
-// enter also drops the earlier calls of the same request whose senders have
-// gone: a client that reconnects often leaves one behind each time.
-func (w *waits) enter(key waitKey, call *mux.Call) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	calls := slices.DeleteFunc(w.calls[key], func(p *parked) bool { return p.call.Abandoned() })
-	w.calls[key] = append(calls, &parked{call: call})
+// ending is how a wait has ended.
+type ending struct {
+	result fsm.Result
+	index  uint64
+	now    int64
 }
 
-// remove reports whether call was still there.
-func (w *waits) remove(key waitKey, call *mux.Call) bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.removeLocked(key, call) != nil
-}
-
-func (w *waits) removeLocked(key waitKey, call *mux.Call) *parked {
-	calls := w.calls[key]
-	for i, p := range calls {
-		if p.call != call {
-			continue
-		}
-		if len(calls) == 1 {
-			delete(w.calls, key)
-		} else {
-			w.calls[key] = slices.Delete(calls, i, i+1)
-		}
-		return p
+func newWaits() *waits {
+	return &waits{
+		calls:   make(map[waitKey]*line),
+		holders: func([]fsm.Want) []fsm.Holder { return nil },
 	}
-	return nil
 }
 
-// queued says that the call's own entry was applied and left it in line. It
-// returns the answer if the wait has ended since, and the call is then gone.
-func (w *waits) queued(key waitKey, call *mux.Call) (end *apiv1.Answer) {
+// fewCalls is how many calls a request may have before those whose callers have gone
+// are looked for.
+const fewCalls = 4
+
+// enter puts a call into the registry. A client that reconnects often leaves calls of
+// the same request behind: now and then they are dropped, so that entering one takes
+// the same time however many there are.
+func (w *waits) enter(key waitKey, call *mux.Call) *parked {
+	p := &parked{key: key, call: call}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for _, p := range w.calls[key] {
-		if p.call == call {
-			if p.queued = true; p.end != nil {
-				return w.removeLocked(key, call).end
+	l := w.calls[key]
+	if l == nil {
+		l = &line{sweep: fewCalls}
+		w.calls[key] = l
+	}
+	if l.n >= l.sweep {
+		for old := l.first; old != nil; old = old.next {
+			if old.call.Abandoned() {
+				l.unlink(old)
 			}
 		}
+		l.sweep = max(2*l.n, fewCalls)
 	}
-	return nil
+	if p.prev = l.last; l.last == nil {
+		l.first = p
+	} else {
+		l.last.next = p
+	}
+	l.last = p
+	l.n++
+	return p
+}
+
+// unlink leaves the links of p itself as they are: whoever walks the line goes on.
+func (l *line) unlink(p *parked) {
+	if p.prev == nil {
+		l.first = p.next
+	} else {
+		p.prev.next = p.next
+	}
+	if p.next == nil {
+		l.last = p.prev
+	} else {
+		p.next.prev = p.prev
+	}
+	p.gone = true
+	l.n--
+}
+
+// remove reports whether p was still there.
+func (w *waits) remove(p *parked) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.removeLocked(p)
+}
+
+func (w *waits) removeLocked(p *parked) bool {
+	if p.gone {
+		return false
+	}
+	l := w.calls[p.key]
+	if l.unlink(p); l.n == 0 {
+		delete(w.calls, p.key)
+	}
+	return true
+}
+
+// queued says that the own entry of p was applied and left it in line. It returns
+// the answer if the wait has ended since, and p is then gone.
+func (w *waits) queued(p *parked, o outcome) (end *apiv1.Answer) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	p.queued, p.came, p.stamp = true, o.result.Queued, o.now
+	if p.end == nil || !w.removeLocked(p) {
+		return nil
+	}
+	return p.answer(p.end)
 }
 
 // takeAll empties the registry.
@@ -96,9 +153,10 @@ func (w *waits) takeAll() []*mux.Call {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	var all []*mux.Call
-	for _, calls := range w.calls {
-		for _, p := range calls {
+	for _, l := range w.calls {
+		for p := l.first; p != nil; p = p.next {
 			all = append(all, p.call)
+			p.gone = true
 		}
 	}
 	clear(w.calls)
@@ -114,115 +172,70 @@ func (w *waits) len() int {
 // observe answers the calls whose wait the events of an entry have ended.
 func (w *waits) observe(a *fsm.Applied) {
 	for i := range a.Events {
-		e := &a.Events[i]
-		switch e.Kind {
-		case fsm.EventQueued:
-			w.begun(keyOf(e.Request))
+		switch e := &a.Events[i]; e.Kind {
 		case fsm.EventGranted, fsm.EventWaitEnded:
-			for _, call := range w.ended(keyOf(e.Request), e, a) {
-				call.Done(endOfWait(call.Op, e, a))
+			w.tell(e.Request, e, a)
+			for _, other := range e.Others {
+				w.tell(other, e, a)
 			}
+		case fsm.EventTryEnded: // the others wait on
+			w.tell(e.Request, e, a)
 		}
 	}
 }
 
-// begun says that a request was put in line: what ended before was another wait
-// under the same ID.
-func (w *waits) begun(key waitKey) {
+// tell answers the calls of one request that an event has ended.
+func (w *waits) tell(id fsm.RequestID, e *fsm.Event, a *fsm.Applied) {
+	key := keyOf(id)
 	w.mu.Lock()
-	defer w.mu.Unlock()
-	for _, p := range w.calls[key] {
-		p.end = nil
+	_, waits := w.calls[key]
+	w.mu.Unlock()
+	if !waits {
+		return
+	}
+	end := &ending{result: e.Result, index: a.Index, now: a.Now}
+	if e.Kind != fsm.EventGranted {
+		end.result = fsm.Result{Code: e.Code}
+		if e.Code == fsm.TimedOut {
+			end.result.Holders = w.holders(e.Wants)
+		}
+	}
+	for _, p := range w.ended(key, end) {
+		p.call.Done(p.answer(end))
 	}
 }
 
-// ended takes out the calls that an event answers and leaves it with the others.
-func (w *waits) ended(key waitKey, e *fsm.Event, a *fsm.Applied) (answered []*mux.Call) {
+// ended takes out the calls that are to be answered, and leaves the end with the
+// others.
+func (w *waits) ended(key waitKey, end *ending) (answered []*parked) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	var rest []*parked
-	for _, p := range w.calls[key] {
+	l := w.calls[key]
+	if l == nil {
+		return nil
+	}
+	for p := l.first; p != nil; p = p.next {
 		if p.queued {
-			answered = append(answered, p.call)
-			continue
+			answered = append(answered, p)
+			l.unlink(p)
+		} else {
+			p.end = end
 		}
-		p.end = endOfWait(p.call.Op, e, a)
-		rest = append(rest, p)
 	}
-	if len(rest) == 0 {
+	if l.n == 0 {
 		delete(w.calls, key)
-	} else {
-		w.calls[key] = rest
 	}
 	return answered
 }
 
-func endOfWait(op *apiv1.Operation, e *fsm.Event, a *fsm.Applied) *apiv1.Answer {
-	res := e.Result
-	if e.Kind == fsm.EventWaitEnded {
-		res = fsm.Result{Code: e.Code}
+// answer tells p how its wait has ended. The stamp is that of its own entry: its
+// client counts from when it sent that.
+func (p *parked) answer(end *ending) *apiv1.Answer {
+	res := end.result
+	if res.Code == fsm.OK {
+		res.Queued = p.came
 	}
-	return answer(op, &res, a.Index, a.Now)
-}
-
-// notices tells streams what happened to the sessions that they watch.
-type notices struct {
-	mu       sync.Mutex
-	next     uint64
-	watchers map[fsm.SessionID]map[uint64]func(*apiv1.Notice)
-}
-
-func newNotices() *notices {
-	return &notices{watchers: make(map[fsm.SessionID]map[uint64]func(*apiv1.Notice))}
-}
-
-// watch calls f, which must not block, for every notice about a session until
-// stop is called.
-func (n *notices) watch(session fsm.SessionID, f func(*apiv1.Notice)) (stop func()) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.next++
-	id := n.next
-	if n.watchers[session] == nil {
-		n.watchers[session] = make(map[uint64]func(*apiv1.Notice))
-	}
-	n.watchers[session][id] = f
-	return func() {
-		n.mu.Lock()
-		defer n.mu.Unlock()
-		delete(n.watchers[session], id)
-		if len(n.watchers[session]) == 0 {
-			delete(n.watchers, session)
-		}
-	}
-}
-
-// observe turns the events of an entry into notices.
-func (n *notices) observe(a *fsm.Applied) {
-	for i := range a.Events {
-		e := &a.Events[i]
-		if e.Session == (fsm.SessionID{}) {
-			continue
-		}
-		switch e.Kind {
-		case fsm.EventSessionEnded:
-			n.send(e.Session, &apiv1.Notice{Session: e.Session[:]})
-		case fsm.EventRevoked:
-			n.send(e.Session, &apiv1.Notice{Session: e.Session[:], Revocation: &apiv1.Revocation{
-				Number: e.Number, Token: e.Token, Reason: e.Reason, Who: e.Who,
-			}})
-		}
-	}
-}
-
-func (n *notices) send(session fsm.SessionID, notice *apiv1.Notice) {
-	n.mu.Lock()
-	var fs []func(*apiv1.Notice)
-	for _, f := range n.watchers[session] {
-		fs = append(fs, f)
-	}
-	n.mu.Unlock()
-	for _, f := range fs {
-		f(notice)
-	}
+	a := answer(p.call.Op, &res, end.index, end.now)
+	a.Stamp = p.stamp
+	return a
 }

@@ -45,30 +45,39 @@ func (b *waitBench) apply(commands ...fsm.Command) fsm.Applied {
 type try struct {
 	call   *mux.Call
 	cmd    fsm.Acquire
+	parked *parked
 	answer *apiv1.Answer // nil: none yet
 }
 
-// enter is what happens before the try is proposed.
-func (b *waitBench) enter(attempt uint64) *try {
-	tr := &try{cmd: detachedAcquire("orders", 1, time.Hour)}
-	tr.cmd.Wait, tr.cmd.ID.Sequence = int64(time.Hour), attempt
+// enter is what happens before the try is proposed. Tries with the same sequence are
+// copies of each other.
+func (b *waitBench) enter(sequence int) *try {
+	tr := &try{cmd: detachedAcquire("orders", sequence, time.Hour)}
+	tr.cmd.Wait = int64(time.Hour)
 	tr.call = &mux.Call{
-		Op:   &apiv1.Operation{Request: &apiv1.Operation_Acquire{Acquire: &apiv1.AcquireRequest{}}},
+		Op:   &apiv1.Operation{Request: &apiv1.Operation_Acquire{Acquire: &apiv1.AcquireRequest{Locks: []*apiv1.Want{{Name: "orders"}}}}},
 		Done: func(a *apiv1.Answer) { tr.answer = a },
 	}
-	b.waits.enter(keyOf(tr.cmd.ID), tr.call)
+	tr.parked = b.waits.enter(keyOf(tr.cmd.ID), tr.call)
+	return tr
+}
+
+// underOnce is enter for a try under one once ID.
+func (b *waitBench) underOnce(sequence int, wait time.Duration) *try {
+	tr := b.enter(sequence)
+	tr.cmd.ID.Once, tr.cmd.Wait = fsm.OnceID{1}, int64(wait)
 	return tr
 }
 
 // told is what happens when the result of the try's own entry arrives.
 func (b *waitBench) told(tr *try, a fsm.Applied, i int) {
 	if a.Results[i].Code == fsm.Queued {
-		if end := b.waits.queued(keyOf(tr.cmd.ID), tr.call); end != nil {
+		if end := b.waits.queued(tr.parked, outcome{result: a.Results[i], index: a.Index, now: a.Now}); end != nil {
 			tr.call.Done(end)
 		}
 		return
 	}
-	if b.waits.remove(keyOf(tr.cmd.ID), tr.call) {
+	if b.waits.remove(tr.parked) {
 		tr.call.Done(answer(tr.call.Op, &a.Results[i], a.Index, a.Now))
 	}
 }
@@ -85,48 +94,127 @@ func (b *waitBench) held() (token uint64) {
 
 // occupy has somebody else take the lock; the returned command frees it.
 func (b *waitBench) occupy() fsm.Release {
-	a := b.apply(detachedAcquire("orders", 99, time.Hour))
+	b.apply(openAcquirers())
+	c := detachedAcquire("orders", 99, time.Hour)
+	c.Holder = "alice"
+	a := b.apply(c)
 	return fsm.Release{Lock: "orders", Token: a.Results[0].Token}
 }
 
-// A waiter's node stops; the waiter asks another one. The second try is on its way
-// when the grant comes, and the cancel of the first try is before it in the log:
-// the grant is gone again when the second try is applied.
-func TestATryOnItsWayIsNotToldOfTheGrantOfAnEarlierOne(t *testing.T) {
+// The request is sent again while its first copy waits. The copy is on its way when
+// the grant comes, and a cancel is before it in the log: the grant is gone again when
+// the copy is applied.
+func TestACopyOnItsWayIsNotToldOfTheGrantOfAnEarlierOne(t *testing.T) {
 	b := newWaitBench(t)
 	free := b.occupy()
 	first := b.enter(1)
 	b.told(first, b.apply(first.cmd), 0)
 	first.call.Abandon()
-	second := b.enter(2)
+	second := b.enter(1)
 	b.apply(free) // grants the request
 	b.apply(fsm.Cancel{Target: first.cmd.ID})
 	if second.answer != nil {
-		t.Fatalf("the second try was answered %v before it was applied; the lock is held with token %d", second.answer, b.held())
+		t.Fatalf("the copy was answered %v before it was applied; the lock is held with token %d", second.answer, b.held())
 	}
 	b.told(second, b.apply(second.cmd), 0)
-	if got := second.answer.GetAcquire().GetToken(); got == 0 || got != b.held() {
-		t.Errorf("the second try was given token %d, the lock is held with %d", got, b.held())
+	if got := apiv1.Code(second.answer.GetError().GetCode()); got != apiv1.CodeNotHeld {
+		t.Errorf("the copy was answered %v, want not_held", second.answer)
 	}
 }
 
-// The same, with the cancel and the second try in one entry, and the lock taken by
-// somebody else in between: the second try stands in line anew.
-func TestATryThatQueuesAnewIsNotToldOfAnEarlierEnd(t *testing.T) {
+// TestEveryTryOfARequestIDIsAnswered: tries in several sequences, as different nodes
+// send them, wait as one request.
+func TestEveryTryOfARequestIDIsAnswered(t *testing.T) {
 	b := newWaitBench(t)
 	free := b.occupy()
-	first := b.enter(1)
-	b.told(first, b.apply(first.cmd), 0)
-	first.call.Abandon()
-	second := b.enter(2)
-	a := b.apply(fsm.Cancel{Target: first.cmd.ID}, second.cmd)
-	b.told(second, a, 1)
-	if second.answer != nil {
-		t.Fatalf("the second try was answered %v while it stands in line", second.answer)
+	tries := []*try{b.underOnce(1, time.Hour), b.underOnce(2, time.Hour), b.underOnce(3, time.Hour)}
+	for _, tr := range tries {
+		b.told(tr, b.apply(tr.cmd), 0)
+	}
+	b.apply(fsm.Cancel{Target: tries[0].cmd.ID})
+	if got := apiv1.Code(tries[0].answer.GetError().GetCode()); got != apiv1.CodeCancelled {
+		t.Errorf("the try that was cancelled is answered %v", tries[0].answer)
+	}
+	if tries[1].answer != nil || tries[2].answer != nil {
+		t.Fatalf("the others are answered %v and %v while they wait", tries[1].answer, tries[2].answer)
 	}
 	b.apply(free)
-	if got := second.answer.GetAcquire().GetToken(); got == 0 || got != b.held() {
-		t.Errorf("the second try was given token %d, the lock is held with %d", got, b.held())
+	for _, tr := range tries[1:] {
+		if got := tr.answer.GetAcquire().GetToken(); got == 0 || got != b.held() {
+			t.Errorf("try %d was given token %d, the lock is held with %d", tr.cmd.ID.Sequence, got, b.held())
+		}
+	}
+}
+
+// TestAnAnswerIsStampedWithTheEntryOfItsOwnCall: a client counts from when it sent the
+// call that is answered. After a wait that is not the time of the grant, and for a
+// repeat not that of the first try.
+func TestAnAnswerIsStampedWithTheEntryOfItsOwnCall(t *testing.T) {
+	b := newWaitBench(t)
+	free := b.occupy() // index and cluster time are the same here
+	first := b.underOnce(1, time.Hour)
+	b.told(first, b.apply(first.cmd), 0)
+	came := int64(b.index)
+	b.apply()
+	second := b.underOnce(2, time.Hour)
+	b.told(second, b.apply(second.cmd), 0)
+	later := int64(b.index)
+	b.apply()
+	b.apply(free)
+	granted := int64(b.index)
+	b.apply()
+	third := b.underOnce(3, 0)
+	b.told(third, b.apply(third.cmd), 0)
+	for i, want := range []struct{ stamp, queued int64 }{{came, came}, {later, later}, {int64(b.index), int64(b.index)}} {
+		tr := []*try{first, second, third}[i]
+		got := tr.answer.GetAcquire()
+		if tr.answer.GetStamp() != want.stamp || got.GetQueued() != want.queued || got.GetGranted() != granted || got.GetDeadline() != granted+int64(time.Hour) {
+			t.Errorf("try %d: stamp %d and %v, want stamp %d, queued %d, granted %d", i+1, tr.answer.GetStamp(), got, want.stamp, want.queued, granted)
+		}
+	}
+}
+
+// TestAWaitInVainNamesTheHolder of now, as busy does.
+func TestAWaitInVainNamesTheHolder(t *testing.T) {
+	b := newWaitBench(t)
+	b.waits.holders = func(wants []fsm.Want) (holders []fsm.Holder) {
+		b.machine.View(func(t *fsm.Table) { holders = t.HoldersOf(wants) })
+		return holders
+	}
+	b.occupy()
+	tr := b.underOnce(1, 3)
+	b.told(tr, b.apply(tr.cmd), 0)
+	for range 4 {
+		b.apply()
+	}
+	e := tr.answer.GetError()
+	if apiv1.Code(e.GetCode()) != apiv1.CodeTimeout || len(e.GetHolders()) != 1 || e.GetHolders()[0].GetHolder() != "alice" {
+		t.Fatalf("answered %v, want a timeout with alice as the holder", tr.answer)
+	}
+	if want := `lock "orders": not granted within the wait limit; held by alice with token 1`; e.GetMessage() != want {
+		t.Errorf("message %q, want %q", e.GetMessage(), want)
+	}
+}
+
+// TestCallsOfCallersWhoHaveGoneAreDropped: a client that reconnects leaves one behind
+// each time. Entering another one does not look at all of them.
+func TestCallsOfCallersWhoHaveGoneAreDropped(t *testing.T) {
+	w := newWaits()
+	key := waitKey{sequence: 1}
+	var calls []*parked
+	for range 10_000 {
+		call := &mux.Call{Op: &apiv1.Operation{}, Done: func(*apiv1.Answer) {}}
+		calls = append(calls, w.enter(key, call))
+		call.Abandon()
+		if n := w.calls[key].n; n > 2*fewCalls {
+			t.Fatalf("%d calls are kept for one that waits", n)
+		}
+	}
+	for _, p := range calls {
+		w.remove(p)
+	}
+	if w.len() != 0 {
+		t.Errorf("%d requests are left in the registry", w.len())
 	}
 }
 
@@ -164,7 +252,7 @@ func TestAGrantBeforeTheWordQueuedIsDelivered(t *testing.T) {
 		free := b.occupy()
 		first := b.enter(1)
 		b.told(first, b.apply(first.cmd), 0)
-		second := b.enter(2)
+		second := b.enter(1)
 		a := b.apply(second.cmd)
 		b.apply(free)
 		b.told(second, a, 0)

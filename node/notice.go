@@ -1,0 +1,70 @@
+package node
+
+import (
+	"sync"
+
+	apiv1 "github.com/locknode/locknode/api/v1"
+	"github.com/locknode/locknode/fsm"
+)
+
+// notices tells streams what happened to the sessions that they watch.
+type notices struct {
+	mu       sync.Mutex
+	next     uint64
+	watchers map[fsm.SessionID]map[uint64]func(*apiv1.Notice)
+}
+
+func newNotices() *notices {
+	return &notices{watchers: make(map[fsm.SessionID]map[uint64]func(*apiv1.Notice))}
+}
+
+// watch calls f, which must not block, for every notice about a session until
+// stop is called.
+func (n *notices) watch(session fsm.SessionID, f func(*apiv1.Notice)) (stop func()) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.next++
+	id := n.next
+	if n.watchers[session] == nil {
+		n.watchers[session] = make(map[uint64]func(*apiv1.Notice))
+	}
+	n.watchers[session][id] = f
+	return func() {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		delete(n.watchers[session], id)
+		if len(n.watchers[session]) == 0 {
+			delete(n.watchers, session)
+		}
+	}
+}
+
+// observe turns the events of an entry into notices.
+func (n *notices) observe(a *fsm.Applied) {
+	for i := range a.Events {
+		e := &a.Events[i]
+		if e.Session == (fsm.SessionID{}) {
+			continue
+		}
+		switch e.Kind {
+		case fsm.EventSessionEnded:
+			n.send(e.Session, &apiv1.Notice{Session: e.Session[:]})
+		case fsm.EventRevoked:
+			n.send(e.Session, &apiv1.Notice{Session: e.Session[:], Revocation: &apiv1.Revocation{
+				Number: e.Number, Token: e.Token, Reason: e.Reason, Who: e.Who,
+			}})
+		}
+	}
+}
+
+func (n *notices) send(session fsm.SessionID, notice *apiv1.Notice) {
+	n.mu.Lock()
+	var fs []func(*apiv1.Notice)
+	for _, f := range n.watchers[session] {
+		fs = append(fs, f)
+	}
+	n.mu.Unlock()
+	for _, f := range fs {
+		f(notice)
+	}
+}
