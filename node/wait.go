@@ -228,13 +228,14 @@ func (w *waits) ended(key waitKey, end *ending) (answered []*parked) {
 	return answered
 }
 
-// answer tells p how its wait has ended. The stamp is that of its own entry: its
-// client counts from when it sent that.
+// answer tells p how its wait has ended. The stamp of a grant is that of the call's
+// own entry: its client counts from when it sent that.
 func (p *parked) answer(end *ending) *apiv1.Answer {
 	res := end.result
-	if res.Code == fsm.OK {
-		res.Queued = p.came
+	if res.Code != fsm.OK {
+		return answer(p.call.Op, &res, end.index, end.now)
 	}
+	res.Queued = p.came
 	a := answer(p.call.Op, &res, end.index, end.now)
 	a.Stamp = p.stamp
 	return a

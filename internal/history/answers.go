@@ -34,7 +34,7 @@ func (c *checker) checkAnswers() {
 // deadlines to its own clock (S3).
 func (c *checker) checkStamp(o *Op) {
 	if o.Kind == Acquire && o.Outcome == OK {
-		return // it names the time at which the request came: see checkAcquire
+		return // it names the time of the acquire's own entry: see checkGranted
 	}
 	i := c.log.position(o.Index)
 	if i >= 0 && o.Stamp != c.log.entries[i].Now {
@@ -73,8 +73,10 @@ func (c *checker) checkGranted(o *Op) {
 	case g.index > o.Index || g.at < c.facts.requests[o.Request].Call || g.at > o.Return+c.o.Late:
 		c.violate("S7", "answers", o.lock(), "%s was granted token %d between %v and %v, from index %d; the log granted it at index %d, applied first at %v",
 			o.Client, o.Token, o.Call, o.Return, o.Index, g.index, g.at)
-	case o.Stamp != g.queued:
-		c.violate("S3", "answers", o.lock(), "%s was told that its request with token %d came at cluster time %d, it came at %d", o.Client, o.Token, o.Stamp, g.queued)
+	case o.Stamp < g.queued || o.Stamp > c.log.nowAt(o.Index):
+		// It is that of the copy which was answered, be it granted at once or in line.
+		c.violate("S3", "answers", o.lock(), "%s was told that its request with token %d was applied at cluster time %d; it was first applied at %d, and at index %d it was %d",
+			o.Client, o.Token, o.Stamp, g.queued, o.Index, c.log.nowAt(o.Index))
 	}
 }
 

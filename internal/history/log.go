@@ -164,6 +164,14 @@ func (l *logbook) entry(index uint64) *logEntry {
 	return nil
 }
 
+// nowAt is the cluster time after the last entry with an index up to the given one.
+func (l *logbook) nowAt(index uint64) int64 {
+	if i := l.position(index); i >= 0 {
+		return l.entries[i].Now
+	}
+	return 0
+}
+
 // since returns the first entry that can have executed what was called at the
 // given time: one that nobody had applied before. Nil if there is none.
 func (l *logbook) since(call time.Duration) *logEntry {
