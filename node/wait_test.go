@@ -165,8 +165,12 @@ func TestAnAnswerIsStampedWithTheEntryOfItsOwnCall(t *testing.T) {
 	b.apply()
 	third := b.underOnce(3, 0)
 	b.told(third, b.apply(third.cmd), 0)
-	for i, want := range []struct{ stamp, queued int64 }{{came, came}, {later, later}, {int64(b.index), int64(b.index)}} {
-		tr := []*try{first, second, third}[i]
+	repeated := int64(b.index)
+	b.apply()
+	again := b.underOnce(1, time.Hour) // the first one's copy
+	b.told(again, b.apply(again.cmd), 0)
+	for i, want := range []struct{ stamp, queued int64 }{{came, came}, {later, later}, {repeated, repeated}, {int64(b.index), came}} {
+		tr := []*try{first, second, third, again}[i]
 		got := tr.answer.GetAcquire()
 		if tr.answer.GetStamp() != want.stamp || got.GetQueued() != want.queued || got.GetGranted() != granted || got.GetDeadline() != granted+int64(time.Hour) {
 			t.Errorf("try %d: stamp %d and %v, want stamp %d, queued %d, granted %d", i+1, tr.answer.GetStamp(), got, want.stamp, want.queued, granted)
