@@ -245,9 +245,9 @@ func (h *Host) tellGivenUpLocked(r *request, a *apiv1.Answer) {
 		e.Code = uint32(apiv1.CodeUnavailable)
 	}
 	if r.once {
-		e.Message += "; send the request again under the same request ID, through any node: its place in line is kept for " + keepPlace.String()
+		e.Message += " (send the request again under the same request ID, through any node: its place in line is kept for " + keepPlace.String() + ")"
 	} else {
-		e.Message += "; the request was given up, and is granted nothing later"
+		e.Message += " (the request was given up, and is granted nothing later)"
 	}
 	h.tellLocked(r, a)
 	r.gone = true
