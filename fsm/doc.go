@@ -12,8 +12,10 @@
 // none of them takes no memory. A request is an acquire of one or several locks,
 // wanted all or none: it waits in the queue of each of them, and then, as a
 // grant with one token, holds all of them. A session is a client's liveness and
-// owns requests; a detached request lives by its own TTL. A memory is what a
-// request without a session answered.
+// owns requests, and remembers in its window what they were answered. A detached
+// request waits in the sessions of its tries, and as a grant lives by its own TTL. A
+// record is what is known of a once ID, the name that a caller gives to the tries of a
+// detached request.
 //
 // The state is six copy-on-write B-trees and some numbers (table.go). Records
 // refer to each other by key, never by pointer, and lists are ascending numbers;
@@ -33,7 +35,8 @@
 //  4. Only then do freed locks go to their waiters, so that nobody who was due
 //     is granted anything.
 //  5. What was remembered for long enough, of once IDs and of ended sessions, is
-//     forgotten, at most Limits.ExpiriesPerEntry in number.
+//     forgotten, at most Limits.ExpiriesPerEntry in number. Nothing of it is
+//     forgotten early: at their limits, new ones are refused.
 //  6. The commands run in order. What one frees is handed on before the next.
 //
 // What is due but was cut in step 3 exists until an entry ends it: it may be
@@ -54,7 +57,7 @@
 // # Events
 //
 // Every change of a grant, wait or session is an event, in the order in which it
-// happened. A session that ends is told first, then its grants by number, then
+// happened; that a try has joined a wait is only the result of its acquire. A session that ends is told first, then its grants by number, then
 // its waits, then who was granted what became free.
 //
 // # Concurrency
