@@ -271,7 +271,7 @@ func TestFieldsOfHTTPAnswersAreDocumented(t *testing.T) {
 		{"/v1/acquire", `{"name":"a","ttl":"30s","holder":"me","value":"v","request_id":"r"}`, 200},
 		{"/v1/acquire", `{"name":"b/c","value":"v"}`, 200},
 		{"/v1/acquire", `{"name":"a"}`, 409},
-		{"/v1/acquire", `{"name":"a","wait":"1ms"}`, 408},
+		{"/v1/acquire", `{"name":"a","wait":"1ms"}`, 409},
 		{"/v1/acquire", `{"nme":"a"}`, 400},
 		{"/v1/renew", `{"name":"a","token":1,"ttl":"1m"}`, 200},
 		{"/v1/locks/a", "", 200},

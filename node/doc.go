@@ -3,10 +3,12 @@
 // A [Node] composes Raft, gossip, the lock table and the servers; it is the only
 // package that knows them all. What it owns:
 //
-//   - the road of a command: Start (route.go) brings it to the leader, the
+//   - the road of a command: Start (route.go) gives it a session of the node's own if
+//     it has none (package host), and brings it to the leader, the
 //     proposer (propose.go) packs it into an entry with a stamp of the leader's
 //     clock (clock.go), the table decides, and the answer goes back; an acquire
-//     that has to wait is answered by the event that ends its wait (wait.go);
+//     that has to wait is answered by the event that ends its wait (wait.go), and
+//     streams are told what happens to their sessions (notice.go);
 //   - leadership (lead.go): nothing is served before the barrier and the first
 //     entry of a term have been applied, and nothing after the term is over;
 //   - reads: one round of the voters serves all the reads that wait (read.go), and
@@ -19,7 +21,7 @@
 //
 // Goroutines, all joined by Close: join (until Raft runs, and then after the node's
 // place), lead, watchLeader, earnVote, compareStates, the proposer of the current term,
-// rounds.run, reads.run, router.run, and those of the servers, of gossip and of Raft.
+// rounds.run, reads.run, router.run, host.Run, and those of the servers, of gossip and of Raft.
 // Raft's callbacks only enqueue; observe runs on the goroutine that applies entries.
 //
 // Invariants: stamps of one term come from one clock; at most one entry is in

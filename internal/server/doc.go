@@ -4,11 +4,12 @@
 //
 // Every request for the lock table becomes an [apiv1.Operation] and takes one
 // road, [Backend.Start]; the server neither knows who leads nor what a lock is.
-// It gives an operation without a request ID a random one, so that the nodes may
-// send it again among themselves, and it cancels an acquire without a session
-// whose caller has gone away, so that nobody stands in line for a ghost. The end
-// of a Session stream cancels nothing: its client sends the same request IDs
-// again on another stream.
+// When nobody gets the answer of an operation, because its caller has gone away, the
+// server is stopping or the answer could not be sent, it abandons the call: the node
+// then gives up an acquire without a session, so that nobody stands in line, or holds a
+// lock, for a ghost. The end of a Session stream abandons its calls, too; to those in a
+// session that means nothing: their client sends the same request IDs again on another
+// stream.
 //
 // Nothing that a client does, or does not do, grows without bound: connections
 // per address and in all, streams per connection, operations in flight and
