@@ -1,6 +1,9 @@
 package client
 
-import "time"
+import (
+	"math"
+	"time"
+)
 
 // marginFixed is taken off every deadline, for the time between a look at the
 // clock and a deed. Another 1 % is for clocks that run at different rates.
@@ -39,7 +42,20 @@ func (k *ticket) bound(deadline int64) time.Duration {
 	if !k.known || deadline <= 0 {
 		return 0
 	}
-	return time.Duration(k.offset+deadline-deadline/100) - marginFixed
+	return sum(time.Duration(sum(k.offset, deadline-deadline/100)), -marginFixed)
+}
+
+// sum is a + b, or as far as can be counted: those who mean "for ever" give the
+// longest duration that there is.
+func sum[T ~int64](a, b T) T {
+	switch s := a + b; {
+	case a > 0 && b > 0 && s < 0:
+		return math.MaxInt64
+	case a < 0 && b < 0 && s >= 0:
+		return math.MinInt64
+	default:
+		return s
+	}
 }
 
 // tickEvery bounds how long a session sleeps. Timers stand still while the

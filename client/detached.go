@@ -55,7 +55,7 @@ func (d *Detached) Acquire(ctx context.Context, name string, ttl time.Duration, 
 	}
 	if !q.try {
 		var stop context.CancelFunc
-		ctx, stop = context.WithTimeoutCause(ctx, q.wait+waitGrace, errWaitOver)
+		ctx, stop = context.WithTimeoutCause(ctx, sum(q.wait, waitGrace), errWaitOver)
 		defer stop()
 	}
 	o := newAcquiring(c, &q)

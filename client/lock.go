@@ -98,9 +98,9 @@ func (c *Client) acquire(ctx context.Context, q request, opts []AcquireOption) (
 	}
 	caller, until := ctx, forever
 	if !q.try && q.limited {
-		until = c.now() + q.wait
+		until = sum(c.now(), q.wait)
 		var stop context.CancelFunc
-		ctx, stop = context.WithTimeoutCause(ctx, q.wait+waitGrace, errWaitOver)
+		ctx, stop = context.WithTimeoutCause(ctx, sum(q.wait, waitGrace), errWaitOver)
 		defer stop()
 	}
 	for again := 0; ; again++ {
@@ -290,7 +290,7 @@ func (s *session) granted(ctx, caller context.Context, q *request, a *acquiring,
 	}
 	if q.ttl > 0 {
 		g.deadline = max(got.GetDeadline(), 1)
-		g.latest = s.c.now() + q.ttl
+		g.latest = sum(s.c.now(), q.ttl)
 	}
 	err := s.adopt(ctx, a, g, appliedAt(got, answer.GetStamp()))
 	switch {

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"cmp"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -15,6 +16,7 @@ import (
 type oracle struct {
 	mu     sync.Mutex
 	now    time.Duration // cluster time
+	ttl    time.Duration // of sessions; 0: 10 s
 	tokens []uint64      // of the next acquires
 	silent bool
 	spoil  func(*apiv1.Operation, *apiv1.Answer) *apiv1.Answer // nil: nothing
@@ -37,6 +39,9 @@ func (o *oracle) Start(call *mux.Call) {
 // Watch is part of Backend.
 func (*oracle) Watch([16]byte, func(*apiv1.Notice)) (stop func()) { return func() {} }
 
+// Done is part of Backend.
+func (*oracle) Done() <-chan struct{} { return nil }
+
 func (o *oracle) change(f func()) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -45,7 +50,7 @@ func (o *oracle) change(f func()) {
 
 func (o *oracle) answerLocked(op *apiv1.Operation) *apiv1.Answer {
 	a := &apiv1.Answer{Stamp: int64(o.now)}
-	deadline := int64(o.now + 10*time.Second)
+	deadline := int64(sum(o.now, cmp.Or(o.ttl, 10*time.Second)))
 	switch r := op.GetRequest().(type) {
 	case *apiv1.Operation_OpenSession:
 		a.Result = &apiv1.Answer_OpenSession{OpenSession: &apiv1.OpenSessionResponse{Deadline: deadline}}
@@ -54,7 +59,7 @@ func (o *oracle) answerLocked(op *apiv1.Operation) *apiv1.Answer {
 	case *apiv1.Operation_Acquire:
 		got := &apiv1.AcquireResponse{Token: o.tokens[0], Queued: int64(o.now), Granted: int64(o.now)}
 		if r.Acquire.GetTtlNs() > 0 {
-			got.Deadline = int64(o.now) + r.Acquire.GetTtlNs()
+			got.Deadline = sum(int64(o.now), r.Acquire.GetTtlNs())
 		}
 		o.tokens = o.tokens[1:]
 		a.Result = &apiv1.Answer_Acquire{Acquire: got}
@@ -70,9 +75,10 @@ func (o *oracle) answerLocked(op *apiv1.Operation) *apiv1.Answer {
 	return a
 }
 
-func (o *oracle) client(t *testing.T) *Client {
+func (o *oracle) client(t *testing.T, opts ...Option) *Client {
 	began := time.Now()
-	c := New(o, WithClock(func() time.Duration { return time.Hour + time.Since(began) }))
+	clock := WithClock(func() time.Duration { return time.Hour + time.Since(began) })
+	c := New(o, append([]Option{clock}, opts...)...)
 	t.Cleanup(func() { _ = c.Close() })
 	return c
 }

@@ -201,7 +201,7 @@ func (s *session) retireIfIdle() bool {
 	s.mu.Lock()
 	idle := s.cause == nil && len(s.grants) == 0 && s.window.span() == 0 && s.acquires == 0
 	if idle && !s.retired {
-		idle = c.now()-s.idleSince > max(idleSession, 6*c.config.ttl)
+		idle = (c.now()-s.idleSince)/6 > max(idleSession/6, c.config.ttl)
 	}
 	if idle {
 		s.retired = true
@@ -313,8 +313,8 @@ func (s *session) extendLocked(sent time.Duration, deadline, stamp int64) {
 	// A deadline farther away than the TTL cannot be ours. And whatever the stamps
 	// say, the cluster ends the session no later than one TTL after its last answer
 	// arrives: stamps may lie, or fall because a backup was restored.
-	s.deadline = max(s.deadline, min(deadline, stamp+int64(s.c.config.ttl)))
-	s.latest = s.c.now() + s.c.config.ttl
+	s.deadline = max(s.deadline, min(deadline, sum(stamp, int64(s.c.config.ttl))))
+	s.latest = sum(s.c.now(), s.c.config.ttl)
 	if s.extended != nil && s.boundLocked() > before {
 		close(s.extended)
 		s.extended = nil
