@@ -281,6 +281,9 @@ func (k *cluster) notify(session fsm.SessionID, r *apiv1.Revocation) func() {
 		k.wg.Go(func() {
 			time.Sleep(k.latency)
 			f(&apiv1.Notice{Session: session[:], Revocation: r})
+			if e.Code == fsm.TimedOut {
+				r.Holders = k.table.Lock(e.Wants[0].Lock).Holders
+			}
 		})
 	}
 }

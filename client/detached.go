@@ -84,8 +84,6 @@ func (d *Detached) acquired(ctx context.Context, q *request, o *acquiring, a *ap
 		case codeGaveUp:
 			d.cancel(o) // it may have been sent before
 			return DetachedGrant{}, d.c.failure(q.what, e)
-		case apiv1.CodeTimeout:
-			return DetachedGrant{}, timedOut(q.what, nil)
 		}
 		return DetachedGrant{}, newError(q.what, e)
 	}

@@ -15,7 +15,8 @@ var (
 	// ErrBusy: the lock is held by another. A [*BusyError] names the holders.
 	ErrBusy = errors.New("held by another")
 	// ErrTimeout: the wait was over before the lock was free. The place in line
-	// is given up. It is a [context.DeadlineExceeded] too.
+	// is given up. It is a [context.DeadlineExceeded] too. A [*TimeoutError] names
+	// the holders.
 	ErrTimeout error = timeout{}
 	// ErrLost: the lock is no longer held. A [*LostError] says why.
 	ErrLost = errors.New("lock lost")
@@ -62,23 +63,55 @@ type BusyError struct {
 }
 
 func (e *BusyError) Error() string {
-	if len(e.Holders) == 0 {
-		return fmt.Sprintf("lock %q: held by another", e.Lock)
+	return fmt.Sprintf("lock %q: held by %s", e.Lock, nameHolders(e.Holders))
+}
+
+// nameHolders names some holders, for people.
+func nameHolders(holders []HolderInfo) string {
+	if len(holders) == 0 {
+		return "another"
 	}
 	names := make([]string, 0, 3)
-	for _, h := range e.Holders[:min(len(e.Holders), 3)] {
+	for _, h := range holders[:min(len(holders), 3)] {
 		names = append(names, fmt.Sprintf("%q (token %d)", h.Holder, h.Token))
 	}
 	more := ""
-	if n := len(e.Holders) - len(names); n > 0 {
+	if n := len(holders) - len(names); n > 0 {
 		more = fmt.Sprintf(" and %d more", n)
 	}
-	return fmt.Sprintf("lock %q: held by %s%s", e.Lock, strings.Join(names, ", "), more)
+	return strings.Join(names, ", ") + more
 }
 
 // Unwrap makes a BusyError an ErrBusy.
 func (e *BusyError) Unwrap() []error {
 	return []error{ErrBusy, apiv1.NewError(apiv1.CodeBusy, "%s", e.Error())}
+}
+
+// TimeoutError says who holds the lock that was waited for in vain.
+type TimeoutError struct {
+	Lock string
+	// Holders are those at the end of the wait, at most 64. There are none if the
+	// client ended the wait by itself, because its context was over before the
+	// cluster could say so.
+	Holders []HolderInfo
+	Cause   error // the end of the caller's context; nil: [Wait] was over
+}
+
+func (e *TimeoutError) Error() string {
+	text := fmt.Sprintf("lock %q: wait timed out", e.Lock)
+	if len(e.Holders) > 0 {
+		text += ": held by " + nameHolders(e.Holders)
+	}
+	return text
+}
+
+// Unwrap makes a TimeoutError an ErrTimeout and what ended the wait.
+func (e *TimeoutError) Unwrap() []error {
+	errs := []error{ErrTimeout, apiv1.NewError(apiv1.CodeTimeout, "%s", e.Error())}
+	if e.Cause != nil {
+		errs = append(errs, e.Cause)
+	}
+	return errs
 }
 
 // LostReason says why a lock was lost.
@@ -205,8 +238,6 @@ func (e *opError) Unwrap() []error {
 
 // kinds maps what the cluster answers to the sentinels.
 var kinds = map[apiv1.Code]error{
-	apiv1.CodeBusy:         ErrBusy,
-	apiv1.CodeTimeout:      ErrTimeout,
 	apiv1.CodeNotHeld:      ErrNotHeld,
 	apiv1.CodeNoSession:    ErrSession,
 	apiv1.CodeKindMismatch: ErrKind,
@@ -224,8 +255,11 @@ var kinds = map[apiv1.Code]error{
 // newError makes an error of this package from one that the cluster sent.
 func newError(w what, e *apiv1.Error) error {
 	code := apiv1.Code(e.GetCode())
-	if code == apiv1.CodeBusy {
+	switch code {
+	case apiv1.CodeBusy:
 		return &BusyError{Lock: w.object, Holders: holders(e.GetHolders())}
+	case apiv1.CodeTimeout:
+		return &TimeoutError{Lock: w.object, Holders: holders(e.GetHolders())}
 	}
 	kind := kinds[code]
 	text := e.GetMessage()

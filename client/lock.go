@@ -122,7 +122,7 @@ func (c *Client) acquire(ctx context.Context, q request, opts []AcquireOption) (
 		}
 		if until != forever {
 			if q.wait = until - c.now(); q.wait <= 0 {
-				return nil, timedOut(q.what, nil)
+				return nil, &TimeoutError{Lock: q.object}
 			}
 		}
 		pause(ctx, again)
@@ -154,14 +154,9 @@ func waitError(ctx context.Context, q *request, err error) error {
 		return err
 	}
 	if errors.Is(context.Cause(ctx), errWaitOver) {
-		return timedOut(q.what, nil)
+		return &TimeoutError{Lock: q.object}
 	}
-	return timedOut(q.what, plain.cause)
-}
-
-func timedOut(w what, cause error) error {
-	text := "wait timed out"
-	return &opError{op: w.String(), kind: ErrTimeout, text: text, api: apiv1.NewError(apiv1.CodeTimeout, "%s", text), cause: cause}
+	return &TimeoutError{Lock: q.object, Cause: plain.cause}
 }
 
 // acquiring is an acquire under way. It holds its own message, so that the way
@@ -274,9 +269,6 @@ func (s *session) granted(ctx, caller context.Context, q *request, a *acquiring,
 			return nil, errAgain
 		}
 		s.finish(a)
-		if code == apiv1.CodeTimeout {
-			return nil, timedOut(q.what, nil)
-		}
 		return nil, newError(q.what, e)
 	}
 	got := answer.GetAcquire()

@@ -106,6 +106,32 @@ func TestBusyErrorNamesTheHolder(t *testing.T) {
 	})
 }
 
+func TestTimeoutNamesTheHolder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newCluster(t)
+		c := k.client(t)
+		g := mustLock(t, k.client(t, Holder("alice")), "a")
+		for how, wait := range map[string]func() error{
+			"Lock": func() error { _, err := c.Lock(t.Context(), "a", Wait(time.Second)); return err },
+			"Acquire": func() error {
+				_, err := c.Detached().Acquire(t.Context(), "a", time.Minute, Wait(time.Second))
+				return err
+			},
+		} {
+			err := wait()
+			wantErr(t, how, err, ErrTimeout)
+			wantErr(t, how, err, context.DeadlineExceeded)
+			var over *TimeoutError
+			if !errors.As(err, &over) || len(over.Holders) != 1 || over.Holders[0].Token != g.Token() || !strings.Contains(err.Error(), "alice") {
+				t.Errorf("%s: %v, want a TimeoutError that names alice", how, err)
+			}
+			if errors.Is(err, ErrBusy) || apiv1.CodeOf(err) != apiv1.CodeTimeout {
+				t.Errorf("%s: %v has code %v and is busy: %v", how, err, apiv1.CodeOf(err), errors.Is(err, ErrBusy))
+			}
+		}
+	})
+}
+
 func TestLockWaitsInLine(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newCluster(t)
