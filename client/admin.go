@@ -84,15 +84,15 @@ func administer[R any](ctx context.Context, c *Client, w what, do func(administr
 	if !ok {
 		return none, &opError{op: w.String(), text: "the backend does not support it"}
 	}
-	if ctx.Err() != nil {
-		return none, c.ended(ctx, w, nil)
-	}
-	if ended(c.closing) {
-		return none, &opError{op: w.String(), kind: ErrClosed}
+	if err := c.admit(ctx, w); err != nil {
+		return none, err
 	}
 	r, err := do(a, ctx)
 	if err == nil {
 		return r, nil
+	}
+	if closed := c.ready(w); closed != nil {
+		return none, closed
 	}
 	if ctx.Err() != nil {
 		return none, &opError{op: w.String(), cause: context.Cause(ctx)}

@@ -74,6 +74,9 @@ func (l *liar) Watch(session [16]byte, f func(*apiv1.Notice)) (stop func()) {
 	}
 }
 
+// Done is part of Backend.
+func (*liar) Done() <-chan struct{} { return nil }
+
 func (l *liar) silence() {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -21,6 +21,10 @@ type Backend interface {
 	Start(*mux.Call)
 	// Watch calls f for every notice about the session; f does not block.
 	Watch(session [16]byte, f func(*apiv1.Notice)) (stop func())
+	// Done is closed when the backend has ended and answers nothing any more; nil if
+	// it ends with the client only. The client's grants are lost then, and its
+	// operations return [ErrClosed].
+	Done() <-chan struct{}
 }
 
 // router is what the remote backend can do beyond a Backend.
@@ -36,6 +40,9 @@ type router interface {
 	close()
 }
 
+// Done is part of Backend: a remote backend ends with its client.
+func (r *remote) Done() <-chan struct{} { return nil }
+
 // Client is a cluster's client. It is safe for concurrent use, and one is
 // enough for a program.
 type Client struct {
@@ -44,13 +51,14 @@ type Client struct {
 	config  config
 	log     *slog.Logger
 	now     func() time.Duration
-	closing chan struct{} // closed when Close begins
+	closing chan struct{}   // closed when Close begins
+	over    <-chan struct{} // closed when the backend has ended; nil: never
 	wg      sync.WaitGroup
 
-	mu       sync.Mutex // guards what follows
-	closed   bool
+	mu       sync.Mutex // guards what follows, and the closing of closing
 	closeErr error
 	closeEnd chan struct{}         // closed when Close is done
+	cut      bool                  // a session was open when the backend ended
 	cur      *session              // takes new acquires; nil: the next one opens it
 	sessions map[*session]struct{} // all that have not ended
 	loose    map[*op]struct{}      // sent for callers who do not wait any more
@@ -60,9 +68,13 @@ type Client struct {
 // New returns a client of an embedded node. It does nothing until it is used.
 // Closing it does not close the node.
 func New(b Backend, opts ...Option) *Client {
-	cfg := newConfig(opts)
+	c := newClient(newConfig(opts))
+	c.backend, c.over = b, b.Done()
+	return c
+}
+
+func newClient(cfg config) *Client {
 	return &Client{
-		backend:  b,
 		config:   cfg,
 		log:      cfg.log,
 		now:      cfg.now,
@@ -80,7 +92,7 @@ func New(b Backend, opts ...Option) *Client {
 // operation, and a cluster that is not there yet is waited for. The client does
 // not depend on ctx once Dial has returned.
 func Dial(ctx context.Context, endpoints []string, opts ...Option) (*Client, error) {
-	c := New(nil, opts...)
+	c := newClient(newConfig(opts))
 	if err := errors.Join(checkEndpoints(endpoints), c.config.check()); err != nil {
 		return nil, err
 	}
@@ -110,13 +122,39 @@ func (cfg *config) check() error {
 	return errors.Join(errs...)
 }
 
+// errNodeEnded says why nothing can be asked any more.
+var errNodeEnded = errors.New("node has ended")
+
+// Done returns a channel that is closed when Close begins.
+func (c *Client) Done() <-chan struct{} { return c.closing }
+
+// ready returns ErrClosed if the client is of no use any more. Whatever else is
+// wrong, this is what an operation returns then.
+func (c *Client) ready(w what) error {
+	switch {
+	case ended(c.closing):
+		return &opError{op: w.String(), kind: ErrClosed}
+	case ended(c.over):
+		return &opError{op: w.String(), kind: ErrClosed, text: errNodeEnded.Error()}
+	}
+	return nil
+}
+
+// admit returns why an operation is not begun at all.
+func (c *Client) admit(ctx context.Context, w what) error {
+	if ctx.Err() != nil {
+		return c.ended(ctx, w, nil)
+	}
+	return c.ready(w)
+}
+
 // session returns the session for new acquires once it is open, and opens one
 // if there is none.
 func (c *Client) session(ctx context.Context, w what) (*session, error) {
 	c.mu.Lock()
-	if c.closed {
+	if err := c.ready(w); err != nil {
 		c.mu.Unlock()
-		return nil, &opError{op: w.String(), kind: ErrClosed}
+		return nil, err
 	}
 	s := c.cur
 	if s == nil {
@@ -161,6 +199,13 @@ func (c *Client) forget(s *session) {
 	delete(c.sessions, s)
 }
 
+// cutOff is called by a session that was open when the backend ended.
+func (c *Client) cutOff() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.cut = true
+}
+
 // renewAll sends keep-alives soon: the backend has found another node, which
 // knows of our sessions only when we name them.
 func (c *Client) renewAll() {
@@ -193,25 +238,26 @@ func (c *Client) sendLoose(o *op) {
 }
 
 // Close ends the client's sessions, which releases all of its locks. Operations
-// under way fail with [ErrClosed], grants are lost.
+// under way and later ones fail with [ErrClosed], grants are lost.
 //
 // It waits at most about two seconds for the cluster. If it returns an error,
 // that wait was in vain: locks that were held are free when the session's TTL
-// is over. It may be called more than once.
+// is over. It may be called more than once, and returns the same each time. A
+// node that is closed closes the clients that it has given out, before it stops
+// to serve them.
 func (c *Client) Close() error {
 	c.mu.Lock()
-	if c.closed {
+	if ended(c.closing) {
 		c.mu.Unlock()
 		<-c.closeEnd
 		return c.closeErr
 	}
-	c.closed = true
+	close(c.closing)
 	sessions := make([]*session, 0, len(c.sessions))
 	for s := range c.sessions {
 		sessions = append(sessions, s)
 	}
 	c.mu.Unlock()
-	close(c.closing)
 
 	c.closeErr = c.farewell(sessions)
 	c.mu.Lock()
@@ -231,32 +277,38 @@ func (c *Client) Close() error {
 func (c *Client) farewell(sessions []*session) error {
 	for _, s := range sessions {
 		opened := s.wasOpened()
-		s.end(&opError{op: "close", kind: ErrClosed}, LostClosed)
+		s.end(&opError{op: "close", kind: ErrClosed}, LostClosed, "")
 		if opened {
 			c.sendLoose(c.endSession(s.id))
 		}
 	}
 	c.mu.Lock()
-	if len(c.loose) == 0 {
-		c.mu.Unlock()
+	idle, cut := len(c.loose) == 0, c.cut
+	quiet := make(chan struct{})
+	if !idle {
+		c.quiet = quiet
+	}
+	c.mu.Unlock()
+	switch {
+	case cut:
+		return &UnavailableError{Op: "close: end session", Last: errNodeEnded}
+	case idle:
 		return nil
 	}
-	quiet := make(chan struct{})
-	c.quiet = quiet
-	c.mu.Unlock()
-
 	patience := time.NewTimer(closeWait)
 	defer patience.Stop()
+	err := &UnavailableError{Op: "close: end session"}
 	select {
 	case <-quiet:
 		return nil
+	case <-c.over:
+		err.Last = errNodeEnded
 	case <-patience.C:
-		err := &UnavailableError{Op: "close: end session"}
 		if c.router != nil {
 			err.Endpoints, err.Last = c.router.trouble()
 		}
-		return err
 	}
+	return err
 }
 
 // endSession tells the cluster that a session is not needed any more.

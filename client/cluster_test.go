@@ -31,6 +31,8 @@ type cluster struct {
 	seen     []string    // operations that reached the table, by kind
 	noNotice bool        // notices are lost on the way
 	closing  bool        // the test is over
+	stopped  bool        // see stop
+	over     chan struct{}
 	wg       sync.WaitGroup
 
 	latency time.Duration // there, and back again
@@ -64,6 +66,7 @@ func newCluster(t *testing.T) *cluster {
 		parked:   map[requestKey]*mux.Call{},
 		watchers: map[[16]byte]func(*apiv1.Notice){},
 		latency:  time.Millisecond,
+		over:     make(chan struct{}),
 	}
 	k.tick = time.AfterFunc(time.Hour, k.onTick)
 	t.Cleanup(func() {
@@ -137,6 +140,18 @@ func (k *cluster) Watch(session [16]byte, f func(*apiv1.Notice)) (stop func()) {
 	}
 }
 
+// Done is part of Backend.
+func (k *cluster) Done() <-chan struct{} { return k.over }
+
+// stop is the end of an embedded node: what is asked is refused, or not answered
+// at all.
+func (k *cluster) stop() {
+	k.mu.Lock()
+	k.stopped = true
+	k.mu.Unlock()
+	close(k.over)
+}
+
 func (k *cluster) carry(call *mux.Call) {
 	var f fate
 	k.mu.Lock()
@@ -146,6 +161,11 @@ func (k *cluster) carry(call *mux.Call) {
 		f = onWay(call.Op)
 	}
 	time.Sleep(k.latency)
+	k.mu.Lock()
+	if k.stopped {
+		f.refuse = apiv1.NewError(apiv1.CodeUnavailable, "node is stopping")
+	}
+	k.mu.Unlock()
 	switch {
 	case f.refuse != nil:
 		call.Done(&apiv1.Answer{Result: &apiv1.Answer_Error{Error: f.refuse}})
@@ -261,6 +281,9 @@ func (k *cluster) event(e fsm.Event) func() {
 		r := e.Result
 		if e.Kind == fsm.EventWaitEnded {
 			r = fsm.Result{Code: e.Code}
+			if e.Code == fsm.TimedOut {
+				r.Holders = k.table.Lock(e.Wants[0].Lock).Holders
+			}
 		}
 		a := k.answerOf(result(call.Op, r, k.table.Now()))
 		return func() { k.wg.Go(func() { k.answer(call, a, 0) }) }
@@ -281,9 +304,6 @@ func (k *cluster) notify(session fsm.SessionID, r *apiv1.Revocation) func() {
 		k.wg.Go(func() {
 			time.Sleep(k.latency)
 			f(&apiv1.Notice{Session: session[:], Revocation: r})
-			if e.Code == fsm.TimedOut {
-				r.Holders = k.table.Lock(e.Wants[0].Lock).Holders
-			}
 		})
 	}
 }

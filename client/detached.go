@@ -50,6 +50,9 @@ func (d *Detached) Acquire(ctx context.Context, name string, ttl time.Duration, 
 	if q.try && !q.limited {
 		q.limited = true
 	}
+	if err := c.ready(q.what); err != nil {
+		return DetachedGrant{}, err
+	}
 	if ctx.Err() != nil {
 		return DetachedGrant{}, c.ended(ctx, q.what, nil)
 	}
@@ -73,9 +76,10 @@ func (d *Detached) Acquire(ctx context.Context, name string, ttl time.Duration, 
 		d.cancel(o)
 		return DetachedGrant{}, c.waitEnded(ctx, &q, &o.op)
 	case <-c.closing:
-		d.cancel(o)
-		return DetachedGrant{}, &opError{op: q.String(), kind: ErrClosed}
+	case <-c.over:
 	}
+	d.cancel(o)
+	return DetachedGrant{}, c.ready(q.what)
 }
 
 func (d *Detached) acquired(ctx context.Context, q *request, o *acquiring, a *apiv1.Answer) (DetachedGrant, error) {

@@ -41,7 +41,7 @@ var (
 	ErrUnavailable = errors.New("cluster is unavailable")
 	// ErrOverloaded: the cluster refuses work for now; nothing was done.
 	ErrOverloaded = errors.New("cluster is overloaded")
-	// ErrClosed: the client was closed.
+	// ErrClosed: the client was closed, or the node that it belongs to has ended.
 	ErrClosed = errors.New("client is closed")
 )
 
@@ -127,7 +127,7 @@ const (
 	LostExpired
 	// LostForced: somebody with the right to do so released it.
 	LostForced
-	// LostClosed: the client was closed while it held the lock.
+	// LostClosed: the client was closed while it held the lock, or its node has ended.
 	LostClosed
 )
 
@@ -151,7 +151,7 @@ type LostError struct {
 	Token  uint64
 	Reason LostReason
 	Who    string // LostForced: who did it, as far as known
-	Why    string // LostForced: the reason given
+	Why    string // more about it; LostForced: the reason given
 }
 
 func (e *LostError) Error() string {

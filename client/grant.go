@@ -340,11 +340,11 @@ func (g *Grant) SetValue(ctx context.Context, value []byte) error {
 	if len(value) > maxValue {
 		return invalid(w, "value has %d bytes, at most %d can be sent", len(value), maxValue)
 	}
-	if ctx.Err() != nil {
-		return g.s.c.ended(ctx, w, nil)
-	}
 	if err := g.Err(); err != nil {
 		return err
+	}
+	if ctx.Err() != nil {
+		return g.s.c.ended(ctx, w, nil)
 	}
 	lost := g.Lost()
 	settings := g.turns()

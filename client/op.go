@@ -127,7 +127,7 @@ func fits(op *apiv1.Operation, a *apiv1.Answer) bool {
 }
 
 func (o *op) again() {
-	if o.call.Abandoned() || ended(o.c.closeEnd) {
+	if o.call.Abandoned() || ended(o.c.closeEnd) || ended(o.c.over) {
 		return
 	}
 	o.c.backend.Start(&o.call)
@@ -183,8 +183,8 @@ func (w *waited) take(a *apiv1.Answer) { w.answers <- a }
 // ask sends an operation that has no session and waits for its answer. When ctx
 // ends first the operation is abandoned.
 func (c *Client) ask(ctx context.Context, w what, request *apiv1.Operation) (*apiv1.Answer, error) {
-	if ctx.Err() != nil {
-		return nil, c.ended(ctx, w, nil)
+	if err := c.admit(ctx, w); err != nil {
+		return nil, err
 	}
 	o := &waited{}
 	o.prepare(c)
@@ -205,13 +205,17 @@ func (c *Client) await(ctx context.Context, w what, o *waited) (*apiv1.Answer, e
 		o.call.Abandon()
 		return nil, c.ended(ctx, w, &o.op)
 	case <-c.closing:
-		o.call.Abandon()
-		return nil, &opError{op: w.String(), kind: ErrClosed}
+	case <-c.over:
 	}
+	o.call.Abandon()
+	return nil, c.ready(w)
 }
 
 // failure makes an error of an answer that counts.
 func (c *Client) failure(w what, e *apiv1.Error) error {
+	if err := c.ready(w); err != nil {
+		return err
+	}
 	if apiv1.Code(e.GetCode()) == codeGaveUp && c.router != nil {
 		endpoints, last := c.router.trouble()
 		return &UnavailableError{Op: w.String(), Endpoints: endpoints, Last: last}
@@ -222,6 +226,9 @@ func (c *Client) failure(w what, e *apiv1.Error) error {
 // ended makes an error of the end of a caller's context: the cluster is to
 // blame if it could not be reached. o may be nil.
 func (c *Client) ended(ctx context.Context, w what, o *op) error {
+	if err := c.ready(w); err != nil {
+		return err
+	}
 	cause := context.Cause(ctx)
 	if !errors.Is(cause, ctx.Err()) {
 		cause = &ctxError{err: ctx.Err(), cause: cause}

@@ -82,8 +82,8 @@ func (c *Client) getAnswer(ctx context.Context, w what, opts []ReadOption) (*api
 	if err != nil {
 		return nil, err
 	}
-	if ctx.Err() != nil {
-		return nil, c.ended(ctx, w, nil)
+	if err := c.admit(ctx, w); err != nil {
+		return nil, err
 	}
 	o := &getting{}
 	o.prepare(c)

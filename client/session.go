@@ -109,6 +109,9 @@ func (s *session) run() {
 		case <-s.wake:
 		case <-s.over:
 			return
+		case <-s.c.over:
+			s.cutOff()
+			return
 		}
 		sleep, renew := s.tick()
 		if renew {
@@ -134,7 +137,7 @@ func (s *session) open() bool {
 		}
 		if e != nil {
 			s.failed.Store(true)
-			s.end(s.c.failure(what{verb: "open session"}, e), LostExpired)
+			s.end(s.c.failure(what{verb: "open session"}, e), LostExpired, "")
 			return false
 		}
 		s.mu.Lock()
@@ -150,9 +153,19 @@ func (s *session) open() bool {
 		s.c.log.Debug("session opened", "session", hex.EncodeToString(s.id[:]), "ttl", s.c.config.ttl)
 		return !closed
 	case <-s.over:
-		s.opening.call.Abandon()
-		return false
+	case <-s.c.over:
+		s.cutOff()
 	}
+	s.opening.call.Abandon()
+	return false
+}
+
+// cutOff ends a session whose backend has ended.
+func (s *session) cutOff() {
+	if s.wasOpened() {
+		s.c.cutOff()
+	}
+	s.end(s.c.ready(what{verb: "session"}), LostClosed, errNodeEnded.Error())
 }
 
 // tick ends what is over and returns how long to sleep, and whether a keep-alive
@@ -214,7 +227,7 @@ func (s *session) retireIfIdle() bool {
 	if !idle {
 		return false
 	}
-	s.end(&opError{op: "session", kind: ErrSession, text: "retired"}, LostClosed)
+	s.end(&opError{op: "session", kind: ErrSession, text: "retired"}, LostClosed, "")
 	o := c.endSession(s.id)
 	c.sendLoose(o)
 	time.AfterFunc(c.config.ttl, o.call.Abandon) // by then it has ended by itself
@@ -286,7 +299,7 @@ func (s *session) notice(n *apiv1.Notice) {
 
 // expired is called when the cluster says that there is no such session.
 func (s *session) expired() {
-	s.end(&opError{op: "session", kind: ErrSession}, LostExpired)
+	s.end(&opError{op: "session", kind: ErrSession}, LostExpired, "")
 }
 
 // renewSoon makes a keep-alive due.
@@ -430,7 +443,7 @@ func (s *session) dropLocked(g *Grant) {
 
 // end ends the session, once: its grants are lost for reason, its operations
 // are moot.
-func (s *session) end(cause error, reason LostReason) {
+func (s *session) end(cause error, reason LostReason, why string) {
 	s.mu.Lock()
 	if s.cause != nil {
 		s.mu.Unlock()
@@ -443,7 +456,7 @@ func (s *session) end(cause error, reason LostReason) {
 	close(s.over)
 	var lost losses
 	for _, g := range s.grants {
-		lost = append(lost, s.loseLocked(g, reason, "", ""))
+		lost = append(lost, s.loseLocked(g, reason, "", why))
 	}
 	s.window.each(func(o *op) { o.call.Abandon() })
 	for _, o := range s.renewals {

@@ -2,7 +2,6 @@ package client
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync/atomic"
 	"testing"
@@ -215,97 +214,6 @@ func TestOutageDuringTheFirstLockIsRiddenOut(t *testing.T) {
 			t.Errorf("Lock took %v, want 1m", d)
 		}
 		mustUnlock(t, g)
-	})
-}
-
-func TestCloseReleasesEverything(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		k := newCluster(t)
-		c := k.client(t)
-		a := mustLock(t, c, "a")
-		mustLock(t, c, "b")
-		blocked := mustLock(t, k.client(t), "c")
-		failed := make(chan error, 1)
-		go func() {
-			_, err := c.Lock(t.Context(), "c")
-			failed <- err
-		}()
-		time.Sleep(time.Second)
-		begin := time.Now()
-		if err := c.Close(); err != nil {
-			t.Fatalf("Close: %v", err)
-		}
-		if d := time.Since(begin); d > 10*time.Millisecond {
-			t.Errorf("Close took %v", d)
-		}
-		wantErr(t, "waiting Lock", <-failed, ErrClosed)
-		s := k.stats()
-		if s.Grants != 1 || s.Waiters != 0 || s.Sessions != 1 {
-			t.Errorf("left: %+v, want only the other client's", s)
-		}
-		var lost *LostError
-		if err := a.Unlock(); !errors.As(err, &lost) || lost.Reason != LostClosed {
-			t.Errorf("Unlock after Close: %v, want a loss by close", err)
-		}
-		if err := c.Close(); err != nil {
-			t.Errorf("second Close: %v", err)
-		}
-		_, err := c.Lock(t.Context(), "a")
-		wantErr(t, "Lock", err, ErrClosed)
-		_, err = c.IsLocked(t.Context(), "a")
-		wantErr(t, "IsLocked", err, ErrClosed)
-		mustUnlock(t, blocked)
-	})
-}
-
-func TestCloseIsBounded(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		k := newCluster(t)
-		c := k.client(t)
-		mustLock(t, c, "a")
-		reads := make(chan error, 1)
-		k.setDown(true)
-		go func() {
-			_, err := c.IsLocked(t.Context(), "a")
-			reads <- err
-		}()
-		locks := make(chan error, 1)
-		go func() {
-			_, err := c.Lock(t.Context(), "b")
-			locks <- err
-		}()
-		time.Sleep(time.Second)
-		begin := time.Now()
-		wantErr(t, "Close", c.Close(), ErrUnavailable)
-		if d := time.Since(begin); d != closeWait {
-			t.Errorf("Close took %v, want %v", d, closeWait)
-		}
-		wantErr(t, "read under way", <-reads, ErrClosed)
-		wantErr(t, "Lock under way", <-locks, ErrClosed)
-		k.mu.Lock()
-		for _, call := range k.waiting {
-			if !call.Abandoned() {
-				t.Errorf("%v is still on its way", call.Op)
-			}
-		}
-		k.mu.Unlock()
-		k.setDown(false)
-		time.Sleep(11 * time.Second)
-		if k.holder("a") != 0 {
-			t.Error("the session of a closed client lives on")
-		}
-	})
-}
-
-func TestCloseOfAnUnusedClientSendsNothing(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		k := newCluster(t)
-		k.setDown(true)
-		c := k.client(t)
-		begin := time.Now()
-		if err := c.Close(); err != nil || time.Since(begin) != 0 {
-			t.Errorf("Close: %v after %v", err, time.Since(begin))
-		}
 	})
 }
 

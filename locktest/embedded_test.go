@@ -104,3 +104,47 @@ func TestAnEmbeddedClientLosesItsLockByTheNodesClock(t *testing.T) {
 		must(t, lock(t, c, "x").Unlock())
 	})
 }
+
+// TestTheEndOfANodeEndsItsClients: a program that embeds a node closes it while its
+// own goroutines lock, wait and read, none of them with a deadline.
+func TestTheEndOfANodeEndsItsClients(t *testing.T) {
+	bubble(t, func(t *testing.T, cluster *locktest.Cluster) {
+		for _, name := range []string{cluster.Followers()[0], cluster.Leader()} {
+			n := cluster.Node(name)
+			c := n.Client()
+			other := cluster.Client("other")
+			mine, theirs := lock(t, c, "mine"), lock(t, other, "theirs")
+			ended := make(chan error, 2)
+			go func() { _, err := c.Lock(context.Background(), "theirs"); ended <- err }()
+			go func() {
+				for {
+					if _, err := c.IsLocked(context.Background(), "theirs"); err != nil {
+						ended <- err
+						return
+					}
+					time.Sleep(time.Millisecond)
+				}
+			}()
+			waiting(t, cluster, other, "theirs", 1)
+			within(t, 5*time.Second, "the end of node and client", func() {
+				must(t, n.Close())
+				<-mine.Lost()
+				for range 2 {
+					if err := <-ended; !errors.Is(err, client.ErrClosed) {
+						t.Errorf("an operation under way ended with %v, want ErrClosed", err)
+					}
+				}
+				for range 10 {
+					if _, err := c.Lock(context.Background(), "x"); !errors.Is(err, client.ErrClosed) {
+						t.Errorf("Lock on a node that is closed: %v, want ErrClosed", err)
+					}
+				}
+				_ = c.Close()
+			})
+			cluster.Kill(name)
+			cluster.Restart(name)
+			cluster.WaitReady()
+			must(t, theirs.Unlock())
+		}
+	})
+}
