@@ -20,7 +20,8 @@ type administrator interface {
 //
 // With a token it ends that grant, and returns [ErrNotHeld] if the lock is not
 // held with it; with token 0 it ends whatever grants there are. A grant over
-// several locks ends on all of them. When ctx ends first, it may have happened.
+// several locks ends on all of them. When ctx ends first, it may have happened, and
+// so it may with [ErrSession].
 func (c *Client) ForceRelease(ctx context.Context, name string, token uint64, reason string) error {
 	w := what{"force-release", name}
 	if err := checkText(w, "name", name, true); err != nil {
@@ -29,12 +30,11 @@ func (c *Client) ForceRelease(ctx context.Context, name string, token uint64, re
 	if err := checkText(w, "reason", reason, false); err != nil {
 		return err
 	}
-	if err := c.config.check(); err != nil {
-		return err
-	}
-	_, err := c.ask(ctx, w, &apiv1.Operation{Request: &apiv1.Operation_ForceRelease{ForceRelease: &apiv1.ForceReleaseRequest{
-		Id: onceID(), Name: name, Token: token, Reason: reason, Who: c.config.holder,
-	}}})
+	_, err := c.command(ctx, w, token != 0, func(id *apiv1.RequestID) *apiv1.Operation {
+		return &apiv1.Operation{Request: &apiv1.Operation_ForceRelease{ForceRelease: &apiv1.ForceReleaseRequest{
+			Id: id, Name: name, Token: token, Reason: reason, Who: c.config.holder,
+		}}}
+	})
 	return err
 }
 

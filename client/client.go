@@ -216,25 +216,23 @@ func (c *Client) renewAll() {
 	}
 }
 
-// sendLoose sends an operation whose caller does not wait. Close waits for it.
-func (c *Client) sendLoose(o *op) {
-	to := o.to
-	o.to = takerFunc(func(a *apiv1.Answer) {
-		c.mu.Lock()
-		delete(c.loose, o)
-		if len(c.loose) == 0 && c.quiet != nil {
-			close(c.quiet)
-			c.quiet = nil
-		}
-		c.mu.Unlock()
-		if to != nil {
-			to.take(a)
-		}
-	})
+// loosen has Close wait for the answer of an operation whose caller does not.
+func (c *Client) loosen(o *op) {
+	o.to = takerFunc(func(*apiv1.Answer) { c.settled(o) })
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.loose[o] = struct{}{}
-	c.mu.Unlock()
-	c.send(o)
+}
+
+// settled says that a loose operation is answered, or not to be sent.
+func (c *Client) settled(o *op) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.loose, o)
+	if len(c.loose) == 0 && c.quiet != nil {
+		close(c.quiet)
+		c.quiet = nil
+	}
 }
 
 // Close ends the client's sessions, which releases all of its locks. Operations
@@ -260,6 +258,9 @@ func (c *Client) Close() error {
 	c.mu.Unlock()
 
 	c.closeErr = c.farewell(sessions)
+	for _, s := range sessions {
+		s.abandon()
+	}
 	c.mu.Lock()
 	for o := range c.loose {
 		o.call.Abandon()
@@ -276,10 +277,10 @@ func (c *Client) Close() error {
 // farewell ends the sessions and waits for what is still on its way.
 func (c *Client) farewell(sessions []*session) error {
 	for _, s := range sessions {
-		opened := s.wasOpened()
-		s.end(&opError{op: "close", kind: ErrClosed}, LostClosed, "")
-		if opened {
-			c.sendLoose(c.endSession(s.id))
+		o := c.endSession(s.id)
+		c.loosen(o)
+		if !s.leave(o) {
+			c.settled(o)
 		}
 	}
 	c.mu.Lock()

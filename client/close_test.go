@@ -3,9 +3,13 @@ package client
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	apiv1 "github.com/locknode/locknode/api/v1"
 )
 
 func TestCloseReleasesEverything(t *testing.T) {
@@ -182,7 +186,12 @@ func TestEndOfTheNodeEndsWhatItsClientsDo(t *testing.T) {
 		<-lost
 		<-ctx.Done()
 		for name, err := range failed {
-			wantErr(t, name, <-err, ErrClosed)
+			select {
+			case err := <-err:
+				wantErr(t, name, err, ErrClosed)
+			case <-time.After(time.Second):
+				t.Fatalf("%s goes on, and the node has ended", name)
+			}
 		}
 		var why *LostError
 		if !errors.As(g.Unlock(), &why) || why.Reason != LostClosed {
@@ -214,4 +223,133 @@ func TestCloseThatTheNodeCutsShortSaysSo(t *testing.T) {
 			t.Error("Done is not closed")
 		}
 	})
+}
+
+// TestCloseLeavesNothingThatNobodyWasTold closes clients at any moment of detached
+// acquires: a lock that is held then was returned to a caller, and what was returned
+// is held.
+func TestCloseLeavesNothingThatNobodyWasTold(t *testing.T) {
+	var told, released int
+	for seed := range uint64(400) {
+		synctest.Test(t, func(t *testing.T) {
+			got, left := closeAtAnyMoment(t, rand.New(rand.NewPCG(seed, 3)))
+			told += got
+			released += left
+		})
+		if t.Failed() {
+			t.Fatalf("seed %d", seed)
+		}
+	}
+	t.Logf("%d grants were told, and %d given by the cluster and told nobody", told, released)
+	if told < 50 || released < 50 {
+		t.Error("the test does not test much")
+	}
+}
+
+func closeAtAnyMoment(t *testing.T, random *rand.Rand) (grants, untold int) {
+	k := newCluster(t)
+	c, other := k.client(t), k.client(t)
+	var mu sync.Mutex // guards what follows
+	upTo := func(n int64) int64 {
+		mu.Lock()
+		defer mu.Unlock()
+		return random.Int64N(n)
+	}
+	// Few moments, so that much happens in the same one.
+	millis := func(n int64) time.Duration { return time.Duration(upTo(n)) * time.Millisecond }
+	told := map[uint64]string{} // token → lock
+	k.fault(func(*apiv1.Operation) fate { return fate{delayAnswer: millis(10)} })
+	blocked := mustLock(t, other, "blocked")
+	mustUnlock(t, mustLock(t, c, "open")) // there is a session
+	time.AfterFunc(millis(30), func() { _ = blocked.Unlock() })
+
+	names := []string{"a", "b", "blocked"}
+	var wg sync.WaitGroup
+	for i := range 6 {
+		wg.Go(func() {
+			time.Sleep(millis(20))
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			if upTo(4) == 0 {
+				time.AfterFunc(millis(20), cancel)
+			}
+			g, err := c.Detached().Acquire(ctx, names[i%3], time.Minute, Wait(time.Duration(upTo(2))*time.Minute))
+			if err != nil {
+				return
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			told[g.Token] = g.Name
+		})
+	}
+	time.Sleep(millis(40))
+	if err := c.Close(); err != nil {
+		t.Errorf("Close: %v", err)
+	}
+	wg.Wait()
+	time.Sleep(time.Second)
+	for _, name := range names {
+		if token := k.holder(name); token != 0 && token != blocked.Token() && told[token] != name {
+			t.Errorf("%q is held with token %d, which nobody was told; told were %v", name, token, told)
+		}
+		if n := k.waiters(name); n != 0 {
+			t.Errorf("%d wait for %q", n, name)
+		}
+	}
+	for token, name := range told {
+		if k.holder(name) != token {
+			t.Errorf("token %d of %q was told, and %d holds it", token, name, k.holder(name))
+		}
+	}
+	const others = 2 // "blocked" of the other client and "open"
+	return len(told), int(k.stats().LastToken) - others - len(told)
+}
+
+// TestDelayAfterLossOutlastsClose: whoever has not unlocked has lost the lock, and what
+// it has sent is still on its way.
+func TestDelayAfterLossOutlastsClose(t *testing.T) {
+	const delay = 20 * time.Second
+	for how, faults := range map[string]func(*apiv1.Operation) fate{
+		"nothing goes wrong":        nil,
+		"the release comes late":    first[*apiv1.Operation_Release](fate{loseRequest: true}),
+		"its answer is lost":        first[*apiv1.Operation_Release](fate{loseAnswer: true}),
+		"it is refused once":        first[*apiv1.Operation_Release](fate{refuse: apiv1.NewError(apiv1.CodeLimit, "no room")}),
+		"the release never comes":   every[*apiv1.Operation_Release](fate{loseRequest: true}),
+		"the session's end is lost": first[*apiv1.Operation_EndSession](fate{loseRequest: true}),
+	} {
+		for _, lostBefore := range []bool{false, true} {
+			synctest.Test(t, func(t *testing.T) {
+				k := newCluster(t)
+				c := k.client(t)
+				mustLock(t, c, "plain")
+				mustLock(t, c, "b", DelayAfterLoss(delay))
+				if lostBefore { // and the cluster is told of it while the client is closed
+					mustLock(t, c, "a", DelayAfterLoss(delay), TTL(2*time.Second))
+				} else {
+					mustLock(t, c, "a", DelayAfterLoss(delay))
+				}
+				unlocked := mustLock(t, c, "c", DelayAfterLoss(delay))
+				mustUnlock(t, unlocked)
+				k.fault(faults)
+				if lostBefore {
+					time.Sleep(1975 * time.Millisecond)
+				}
+				begin := time.Now()
+				_ = c.Close()
+				if d := time.Since(begin); d > closeWait {
+					t.Errorf("%s: Close took %v", how, d)
+				}
+				other := k.client(t)
+				for _, name := range []string{"a", "b"} {
+					mustLock(t, other, name)
+					if d := time.Since(begin); d < delay-10*time.Millisecond || d > delay+12*time.Second {
+						t.Errorf("%s: the next one got %q %v after Close, in spite of a delay of %v", how, name, d, delay)
+					}
+				}
+				if _, err := other.TryLock(t.Context(), "c"); err != nil {
+					t.Errorf("%s: a lock that was unlocked: %v", how, err)
+				}
+			})
+		}
+	}
 }

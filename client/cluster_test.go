@@ -347,6 +347,14 @@ func (k *cluster) waiters(name string) int {
 	return k.table.Lock(name).Waiters
 }
 
+// remembered returns how many answers of a session the table remembers.
+func (k *cluster) remembered(session [16]byte) int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	v, _ := k.table.Session(session)
+	return v.Answers
+}
+
 func (k *cluster) stats() fsm.Stats {
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -2,11 +2,14 @@ package client
 
 import (
 	"context"
+	"errors"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	apiv1 "github.com/locknode/locknode/api/v1"
+	"github.com/locknode/locknode/fsm"
 )
 
 func TestDetachedGrantOutlivesItsClient(t *testing.T) {
@@ -48,23 +51,212 @@ func TestDetachedGrantOutlivesItsClient(t *testing.T) {
 		}
 		_, err = other.Detached().Renew(t.Context(), "a", g.Token, time.Minute)
 		wantErr(t, "Renew of a released grant", err, ErrNotHeld)
-		if n := k.stats().Sessions; n != 0 {
-			t.Errorf("%d sessions were opened", n)
+		if err := other.Close(); err != nil || k.stats().Sessions != 0 {
+			t.Errorf("Close: %v; %d sessions are left", err, k.stats().Sessions)
 		}
 	})
 }
 
-func TestDetachedAcquireWithTheSameIDIsOneAcquire(t *testing.T) {
+// TestRepeatedAcquireIsToldWhatIsTrueNow: under one request ID, by several clients, at
+// several moments of the grant's life.
+func TestRepeatedAcquireIsToldWhatIsTrueNow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newCluster(t)
 		id := RequestID([16]byte{1, 2, 3})
-		one, err := k.client(t).Detached().Acquire(t.Context(), "a", 30*time.Second, id)
+		again := func(name string, opts ...AcquireOption) (DetachedGrant, error) {
+			return k.client(t).Detached().Acquire(t.Context(), name, 10*time.Second, append(opts, id)...)
+		}
+		one, err := again("a")
+		if err != nil || one.ExpiresIn < 9800*time.Millisecond {
+			t.Fatalf("Acquire: %+v, %v", one, err)
+		}
+		time.Sleep(8 * time.Second)
+		for _, wait := range []time.Duration{0, time.Minute} {
+			two, err := again("a", Wait(wait))
+			if err != nil || two.Token != one.Token || k.stats().Grants != 1 {
+				t.Errorf("after 8s: token %d, %v; want %d", two.Token, err, one.Token)
+			}
+			if two.ExpiresIn > 2*time.Second || two.ExpiresIn < 1900*time.Millisecond {
+				t.Errorf("8s after a grant of 10s: expires in %v", two.ExpiresIn)
+			}
+		}
+		time.Sleep(3 * time.Second)
+		next := mustLock(t, k.client(t), "a") // somebody else has it
+		_, err = again("a")
+		wantErr(t, "after the grant has ended", err, ErrNotHeld)
+		if !strings.Contains(err.Error(), "this request ID has ended") || !strings.Contains(err.Error(), "another ID") || errors.Is(err, ErrLost) {
+			t.Errorf("error %q does not say that the grant of the ID has ended and what to do", err)
+		}
+		mustUnlock(t, next)
+		_, err = again("a")
+		wantErr(t, "and the lock is free", err, ErrNotHeld)
+
+		for field, other := range map[string]func() error{
+			"locks": func() error { _, err := again("b"); return err },
+			"delay": func() error { _, err := again("a", DelayAfterLoss(time.Second)); return err },
+			"value": func() error { _, err := again("a", Value([]byte("v"))); return err },
+			"ttl": func() error {
+				_, err := k.client(t).Detached().Acquire(t.Context(), "a", 9*time.Second, id)
+				return err
+			},
+		} {
+			err := other()
+			wantErr(t, "another "+field, err, ErrInvalid)
+			if !strings.Contains(err.Error(), field) {
+				t.Errorf("error %q does not name the field %s", err, field)
+			}
+		}
+	})
+}
+
+// TestReleasedGrantIsNotToldAgain: a repeated request is no way to a grant that its
+// holder has released.
+func TestReleasedGrantIsNotToldAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newCluster(t)
+		d, id := k.client(t).Detached(), RequestID([16]byte{1})
+		g, err := d.Acquire(t.Context(), "a", time.Minute, id)
 		if err != nil {
 			t.Fatal(err)
 		}
-		two, err := k.client(t).Detached().Acquire(t.Context(), "a", 30*time.Second, id)
-		if err != nil || two.Token != one.Token || k.stats().Grants != 1 {
-			t.Errorf("again: token %d, %v; want %d", two.Token, err, one.Token)
+		if err := d.Release(t.Context(), "a", g.Token); err != nil {
+			t.Fatal(err)
+		}
+		_, err = d.Acquire(t.Context(), "a", time.Minute, id)
+		wantErr(t, "Acquire", err, ErrNotHeld)
+		if k.holder("a") != 0 {
+			t.Error("the lock is held again")
+		}
+	})
+}
+
+// TestRefusalIsNotRemembered: the loop that tries until the lock is free needs one ID.
+func TestRefusalIsNotRemembered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newCluster(t)
+		d, id := k.client(t).Detached(), RequestID([16]byte{1})
+		held := mustLock(t, k.client(t), "a")
+		_, err := d.Acquire(t.Context(), "a", time.Minute, id)
+		wantErr(t, "Acquire", err, ErrBusy)
+		for range 2 {
+			begin := time.Now()
+			_, err = d.Acquire(t.Context(), "a", time.Minute, id, Wait(time.Second))
+			wantErr(t, "Acquire with Wait", err, ErrTimeout)
+			if d := time.Since(begin); d < time.Second {
+				t.Errorf("a wait of 1s was over after %v", d)
+			}
+		}
+		mustUnlock(t, held)
+		g, err := d.Acquire(t.Context(), "a", time.Minute, id)
+		if err != nil || k.holder("a") != g.Token {
+			t.Errorf("Acquire of a free lock: %+v, %v", g, err)
+		}
+	})
+}
+
+// TestSlowTryAndItsCancelTakeNothingAway: the first try was slow on its way and given
+// up; the one that was made in its place holds the lock.
+func TestSlowTryAndItsCancelTakeNothingAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newCluster(t)
+		slow, fast, id := k.client(t), k.client(t), RequestID([16]byte{1})
+		mustUnlock(t, mustLock(t, slow, "open"))
+		s := slow.cur.id
+		k.fault(func(op *apiv1.Operation) fate {
+			if string(op.GetAcquire().GetId().GetSession()) == string(s[:]) {
+				return fate{loseRequest: true} // it comes a second later
+			}
+			return fate{}
+		})
+		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		defer cancel()
+		late := make(chan error, 1)
+		go func() {
+			_, err := slow.Detached().Acquire(t.Context(), "a", 30*time.Second, id)
+			late <- err
+		}()
+		_, err := slow.Detached().Acquire(ctx, "a", 30*time.Second, id)
+		wantErr(t, "first try", err, context.DeadlineExceeded)
+		g, err := fast.Detached().Acquire(t.Context(), "a", 30*time.Second, id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		k.fault(nil)
+		if err := <-late; err != nil {
+			t.Errorf("a try that came late: %v, want the grant", err)
+		}
+		if err := slow.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if k.holder("a") != g.Token {
+			t.Errorf("holder %d, want %d: it was told that it has the lock for %v", k.holder("a"), g.Token, g.ExpiresIn)
+		}
+	})
+}
+
+// TestDetachedWaitKeepsItsSessionAlive: a wait is longer than the session's TTL.
+func TestDetachedWaitKeepsItsSessionAlive(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newCluster(t)
+		held := mustLock(t, k.client(t), "a")
+		time.AfterFunc(10*time.Minute, func() { _ = held.Unlock() })
+		g, err := k.client(t).Detached().Acquire(t.Context(), "a", time.Minute, Wait(time.Hour))
+		if err != nil || g.Waited < 599*time.Second || g.ExpiresIn < 59*time.Second || g.ExpiresIn > time.Minute {
+			t.Errorf("Acquire: %+v, %v", g, err)
+		}
+	})
+}
+
+// TestDetachedWaitEndsWithItsProcess: nobody gets a lock for a process that is gone.
+func TestDetachedWaitEndsWithItsProcess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newCluster(t)
+		held := mustLock(t, k.client(t), "a")
+		dead := k.client(t, SessionTTL(5*time.Second))
+		go func() { _, _ = dead.Detached().Acquire(t.Context(), "a", time.Minute, Wait(time.Hour)) }()
+		time.Sleep(time.Second)
+		s := dead.cur.id
+		k.fault(func(op *apiv1.Operation) fate {
+			// Its notices arrive, so it opens another session when this one has expired.
+			return fate{loseRequest: string(op.GetKeepAlive().GetSession()) == string(s[:]) || op.GetOpenSession() != nil}
+		})
+		time.Sleep(6 * time.Second)
+		if n := k.waiters("a"); n != 0 {
+			t.Errorf("%d waiters, want none", n)
+		}
+		mustUnlock(t, held)
+		if k.holder("a") != 0 {
+			t.Error("a process that is gone holds the lock")
+		}
+	})
+}
+
+// TestDetachedWaitGoesOnInAnotherSession: with the wait that is left.
+func TestDetachedWaitGoesOnInAnotherSession(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newCluster(t)
+		held := mustLock(t, k.client(t), "a")
+		c := k.client(t)
+		kill := func() {
+			c.mu.Lock()
+			s := c.cur
+			c.mu.Unlock()
+			k.do(fsm.KillSession{Session: s.id})
+		}
+		for range 3 {
+			time.AfterFunc(3*time.Second, kill)
+			begin := time.Now()
+			_, err := c.Detached().Acquire(t.Context(), "a", time.Minute, Wait(5*time.Second))
+			wantErr(t, "Acquire", err, ErrTimeout)
+			if d := time.Since(begin); d < 5*time.Second || d > 5200*time.Millisecond {
+				t.Errorf("it took %v, want 5s", d)
+			}
+		}
+		time.AfterFunc(time.Second, kill)
+		time.AfterFunc(3*time.Second, func() { _ = held.Unlock() })
+		g, err := c.Detached().Acquire(t.Context(), "a", time.Minute, Wait(5*time.Second))
+		if err != nil || k.holder("a") != g.Token {
+			t.Errorf("Acquire: %+v, %v; holder %d", g, err, k.holder("a"))
 		}
 	})
 }
@@ -115,12 +307,17 @@ func TestLateDetachedGrantIsNotBelieved(t *testing.T) {
 		_, err := c.Detached().Acquire(t.Context(), "a", 2*time.Second)
 		wantErr(t, "Acquire", err, ErrLost)
 
-		// One that the cluster still counts as held is renewed.
+		// What is left is told of one that the cluster still counts as held.
 		k.fault(first[*apiv1.Operation_Acquire](fate{delayAnswer: 1500 * time.Millisecond}))
 		g, err := c.Detached().Acquire(t.Context(), "b", 2*time.Second)
-		if err != nil || g.ExpiresIn < 1900*time.Millisecond {
+		if err != nil || g.ExpiresIn < 450*time.Millisecond || g.ExpiresIn > 500*time.Millisecond {
 			t.Errorf("Acquire: %+v, %v", g, err)
 		}
+
+		// One whose answer is lost, and which has ended when it is asked for again.
+		k.fault(first[*apiv1.Operation_Acquire](fate{loseAnswer: true}))
+		_, err = c.Detached().Acquire(t.Context(), "c", time.Second)
+		wantErr(t, "Acquire", err, ErrLost)
 	})
 }
 

@@ -34,7 +34,8 @@ var (
 	ErrInvalid = errors.New("invalid argument")
 	// ErrDenied: the caller has no right to do this.
 	ErrDenied = errors.New("denied")
-	// ErrSession: the session has ended, so that the operation was not done.
+	// ErrSession: the client's session has ended before the operation was answered;
+	// where that leaves in doubt whether it was done, the message says so.
 	ErrSession = errors.New("session ended")
 	// ErrUnavailable: no node could be reached, or none knew a leader. An
 	// [*UnavailableError] says what was tried.

@@ -4,7 +4,6 @@ import (
 	"container/heap"
 	"context"
 	"slices"
-	"sync"
 	"time"
 
 	apiv1 "github.com/locknode/locknode/api/v1"
@@ -28,6 +27,8 @@ type Grant struct {
 	name     string
 	token    uint64
 	waited   time.Duration
+	granted  int64           // cluster time
+	delay    time.Duration   // see DelayAfterLoss
 	deadline int64           // cluster time, of its own TTL; 0: it has none
 	latest   time.Duration   // its own TTL ends no later, whatever the stamps say
 	caller   context.Context // of Lock
@@ -210,126 +211,6 @@ func (g *Grant) tell() {
 	g.s.c.log.Debug("lock lost", "lock", g.name, "token", g.token, "err", err)
 }
 
-// releasing is a release under way.
-type releasing struct {
-	op
-	operation apiv1.Operation
-	oneof     apiv1.Operation_Release
-	request   apiv1.ReleaseRequest
-	id        apiv1.RequestID
-	grant     *Grant
-	since     time.Duration
-	left      chan struct{} // closed when Unlock need not wait any more
-	leaving   sync.Once
-}
-
-func (r *releasing) leave() { r.leaving.Do(func() { close(r.left) }) }
-
-// releaseLocked makes the release of g, to be sent by the caller without mutex.
-func (g *Grant) releaseLocked(now time.Duration) *releasing {
-	r := &releasing{grant: g, since: now, left: make(chan struct{})}
-	r.c, r.to, r.stubborn = g.s.c, r, true
-	r.request.Id = &r.id
-	r.request.Name = g.name
-	r.request.Token = g.token
-	r.oneof.Release = &r.request
-	r.operation.Request = &r.oneof
-	r.call.Op = &r.operation
-	g.s.signLocked(&r.id, &r.op)
-	return r
-}
-
-func (r *releasing) take(a *apiv1.Answer) {
-	g, s := r.grant, r.grant.s
-	code := apiv1.Code(a.GetError().GetCode())
-	s.mu.Lock()
-	s.window.answered(r.id.GetSequence())
-	gone := code == apiv1.CodeNotHeld || code == apiv1.CodeNoSession
-	if now := s.c.now(); gone && g.state == grantReleased && now < g.boundLocked() && now < s.boundLocked() {
-		// Not by time, for that is not over: it was taken away before. Once the
-		// time is over nobody can tell, and it was held when Unlock was called.
-		g.err = &LostError{Lock: g.name, Token: g.token, Reason: LostForced}
-	}
-	s.mu.Unlock()
-	r.leave()
-	switch code {
-	case apiv1.CodeOK, apiv1.CodeNotHeld:
-	case apiv1.CodeNoSession:
-		s.expired()
-	case apiv1.CodeLimit, apiv1.CodeInternal: // such as a full window: there is room again soon
-		s.c.log.Warn("release refused, to be repeated", "lock", g.name, "token", g.token, "err", a.GetError())
-		time.AfterFunc(retryLast, g.giveBack)
-	default:
-		s.c.log.Warn("release refused", "lock", g.name, "token", g.token, "err", a.GetError())
-	}
-}
-
-// giveBack releases a grant that nobody believes in, in the background.
-func (g *Grant) giveBack() {
-	g.s.mu.Lock()
-	if g.s.cause != nil {
-		g.s.mu.Unlock()
-		return
-	}
-	r := g.releaseLocked(g.s.c.now())
-	g.s.mu.Unlock()
-	g.s.c.send(&r.op)
-}
-
-// Unlock releases the lock and ends the grant's context.
-//
-// It takes no context, because a release must not be left undone: Unlock waits
-// for the cluster's answer for up to a second, so that on a cluster that is well
-// the lock is free when it returns. After that it returns nil and the release
-// is repeated in the background until it is answered or the session is over,
-// which frees the lock just as well. So `defer g.Unlock()` is always right.
-//
-// If the lock was lost before, Unlock changes nothing and returns the
-// [*LostError]: it was not protected to the end. Calling it again is allowed
-// and returns the same.
-func (g *Grant) Unlock() error {
-	s := g.s
-	now := s.c.now()
-	s.mu.Lock()
-	lost := g.lookLocked(now)
-	if g.state == grantLost {
-		err := g.err
-		s.mu.Unlock()
-		lost.tell()
-		return err
-	}
-	r, first := g.release, g.release == nil
-	var cancel context.CancelCauseFunc
-	if first {
-		s.dropLocked(g)
-		g.state = grantReleased
-		cancel = g.cancel
-		r = g.releaseLocked(now)
-		g.release = r
-	}
-	s.mu.Unlock()
-	if cancel != nil {
-		cancel(g.released())
-	}
-	if first {
-		if ended := s.c.config.trace.Ended; ended != nil {
-			ended(g, nil)
-		}
-		s.c.send(&r.op)
-	}
-	return g.awaitRelease(r)
-}
-
-func (g *Grant) awaitRelease(r *releasing) error {
-	select {
-	case <-r.left:
-	case <-g.s.over: // which has released it, or is about to
-	}
-	g.s.mu.Lock()
-	defer g.s.mu.Unlock()
-	return g.err
-}
-
 // SetValue replaces what is stored with the grant for others to read; at most
 // 4 KiB. Values take effect in the order of the calls.
 //
@@ -392,7 +273,7 @@ func (g *Grant) setValue(value []byte, settings chan struct{}) (*waited, error) 
 	}}}
 	o.to = takerFunc(func(a *apiv1.Answer) {
 		s.mu.Lock()
-		s.window.answered(id.GetSequence())
+		s.window.Answered(id.GetSequence())
 		s.mu.Unlock()
 		o.take(a)
 		<-settings

@@ -35,14 +35,14 @@ var (
 // no node could be reached, and otherwise ErrKind, ErrLimit, ErrInvalid,
 // ErrDenied or ErrClosed. After an error nothing is held.
 func (c *Client) Lock(ctx context.Context, name string, opts ...AcquireOption) (*Grant, error) {
-	return c.acquire(ctx, request{what: what{"lock", name}}, opts)
+	return c.lock(ctx, request{what: what{"lock", name}}, opts)
 }
 
 // TryLock acquires the lock if it is free, and otherwise returns a [*BusyError]
 // that names the holders; it ignores [Wait]. A cluster that elects is waited for until ctx ends; one
 // that is overloaded is not: [ErrOverloaded]. After an error nothing is held.
 func (c *Client) TryLock(ctx context.Context, name string, opts ...AcquireOption) (*Grant, error) {
-	return c.acquire(ctx, request{what: what{"try to lock", name}, try: true}, opts)
+	return c.lock(ctx, request{what: what{"try to lock", name}, try: true}, opts)
 }
 
 // Do runs fn while it holds the lock.
@@ -59,7 +59,7 @@ func (c *Client) Do(ctx context.Context, name string, fn func(ctx context.Contex
 }
 
 func (c *Client) do(ctx context.Context, q request, fn func(context.Context, *Grant) error, opts []AcquireOption) error {
-	g, err := c.acquire(ctx, q, opts)
+	g, err := c.lock(ctx, q, opts)
 	if err != nil {
 		return err
 	}
@@ -75,26 +75,39 @@ func (c *Client) do(ctx context.Context, q request, fn func(context.Context, *Gr
 	return fmt.Errorf("%w; %w", lost, err)
 }
 
-// request is what Lock, TryLock and Do ask for.
+// request is what Lock, TryLock, Do and Detached.Acquire ask for.
 type request struct {
 	what
 	acquireOptions
-	try    bool // do not wait in line
-	within bool // the grant's context ends with the caller's
+	try      bool // do not wait in line
+	within   bool // the grant's context ends with the caller's
+	detached bool // the grant belongs to no session
 }
 
-func (c *Client) acquire(ctx context.Context, q request, opts []AcquireOption) (*Grant, error) {
+// acquired is one of two kinds of grants.
+type acquired struct {
+	grant    *Grant
+	detached DetachedGrant
+}
+
+func (c *Client) lock(ctx context.Context, q request, opts []AcquireOption) (*Grant, error) {
 	if err := q.apply(q.what, opts); err != nil {
 		return nil, err
 	}
 	if q.once != nil {
 		return nil, invalid(q.what, "a request ID is for detached grants only")
 	}
+	got, err := c.acquire(ctx, &q)
+	return got.grant, err
+}
+
+// acquire asks in one session after the other until one answers.
+func (c *Client) acquire(ctx context.Context, q *request) (acquired, error) {
 	if q.limited && q.wait == 0 {
 		q.try = true
 	}
 	if held := heldBy(ctx, c, q.object); held != nil && !q.try {
-		return nil, &opError{op: q.String(), kind: ErrReentry, text: fmt.Sprintf("already held by the caller (token %d)", held.token)}
+		return acquired{}, &opError{op: q.String(), kind: ErrReentry, text: fmt.Sprintf("already held by the caller (token %d)", held.token)}
 	}
 	caller, until := ctx, forever
 	if !q.try && q.limited {
@@ -105,24 +118,24 @@ func (c *Client) acquire(ctx context.Context, q request, opts []AcquireOption) (
 	}
 	for again := 0; ; again++ {
 		if ctx.Err() != nil {
-			return nil, c.waitEnded(ctx, &q, nil)
+			return acquired{}, c.waitEnded(ctx, q, nil)
 		}
 		s, err := c.session(ctx, q.what)
 		if err != nil {
-			return nil, waitError(ctx, &q, err)
+			return acquired{}, waitError(ctx, q, err)
 		}
-		g, err := s.acquire(ctx, caller, &q)
+		got, err := s.acquire(ctx, caller, q)
 		switch {
 		case err == nil:
-			return g, nil
+			return got, nil
 		case errors.Is(err, errLate) && q.try:
-			return nil, &LostError{Lock: q.object, Reason: LostExpired, Why: "the answer took longer than the ttl"}
+			return acquired{}, &LostError{Lock: q.object, Reason: LostExpired, Why: "the answer took longer than the ttl"}
 		case !errors.Is(err, errLate) && !errors.Is(err, errAgain):
-			return nil, err
+			return acquired{}, err
 		}
 		if until != forever {
 			if q.wait = until - c.now(); q.wait <= 0 {
-				return nil, &TimeoutError{Lock: q.object}
+				return acquired{}, &TimeoutError{Lock: q.object}
 			}
 		}
 		pause(ctx, again)
@@ -183,6 +196,12 @@ func newAcquiring(c *Client, q *request) *acquiring {
 	a.request.TtlNs = int64(q.ttl)
 	a.request.Value = q.value
 	a.request.DelayNs = int64(q.delay)
+	if q.detached {
+		a.request.Detached = true
+		a.request.Holder = c.config.holder
+		a.request.Labels = c.config.labels
+		a.id.Once = q.once
+	}
 	switch {
 	case q.try:
 		a.request.WaitNs = 0
@@ -202,83 +221,119 @@ func newAcquiring(c *Client, q *request) *acquiring {
 
 // acquire asks once in this session. It returns errAgain if the session does
 // not take the request or ends, errLate if the grant had no time left.
-func (s *session) acquire(ctx, caller context.Context, q *request) (*Grant, error) {
+func (s *session) acquire(ctx, caller context.Context, q *request) (acquired, error) {
 	a := newAcquiring(s.c, q)
 	if err := s.begin(a); err != nil {
 		if !errors.Is(err, errAgain) {
 			err = fmt.Errorf("%s: %w", q.String(), err)
 		}
-		return nil, err
+		return acquired{}, err
 	}
 	s.c.send(&a.op)
 	select {
 	case answer := <-a.answers:
-		return s.granted(ctx, caller, q, a, answer)
+		return s.answered(ctx, caller, q, a, answer)
 	case <-ctx.Done():
 		s.cancel(a)
-		return nil, s.c.waitEnded(ctx, q, &a.op)
+		return acquired{}, s.c.waitEnded(ctx, q, &a.op)
 	case <-s.over:
-		return nil, errAgain
 	}
+	if q.detached {
+		select {
+		case answer := <-a.answers: // its grant outlives the session
+			return s.answered(ctx, caller, q, a, answer)
+		default:
+		}
+	}
+	return acquired{}, errAgain
 }
 
 // begin gives the acquire its place in the session.
 func (s *session) begin(a *acquiring) error {
 	s.mu.Lock()
-	switch {
-	case s.cause != nil && s.failed.Load():
-		defer s.mu.Unlock()
-		return s.cause
-	case s.cause != nil || s.retired:
-		s.mu.Unlock()
-		return errAgain
-	case s.window.span() >= maxSpan:
-		s.retired = true
+	if err := s.takesLocked(); err != nil {
 		s.mu.Unlock()
 		s.c.retire(s)
-		return errAgain
+		return err
 	}
 	s.signLocked(&a.id, &a.op)
 	s.acquires++
+	if a.request.GetDetached() {
+		if s.undelivered == nil {
+			s.undelivered = make(map[*acquiring]struct{})
+		}
+		s.undelivered[a] = struct{}{}
+	}
 	s.mu.Unlock()
+	return nil
+}
+
+// takesLocked returns why the session takes nothing new: errAgain if another one may.
+func (s *session) takesLocked() error {
+	switch {
+	case s.cause != nil && s.failed.Load():
+		return s.cause
+	case s.cause != nil || s.retired || s.window.Len() >= maxOpen:
+		s.retired = true
+		return errAgain
+	}
 	return nil
 }
 
 // signLocked makes o the session's next operation.
 func (s *session) signLocked(id *apiv1.RequestID, o *op) {
+	s.idleSince = s.c.now()
 	id.Session = s.id[:]
-	id.Sequence = s.window.issue(o)
-	id.Acknowledged = s.window.acknowledged()
+	s.window.Issue(o, id)
 }
 
-// granted makes a grant, or an error, of the answer to an acquire.
-func (s *session) granted(ctx, caller context.Context, q *request, a *acquiring, answer *apiv1.Answer) (*Grant, error) {
+// answered makes a grant, or an error, of the answer to an acquire.
+func (s *session) answered(ctx, caller context.Context, q *request, a *acquiring, answer *apiv1.Answer) (acquired, error) {
 	if e := answer.GetError(); e != nil {
-		code := apiv1.Code(e.GetCode())
-		switch code {
-		case codeGaveUp:
-			s.cancel(a) // it may have been sent before
-			return nil, s.c.failure(q.what, e)
-		case apiv1.CodeOverloaded:
-			if a.call.Doubtful() {
-				s.cancel(a) // the refusal is of the last try alone
-				return nil, newError(q.what, e)
-			}
-		case apiv1.CodeNoSession:
-			s.expired()
-			return nil, errAgain
-		}
-		s.finish(a)
-		return nil, newError(q.what, e)
+		return acquired{}, s.refused(q, a, e)
 	}
+	if q.detached {
+		g, err := s.deliver(q, a, answer)
+		return acquired{detached: g}, err
+	}
+	g, err := s.granted(ctx, caller, q, a, answer)
+	return acquired{grant: g}, err
+}
+
+// refused makes an error of the refusal of an acquire.
+func (s *session) refused(q *request, a *acquiring, e *apiv1.Error) error {
+	switch code := apiv1.Code(e.GetCode()); {
+	case code == codeGaveUp:
+		s.cancel(a) // it may have been sent before
+		return s.c.failure(q.what, e)
+	case code == apiv1.CodeOverloaded && a.call.Doubtful():
+		s.cancel(a) // the refusal is of the last try alone
+		return newError(q.what, e)
+	case code == apiv1.CodeNoSession:
+		s.expired()
+		return errAgain
+	case code == apiv1.CodeStaleRequest:
+		s.cancel(a) // its answer was forgotten, or it was taken for answered
+		return errAgain
+	case code == apiv1.CodeNotHeld && q.detached:
+		s.finish(a)
+		return grantEnded(q, e)
+	}
+	s.finish(a)
+	return newError(q.what, e)
+}
+
+func (s *session) granted(ctx, caller context.Context, q *request, a *acquiring, answer *apiv1.Answer) (*Grant, error) {
 	got := answer.GetAcquire()
 	g := &Grant{
-		s:      s,
-		name:   q.object,
-		token:  got.GetToken(),
-		waited: time.Duration(max(got.GetGranted()-got.GetQueued(), 0)),
-		caller: caller,
-		within: q.within,
+		s:       s,
+		name:    q.object,
+		token:   got.GetToken(),
+		waited:  waitedFor(got),
+		granted: got.GetGranted(),
+		delay:   q.delay,
+		caller:  caller,
+		within:  q.within,
 	}
 	if q.ttl > 0 {
 		g.deadline = max(got.GetDeadline(), 1)
@@ -301,8 +356,13 @@ func (s *session) granted(ctx, caller context.Context, q *request, a *acquiring,
 	return nil, s.c.waitEnded(ctx, q, &a.op)
 }
 
-// appliedAt returns when an acquire entered the table, which may be long before
-// its grant. Where the answer does not say, the time of its own entry has to do.
+// waitedFor returns how long an acquire stood in line.
+func waitedFor(got *apiv1.AcquireResponse) time.Duration {
+	return time.Duration(max(got.GetGranted()-got.GetQueued(), 0))
+}
+
+// appliedAt returns when this acquire entered the table, which may be long before
+// its grant. Where the answer does not say, the time of the grant's entry has to do.
 func appliedAt(got *apiv1.AcquireResponse, stamp int64) int64 {
 	if got.GetQueued() > 0 {
 		return got.GetQueued()
@@ -325,11 +385,15 @@ func (s *session) adopt(ctx context.Context, a *acquiring, g *Grant, applied int
 			s.mu.Unlock()
 			return errTwice
 		}
-		if g.boundLocked() <= now {
+		late, unknown := g.boundLocked() <= now, s.doubtful != 0 && g.granted <= s.doubtful
+		if late || unknown {
 			s.finishLocked(a)
 			s.mu.Unlock()
 			g.giveBack()
-			return errLate
+			if late {
+				return errLate
+			}
+			return errAgain
 		}
 		if now < s.boundLocked() {
 			break
@@ -362,7 +426,8 @@ func (s *session) finish(a *acquiring) {
 }
 
 func (s *session) finishLocked(a *acquiring) {
-	s.window.answered(a.id.GetSequence())
+	s.window.Answered(a.id.GetSequence())
+	delete(s.undelivered, a)
 	if s.acquires--; s.acquires == 0 {
 		s.revoked = nil
 	}
@@ -399,9 +464,10 @@ func (s *session) sendCancel(a *acquiring) {
 		code := apiv1.Code(answer.GetError().GetCode())
 		done := code == apiv1.CodeOK || code == apiv1.CodeNotHeld
 		s.mu.Lock()
-		s.window.answered(id.GetSequence())
+		s.window.Answered(id.GetSequence())
 		if done {
-			s.window.answered(a.id.GetSequence())
+			s.window.Answered(a.id.GetSequence())
+			delete(s.undelivered, a)
 		}
 		s.mu.Unlock()
 		switch {

@@ -258,7 +258,7 @@ func TestCancelIsRepeatedUntilAnswered(t *testing.T) {
 		}
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		if n := c.cur.window.span(); n != 0 {
+		if n := c.cur.window.Len(); n != 0 {
 			t.Errorf("%d operations count as unanswered", n)
 		}
 	})
@@ -428,7 +428,8 @@ func TestUnavailableIsToldWhenTheContextEnds(t *testing.T) {
 func TestKindMismatchIsTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newCluster(t)
-		k.do(fsm.Acquire{ID: fsm.RequestID{Once: fsm.OnceID{1}}, TTL: int64(time.Hour), Wants: []fsm.Want{{Lock: "s", Mode: fsm.Permits, Permits: 1, Limit: 3}}})
+		k.do(fsm.OpenSession{Session: fsm.SessionID{1}, TTL: int64(time.Hour)})
+		k.do(fsm.Acquire{ID: fsm.RequestID{Session: fsm.SessionID{1}, Sequence: 1}, Wants: []fsm.Want{{Lock: "s", Mode: fsm.Permits, Permits: 1, Limit: 3}}})
 		_, err := k.client(t).Lock(t.Context(), "s")
 		wantErr(t, "Lock of a semaphore", err, ErrKind)
 	})

@@ -301,11 +301,11 @@ func TestCloseEndsWhatIsParked(t *testing.T) {
 	go func() { _, err := c.Lock(t.Context(), "a"); errs <- err }()
 	go func() { _, err := c.IsLocked(t.Context(), "a"); errs <- err }()
 	go func() { _, err := c.Detached().Acquire(t.Context(), "a", time.Minute); errs <- err }()
-	eventually(t, "three calls parked", func() bool {
+	eventually(t, "the read and the opening of a session are parked", func() bool {
 		b := c.backend.(*remote)
 		b.mu.Lock()
 		defer b.mu.Unlock()
-		return len(b.parked) == 3
+		return len(b.parked) == 2
 	})
 	go func() { _ = c.Close() }()
 	for range 3 {

@@ -1,7 +1,6 @@
 package client
 
 import (
-	"container/heap"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -13,13 +12,14 @@ import (
 	"time"
 
 	apiv1 "github.com/locknode/locknode/api/v1"
+	"github.com/locknode/locknode/internal/window"
 )
 
 const (
-	// maxSpan bounds the sequences of a session from the first unanswered one
-	// on: the cluster remembers their answers. Beyond it, because one acquire
-	// waits long, new acquires go to another session.
-	maxSpan = 4096
+	// maxOpen bounds the unanswered operations of a session, and so what ends with
+	// it at once. Beyond it new acquires go to another session; what frees a lock
+	// does not.
+	maxOpen = 4096
 	// maxRenewals bounds the keep-alives under way.
 	maxRenewals = 3
 	// idleSession is how long a session is kept for nothing.
@@ -62,13 +62,19 @@ type session struct {
 	failures  int           // keep-alives refused in a row
 	wakeAt    time.Duration // when run wakes up by itself
 	idleSince time.Duration
-	window    window
+	window    window.Window[op]
 	acquires  int // under way
-	grants    map[uint64]*Grant
-	timed     grantHeap                    // grants with a TTL
-	firstOver time.Duration                // not after the latest bound of any of them
-	revoked   map[uint64]*apiv1.Revocation // told before the acquire was answered
-	seen      uint64                       // revocations up to this one are known
+	// undelivered are the detached acquires whose answer nobody got: not answered,
+	// or cancelled and the cancel is not answered. They may have been granted.
+	undelivered map[*acquiring]struct{}
+	grants      map[uint64]*Grant
+	timed       grantHeap                    // grants with a TTL
+	firstOver   time.Duration                // not after the latest bound of any of them
+	revoked     map[uint64]*apiv1.Revocation // told before the acquire was answered
+	seen        uint64                       // revocations up to this one are known
+	doubtful    int64                        // cluster time: grants of up to then may have been revoked; see doubtLocked
+	delays      int                          // releases of lost grants with a delay, not answered
+	farewell    *op                          // to be sent when delays is 0
 }
 
 func newSession(c *Client) *session {
@@ -177,7 +183,7 @@ func (s *session) tick() (sleep time.Duration, renew bool) {
 	now := s.c.now()
 	s.mu.Lock()
 	lost := s.expireLocked(now)
-	s.window.each(func(o *op) {
+	s.window.Each(func(o *op) {
 		if r, ok := o.to.(*releasing); ok && now-r.since >= unlockWait {
 			r.leave()
 		}
@@ -212,7 +218,7 @@ func (s *session) retireIfIdle() bool {
 	c := s.c
 	c.mu.Lock()
 	s.mu.Lock()
-	idle := s.cause == nil && len(s.grants) == 0 && s.window.span() == 0 && s.acquires == 0
+	idle := s.cause == nil && len(s.grants) == 0 && s.window.Len() == 0 && s.acquires == 0
 	if idle && !s.retired {
 		idle = (c.now()-s.idleSince)/6 > max(idleSession/6, c.config.ttl)
 	}
@@ -229,7 +235,8 @@ func (s *session) retireIfIdle() bool {
 	}
 	s.end(&opError{op: "session", kind: ErrSession, text: "retired"}, LostClosed, "")
 	o := c.endSession(s.id)
-	c.sendLoose(o)
+	c.loosen(o)
+	c.send(o)
 	time.AfterFunc(c.config.ttl, o.call.Abandon) // by then it has ended by itself
 	return true
 }
@@ -271,11 +278,7 @@ func (s *session) renewed(o *op, sent time.Duration, a *apiv1.Answer) {
 		s.failures = 0
 		s.extendLocked(sent, alive.GetDeadline(), a.GetStamp())
 	}
-	var lost losses
-	for _, r := range alive.GetRevocations() {
-		lost = append(lost, s.revokeLocked(r)...)
-		s.seen = max(s.seen, r.GetNumber())
-	}
+	lost := s.toldLocked(alive.GetRevocations(), a.GetStamp())
 	s.mu.Unlock()
 	s.poke()
 	lost.tell()
@@ -366,81 +369,6 @@ func (s *session) confirm(ctx context.Context) error {
 	}
 }
 
-// expireLocked takes out the grants whose time is up.
-func (s *session) expireLocked(now time.Duration) losses {
-	var lost losses
-	for len(s.timed) > 0 && s.timed[0].boundLocked() <= now {
-		lost = append(lost, s.loseLocked(s.timed[0], LostExpired, "", ""))
-	}
-	if len(s.timed) > 0 && now >= s.firstOver {
-		lost = append(lost, s.expireOverLocked(now)...)
-	}
-	if len(s.grants) == 0 || now < s.boundLocked() {
-		return lost
-	}
-	for _, g := range s.grants {
-		l := s.loseLocked(g, LostDeadline, "", "")
-		l.release = true // the cluster may not know yet that nobody holds it
-		lost = append(lost, l)
-	}
-	return lost
-}
-
-// expireOverLocked takes out the grants whose TTL has passed since they came. The
-// heap, which goes by deadlines, has them on top only if the stamps are right.
-func (s *session) expireOverLocked(now time.Duration) losses {
-	var over []*Grant
-	s.firstOver = forever
-	for _, g := range s.timed {
-		if g.latest <= now {
-			over = append(over, g)
-		} else {
-			s.firstOver = min(s.firstOver, g.latest)
-		}
-	}
-	var lost losses
-	for _, g := range over {
-		lost = append(lost, s.loseLocked(g, LostExpired, "", ""))
-	}
-	return lost
-}
-
-// revokeLocked ends the grant that an operator has ended.
-func (s *session) revokeLocked(r *apiv1.Revocation) losses {
-	if g := s.grants[r.GetToken()]; g != nil {
-		return losses{s.loseLocked(g, LostForced, r.GetWho(), r.GetReason())}
-	}
-	if s.acquires > 0 && r.GetNumber() > s.seen && len(s.revoked) < maxSpan {
-		if s.revoked == nil {
-			s.revoked = make(map[uint64]*apiv1.Revocation)
-		}
-		s.revoked[r.GetToken()] = r
-	}
-	return nil
-}
-
-// loseLocked ends the belief in g. The caller tells the loss once it holds no mutex.
-func (s *session) loseLocked(g *Grant, reason LostReason, who, why string) loss {
-	s.dropLocked(g)
-	g.state = grantLost
-	g.err = &LostError{Lock: g.name, Token: g.token, Reason: reason, Who: who, Why: why}
-	if g.lost != nil {
-		close(g.lost)
-	}
-	return loss{grant: g}
-}
-
-// dropLocked forgets g.
-func (s *session) dropLocked(g *Grant) {
-	delete(s.grants, g.token)
-	if g.deadline != 0 {
-		heap.Remove(&s.timed, g.place)
-	}
-	if len(s.grants) == 0 {
-		s.idleSince = s.c.now()
-	}
-}
-
 // end ends the session, once: its grants are lost for reason, its operations
 // are moot.
 func (s *session) end(cause error, reason LostReason, why string) {
@@ -449,6 +377,15 @@ func (s *session) end(cause error, reason LostReason, why string) {
 		s.mu.Unlock()
 		return
 	}
+	s.window.Each(func(o *op) { o.call.Abandon() })
+	lost := s.endLocked(cause, reason, why)
+	s.mu.Unlock()
+	s.tellEnd(lost)
+}
+
+// endLocked does not abandon the operations. The caller calls tellEnd once it
+// holds no mutex.
+func (s *session) endLocked(cause error, reason LostReason, why string) losses {
 	s.cause = cause
 	if !s.opened {
 		close(s.ready)
@@ -458,62 +395,72 @@ func (s *session) end(cause error, reason LostReason, why string) {
 	for _, g := range s.grants {
 		lost = append(lost, s.loseLocked(g, reason, "", why))
 	}
-	s.window.each(func(o *op) { o.call.Abandon() })
 	for _, o := range s.renewals {
 		o.call.Abandon()
 	}
-	s.mu.Unlock()
+	return lost
+}
+
+// tellEnd tells of the end of a session.
+func (s *session) tellEnd(lost losses) {
 	s.c.retire(s)
 	lost.tell()
-	s.c.log.Debug("session ended", "session", hex.EncodeToString(s.id[:]), "grants_lost", len(lost), "err", cause)
+	s.c.log.Debug("session ended", "session", hex.EncodeToString(s.id[:]), "grants_lost", len(lost), "err", s.cause)
+}
+
+// leave ends the session of a client that is closed, and has farewell tell the
+// cluster; false: there is nobody to tell.
+//
+// Grants with a delay after a loss are given back as lost, because their holders have
+// not unlocked them and may have something on its way. The end of the session would
+// release them as if by choice, so it must not overtake that.
+func (s *session) leave(farewell *op) bool {
+	s.mu.Lock()
+	if s.cause != nil {
+		s.mu.Unlock()
+		return false
+	}
+	var lost losses
+	now := s.c.now()
+	for _, g := range s.grants {
+		if g.delay > 0 {
+			lost = append(lost, s.surrenderLocked(g, LostClosed, "", now))
+		}
+	}
+	s.window.Each(func(o *op) {
+		if r, ok := o.to.(*releasing); !ok || !r.delays {
+			o.call.Abandon()
+		}
+	})
+	// From here on their callers get no grant, whatever they are answered.
+	undelivered := farewell.call.Op.GetEndSession()
+	for a := range s.undelivered {
+		undelivered.Undelivered = append(undelivered.Undelivered, a.id.GetSequence())
+	}
+	slices.Sort(undelivered.Undelivered)
+	s.undelivered = nil
+	opened, wait := s.opened, s.delays > 0
+	if opened && wait {
+		s.farewell = farewell
+	}
+	lost = append(lost, s.endLocked(&opError{op: "close", kind: ErrClosed}, LostClosed, "")...)
+	s.mu.Unlock()
+	s.tellEnd(lost)
+	if opened && !wait {
+		s.c.send(farewell)
+	}
+	return opened
+}
+
+// abandon gives up what leave has left.
+func (s *session) abandon() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.window.Each(func(o *op) { o.call.Abandon() })
 }
 
 func (s *session) wasOpened() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.opened
-}
-
-// losses are grants that have been lost but not told.
-type losses []loss
-
-type loss struct {
-	grant   *Grant
-	release bool // give it back to the cluster
-}
-
-// tell is called without any mutex: contexts and backends run code of others.
-func (l losses) tell() {
-	for _, one := range l {
-		one.grant.tell()
-		if one.release {
-			one.grant.giveBack()
-		}
-	}
-}
-
-// grantHeap is a heap of grants with a TTL; the first to end is on top.
-type grantHeap []*Grant
-
-func (h grantHeap) Len() int           { return len(h) }
-func (h grantHeap) Less(i, j int) bool { return h[i].deadline < h[j].deadline }
-func (h grantHeap) Swap(i, j int) {
-	h[i], h[j] = h[j], h[i]
-	h[i].place, h[j].place = i, j
-}
-
-// Push is part of heap.Interface.
-func (h *grantHeap) Push(x any) {
-	g := x.(*Grant)
-	g.place = len(*h)
-	*h = append(*h, g)
-}
-
-// Pop is part of heap.Interface.
-func (h *grantHeap) Pop() any {
-	old := *h
-	g := old[len(old)-1]
-	old[len(old)-1] = nil
-	*h = old[:len(old)-1]
-	return g
 }

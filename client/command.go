@@ -1,0 +1,89 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	apiv1 "github.com/locknode/locknode/api/v1"
+)
+
+// command sends an operation that changes something and is about no grant of a
+// session. It goes through a session all the same, so that it takes effect once
+// however often it is sent. Where the session ends first, nobody can tell whether it
+// took effect: it is made again in another session only if it can be repeated.
+func (c *Client) command(ctx context.Context, w what, repeatable bool, make func(*apiv1.RequestID) *apiv1.Operation) (*apiv1.Answer, error) {
+	doubt := false
+	for again := 0; ; again++ {
+		if err := c.admit(ctx, w); err != nil {
+			return nil, err
+		}
+		s, err := c.session(ctx, w)
+		if err != nil {
+			return nil, err
+		}
+		a, doubtful, err := s.command(ctx, w, make)
+		switch {
+		case doubt && errors.Is(err, ErrNotHeld):
+			return nil, fmt.Errorf("%w; an earlier try may have done it", err)
+		case !errors.Is(err, errAgain):
+			return a, err
+		case doubtful && !repeatable:
+			if err := c.ready(w); err != nil {
+				return nil, err
+			}
+			return nil, &opError{op: w.String(), kind: ErrSession, text: "session ended before the answer: it may have been done"}
+		}
+		doubt = doubt || doubtful
+		pause(ctx, again)
+	}
+}
+
+// command sends an operation once in this session. It returns errAgain if the session
+// does not take it or ends, and then whether it may have taken effect.
+func (s *session) command(ctx context.Context, w what, make func(*apiv1.RequestID) *apiv1.Operation) (_ *apiv1.Answer, doubtful bool, _ error) {
+	id := &apiv1.RequestID{}
+	o := &waited{}
+	o.prepare(s.c)
+	o.call.Op = make(id)
+	s.mu.Lock()
+	if err := s.takesLocked(); err != nil {
+		s.mu.Unlock()
+		s.c.retire(s)
+		if !errors.Is(err, errAgain) {
+			err = fmt.Errorf("%s: %w", w, err)
+		}
+		return nil, false, err
+	}
+	s.signLocked(id, &o.op)
+	s.mu.Unlock()
+	defer s.forgo(id, o)
+	s.c.send(&o.op)
+	select {
+	case a := <-o.answers:
+		e := a.GetError()
+		switch apiv1.Code(e.GetCode()) {
+		case apiv1.CodeOK:
+			return a, false, nil
+		case apiv1.CodeNoSession:
+			s.expired()
+			return nil, o.call.Doubtful(), errAgain
+		case apiv1.CodeStaleRequest:
+			return nil, true, errAgain
+		}
+		return nil, false, s.c.failure(w, e)
+	case <-ctx.Done():
+		return nil, true, s.c.ended(ctx, w, &o.op)
+	case <-s.over:
+		return nil, true, errAgain
+	}
+}
+
+// forgo says that the answer to a command is not needed any more, whether it came or
+// not. If the command has not arrived by then, it never takes effect.
+func (s *session) forgo(id *apiv1.RequestID, o *waited) {
+	o.call.Abandon()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.window.Answered(id.GetSequence())
+}

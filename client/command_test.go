@@ -1,0 +1,115 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	apiv1 "github.com/locknode/locknode/api/v1"
+	"github.com/locknode/locknode/fsm"
+)
+
+// TestStaleRequestsAreAskedAgain: the cluster has forgotten their answers, or took them
+// for answered before they came.
+func TestStaleRequestsAreAskedAgain(t *testing.T) {
+	stale := apiv1.NewError(apiv1.CodeStaleRequest, "stale")
+	for how, f := range map[string]fate{"never ran": {refuse: stale}, "ran": {refuseAfter: stale}} {
+		synctest.Test(t, func(t *testing.T) {
+			k := newCluster(t)
+			c := k.client(t)
+			k.fault(first[*apiv1.Operation_Acquire](f))
+			g := mustLock(t, c, "a")
+			k.fault(first[*apiv1.Operation_Release](f))
+			mustUnlock(t, g)
+			time.Sleep(time.Second)
+			if n := k.stats().Grants; n != 0 {
+				t.Errorf("%s: %d grants are left after Unlock", how, n)
+			}
+			k.fault(first[*apiv1.Operation_Release](f))
+			d, err := c.Detached().Acquire(t.Context(), "a", time.Minute)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := c.Detached().Release(t.Context(), "a", d.Token); err != nil && (how != "ran" || !errors.Is(err, ErrNotHeld)) {
+				t.Errorf("%s: Release: %v", how, err)
+			}
+			blocker := mustLock(t, k.client(t), "a")
+			k.fault(first[*apiv1.Operation_Cancel](f))
+			_, err = c.Lock(t.Context(), "a", Wait(10*time.Millisecond))
+			wantErr(t, "Lock", err, ErrTimeout)
+			mustUnlock(t, blocker)
+			time.Sleep(time.Second)
+			if s := k.stats(); s.Grants != 0 || s.Waiters != 0 {
+				t.Errorf("%s: %d grants and %d waiters are left", how, s.Grants, s.Waiters)
+			}
+		})
+	}
+}
+
+// TestForceReleaseHappensOnce: where the session ends before the answer, nobody can
+// tell, and the next holder must not pay for it.
+func TestForceReleaseHappensOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newCluster(t)
+		c := k.client(t)
+		mustUnlock(t, mustLock(t, c, "open"))
+		g := mustLock(t, k.client(t), "a")
+		k.fault(first[*apiv1.Operation_ForceRelease](fate{loseAnswer: true}))
+		var next atomic.Pointer[Grant]
+		time.AfterFunc(100*time.Millisecond, func() {
+			next.Store(mustLock(t, k.client(t), "a"))
+			k.do(fsm.KillSession{Session: c.cur.id})
+		})
+		wantErr(t, "ForceRelease", c.ForceRelease(t.Context(), "a", 0, "why"), ErrSession)
+		time.Sleep(5 * time.Second)
+		if g.Err() == nil || next.Load().Err() != nil || k.holder("a") != next.Load().Token() {
+			t.Errorf("the holder: %v, the next one: %v", g.Err(), next.Load().Err())
+		}
+
+		// With a token it can be repeated.
+		k.fault(first[*apiv1.Operation_ForceRelease](fate{loseRequest: true}))
+		time.AfterFunc(100*time.Millisecond, func() { k.do(fsm.KillSession{Session: c.cur.id}) })
+		if err := c.ForceRelease(t.Context(), "a", next.Load().Token(), "why"); err != nil || k.holder("a") != 0 {
+			t.Errorf("ForceRelease of a token: %v, holder %d", err, k.holder("a"))
+		}
+	})
+}
+
+// TestCommandThatItsCallerLeftNeverRunsLater: it was on its way when its context ended.
+func TestCommandThatItsCallerLeftNeverRunsLater(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newCluster(t)
+		c := k.client(t)
+		g, err := c.Detached().Acquire(t.Context(), "a", time.Hour)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var late *apiv1.Operation
+		k.fault(func(op *apiv1.Operation) fate {
+			if op.GetRelease() != nil {
+				late = op
+				return fate{refuse: apiv1.NewError(apiv1.CodeUnavailable, "lost")}
+			}
+			return fate{}
+		})
+		for _, wait := range []time.Duration{time.Millisecond, time.Second} {
+			ctx, cancel := context.WithTimeout(t.Context(), wait)
+			err = c.Detached().Release(ctx, "a", g.Token)
+			cancel()
+			if err == nil {
+				t.Fatal("the release arrived")
+			}
+		}
+		k.fault(nil)
+		mustUnlock(t, mustLock(t, c, "b")) // tells the cluster
+		if r := k.do(command(late)); r.Code != fsm.StaleRequest || k.holder("a") != g.Token {
+			t.Errorf("a late copy of the release: %+v; holder %d, want %d", r, k.holder("a"), g.Token)
+		}
+		if err := c.Detached().Release(t.Context(), "a", g.Token); err != nil {
+			t.Errorf("another Release: %v", err)
+		}
+	})
+}
