@@ -170,8 +170,9 @@ func TestEndOfTheNodeEndsWhatItsClientsDo(t *testing.T) {
 		failed := make(map[string]chan error)
 		for name, ask := range operations(c) {
 			if name == "Lock" || name == "waiting Acquire" {
-				failed[name] = make(chan error, 1)
-				go func() { failed[name] <- ask(context.Background()) }()
+				ended := make(chan error, 1)
+				failed[name] = ended
+				go func() { ended <- ask(context.Background()) }()
 			}
 		}
 		time.Sleep(time.Second)

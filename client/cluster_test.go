@@ -89,6 +89,13 @@ func (k *cluster) client(t *testing.T, opts ...Option) *Client {
 	return c
 }
 
+// current returns the session that takes a client's acquires.
+func current(c *Client) *session {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.cur
+}
+
 // stamp is cluster time.
 func (k *cluster) stamp() int64 {
 	stood := k.stood

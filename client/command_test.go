@@ -61,7 +61,7 @@ func TestForceReleaseHappensOnce(t *testing.T) {
 		var next atomic.Pointer[Grant]
 		time.AfterFunc(100*time.Millisecond, func() {
 			next.Store(mustLock(t, k.client(t), "a"))
-			k.do(fsm.KillSession{Session: c.cur.id})
+			k.do(fsm.KillSession{Session: current(c).id})
 		})
 		wantErr(t, "ForceRelease", c.ForceRelease(t.Context(), "a", 0, "why"), ErrSession)
 		time.Sleep(5 * time.Second)
@@ -71,7 +71,7 @@ func TestForceReleaseHappensOnce(t *testing.T) {
 
 		// With a token it can be repeated.
 		k.fault(first[*apiv1.Operation_ForceRelease](fate{loseRequest: true}))
-		time.AfterFunc(100*time.Millisecond, func() { k.do(fsm.KillSession{Session: c.cur.id}) })
+		time.AfterFunc(100*time.Millisecond, func() { k.do(fsm.KillSession{Session: current(c).id}) })
 		if err := c.ForceRelease(t.Context(), "a", next.Load().Token(), "why"); err != nil || k.holder("a") != 0 {
 			t.Errorf("ForceRelease of a token: %v, holder %d", err, k.holder("a"))
 		}

@@ -161,7 +161,7 @@ func TestSlowTryAndItsCancelTakeNothingAway(t *testing.T) {
 		k := newCluster(t)
 		slow, fast, id := k.client(t), k.client(t), RequestID([16]byte{1})
 		mustUnlock(t, mustLock(t, slow, "open"))
-		s := slow.cur.id
+		s := current(slow).id
 		k.fault(func(op *apiv1.Operation) fate {
 			if string(op.GetAcquire().GetId().GetSession()) == string(s[:]) {
 				return fate{loseRequest: true} // it comes a second later
@@ -215,7 +215,7 @@ func TestDetachedWaitEndsWithItsProcess(t *testing.T) {
 		dead := k.client(t, SessionTTL(5*time.Second))
 		go func() { _, _ = dead.Detached().Acquire(t.Context(), "a", time.Minute, Wait(time.Hour)) }()
 		time.Sleep(time.Second)
-		s := dead.cur.id
+		s := current(dead).id
 		k.fault(func(op *apiv1.Operation) fate {
 			// Its notices arrive, so it opens another session when this one has expired.
 			return fate{loseRequest: string(op.GetKeepAlive().GetSession()) == string(s[:]) || op.GetOpenSession() != nil}
@@ -237,12 +237,7 @@ func TestDetachedWaitGoesOnInAnotherSession(t *testing.T) {
 		k := newCluster(t)
 		held := mustLock(t, k.client(t), "a")
 		c := k.client(t)
-		kill := func() {
-			c.mu.Lock()
-			s := c.cur
-			c.mu.Unlock()
-			k.do(fsm.KillSession{Session: s.id})
-		}
+		kill := func() { k.do(fsm.KillSession{Session: current(c).id}) }
 		for range 3 {
 			time.AfterFunc(3*time.Second, kill)
 			begin := time.Now()

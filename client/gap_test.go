@@ -138,14 +138,21 @@ func TestNoticesOutOfOrderAreNoGap(t *testing.T) {
 			var told []func()
 			k.mu.Lock()
 			watch := k.watchers[kept.s.id]
-			k.watchers[kept.s.id] = func(n *apiv1.Notice) { told = append(told, func() { watch(n) }) }
+			k.watchers[kept.s.id] = func(n *apiv1.Notice) {
+				k.mu.Lock()
+				defer k.mu.Unlock()
+				told = append(told, func() { watch(n) })
+			}
 			k.mu.Unlock()
 			for i := range 40 {
 				k.do(fsm.ForceRelease{Lock: fmt.Sprint(i), Who: "root"})
 				time.Sleep(10 * time.Millisecond)
 			}
-			random.Shuffle(len(told), func(i, k int) { told[i], told[k] = told[k], told[i] })
-			for _, tell := range told[:30] {
+			k.mu.Lock()
+			all := told
+			k.mu.Unlock()
+			random.Shuffle(len(all), func(i, k int) { all[i], all[k] = all[k], all[i] })
+			for _, tell := range all[:30] {
 				tell()
 			}
 			time.Sleep(time.Minute)
@@ -173,9 +180,7 @@ func TestManyEarlyRevocationsAreNotForgotten(t *testing.T) {
 		got := make(chan *Grant, 1)
 		go func() { got <- mustLock(t, c, "a") }()
 		time.Sleep(time.Second)
-		c.mu.Lock()
-		s := c.cur
-		c.mu.Unlock()
+		s := current(c)
 		for i := range uint64(maxEarly) { // of grants that it has never heard of
 			s.notice(&apiv1.Notice{Session: s.id[:], Revocation: &apiv1.Revocation{Number: i + 1, Token: 1_000_000 + i}})
 		}
