@@ -43,8 +43,9 @@ type Limits struct {
 	BodyBytes            int           // one HTTP body; default 64 KiB
 	BodyTime             time.Duration // until an HTTP body has arrived; default 10 s
 	BatchOperations      int           // default 128
-	InFlight             int           // operations of one Session stream, unanswered or unsent; default 20,000
-	UnsentAnswers        int           // of one Session stream; default 32,768
+	InFlight             int           // operations of one Session stream, unanswered or unsent; twice as many of those that free something or keep it alive; default 20,000
+	WaitsPerStream       int           // acquires of one Session stream that wait, or whose answer is unsent; they count for no other limit; default 200,000
+	UnsentAnswers        int           // of one Session stream; default 65,536
 	UnsentBytes          int           // of one Session stream: reads are refused beyond it, and at twice as many the stream is cut; default 4 MiB
 	WatchesPerStream     int           // sessions of one stream that get notices; default 4,096
 	PingMinTime          time.Duration // grpc clients that ping more often are cut; default 5 s
@@ -75,7 +76,8 @@ func (l Limits) withDefaults() Limits {
 		{&l.BodyBytes, 64 << 10},
 		{&l.BatchOperations, 128},
 		{&l.InFlight, 20_000},
-		{&l.UnsentAnswers, 32_768},
+		{&l.WaitsPerStream, 200_000},
+		{&l.UnsentAnswers, 65_536},
 		{&l.UnsentBytes, 4 << 20},
 		{&l.WatchesPerStream, 4096},
 	} {
@@ -105,6 +107,7 @@ func (c Config) validate() error {
 		{"Connections", l.Connections}, {"ConnectionsPerIP", l.ConnectionsPerIP},
 		{"StreamsPerConnection", l.StreamsPerConnection}, {"MessageBytes", l.MessageBytes},
 		{"BodyBytes", l.BodyBytes}, {"BatchOperations", l.BatchOperations}, {"InFlight", l.InFlight},
+		{"WaitsPerStream", l.WaitsPerStream},
 		{"UnsentAnswers", l.UnsentAnswers}, {"UnsentBytes", l.UnsentBytes}, {"WatchesPerStream", l.WatchesPerStream},
 		{"PingMinTime", int(l.PingMinTime)}, {"BodyTime", int(l.BodyTime)},
 	} {

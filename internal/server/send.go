@@ -102,20 +102,22 @@ func (st *stream) write(p *parcel) error {
 	}
 	p.notices = nil
 	bytes := 0
-	pack := func(from []outgoing) (rest []outgoing) {
-		for len(from) > 0 && len(resp.Answers) < mux.MaxOperations {
-			size := from[0].size
+	pack := func(from []outgoing) (packed, rest []outgoing) {
+		n := 0
+		for n < len(from) && len(resp.GetAnswers()) < mux.MaxOperations {
+			size := from[n].size
 			if len(resp.GetAnswers()) > 0 && bytes+size > maxMessageBytes {
 				break
 			}
 			bytes += size
-			resp.Answers = append(resp.Answers, from[0].answer)
-			from = from[1:]
+			resp.Answers = append(resp.Answers, from[n].answer)
+			n++
 		}
-		return from
+		return from[:n], from[n:]
 	}
-	if p.ahead = pack(p.ahead); len(p.ahead) == 0 {
-		p.answers = pack(p.answers)
+	var ahead, answers []outgoing
+	if ahead, p.ahead = pack(p.ahead); len(p.ahead) == 0 {
+		answers, p.answers = pack(p.answers)
 	}
 	if len(resp.GetAnswers())+len(resp.GetNotices()) == 0 {
 		return nil
@@ -124,8 +126,11 @@ func (st *stream) write(p *parcel) error {
 		return err
 	}
 	st.mu.Lock()
-	st.unsent -= len(resp.GetAnswers())
-	st.bytes -= bytes
+	for _, part := range [...][]outgoing{ahead, answers} {
+		for _, o := range part {
+			st.countLocked(o, -1)
+		}
+	}
 	st.mu.Unlock()
 	return nil
 }

@@ -27,11 +27,11 @@ type stream struct {
 	mu      sync.Mutex // guards what follows
 	first   *inflight  // operations that were not answered, oldest first
 	last    *inflight
-	count   int // of them
+	open    mux.Load // of them
 	out     []outgoing
 	ahead   []outgoing // sent before those: answers of pings and keep-alives
-	unsent  int        // answers in both and in the sender's hands
-	bytes   int        // of the same
+	unsent  mux.Load   // answers in both and in the sender's hands
+	bytes   int        // of the same, but for those of waits
 	notices []*apiv1.Notice
 	watches map[[16]byte]func() // session → stop
 	gone    [][16]byte          // watched sessions that have ended
@@ -45,6 +45,7 @@ type outgoing struct {
 	answer *apiv1.Answer
 	size   int
 	ahead  bool // of other answers: it says that the node, or a session, is alive
+	class  mux.Class
 }
 
 // inflight is one operation that was not answered yet.
@@ -52,6 +53,7 @@ type inflight struct {
 	call       mux.Call
 	stream     *stream
 	id         uint64 // the client's
+	class      mux.Class
 	begun      time.Time
 	next, prev *inflight // guarded by stream.mu
 	ended      bool      // no longer in the list
@@ -114,18 +116,13 @@ func (st *stream) accept(op *apiv1.Operation, begun time.Time) {
 		st.answer(errorAnswer(op.GetId(), problem))
 		return
 	}
-	limit := st.server.cfg.Limits.InFlight
 	switch op.GetRequest().(type) {
-	case *apiv1.Operation_KeepAlive:
-		// Operations without end must not let the client's session expire.
-		limit *= 2
-		st.watch(watched(op))
-	case *apiv1.Operation_OpenSession:
+	case *apiv1.Operation_KeepAlive, *apiv1.Operation_OpenSession:
 		st.watch(watched(op))
 	}
-	o := &inflight{stream: st, id: op.GetId(), begun: begun}
+	o := &inflight{stream: st, id: op.GetId(), class: mux.ClassOf(op), begun: begun}
 	o.call.Op, o.call.Done = op, o.done
-	if refusal := st.enter(o, limit); refusal != nil {
+	if refusal := st.enter(o); refusal != nil {
 		st.answer(errorAnswer(op.GetId(), refusal))
 		return
 	}
@@ -140,18 +137,23 @@ func (st *stream) answerPing(op *apiv1.Operation) {
 	} else if err := st.server.cfg.Unfit(); err != nil {
 		a = errorAnswer(op.GetId(), apiv1.NewError(apiv1.CodeUnavailable, "%v", err))
 	}
-	st.push(outgoing{a, sizeOf(a), true})
+	st.push(outgoing{answer: a, size: sizeOf(a), ahead: true})
 }
 
 // enter puts o into the list, if there is room.
-func (st *stream) enter(o *inflight, limit int) (refusal *apiv1.Error) {
+func (st *stream) enter(o *inflight) (refusal *apiv1.Error) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
+	l := st.server.cfg.Limits
+	load := mux.Load{Prompt: st.open.Prompt + st.unsent.Prompt, Waits: st.open.Waits + st.unsent.Waits}
 	switch {
 	case st.drained || st.over:
 		return stopping()
-	case st.count+st.unsent >= limit:
-		return apiv1.NewError(apiv1.CodeOverloaded, "%d operations of this stream are under way; nothing was done", st.count+st.unsent)
+	case load.Takes(o.class, mux.Load{Prompt: l.InFlight, Waits: l.WaitsPerStream}):
+	case o.class == mux.Waits:
+		return apiv1.NewError(apiv1.CodeOverloaded, "%d acquires of this stream wait; nothing was done", load.Waits)
+	default:
+		return apiv1.NewError(apiv1.CodeOverloaded, "%d operations of this stream are under way; nothing was done", load.Prompt)
 	}
 	o.prev = st.last
 	if st.last == nil {
@@ -160,7 +162,7 @@ func (st *stream) enter(o *inflight, limit int) (refusal *apiv1.Error) {
 		st.last.next = o
 	}
 	st.last = o
-	st.count++
+	st.open.Add(o.class, 1)
 	return nil
 }
 
@@ -181,7 +183,7 @@ func (st *stream) leaveLocked(o *inflight) bool {
 		o.next.prev = o.prev
 	}
 	o.next, o.prev = nil, nil
-	st.count--
+	st.open.Add(o.class, -1)
 	return true
 }
 
@@ -201,7 +203,7 @@ func (o *inflight) done(a *apiv1.Answer) {
 	size := sizeOf(a)
 	st.mu.Lock()
 	ok := st.leaveLocked(o)
-	cut := ok && st.pushLocked(outgoing{a, size, o.call.Op.GetKeepAlive() != nil})
+	cut := ok && st.pushLocked(outgoing{a, size, o.call.Op.GetKeepAlive() != nil, o.class})
 	if a.GetError().GetCode() == uint32(apiv1.CodeNoSession) {
 		if id := watched(o.call.Op); len(id) == 16 {
 			st.gone = append(st.gone, [16]byte(id))
@@ -239,10 +241,19 @@ func (st *stream) pushLocked(o outgoing) (cut bool) {
 	} else {
 		st.out = append(st.out, o)
 	}
-	st.unsent++
-	st.bytes += o.size
-	st.cut = st.unsent > l.UnsentAnswers || st.bytes > 2*l.UnsentBytes
+	st.countLocked(o, 1)
+	st.cut = st.unsent.Prompt > l.UnsentAnswers || st.bytes > 2*l.UnsentBytes
 	return st.cut
+}
+
+// countLocked counts an answer in or out. Those of waits come all at once when their
+// leader goes or their session ends, however fast the client reads: they have the place
+// that the wait had, and are no reason to cut a stream or to refuse a release.
+func (st *stream) countLocked(o outgoing, n int) {
+	st.unsent.Add(o.class, n)
+	if o.class != mux.Waits {
+		st.bytes += n * o.size
+	}
 }
 
 func (st *stream) afterPush(cut bool) {
@@ -271,11 +282,11 @@ func (st *stream) drain() {
 	cut := false
 	for o := st.first; o != nil; {
 		next := o.next
-		if waits(o.call.Op) {
+		if o.class == mux.Waits {
 			st.leaveLocked(o)
 			o.call.Abandon()
 			a := errorAnswer(o.id, stopping())
-			cut = st.pushLocked(outgoing{answer: a, size: sizeOf(a)}) || cut
+			cut = st.pushLocked(outgoing{answer: a, size: sizeOf(a), class: mux.Waits}) || cut
 		}
 		o = next
 	}
@@ -310,7 +321,7 @@ func (st *stream) overLocked() (over bool, err error) {
 		return true, apiv1.NewError(apiv1.CodeOverloaded, "the stream's answers are not read")
 	case st.input != nil && !errors.Is(st.input, io.EOF):
 		return true, st.input
-	case st.count > 0:
+	case st.open != mux.Load{}:
 		return false, nil
 	case st.input != nil:
 		return true, nil

@@ -153,23 +153,96 @@ func TestMessageOfTooManyOperationsEndsTheStream(t *testing.T) {
 	}
 }
 
-func TestOperationsInFlightAreBounded(t *testing.T) {
-	r := serve(t, Config{Limits: Limits{InFlight: 10}})
+func releaseOp(id uint64, name string, token uint64) *apiv1.Operation {
+	return &apiv1.Operation{Id: id, Request: &apiv1.Operation_Release{Release: &apiv1.ReleaseRequest{Name: name, Token: token}}}
+}
+
+// What waits is refused because of what waits, and nothing else is.
+func TestWaitsOfAStreamAreBoundedAndLeaveRoomForTheRest(t *testing.T) {
+	r := serve(t, Config{Limits: Limits{InFlight: 5, WaitsPerStream: 10}})
 	stream := openStream(t, r)
 	sendOps(t, stream, acquireOp(1, "a", 0))
-	receiveAnswers(t, stream, 1)
+	token := receiveAnswers(t, stream, 1)[0].GetAcquire().GetToken()
 	for i := range 15 {
 		sendOps(t, stream, acquireOp(uint64(100+i), "a", -1))
 	}
 	for _, a := range receiveAnswers(t, stream, 5) {
-		if apiv1.Code(a.GetError().GetCode()) != apiv1.CodeOverloaded {
-			t.Errorf("answer %v, want overloaded", a)
+		if apiv1.Code(a.GetError().GetCode()) != apiv1.CodeOverloaded || a.GetId() < 110 {
+			t.Errorf("answer %v, want overloaded for the last five", a)
 		}
 	}
-	sendOps(t, stream, keepAliveOp(7, [16]byte{1}))
-	if a := receiveAnswers(t, stream, 1)[0]; a.GetKeepAlive() == nil {
-		t.Errorf("a keep-alive on a full stream: %v, want it to be served", a)
+	sendOps(t, stream, acquireOp(2, "b", 0), keepAliveOp(3, [16]byte{1}))
+	for _, a := range receiveAnswers(t, stream, 2) {
+		if a.GetError() != nil {
+			t.Errorf("beside waits without end: %v, want it to be served", a)
+		}
 	}
+	sendOps(t, stream, releaseOp(4, "a", token))
+	got := map[uint64]bool{}
+	for _, a := range receiveAnswers(t, stream, 2) {
+		got[a.GetId()] = a.GetError() == nil
+	}
+	if !got[4] || !got[100] {
+		t.Errorf("answered: %v, want the release and the first that waits", got)
+	}
+	sendOps(t, stream, acquireOp(5, "a", -1)) // there is room for one again
+	sendOps(t, stream, acquireOp(6, "a", -1))
+	if a := receiveAnswers(t, stream, 1)[0]; a.GetId() != 6 {
+		t.Errorf("answer %v, want a refusal of the second one", a)
+	}
+}
+
+// Operations that nobody answers fill a stream; what frees has room beyond them.
+func TestOperationsInFlightAreBounded(t *testing.T) {
+	node := newFakeNode()
+	node.on = func(*mux.Call) bool { return true } // and never answers
+	r := serve(t, Config{Backend: node, Limits: Limits{InFlight: 10}})
+	stream := openStream(t, r)
+	for i := range uint64(15) {
+		sendOps(t, stream, getOp(100+i, "a"))
+	}
+	for i, a := range receiveAnswers(t, stream, 5) {
+		if apiv1.Code(a.GetError().GetCode()) != apiv1.CodeOverloaded || a.GetId() != uint64(110+i) {
+			t.Errorf("answer %v, want overloaded for the last five", a)
+		}
+	}
+	frees := []*apiv1.Operation{
+		keepAliveOp(0, [16]byte{1}), releaseOp(0, "a", 1),
+		{Request: &apiv1.Operation_EndSession{EndSession: &apiv1.EndSessionRequest{}}},
+		{Request: &apiv1.Operation_Cancel{Cancel: &apiv1.CancelRequest{}}},
+		{Request: &apiv1.Operation_Renew{Renew: &apiv1.RenewRequest{}}},
+		{Request: &apiv1.Operation_ForceRelease{ForceRelease: &apiv1.ForceReleaseRequest{}}},
+	}
+	for i := range uint64(12) {
+		op := frees[i%6]
+		sendOps(t, stream, &apiv1.Operation{Id: 200 + i, Request: op.GetRequest()})
+	}
+	for i, a := range receiveAnswers(t, stream, 2) {
+		if apiv1.Code(a.GetError().GetCode()) != apiv1.CodeOverloaded || a.GetId() != uint64(210+i) {
+			t.Errorf("answer %v, want overloaded for the last two", a)
+		}
+	}
+}
+
+// When a leader goes, all that wait on a stream are answered at once: more than may be
+// unsent of other answers.
+func TestAnswersOfWaitsDoNotCutAStream(t *testing.T) {
+	st, _ := newStream(t, Config{Limits: Limits{UnsentAnswers: 10, UnsentBytes: 1000, WaitsPerStream: 100}})
+	var calls []*mux.Call
+	st.server.backend.(*fakeNode).on = func(c *mux.Call) bool { calls = append(calls, c); return true }
+	for i := range uint64(100) {
+		st.accept(acquireOp(i, "a", -1), time.Now())
+	}
+	for _, c := range calls {
+		c.Done(errorAnswer(0, apiv1.NewError(apiv1.CodeNotLeader, "not here any more")))
+	}
+	if st.cut || len(calls) != 100 || st.unsent != (mux.Load{Waits: 100}) || st.bytes != 0 {
+		t.Errorf("of %d waits answered at once: cut %v, unsent %v of %d bytes; want them to wait to be sent", len(calls), st.cut, st.unsent, st.bytes)
+	}
+	if a := acquireOp(100, "a", -1); st.enter(&inflight{stream: st, class: mux.ClassOf(a)}) == nil {
+		t.Error("an answer that is not sent yet has given its place away")
+	}
+	st.end()
 }
 
 func TestStreamThatDoesNotReadIsCut(t *testing.T) {
