@@ -31,7 +31,7 @@ func newPeers(address func(id string) string, network seam.Network) *peers {
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
-			MinConnectTimeout: time.Second,
+			MinConnectTimeout: 2 * time.Second, // two round trips of what the longest timing allows
 		}),
 	}
 	if network != nil {

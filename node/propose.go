@@ -25,6 +25,7 @@ var (
 const (
 	maxEntryCommands = 2048
 	maxEntryBytes    = 256 << 10
+	// What may be queued; and as much again of what gives something back.
 	maxQueueCommands = 64 << 10
 	maxQueueBytes    = 32 << 20
 	maxKeepAlives    = 256 << 10
@@ -110,12 +111,16 @@ func newProposer(term uint64, clock *leaderClock, wall func() time.Time, commit 
 // submit queues a command; done gets its outcome exactly once, on the
 // proposer's goroutine or, when the command is refused at once, on the caller's.
 func (p *proposer) submit(c fsm.Command, done func(outcome)) {
+	room := 1
+	if frees(c) {
+		room = 2 // acquires without end must not keep locks from being released
+	}
 	p.mu.Lock()
 	var err error
 	switch {
 	case p.closed:
 		err = errNotProposed
-	case len(p.queue.sizes) >= maxQueueCommands || len(p.queue.buf) >= maxQueueBytes:
+	case len(p.queue.sizes) >= room*maxQueueCommands || len(p.queue.buf) >= room*maxQueueBytes:
 		err = errOverloaded
 	default:
 		before := len(p.queue.buf)
@@ -129,6 +134,16 @@ func (p *proposer) submit(c fsm.Command, done func(outcome)) {
 		return
 	}
 	p.nudge()
+}
+
+// frees reports whether a command gives something back or keeps it alive: it is of the
+// class [mux.Frees].
+func frees(c fsm.Command) bool {
+	switch c.(type) {
+	case fsm.EndSession, fsm.Cancel, fsm.Release, fsm.Renew, fsm.ForceRelease:
+		return true
+	}
+	return false
 }
 
 // keepAlive queues the renewal of one session in the lane of its own.

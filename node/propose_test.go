@@ -138,7 +138,7 @@ func TestKeepAlivesOvertakeAFullQueue(t *testing.T) {
 		synctest.Wait()
 		refused := 0
 		for range maxQueueCommands + 10 {
-			p.submit(fsm.Release{Token: 1}, func(o outcome) {
+			p.submit(fsm.SetValue{Token: 1}, func(o outcome) {
 				if errors.Is(o.err, errOverloaded) {
 					refused++
 				}
@@ -146,6 +146,13 @@ func TestKeepAlivesOvertakeAFullQueue(t *testing.T) {
 		}
 		if refused == 0 {
 			t.Fatal("the queue took more than its bound")
+		}
+		for _, c := range []fsm.Command{fsm.Release{Token: 1}, fsm.Renew{Token: 1}, fsm.Cancel{}, fsm.EndSession{}, fsm.ForceRelease{}} {
+			p.submit(c, func(o outcome) {
+				if errors.Is(o.err, errOverloaded) {
+					t.Errorf("%T behind a full queue: %v, want it to be taken", c, o.err)
+				}
+			})
 		}
 		kept := false
 		p.keepAlive(fsm.KeepAliveSession{Session: session}, func(a fsm.Alive, o outcome) {

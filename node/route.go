@@ -18,12 +18,17 @@ const (
 	// noLeaderPatience is how long an operation waits for a leader before it is
 	// answered unavailable.
 	noLeaderPatience = 5 * time.Second
-	// rerouteEvery is how often calls that wait for a leader are looked at.
+	// rerouteEvery is how often it is looked whether there is a leader while calls wait
+	// for one. A call is looked at, and sent again, as often only at first, and every
+	// rerouteLast in the end.
 	rerouteEvery = 10 * time.Millisecond
-	maxRerouted  = 100_000
+	rerouteLast  = time.Second
 	// maxLeaders bounds the addresses of leaders that are remembered as slow or fast.
 	maxLeaders = 64
 )
+
+// maxRerouted bounds the calls that wait for a leader.
+var maxRerouted = mux.Load{Prompt: 100_000, Waits: 400_000}
 
 // Start takes in one operation; its answer goes to call.Done, exactly once. It
 // never blocks. A node that leads runs the operation; another one names the
@@ -211,29 +216,52 @@ func (n *Node) startRead(call *mux.Call, since time.Duration) {
 }
 
 // router holds the calls that wait for somebody to lead, and the connection to
-// the leader. Its goroutine is run.
+// the leader. Its goroutine is run; another one opens a connection.
+//
+// A call is looked at when it comes. One that has to wait is looked at again when
+// something has changed that it may wait for, and otherwise after a quarter of the time
+// that it has been waiting: many of them would keep the node busy at the very time when
+// a leader is to be found.
 type router struct {
 	n    *Node
 	wake chan struct{}
 
-	mu      sync.Mutex
-	waiting []rerouted
-	closed  bool
+	mu     sync.Mutex
+	fresh  []rerouted // not looked at yet
+	load   mux.Load   // of these and of those in waiting
+	closed bool
+	opened *mux.Conn // to the leader, not yet in use
+	opens  bool      // a connection is being opened
 
-	conn     *mux.Conn                // to leader; owned by run
-	leader   string                   // API address that conn goes to; owned by run
-	patience map[string]*mux.Patience // by API address; owned by run
+	waiting  []rerouted               // owned by run, as all that follows
+	view     view                     // as of the last look
+	nextLook time.Duration            // when the first of those that wait is due
+	conn     *mux.Conn                // to the leader
+	leader   string                   // API address that conn, or the one being opened, goes to
+	nextOpen time.Duration            // not before, because the last one failed
+	vainOpen time.Duration            // since when none could be opened
+	giveUp   context.CancelFunc       // opening a connection
+	patience map[string]*mux.Patience // by API address
+	opening  sync.WaitGroup
 }
 
 // rerouted is a call and when it began to wait.
 type rerouted struct {
 	call  *mux.Call
 	since time.Duration
-	due   time.Duration // not looked at before; it was tried a moment ago
+	due   time.Duration // not looked at before, unless something changes
+}
+
+// view is what a call that waits depends on.
+type view struct {
+	epoch   *epoch
+	conn    *mux.Conn
+	known   string // API address of the leader
+	elected bool   // this node is about to lead
 }
 
 func newRouter(n *Node) *router {
-	return &router{n: n, wake: make(chan struct{}, 1), patience: make(map[string]*mux.Patience)}
+	return &router{n: n, wake: make(chan struct{}, 1), giveUp: func() {}, patience: make(map[string]*mux.Patience)}
 }
 
 func (r *router) add(call *mux.Call) { r.put(rerouted{call: call, since: r.n.cfg.seams.Mono()}) }
@@ -242,20 +270,31 @@ func (r *router) add(call *mux.Call) { r.put(rerouted{call: call, since: r.n.cfg
 // waits for a moment: a round or a node that refuses at once would otherwise be
 // asked as fast as it can refuse.
 func (r *router) again(call *mux.Call, since time.Duration) {
-	r.put(rerouted{call: call, since: since, due: r.n.cfg.seams.Mono() + rerouteEvery})
+	now := r.n.cfg.seams.Mono()
+	r.put(rerouted{call: call, since: since, due: nextTry(now, since)})
 }
 
+// nextTry is when a call that has waited since a time is looked at again: soon, or when
+// its patience is over.
+func nextTry(now, since time.Duration) time.Duration {
+	return min(now+pause(now-since), max(now, since+noLeaderPatience)+1)
+}
+
+// pause is how long what has been in vain for some time is not tried again.
+func pause(vain time.Duration) time.Duration { return min(max(vain/4, rerouteEvery), rerouteLast) }
+
 func (r *router) put(c rerouted) {
-	call := c.call
+	call, class := c.call, mux.ClassOf(c.call.Op)
 	r.mu.Lock()
 	var err *apiv1.Error
 	switch {
 	case r.closed:
 		err = apiv1.NewError(apiv1.CodeUnavailable, "node %q is stopping", r.n.id)
-	case len(r.waiting) >= maxRerouted:
+	case !r.load.Takes(class, maxRerouted):
 		err = r.n.overloaded(call, "too many operations wait for a leader")
 	default:
-		r.waiting = append(r.waiting, c)
+		r.load.Add(class, 1)
+		r.fresh = append(r.fresh, c)
 	}
 	r.mu.Unlock()
 	if err != nil {
@@ -265,7 +304,7 @@ func (r *router) put(c rerouted) {
 	r.nudge()
 }
 
-// nudge has the waiting calls looked at soon.
+// nudge has the router look soon whether something has changed.
 func (r *router) nudge() {
 	select {
 	case r.wake <- struct{}{}:
@@ -278,8 +317,8 @@ func (r *router) run(ctx context.Context) {
 	t := time.NewTimer(0)
 	defer t.Stop()
 	for {
-		if r.flush(ctx) {
-			t.Reset(rerouteEvery)
+		if every := r.look(ctx); every > 0 {
+			t.Reset(every)
 		}
 		select {
 		case <-ctx.Done():
@@ -290,44 +329,113 @@ func (r *router) run(ctx context.Context) {
 	}
 }
 
-// flush sends the waiting calls to whoever leads now. It reports whether some
-// still wait.
-func (r *router) flush(ctx context.Context) (more bool) {
-	r.mu.Lock()
-	calls := r.waiting
-	r.waiting = nil
-	r.mu.Unlock()
-	r.leaveDeposed()
-	if len(calls) == 0 {
-		return false
-	}
-	e := r.n.epoch.Load()
-	var conn *mux.Conn
-	if e == nil {
-		conn = r.connToLeader(ctx)
-	}
+// look brings the calls on their way that can be, and returns how soon to look again;
+// 0: when something comes.
+func (r *router) look(ctx context.Context) time.Duration {
 	now := r.n.cfg.seams.Mono()
-	for _, c := range calls {
-		_, read := isRead(c.call.Op)
-		switch {
-		case c.call.Abandoned():
-		case now-c.since > noLeaderPatience:
-			c.call.Done(errorAnswer(c.call.Op, r.n.unavailable()))
-		case now >= c.due && read:
-			r.n.startRead(c.call, c.since)
-		case now >= c.due && !read && e != nil:
-			r.n.startLocal(e, c.call)
-		case r.n.redirect(c.call): // and so it is answered
-		case now >= c.due && !read && conn != nil && !c.call.Op.GetRedirect():
-			conn.Start(r.forwarded(c))
+	r.mu.Lock()
+	calls := r.fresh
+	r.fresh = nil
+	r.mu.Unlock()
+	v := r.observe(ctx, now, len(calls)+len(r.waiting) > 0)
+	changed := v != r.view
+	r.view = v
+	if changed || now >= r.nextLook {
+		calls = append(r.waiting, calls...)
+		r.waiting, r.nextLook = nil, now+rerouteLast
+	}
+	r.flush(calls, now, changed)
+	switch {
+	case len(r.waiting) > 0:
+		return rerouteEvery
+	case r.conn != nil:
+		return leaderPoll // what is on its way to an old leader goes to the new one
+	}
+	return 0
+}
+
+// observe returns the view as it is. It sees to it that there is a connection to the
+// leader if one is needed.
+func (r *router) observe(ctx context.Context, now time.Duration, needed bool) view {
+	v := view{epoch: r.n.epoch.Load(), elected: r.n.isElected()}
+	if v.epoch == nil {
+		v.known = r.n.leaderAPI()
+	}
+	other := v.epoch != nil || v.known != "" && v.known != r.leader
+	r.mu.Lock()
+	if r.opened != nil {
+		r.conn, r.opened = r.opened, nil
+	}
+	opens := r.opens
+	r.mu.Unlock()
+	if opens && other {
+		r.giveUp() // and is told when it has ended
+	}
+	if r.conn != nil {
+		select {
+		case <-r.conn.Done():
+			r.conn = nil
 		default:
-			more = true
-			r.mu.Lock()
-			r.waiting = append(r.waiting, c)
-			r.mu.Unlock()
+			if other {
+				// Calls on the old stream come back, and go to the new leader.
+				r.conn.Close()
+				r.conn = nil
+			}
 		}
 	}
-	return more
+	if other {
+		r.nextOpen, r.vainOpen = now, now
+	}
+	if needed && r.conn == nil && !opens && now >= r.nextOpen && v.known != "" && v.known != r.n.apiAddr {
+		r.nextOpen = now + pause(now-r.vainOpen)
+		r.open(ctx, v.known)
+	}
+	if r.conn != nil {
+		r.vainOpen = now
+	}
+	v.conn = r.conn
+	return v
+}
+
+// flush sends calls to whoever leads now; the others wait.
+func (r *router) flush(calls []rerouted, now time.Duration, changed bool) {
+	var gone mux.Load
+	for _, c := range calls {
+		if (changed || now >= c.due) && r.send(c, now) {
+			gone.Add(mux.ClassOf(c.call.Op), 1)
+			continue
+		}
+		if now >= c.due {
+			c.due = nextTry(now, c.since)
+		}
+		r.nextLook = min(r.nextLook, c.due)
+		r.waiting = append(r.waiting, c)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.load.Prompt -= gone.Prompt
+	r.load.Waits -= gone.Waits
+}
+
+// send reports whether the call is on its way, or answered.
+func (r *router) send(c rerouted, now time.Duration) bool {
+	_, read := isRead(c.call.Op)
+	e := r.view.epoch
+	switch {
+	case c.call.Abandoned():
+	case now-c.since > noLeaderPatience:
+		c.call.Done(errorAnswer(c.call.Op, r.n.unavailable()))
+	case read:
+		r.n.startRead(c.call, c.since)
+	case !read && e != nil:
+		r.n.startLocal(e, c.call)
+	case r.n.redirect(c.call): // and so it is answered
+	case !read && r.conn != nil && !c.call.Op.GetRedirect():
+		r.conn.Start(r.forwarded(c))
+	default:
+		return false
+	}
+	return true
 }
 
 // forwarded wraps a call for the leader: it is to answer itself or say that it
@@ -359,50 +467,38 @@ func (r *router) forwarded(c rerouted) *mux.Call {
 	}}
 }
 
-// leaveDeposed ends the stream to a leader that is none any more, once another one is
-// known: its calls come back and are sent there. The old one may be dead and would
-// never say that it does not lead.
-func (r *router) leaveDeposed() {
-	if r.conn == nil {
-		return
-	}
-	if api := r.n.leaderAPI(); api != "" && api != r.leader {
-		r.conn.Close()
-		r.conn = nil
-	}
-}
-
-// connToLeader returns a stream to the leader, nil if there is none to be had.
-func (r *router) connToLeader(ctx context.Context) *mux.Conn {
-	if r.conn != nil {
-		select {
-		case <-r.conn.Done():
-			r.conn = nil
-		default:
-			return r.conn
-		}
-	}
-	api := r.n.leaderAPI()
-	if api == "" || api == r.n.apiAddr {
-		return nil
-	}
+// open opens a stream to the leader, beside run: it may take as long as a connection
+// to a node that is gone takes to fail.
+func (r *router) open(ctx context.Context, api string) {
 	cc, err := r.n.peers.conn(api)
 	if err != nil {
-		return nil
+		return
 	}
-	if r.patience[api] == nil {
+	patience := r.patience[api]
+	if patience == nil {
 		if len(r.patience) >= maxLeaders {
 			clear(r.patience) // of addresses that are long gone, most of them
 		}
-		r.patience[api] = mux.NewPatience(0)
+		patience = mux.NewPatience(0)
+		r.patience[api] = patience
 	}
-	conn, err := mux.Open(ctx, cc, mux.Config{Logger: r.n.log, Patience: r.patience[api], OnBreak: r.broken})
-	if err != nil {
-		r.n.log.Debug("stream to the leader", "peer", api, "err", err)
-		return nil
-	}
-	r.conn, r.leader = conn, api
-	return conn
+	ctx, r.giveUp = context.WithCancel(ctx)
+	giveUp := r.giveUp
+	r.leader = api
+	r.mu.Lock()
+	r.opens = true
+	r.mu.Unlock()
+	r.opening.Go(func() {
+		defer giveUp()
+		conn, err := mux.Open(ctx, cc, mux.Config{Logger: r.n.log, Patience: patience, OnBreak: r.broken})
+		if err != nil {
+			r.n.log.Debug("stream to the leader", "peer", api, "err", err)
+		}
+		r.mu.Lock()
+		r.opens, r.opened = false, conn
+		r.mu.Unlock()
+		r.nudge()
+	})
 }
 
 // broken takes back the calls of a stream that ended; every one of them goes
@@ -417,11 +513,15 @@ func (r *router) broken(calls []*mux.Call, err error) {
 func (r *router) close() {
 	r.mu.Lock()
 	r.closed = true
-	calls := r.waiting
-	r.waiting = nil
+	calls := append(r.waiting, r.fresh...)
+	r.waiting, r.fresh = nil, nil
 	r.mu.Unlock()
-	if r.conn != nil {
-		r.conn.Close()
+	r.giveUp()
+	r.opening.Wait()
+	for _, conn := range []*mux.Conn{r.conn, r.opened} {
+		if conn != nil {
+			conn.Close()
+		}
 	}
 	for _, c := range calls {
 		c.call.Done(errorAnswer(c.call.Op, apiv1.NewError(apiv1.CodeUnavailable, "node %q is stopping", r.n.id)))
