@@ -36,9 +36,9 @@ type Backend interface {
 // Limits bound what clients may ask of one server. A zero field means its
 // default.
 type Limits struct {
-	Connections          int           // of each listener; default 10,000
-	ConnectionsPerIP     int           // of each listener; default 1,024
-	StreamsPerConnection int           // unary calls and streams under way; default 1,024
+	Connections          int           // of each listener; default 10,000, or what the process's limit of open files allows
+	ConnectionsPerIP     int           // of each listener; default 2,048. On three quarters of both acquires may wait
+	StreamsPerConnection int           // unary calls and streams under way; default 1,024. Three quarters may wait
 	MessageBytes         int           // one gRPC message; default 1 MiB
 	BodyBytes            int           // one HTTP body; default 64 KiB
 	BodyTime             time.Duration // until an HTTP body has arrived; default 10 s
@@ -70,7 +70,7 @@ func (l Limits) withDefaults() Limits {
 		value int
 	}{
 		{&l.Connections, 10_000},
-		{&l.ConnectionsPerIP, 1024},
+		{&l.ConnectionsPerIP, 2048},
 		{&l.StreamsPerConnection, 1024},
 		{&l.MessageBytes, 1 << 20},
 		{&l.BodyBytes, 64 << 10},
@@ -92,6 +92,23 @@ func (l Limits) withDefaults() Limits {
 		l.PingMinTime = 5 * time.Second
 	}
 	return l
+}
+
+// otherFiles is how many files a node opens beside connections of clients: its log,
+// snapshots, connections with the other nodes.
+const otherFiles = 256
+
+// fit lowers the limit of connections to what a process may have that may open so many
+// files, and reports whether it had to.
+func (l *Limits) fit(files uint64) bool {
+	const listeners = 2
+	if files >= uint64(listeners*l.Connections+otherFiles) {
+		return false
+	}
+	l.Connections = max(int(files)-otherFiles, int(files)/2) / listeners
+	l.Connections = max(l.Connections, 8)
+	l.ConnectionsPerIP = min(l.ConnectionsPerIP, l.Connections)
+	return true
 }
 
 func (c Config) validate() error {

@@ -13,7 +13,9 @@
 //
 // Nothing that a client does, or does not do, grows without bound: connections
 // per address and in all, streams per connection, operations in flight and
-// unsent answers per stream, message and body sizes. A stream that does not read
+// unsent answers per stream, message and body sizes. What frees a lock, or keeps
+// something alive, is not refused because of acquires that wait: those are counted
+// apart everywhere. docs/operations.md has the table. A stream that does not read
 // its answers is cut with its connection; an answer that nobody fetches costs
 // memory only until then.
 //

@@ -17,16 +17,19 @@ type limited struct {
 	observer Observer
 	log      *slog.Logger
 
-	mu       sync.Mutex
-	conns    map[*limitedConn]struct{} // open
-	byIP     map[string]int            // open connections; no zero entries
-	refusing bool                      // said so already: one line for each time of plenty
+	mu          sync.Mutex
+	conns       map[*limitedConn]struct{} // open
+	byIP        map[string]int            // open connections; no zero entries
+	waiting     int                       // connections on which acquires wait
+	waitingByIP map[string]int            // the same; no zero entries
+	refusing    bool                      // said so already: one line for each time of plenty
 }
 
 func newLimited(l net.Listener, name string, cfg Config) *limited {
 	return &limited{
 		Listener: l, name: name, total: cfg.Limits.Connections, perIP: cfg.Limits.ConnectionsPerIP,
 		observer: cfg.Observer, log: cfg.Logger, byIP: map[string]int{}, conns: map[*limitedConn]struct{}{},
+		waitingByIP: map[string]int{},
 	}
 }
 
@@ -112,6 +115,8 @@ type limitedConn struct {
 	listener *limited
 	ip       string
 	once     sync.Once
+	waits    int // streams and calls with acquires that wait; guarded by listener.mu
+	calls    int // those of them that are calls; guarded by listener.mu
 }
 
 // Close may be called more than once.

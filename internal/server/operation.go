@@ -121,6 +121,13 @@ func (s *Server) run(ctx context.Context, road Road, call *mux.Call) (*apiv1.Ans
 	if problem := mux.Check(op); problem != nil {
 		return nil, problem
 	}
+	if road == RoadHTTP && waits(op) {
+		conn := httpConn(ctx)
+		if refusal := conn.startWait(); refusal != nil {
+			return nil, refusal
+		}
+		defer conn.endWait()
+	}
 	begun := time.Now()
 	// Only parked acquires are told to go when the server stops; what is already
 	// on its way gets its answer.

@@ -51,6 +51,12 @@ func New(cfg Config) (*Server, error) {
 		cfg.Unfit = func() error { return nil }
 	}
 	cfg.Limits = cfg.Limits.withDefaults()
+	if files, ok := openFiles(); ok {
+		if wanted := cfg.Limits.Connections; cfg.Limits.fit(files) {
+			cfg.Logger.Warn("fewer connections are taken than configured: the process may open no more files",
+				"connections", cfg.Limits.Connections, "configured", wanted, "open_files", files)
+		}
+	}
 	s := &Server{
 		cfg: cfg, backend: cfg.Backend,
 		stopping: make(chan struct{}), closed: make(chan struct{}),
@@ -87,6 +93,7 @@ func (s *Server) newGRPC() *grpc.Server {
 func (s *Server) newHTTP() *http.Server {
 	return &http.Server{
 		Handler:           s.handler(),
+		ConnContext:       withConn,
 		ReadHeaderTimeout: 5 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    16 << 10,
@@ -204,6 +211,13 @@ func (s *Server) removeStream(st *stream) {
 func (s *Server) countCall(ctx context.Context, r any, _ *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
 	s.requests.add(1)
 	defer s.requests.add(-1)
+	if mayWait(r) {
+		conn := grpcConn(ctx)
+		if refusal := conn.startCall(s.cfg.Limits.StreamsPerConnection); refusal != nil {
+			return nil, grpcError(refusal)
+		}
+		defer conn.endCall()
+	}
 	return handle(ctx, r)
 }
 

@@ -20,6 +20,7 @@ type stream struct {
 	server *Server
 	grpc   grpc.BidiStreamingServer[apiv1.SessionRequest, apiv1.SessionResponse]
 	ctx    context.Context
+	conn   *limitedConn  // nil: not known
 	sever  func()        // closes the connection
 	wake   chan struct{} // there is something to send, or the stream is over
 	quiet  bool          // the client wants no notices
@@ -31,6 +32,7 @@ type stream struct {
 	out     []outgoing
 	ahead   []outgoing // sent before those: answers of pings and keep-alives
 	unsent  mux.Load   // answers in both and in the sender's hands
+	waits   bool       // the connection counts as one on which acquires wait
 	bytes   int        // of the same, but for those of waits
 	notices []*apiv1.Notice
 	watches map[[16]byte]func() // session → stop
@@ -66,10 +68,8 @@ func (l *locks) Session(g grpc.BidiStreamingServer[apiv1.SessionRequest, apiv1.S
 		server: s, grpc: g, ctx: g.Context(), sever: func() {},
 		wake: make(chan struct{}, 1), watches: map[[16]byte]func(){},
 	}
-	if p, ok := peer.FromContext(st.ctx); ok {
-		if addr, ok := p.Addr.(connAddr); ok {
-			st.sever = func() { _ = addr.conn.Close() }
-		}
+	if st.conn = grpcConn(st.ctx); st.conn != nil {
+		st.sever = func() { _ = st.conn.Close() }
 	}
 	if md, ok := metadata.FromIncomingContext(st.ctx); ok {
 		st.quiet = len(md.Get(mux.NoNoticesHeader)) > 0
@@ -155,6 +155,12 @@ func (st *stream) enter(o *inflight) (refusal *apiv1.Error) {
 	default:
 		return apiv1.NewError(apiv1.CodeOverloaded, "%d operations of this stream are under way; nothing was done", load.Prompt)
 	}
+	if o.class == mux.Waits && !st.waits {
+		if refusal := st.conn.startWait(); refusal != nil {
+			return refusal
+		}
+		st.waits = true
+	}
 	o.prev = st.last
 	if st.last == nil {
 		st.first = o
@@ -184,6 +190,10 @@ func (st *stream) leaveLocked(o *inflight) bool {
 	}
 	o.next, o.prev = nil, nil
 	st.open.Add(o.class, -1)
+	if st.waits && st.open.Waits == 0 {
+		st.waits = false
+		st.conn.endWait()
+	}
 	return true
 }
 
