@@ -180,7 +180,7 @@ func TestDefaultsAreTheNodes(t *testing.T) {
 func TestNoSettingTakesTheChildsVariables(t *testing.T) {
 	for _, s := range settings() {
 		switch s.environment() {
-		case "LOCKNODE_NAME", "LOCKNODE_TOKEN", "LOCKNODE_ENDPOINTS", "LOCKNODE_CONNECT_TIMEOUT", "LOCKNODE_CONFIG":
+		case "LOCKNODE_NAME", "LOCKNODE_TOKEN", "LOCKNODE_HELD", "LOCKNODE_ENDPOINTS", "LOCKNODE_CONNECT_TIMEOUT", "LOCKNODE_CONFIG":
 			t.Errorf("setting %s is configured by %s, which means something else", s.key, s.environment())
 		}
 	}

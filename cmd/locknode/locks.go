@@ -67,6 +67,11 @@ Use one that is random and not used for anything else.`,
 			opts = append(opts, client.RequestID(requestIDOf(requestID)))
 		}
 		return a.withClient(func(ctx context.Context, c *client.Client, args []string) error {
+			if wait > 0 {
+				if err := a.refuseReentry(ctx, c, args[0]); err != nil {
+					return err
+				}
+			}
 			g, err := c.Detached().Acquire(ctx, args[0], ttl, opts...)
 			if err != nil {
 				return err

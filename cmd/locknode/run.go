@@ -59,7 +59,9 @@ the token protects against; act when it was killed too. On Linux the kernel send
 command itself TERM even then. --no-watchdog does without.
 
 Several locks are taken one after the other, in the order of their names, and
-released together; LOCKNODE_NAME and LOCKNODE_TOKEN then have a line for each.
+released together; LOCKNODE_NAME and LOCKNODE_TOKEN then have a line for each. To wait
+within the command for a lock that run holds is refused (64): it would not end.
+LOCKNODE_HELD says so to commands within commands; without it nothing is refused.
 
 Exit codes:
   the command's own      when it ended by itself; 128+N when signal N ended it
@@ -126,7 +128,13 @@ func (a *app) run(ctx context.Context, o runOptions, names, command []string) er
 	if err != nil {
 		return err
 	}
-	grants, err := o.acquire(ctx, c, names)
+	var grants []*client.Grant
+	if o.waits() {
+		err = a.refuseReentry(ctx, c, names...)
+	}
+	if err == nil {
+		grants, err = o.acquire(ctx, c, names)
+	}
 	if err != nil {
 		closeQuietly(c)
 		return o.conflictCode(err)
@@ -176,6 +184,9 @@ func runHolder(command string) string {
 	holder := fmt.Sprintf("%s@%s:%d", filepath.Base(command), host, os.Getpid())
 	return strings.ToValidUTF8(holder[:min(len(holder), 128)], "")
 }
+
+// waits reports whether run stands in line for a lock that is held.
+func (o *runOptions) waits() bool { return !o.try && (!o.limited || o.wait != 0) }
 
 // acquire takes all locks, in the order of their names so that no two programs
 // can wait for each other in a circle. On an error none is held.
@@ -258,15 +269,24 @@ func certain(grants []*client.Grant) time.Duration {
 }
 
 func childEnvironment(grants []*client.Grant) []string {
-	names := make([]string, len(grants))
-	tokens := make([]string, len(grants))
-	for i, g := range grants {
-		names[i], tokens[i] = g.Name(), strconv.FormatUint(g.Token(), 10)
+	var names, tokens, held []string
+	for _, h := range surroundingLocks(os.Getenv(heldVariable)) {
+		held = append(held, h.String())
 	}
-	env := slices.DeleteFunc(os.Environ(), func(kv string) bool {
-		return strings.HasPrefix(kv, "LOCKNODE_NAME=") || strings.HasPrefix(kv, "LOCKNODE_TOKEN=")
-	})
-	return append(env, "LOCKNODE_NAME="+strings.Join(names, "\n"), "LOCKNODE_TOKEN="+strings.Join(tokens, "\n"))
+	for _, g := range grants {
+		names = append(names, g.Name())
+		tokens = append(tokens, strconv.FormatUint(g.Token(), 10))
+		held = append(held, outerLock{g.Name(), g.Token()}.String())
+	}
+	env := os.Environ()
+	for _, v := range []struct {
+		name  string
+		lines []string
+	}{{"LOCKNODE_NAME", names}, {"LOCKNODE_TOKEN", tokens}, {heldVariable, held}} {
+		env = slices.DeleteFunc(env, func(kv string) bool { return strings.HasPrefix(kv, v.name+"=") })
+		env = append(env, v.name+"="+strings.Join(v.lines, "\n"))
+	}
+	return env
 }
 
 // releaseAll gives the locks back. Whatever goes wrong, they are free after

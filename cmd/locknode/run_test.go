@@ -196,6 +196,40 @@ func TestRunEndsTheChildWhenTheLockIsLost(t *testing.T) {
 	}
 }
 
+func TestRunWithinARunDoesNotWaitForItsLock(t *testing.T) {
+	t.Parallel()
+	c := testClient(t)
+	self := command(t, "locknode").Path
+	for name, script := range map[string]string{
+		"run":              `"$0" run nested/a -- echo ran`,
+		"run of several":   `"$0" run nested/c nested/a -- echo ran`,
+		"run for a time":   `"$0" run -w 1m nested/a -- echo ran`,
+		"acquire":          `"$0" acquire nested/a --wait 1m`,
+		"run in between":   `"$0" run nested/b -- "$0" run nested/a -- echo ran`,
+		"name that splits": `"$0" run 'nested/"b' -- "$0" run nested/a -- echo ran`,
+	} {
+		o := locknode(t, "run", "nested/a", "--", "/bin/sh", "-c", script, self)
+		if o.code != exitUsage || !strings.Contains(o.stderr, "surrounding `locknode run`, token ") || o.stdout != "" {
+			t.Errorf("%s: got %+v, want exit code 64 and why", name, o)
+		}
+	}
+	for name, x := range map[string]struct {
+		script string
+		want   int
+	}{
+		"that does not wait":         {`"$0" run -n nested/a -- echo ran`, exitNotAcquired},
+		"acquire that does not wait": {`"$0" acquire nested/a`, exitNotAcquired},
+		"of another lock":            {`"$0" run nested/b -- echo ran`, 0},
+		"whose lock was lost":        {`trap '' TERM; "$0" force-release nested/a --reason x && "$0" run -w 10s nested/a -- echo ran`, exitLost},
+	} {
+		o := locknode(t, "run", "nested/a", "--", "/bin/sh", "-c", x.script, self)
+		if o.code != x.want || strings.Contains(o.stderr, "surrounding") {
+			t.Errorf("run within a run %s: got %+v, want exit code %d", name, o, x.want)
+		}
+	}
+	awaitLocked(t, c, "nested/a", false)
+}
+
 func TestRunTakesSeveralLocksOrNone(t *testing.T) {
 	t.Parallel()
 	c := testClient(t)

@@ -22,8 +22,8 @@ type serveConfig struct {
 
 // setting is one thing that can be configured, by three roads: the key in the
 // file is its name, the flag is the name with dashes, the environment variable
-// the name in capitals after LOCKNODE_. No setting may be called "name" or
-// "token": `locknode run` gives its child LOCKNODE_NAME and LOCKNODE_TOKEN.
+// the name in capitals after LOCKNODE_. No setting may be called "name",
+// "token" or "held": `locknode run` gives its child such variables.
 type setting struct {
 	key    string
 	kind   string // what the help shows as the type of the value
