@@ -276,8 +276,7 @@ type progressLine struct {
 const progressEvery = 10 * time.Second
 
 func (a *app) progressLine(counts string) *progressLine {
-	f, ok := a.stderr.(*os.File)
-	return &progressLine{a: a, counts: counts, terminal: ok && isTerminal(f), last: time.Now()}
+	return &progressLine{a: a, counts: counts, terminal: onTerminal(a.stderr), last: time.Now()}
 }
 
 func (l *progressLine) show(p chaos.Progress) {

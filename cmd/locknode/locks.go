@@ -208,7 +208,7 @@ of its successor.`,
 		if a.json {
 			return a.printJSON(releasedJSON{Name: args[0], Token: n, Released: true})
 		}
-		return a.printf("%s: released, token %d\n", args[0], n)
+		return a.printf("%s: released, token %d\n", quoteName(args[0]), n)
 	})
 	return c
 }
@@ -241,7 +241,7 @@ token, so that nobody but the holder you looked at can be hit.`,
 			if a.json {
 				return a.printJSON(releasedJSON{Name: args[0], Token: token, Released: true})
 			}
-			return a.printf("%s: released by force\n", args[0])
+			return a.printf("%s: released by force\n", quoteName(args[0]))
 		}, client.Holder(who))(cmd, args)
 	}
 	return c

@@ -128,7 +128,7 @@ back under its old ID only after this.`,
 		if a.json {
 			return a.printJSON(map[string]string{"removed": args[0]})
 		}
-		return a.printf("%s: removed\n", args[0])
+		return a.printf("%s: removed\n", quoteName(args[0]))
 	})
 	return c
 }
@@ -158,7 +158,7 @@ the member with this ID, or to the most up-to-date one.`,
 		if a.json {
 			return a.printJSON(map[string]string{"leader": leader})
 		}
-		return a.printf("%s leads\n", leader)
+		return a.printf("%s leads\n", quoteName(leader))
 	})
 	return c
 }

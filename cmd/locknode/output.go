@@ -10,7 +10,6 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
-	"text/tabwriter"
 	"time"
 	"unicode/utf8"
 
@@ -64,22 +63,6 @@ func (a *app) printJSON(v any) error {
 	return encoder.Encode(v)
 }
 
-// table prints rows under a heading, in columns.
-func (a *app) table(heading []string, rows [][]string) error {
-	w := tabwriter.NewWriter(a.result(), 0, 0, 2, ' ', 0)
-	for _, row := range append([][]string{heading}, rows...) {
-		for i, cell := range row {
-			if cell == "" {
-				row[i] = "-"
-			}
-		}
-		if _, err := fmt.Fprintln(w, strings.Join(row, "\t")); err != nil {
-			return err
-		}
-	}
-	return w.Flush()
-}
-
 // left is a remaining time as JSON has it: rounded down, because whoever counts
 // on it must not be told more than there is.
 func left(d time.Duration) string { return max(0, d).Truncate(time.Millisecond).String() }
@@ -102,7 +85,7 @@ func (a *app) printGrant(verb, name string, token uint64, expiresIn time.Duratio
 	if a.json {
 		return a.printJSON(grantJSON{name, token, left(expiresIn)})
 	}
-	return a.printf("%s: %s, token %d, expires in %s\n", name, verb, token, roughly(expiresIn))
+	return a.printf("%s: %s, token %d, expires in %s\n", quoteName(name), verb, token, roughly(expiresIn))
 }
 
 type lockJSON struct {
@@ -176,15 +159,16 @@ func mode(h client.HolderInfo) string {
 // lockText is one lock for people.
 func lockText(l client.LockInfo) string {
 	var b strings.Builder
+	name := quoteName(l.Name)
 	switch {
 	case l.Held() && l.Limit > 0:
-		fmt.Fprintf(&b, "%s: %d holders of a semaphore of %d", l.Name, l.HolderCount, l.Limit)
+		fmt.Fprintf(&b, "%s: %d holders of a semaphore of %d", name, l.HolderCount, l.Limit)
 	case l.Held():
-		fmt.Fprintf(&b, "%s: held", l.Name)
+		fmt.Fprintf(&b, "%s: held", name)
 	case l.DelayLeft > 0:
-		fmt.Fprintf(&b, "%s: free, but not to be had for another %s", l.Name, roughly(l.DelayLeft))
+		fmt.Fprintf(&b, "%s: free, but not to be had for another %s", name, roughly(l.DelayLeft))
 	default:
-		fmt.Fprintf(&b, "%s: free", l.Name)
+		fmt.Fprintf(&b, "%s: free", name)
 	}
 	if l.Waiters > 0 {
 		fmt.Fprintf(&b, ", %d waiting", l.Waiters)
@@ -203,7 +187,7 @@ func lockText(l client.LockInfo) string {
 }
 
 func holderText(h client.HolderInfo) string {
-	text := fmt.Sprintf("by %s, token %d, %s left", quoteHolder(h.Holder), h.Token, roughly(h.Remaining))
+	text := fmt.Sprintf("by %s, token %d, %s left", quoteName(h.Holder), h.Token, roughly(h.Remaining))
 	if h.Session != "" {
 		text += " unless its session is kept alive"
 	}
@@ -218,15 +202,6 @@ func holderText(h client.HolderInfo) string {
 		text += fmt.Sprintf(", value %q", h.Value)
 	}
 	return text
-}
-
-// quoteHolder leaves ordinary names as they are: what a stranger has put in
-// there must not move the cursor.
-func quoteHolder(name string) string {
-	if q := strconv.Quote(name); name == "" || len(q) != len(name)+2 {
-		return q
-	}
-	return name
 }
 
 type pageJSON struct {
@@ -248,10 +223,10 @@ func (a *app) printLocks(locks []client.LockInfo, more bool, prefix string) erro
 	}
 	var rows [][]string
 	for _, l := range locks {
-		row := []string{quoteHolder(l.Name), "", "", "", strconv.Itoa(l.Waiters)}
+		row := []string{a.nameCell(l.Name), "", "", "", strconv.Itoa(l.Waiters)}
 		if len(l.Holders) > 0 {
 			h := l.Holders[0]
-			row[1], row[2], row[3] = quoteHolder(h.Holder), strconv.FormatUint(h.Token, 10), roughly(h.Remaining)
+			row[1], row[2], row[3] = a.nameCell(h.Holder), strconv.FormatUint(h.Token, 10), roughly(h.Remaining)
 		}
 		if l.HolderCount > 1 {
 			row[1] += fmt.Sprintf(" and %d more", l.HolderCount-1)
@@ -313,17 +288,17 @@ func (a *app) printStatus(nodes []nodeStatus) error {
 	var rows [][]string
 	for _, n := range nodes {
 		if n.err != nil {
-			rows = append(rows, []string{n.id, n.address, "unreachable", "", "", "", "", "", "no"})
+			rows = append(rows, []string{a.nameCell(n.id), quoteName(n.address), "unreachable", "", "", "", "", "", "no"})
 			continue
 		}
 		s := n.status
 		ready := "yes"
 		if !s.GetReady() {
-			ready = "no: " + s.GetNotReadyReason()
+			ready = "no: " + printableText(s.GetNotReadyReason())
 		}
 		number := func(n uint64) string { return strconv.FormatUint(n, 10) }
 		rows = append(rows, []string{
-			s.GetNodeId(), n.address, s.GetState(), number(s.GetTerm()), fmt.Sprintf("%d of %d", s.GetAppliedIndex(), s.GetCommitIndex()),
+			a.nameCell(s.GetNodeId()), n.address, quoteName(s.GetState()), number(s.GetTerm()), fmt.Sprintf("%d of %d", s.GetAppliedIndex(), s.GetCommitIndex()),
 			number(s.GetLocks()), number(s.GetWaiters()), number(s.GetSessions()), ready,
 		})
 	}
@@ -356,9 +331,16 @@ func membersJSON(members []*apiv1.Member) map[string][]memberJSON {
 func (a *app) printMembers(members []*apiv1.Member) error {
 	var rows [][]string
 	for _, m := range members {
-		rows = append(rows, []string{
-			m.GetId(), m.GetRole(), m.GetHealth(), m.GetApiAddress(), m.GetHttpAddress(), m.GetRaftAddress(), m.GetVersion(), m.GetZone(),
-		})
+		row := []string{a.nameCell(m.GetId())}
+		for _, cell := range []string{
+			m.GetRole(), m.GetHealth(), m.GetApiAddress(), m.GetHttpAddress(), m.GetRaftAddress(), m.GetVersion(), m.GetZone(),
+		} {
+			if cell != "" {
+				cell = a.nameCell(cell)
+			}
+			row = append(row, cell)
+		}
+		rows = append(rows, row)
 	}
 	return a.table([]string{"ID", "ROLE", "HEALTH", "API", "HTTP", "RAFT", "VERSION", "ZONE"}, rows)
 }

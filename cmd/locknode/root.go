@@ -241,7 +241,7 @@ func closeQuietly(c *client.Client) {
 
 // say tells the person at the terminal what happens.
 func (a *app) say(format string, args ...any) {
-	fmt.Fprintf(a.stderr, "locknode: "+format+"\n", args...)
+	fmt.Fprintf(a.stderr, "locknode: %s\n", printableText(fmt.Sprintf(format, args...)))
 }
 
 // report prints an error and what to do about it.
@@ -255,9 +255,9 @@ func (a *app) report(err error) {
 		a.reportJSON(err, hint)
 		return
 	}
-	fmt.Fprintf(a.stderr, "locknode: %v\n", err)
+	a.say("%v", err)
 	if hint != "" {
-		fmt.Fprintf(a.stderr, "  %s\n", hint)
+		fmt.Fprintf(a.stderr, "  %s\n", printableText(hint))
 	}
 }
 
