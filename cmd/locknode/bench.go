@@ -302,15 +302,6 @@ func (b *bench) measure(ctx context.Context, cluster *proc.Cluster, finished *la
 	return r, err
 }
 
-func sleep(ctx context.Context, d time.Duration) error {
-	select {
-	case <-time.After(d):
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
-
 // work repeats the workload's step until ctx ends. A step counts if counting was
 // on when it began and when it ended.
 func (b *bench) work(ctx context.Context, i int, w *worker, finished *lastFinished) {

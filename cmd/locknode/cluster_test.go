@@ -246,7 +246,7 @@ func TestAcquireWaitsInLineIfToldTo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if o := locknode(t, "acquire", "queue", "--wait", "200ms"); o.code != exitNotAcquired || !strings.Contains(o.stderr, "timed out") {
+	if o := locknode(t, "acquire", "queue", "--wait", "1s"); o.code != exitNotAcquired || !strings.Contains(o.stderr, "timed out") {
 		t.Errorf("acquire after a wait in vain: got %+v, want exit code 75", o)
 	}
 	r := startLocknode(t, "acquire", "queue", "--wait", "1m")

@@ -33,9 +33,13 @@ func (a *app) withClient(f func(ctx context.Context, c *client.Client, args []st
 	}
 }
 
+type acquireOptions struct {
+	ttl, wait                time.Duration
+	holder, value, requestID string
+}
+
 func (a *app) acquireCommand() *cobra.Command {
-	var ttl, wait time.Duration
-	var holder, value, requestID string
+	o := acquireOptions{}
 	c := &cobra.Command{
 		Use:     "acquire NAME",
 		Short:   "take a lock for some time",
@@ -46,7 +50,8 @@ the lock, and is to be sent along with every write that the lock protects.
 
 It tries once, unless --wait says how long to stand in line. When the lock is not
 acquired the exit code is 75, and the message names the holder. When the token cannot
-be written to standard output (exit code 74) the lock is released again.
+be written to standard output (exit code 74) the lock is released again. To wait for a
+lock that a surrounding locknode run holds is refused (64): it would not end.
 
 With --request-id a retry is safe: the same ID gets the same grant for some minutes.
 Use one that is random and not used for anything else.`,
@@ -56,37 +61,48 @@ Use one that is random and not used for anything else.`,
 		Args: arguments(1, 1, "NAME"),
 	}
 	a.clientFlags(c)
-	c.Flags().DurationVar(&ttl, "ttl", 30*time.Second, "how long the lock is held unless it is renewed")
-	c.Flags().DurationVar(&wait, "wait", 0, "stand in line for at most this long")
-	c.Flags().StringVar(&holder, "holder", defaultHolder(), "who takes the lock, for people")
-	c.Flags().StringVar(&value, "value", "", "text stored with the lock for others to read")
-	c.Flags().StringVar(&requestID, "request-id", "", "makes a retry safe: the same ID gets the same grant")
+	c.Flags().DurationVar(&o.ttl, "ttl", 30*time.Second, "how long the lock is held unless it is renewed")
+	c.Flags().DurationVar(&o.wait, "wait", 0, "stand in line for at most this long")
+	c.Flags().StringVar(&o.holder, "holder", defaultHolder(), "who takes the lock, for people")
+	c.Flags().StringVar(&o.value, "value", "", "text stored with the lock for others to read")
+	c.Flags().StringVar(&o.requestID, "request-id", "", "makes a retry safe: the same ID gets the same grant")
 	c.RunE = func(cmd *cobra.Command, args []string) error {
-		opts := []client.AcquireOption{client.Wait(wait), client.Value([]byte(value))}
-		if requestID != "" {
-			opts = append(opts, client.RequestID(requestIDOf(requestID)))
-		}
 		return a.withClient(func(ctx context.Context, c *client.Client, args []string) error {
-			if wait > 0 {
-				if err := a.refuseReentry(ctx, c, args[0]); err != nil {
-					return err
-				}
-			}
-			g, err := c.Detached().Acquire(ctx, args[0], ttl, opts...)
+			g, err := a.acquire(ctx, o, c, args[0])
 			if err != nil {
 				return err
 			}
-			err = a.printGrant("acquired", g.Name, g.Token, g.ExpiresIn)
-			if err == nil {
-				err = a.result().flush()
-			}
-			if err != nil {
-				return a.giveBack(ctx, c, g, err)
-			}
-			return nil
-		}, client.Holder(holder), client.SessionTTL(placeInLine))(cmd, args)
+			return a.deliver(ctx, c, g)
+		}, client.Holder(o.holder), client.SessionTTL(placeInLine))(cmd, args)
 	}
 	return c
+}
+
+func (a *app) acquire(ctx context.Context, o acquireOptions, c *client.Client, name string) (client.DetachedGrant, error) {
+	opts := []client.AcquireOption{client.Wait(o.wait), client.Value([]byte(o.value))}
+	if o.requestID != "" {
+		opts = append(opts, client.RequestID(requestIDOf(o.requestID)))
+	}
+	if o.wait > 0 {
+		if err := a.refuseReentry(ctx, c, name); err != nil {
+			return client.DetachedGrant{}, err
+		}
+		stop := a.sayWaiting(ctx, c, name)
+		defer stop()
+	}
+	return c.Detached().Acquire(ctx, name, o.ttl, opts...)
+}
+
+// deliver prints the token, or releases the lock.
+func (a *app) deliver(ctx context.Context, c *client.Client, g client.DetachedGrant) error {
+	err := a.printGrant("acquired", g.Name, g.Token, g.ExpiresIn)
+	if err == nil {
+		err = a.result().flush()
+	}
+	if err != nil {
+		return a.giveBack(ctx, c, g, err)
+	}
+	return nil
 }
 
 const (

@@ -40,9 +40,9 @@ func (a *app) runCommand() *cobra.Command {
 		Use:     "run [-n | -w DURATION] [flags] NAME… -- COMMAND [ARGUMENT…]",
 		Short:   "run a command under one or several locks",
 		GroupID: groupLocks,
-		Long: `Run waits in line for the lock, runs the command, and releases the lock when the
-command has ended. The lock is kept alive all that time; if this program or its
-machine dies the lock is free after --ttl.
+		Long: `Run waits in line for the lock (and says so on a terminal), runs the command, and
+releases the lock when the command has ended. The lock is kept alive all that time; if
+this program or its machine dies the lock is free after --ttl.
 
 The command has a process group of its own. It gets standard input, the signals
 that locknode gets, and two variables: LOCKNODE_NAME, the name of the lock, and
@@ -133,7 +133,7 @@ func (a *app) run(ctx context.Context, o runOptions, names, command []string) er
 		err = a.refuseReentry(ctx, c, names...)
 	}
 	if err == nil {
-		grants, err = o.acquire(ctx, c, names)
+		grants, err = a.acquireAll(ctx, o, c, names)
 	}
 	if err != nil {
 		closeQuietly(c)
@@ -188,21 +188,14 @@ func runHolder(command string) string {
 // waits reports whether run stands in line for a lock that is held.
 func (o *runOptions) waits() bool { return !o.try && (!o.limited || o.wait != 0) }
 
-// acquire takes all locks, in the order of their names so that no two programs
+// acquireAll takes all locks, in the order of their names so that no two programs
 // can wait for each other in a circle. On an error none is held.
-func (o *runOptions) acquire(ctx context.Context, c *client.Client, names []string) ([]*client.Grant, error) {
+func (a *app) acquireAll(ctx context.Context, o runOptions, c *client.Client, names []string) ([]*client.Grant, error) {
 	names = slices.Compact(slices.Sorted(slices.Values(names)))
 	deadline := time.Now().Add(o.wait)
 	var grants []*client.Grant
 	for _, name := range names {
-		opts := []client.AcquireOption{client.Value([]byte(o.value))}
-		switch {
-		case o.try:
-			opts = append(opts, client.Wait(0))
-		case o.limited:
-			opts = append(opts, client.Wait(max(0, time.Until(deadline))))
-		}
-		g, err := c.Lock(ctx, name, opts...)
+		g, err := a.acquireOne(ctx, o, c, name, deadline)
 		if err != nil {
 			for _, held := range grants {
 				_ = held.Unlock() // the session ends next, and all its grants with it
@@ -212,6 +205,19 @@ func (o *runOptions) acquire(ctx context.Context, c *client.Client, names []stri
 		grants = append(grants, g)
 	}
 	return grants, nil
+}
+
+func (a *app) acquireOne(ctx context.Context, o runOptions, c *client.Client, name string, deadline time.Time) (*client.Grant, error) {
+	opts := []client.AcquireOption{client.Value([]byte(o.value))}
+	if !o.waits() {
+		return c.Lock(ctx, name, append(opts, client.Wait(0))...)
+	}
+	if o.limited {
+		opts = append(opts, client.Wait(max(0, time.Until(deadline))))
+	}
+	stop := a.sayWaiting(ctx, c, name)
+	defer stop()
+	return c.Lock(ctx, name, opts...)
 }
 
 // conflictCode gives "not acquired" the exit code that was asked for.

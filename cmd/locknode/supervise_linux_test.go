@@ -7,6 +7,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -212,6 +213,31 @@ func TestGroupOfZombiesIsNotAlive(t *testing.T) {
 		}
 		if g.alive() {
 			t.Errorf("group %+v has ended and counts as alive", g)
+		}
+	}
+}
+
+func TestWaitIsExplainedAtATerminalOnly(t *testing.T) {
+	t.Parallel()
+	c := testClient(t)
+	g, err := c.Lock(within(t, 10*time.Second), "waiting/a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"run", "waiting/a", "--", "/bin/true"}, {"acquire", "waiting/a", "--wait", "1m"}} {
+		cmd := command(t, "locknode", args...)
+		cmd.Env = append(cmd.Env, "LOCKNODE_ENDPOINTS="+strings.Join(sharedCluster(t).Endpoints(), ","))
+		x := startAtTerminal(t, cmd)
+		line := x.await("waiting for")
+		if want := fmt.Sprintf("locknode: waiting for waiting/a: held by test (token %d) since ", g.Token()); !strings.Contains(line, want) || !strings.Contains(line, "; next in line") {
+			t.Errorf("%s: got %q, want %q and the place in line", args[0], line, want)
+		}
+		x.signal(syscall.SIGTERM)
+		x.wait()
+	}
+	for _, args := range [][]string{{"run", "-w", "1500ms", "waiting/a", "--", "/bin/true"}, {"acquire", "waiting/a", "--wait", "1500ms"}} {
+		if o := locknode(t, args...); o.code != exitNotAcquired || strings.Contains(o.stderr, "waiting for") {
+			t.Errorf("%s without a terminal: got %+v, want no word of the wait before its end", args[0], o)
 		}
 	}
 }

@@ -1,0 +1,88 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/locknode/locknode/client"
+)
+
+const (
+	// patience is how long a command waits before it says what for.
+	patience = time.Second
+	// lookWait bounds the look at a lock that is waited for.
+	lookWait = 2 * time.Second
+)
+
+// sayWaiting tells a person at a terminal what a command waits for, in one line and
+// after a moment; scripts are told nothing. The caller calls stop when the wait is
+// over, after which nothing is said any more.
+func (a *app) sayWaiting(ctx context.Context, c *client.Client, name string) (stop func()) {
+	if !onTerminal(a.stderr) {
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if sleep(ctx, patience) != nil {
+			return
+		}
+		look, end := context.WithTimeout(ctx, lookWait)
+		defer end()
+		info, err := c.Get(look, name)
+		if ctx.Err() != nil {
+			return
+		}
+		if err != nil {
+			info = client.LockInfo{Name: name} // the wait may well go on
+		}
+		a.say("%s", waitingText(info))
+	}()
+	return func() {
+		cancel()
+		<-done
+	}
+}
+
+// waitingText says what is known about a lock that is waited for.
+func waitingText(l client.LockInfo) string {
+	text := "waiting for " + quoteName(l.Name)
+	switch {
+	case l.Held():
+		text += ": held by " + holdersText(l)
+	case l.DelayLeft > 0:
+		text += fmt.Sprintf(": its holder was lost, so it is not to be had for another %s", roughly(l.DelayLeft))
+	}
+	switch {
+	case l.Waiters == 1:
+		text += "; next in line"
+	case l.Waiters > 1:
+		text += fmt.Sprintf("; %d in line", l.Waiters)
+	}
+	return text
+}
+
+// holdersText names the first holders.
+func holdersText(l client.LockInfo) string {
+	var names []string
+	for _, h := range l.Holders[:min(3, len(l.Holders))] {
+		names = append(names, fmt.Sprintf("%s (token %d) since %s", quoteName(h.Holder), h.Token, h.Since.Local().Format(time.DateTime)))
+	}
+	if more := l.HolderCount - len(names); more > 0 {
+		names = append(names, fmt.Sprintf("%d more", more))
+	}
+	return strings.Join(names, ", ")
+}
+
+// sleep waits for d or the end of ctx, and then returns its cause.
+func sleep(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
