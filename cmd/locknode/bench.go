@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -54,12 +55,17 @@ happens during --warmup is not counted.`,
   locknode bench --workload handoff --workers 16 --duration 10s -o json
   locknode bench --workload failover --workers 4 --duration 30s`,
 		Args: arguments(0, 0, ""),
-		RunE: func(c *cobra.Command, _ []string) error { return a.bench(c.Context(), o) },
+		RunE: func(c *cobra.Command, _ []string) error {
+			if err := cmp.Or(apart(c, "endpoints", "nodes", "data", "log-store"), notEmpty(c, "endpoints")); err != nil {
+				return err
+			}
+			return a.bench(c.Context(), o)
+		},
 	}
 	c.Flags().StringVar(&o.workload, "workload", "uncontended", "what is measured: "+strings.Join(workloadNames(), ", "))
 	c.Flags().IntVar(&o.workers, "workers", 64, "how many goroutines do it at the same time")
-	c.Flags().DurationVar(&o.duration, "duration", 10*time.Second, "for how long")
-	c.Flags().DurationVar(&o.warmup, "warmup", time.Second, "what comes before and is not counted")
+	addDuration(c.Flags(), &o.duration, "duration", "", 10*time.Second, "for how long")
+	addDuration(c.Flags(), &o.warmup, "warmup", "", time.Second, "what comes before and is not counted")
 	c.Flags().IntVar(&o.clients, "clients", 1, "how many clients, each with its session and connection, the workers share")
 	c.Flags().StringSliceVar(&o.endpoints, "endpoints", nil, "API addresses of a cluster to measure (default: its own)")
 	c.Flags().IntVar(&o.nodes, "nodes", 3, "how many nodes its own cluster has")

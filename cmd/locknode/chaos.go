@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -64,6 +65,9 @@ meanwhile is left to the machine. Ctrl-C ends in order, with the report so far.`
   locknode chaos --duration 10m --seed 7 --html report.html --json report.json`,
 		Args: arguments(0, 0, ""),
 		RunE: func(c *cobra.Command, _ []string) error {
+			if err := chaosFlags(c); err != nil {
+				return err
+			}
 			if !c.Flags().Changed("seed") {
 				o.Seed = rand.Uint64N(1_000_000)
 			}
@@ -79,8 +83,8 @@ meanwhile is left to the machine. Ctrl-C ends in order, with the report so far.`
 	f := c.Flags()
 	f.StringSliceVar(&o.Faults, "faults", []string{"all"}, "kinds of faults, or all")
 	f.BoolVar(&o.list, "list-faults", false, "list the kinds of faults and exit")
-	f.DurationVar(&o.Duration, "duration", time.Minute, "for how long; the fault that is under way is seen to its end")
-	f.IntVar(&o.Cycles, "cycles", 0, "end after so many faults, whatever --duration says")
+	addDuration(f, &o.Duration, "duration", "", time.Minute, "for how long; the fault that is under way is seen to its end")
+	f.IntVar(&o.Cycles, "cycles", 0, "end after so many faults, instead of --duration")
 	f.Uint64Var(&o.Seed, "seed", 0, "of the schedule of faults (default: a random one, which is printed)")
 	f.IntVar(&o.Nodes, "nodes", 3, "how many nodes the cluster has")
 	f.IntVar(&o.Clients, "clients", 2, "how many client processes there are, each with two clients and a dozen goroutines")
@@ -88,12 +92,12 @@ meanwhile is left to the machine. Ctrl-C ends in order, with the report so far.`
 	f.BoolVar(&o.keep, "keep", false, "keep the directory also if all was well")
 	f.StringVar(&o.jsonFile, "json", "", "write the report as JSON to this file")
 	f.StringVar(&o.htmlFile, "html", "", "write the report for people to this file")
-	f.DurationVar(&o.Timing, "timing", 0, "heartbeat and election timeout of the nodes (default: theirs)")
+	addDuration(f, &o.Timing, "timing", "", 0, "heartbeat and election timeout of the nodes (default: theirs)")
 	f.StringVar(&o.LogStore, "log-store", "", "store of the Raft log of the nodes: wal or boltdb (default: theirs)")
 	f.StringVar(&o.Faultfs, "faultfs", "", "program of disks that can be broken (default: faultfs beside locknode or in the PATH)")
 	f.BoolVar(&o.Netns, "netns", false, "put nodes and clients into network namespaces of their own, and break the network there instead of by proxies (Linux, root)")
 	f.BoolVar(&o.inside, "inside-netns", false, "this process is in a network namespace of its own")
-	f.DurationVar(&o.RecoveryBound, "recovery-bound", time.Second, "how long a recovery may take; some kinds of faults have a longer one of their own")
+	addDuration(f, &o.RecoveryBound, "recovery-bound", "", time.Second, "how long a recovery may take; some kinds of faults have a longer one of their own")
 	f.StringVar(&o.drill, "drill", "", "instead of faults: "+drillGuardedSet)
 	f.IntVar(&o.adds, "adds", 100_000, "of the drill: how many numbers are added")
 	f.BoolVar(&o.unguarded, "unguarded", false, "of the drill: the resource does not compare tokens, to see what that costs")
@@ -102,6 +106,20 @@ meanwhile is left to the machine. Ctrl-C ends in order, with the report so far.`
 	}
 	c.AddCommand(chaosWorkerCommand())
 	return c
+}
+
+// chaosFlags refuses what would be ignored.
+func chaosFlags(c *cobra.Command) error {
+	ofFaults := []string{
+		"faults", "duration", "cycles", "seed", "clients", "json", "html", "timing", "log-store", "faultfs", "netns", "recovery-bound",
+	}
+	return cmp.Or(
+		apart(c, "cycles", "duration"),
+		apart(c, "list-faults", append(ofFaults, "drill", "nodes", "dir", "keep")...),
+		apart(c, "drill", ofFaults...),
+		onlyWith(c, "drill", "adds", "unguarded"),
+		notEmpty(c, "faults", "drill"),
+	)
 }
 
 // chaosWorkerCommand is a client process of chaos.

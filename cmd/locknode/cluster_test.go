@@ -380,6 +380,18 @@ func TestBadArgumentsAreUsageErrors(t *testing.T) {
 		{"release", "a", "1", "--token", "1"},
 		{"force-release", "a"},
 		{"ls", "--limit", "-1"},
+		{"get", "a", "--endpoints", ""},
+		{"acquire", "a", "--wait", "3000000h"},
+		{"acquire", "a", "--wait", "10"},
+		{"acquire", "a", "--request-id", ""},
+		{"force-release", "a", "--reason", "x", "--token", "0"},
+		{"transfer-leadership", "n1", "--to", "n2"},
+		{"serve", "--data-dir", "/does/not/exist", "--nonvoter", "--bootstrap-expect", "3"},
+		{"bench", "--endpoints", "127.0.0.1:1", "--nodes", "3"},
+		{"chaos", "--cycles", "1", "--duration", "1s"},
+		{"chaos", "--list-faults", "--drill", "guarded-set"},
+		{"chaos", "--drill", "guarded-set", "--seed", "1"},
+		{"chaos", "--adds", "1000"},
 		{"run", "a"},
 		{"run", "--", "true"},
 		{"run", "a", "--"},
@@ -403,6 +415,54 @@ func TestBadArgumentsAreUsageErrors(t *testing.T) {
 		o := locknode(t, args...)
 		if o.code != exitUsage || o.stdout != "" || !strings.HasPrefix(o.stderr, "locknode: ") {
 			t.Errorf("locknode %q: got %+v, want exit code 64 and only an error", args, o)
+		}
+	}
+}
+
+func TestErrorsAreJSONIfThatIsAskedFor(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		args []string
+		code int
+		name string
+	}{
+		{[]string{"get", "a", "-o", "json", "--nonsense"}, exitUsage, "usage"},
+		{[]string{"get", "a", "--nonsense", "-o", "json"}, exitUsage, "usage"},
+		{[]string{"get", "a", "--nonsense", "--output=json"}, exitUsage, "usage"},
+		{[]string{"get", "-ojson"}, exitUsage, "usage"},
+		{[]string{"nonsense", "-o=json"}, exitUsage, "usage"},
+		{[]string{"run", "-o", "json", "a", "--", "/does/not/exist"}, exitNotFound, "other"},
+		{[]string{"acquire", "a", "--ttl", "3ms", "-o", "json"}, exitUsage, "invalid"},
+		{[]string{"release", "a", "1", "-o", "json"}, exitOther, "not_held"},
+	} {
+		o := locknode(t, c.args...)
+		var got struct{ Error errorJSON }
+		if err := json.Unmarshal([]byte(o.stderr), &got); err != nil || o.code != c.code || got.Error.ExitCode != c.code || got.Error.Code != c.name {
+			t.Errorf("locknode %q: got %+v, %v, want code %q and exit code %d", c.args, o, err, c.name, c.code)
+		}
+	}
+	// What comes after -- is the command's own business.
+	if o := locknode(t, "run", "--nonsense", "a", "--", "x", "-o", "json"); o.code != exitUsage || strings.HasPrefix(o.stderr, "{") {
+		t.Errorf("-o json of a command: got %+v, want text", o)
+	}
+}
+
+func TestDurationsOutOfRangeSayWhatIsAllowed(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"acquire", "a", "--wait", "3000000h"}, "at most 2562047h0m0s is allowed"},
+		{[]string{"run", "-w", "99999999999s", "a", "--", "true"}, "at most 2562047h0m0s is allowed"},
+		{[]string{"acquire", "a", "--ttl", "30"}, "with its unit"},
+		{[]string{"acquire", "a", "--ttl", "25h"}, "ttl: must be at most 86400s"},
+		{[]string{"acquire", "a", "--ttl", "10ms"}, "ttl: must be at least 1s"},
+		{[]string{"acquire", "a", "--wait", "300000h"}, "wait: must be 0 to 3600s"},
+		{[]string{"run", "--ttl", "2562047h", "a", "--", "true"}, "ttl: must be at most 86400s"},
+	} {
+		if o := locknode(t, c.args...); o.code != exitUsage || !strings.Contains(o.stderr, c.want) {
+			t.Errorf("locknode %q: got %+v, want exit code 64 and %q", c.args, o, c.want)
 		}
 	}
 }
@@ -466,7 +526,11 @@ func TestVersionSaysWhatWasBuilt(t *testing.T) {
 	if b.Version == "" || !strings.HasPrefix(b.Go, "go1") || b.Platform == "" {
 		t.Errorf("version: got %+v", b)
 	}
-	if o := locknodeAt(t, nil, "version").succeeds(t); !strings.HasPrefix(o.stdout, "locknode "+b.Version) {
+	o := locknodeAt(t, nil, "version").succeeds(t)
+	if !strings.HasPrefix(o.stdout, "locknode "+b.Version) {
 		t.Errorf("version: got %q", o.stdout)
+	}
+	if flag := locknodeAt(t, nil, "--version").succeeds(t); flag != o {
+		t.Errorf("--version: got %+v, want what version says, %+v", flag, o)
 	}
 }

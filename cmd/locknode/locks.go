@@ -61,12 +61,15 @@ Use one that is random and not used for anything else.`,
 		Args: arguments(1, 1, "NAME"),
 	}
 	a.clientFlags(c)
-	c.Flags().DurationVar(&o.ttl, "ttl", 30*time.Second, "how long the lock is held unless it is renewed")
-	c.Flags().DurationVar(&o.wait, "wait", 0, "stand in line for at most this long")
+	addDuration(c.Flags(), &o.ttl, "ttl", "", 30*time.Second, "how long the lock is held unless it is renewed")
+	addDuration(c.Flags(), &o.wait, "wait", "", 0, "stand in line for at most this long")
 	c.Flags().StringVar(&o.holder, "holder", defaultHolder(), "who takes the lock, for people")
 	c.Flags().StringVar(&o.value, "value", "", "text stored with the lock for others to read")
 	c.Flags().StringVar(&o.requestID, "request-id", "", "makes a retry safe: the same ID gets the same grant")
 	c.RunE = func(cmd *cobra.Command, args []string) error {
+		if err := notEmpty(cmd, "request-id"); err != nil {
+			return err
+		}
 		return a.withClient(func(ctx context.Context, c *client.Client, args []string) error {
 			g, err := a.acquire(ctx, o, c, args[0])
 			if err != nil {
@@ -176,7 +179,7 @@ than it would have. It fails, and changes nothing, when TOKEN is not the current
 		Args:    arguments(1, 2, "NAME and TOKEN"),
 	}
 	a.clientFlags(c)
-	c.Flags().DurationVar(&ttl, "ttl", 30*time.Second, "how long the lock is held from now on")
+	addDuration(c.Flags(), &ttl, "ttl", "", 30*time.Second, "how long the lock is held from now on")
 	c.Flags().StringVar(&token, "token", "", "the token, instead of as an argument")
 	c.RunE = a.withClient(func(ctx context.Context, c *client.Client, args []string) error {
 		n, err := tokenArgument(args, token)
@@ -247,6 +250,9 @@ token, so that nobody but the holder you looked at can be hit.`,
 	c.Flags().StringVar(&reason, "reason", "", "why, for the holder and for the record; required")
 	c.Flags().StringVar(&who, "who", defaultHolder(), "who does it, for the holder and for the record")
 	c.RunE = func(cmd *cobra.Command, args []string) error {
+		if token == 0 && cmd.Flags().Changed("token") {
+			return hinted(usageError("--token 0: a positive whole number is allowed"), "without --token the lock is taken away whoever holds it")
+		}
 		if reason == "" {
 			return hinted(usageError("force-release wants --reason"), "it is told to the holder and kept for the record")
 		}
@@ -277,7 +283,7 @@ answered before it was asked. With --stale any node may answer from what it know
 		Args: arguments(1, 1, "NAME"),
 	}
 	a.clientFlags(c)
-	c.Flags().DurationVar(&stale, "stale", 0, "an answer that is at most this old will do")
+	addDuration(c.Flags(), &stale, "stale", "", 0, "an answer that is at most this old will do")
 	c.RunE = a.withClient(func(ctx context.Context, c *client.Client, args []string) error {
 		info, err := c.Get(ctx, args[0], readOptions(stale)...)
 		if err != nil {
@@ -312,7 +318,7 @@ that nobody holds or waits for does not exist, and is not listed.`,
 		Args: arguments(0, 1, "at most one PREFIX"),
 	}
 	a.clientFlags(c)
-	c.Flags().DurationVar(&stale, "stale", 0, "an answer that is at most this old will do")
+	addDuration(c.Flags(), &stale, "stale", "", 0, "an answer that is at most this old will do")
 	c.Flags().IntVar(&limit, "limit", 0, "stop after this many (default: all)")
 	c.RunE = a.withClient(func(ctx context.Context, c *client.Client, args []string) error {
 		if limit < 0 {

@@ -148,7 +148,10 @@ the member with this ID, or to the most up-to-date one.`,
 	a.clientFlags(c)
 	c.Flags().StringVar(&to, "to", "", "ID of the member, instead of as an argument")
 	c.RunE = a.withClient(func(ctx context.Context, c *client.Client, args []string) error {
-		if len(args) == 1 {
+		switch {
+		case len(args) == 1 && to != "":
+			return usageError("the member is given twice, as %q and with --to %q", args[0], to)
+		case len(args) == 1:
 			to = args[0]
 		}
 		leader, err := c.TransferLeadership(ctx, to)

@@ -59,6 +59,7 @@ func (p program) run(args []string) int {
 	if errors.As(context.Cause(ctx), &sig) && errors.Is(err, context.Canceled) {
 		err = &exitError{exitSignal + sig.number, err}
 	}
+	a.json = a.json || asksForJSON(args)
 	a.report(err)
 	return exitCode(err)
 }
@@ -102,6 +103,7 @@ func notIgnored(signals []os.Signal) []os.Signal {
 }
 
 func (a *app) root() *cobra.Command {
+	var version bool
 	root := &cobra.Command{
 		Use:   "locknode",
 		Short: "a replicated lock service",
@@ -109,14 +111,28 @@ func (a *app) root() *cobra.Command {
 takes a lock on any of them and all others see it taken. When the holder dies the
 lock frees itself; when a node dies nothing is lost.
 
-Results go to standard output, logs and errors to standard error.`,
+Results go to standard output, logs and errors to standard error.
+
+Environment, where no flag says otherwise; an empty variable counts as not set:
+  LOCKNODE_ENDPOINTS        --endpoints of all commands that talk to a cluster, but bench
+  LOCKNODE_CONNECT_TIMEOUT  --connect-timeout of the same
+  LOCKNODE_CONFIG           --config of serve
+  LOCKNODE_DATA_DIR         --data-dir of serve and reseed; serve takes every setting from
+                            a variable like this: LOCKNODE_LISTEN, LOCKNODE_NODE_ID, …
+  LOCKNODE_NAME, LOCKNODE_TOKEN, LOCKNODE_HELD
+                            what run tells its command: see locknode run --help`,
 		Example: `  locknode demo                                  see it work, and survive the loss of its leader
   locknode dev                                   three nodes on this machine, to try things on
   locknode run nightly -- ./backup.sh            run a command under a lock
   locknode acquire orders/42 --ttl 30s           take a lock for 30 s
   locknode serve --config /etc/locknode.yaml     run one node of a real cluster`,
-		Args:              cobra.ArbitraryArgs,
-		RunE:              unknownCommand,
+		Args: cobra.ArbitraryArgs,
+		RunE: func(c *cobra.Command, args []string) error {
+			if version && len(args) == 0 {
+				return a.version()
+			}
+			return unknownCommand(c, args)
+		},
 		SilenceErrors:     true,
 		SilenceUsage:      true,
 		PersistentPreRunE: a.prepare,
@@ -128,6 +144,7 @@ Results go to standard output, logs and errors to standard error.`,
 		return hinted(usageError("%s: %w", c.CommandPath(), err), "see `%s --help`", c.CommandPath())
 	})
 	root.PersistentFlags().StringVarP(&a.output, "output", "o", "text", "how results are printed: text or json")
+	root.Flags().BoolVar(&version, "version", false, "print the version of this program")
 	root.AddGroup(
 		&cobra.Group{ID: groupLocks, Title: "Locks:"},
 		&cobra.Group{ID: groupCluster, Title: "Cluster:"},
@@ -198,15 +215,19 @@ func arguments(least, most int, what string) cobra.PositionalArgs {
 func (a *app) clientFlags(c *cobra.Command) {
 	c.Flags().StringSliceVar(&a.endpoints, "endpoints", nil,
 		"API addresses of nodes, any of them (LOCKNODE_ENDPOINTS; default "+strings.Join(defaultEndpoints, ",")+")")
-	c.Flags().DurationVar(&a.connectTimeout, "connect-timeout", 5*time.Second,
+	addDuration(c.Flags(), &a.connectTimeout, "connect-timeout", "", 5*time.Second,
 		"give up, with exit code 69, when no leader is reached for this long (LOCKNODE_CONNECT_TIMEOUT)")
 	c.PreRunE = func(c *cobra.Command, _ []string) error { return a.clientEnvironment(c) }
 }
 
 // clientEnvironment takes from the environment what no flag has set.
 func (a *app) clientEnvironment(c *cobra.Command) error {
+	if err := notEmpty(c, "endpoints"); err != nil {
+		return err
+	}
+	source := "--endpoints"
 	if v, ok := a.lookup("LOCKNODE_ENDPOINTS"); ok && !c.Flags().Changed("endpoints") {
-		a.endpoints = splitList(v)
+		a.endpoints, source = splitList(v), "LOCKNODE_ENDPOINTS"
 	}
 	if v, ok := a.lookup("LOCKNODE_CONNECT_TIMEOUT"); ok && v != "" && !c.Flags().Changed("connect-timeout") {
 		d, err := parseDuration(v)
@@ -218,12 +239,12 @@ func (a *app) clientEnvironment(c *cobra.Command) error {
 	if a.connectTimeout <= 0 {
 		return usageError("--connect-timeout %v: a positive duration is allowed", a.connectTimeout)
 	}
-	return each(a.endpoints, func(e string) error {
+	for _, e := range a.endpoints {
 		if err := address(e); err != nil {
-			return usageError("--endpoints: %w", err)
+			return usageError("%s: %q: %w", source, e, err)
 		}
-		return nil
-	})
+	}
+	return nil
 }
 
 // dial makes a client; it connects when it is first used.

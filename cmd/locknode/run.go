@@ -87,9 +87,9 @@ Exit codes:
 	}
 	a.clientFlags(c)
 	c.Flags().BoolVarP(&o.try, "nonblock", "n", false, "do not wait: give up at once if the lock is held")
-	c.Flags().DurationVarP(&o.wait, "wait", "w", 0, "wait at most this long (default: as long as it takes)")
-	c.Flags().DurationVar(&o.ttl, "ttl", 10*time.Second, "how long the lock outlives this program when it dies")
-	c.Flags().DurationVar(&o.killAfter, "kill-after", 5*time.Second, "time from TERM to KILL when the lock was lost")
+	addDuration(c.Flags(), &o.wait, "wait", "w", 0, "wait at most this long (default: as long as it takes)")
+	addDuration(c.Flags(), &o.ttl, "ttl", "", 10*time.Second, "how long the lock outlives this program when it dies")
+	addDuration(c.Flags(), &o.killAfter, "kill-after", "", 5*time.Second, "time from TERM to KILL when the lock was lost")
 	c.Flags().IntVarP(&o.conflict, "conflict-exit-code", "E", exitNotAcquired, "exit code when the lock was not acquired")
 	c.Flags().StringVar(&o.holder, "holder", "", "who takes the lock, for people (default: command@host:process)")
 	c.Flags().StringVar(&o.value, "value", "", "text stored with the lock for others to read")

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -214,11 +216,18 @@ func setGossipKey(c *serveConfig, values []string) error {
 
 func parseDuration(s string) (time.Duration, error) {
 	d, err := time.ParseDuration(s)
-	if err != nil {
+	switch {
+	case err == nil:
+		return d, nil
+	case durationPattern.MatchString(s):
+		return 0, fmt.Errorf("at most %v is allowed", time.Duration(math.MaxInt64).Truncate(time.Hour))
+	default:
 		return 0, errors.New("a duration with its unit is allowed, such as 200ms, 30s or 72h")
 	}
-	return d, nil
 }
+
+// durationPattern is what a duration looks like, whether it can be counted or not.
+var durationPattern = regexp.MustCompile(`^[+-]?(([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+$`)
 
 func between(least, most time.Duration) func(time.Duration) error {
 	return func(d time.Duration) error {

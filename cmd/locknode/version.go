@@ -45,19 +45,21 @@ func (a *app) versionCommand() *cobra.Command {
 		Short:   "print the version of this program",
 		GroupID: groupNode,
 		Args:    arguments(0, 0, ""),
-		RunE: func(*cobra.Command, []string) error {
-			b := readBuildInfo()
-			if a.json {
-				return a.printJSON(b)
-			}
-			text := "locknode " + b.Version
-			if b.Revision != "" {
-				text += ", revision " + b.Revision
-				if b.Modified {
-					text += " with local changes"
-				}
-			}
-			return a.printf("%s, %s %s\n", text, b.Go, b.Platform)
-		},
+		RunE:    func(*cobra.Command, []string) error { return a.version() },
 	}
+}
+
+func (a *app) version() error {
+	b := readBuildInfo()
+	if a.json {
+		return a.printJSON(b)
+	}
+	text := "locknode " + b.Version
+	if b.Revision != "" {
+		text += ", revision " + b.Revision
+		if b.Modified {
+			text += " with local changes"
+		}
+	}
+	return a.printf("%s, %s %s\n", text, b.Go, b.Platform)
 }

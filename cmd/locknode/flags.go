@@ -1,0 +1,100 @@
+package main
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// What the flags of all commands have in common.
+
+// durationFlag is a duration whose faults say what is allowed.
+type durationFlag struct{ value *time.Duration }
+
+func (d durationFlag) String() string {
+	if d.value == nil {
+		return ""
+	}
+	return d.value.String()
+}
+
+func (d durationFlag) Type() string { return "duration" }
+
+func (d durationFlag) Set(text string) error {
+	value, err := parseDuration(text)
+	if err == nil {
+		*d.value = value
+	}
+	return err
+}
+
+// addDuration adds such a flag. The help shows its default unless that is 0, which
+// stands for none.
+func addDuration(flags *pflag.FlagSet, value *time.Duration, name, short string, def time.Duration, usage string) {
+	*value = def
+	f := flags.VarPF(durationFlag{value}, name, short, usage)
+	if def == 0 {
+		f.DefValue = ""
+	}
+}
+
+// apart refuses a flag that was given together with one of others, because nothing
+// that either says would be true.
+func apart(c *cobra.Command, flag string, others ...string) error {
+	if !c.Flags().Changed(flag) {
+		return nil
+	}
+	i := slices.IndexFunc(others, c.Flags().Changed)
+	if i < 0 {
+		return nil
+	}
+	return hinted(usageError("--%s and --%s exclude each other", flag, others[i]), "see `%s --help`", c.CommandPath())
+}
+
+// onlyWith refuses flags that mean nothing without another one.
+func onlyWith(c *cobra.Command, flag string, dependents ...string) error {
+	if i := slices.IndexFunc(dependents, c.Flags().Changed); i >= 0 && !c.Flags().Changed(flag) {
+		return hinted(usageError("--%s means nothing without --%s", dependents[i], flag), "see `%s --help`", c.CommandPath())
+	}
+	return nil
+}
+
+// notEmpty refuses a flag that was given an empty value, as by a variable that is not
+// set: it would mean something else than was meant.
+func notEmpty(c *cobra.Command, flags ...string) error {
+	for _, name := range flags {
+		f := c.Flags().Lookup(name)
+		empty := ""
+		if f.Value.Type() == "stringSlice" {
+			empty = "[]"
+		}
+		if f.Changed && f.Value.String() == empty {
+			return hinted(usageError("--%s is empty", name), "leave it out, or give it a value")
+		}
+	}
+	return nil
+}
+
+// asksForJSON reports whether a command line that could not be understood asks for
+// JSON all the same.
+func asksForJSON(args []string) bool {
+	output := ""
+	for i, arg := range args {
+		if arg == "--" {
+			break
+		}
+		name, value, inOne := strings.Cut(arg, "=")
+		switch {
+		case (name == "--output" || name == "-o") && inOne:
+			output = value
+		case (arg == "--output" || arg == "-o") && i+1 < len(args):
+			output = args[i+1]
+		case strings.HasPrefix(arg, "-o") && len(arg) > 2:
+			output = arg[2:]
+		}
+	}
+	return output == "json"
+}
