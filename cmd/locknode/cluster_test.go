@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -249,6 +250,12 @@ func TestAcquireWaitsInLineIfToldTo(t *testing.T) {
 	if o := locknode(t, "acquire", "queue", "--wait", "1s"); o.code != exitNotAcquired || !strings.Contains(o.stderr, "timed out") {
 		t.Errorf("acquire after a wait in vain: got %+v, want exit code 75", o)
 	}
+	o := locknode(t, "acquire", "queue", "--wait", "1s", "-o", "json")
+	var failure struct{ Error errorJSON }
+	if err := json.Unmarshal([]byte(o.stderr), &failure); err != nil || failure.Error.Code != "timeout" ||
+		len(failure.Error.Holders) != 1 || failure.Error.Holders[0].Holder != "test" || !strings.Contains(failure.Error.Message, `held by "test"`) {
+		t.Errorf("the same as JSON: got %+v, %v, want the holder named", o, err)
+	}
 	r := startLocknode(t, "acquire", "queue", "--wait", "1m")
 	awaitWaiters(t, c, "queue", 1)
 	if err := held.Unlock(); err != nil {
@@ -257,6 +264,40 @@ func TestAcquireWaitsInLineIfToldTo(t *testing.T) {
 	r.await("queue: acquired, token")
 	if code := r.wait(); code != 0 {
 		t.Errorf("exit code: got %d, want 0", code)
+	}
+}
+
+// The client may end a wait by itself, and then knows of no holders.
+func TestEndOfAWaitNamesTheHolderInAnyCase(t *testing.T) {
+	t.Parallel()
+	c := testClient(t)
+	g, err := c.Lock(within(t, 10*time.Second), "named")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx := within(t, 10*time.Second)
+	ended := nameHolders(ctx, c, fmt.Errorf("acquire: %w", &client.TimeoutError{Lock: "named"}))
+	if holders := holdersOf(ended); len(holders) != 1 || holders[0].Token != g.Token() || !errors.Is(ended, client.ErrTimeout) {
+		t.Errorf("got %v, want a wait that is over and token %d", ended, g.Token())
+	}
+	for _, other := range []error{&client.BusyError{Lock: "named"}, context.Canceled} {
+		if got := nameHolders(ctx, c, other); !errors.Is(got, other) || len(holdersOf(got)) > 0 {
+			t.Errorf("of %v: got %v, want it as it is", other, got)
+		}
+	}
+}
+
+func TestLongestWaitIsLong(t *testing.T) {
+	t.Parallel()
+	c := testClient(t)
+	if _, err := c.Lock(within(t, 10*time.Second), "longest"); err != nil {
+		t.Fatal(err)
+	}
+	r := startLocknode(t, "run", "-w", "2562047h47m16.854775807s", "longest", "--", "/bin/true")
+	awaitWaiters(t, c, "longest", 1)
+	r.signal(syscall.SIGTERM)
+	if code := r.wait(); code != exitSignal+int(syscall.SIGTERM) {
+		t.Errorf("exit code: got %d, want that of TERM", code)
 	}
 }
 

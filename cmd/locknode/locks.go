@@ -93,7 +93,8 @@ func (a *app) acquire(ctx context.Context, o acquireOptions, c *client.Client, n
 		stop := a.sayWaiting(ctx, c, name)
 		defer stop()
 	}
-	return c.Detached().Acquire(ctx, name, o.ttl, opts...)
+	g, err := c.Detached().Acquire(ctx, name, o.ttl, opts...)
+	return g, nameHolders(ctx, c, err)
 }
 
 // deliver prints the token, or releases the lock.

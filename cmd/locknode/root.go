@@ -294,15 +294,14 @@ type errorJSON struct {
 func (a *app) reportJSON(err error, hint string) {
 	out := errorJSON{Code: "other", Message: err.Error(), ExitCode: exitCode(err), Hint: hint}
 	var own *apiv1.Error
-	var busy *client.BusyError
 	switch {
 	case errors.As(err, &own):
 		out.Code = apiv1.Code(own.GetCode()).String()
 	case out.ExitCode == exitUsage:
 		out.Code = "usage"
 	}
-	if errors.As(err, &busy) {
-		out.Holders = holdersJSON(busy.Holders)
+	if holders := holdersOf(err); len(holders) > 0 {
+		out.Holders = holdersJSON(holders)
 	}
 	encoder := json.NewEncoder(a.stderr)
 	encoder.SetEscapeHTML(false)

@@ -217,7 +217,8 @@ func (a *app) acquireOne(ctx context.Context, o runOptions, c *client.Client, na
 	}
 	stop := a.sayWaiting(ctx, c, name)
 	defer stop()
-	return c.Lock(ctx, name, opts...)
+	g, err := c.Lock(ctx, name, opts...)
+	return g, nameHolders(ctx, c, err)
 }
 
 // conflictCode gives "not acquired" the exit code that was asked for.

@@ -115,10 +115,10 @@ func TestRunThatDoesNotWaitSaysWhoHoldsIt(t *testing.T) {
 		text string
 	}{
 		{[]string{"-n"}, 75, `"test"`},
-		{[]string{"-w", "100ms"}, 75, "timed out"},
+		{[]string{"-w", "1s"}, 75, `timed out: held by "test" (token `},
 		{[]string{"-w", "0s"}, 75, `"test"`},
 		{[]string{"-n", "-E", "9"}, 9, `"test"`},
-		{[]string{"-w", "100ms", "-E", "0"}, 0, "timed out"},
+		{[]string{"-w", "1s", "-E", "0"}, 0, "timed out"},
 	} {
 		o := locknode(t, append(append([]string{"run"}, x.args...), "run/busy", "--", "/bin/echo", "ran")...)
 		if o.code != x.want || !strings.Contains(o.stderr, x.text) || o.stdout != "" {

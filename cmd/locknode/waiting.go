@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -85,4 +86,36 @@ func sleep(ctx context.Context, d time.Duration) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+}
+
+// holdersOf returns the holders that an error names: of a lock that was busy, or
+// waited for in vain.
+func holdersOf(err error) []client.HolderInfo {
+	var busy *client.BusyError
+	var timeout *client.TimeoutError
+	switch {
+	case errors.As(err, &busy):
+		return busy.Holders
+	case errors.As(err, &timeout):
+		return timeout.Holders
+	}
+	return nil
+}
+
+// nameHolders adds the holders to the error of a wait that is over, where the client
+// has ended it before the cluster could name them.
+func nameHolders(ctx context.Context, c *client.Client, err error) error {
+	var timeout *client.TimeoutError
+	if !errors.As(err, &timeout) || len(timeout.Holders) > 0 || ctx.Err() != nil {
+		return err
+	}
+	look, end := context.WithTimeout(ctx, lookWait)
+	defer end()
+	info, failed := c.Get(look, timeout.Lock)
+	if failed != nil {
+		return err
+	}
+	named := *timeout
+	named.Holders = info.Holders
+	return &named
 }
