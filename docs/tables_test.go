@@ -42,7 +42,7 @@ func TestTableOfCodesIsThatOfTheProgram(t *testing.T) {
 
 func TestExitCodesOfAnswersAreDocumented(t *testing.T) {
 	documented := make(map[string]bool)
-	for _, row := range rows(section(t, read(t, api), "## Exit codes")) {
+	for _, row := range rows(section(t, read(t, operations), "### Exit codes")) {
 		documented[row[0]] = true
 	}
 	for code := range apiv1.Code(256) {
