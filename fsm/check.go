@@ -67,14 +67,16 @@ func (t *Table) checkNumbers() error {
 	if err := t.checkUnique(numbers); err != nil {
 		return err
 	}
-	all := numbers
+	var ended []uint64
 	for key := range t.forgets.all() {
-		all = append(all, key.number)
+		if _, also := slices.BinarySearch(numbers, key.number); also {
+			return fmt.Errorf("record of the number %d of something else", key.number)
+		}
+		ended = append(ended, key.number)
 	}
-	if err := t.checkUnique(all); err != nil {
+	if err := t.checkUnique(ended); err != nil {
 		return err
 	}
-	numbers = slices.Sorted(slices.Values(numbers))
 	for name, l := range t.locks.all() {
 		if l.delayUntil == 0 {
 			continue
@@ -87,8 +89,9 @@ func (t *Table) checkNumbers() error {
 	return nil
 }
 
+// checkUnique also sorts the numbers.
 func (t *Table) checkUnique(numbers []uint64) error {
-	numbers = slices.Sorted(slices.Values(numbers))
+	slices.Sort(numbers)
 	for i, n := range numbers {
 		_, taken := t.requests.get(n)
 		if n == 0 || n > t.lastNumber || taken || i > 0 && numbers[i-1] == n {

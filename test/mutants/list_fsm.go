@@ -7,7 +7,7 @@ var fsmMutants = []mutant{
 		promise: "S5",
 		changes: []change{{
 			file:   "fsm/release.go",
-			anchor: "	r := t.held(c.ID, c.Lock, c.Token)\n	if r == nil {\n		return Result{Code: NotHeld}\n	}\n	t.endGrant(r, Event{Kind: EventReleased})\n",
+			anchor: "	r := t.held(c.ID, c.Lock, c.Token)\n	if r == nil {\n		return Result{Code: NotHeld}\n	}\n	e := Event{Kind: EventReleased}\n",
 			with: `	r := t.held(c.ID, c.Lock, c.Token)
 	if l, ok := t.locks.get(c.Lock); r == nil && ok && len(l.holders) > 0 {
 		r, _ = t.requests.get(l.holders[0])
@@ -15,7 +15,7 @@ var fsmMutants = []mutant{
 	if r == nil {
 		return Result{Code: NotHeld}
 	}
-	t.endGrant(r, Event{Kind: EventReleased})
+	e := Event{Kind: EventReleased}
 `,
 		}},
 		caught: []catcher{named("./fsm", "TestStaleReleaseChangesNothing")},
@@ -26,10 +26,21 @@ var fsmMutants = []mutant{
 		promise: "S5",
 		changes: []change{{
 			file:   "fsm/release.go",
-			anchor: "	if id.Session != (SessionID{}) && r.session != id.Session {\n",
-			with:   "	if false && r.session != id.Session {\n",
+			anchor: "	if r.session != (SessionID{}) && r.session != id.Session {\n",
+			with:   "	if r.session != (SessionID{}) && id.Session == (SessionID{}) {\n",
 		}},
 		caught: []catcher{named("./fsm", "TestTableDoesWhatTheModelDoes")},
+	},
+	{
+		name:    "release-by-a-stranger",
+		breaks:  "a grant of a session is released by whoever knows its token and has no session",
+		promise: "S5",
+		changes: []change{{
+			file:   "fsm/release.go",
+			anchor: "	if r.session != (SessionID{}) && r.session != id.Session {\n",
+			with:   "	if r.session != (SessionID{}) && id.Session != (SessionID{}) && r.session != id.Session {\n",
+		}},
+		caught: []catcher{named("./fsm", "TestSessionsGrantIsForItsSessionAlone")},
 	},
 	{
 		name:    "table-reads-a-clock",
@@ -86,7 +97,7 @@ var fsmMutants = []mutant{
 		promise: "T1",
 		changes: []change{
 			{"fsm/apply.go", "		t.endNext()\n	}\n	t.promote()\n", "		t.endNext()\n		t.promote()\n	}\n"},
-			{"fsm/queue.go", "	if r.deadline != 0 && r.deadline <= t.now || t.lastToken >= maxToken {\n", "	if t.lastToken >= maxToken {\n"},
+			{"fsm/queue.go", "	if t.isDue(r) || t.lastToken >= maxToken {\n", "	if t.lastToken >= maxToken {\n"},
 		},
 		caught: []catcher{named("./fsm", "TestExpiredWaiterIsNotGranted")},
 	},
@@ -168,15 +179,93 @@ var fsmMutants = []mutant{
 		name:    "retry-runs-again",
 		breaks:  "a request that is sent again takes effect again",
 		promise: "S6",
-		changes: []change{{"fsm/window.go", "	if i, ok := s.find(id.Sequence); ok {\n		a := &s.window[i]\n		if a.kind != kind {\n", "	if i, ok := s.find(id.Sequence); ok && s.acked > id.Sequence {\n		a := &s.window[i]\n		if a.kind != kind {\n"}},
+		changes: []change{{"fsm/window.go", "	if i, ok := s.find(id.Sequence); ok {\n		a := &s.window[i]\n		if a.kind != kind ", "	if i, ok := s.find(id.Sequence); ok && s.acked.upTo > id.Sequence {\n		a := &s.window[i]\n		if a.kind != kind "}},
 		caught:  []catcher{named("./fsm", "TestRetryGetsTheFirstAnswerAndChangesNothing")},
 	},
 	{
 		name:    "detached-retry-runs-again",
-		breaks:  "an answer to a request without a session is forgotten at once",
+		breaks:  "what was granted under a once ID is forgotten when the grant ends",
 		promise: "S6",
-		changes: []change{{"fsm/window.go", "	m.forget = sumTimes(t.now, t.limits.OnceNanos)\n", "	m.forget = t.now\n"}},
-		caught:  []catcher{named("./fsm", "TestOnceIDIsKeptWithItsGrantAndForSomeTimeAfter")},
+		changes: []change{{"fsm/detached.go", "	m.token, m.forget = r.token, sumTimes(t.now, t.limits.OnceNanos)\n", "	m.token, m.forget = r.token, t.now\n"}},
+		caught:  []catcher{named("./fsm", "TestRepeatedAcquireIsToldWhatIsTrueNow")},
+	},
+	{
+		name:    "cancel-takes-a-shared-grant",
+		breaks:  "the late cancel of one try ends a grant that another try was told of",
+		promise: "S6",
+		changes: []change{{"fsm/detached.go", "	case r.session == (SessionID{}) && (r.more().shared || r.try(0) != y):\n", "	case false:\n"}},
+		caught:  []catcher{named("./fsm", "TestLateCopyOfATryTakesNothingAway")},
+	},
+	{
+		name:    "refusal-remembered-for-a-new-try",
+		breaks:  "a wait that ended in vain is what another try under its once ID is told",
+		promise: "S6",
+		changes: []change{{
+			"fsm/release.go",
+			"		t.records.delete(once) // the next try runs as new\n",
+			"		t.settleRecord(r)\n",
+		}},
+		caught: []catcher{named("./fsm", "TestRefusalIsNotRememberedForAnotherTry")},
+	},
+	{
+		name:    "another-request-gets-the-first-ones-grant",
+		breaks:  "what is asked for under a once ID is not compared with what was asked for first",
+		promise: "S6",
+		changes: []change{{"fsm/detached.go", "m.asked.differs(askedFor(c)); why", "m.asked.differs(m.asked); why"}},
+		caught:  []catcher{named("./fsm", "TestOtherRequestUnderTheSameIDIsInvalid")},
+	},
+	{
+		name:    "another-request-gets-the-answer-of-its-sequence",
+		breaks:  "of a request that is sent again in a session only the kind is compared",
+		promise: "S6",
+		changes: []change{{"fsm/window.go", "		if a.kind != kind || a.asked != asked && a.asked != 0 {\n", "		if a.kind != kind {\n"}},
+		caught:  []catcher{named("./fsm", "TestSequenceOfAnotherRequestIsInvalid")},
+	},
+	{
+		name:    "ended-grant-is-told-as-held",
+		breaks:  "a repeated acquire is told what its first copy was told, whatever became of the grant",
+		promise: "S6",
+		changes: []change{{"fsm/acquire.go", "	if !ran {\n		t.bringUpToDate(&c, &res)\n", "	if !ran && c.Wait < 0 {\n		t.bringUpToDate(&c, &res)\n"}},
+		caught:  []catcher{named("./fsm", "TestRepeatedAcquireIsToldWhatIsTrueNow")},
+	},
+	{
+		name:    "once-id-is-forgotten-early",
+		breaks:  "beyond the limit a new once ID pushes out the oldest one",
+		promise: "S6",
+		changes: []change{{
+			"fsm/acquire.go",
+			"		return t.refuse(OverLimit, fullOnces, int64(t.limits.OnceRemembered)), true\n",
+			"		if _, id, ok := t.forgets.first(); ok {\n			m, _ := t.records.get(id)\n			t.forget(id, m)\n		}\n",
+		}},
+		caught: []catcher{named("./fsm", "TestOnceIDsAreNeverForgottenEarly")},
+	},
+	{
+		name:    "forgotten-answer-runs-again",
+		breaks:  "an answer that a full window drops does not count as acknowledged",
+		promise: "S6",
+		changes: []change{{"fsm/window.go", "			s.acked.add(Span{a.sequence, a.sequence})\n", ""}},
+		caught:  []catcher{named("./fsm", "TestForgottenAnswerIsStale")},
+	},
+	{
+		name:    "grant-that-nobody-was-told-of-stays",
+		breaks:  "the end of a session leaves detached grants whose answers were not delivered",
+		promise: "liveness",
+		changes: []change{{"fsm/session.go", "	t.releaseUndelivered(c.Session, s, c.Undelivered)\n", ""}},
+		caught:  []catcher{named("./fsm", "TestUndeliveredGrantIsReleasedWithItsSession")},
+	},
+	{
+		name:    "wait-ends-with-its-first-try",
+		breaks:  "a request leaves the line when one of its tries does, although others wait",
+		promise: "liveness",
+		changes: []change{{"fsm/detached.go", "	if r.tries() == 1 {\n		t.endWait(r, code)\n", "	if r.tries() >= 1 {\n		t.endWait(r, code)\n"}},
+		caught:  []catcher{named("./fsm", "TestWaitEndsWithItsLastTry")},
+	},
+	{
+		name:    "loss-told-by-the-client-has-no-delay",
+		breaks:  "a release that says that the grant was lost ends it as if by choice",
+		promise: "delay",
+		changes: []change{{"fsm/release.go", "	if c.Lost {\n", "	if c.Lost && c.Token == 0 {\n"}},
+		caught:  []catcher{named("./fsm", "TestLostGrantIsFollowedByItsDelay")},
 	},
 	{
 		name:    "ended-session-opens-again",
@@ -186,17 +275,17 @@ var fsmMutants = []mutant{
 		caught:  []catcher{named("./fsm", "TestEndedSessionStaysEnded")},
 	},
 	{
-		name:    "ended-sessions-push-answers-out",
-		breaks:  "what is remembered of ended sessions counts as answers to requests without one",
+		name:    "ended-session-is-forgotten-early",
+		breaks:  "beyond the limit a session that ends pushes out the one that ended first",
 		promise: "S6",
-		changes: []change{{"fsm/window.go", "	for t.forgets.len > t.limits.OnceRemembered {\n", "	for t.forgets.len+t.endings.len > t.limits.OnceRemembered && t.forgets.len > 0 {\n"}},
-		caught:  []catcher{named("./fsm", "TestEndedSessionsTakeNoAnswers")},
+		changes: []change{{"fsm/window.go", "	t.endings.put(key, id)\n", "	t.endings.put(key, id)\n	if t.endings.len > t.limits.EndedRemembered {\n		t.forgetEnded()\n	}\n"}},
+		caught:  []catcher{named("./fsm", "TestEndedSessionsAreNeverForgottenEarly")},
 	},
 	{
 		name:    "cancelled-waiter-is-granted",
 		breaks:  "a cancel is answered and its acquire goes on waiting",
 		promise: "liveness",
-		changes: []change{{"fsm/acquire.go", "		t.endWait(r, Cancelled)\n", "		t.freed = append(t.freed, r.wants[0].Lock)\n"}},
+		changes: []change{{"fsm/detached.go", "		t.leave(r, y, Cancelled)\n", "		t.freed = append(t.freed, r.wants[0].Lock)\n"}},
 		caught:  []catcher{named("./fsm", "TestCancelledWaiterLeavesNoTrace")},
 	},
 	{
@@ -205,7 +294,7 @@ var fsmMutants = []mutant{
 		promise: "S6",
 		changes: []change{{
 			"fsm/acquire.go",
-			"	t.changeSession(c.Target.Session, s).keep(answer{sequence: c.Target.Sequence, kind: KindAcquire, code: Cancelled})\n",
+			"	t.keep(target.session, answer{sequence: target.sequence, kind: KindAcquire, code: Cancelled})\n",
 			"",
 		}},
 		caught: []catcher{named("./fsm", "TestAcquireThatArrivesAfterItsCancelIsNotGranted")},
@@ -216,9 +305,9 @@ var fsmMutants = []mutant{
 		promise: "liveness",
 		changes: []change{
 			{"fsm/session.go", "	for _, number := range waits {\n", "	for _, number := range waits[:0] {\n"},
-			{"fsm/queue.go", "		if t.session(r.session).deadline <= t.now {\n", "		if s := t.session(r.session); s != nil && s.deadline <= t.now {\n"},
-			{"fsm/queue.go", "	if r.session != (SessionID{}) {\n		s := t.changeSession(", "	if t.session(r.session) != nil {\n		s := t.changeSession("},
-			{"fsm/window.go", "	if r.session == (SessionID{}) {\n		return\n	}\n	s := t.session(r.session)\n", "	if t.session(r.session) == nil {\n		return\n	}\n	s := t.session(r.session)\n"},
+			{"fsm/detached.go", "		if t.session(r.try(i).session).deadline > t.now {\n", "		if s := t.session(r.try(i).session); s == nil || s.deadline > t.now {\n"},
+			{"fsm/detached.go", "		s := t.session(r.session)\n		s.grants = addTo(", "		s := t.session(r.session)\n		if s == nil {\n			return\n		}\n		s.grants = addTo("},
+			{"fsm/window.go", "	s := t.changeSession(y.session, t.session(y.session))\n	s.waits", "	if t.session(y.session) == nil {\n		return 0\n	}\n	s := t.changeSession(y.session, t.session(y.session))\n	s.waits"},
 		},
 		caught: []catcher{named("./fsm", "TestEndedSessionsWaiterIsNeverGranted")},
 	},
@@ -274,7 +363,7 @@ var fsmMutants = []mutant{
 		name:    "acknowledged-answers-are-kept",
 		breaks:  "answers that the client has are never forgotten",
 		promise: "bounds",
-		changes: []change{{"fsm/window.go", "	if id.Acked > s.acked {\n", "	if id.Acked > s.acked && len(s.window) == 0 {\n"}},
+		changes: []change{{"fsm/window.go", "		if span.First == 0 || span.First > span.Last {\n", "		if span.First == 0 || span.First > span.Last || len(s.window) > 0 {\n"}},
 		caught:  []catcher{named("./fsm", "TestAcknowledgedSequenceIsRefusedLater")},
 	},
 	{
