@@ -3,24 +3,8 @@ package node
 import (
 	"crypto/rand"
 
-	"github.com/hashicorp/raft"
-
 	"github.com/locknode/locknode/fsm"
 )
-
-// replica is the node's state machine as Raft sees it.
-type replica struct {
-	*fsm.Machine
-	n *Node
-}
-
-// Apply implements [raft.FSM].
-func (r replica) Apply(l *raft.Log) any {
-	if applying := r.n.cfg.seams.Applying; applying != nil && l.Type == raft.LogCommand {
-		applying(l.Index)
-	}
-	return r.Machine.Apply(l)
-}
 
 // observe sees every applied entry, on every node, in log order, on the
 // goroutine that applies: it wakes who waits for it and must not block.

@@ -14,14 +14,16 @@
 //   - reads: one round of the voters serves all the reads that wait (read.go), and
 //     they are answered once the table has what it covered (readnow.go); what a node
 //     says of its table to who only asks waits for nothing (state.go);
+//   - snapshots (snapshot.go): how much of the log a start may have to apply again;
 //   - the alarm (drift.go): nodes compare the digests of their states, and one that
 //     differs from a majority stops;
 //   - membership (membership.go): the leader turns gossip into Raft's
 //     configuration.
 //
 // Goroutines, all joined by Close: join (until Raft runs, and then after the node's
-// place), lead, watchLeader, earnVote, compareStates, the proposer of the current term,
-// rounds.run, reads.run, router.run, host.Run, and those of the servers, of gossip and of Raft.
+// place), lead, watchLeader, earnVote, snapshots.run, compareStates, the proposer of the
+// current term, rounds.run, reads.run, router.run, host.Run, and those of the servers, of
+// gossip and of Raft.
 // Raft's callbacks only enqueue; observe runs on the goroutine that applies entries.
 //
 // Invariants: stamps of one term come from one clock; at most one entry is in

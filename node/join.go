@@ -102,7 +102,10 @@ func (n *Node) join() {
 	}
 	n.goRun(func() { n.watchLeader(n.ctx, n.raft.Load()) })
 	n.goRun(func() { n.lead(n.ctx, n.raft.Load()) })
-	n.goRun(func() { n.shortenReplay(n.ctx, n.raft.Load()) })
+	n.goRun(func() {
+		r := n.raft.Load()
+		n.snapshots.run(n.ctx, func() error { return n.takeSnapshot(r) })
+	})
 	n.goRun(func() { n.earnVote(n.ctx, n.raft.Load()) })
 	n.goRun(func() { n.compareStates(n.ctx) })
 	n.watchPlace(n.ctx)
@@ -144,9 +147,8 @@ func (n *Node) raftConfig() *raft.Config {
 	conf.ElectionTimeout = n.cfg.Timing
 	conf.LeaderLeaseTimeout = n.cfg.Timing * 3 / 4
 	conf.ShutdownOnRemove = false
-	// Entries are big: each holds what gathered while the one before was stored.
-	// The log reaches back behind the older of the two snapshots, so that a node
-	// whose newest one is damaged starts from the other.
+	// The node asks for snapshots by the bytes of the log, and says before each how
+	// much of it is left (snapshot.go). This is for when it does not.
 	conf.TrailingLogs = 6144
 	conf.SnapshotThreshold = 4096
 	conf.SnapshotInterval = 30 * time.Second
@@ -154,6 +156,7 @@ func (n *Node) raftConfig() *raft.Config {
 	if n.cfg.seams.Raft != nil {
 		n.cfg.seams.Raft(conf)
 	}
+	n.logSlack = conf.TrailingLogs - conf.SnapshotThreshold
 	return conf
 }
 

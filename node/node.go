@@ -47,6 +47,7 @@ type Node struct {
 	host       *host.Host
 	rounds     *rounds
 	reads      *reads
+	snapshots  *snapshots
 	waits      *waits
 	notices    *notices
 	metrics    *metrics
@@ -55,6 +56,7 @@ type Node struct {
 	raft        atomic.Pointer[raft.Raft]  // nil until the node has formed or joined a cluster
 	epoch       atomic.Pointer[epoch]      // not nil while this node serves as leader
 	state       atomic.Pointer[tableState] // of the table after the last entry applied; never nil
+	logSlack    uint64                     // entries that the log keeps beyond what snapshots need; see keepLog
 	checkpoints checkpoints                // of the table's latest states
 	drift       drift                      // between this node's states and the others'
 	forming     atomic.Pointer[string]     // what a node without Raft is waiting for
@@ -105,6 +107,7 @@ func OpenIn(ctx context.Context, cfg Config, world seam.Node) (*Node, error) {
 	}
 	n.waits.holders = n.holdersOf
 	n.peers = newPeers(n.apiOf, cfg.seams.Network)
+	n.snapshots = newSnapshots(cfg.seams.SnapshotBytes, cfg.seams.Mono)
 	n.reads = newReads(n.appliedIndex, cfg.seams.Mono)
 	n.rounds = newRounds(n.confirm, n.whenApplied, cfg.seams.Mono)
 	n.router = newRouter(n)

@@ -34,6 +34,9 @@ type Node struct {
 	Applied func(fsm.Applied)
 	// Stamped is called between the stamping of an entry and its hand-in.
 	Stamped func(term uint64)
+	// SnapshotBytes is how many bytes of entries are applied between two snapshots;
+	// zero is the node's own bound.
+	SnapshotBytes int64
 	// Raft may change how Raft is configured.
 	Raft func(*raft.Config)
 	// Machine is given the node's state machine before it is used.

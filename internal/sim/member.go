@@ -19,6 +19,9 @@ import (
 	"github.com/locknode/locknode/node"
 )
 
+// entryBytes is what an entry of a simulation has by the node's count, more or less.
+const entryBytes = 700
+
 // The ports of a node, the same on every host.
 const (
 	apiPort    = 7400
@@ -110,7 +113,8 @@ func (c *Cluster) Start(name string) error {
 			}
 			return c.recorder.Backend(name, b), append(own, opts...)
 		},
-		Stamped: func(uint64) { m.pause.wait(context.Background()) },
+		Stamped:       func(uint64) { m.pause.wait(context.Background()) },
+		SnapshotBytes: int64(c.o.SnapshotThreshold) * entryBytes,
 		Raft: func(conf *raft.Config) {
 			if c.o.SnapshotThreshold > 0 {
 				conf.SnapshotThreshold = c.o.SnapshotThreshold

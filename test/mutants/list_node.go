@@ -122,6 +122,13 @@ func keptClock(n *Node, tableNow int64) *leaderClock {
 		caught:  []catcher{named("./node", "TestAFollowerThatIsBehindAnswersNoReadBeforeItHasCaughtUp")},
 	},
 	{
+		name:    "snapshots-count-entries",
+		breaks:  "a snapshot comes with the number of entries, however large they are, and a restart takes ever longer",
+		promise: "liveness",
+		changes: []change{{"node/snapshot.go", "	s.applied.Add(int64(bytes) + entryCost)\n", "	s.applied.Add(entryCost)\n"}},
+		caught:  []catcher{named("./node", "TestASnapshotComesWithTheBytesOfTheLog")},
+	},
+	{
 		name:    "serves-before-its-barrier",
 		breaks:  "a new leader serves before it has applied what earlier leaders committed",
 		promise: "T2, S8",
