@@ -42,6 +42,9 @@ func (s *service) run(ctx context.Context) error {
 				return context.Cause(ctx)
 			}
 		})
+		if errors.Is(err, client.ErrClosed) {
+			return nil // the node ends
+		}
 		if err != nil && ctx.Err() == nil && !errors.Is(err, client.ErrLost) {
 			return err
 		}
@@ -145,6 +148,38 @@ func TestTheEndOfANodeEndsItsClients(t *testing.T) {
 			cluster.Restart(name)
 			cluster.WaitReady()
 			must(t, theirs.Unlock())
+		}
+	})
+}
+
+// TestANodeThatStopsClosesItsClientsFirst: their locks are free at once, and who waits
+// through them is told.
+func TestANodeThatStopsClosesItsClientsFirst(t *testing.T) {
+	bubble(t, func(t *testing.T, cluster *locktest.Cluster) {
+		for _, name := range []string{cluster.Leader(), cluster.Followers()[0]} {
+			n := cluster.Node(name)
+			c, waits := n.Client(), n.Client()
+			g := lock(t, c, "x")
+			got := make(chan error, 1)
+			go func() {
+				_, err := waits.Lock(context.Background(), "x")
+				got <- err
+			}()
+			other := cluster.Client("other")
+			waiting(t, cluster, other, "x", 1)
+			within(t, 2*time.Second, "the end of "+name, func() { cluster.Stop(name) })
+			if err := g.Err(); !errors.Is(err, client.ErrLost) {
+				t.Errorf("%s: the grant of a client of a node that was closed: %v, want that it is lost", name, err)
+			}
+			if err := <-got; !errors.Is(err, client.ErrClosed) {
+				t.Errorf("%s: Lock that waited through it: %v, want %v", name, err, client.ErrClosed)
+			}
+			if _, err := c.Lock(context.Background(), "y"); !errors.Is(err, client.ErrClosed) {
+				t.Errorf("%s: Lock after it: %v, want %v", name, err, client.ErrClosed)
+			}
+			within(t, time.Second, "the lock for somebody else", func() { must(t, lock(t, other, "x").Unlock()) })
+			cluster.Restart(name)
+			cluster.WaitReady()
 		}
 	})
 }

@@ -72,7 +72,8 @@ func (n *Node) readiness() error {
 	return nil
 }
 
-// WaitReady waits until this node can serve, or ctx ends, or the node does.
+// WaitReady waits until this node can serve, or ctx ends, or the node does. Its error
+// says what is missing still, why the node has ended by itself, or that it was closed.
 func (n *Node) WaitReady(ctx context.Context) error {
 	poll := time.NewTicker(5 * time.Millisecond)
 	defer poll.Stop()
@@ -85,7 +86,10 @@ func (n *Node) WaitReady(ctx context.Context) error {
 		case <-ctx.Done():
 			return fmt.Errorf("wait for node %q to be ready: %w: %w", n.id, reason, context.Cause(ctx))
 		case <-n.done:
-			return fmt.Errorf("wait for node %q to be ready: it ended: %w", n.id, n.Err())
+			if err := n.Err(); err != nil {
+				return fmt.Errorf("wait for node %q to be ready: it ended: %w", n.id, err)
+			}
+			return fmt.Errorf("wait for node %q to be ready: it was closed", n.id)
 		case <-poll.C:
 			n.rounds.nudge()
 		}

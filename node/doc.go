@@ -20,6 +20,15 @@
 //   - membership (membership.go): the leader turns gossip into Raft's
 //     configuration.
 //
+// The end of a node (close.go), in this order: the clients that it has given out are
+// closed, so that their sessions end and their locks are free while there is somebody
+// to tell; with LeaveOnStop it leaves; leadership is handed over; the servers stop,
+// and what they cut, clients ask another node again; the sessions of requests without
+// one end; reads, rounds and the router answer what they still have; Raft, membership,
+// gossip and the connections to others end, and then the stores. Each step has a
+// limit, and whatever fails, all are done. A node that ends by itself goes the same
+// way, as far as it can.
+//
 // Goroutines, all joined by Close: join (until Raft runs, and then after the node's
 // place), lead, watchLeader, earnVote, snapshots.run, compareStates, the proposer of the
 // current term, rounds.run, reads.run, router.run, host.Run, and those of the servers, of

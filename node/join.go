@@ -100,6 +100,9 @@ func (n *Node) join() {
 		n.fail(err)
 		return
 	}
+	if n.ctx.Err() != nil {
+		return
+	}
 	n.goRun(func() { n.watchLeader(n.ctx, n.raft.Load()) })
 	n.goRun(func() { n.lead(n.ctx, n.raft.Load()) })
 	n.goRun(func() {
@@ -137,6 +140,9 @@ func (n *Node) startRaft(begin membershipStart) error {
 		return err
 	}
 	n.raft.Store(r)
+	if n.ctx.Err() != nil { // Close may have looked for it before, and waits for us
+		return guard.Stop(r, n.transport, 0, 2*time.Second)
+	}
 	return nil
 }
 

@@ -13,7 +13,6 @@ import (
 	"github.com/hashicorp/raft"
 
 	apiv1 "github.com/locknode/locknode/api/v1"
-	"github.com/locknode/locknode/client"
 	"github.com/locknode/locknode/cluster"
 	"github.com/locknode/locknode/fsm"
 	"github.com/locknode/locknode/internal/guard"
@@ -21,9 +20,6 @@ import (
 	"github.com/locknode/locknode/internal/seam"
 	"github.com/locknode/locknode/internal/server"
 )
-
-// closeTimeout bounds Close as a whole, and transferTimeout its first part.
-const closeTimeout = 5 * time.Second
 
 // Node is one running member. Its methods are safe for concurrent use.
 type Node struct {
@@ -65,6 +61,7 @@ type Node struct {
 	ctx         context.Context // of all goroutines
 	cancel      context.CancelCauseFunc
 	running     sync.WaitGroup
+	clients     clients
 	closing     atomic.Bool
 	closeCalled atomic.Bool
 	closeErr    error
@@ -258,132 +255,6 @@ func (n *Node) Err() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.failure
-}
-
-// Close stops the node: it hands leadership over if it leads, answers or passes
-// on what is under way, and ends. Membership is kept, so the node can come back;
-// with LeaveOnStop it leaves instead. Close takes at most about five seconds and
-// may be called twice.
-func (n *Node) Close() error {
-	if n.closeCalled.CompareAndSwap(false, true) {
-		ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
-		defer cancel()
-		if n.cfg.LeaveOnStop && n.Err() == nil {
-			n.closeErr = n.leave(ctx)
-		}
-		n.closeErr = errors.Join(n.closeErr, n.stop(ctx))
-		close(n.done)
-	}
-	<-n.done
-	return n.closeErr
-}
-
-// Leave takes the node out of the cluster for good, then closes it. Its data
-// directory is of no further use. If leaving fails, because there is no majority
-// to agree, the node is closed all the same and remains a member.
-func (n *Node) Leave(ctx context.Context) error {
-	err := n.leave(ctx)
-	return errors.Join(err, n.Close())
-}
-
-func (n *Node) leave(ctx context.Context) error {
-	r := n.raft.Load()
-	if r == nil {
-		return nil
-	}
-	if err := n.handOver(ctx, r, ""); err != nil {
-		return fmt.Errorf("leave the cluster: %w", err)
-	}
-	var err error
-	for ctx.Err() == nil {
-		if _, err = n.RemoveMember(ctx, &apiv1.RemoveMemberRequest{Id: n.id}); err == nil {
-			return n.cluster.Leave(ctx)
-		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(20 * time.Millisecond):
-		}
-	}
-	return fmt.Errorf("leave the cluster: %w", errors.Join(err, context.Cause(ctx)))
-}
-
-// stop ends everything in the reverse order of its start.
-func (n *Node) stop(ctx context.Context) error {
-	healthy := n.Err() == nil
-	n.closing.Store(true)
-	r := n.raft.Load()
-	if r != nil && healthy {
-		handOver, cancel := context.WithTimeout(ctx, transferTimeout)
-		if err := n.handOver(handOver, r, ""); err != nil {
-			n.log.Info("stopping without a successor", "err", err)
-		}
-		cancel()
-	}
-	drain, cancel := context.WithTimeout(ctx, time.Second)
-	defer cancel()
-	_ = n.server.Close(drain) // what it cut, clients ask again
-	given, cancelGiven := context.WithTimeout(ctx, time.Second)
-	defer cancelGiven()
-	n.host.Close(given)
-	n.cancel(errors.New("node is closed"))
-	return n.release(ctx)
-}
-
-// release gives everything back that open has taken, in whatever state. Each
-// step gets what is left of ctx: one that hangs does not keep the others.
-func (n *Node) release(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, closeTimeout)
-	defer cancel()
-	var errs []error
-	step := func(what string, f func() error) { errs = append(errs, within(ctx, what, f)) }
-	switch r := n.raft.Load(); {
-	case r != nil:
-		step("stop raft", func() error { return guard.Stop(r, n.transport, 0, 2*time.Second) })
-	case n.transport != nil:
-		step("close the transport", n.transport.Close)
-	case n.raftStream != nil:
-		step("close the raft listener", n.raftStream.Close)
-	}
-	for _, l := range []net.Listener{n.apiListener, n.httpListener} {
-		if l != nil {
-			_ = l.Close() // the server may have closed it
-		}
-	}
-	if n.membership != nil {
-		errs = append(errs, n.membership.close(ctx))
-	}
-	if n.cluster != nil {
-		step("stop gossip", n.cluster.Close)
-	}
-	n.peers.close()
-	step("end the node's goroutines", func() error { n.running.Wait(); return nil })
-	if n.stores != nil {
-		step("close the stores", n.stores.Close)
-	}
-	return errors.Join(errs...)
-}
-
-// within waits for f, at most until ctx ends; f then goes on by itself.
-func within(ctx context.Context, what string, f func() error) error {
-	ended := make(chan error, 1)
-	go func() { ended <- f() }()
-	select {
-	case err := <-ended:
-		return err
-	case <-ctx.Done():
-		return fmt.Errorf("%s: %w", what, context.Cause(ctx))
-	}
-}
-
-// Client returns a client of the cluster that this node is a member of. While
-// the node leads, its operations touch no network. It is closed by its own
-// Close; close it before the node.
-func (n *Node) Client(opts ...client.Option) *client.Client {
-	var b client.Backend = n
-	if n.cfg.seams.Client != nil {
-		b, opts = n.cfg.seams.Client(b, opts)
-	}
-	return client.New(b, opts...)
 }
 
 // Watch calls f, which must not block, for what happens to a session until stop

@@ -50,9 +50,7 @@ func TestReadsThroughAFollowerAndTheLeaderDoNotGoBack(t *testing.T) {
 		}, usual, usual, usual)
 		defer c.closeSimulated(network)
 		leader, follower := c.leader(), c.follower()
-		if _, err := mux.Do(t.Context(), leader.Start, detachedOp("warm", time.Hour)); err != nil { // opens a session
-			t.Fatal(err)
-		}
+		c.grow(leader, 1) // it has a session for such requests from then on
 		late.Store(&leader.id)
 		answered := make(chan struct{})
 		leader.Start(&mux.Call{Op: detachedOp("x", time.Hour), Done: func(*apiv1.Answer) { close(answered) }})

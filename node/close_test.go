@@ -1,0 +1,75 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/locknode/locknode/client"
+)
+
+// TestCloseWhileTheNodeStartsLeavesNothing: wherever the start is just then; goleak
+// looks afterwards.
+func TestCloseWhileTheNodeStartsLeavesNothing(t *testing.T) {
+	dir := t.TempDir() // with state from the second time on
+	for i := range 40 {
+		n, err := Open(t.Context(), Config{ID: "n1", DataDir: dir, Listen: "127.0.0.1:0", BootstrapExpect: 1, Fast: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Duration(i) * 500 * time.Microsecond)
+		if err := n.Close(); err != nil {
+			t.Errorf("Close %d: %v", i, err)
+		}
+		if err := n.Close(); err != nil {
+			t.Errorf("Close %d, again: %v", i, err)
+		}
+	}
+}
+
+func TestANodeThatIsClosedSaysSo(t *testing.T) {
+	c := startCluster(t, 1)
+	n := c.nodes[0]
+	waited := make(chan error, 1)
+	if err := n.Close(); err != nil {
+		t.Fatal(err)
+	}
+	go func() { waited <- n.WaitReady(context.Background()) }()
+	if err := <-waited; err == nil || !strings.HasSuffix(err.Error(), "it was closed") {
+		t.Errorf("WaitReady = %v", err)
+	}
+	late := n.Client()
+	if _, err := late.Lock(context.Background(), "x"); !errors.Is(err, client.ErrClosed) {
+		t.Errorf("Lock of a client that was asked for after Close: %v, want %v", err, client.ErrClosed)
+	}
+	if err := late.Close(); err != nil {
+		t.Errorf("Close of this client: %v", err)
+	}
+}
+
+// TestTheClientsOfANodeThatHasFailedKnow: as far as it goes.
+func TestTheClientsOfANodeThatHasFailedKnow(t *testing.T) {
+	c := startCluster(t, 1)
+	n := c.nodes[0]
+	cl := n.Client()
+	g, err := cl.Lock(c.ctx(), "x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	failure := errors.New("the test ends it")
+	n.fail(failure)
+	select {
+	case <-g.Lost():
+	case <-time.After(patience):
+		t.Fatal("the grant is believed in")
+	}
+	<-n.Done()
+	if _, err := cl.Lock(context.Background(), "y"); !errors.Is(err, client.ErrClosed) {
+		t.Errorf("Lock after the node has failed: %v, want %v", err, client.ErrClosed)
+	}
+	if err := n.WaitReady(context.Background()); !errors.Is(err, failure) {
+		t.Errorf("WaitReady = %v, want %v", err, failure)
+	}
+}
