@@ -42,6 +42,8 @@ func (c *checker) checkBeliefs() {
 			until = max(b.From, until-c.o.Late)
 		}
 		c.checkEnded(b, until)
+		c.checkTold(b)
+		c.checkGivenBack(b)
 		for _, w := range b.Wants {
 			if byLock[w.Lock] == nil {
 				locks = append(locks, w.Lock)
@@ -119,7 +121,20 @@ func (c *checker) checkSuccessors(lock string, all []believed) {
 			c.violate("S3", "beliefs", lock, "token %d was granted by %v, while %s believed in token %d until %v",
 				first.token, first.by, b.Client, b.Token, b.Until)
 		}
+		if delay := c.delayAfter(b.Belief); delay > 0 && b.forced == Never && first.by < c.after(b.until, delay) {
+			c.violate("delay", "beliefs", lock, "token %d was granted by %v, and %s had lost token %d at %v (%s): the lock was to stay free for %v",
+				first.token, first.by, b.Client, b.Token, b.Until, b.Lost, delay)
+		}
 	}
+}
+
+// delayAfter returns for how long a lock stays free after a belief: 0 unless it was
+// lost by time.
+func (c *checker) delayAfter(b *Belief) time.Duration {
+	if g := c.facts.grants[b.Token]; g != nil && (b.Lost == LostDeadline || b.Lost == LostExpired) {
+		return g.op.Delay
+	}
+	return 0
 }
 
 // granted is a grant and when it had been made at the latest.
@@ -203,6 +218,42 @@ func (c *checker) checkEnded(b *Belief, until time.Duration) {
 	}
 	c.violate("S3", "beliefs", b.lock(), "%s believed in token %d until %v; in the log it %s by %v",
 		b.Client, b.Token, b.Until, endWord[g.ended], g.endAt)
+}
+
+// checkTold looks for a client that was answered a keep-alive after its grant had
+// ended, and believed on (S3): with each of those it is told what it has missed.
+func (c *checker) checkTold(b *Belief) {
+	g := c.facts.grants[b.Token]
+	if g == nil || g.session == nil {
+		return
+	}
+	over := g.revoked
+	if c.log != nil && c.log.grants[b.Token] != nil {
+		over = min(over, c.log.grants[b.Token].endAt)
+	}
+	if b.Until <= over {
+		return
+	}
+	for _, o := range g.session.alive {
+		if o.Kind == KeepAlive && o.Call > over && b.Until > o.Return+c.o.Late {
+			c.violate("S3", "beliefs", b.lock(), "%s believed in token %d until %v; it had ended by %v, and a keep-alive from %v on was answered at %v",
+				b.Client, b.Token, b.Until, over, o.Call, o.Return)
+			return
+		}
+	}
+}
+
+// checkGivenBack looks for a grant with a delay after a loss that its holder lost
+// by time and that ended otherwise: the delay has not begun then.
+func (c *checker) checkGivenBack(b *Belief) {
+	delay := c.delayAfter(b)
+	if delay == 0 || c.log == nil {
+		return
+	}
+	if l := c.log.grants[b.Token]; l != nil && l.ended == fsm.EventReleased {
+		c.violate("delay", "beliefs", b.lock(), "%s lost token %d at %v (%s), and by the log it %s by %v: the delay of %v has not begun",
+			b.Client, b.Token, b.Until, b.Lost, endWord[l.ended], l.endAt, delay)
+	}
 }
 
 // checkEarly looks for a grant that was lost by time before its time (S2).

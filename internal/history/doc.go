@@ -20,9 +20,9 @@
 // bears.
 //
 //   - beliefs: no two clients believed at the same time in what excludes the
-//     other, nobody believed longer than the cluster may have thought so, and
-//     nobody was told of a loss too early (S1, S2, S3). It needs no model and no
-//     log.
+//     other, nobody believed longer than the cluster may have thought so, nobody
+//     was told of a loss too early, and whoever was answered a keep-alive was told
+//     what it had missed (S1, S2, S3). It needs no model and no log.
 //   - tokens: they rise with real time and belong to one request each (S4); what
 //     was asked twice was answered once (S6); strangers release nothing (S5).
 //   - order: answers name log indexes, which do not contradict real time (S7, S8).
@@ -36,8 +36,9 @@
 //   - digest: each index has one state on all nodes, in all their lives (S9, S7);
 //   - clock: cluster time never falls and never runs ahead of real time (S2);
 //   - log: the events, replayed through a small model, keep exclusion, tokens,
-//     deadlines, the line of waiters and owners (S1 to S6, FIFO), whatever ends has
-//     a cause, and reads saw what was held at their index (S8);
+//     deadlines, delays after a loss, the line of waiters and owners (S1 to S6,
+//     FIFO), nobody stands in line with nobody in his way, whatever ends has a
+//     cause, and reads saw what was held at their index (S8);
 //   - answers: what was answered is in the log, once and as it was told (S3, S5,
 //     S6, S7).
 //

@@ -22,6 +22,8 @@ type grant struct {
 	mayEnd time.Duration
 	// forced is when somebody first asked for it against its holder's will.
 	forced time.Duration
+	// revoked is when it was answered first that the grant was ended so; Never.
+	revoked time.Duration
 	// cancelled is when the answer was there that the acquire is over for good; Never.
 	cancelled time.Duration
 	session   *tenure // nil: detached
@@ -89,7 +91,7 @@ func (f *facts) addAcquire(o *Op) {
 		return
 	}
 	if g := f.grants[o.Token]; g == nil || o.Call < g.op.Call {
-		f.grants[o.Token] = &grant{op: o, mayEnd: Never, forced: Never, cancelled: Never}
+		f.grants[o.Token] = &grant{op: o, mayEnd: Never, forced: Never, revoked: Never, cancelled: Never}
 	}
 }
 
@@ -134,6 +136,9 @@ func (f *facts) addForce(g *grant) {
 		for _, o := range f.asked[w.Lock] {
 			if o.mayForce(g.op.Token) {
 				g.forced = min(g.forced, o.Call)
+			}
+			if o.Outcome == OK && slices.Contains(o.Holders, g.op.Token) {
+				g.revoked = min(g.revoked, o.Return)
 			}
 		}
 	}

@@ -52,6 +52,8 @@ type Op struct {
 	TTL  time.Duration `json:"ttl,omitempty"`  // Acquire, Renew: of the grant itself, 0: the session's. Open: of the session
 	Wait time.Duration `json:"wait,omitempty"` // Acquire: 0 tries, negative waits without limit
 
+	Delay time.Duration `json:"delay,omitempty"` // Acquire: for how long the locks stay free after a loss by time
+
 	Call   time.Duration `json:"call"`   // before the first send
 	Return time.Duration `json:"return"` // after the answer; Never without one
 
@@ -135,7 +137,7 @@ type History struct {
 
 // Violation is a promise that was broken.
 type Violation struct {
-	Promise string `json:"promise"` // "S1" to "S9", "FIFO", "recovery"; "none" if nothing could be shown
+	Promise string `json:"promise"` // "S1" to "S9", "FIFO", "delay", "recovery"; "none" if nothing could be shown
 	Check   string `json:"check"`   // which check found it: "record" or one of the checks that the package lists
 	Lock    string `json:"lock,omitempty"`
 	Text    string `json:"text"`

@@ -21,14 +21,17 @@ type replay struct {
 	extended []extension      // by index
 	reads    []*Op            // by index
 	calls    calls
+	stuck    stuck
 
 	entry *logEntry
 	over  map[string]fsm.Code // sessions that ended in this entry
 }
 
 type replayLock struct {
+	name    string
 	holders []*logGrant // by token
 	queue   []*logGrant // in the order in which they came
+	delayed int64       // cluster time until which nobody may get it after a loss
 }
 
 // extension is a session or grant that an answer says was extended.
@@ -43,6 +46,7 @@ func (c *checker) replay(l *logbook) {
 	r := &replay{
 		c: c, l: l, locks: make(map[string]*replayLock), waits: make(map[string]*logGrant),
 		held: make(map[string][]*logGrant), floors: make(map[uint64]int64), settled: make(map[string]int64), calls: newCalls(c.h.Ops),
+		stuck: stuck{touched: make(map[*replayLock]bool), since: make(map[*logGrant]int64)},
 	}
 	r.prepare()
 	for i := range l.entries {
@@ -58,6 +62,7 @@ func (c *checker) replay(l *logbook) {
 				c.violate("S6", "log", g.lock(), "index %d: session %s ended, its grant with token %d did not", e.Index, session, g.token)
 			}
 		}
+		r.checkStuck()
 	}
 	r.readUpTo(^uint64(0))
 }
@@ -220,13 +225,14 @@ func (r *replay) queued(e *fsm.Event) {
 	for _, w := range g.wants {
 		l := r.lock(w.Lock)
 		l.queue = append(l.queue, g)
+		r.stuck.touch(l)
 	}
 }
 
 func (r *replay) lock(name string) *replayLock {
 	l := r.locks[name]
 	if l == nil {
-		l = &replayLock{}
+		l = &replayLock{name: name}
 		r.locks[name] = l
 	}
 	return l
@@ -252,6 +258,9 @@ func (r *replay) granted(e *fsm.Event) {
 	for _, w := range g.wants {
 		r.checkExclusion(g, w)
 		r.checkTurn(g, waiting, w)
+		if until := r.lock(w.Lock).delayed; r.entry.Now < until {
+			r.c.violate("delay", "log", w.Lock, "index %d: token %d was granted at %d; after a loss it was to stay free until %d", r.entry.Index, g.token, r.entry.Now, until)
+		}
 	}
 	r.leaveQueues(waiting)
 	for _, w := range g.wants {
@@ -327,6 +336,7 @@ func (r *replay) leaveQueues(g *logGrant) {
 	for _, w := range g.wants {
 		l := r.lock(w.Lock)
 		l.queue = slices.DeleteFunc(l.queue, func(other *logGrant) bool { return other == g })
+		r.stuck.touch(l)
 	}
 }
 
@@ -359,6 +369,10 @@ func (r *replay) grantEnded(e *fsm.Event) {
 	for _, w := range g.wants {
 		l := r.lock(w.Lock)
 		l.holders = slices.DeleteFunc(l.holders, same)
+		if o := r.c.facts.requests[g.request]; o != nil && o.Delay > 0 && e.Kind == fsm.EventExpired {
+			l.delayed = max(l.delayed, r.entry.Now+int64(o.Delay))
+		}
+		r.stuck.touch(l)
 	}
 	r.held[g.session] = slices.DeleteFunc(r.held[g.session], same)
 }

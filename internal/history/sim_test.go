@@ -117,6 +117,9 @@ func simulate(p profile) (*History, int) {
 	if w.wrong.is("session lives again") || w.wrong.is("request is forgotten") { // a table that remembers nothing that has ended
 		w.submit(&command{fsm.Configure{Limits: fsm.Limits{OnceNanos: 1}}, func(reply) {}})
 	}
+	if w.wrong.is("waiter is left standing") {
+		w.wrong.stand()
+	}
 	if !p.calm {
 		w.after(w.between(2*time.Second, 20*time.Second), w.election)
 	}

@@ -32,6 +32,7 @@ type simSession struct {
 	seen     uint64
 	over     bool
 	silent   bool // its keep-alives are not sent: the machine hangs
+	delayed  bool // it has lost a grant with a delay by time: its end would skip that
 	grants   map[uint64]*simGrant
 	revoked  map[uint64]bool
 }
@@ -41,6 +42,7 @@ type simGrant struct {
 	token    uint64
 	lock     string
 	deadline int64 // own
+	delay    time.Duration
 	belief   *Belief
 }
 
@@ -203,6 +205,9 @@ func (s *simSession) keepAlive() {
 		s.learn(sent, alive.Deadline, r.stamp)
 		for _, v := range alive.Revocations {
 			s.seen = max(s.seen, v.Number)
+			if c.w.wrong.forgets(v.Token) {
+				continue
+			}
 			s.revoked[v.Token] = true
 			if g := s.grants[v.Token]; g != nil {
 				g.lose(LostForced)
@@ -254,7 +259,8 @@ func (g *simGrant) watch() {
 		why = LostExpired
 	}
 	g.lose(why)
-	if why == LostDeadline {
+	g.s.delayed = g.s.delayed || g.delay > 0
+	if why == LostDeadline && (g.delay == 0 || w.wrong.is("loss is told as a release")) {
 		g.s.c.release(g.s, g.token, g.lock, nil)
 	}
 }
@@ -338,6 +344,10 @@ func (c *simClient) acquire(wait time.Duration, then func()) {
 		o.TTL = w.between(1*time.Second, 4*time.Second)
 		q.TTL = int64(o.TTL)
 	}
+	if w.chance(0.15) {
+		o.Delay = w.between(100*time.Millisecond, 2*time.Second)
+		q.Delay = int64(o.Delay)
+	}
 	tries := 6
 	if wait < 0 {
 		tries = 3 // and then it gives up
@@ -360,7 +370,7 @@ func (c *simClient) acquire(wait time.Duration, then func()) {
 // hold believes in a grant, if it is not too late, and releases it some time.
 func (c *simClient) hold(s *simSession, o *Op, sent time.Duration, r reply) {
 	w := c.w
-	g := &simGrant{s: s, token: r.res.Token, lock: o.lock(), deadline: r.res.Deadline}
+	g := &simGrant{s: s, token: r.res.Token, lock: o.lock(), deadline: r.res.Deadline, delay: o.Delay}
 	if g.deadline != 0 {
 		s.learn(sent, 0, r.res.Queued)
 	}
@@ -491,6 +501,10 @@ func (c *simClient) close(then func()) {
 	s := c.s
 	s.lose(LostClosed)
 	s.over = true
+	if s.delayed && !c.w.wrong.is("loss is told as a release") {
+		then()
+		return
+	}
 	o := &Op{Kind: End, Session: s.name()}
 	c.call(o, fsm.EndSession{Session: s.id}, 5, func(reply, bool) { then() })
 }

@@ -26,6 +26,11 @@ type wrong struct {
 	grants  map[uint64]fsm.RequestID // live, by true token
 	waits   map[string]time.Duration // of requests whose wait is cut short
 
+	number int              // of requests that nobody has made
+	freed  map[string]int64 // lock → cluster time at which somebody left it, or its line
+	delays map[string]int64 // of requests whose delay is skipped
+	until  map[string]int64 // lock → cluster time until which it was to stay free
+
 	forgotten map[fsm.RequestID]bool // whose grant has ended
 	saved     []byte                 // a snapshot of the table
 	savedAt   uint64
@@ -85,6 +90,14 @@ func (x *wrong) change(c fsm.Command) fsm.Command {
 
 func (x *wrong) changeAcquire(q fsm.Acquire) fsm.Command {
 	switch {
+	case x.is("delay is skipped") && q.Delay > 0:
+		if x.delays == nil {
+			x.delays, x.until = make(map[string]int64), make(map[string]int64)
+		}
+		x.delays[textOf(q.ID)] = q.Delay
+		q.Delay = 0
+	case x.is("waiter is left standing") && q.Wait != 0:
+		q.Wants = append(slices.Clone(q.Wants), fsm.Want{Lock: alias, Mode: fsm.Shared})
 	case x.is("double grant") && x.w.chance(0.1):
 		q.Wants = slices.Clone(q.Wants)
 		for i := range q.Wants {
@@ -138,6 +151,59 @@ func (x *wrong) refuses(c fsm.Command, answered bool) bool {
 	return !x.is("session lives again")
 }
 
+// forgets says that a client is not told that a grant was revoked.
+func (x *wrong) forgets(token uint64) bool {
+	return x.is("revocation is forgotten") && token%2 == 0
+}
+
+// stand keeps the lock that waiters need besides their own for a while, again and
+// again.
+func (x *wrong) stand() {
+	w := x.w
+	w.after(w.between(1*time.Second, 6*time.Second), func() {
+		x.number++
+		id := fsm.RequestID{Once: fsm.OnceID{byte(x.number), byte(x.number >> 8), 2}}
+		w.submit(&command{fsm.Acquire{ID: id, TTL: int64(4 * time.Second), Wants: []fsm.Want{{Lock: alias, Mode: fsm.Exclusive}}}, func(reply) {}})
+		if w.now < w.end {
+			x.stand()
+		}
+	})
+}
+
+// hide leaves out of an entry what is about the lock that nobody knows of. Who is
+// granted as it is let go, and whose own locks had been free for long, was left
+// standing.
+func (x *wrong) hide(a *fsm.Applied) {
+	if !x.is("waiter is left standing") {
+		return
+	}
+	if x.freed == nil {
+		x.freed = make(map[string]int64)
+	}
+	var seen []fsm.Event
+	for _, e := range a.Events {
+		own := slices.DeleteFunc(slices.Clone(e.Wants), func(w fsm.Want) bool { return w.Lock == alias })
+		if len(own) == 0 && len(e.Wants) > 0 {
+			continue
+		}
+		e.Wants = own
+		long := e.Kind == fsm.EventGranted && e.Waited > int64(1200*time.Millisecond)
+		for _, w := range own {
+			long = long && a.Now-x.freed[w.Lock] > int64(1200*time.Millisecond)
+		}
+		for _, w := range own {
+			if e.Kind != fsm.EventQueued {
+				x.freed[w.Lock] = a.Now
+			}
+		}
+		if long {
+			x.fired++
+		}
+		seen = append(seen, e)
+	}
+	a.Events = seen
+}
+
 // copies delivers a copy of an opening when the session may be over, or of an
 // acquire without a session when its grant may be.
 func (x *wrong) copies(c fsm.Command, answered func() bool) {
@@ -174,6 +240,7 @@ func (x *wrong) again(c fsm.Command, try int) fsm.Command {
 
 // applied sees an entry and tells it wrongly.
 func (x *wrong) applied(a *fsm.Applied) {
+	x.hide(a)
 	for i := range a.Events {
 		e := &a.Events[i]
 		if id, ok := x.moved[e.Request]; ok {
@@ -269,6 +336,11 @@ func (x *wrong) granted(a *fsm.Applied, e *fsm.Event) {
 	if x.is("cancelled waiter is granted") && x.lied[textOf(e.Request)] {
 		x.fired++
 	}
+	for _, w := range e.Wants {
+		if a.Now < x.until[w.Lock] {
+			x.fired++
+		}
+	}
 	x.grants[e.Token] = e.Request
 	if x.is("token goes back") && e.Token > 4 && x.w.chance(0.1) {
 		if x.tokens == nil {
@@ -288,6 +360,11 @@ func (x *wrong) ended(a *fsm.Applied, e *fsm.Event) {
 	if e.Kind == fsm.EventExpired {
 		if (x.is("early expiry") || x.is("keep-alive is forgotten")) && x.early[hexOf(e.Session)] || x.is("early expiry of a grant") && x.early[textOf(e.Request)] {
 			x.fired++
+		}
+		for _, w := range e.Wants {
+			if d := x.delays[textOf(e.Request)]; d > 0 {
+				x.until[w.Lock] = max(x.until[w.Lock], a.Now+d)
+			}
 		}
 	}
 	if x.forgotten == nil {
@@ -449,6 +526,10 @@ func (x *wrong) afterwards() {
 				x.fired++
 			}
 		}
+	case "revocation is forgotten":
+		x.countUntold()
+	case "loss is told as a release":
+		x.countGivenBack()
 	case "waiter overtakes":
 		x.swapWaiters()
 	case "index is not told":
@@ -468,6 +549,46 @@ func (x *wrong) countLate() {
 	}
 	for _, b := range x.w.h.Beliefs {
 		if end, ok := ends[b.Token]; ok && b.Until > end {
+			x.fired++
+		}
+	}
+}
+
+// countUntold counts the beliefs that went on though a keep-alive was answered that
+// was sent after the end of their grant.
+func (x *wrong) countUntold() {
+	ends := make(map[uint64]time.Duration)
+	session := make(map[uint64]string)
+	for _, e := range x.w.h.Entries {
+		for _, ev := range e.Applied.Events {
+			if ev.Kind == fsm.EventRevoked && e.Node == "n0" {
+				ends[ev.Token], session[ev.Token] = e.At, hexOf(ev.Session)
+			}
+		}
+	}
+	for _, b := range x.w.h.Beliefs {
+		end, ok := ends[b.Token]
+		if ok && x.called(func(o *Op) bool {
+			return o.Kind == KeepAlive && o.Outcome == OK && o.Session == session[b.Token] && o.Call > end && o.Return < b.Until
+		}) {
+			x.fired++
+		}
+	}
+}
+
+// countGivenBack counts the losses by time of grants with a delay that were told as
+// releases.
+func (x *wrong) countGivenBack() {
+	released := make(map[uint64]bool)
+	for _, e := range x.w.h.Entries {
+		for _, ev := range e.Applied.Events {
+			if ev.Kind == fsm.EventReleased {
+				released[ev.Token] = true
+			}
+		}
+	}
+	for _, b := range x.w.h.Beliefs {
+		if released[b.Token] && b.Lost == LostDeadline && x.called(func(o *Op) bool { return o.Token == b.Token && o.Kind == Acquire && o.Delay > 0 }) {
 			x.fired++
 		}
 	}

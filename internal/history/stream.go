@@ -140,6 +140,7 @@ func (r *Recorder) describe(o *apiv1.Operation) (rec record, again bool) {
 		rec.op.Wants = wants(q.Acquire.GetLocks())
 		rec.op.TTL = time.Duration(q.Acquire.GetTtlNs())
 		rec.op.Wait = time.Duration(q.Acquire.GetWaitNs())
+		rec.op.Delay = time.Duration(q.Acquire.GetDelayNs())
 	case *apiv1.Operation_Release:
 		rec.requested(Release, q.Release.GetId())
 		rec.op.Wants, rec.op.Token = named(q.Release.GetName()), q.Release.GetToken()

@@ -20,7 +20,7 @@ func TestEachWrongnessIsFound(t *testing.T) {
 		{"double grant", "S1", 1, 0.9},
 		{"token goes back", "S4", 1, 0.5},
 		{"too many permits", "S1", 1, 0.5},
-		{"stale renew accepted", "S5", 0.8, 0.3},
+		{"stale renew accepted", "S5", 0.8, 0.2},
 		{"early expiry", "S2", 1, 0.5},
 		{"early expiry of a grant", "S2", 1, 0.5},
 		{"keep-alive is forgotten", "S2", 1, 0.5},
@@ -43,6 +43,10 @@ func TestEachWrongnessIsFound(t *testing.T) {
 		{"session is killed by nobody", "S5", 1, 0},
 		{"request is forgotten", "S6", 1, 0},
 		{"expiry is told as a release", "S5", 1, 0},
+		{"delay is skipped", "delay", 1, 0},
+		{"loss is told as a release", "delay", 1, 0},
+		{"revocation is forgotten", "S3", 1, 0.5},
+		{"waiter is left standing", "FIFO", 1, 0},
 	} {
 		t.Run(row.kind, func(t *testing.T) {
 			n := 60

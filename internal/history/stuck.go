@@ -1,0 +1,103 @@
+package history
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/locknode/locknode/fsm"
+)
+
+// stuck finds waiters whom nobody stands in the way of, and who wait on.
+type stuck struct {
+	touched map[*replayLock]bool // their holders or their line have changed
+	since   map[*logGrant]int64  // waiters whose turn it is → cluster time since when
+}
+
+// turnTakes is how long a waiter may stand there once it is its turn: the table may
+// spread much work over several entries.
+const turnTakes = int64(time.Second)
+
+func (s *stuck) touch(l *replayLock) {
+	if len(l.queue) > 0 {
+		s.touched[l] = true
+	}
+}
+
+// checkStuck looks, after an entry, whose turn it is (FIFO), on the locks that have
+// changed.
+func (r *replay) checkStuck() {
+	s := &r.stuck
+	for l := range s.touched {
+		if len(l.queue) == 0 {
+			delete(s.touched, l)
+			continue
+		}
+		if r.entry.Now < l.delayed {
+			continue // looked at again when the delay is over
+		}
+		delete(s.touched, l)
+		for _, g := range l.first() {
+			if _, known := s.since[g]; !known && r.isTurn(g) {
+				s.since[g] = r.entry.Now
+			}
+		}
+	}
+	var late []*logGrant
+	for g, since := range s.since {
+		switch {
+		case r.waits[g.request] != g || !r.isTurn(g):
+			delete(s.since, g)
+		case r.entry.Now-since > turnTakes:
+			delete(s.since, g)
+			late = append(late, g)
+		}
+	}
+	slices.SortFunc(late, func(a, b *logGrant) int { return cmp.Compare(a.request, b.request) })
+	for _, g := range late {
+		r.c.violate("FIFO", "log", g.lock(), "index %d: request %s, in line since index %d, has nobody in its way and was not granted by %d, for more than %v",
+			r.entry.Index, g.request, g.index, r.entry.Now, time.Duration(turnTakes))
+	}
+}
+
+// first returns those in line of whom one can be the next: who stands first, and
+// all who share if he does.
+func (l *replayLock) first() []*logGrant {
+	n := 1
+	for n < len(l.queue) && l.shares(n-1) && l.shares(n) {
+		n++
+	}
+	return l.queue[:n]
+}
+
+func (l *replayLock) shares(i int) bool {
+	return slices.ContainsFunc(l.queue[i].wants, func(w fsm.Want) bool { return w.Lock == l.name && w.Mode == fsm.Shared })
+}
+
+// isTurn reports whether nobody stands in the way of a waiter, on all its locks.
+func (r *replay) isTurn(g *logGrant) bool {
+	for _, w := range g.wants {
+		l := r.lock(w.Lock)
+		if r.entry.Now < l.delayed || !slices.Contains(l.first(), g) || !l.room(w) {
+			return false
+		}
+	}
+	return true
+}
+
+// room reports whether the holders leave room for a want.
+func (l *replayLock) room(w fsm.Want) bool {
+	permits := uint64(w.Permits)
+	for _, h := range l.holders {
+		for _, held := range h.wants {
+			if held.Lock != w.Lock {
+				continue
+			}
+			if conflicts(Want(held), Want(w)) {
+				return false
+			}
+			permits += uint64(held.Permits)
+		}
+	}
+	return w.Mode != fsm.Permits || permits <= uint64(w.Limit)
+}
