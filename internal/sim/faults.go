@@ -58,6 +58,16 @@ func (c *Cluster) Isolate(name string) error {
 	return nil
 }
 
+// Rejoin ends [Cluster.Isolate] of one and leaves the other faults as they are.
+func (c *Cluster) Rejoin(name string) error {
+	if err := c.Known(name); err != nil {
+		return fmt.Errorf("rejoin: %w", err)
+	}
+	c.setApart(name, isolated, false)
+	c.recorder.Fault("rejoin "+name, c.Now(), 0)
+	return nil
+}
+
 // apart is why somebody is cut off from all others: the end of one reason does
 // not end another.
 type apart uint8

@@ -38,6 +38,10 @@ func TestEndOfOneFaultDoesNotEndAnother(t *testing.T) {
 			{"pause", func() error { return c.Pause("a") }, false},
 			{"resume", func() error { return c.Resume("a") }, false},
 			{"expire", func() error { return c.Expire(t.Context(), "a") }, false},
+			{"isolate again", func() error { return c.Isolate("a") }, false},
+			{"pause too", func() error { return c.Pause("a") }, false},
+			{"rejoin", func() error { return c.Rejoin("a") }, false},
+			{"resume too", func() error { return c.Resume("a") }, true},
 			{"heal", func() error { c.Heal(); return nil }, true},
 			{"pause again", func() error { return c.Pause("a") }, false},
 			{"heal again", func() error { c.Heal(); return nil }, false},
@@ -160,6 +164,7 @@ func TestWrongNamesAreErrorsThatSayWhatThereIs(t *testing.T) {
 		for what, err := range map[string]error{
 			"kill":    c.Kill("n4"),
 			"isolate": c.Isolate("nobody"),
+			"rejoin":  c.Rejoin("nobody"),
 			"pause":   c.Pause("nobody"),
 			"skew":    c.SkewClock("nobody", 1),
 			"cut":     c.Cut("n1", "nobody"),
