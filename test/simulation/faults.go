@@ -24,7 +24,7 @@ type fault struct {
 // kinds are the keys of faults, in the order in which seeds choose from them.
 var kinds = []string{
 	"kill", "kill", "kill-majority", "kill-all", "power-off", "power-off-all", "stop",
-	"isolate", "isolate", "split", "ring", "bridge", "mute", "deafen", "slow-link", "reset",
+	"isolate", "isolate", "split", "split-all", "ring", "bridge", "mute", "deafen", "slow-link", "reset",
 	"pause", "pause", "slow-disk", "hang-disk", "fail-disk", "wall-jump", "transfer",
 	"isolate-client", "pause-client", "kill-client", "drop-response", "reset-client", "mute-client",
 }
@@ -42,6 +42,13 @@ var faults = map[string]fault{
 		all := c.Nodes()
 		most := len(all)/2 + 1
 		return c.Partition(all[:most], all[most:])
+	}, lift: heal},
+	"split-all": {apply: func(c *sim.Cluster, _ Step) error {
+		var alone [][]string
+		for _, n := range c.Nodes() {
+			alone = append(alone, []string{n})
+		}
+		return c.Partition(alone...)
 	}, lift: heal},
 	"ring":   {apply: ring, lift: heal},
 	"bridge": {apply: bridge, lift: heal},

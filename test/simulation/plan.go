@@ -21,7 +21,8 @@ type Plan struct {
 	Jitter    time.Duration `json:"jitter"`
 	Snapshots uint64        `json:"snapshots"` // entries between snapshots
 	Locks     int           `json:"locks"`
-	MaxExpiry int           `json:"max_expiry"` // limit on what one entry ends by time
+	MaxExpiry int           `json:"max_expiry"`       // limit on what one entry ends by time
+	Window    int           `json:"window,omitempty"` // limit on the answers remembered for a session; 0: the usual one
 
 	Workers  []Worker           `json:"workers"`
 	Rates    map[string]float64 `json:"rates"` // name → rate of its monotonic clock
@@ -31,10 +32,10 @@ type Plan struct {
 // Worker is one client.
 type Worker struct {
 	Name  string        `json:"name"`
-	TTL   time.Duration `json:"ttl"`   // of its session
-	Pace  time.Duration `json:"pace"`  // between two deeds, on average
-	Lines int           `json:"lines"` // goroutines that work at once
-	Modes bool          `json:"modes"` // takes shared locks, permits and several locks at once
+	TTL   time.Duration `json:"ttl"`           // of its session
+	Pace  time.Duration `json:"pace"`          // between two deeds, on average
+	Lines int           `json:"lines"`         // goroutines that work at once
+	Job   string        `json:"job,omitempty"` // one of jobs; empty: all sorts of things
 }
 
 // Episode is a time of faults. At its end everything is mended, and the cluster
@@ -55,8 +56,12 @@ type Step struct {
 	Amount time.Duration `json:"amount,omitempty"`
 }
 
-// Profiles are the kinds of runs.
-var Profiles = []string{"mixed", "tight", "modes", "wide", "five"}
+// Profiles are the kinds of runs. Those after the first five have the name of the
+// job that is done in them.
+var Profiles = []string{"mixed", "tight", "modes", "wide", "five", "masses", "crowd", "trees", "delays"}
+
+// lightJobs are done beside others, too.
+var lightJobs = []string{"masses", "values", "trees", "delays"}
 
 // NewPlan returns the plan of a seed. Without a profile the seed chooses one.
 func NewPlan(seed uint64, profile string, duration time.Duration) (Plan, error) {
@@ -74,7 +79,7 @@ func NewPlan(seed uint64, profile string, duration time.Duration) (Plan, error) 
 		Seed: seed, Profile: profile, Duration: duration, Nodes: 3, Rates: map[string]float64{},
 		Timing: 200 * time.Millisecond, Latency: between(r, 50*time.Microsecond, time.Millisecond),
 		Jitter: between(r, 0, 2*time.Millisecond), Snapshots: 50 + r.Uint64N(400),
-		Locks: 1 + r.IntN(4), MaxExpiry: []int{0, 1, 3}[r.IntN(3)],
+		Locks: 1 + r.IntN(4), MaxExpiry: []int{0, 1, 3}[r.IntN(3)], Window: []int{0, 300, 1000}[r.IntN(3)],
 	}
 	switch profile {
 	case "tight":
@@ -83,6 +88,8 @@ func NewPlan(seed uint64, profile string, duration time.Duration) (Plan, error) 
 		p.Timing, p.Latency, p.Jitter = time.Second, between(r, 10*time.Millisecond, 40*time.Millisecond), 10*time.Millisecond
 	case "five":
 		p.Nodes = 5
+	case "crowd":
+		p.Window = 0 // thousands are under way in one session
 	}
 	p.addWorkers(r)
 	p.skewClocks(r)
@@ -94,6 +101,8 @@ func (p *Plan) addWorkers(r *rand.Rand) {
 	n := 3 + r.IntN(3)
 	if p.Profile == "tight" {
 		n = 6
+	} else if slices.Index(Profiles, p.Profile) >= 5 {
+		n = 2 // and those with the job
 	}
 	for i := range n {
 		w := Worker{
@@ -103,9 +112,45 @@ func (p *Plan) addWorkers(r *rand.Rand) {
 		if p.Profile == "tight" {
 			w.TTL, w.Lines, w.Pace = 2*time.Second, 1, 100*time.Millisecond
 		}
-		w.Modes = p.Profile == "modes" && i%2 == 0
+		if p.Profile == "modes" && i%2 == 0 {
+			w.Job = "modes"
+		}
 		p.Workers = append(p.Workers, w)
 	}
+	for _, job := range p.jobs(r) {
+		w := Worker{
+			Name: fmt.Sprintf("%s%d", job, len(p.Workers)+1), TTL: time.Duration(5+r.IntN(6)) * time.Second,
+			Pace: between(r, time.Second, 4*time.Second), Lines: 1, Job: job,
+		}
+		if job == "crowd" { // it outlives what must not wait for it
+			w.TTL, w.Pace = 3*soonBound(*p), 20*time.Second
+		}
+		p.Workers = append(p.Workers, w)
+	}
+}
+
+// longest is the longest TTL of a session.
+func (p *Plan) longest() time.Duration {
+	longest := maxHold
+	for _, w := range p.Workers {
+		longest = max(longest, w.TTL)
+	}
+	return longest
+}
+
+// jobs are what is done beside all sorts of things, each by a worker of its own.
+func (p *Plan) jobs(r *rand.Rand) []string {
+	switch p.Profile {
+	case "tight", "modes":
+		return nil // they have enough to do
+	case "mixed", "wide", "five":
+		return []string{lightJobs[r.IntN(len(lightJobs))]}
+	case "masses":
+		return []string{"masses", "values"}
+	case "crowd":
+		return []string{"crowd"}
+	}
+	return []string{p.Profile, p.Profile, p.Profile}
 }
 
 // maxRateError is how far clocks may run from real time.

@@ -46,7 +46,7 @@ func Run(ctx context.Context, p Plan, log *slog.Logger) (*Outcome, error) {
 	started, cancel := context.WithTimeout(ctx, time.Minute)
 	c, err := sim.New(started, sim.Options{
 		Nodes: p.Nodes, Seed: p.Seed, Latency: p.Latency, Jitter: p.Jitter, Timing: p.Timing,
-		SnapshotThreshold: p.Snapshots, Logger: log, Limits: fsm.Limits{ExpiriesPerEntry: p.MaxExpiry},
+		SnapshotThreshold: p.Snapshots, Logger: log, Limits: fsm.Limits{ExpiriesPerEntry: p.MaxExpiry, RequestsWindow: p.Window},
 	})
 	cancel()
 	if err != nil {
@@ -73,7 +73,24 @@ type runner struct {
 
 	broken map[string]bool // nodes whose disk was broken in this episode
 
-	mu sync.Mutex // guards out.Violations
+	mu   sync.Mutex    // guards out.Violations and what follows
+	calm time.Duration // since when nothing is broken; -1: something is
+}
+
+// calmFor returns for how long nothing has been broken; -1: something is.
+func (r *runner) calmFor() time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.calm < 0 {
+		return -1
+	}
+	return r.c.Now() - r.calm
+}
+
+func (r *runner) setCalm(at time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.calm = at
 }
 
 func (r *runner) violate(promise, format string, args ...any) {
@@ -158,6 +175,7 @@ func (r *runner) episode(ctx context.Context, e Episode) {
 		}
 	}
 	slices.SortStableFunc(events, func(a, b event) int { return cmp.Compare(a.at, b.at) })
+	r.setCalm(-1)
 	began := r.c.Now()
 	for _, ev := range events {
 		if ev.at < e.For {
@@ -167,6 +185,7 @@ func (r *runner) episode(ctx context.Context, e Episode) {
 	}
 	sleep(ctx, e.For-(r.c.Now()-began))
 	r.mend()
+	r.setCalm(r.c.Now())
 	r.recover(ctx)
 }
 
@@ -268,7 +287,7 @@ func (r *runner) recover(ctx context.Context) {
 func (r *runner) settle(ctx context.Context) {
 	r.mend()
 	r.recover(ctx)
-	sleep(ctx, maxHold+5*time.Second)
+	sleep(ctx, r.p.longest()+5*time.Second)
 	probe, err := r.c.Client("probe")
 	if err != nil {
 		r.violate("availability", "%v", err)

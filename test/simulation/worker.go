@@ -1,6 +1,7 @@
 package simulation
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -35,13 +36,34 @@ func newWorker(r *runner, w Worker, line int) *worker {
 	return &worker{r: r, w: w, rand: rand.New(rand.NewPCG(r.p.Seed, name<<8+uint64(line)))}
 }
 
-// deeds are what a worker does, and how often.
-var deeds = []struct {
+// deed is one thing that a worker does, and how often.
+type deed struct {
 	weight int
 	do     func(w *worker, ctx context.Context, c *client.Client) error
-}{
-	{8, (*worker).lock}, {3, (*worker).try}, {3, (*worker).hardTTL}, {3, (*worker).read},
-	{2, (*worker).detached}, {1, (*worker).force}, {1, (*worker).do}, {1, (*worker).impatient},
+	limit  time.Duration // 0: callLimit
+}
+
+// deedsOf returns what a worker with a job does.
+func deedsOf(job string) []deed {
+	switch job {
+	case "modes":
+		return []deed{{weight: 1, do: (*worker).modes}, {weight: 1, do: (*worker).any}}
+	case "masses":
+		return []deed{{weight: 1, do: (*worker).masses, limit: time.Minute}}
+	case "values":
+		return []deed{{weight: 1, do: (*worker).values, limit: 2 * time.Minute}}
+	case "crowd":
+		return []deed{{weight: 1, do: (*worker).crowd, limit: 2 * time.Minute}}
+	case "trees":
+		return []deed{{weight: 3, do: (*worker).trees}, {weight: 1, do: (*worker).any}}
+	case "delays":
+		return []deed{{weight: 4, do: (*worker).delays, limit: 30 * time.Second}, {weight: 1, do: (*worker).any}}
+	}
+	return []deed{
+		{weight: 8, do: (*worker).lock}, {weight: 3, do: (*worker).try}, {weight: 3, do: (*worker).hardTTL},
+		{weight: 3, do: (*worker).read}, {weight: 2, do: (*worker).detached}, {weight: 1, do: (*worker).force},
+		{weight: 1, do: (*worker).do}, {weight: 1, do: (*worker).impatient},
+	}
 }
 
 func (w *worker) run(ctx context.Context) {
@@ -53,36 +75,41 @@ func (w *worker) run(ctx context.Context) {
 }
 
 func (w *worker) deed(ctx context.Context) {
-	if w.w.Modes && w.rand.IntN(2) == 0 {
-		w.modes(ctx)
-		return
-	}
 	c, err := w.r.c.Client(w.w.Name, client.SessionTTL(w.w.TTL))
 	if err != nil {
 		w.r.violate("availability", "%s: %v", w.w.Name, err)
 		return
 	}
-	sum := 0
-	for _, d := range deeds {
+	d := w.draw(w.w.Job)
+	limit := cmp.Or(d.limit, callLimit)
+	// The end of the work interrupts no call: each has to end by itself.
+	call, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
+	began := w.r.c.Now()
+	err = d.do(w, call, c)
+	cancel()
+	if took := w.r.c.Now() - began; took > limit+maxHold+grace {
+		w.r.violate("no hang", "%s: a deed took %v, its calls were limited to %v", w.w.Name, took, limit)
+	}
+	w.expect(err)
+}
+
+// draw chooses one of a job's deeds.
+func (w *worker) draw(job string) deed {
+	all, sum := deedsOf(job), 0
+	for _, d := range all {
 		sum += d.weight
 	}
 	n := w.rand.IntN(sum)
-	for _, d := range deeds {
-		if n -= d.weight; n >= 0 {
-			continue
+	for _, d := range all {
+		if n -= d.weight; n < 0 {
+			return d
 		}
-		// The end of the work interrupts no call: each has to end by itself.
-		call, cancel := context.WithTimeout(context.WithoutCancel(ctx), callLimit)
-		began := w.r.c.Now()
-		err := d.do(w, call, c)
-		cancel()
-		if took := w.r.c.Now() - began; took > callLimit+maxHold+grace {
-			w.r.violate("no hang", "%s: a deed took %v, its calls were limited to %v", w.w.Name, took, callLimit)
-		}
-		w.expect(err)
-		return
 	}
+	panic("a weight is negative")
 }
+
+// any does what workers without a job do.
+func (w *worker) any(ctx context.Context, c *client.Client) error { return w.draw("").do(w, ctx, c) }
 
 // expect judges an error: of those that may come, none is a fault.
 func (w *worker) expect(err error) {
