@@ -9,10 +9,16 @@ import (
 func (c *checker) checkAnswers() {
 	for i := range c.h.Ops {
 		o := &c.h.Ops[i]
-		if o.Outcome == Unknown || o.Index == 0 {
+		if o.Outcome == Unknown || o.Index == 0 && !o.Bare {
 			continue // what is answered without an index: see checkOrder
 		}
-		if o.Kind != Get && o.Outcome != Refused && c.log.entry(o.Index) == nil {
+		if o.Bare {
+			if o.Kind == Acquire && o.Outcome == OK {
+				c.checkGranted(o)
+			}
+			continue
+		}
+		if o.Kind != Get && !o.refused() && c.log.entry(o.Index) == nil {
 			c.violate("S7", "answers", o.lock(), "%s by %s was answered at %v from index %d, which nobody has applied", o.Kind, o.Client, o.Return, o.Index)
 			continue
 		}
@@ -46,17 +52,23 @@ func (c *checker) checkStamp(o *Op) {
 func (c *checker) checkAcquire(o *Op) {
 	g := c.log.requests[o.Request]
 	switch {
+	case o.Outcome == OK && isOnce(o.Request) || o.Outcome == OK && o.Request == "":
+		c.checkGranted(o)
 	case o.Outcome == OK && g == nil:
 		c.violate("S7", "answers", o.lock(), "%s was granted token %d at %v; no log entry has granted it", o.Client, o.Token, o.Return)
-	case o.Outcome == OK && g.token != o.Token && o.Session != "":
+	case o.Outcome == OK && g.token != o.Token:
 		c.violate("S6", "answers", o.lock(), "%s was granted token %d at %v; by the log the same request has token %d", o.Client, o.Token, o.Return, g.token)
 	case o.Outcome == OK:
 		c.checkGranted(o)
+	case o.Outcome == NotHeld:
+		c.checkOver(o)
 	case o.Outcome == Busy:
 		c.checkBusy(o)
 		fallthrough
-	case o.Outcome == TimedOut || o.Outcome == Refused:
-		if g != nil && o.Session != "" {
+	case o.Outcome == TimedOut || o.refused():
+		if isOnce(o.Request) {
+			c.checkRefused(o)
+		} else if g != nil && o.Request != "" {
 			c.violate("S6", "answers", o.lock(), "request %s of %s was answered %s at %v; the log has granted it token %d at index %d",
 				o.Request, o.Client, o.Outcome, o.Return, g.token, g.index)
 		}
@@ -65,18 +77,23 @@ func (c *checker) checkAcquire(o *Op) {
 
 func (c *checker) checkGranted(o *Op) {
 	g := c.log.grants[o.Token]
+	if o.Detached {
+		c.checkDetached(o)
+	}
 	switch {
 	case g == nil:
 		c.violate("S7", "answers", o.lock(), "%s was granted token %d at %v; no log entry has granted it", o.Client, o.Token, o.Return)
-	case g.request != o.Request:
-		c.violate("S6", "answers", o.lock(), "%s was granted token %d at %v for request %s; the log gave it to %s", o.Client, o.Token, o.Return, o.Request, g.request)
-	case g.index > o.Index || g.at < c.facts.requests[o.Request].Call || g.at > o.Return+c.o.Late:
+	case g.request != o.Request && o.Request != "" || !g.asksFor(o):
+		c.violate("S6", "answers", o.lock(), "%s was granted token %d at %v for request %q; the log gave it to %s, with the locks %v", o.Client, o.Token, o.Return, o.Request, g.request, g.wants)
+	case g.index > o.Index && !o.Bare || g.at < c.facts.grants[o.Token].op.Call || g.at > o.Return+c.o.Late:
 		c.violate("S7", "answers", o.lock(), "%s was granted token %d between %v and %v, from index %d; the log granted it at index %d, applied first at %v",
 			o.Client, o.Token, o.Call, o.Return, o.Index, g.index, g.at)
-	case o.Stamp < g.queued || o.Stamp > c.log.nowAt(o.Index):
+	case o.Came != g.queued && !isOnce(o.Request):
+		c.violate("S3", "answers", o.lock(), "%s was told that its request with token %d came at cluster time %d, it came at %d", o.Client, o.Token, o.Came, g.queued)
+	case !o.Bare && (o.Stamp < o.Came || o.Stamp > c.log.nowAt(o.Index)):
 		// It is that of the copy which was answered, be it granted at once or in line.
-		c.violate("S3", "answers", o.lock(), "%s was told that its request with token %d was applied at cluster time %d; it was first applied at %d, and at index %d it was %d",
-			o.Client, o.Token, o.Stamp, g.queued, o.Index, c.log.nowAt(o.Index))
+		c.violate("S3", "answers", o.lock(), "%s was told that its request with token %d was applied at cluster time %d; it came at %d, and at index %d it was %d",
+			o.Client, o.Token, o.Stamp, o.Came, o.Index, c.log.nowAt(o.Index))
 	}
 }
 
@@ -112,7 +129,7 @@ func (g *logGrant) want(lock string) bool {
 // checkHolder compares the answer to somebody who showed a token (S5).
 func (c *checker) checkHolder(o *Op) {
 	g := c.log.grants[o.Token]
-	foreign := g == nil || o.Session != "" && o.Session != g.session || len(o.Wants) > 0 && !g.want(o.Wants[0].Lock)
+	foreign := g == nil || g.session != "" && o.Session != g.session || len(o.Wants) > 0 && !g.want(o.Wants[0].Lock)
 	switch o.Outcome {
 	case OK:
 		if foreign || g.index > o.Index || g.endAt < o.Call {
@@ -133,9 +150,9 @@ func (c *checker) checkHolder(o *Op) {
 // checkCancel looks whether what was cancelled, or said to be over, was over and
 // stayed so (FIFO).
 func (c *checker) checkCancel(o *Op) {
-	g := c.log.requests[o.Target]
-	if g == nil || g.session == "" || o.Outcome != OK && o.Outcome != NotHeld {
-		return // each try of an ID without a session is cancelled by itself
+	g := c.grantOfTry(o.Target)
+	if g == nil || isOnce(g.request) || o.Outcome != OK && o.Outcome != NotHeld {
+		return // each try of an ID of one's own is cancelled by itself
 	}
 	if !g.over() || g.endIndex > o.Index {
 		c.violate("FIFO", "answers", g.lock(), "the cancel of request %s was answered %s to %s at %v, from index %d; by the log it was granted token %d at index %d and %s",

@@ -51,11 +51,40 @@ func (c *checker) checkBeliefs() {
 			byLock[w.Lock] = append(byLock[w.Lock], believed{b, w, until, c.forcedAt(b)})
 		}
 	}
+	for i := range c.h.Ops {
+		b, ok := c.toldFor(&c.h.Ops[i])
+		if !ok {
+			continue
+		}
+		c.checkEnded(b, b.Until)
+		for _, w := range b.Wants {
+			if byLock[w.Lock] == nil {
+				locks = append(locks, w.Lock)
+			}
+			byLock[w.Lock] = append(byLock[w.Lock], believed{b, w, b.Until, c.forcedAt(b)})
+		}
+	}
 	slices.Sort(locks)
 	for _, lock := range locks {
 		c.checkOverlaps(lock, byLock[lock])
 		c.checkSuccessors(lock, byLock[lock])
 	}
+}
+
+// toldFor returns what a client may rely on that was told until when a detached grant
+// lasts: until then, counted on the slowest clock from before it asked, or until
+// somebody asks for its end.
+func (c *checker) toldFor(o *Op) (*Belief, bool) {
+	g := c.facts.grants[o.Token]
+	if g == nil || !g.op.Detached || o.Outcome != OK || o.Until == 0 || o.Kind != Acquire && (o.Kind != Renew || o.Bare) {
+		return nil, false
+	}
+	from := o.Came
+	if o.Kind == Renew {
+		from = o.Stamp
+	}
+	until := min(c.after(o.Call, time.Duration(o.Until-from)), g.mayEnd)
+	return &Belief{Client: o.Client, Wants: g.op.Wants, Token: o.Token, From: o.Return, Until: until}, until > o.Return
 }
 
 // forcedAt returns from when on a grant may have been taken from a holder who
@@ -88,8 +117,12 @@ func (c *checker) checkOverlaps(lock string, all []believed) {
 		if b.counts() <= b.From {
 			continue // it was over when it began
 		}
-		permits := uint64(b.want.Permits)
+		permits, counted := uint64(b.want.Permits), map[uint64]bool{b.Token: true}
 		for _, a := range live {
+			if counted[a.Token] {
+				continue // several may know of it
+			}
+			counted[a.Token] = true
 			if conflicts(a.want, b.want) {
 				c.violate("S1", "beliefs", lock, "%s believed in token %d from %v to %v, and %s in token %d from %v on",
 					a.Client, a.Token, a.From, a.Until, b.Client, b.Token, b.From)
@@ -220,6 +253,9 @@ func (c *checker) checkEnded(b *Belief, until time.Duration) {
 		b.Client, b.Token, b.Until, endWord[g.ended], g.endAt)
 }
 
+// tellingTakes is how much later than the answer a client may act on it that is busy.
+const tellingTakes = time.Second
+
 // checkTold looks for a client that was answered a keep-alive after its grant had
 // ended, and believed on (S3): with each of those it is told what it has missed.
 func (c *checker) checkTold(b *Belief) {
@@ -235,7 +271,7 @@ func (c *checker) checkTold(b *Belief) {
 		return
 	}
 	for _, o := range g.session.alive {
-		if o.Kind == KeepAlive && o.Call > over && b.Until > o.Return+c.o.Late {
+		if o.Kind == KeepAlive && o.Call > over && b.Until > o.Return+tellingTakes {
 			c.violate("S3", "beliefs", b.lock(), "%s believed in token %d until %v; it had ended by %v, and a keep-alive from %v on was answered at %v",
 				b.Client, b.Token, b.Until, over, o.Call, o.Return)
 			return

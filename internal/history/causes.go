@@ -13,29 +13,41 @@ import (
 
 // calls are when somebody first asked for what ends a grant or a wait.
 type calls struct {
-	release map[uint64]time.Duration // by token
-	cancel  map[string]time.Duration // by the request that is cancelled
+	release map[release]time.Duration
+	cancel  map[string]time.Duration // by session and sequence of what is cancelled
+}
+
+type release struct {
+	token   uint64
+	session string // of whoever asks; empty: a detached grant is anybody's
 }
 
 func newCalls(ops []Op) calls {
-	k := calls{release: make(map[uint64]time.Duration), cancel: make(map[string]time.Duration)}
+	k := calls{release: make(map[release]time.Duration), cancel: make(map[string]time.Duration)}
 	for i := range ops {
 		o := &ops[i]
-		if o.Outcome == NotHeld || o.Outcome == Refused {
+		if o.Outcome == NotHeld || o.refused() {
 			continue
 		}
 		switch o.Kind {
 		case Release:
-			if at, ok := k.release[o.Token]; !ok || o.Call < at {
-				k.release[o.Token] = o.Call
-			}
+			first(k.release, release{o.Token, o.Session}, o.Call)
+			first(k.release, release{o.Token, ""}, o.Call)
 		case Cancel:
-			if at, ok := k.cancel[o.Target]; !ok || o.Call < at {
-				k.cancel[o.Target] = o.Call
+			first(k.cancel, o.Target, o.Call)
+		case End:
+			for _, n := range o.Undelivered {
+				first(k.cancel, tryOf(o.Session, n), o.Call)
 			}
 		}
 	}
 	return k
+}
+
+func first[K comparable](calls map[K]time.Duration, key K, at time.Duration) {
+	if before, ok := calls[key]; !ok || at < before {
+		calls[key] = at
+	}
 }
 
 // endWith is what happens to the grants of a session that ends.
@@ -80,8 +92,8 @@ func (r *replay) checkGrantCause(g *logGrant, how fsm.EventKind) {
 			r.c.violate("S2", "log", g.lock(), "index %d: token %d expired at %d, its deadline was %d (0: none)", r.entry.Index, g.token, r.entry.Now, floor)
 		}
 	case fsm.EventReleased:
-		if r.recorded(g) && !called(r.calls.release, g.token, r.entry.at) && !called(r.calls.cancel, g.request, r.entry.at) {
-			r.c.violate("S5", "log", g.lock(), "index %d: token %d was released, and nobody had asked for it", r.entry.Index, g.token)
+		if r.recorded(g) && !called(r.calls.release, release{g.token, g.session}, r.entry.at) {
+			r.checkGivenUp(g)
 		}
 	case fsm.EventRevoked:
 		if r.c.o.Alone && r.c.h.Dropped == 0 && !r.forced(g) {
@@ -90,69 +102,80 @@ func (r *replay) checkGrantCause(g *logGrant, how fsm.EventKind) {
 	}
 }
 
+// checkGivenUp looks for who has cancelled what was granted, where nobody has
+// released it (S5).
+func (r *replay) checkGivenUp(g *logGrant) {
+	if g.session == "" {
+		r.checkTaken(g)
+		return
+	}
+	if !called(r.calls.cancel, g.try, r.entry.at) {
+		r.c.violate("S5", "log", g.lock(), "index %d: token %d was released, and nobody had asked for it", r.entry.Index, g.token)
+	}
+}
+
 // checkWaitCause looks for what has ended a wait without a grant: its limit, its
 // session, somebody who asked for it, or a semaphore that shrank, which is not
 // recorded. Without one the waiter has lost its place (FIFO).
-func (r *replay) checkWaitCause(g *logGrant, code fsm.Code) {
-	switch code {
+func (r *replay) checkWaitCause(g *logGrant, e *fsm.Event) {
+	switch e.Code {
 	case fsm.TimedOut:
-		o := r.c.facts.requests[g.request]
-		if o != nil && (o.Wait < 0 || r.entry.Now-g.queued < int64(o.Wait)) {
+		if wait, early := r.early(g); early {
 			r.c.violate("FIFO", "log", g.lock(), "index %d: request %s was given up at %d; it came at %d, to wait for %v (negative: without limit)",
-				r.entry.Index, g.request, r.entry.Now, g.queued, o.Wait)
+				r.entry.Index, g.request, r.entry.Now, g.queued, wait)
 		}
-	case fsm.Cancelled:
-		if r.recorded(g) && !called(r.calls.cancel, g.request, r.entry.at) {
-			r.c.violate("FIFO", "log", g.lock(), "index %d: the wait of request %s was cancelled, and nobody had asked for it", r.entry.Index, g.request)
-		}
-	case fsm.NoSession:
-		if _, over := r.over[g.session]; !over {
-			r.c.violate("FIFO", "log", g.lock(), "index %d: the wait of request %s ended with session %q, which did not end", r.entry.Index, g.request, g.session)
-		}
+	case fsm.Cancelled, fsm.NoSession:
+		r.checkTryCause(g, e)
 	default:
 		counted := slices.ContainsFunc(g.wants, func(w fsm.Want) bool { return w.Mode == fsm.Permits })
-		if code != fsm.KindMismatch || !counted {
-			r.c.violate("FIFO", "log", g.lock(), "index %d: the wait of request %s ended with code %d, which is no reason", r.entry.Index, g.request, code)
+		if e.Code != fsm.KindMismatch || !counted {
+			r.c.violate("FIFO", "log", g.lock(), "index %d: the wait of request %s ended with code %d, which is no reason", r.entry.Index, g.request, e.Code)
 		}
 	}
 }
 
-// What the table remembers of requests without a session, if nobody has configured
-// it otherwise.
-const (
-	onceRemembered = 65_536
-	onceFor        = 5 * time.Minute
-)
-
-// settle notes the end of a request without a session: from then on its ID is
-// remembered for a while.
-func (r *replay) settle(g *logGrant) {
-	if g.session == "" && g.request != "" {
-		r.settled[g.request] = r.entry.Now
+// early reports whether a wait is over before its limit. A node takes off what has
+// passed since it was asked.
+func (r *replay) early(g *logGrant) (wait time.Duration, early bool) {
+	for _, o := range r.c.triesOf(g) {
+		over := o.Wait >= 0 && r.entry.Now-g.queued >= int64(o.Wait)
+		if g.session == "" {
+			over = o.Wait >= 0 && r.c.after(o.Call, o.Wait) <= r.entry.at+time.Millisecond
+		}
+		if over {
+			return o.Wait, false
+		}
+		wait, early = o.Wait, true
 	}
+	return wait, early
 }
 
-// checkForgotten looks for a request without a session that takes effect again
-// while its ID must be remembered (S6). That is only known if all IDs are: the table
-// forgets the oldest when they become too many.
-func (r *replay) checkForgotten(g *logGrant) {
-	at, ended := r.settled[g.request]
-	if !ended || !r.c.o.Alone || r.c.h.Dropped > 0 || len(r.c.h.Ops) > onceRemembered {
+// checkTryCause looks for who has cancelled a try, or which session has ended with it.
+// Nodes cancel what they have signed, and that is not recorded, when their caller is
+// gone.
+func (r *replay) checkTryCause(g *logGrant, e *fsm.Event) {
+	try, by := requestOf(e).try(), hexOf(e.Request.Session)
+	if e.Code == fsm.NoSession {
+		if _, over := r.over[by]; !over {
+			r.c.violate("FIFO", "log", g.lock(), "index %d: the wait of request %s ended with session %q, which did not end", r.entry.Index, g.request, by)
+		}
 		return
 	}
-	if called(r.calls.cancel, g.request, r.entry.at) {
-		return // a cancelled ID is forgotten at once
+	signed := g.session != "" || r.c.facts.byTry[try] != nil // by a client
+	asked := called(r.calls.cancel, try, r.entry.at)
+	if !signed {
+		tries := r.c.triesOf(g)
+		asked = len(tries) == 0 || slices.ContainsFunc(tries, func(o *Op) bool { return o.Left > 0 })
 	}
-	if r.entry.Now-at < int64(onceFor) {
-		r.c.violate("S6", "log", g.lock(), "index %d: request %s took effect again at %d; it had ended at %d, and is remembered for %v",
-			r.entry.Index, g.request, r.entry.Now, at, onceFor)
+	if r.recorded(g) && !asked {
+		r.c.violate("FIFO", "log", g.lock(), "index %d: the wait of request %s was cancelled, and nobody had asked for it", r.entry.Index, g.request)
 	}
 }
 
 // recorded reports whether it is known what was asked for of a request. Its
 // acquire is recorded then, and so is the rest.
 func (r *replay) recorded(g *logGrant) bool {
-	return r.c.h.Dropped == 0 && (r.c.o.Alone || r.c.facts.requests[g.request] != nil)
+	return r.c.h.Dropped == 0 && (r.c.o.Alone || r.c.asked(g) != nil)
 }
 
 // called reports whether the call for a key was made by a time.

@@ -21,7 +21,8 @@ type checker struct {
 
 	ops   []Op // of the history, with what the log decides
 	facts facts
-	log   *logbook // nil: no node was watched
+	knows map[uint64][]*Op // by token: acquires that were answered with it
+	log   *logbook         // nil: no node was watched
 }
 
 // Check judges the history. It changes nothing, and may be called again.
@@ -37,6 +38,9 @@ func newChecker(h *History, o Options) *checker {
 	}
 	if o.PorcupineTimeout == 0 {
 		o.PorcupineTimeout = 10 * time.Second
+	}
+	if o.Gone == 0 {
+		o.Gone = time.Minute
 	}
 	return &checker{h: h, o: o, told: make(map[string]int), ops: h.Ops}
 }
@@ -85,10 +89,19 @@ func (c *checker) gather() {
 		c.violate("none", "record", "", "%d records were left out for lack of room: nothing is shown by the rest", c.h.Dropped)
 	}
 	c.facts = newFacts(c.ops)
+	c.knows = make(map[uint64][]*Op)
+	for token, g := range c.facts.grants {
+		c.knows[token] = g.told
+	}
 	if len(c.h.Entries) > 0 {
 		c.log = c.readLog()
 		c.resolve()
 		c.facts = newFacts(c.ops)
+		for token, g := range c.facts.grants {
+			if g.op.Detached && len(c.knows[token]) == 0 {
+				g.mayEnd = min(g.mayEnd, g.op.Call) // a node cancels what it can tell nobody
+			}
+		}
 	}
 }
 

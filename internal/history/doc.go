@@ -6,8 +6,8 @@
 //   - a [History] is the record: plain data, which can be written down and read
 //     back;
 //   - a [Recorder] collects one while a cluster runs: calls and answers from an
-//     interceptor of the client's streams, beliefs from the client's trace,
-//     applied entries from the nodes' hook;
+//     interceptor of the client's streams and unary calls, beliefs from the
+//     client's trace, applied entries from the nodes' hook;
 //   - [History.Check] judges it, by several independent ways.
 //
 // All times of one history are readings of one clock, which nobody skews: the
@@ -41,6 +41,14 @@
 //     cause, and reads saw what was held at their index (S8);
 //   - answers: what was answered is in the log, once and as it was told (S3, S5,
 //     S6, S7).
+//
+// Who has no session is known by the ID of its own that an acquire has, or by its
+// holder, if nobody else calls itself so: the session and sequence under which a
+// node has sent it are in the log alone. What such a caller is told of a grant counts
+// as a belief, until the time that it was told. detached.go has what is special about
+// that: an ID that several tries have, answers that are true when they are given, a
+// grant that nobody takes from who was told of it, and places in line whose owner is
+// gone.
 //
 // The log also decides outcomes that no client was told.
 //

@@ -1,6 +1,7 @@
 package history
 
 import (
+	"fmt"
 	"slices"
 	"time"
 )
@@ -8,7 +9,11 @@ import (
 // facts are what the operations say about grants and sessions.
 type facts struct {
 	grants   map[uint64]*grant  // by token: acquires that were granted
-	requests map[string]*Op     // by request ID: the first acquire with it
+	requests map[string]*Op     // by request: the first acquire of it
+	tries    map[string][]*Op   // by request with a once ID: all acquires of it
+	byTry    map[string]*Op     // by session and sequence: acquires
+	holders  map[string]*Op     // by holder: acquires that nodes have signed; nil: there are several
+	renewals map[uint64][]*Op   // by token
 	sessions map[string]*tenure // by session
 	asked    map[string][]*Op   // by lock: force-releases that may have done something
 	onLock   map[string]*inOrder
@@ -16,7 +21,8 @@ type facts struct {
 
 // grant is what the operations say about one.
 type grant struct {
-	op *Op // the acquire
+	op   *Op   // the acquire that was told first; called when the first try of it was
+	told []*Op // all acquires that were told of it, in order of call
 	// mayEnd is when somebody first asked for what could end it: before that only
 	// time can. Never: nobody did.
 	mayEnd time.Duration
@@ -42,12 +48,15 @@ func newFacts(ops []Op) facts {
 	f := facts{
 		grants: make(map[uint64]*grant), requests: make(map[string]*Op),
 		sessions: make(map[string]*tenure), asked: make(map[string][]*Op),
+		tries: make(map[string][]*Op), byTry: make(map[string]*Op), holders: make(map[string]*Op), renewals: make(map[uint64][]*Op),
 	}
 	for i := range ops {
 		o := &ops[i]
 		switch o.Kind {
 		case Acquire:
 			f.addAcquire(o)
+		case Renew:
+			f.renewals[o.Token] = append(f.renewals[o.Token], o)
 		case Open, KeepAlive:
 			f.addAlive(o)
 		case End:
@@ -58,6 +67,9 @@ func newFacts(ops []Op) facts {
 				f.asked[o.Wants[0].Lock] = append(f.asked[o.Wants[0].Lock], o)
 			}
 		}
+	}
+	for _, g := range f.grants {
+		f.findFirst(g)
 	}
 	for i := range ops {
 		f.addEnd(&ops[i])
@@ -86,13 +98,46 @@ func (f *facts) addAcquire(o *Op) {
 		if first := f.requests[o.Request]; first == nil || o.Call < first.Call {
 			f.requests[o.Request] = o
 		}
+		switch {
+		case !isOnce(o.Request):
+			f.byTry[o.Request] = o
+		case o.Try != "":
+			f.byTry[o.Try] = o
+			fallthrough
+		default:
+			f.tries[o.Request] = append(f.tries[o.Request], o)
+		}
+	} else if _, taken := f.holders[o.Holder]; taken {
+		f.holders[o.Holder] = nil
+	} else if o.Holder != "" {
+		f.holders[o.Holder] = o
 	}
 	if o.Outcome != OK {
 		return
 	}
-	if g := f.grants[o.Token]; g == nil || o.Call < g.op.Call {
-		f.grants[o.Token] = &grant{op: o, mayEnd: Never, forced: Never, revoked: Never, cancelled: Never}
+	g := f.grants[o.Token]
+	if g == nil {
+		g = &grant{mayEnd: Never, forced: Never, revoked: Never, cancelled: Never}
+		f.grants[o.Token] = g
 	}
+	g.told = append(g.told, o)
+}
+
+// findFirst finds out when a grant was asked for first, and who was told first. With
+// a once ID that may be two.
+func (f *facts) findFirst(g *grant) {
+	slices.SortStableFunc(g.told, func(a, b *Op) int { return compare(a.Call, b.Call) })
+	first := g.told[0]
+	if len(g.told) == 1 && len(f.tries[first.Request]) < 2 {
+		g.op = first
+		return
+	}
+	op := *slices.MinFunc(g.told, func(a, b *Op) int { return compare(a.Return, b.Return) })
+	op.Call, op.Before = first.Call, first.Before
+	for _, t := range f.tries[first.Request] {
+		op.Call = min(op.Call, t.Call)
+	}
+	g.op = &op
 }
 
 func (f *facts) addAlive(o *Op) {
@@ -108,27 +153,37 @@ func (f *facts) addAlive(o *Op) {
 
 // addEnd notes an operation that may have ended a grant.
 func (f *facts) addEnd(o *Op) {
+	done := o.Outcome == OK || o.Outcome == Unknown || o.Outcome == NoSess
 	switch o.Kind {
 	case Release:
-		// One that was answered "not held" was executed, and ended nothing.
-		if g := f.grants[o.Token]; g != nil && (o.Outcome == OK || o.Outcome == Unknown || o.Outcome == NoSess) {
+		// One that was answered "not held" was executed, and ended nothing; nor did one
+		// by a stranger.
+		if g := f.grants[o.Token]; g != nil && done && (g.op.Session == "" || g.op.Session == o.Session) {
 			g.mayEnd = min(g.mayEnd, o.Call)
 		}
 	case Cancel:
-		acquire := f.requests[o.Target]
+		acquire := f.byTry[o.Target]
 		if acquire == nil || acquire.Outcome != OK {
 			return
 		}
 		g := f.grants[acquire.Token]
-		if o.Outcome == OK || o.Outcome == Unknown || o.Outcome == NoSess {
+		if done {
 			g.mayEnd = min(g.mayEnd, o.Call)
 		}
-		if acquire.Session != "" && (o.Outcome == OK || o.Outcome == NotHeld) {
-			// The table forgets a cancelled ID that has no session: it may come again.
+		if !acquire.Detached && (o.Outcome == OK || o.Outcome == NotHeld) {
+			// A detached grant is held on if others know of it.
 			g.cancelled = min(g.cancelled, o.Return)
+		}
+	case End:
+		for _, n := range o.Undelivered {
+			if acquire := f.byTry[tryOf(o.Session, n)]; acquire != nil && acquire.Outcome == OK {
+				f.grants[acquire.Token].mayEnd = min(f.grants[acquire.Token].mayEnd, o.Call)
+			}
 		}
 	}
 }
+
+func tryOf(session string, sequence uint64) string { return fmt.Sprintf("%s/%d", session, sequence) }
 
 // addForce notes who may have ended a grant against its holder's will.
 func (f *facts) addForce(g *grant) {

@@ -33,6 +33,7 @@ const (
 	TimedOut Outcome = "timed-out" // the wait was over
 	NotHeld  Outcome = "not-held"  // there was no such grant, nothing changed
 	NoSess   Outcome = "no-session"
+	Invalid  Outcome = "invalid" // an argument is out of range, or not what the same ID asked for before
 	Refused  Outcome = "refused" // for another reason, nothing changed
 	Unknown  Outcome = "unknown" // no answer: it may take effect at any time, or never
 )
@@ -44,15 +45,22 @@ const Never = time.Duration(math.MaxInt64)
 type Op struct {
 	Client  string `json:"client"`
 	Kind    Kind   `json:"kind"`
-	Request string `json:"request,omitempty"` // session and sequence, or the once ID
-	Session string `json:"session,omitempty"` // hex; empty: detached
+	Request string `json:"request,omitempty"` // once/ID, or session/sequence; empty: a node has signed it
+	Try     string `json:"try,omitempty"`     // session/sequence of one that has a once ID, too
+	Session string `json:"session,omitempty"` // hex: who asks, and an acquire's grant belongs to; empty: nobody
 	Wants   []Want `json:"wants,omitempty"`   // the locks; all or none
-	Target  string `json:"target,omitempty"`  // Cancel: the Request that is cancelled
+	Target  string `json:"target,omitempty"`  // Cancel: session/sequence of the acquire
 
 	TTL  time.Duration `json:"ttl,omitempty"`  // Acquire, Renew: of the grant itself, 0: the session's. Open: of the session
 	Wait time.Duration `json:"wait,omitempty"` // Acquire: 0 tries, negative waits without limit
 
 	Delay time.Duration `json:"delay,omitempty"` // Acquire: for how long the locks stay free after a loss by time
+
+	Detached bool   `json:"detached,omitempty"` // Acquire: the grant is anybody's who knows its token
+	Holder   string `json:"holder,omitempty"`   // Acquire, detached: whose it is, for people
+	Value    string `json:"value,omitempty"`    // Acquire: what is stored with the grant
+	// Undelivered are the sequences of acquires that an End releases.
+	Undelivered []uint64 `json:"undelivered,omitempty"`
 
 	Call   time.Duration `json:"call"`   // before the first send
 	Return time.Duration `json:"return"` // after the answer; Never without one
@@ -63,7 +71,14 @@ type Op struct {
 	Stale   time.Duration `json:"stale,omitempty"`   // Get: the age that was allowed; 0: linearizable
 	Index   uint64        `json:"index,omitempty"`   // log index that the answer names
 	Stamp   int64         `json:"stamp,omitempty"`   // cluster time that the answer names
+	Came    int64         `json:"came,omitempty"`    // Acquire: cluster time at which its session and sequence came to the table
+	Until   int64         `json:"until,omitempty"`   // Acquire, Renew: cluster time that the answer names as the grant's end; 0: none
+	Bare    bool          `json:"bare,omitempty"`    // the answer's road names no index
 	Error   string        `json:"error,omitempty"`   // for people
+
+	// Left is when its caller was gone without an answer, where that is known: its
+	// connection had ended. 0: it is not.
+	Left time.Duration `json:"left,omitempty"`
 
 	// Before is how much earlier than Call the client may have begun to count
 	// the TTL: it had no connection yet. Never: that is not known.
@@ -158,6 +173,11 @@ type Options struct {
 	// it shows a revocation, the end of what nobody is known to have asked for, or a
 	// request without a session again after its end.
 	Alone bool
+	// Gone is for how long, in cluster time, a request without a session may stand in
+	// line after whoever sent it is gone; default a minute. The node has to notice,
+	// which takes as long as they are cut off, keeps the place for some seconds for who
+	// asks again, or is gone itself, and then its session has to end.
+	Gone time.Duration
 	// Watched says that nodes were watched from their first entry on: without any
 	// entry nothing was shown.
 	Watched bool

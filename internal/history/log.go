@@ -17,8 +17,8 @@ const clockSlack = time.Microsecond
 type logbook struct {
 	entries  []logEntry           // by index; those that count
 	grants   map[uint64]*logGrant // by token
-	requests map[string]*logGrant // by request ID
-	ended    map[string]fsm.Code  // by request ID: waits that ended without a grant
+	requests map[string]*logGrant // by request: its last grant
+	ended    map[string]fsm.Code  // by session and sequence: waits that ended without a grant
 	sessions map[string]*logSession
 }
 
@@ -32,16 +32,23 @@ type logEntry struct {
 type logGrant struct {
 	token    uint64
 	request  string
-	session  string
+	try      string // session and sequence that came first
+	by       string // the session that sent that
+	session  string // that it belongs to; empty: it is detached
+	holder   string
+	before   *logGrant // of the same request
 	wants    []fsm.Want
 	index    uint64 // of the entry that granted it
 	now      int64
 	queued   int64 // cluster time at which the request came
 	at       time.Duration
 	deadline int64         // of its own, as granted; 0: none
+	waited   bool          // it stood in line
 	ended    fsm.EventKind // 0: it is held
 	endIndex uint64
+	endNow   int64
 	endAt    time.Duration
+	givenUp  bool // it ended because nobody was told of it: its ID is forgotten
 }
 
 func (g *logGrant) over() bool { return g.ended != 0 }
@@ -223,24 +230,38 @@ func (c *checker) resolveOp(o *Op) bool {
 	}
 	switch o.Kind {
 	case Acquire:
+		if o.Request == "" {
+			return false // a node has signed it, and nobody knows how
+		}
 		g := c.log.requests[o.Request]
 		if g == nil {
 			return o.Outcome == Unknown && never(false)
 		}
-		o.Outcome, o.Token, o.Index, o.Stamp = OK, g.token, g.index, g.queued
+		if isOnce(o.Request) && (g.before != nil || o.Call > g.at || !g.from(o)) {
+			return false // others have asked for the same
+		}
+		o.Outcome, o.Token, o.Index, o.Came = OK, g.token, g.index, g.queued
 		o.Return = min(o.Return, max(o.Call, g.at))
 		return true
 	case Release:
 		g := c.log.grants[o.Token]
 		return never(g != nil && g.ended == fsm.EventReleased && g.endAt >= o.Call)
 	case Cancel:
-		g := c.log.requests[o.Target]
+		g := c.grantOfTry(o.Target)
 		return never(g != nil && g.ended == fsm.EventReleased && g.endAt >= o.Call)
 	case End:
 		s := c.log.sessions[o.Session]
 		return never(s != nil && s.ended != 0 && s.code == fsm.OK)
 	}
 	return false
+}
+
+// grantOfTry returns what a try was granted, by its session and sequence.
+func (c *checker) grantOfTry(try string) *logGrant {
+	if o := c.facts.byTry[try]; o != nil {
+		return c.log.requests[o.Request]
+	}
+	return c.log.requests[try]
 }
 
 func hexOf(id fsm.SessionID) string {

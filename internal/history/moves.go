@@ -20,6 +20,7 @@ func (c *checker) moves() map[string][]*move {
 	}
 	for _, token := range slices.Sorted(maps.Keys(c.facts.grants)) {
 		b.grant(token, c.facts.grants[token])
+		b.again(c.facts.grants[token])
 	}
 	for i := range c.ops {
 		b.op(&c.ops[i])
@@ -67,8 +68,20 @@ func (b *mover) grant(token uint64, g *grant) {
 	}
 }
 
+// again is what those say who were told of a grant after another: it holds its locks.
+func (b *mover) again(g *grant) {
+	if len(g.told) < 2 {
+		return
+	}
+	for _, o := range g.told {
+		for _, w := range o.Wants {
+			b.add(w.Lock, move{kind: moveSee, token: o.Token, call: o.Call, returned: o.Return, op: o})
+		}
+	}
+}
+
 func (b *mover) op(o *Op) {
-	if o.Outcome == Unknown || o.Outcome == Refused {
+	if o.Outcome == Unknown || o.refused() {
 		return
 	}
 	m := move{token: o.Token, session: o.Session, ttl: o.TTL, call: o.Call, returned: o.Return, op: o}
@@ -118,7 +131,7 @@ func (b *mover) shown(o *Op, m move) {
 	g := b.c.facts.grants[o.Token]
 	locks := o.Wants
 	if g != nil {
-		if o.Session != "" && o.Session != g.op.Session {
+		if g.op.Session != "" && o.Session != g.op.Session {
 			return // "not held" whether it is or not: see checkOwners
 		}
 		locks = g.op.Wants
@@ -141,14 +154,14 @@ func (b *mover) shown(o *Op, m move) {
 }
 
 func (b *mover) cancel(o *Op, m move) {
-	acquire := b.c.facts.requests[o.Target]
+	acquire := b.c.facts.byTry[o.Target]
 	if acquire == nil || acquire.Outcome != OK {
 		return
 	}
 	m.kind, m.token = moveDrop, acquire.Token
 	if o.Outcome == NotHeld {
-		if acquire.Session == "" {
-			return // another try of the same ID may hold it
+		if isOnce(acquire.Request) {
+			return // others may know of it
 		}
 		m.kind = moveGone
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -210,7 +211,10 @@ func (r *Recorder) History() *History {
 			continue
 		}
 		op := rec.op
-		op.Request, op.Target = rec.id.request.String(), rec.target.String()
+		op.Request, op.Target = rec.id.request.String(), rec.target.try()
+		if rec.id.request.once != [16]byte{} {
+			op.Try = rec.id.request.try()
+		}
 		h.Ops = append(h.Ops, op)
 	}
 	for _, b := range r.beliefs {
@@ -230,13 +234,23 @@ type requestID struct {
 	once     [16]byte
 }
 
-// String returns "session/sequence" or "once/ID", as [Op.Request] has it.
+// String returns "once/ID" or "session/sequence", as [Op.Request] has it.
 func (id requestID) String() string {
-	switch {
-	case id.once != [16]byte{}:
-		return "once/" + hex.EncodeToString(id.once[:])
-	case id.sequence != 0:
-		return fmt.Sprintf("%x/%d", id.session, id.sequence)
+	if id.once != [16]byte{} {
+		return onceWord + hex.EncodeToString(id.once[:])
 	}
-	return ""
+	return id.try()
 }
+
+// try returns "session/sequence".
+func (id requestID) try() string {
+	if id.sequence == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%x/%d", id.session, id.sequence)
+}
+
+// onceWord begins a request that has an ID of its caller's own.
+const onceWord = "once/"
+
+func isOnce(request string) bool { return strings.HasPrefix(request, onceWord) }

@@ -134,7 +134,7 @@ func TestOnlyFinalAnswersEndAnOperation(t *testing.T) {
 		apiv1.CodeUnknownOutcome: Unknown, apiv1.CodeOverloaded: Unknown, apiv1.CodeStaleStamp: Unknown,
 		apiv1.CodeInternal: Unknown, apiv1.CodeStaleRequest: Unknown,
 		apiv1.CodeBusy: Busy, apiv1.CodeTimeout: TimedOut, apiv1.CodeNotHeld: NotHeld, apiv1.CodeNoSession: NoSess,
-		apiv1.CodeCancelled: Refused, apiv1.CodeLimit: Refused, apiv1.CodeKindMismatch: Refused, apiv1.CodeInvalid: Refused,
+		apiv1.CodeCancelled: Refused, apiv1.CodeLimit: Refused, apiv1.CodeKindMismatch: Refused, apiv1.CodeInvalid: Invalid,
 	} {
 		b := newBench(t)
 		s := b.stream()

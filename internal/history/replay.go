@@ -16,7 +16,6 @@ type replay struct {
 	waits    map[string]*logGrant // by request ID
 	held     map[string][]*logGrant
 	floors   map[uint64]int64 // token → cluster time before which its own TTL cannot end it
-	settled  map[string]int64 // request without a session → cluster time at which it ended
 	token    uint64           // the last one
 	extended []extension      // by index
 	reads    []*Op            // by index
@@ -45,7 +44,7 @@ type extension struct {
 func (c *checker) replay(l *logbook) {
 	r := &replay{
 		c: c, l: l, locks: make(map[string]*replayLock), waits: make(map[string]*logGrant),
-		held: make(map[string][]*logGrant), floors: make(map[uint64]int64), settled: make(map[string]int64), calls: newCalls(c.h.Ops),
+		held: make(map[string][]*logGrant), floors: make(map[uint64]int64), calls: newCalls(c.h.Ops),
 		stuck: stuck{touched: make(map[*replayLock]bool), since: make(map[*logGrant]int64)},
 	}
 	r.prepare()
@@ -144,6 +143,8 @@ func (r *replay) event(e *fsm.Event) {
 		r.grantEnded(e)
 	case fsm.EventWaitEnded:
 		r.waitEnded(e)
+	case fsm.EventTryEnded:
+		r.tryEnded(e)
 	}
 }
 
@@ -183,27 +184,23 @@ func (r *replay) sessionEnded(e *fsm.Event) {
 
 // request returns the request that an event is about, as it comes.
 func (r *replay) request(e *fsm.Event) *logGrant {
+	id := requestOf(e)
 	return &logGrant{
-		request: requestOf(e).String(), session: hexOf(e.Session), wants: e.Wants, queued: r.entry.Now,
-		index: r.entry.Index, now: r.entry.Now, at: r.entry.at, endAt: Never,
+		request: id.String(), try: id.try(), by: hexOf(id.session), session: hexOf(e.Session), holder: e.Holder, wants: e.Wants,
+		queued: r.entry.Now, index: r.entry.Index, now: r.entry.Now, at: r.entry.at, endAt: Never,
 	}
 }
 
 // checkNew looks at a request that comes to the table: once, and while its
 // session is open.
 func (r *replay) checkNew(g *logGrant) {
-	other := r.l.requests[g.request]
-	if g.session == "" {
-		r.checkForgotten(g)
-		// Its ID is forgotten some time, but not while its grant lives.
-		if g.request != "" && other != nil && !other.over() {
-			r.c.violate("S6", "log", g.lock(), "index %d: request %s took effect again; it holds token %d since index %d",
-				r.entry.Index, g.request, other.token, other.index)
-		}
-		return
+	if s := r.l.sessions[g.by]; s == nil || s.ended != 0 {
+		r.c.violate("FIFO", "log", g.lock(), "index %d: request %s came without an open session", r.entry.Index, g.request)
 	}
-	if s := r.l.sessions[g.session]; s == nil || s.ended != 0 {
-		r.c.violate("FIFO", "log", g.lock(), "index %d: request %s came or was granted without an open session", r.entry.Index, g.request)
+	other := r.l.requests[g.request]
+	if isOnce(g.request) {
+		r.checkRemembered(g, other)
+		return
 	}
 	if other != nil {
 		r.c.violate("S6", "log", g.lock(), "index %d: request %s took effect again; token %d was granted to it at index %d",
@@ -242,16 +239,22 @@ func (r *replay) lock(name string) *replayLock {
 func (r *replay) granted(e *fsm.Event) {
 	g := r.request(e)
 	waiting := r.waits[g.request]
-	r.checkNew(g)
 	if waiting != nil {
-		g.queued = waiting.queued
+		g.queued, g.waited = waiting.queued, true
+		r.checkStands(waiting)
+	} else {
+		r.checkNew(g)
 	}
 	g.token, g.deadline = e.Token, e.Result.Deadline
 	if g.token <= r.token {
 		r.c.violate("S4", "log", g.lock(), "index %d: token %d was granted after token %d", r.entry.Index, g.token, r.token)
 	}
 	r.token = max(r.token, g.token)
-	if e.Result.Queued != g.queued || e.Result.Token != g.token {
+	came := e.Result.Queued == g.queued
+	if isOnce(g.request) && g.waited {
+		came = e.Result.Queued >= g.queued && e.Result.Queued <= r.entry.Now // of the try that came last
+	}
+	if !came || e.Result.Token != g.token {
 		r.c.violate("S3", "log", g.lock(), "index %d: the answer to request %s says token %d and that it came at %d; it is token %d, and it came at %d",
 			r.entry.Index, g.request, e.Result.Token, e.Result.Queued, g.token, g.queued)
 	}
@@ -267,6 +270,7 @@ func (r *replay) granted(e *fsm.Event) {
 		l := r.lock(w.Lock)
 		l.holders = append(l.holders, g)
 	}
+	g.before = r.l.requests[g.request]
 	r.l.grants[g.token], r.l.requests[g.request] = g, g
 	if g.session != "" {
 		r.held[g.session] = append(r.held[g.session], g)
@@ -278,7 +282,7 @@ func (r *replay) granted(e *fsm.Event) {
 // deadline that it was given with the TTL that was asked for (S2).
 func (r *replay) floor(g *logGrant) {
 	until := g.deadline
-	if o := r.c.facts.requests[g.request]; o != nil {
+	if o := r.c.asked(g); o != nil {
 		until = 0
 		if o.TTL > 0 {
 			until = g.now + int64(o.TTL)
@@ -347,12 +351,11 @@ func (r *replay) waitEnded(e *fsm.Event) {
 		r.c.violate("S6", "log", "", "index %d: the wait of request %s ended, which did not wait", r.entry.Index, request)
 		return
 	}
-	r.checkWaitCause(g, e.Code)
+	r.checkWaitCause(g, e)
 	r.leaveQueues(g)
-	if g.session != "" {
+	if !isOnce(request) {
 		r.l.ended[request] = e.Code
 	}
-	r.settle(g)
 }
 
 func (r *replay) grantEnded(e *fsm.Event) {
@@ -362,14 +365,13 @@ func (r *replay) grantEnded(e *fsm.Event) {
 		return
 	}
 	r.checkGrantCause(g, e.Kind)
-	g.ended, g.endIndex, g.endAt = e.Kind, r.entry.Index, r.entry.at
-	r.settle(g)
+	g.ended, g.endIndex, g.endNow, g.endAt = e.Kind, r.entry.Index, r.entry.Now, r.entry.at
 	delete(r.floors, g.token)
 	same := func(other *logGrant) bool { return other == g }
 	for _, w := range g.wants {
 		l := r.lock(w.Lock)
 		l.holders = slices.DeleteFunc(l.holders, same)
-		if o := r.c.facts.requests[g.request]; o != nil && o.Delay > 0 && e.Kind == fsm.EventExpired {
+		if o := r.c.asked(g); o != nil && o.Delay > 0 && e.Kind == fsm.EventExpired {
 			l.delayed = max(l.delayed, r.entry.Now+int64(o.Delay))
 		}
 		r.stuck.touch(l)

@@ -28,7 +28,7 @@ func TestCorrectHistoriesGiveNoViolation(t *testing.T) {
 	bad := 0
 	for seed := range uint64(n) {
 		h, _ := simulate(profile{seed: seed, clients: 2 + int(seed%5), locks: 1 + int(seed%3), ops: 150, end: time.Minute, calm: seed%4 == 0, harsh: seed%4 >= 2})
-		r := h.Check(Options{Alone: true})
+		r := h.Check(Options{Alone: true, Gone: testGone})
 		sum.Ops += r.Stats.Ops
 		sum.Unknown += r.Stats.Unknown
 		sum.Resolved += r.Stats.Resolved

@@ -42,6 +42,10 @@ type world struct {
 	ops     []*Op
 	beliefs []*Belief
 	locks   []Want
+	hosts   []*simHost
+	scripts []*script
+	tried   []*hosted // under IDs of their callers' own
+	names   int
 	maxOps  int
 	end     time.Duration
 	harsh   bool // much is lost, late, and given up early
@@ -117,11 +121,15 @@ func simulate(p profile) (*History, int) {
 	if w.wrong.is("session lives again") || w.wrong.is("request is forgotten") { // a table that remembers nothing that has ended
 		w.submit(&command{fsm.Configure{Limits: fsm.Limits{OnceNanos: 1}}, func(reply) {}})
 	}
-	if w.wrong.is("waiter is left standing") {
-		w.wrong.stand()
-	}
+	w.wrong.begin()
 	if !p.calm {
 		w.after(w.between(2*time.Second, 20*time.Second), w.election)
+	}
+	for range 3 {
+		w.hosts = append(w.hosts, newSimHost(w))
+	}
+	if !p.calm {
+		w.after(w.between(2*time.Second, 20*time.Second), w.death)
 	}
 	for i := range p.clients {
 		newSimClient(w, fmt.Sprint("c", i))
@@ -209,6 +217,22 @@ func (w *world) election() {
 	}
 }
 
+// death takes a host away.
+func (w *world) death() {
+	w.host().die()
+	if w.now < w.end {
+		w.after(w.between(5*time.Second, 25*time.Second), w.death)
+	}
+}
+
+func (w *world) host() *simHost { return w.hosts[w.rnd.IntN(len(w.hosts))] }
+
+// name is one that nobody has had.
+func (w *world) name() string {
+	w.names++
+	return fmt.Sprint("holder ", w.names)
+}
+
 // submit takes a command in.
 func (w *world) submit(c *command) {
 	if w.down {
@@ -285,7 +309,7 @@ func (w *world) apply(term uint64, buf []byte, batch []*command) {
 		res := a.Results[i]
 		w.wrong.answer(c.cmd, &res)
 		if q, ok := c.cmd.(fsm.Acquire); ok && res.Code == fsm.Queued {
-			id := requestID{session: q.ID.Session, sequence: q.ID.Sequence, once: q.ID.Once}
+			id := requestID{session: q.ID.Session, sequence: q.ID.Sequence}
 			w.waits[id] = append(w.waits[id], c)
 			continue
 		}
@@ -293,19 +317,25 @@ func (w *world) apply(term uint64, buf []byte, batch []*command) {
 	}
 	for i := range a.Events {
 		e := &a.Events[i]
+		ids := append([]fsm.RequestID{e.Request}, e.Others...)
 		res := e.Result
 		switch e.Kind {
 		case fsm.EventGranted:
+		case fsm.EventTryEnded:
+			ids = ids[:1]
+			fallthrough
 		case fsm.EventWaitEnded:
 			res = fsm.Result{Code: e.Code}
 		default:
 			continue
 		}
-		id := requestOf(e)
-		for _, c := range w.waits[id] {
-			c.reply(reply{res, a.Index, a.Now})
+		for _, id := range ids {
+			try := requestID{session: id.Session, sequence: id.Sequence}
+			for _, c := range w.waits[try] {
+				c.reply(reply{res, a.Index, a.Now})
+			}
+			delete(w.waits, try)
 		}
-		delete(w.waits, id)
 	}
 }
 

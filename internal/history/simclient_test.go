@@ -121,11 +121,16 @@ func (o *Op) answer(r reply) {
 		o.Outcome = NoSess
 	case fsm.StaleRequest:
 		o.Outcome, o.Return = Unknown, Never
+	case fsm.Invalid:
+		o.Outcome = Invalid
 	default:
 		o.Outcome = Refused
 	}
 	if o.Kind == Acquire && o.Outcome == OK {
-		o.Token, o.Stamp = r.res.Token, r.res.Queued
+		o.Token, o.Came = r.res.Token, r.res.Queued
+	}
+	if (o.Kind == Acquire || o.Kind == Renew) && o.Outcome == OK {
+		o.Until = r.res.Deadline
 	}
 	if o.Kind == ForceRelease && o.Outcome == OK {
 		o.Holders = tokensOf(r.res.Holders)
@@ -283,8 +288,10 @@ func (c *simClient) act() {
 		c.get(again)
 	case p < 0.88:
 		c.detached(again)
-	case p < 0.91:
+	case p < 0.90:
 		c.force(again)
+	case p < 0.91:
+		c.stranger(again)
 	case p < 0.94 && !w.calm:
 		s.silent = true
 		w.after(w.between(0, 2*c.ttl), func() { s.silent = false })
@@ -448,52 +455,12 @@ func (c *simClient) get(then func()) {
 	})
 }
 
-// detached takes a lock without a session, perhaps renews it, perhaps releases it.
-func (c *simClient) detached(then func()) {
-	w := c.w
-	once := func() fsm.RequestID { return fsm.RequestID{Once: c.randomID()} }
-	q := fsm.Acquire{ID: once(), TTL: int64(w.between(time.Second, 3*time.Second))}
-	o := &Op{Kind: Acquire, Request: textOf(q.ID), Wants: c.wants(), TTL: time.Duration(q.TTL)}
-	q.Wants = plain(o.Wants)
-	if w.chance(0.3) {
-		o.Wait = w.between(0, time.Second)
-		q.Wait = int64(o.Wait)
-	}
-	c.call(o, q, 4, func(r reply, ok bool) {
-		w.after(w.between(0, time.Second), then)
-		if !ok {
-			id := once()
-			k := &Op{Kind: Cancel, Request: textOf(id), Target: o.Request}
-			c.call(k, fsm.Cancel{ID: id, Target: q.ID}, 10, func(reply, bool) {})
-			return
-		}
-		if r.res.Code != fsm.OK {
-			return
-		}
-		token := r.res.Token
-		if w.chance(0.5) {
-			w.after(w.between(0, 4*time.Second), func() {
-				id := once()
-				k := &Op{Kind: Renew, Request: textOf(id), Wants: named(o.lock()), Token: token, TTL: w.between(time.Second, 3*time.Second)}
-				c.call(k, fsm.Renew{ID: id, Token: token, TTL: int64(k.TTL)}, 4, func(reply, bool) {})
-			})
-		}
-		if w.chance(0.7) {
-			w.after(w.between(0, 4*time.Second), func() {
-				id := once()
-				k := &Op{Kind: Release, Request: textOf(id), Wants: named(o.lock()), Token: token}
-				c.call(k, fsm.Release{ID: id, Token: token}, 8, func(reply, bool) {})
-			})
-		}
-	})
-}
-
 func (c *simClient) force(then func()) {
 	w := c.w
 	lock := w.locks[w.rnd.IntN(len(w.locks))].Lock
-	id := fsm.RequestID{Once: c.randomID()}
-	o := &Op{Kind: ForceRelease, Request: textOf(id), Wants: named(lock)}
-	c.call(o, fsm.ForceRelease{ID: id, Lock: lock}, 3, func(reply, bool) { then() })
+	c.through(&Op{Kind: ForceRelease, Wants: named(lock)}, func(id fsm.RequestID) fsm.Command {
+		return fsm.ForceRelease{ID: id, Lock: lock}
+	}, then)
 }
 
 // close ends the session and opens another.

@@ -26,15 +26,17 @@ type wrong struct {
 	grants  map[uint64]fsm.RequestID // live, by true token
 	waits   map[string]time.Duration // of requests whose wait is cut short
 
-	number int              // of requests that nobody has made
 	freed  map[string]int64 // lock → cluster time at which somebody left it, or its line
 	delays map[string]int64 // of requests whose delay is skipped
 	until  map[string]int64 // lock → cluster time until which it was to stay free
 
-	forgotten map[fsm.RequestID]bool // whose grant has ended
-	saved     []byte                 // a snapshot of the table
-	savedAt   uint64
-	rolled    bool
+	owners map[uint64]fsm.SessionID // live, by true token; zero: detached
+	onces  map[fsm.OnceID]*remembered
+	knows  map[uint64]int // true token → how many were told that they have it
+
+	saved   []byte // a snapshot of the table
+	savedAt uint64
+	rolled  bool
 }
 
 func (x *wrong) is(kind string) bool { return x.kind == kind }
@@ -64,6 +66,9 @@ func (x *wrong) change(c fsm.Command) fsm.Command {
 		return x.changeAcquire(q)
 	case fsm.Release:
 		q.Token = x.truth(q.Token)
+		if x.is("stranger releases") {
+			return x.asOwner(q)
+		}
 		if x.is("lost release") && x.w.chance(0.3) && x.grants[q.Token] != (fsm.RequestID{}) {
 			x.mark(&x.lied, textOf(q.ID))
 			x.fired++
@@ -84,11 +89,17 @@ func (x *wrong) change(c fsm.Command) fsm.Command {
 			q.Target.Sequence += 1 << 40
 			return q
 		}
+		if x.is("cancel of a try takes what others have") {
+			return x.takeAll(q)
+		}
 	}
 	return c
 }
 
 func (x *wrong) changeAcquire(q fsm.Acquire) fsm.Command {
+	if q.Detached {
+		q = x.changeScript(q)
+	}
 	switch {
 	case x.is("delay is skipped") && q.Delay > 0:
 		if x.delays == nil {
@@ -156,14 +167,24 @@ func (x *wrong) forgets(token uint64) bool {
 	return x.is("revocation is forgotten") && token%2 == 0
 }
 
+// begin is what nobody knows of.
+func (x *wrong) begin() {
+	switch x.kind {
+	case "waiter is left standing":
+		x.stand()
+	case "wait outlives its owner": // so that there is something to wait for
+		x.w.after(x.w.between(time.Second, 20*time.Second), func() {
+			x.w.host().acquire(fsm.Acquire{Detached: true, Wait: int64(time.Minute), TTL: int64(35 * time.Second), Wants: plain(x.w.locks[:1])}, func(reply) {})
+		})
+	}
+}
+
 // stand keeps the lock that waiters need besides their own for a while, again and
 // again.
 func (x *wrong) stand() {
 	w := x.w
 	w.after(w.between(1*time.Second, 6*time.Second), func() {
-		x.number++
-		id := fsm.RequestID{Once: fsm.OnceID{byte(x.number), byte(x.number >> 8), 2}}
-		w.submit(&command{fsm.Acquire{ID: id, TTL: int64(4 * time.Second), Wants: []fsm.Want{{Lock: alias, Mode: fsm.Exclusive}}}, func(reply) {}})
+		w.host().acquire(fsm.Acquire{Detached: true, TTL: int64(4 * time.Second), Wants: []fsm.Want{{Lock: alias, Mode: fsm.Exclusive}}}, func(reply) {})
 		if w.now < w.end {
 			x.stand()
 		}
@@ -204,17 +225,9 @@ func (x *wrong) hide(a *fsm.Applied) {
 	a.Events = seen
 }
 
-// copies delivers a copy of an opening when the session may be over, or of an
-// acquire without a session when its grant may be.
+// copies delivers a copy of an opening when the session may be over.
 func (x *wrong) copies(c fsm.Command, answered func() bool) {
-	copied := false
-	switch q := c.(type) {
-	case fsm.OpenSession:
-		copied = x.is("session lives again")
-	case fsm.Acquire:
-		copied = x.is("request is forgotten") && q.ID.Once != fsm.OnceID{}
-	}
-	if !copied {
+	if _, opens := c.(fsm.OpenSession); !opens || !x.is("session lives again") {
 		return
 	}
 	x.w.after(x.w.between(5*time.Second, 20*time.Second), func() {
@@ -246,6 +259,7 @@ func (x *wrong) applied(a *fsm.Applied) {
 		if id, ok := x.moved[e.Request]; ok {
 			e.Request = id
 		}
+		x.sameOnce(e)
 		if strings.HasSuffix(nameOf(e), alias) || len(e.Wants) > 1 {
 			e.Wants = slices.Clone(e.Wants)
 			for k := range e.Wants {
@@ -265,17 +279,17 @@ func (x *wrong) applied(a *fsm.Applied) {
 
 // endUncalled ends now and then what has begun, though nobody asks for it.
 func (x *wrong) endUncalled(e *fsm.Event) {
-	w, once := x.w, fsm.RequestID{Once: fsm.OnceID{byte(x.w.index), byte(x.w.index >> 8), 1}}
+	w := x.w
 	var c fsm.Command
 	text := textOf(e.Request)
 	switch e.Kind {
 	case fsm.EventQueued:
 		if x.is("wait is cancelled by nobody") {
-			c = fsm.Cancel{ID: once, Target: e.Request}
+			c = fsm.Cancel{Target: e.Request}
 		}
 	case fsm.EventGranted:
 		if x.is("grant is revoked by nobody") {
-			c = fsm.ForceRelease{ID: once, Lock: nameOf(e), Token: e.Token}
+			c = fsm.ForceRelease{Lock: nameOf(e), Token: e.Token}
 		}
 	case fsm.EventSessionOpened:
 		if x.is("session is killed by nobody") {
@@ -327,9 +341,7 @@ func (x *wrong) granted(a *fsm.Applied, e *fsm.Event) {
 			x.fired++
 		}
 	}
-	if x.is("request is forgotten") && x.forgotten[e.Request] && !x.called(func(o *Op) bool { return o.Target == textOf(e.Request) }) {
-		x.fired++
-	}
+	x.grantedScript(a, e)
 	if x.is("executed twice") && slices.Contains(slices.Collect(maps.Values(x.grants)), e.Request) {
 		x.fired++
 	}
@@ -367,10 +379,7 @@ func (x *wrong) ended(a *fsm.Applied, e *fsm.Event) {
 			}
 		}
 	}
-	if x.forgotten == nil {
-		x.forgotten = make(map[fsm.RequestID]bool)
-	}
-	x.forgotten[e.Request] = true
+	x.endedScript(a, e)
 	delete(x.grants, e.Token)
 	e.Token = x.told(e.Token)
 }
@@ -445,6 +454,9 @@ func (x *wrong) answer(c fsm.Command, r *fsm.Result) {
 			*r = fsm.Result{Alive: []fsm.Alive{{Deadline: x.w.table.Now() + s.TTL}}}
 		}
 	case fsm.Acquire:
+		if q.Detached {
+			x.answerScript(q, r)
+		}
 		if x.is("stamp is too early") && r.Queued > 0 && r.Code == fsm.OK {
 			x.fired++
 			r.Queued -= int64(2 * time.Second)
@@ -569,7 +581,7 @@ func (x *wrong) countUntold() {
 	for _, b := range x.w.h.Beliefs {
 		end, ok := ends[b.Token]
 		if ok && x.called(func(o *Op) bool {
-			return o.Kind == KeepAlive && o.Outcome == OK && o.Session == session[b.Token] && o.Call > end && o.Return < b.Until
+			return o.Kind == KeepAlive && o.Outcome == OK && o.Session == session[b.Token] && o.Call > end && o.Return+tellingTakes < b.Until
 		}) {
 			x.fired++
 		}

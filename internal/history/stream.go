@@ -14,7 +14,7 @@ import (
 
 // DialOptions returns the options that make the client of that name recorded:
 // pass them to the client with client.GRPC. They see what goes over its Session
-// streams, and nothing of unary calls.
+// streams, and its unary calls that ask for something to be changed.
 func (r *Recorder) DialOptions(name string) []grpc.DialOption {
 	intercept := func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, next grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
 		s, err := next(ctx, desc, cc, method, opts...)
@@ -23,7 +23,7 @@ func (r *Recorder) DialOptions(name string) []grpc.DialOption {
 		}
 		return &stream{ClientStream: s, r: r, client: name, opened: r.now(), sent: make(map[uint64]sending)}, nil
 	}
-	return []grpc.DialOption{grpc.WithChainStreamInterceptor(intercept)}
+	return []grpc.DialOption{grpc.WithChainStreamInterceptor(intercept), grpc.WithChainUnaryInterceptor(r.unary(name))}
 }
 
 // stream records what goes over one Session stream.
@@ -80,6 +80,15 @@ func (s *stream) SendMsg(m any) error {
 // RecvMsg notes the answers before the client sees them.
 func (s *stream) RecvMsg(m any) error {
 	err := s.ClientStream.RecvMsg(m)
+	if err != nil {
+		s.r.mu.Lock()
+		now := s.r.now()
+		for id, sent := range s.sent {
+			s.r.leftLocked(sent, now)
+			delete(s.sent, id)
+		}
+		s.r.mu.Unlock()
+	}
 	if p, ok := m.(*apiv1.SessionResponse); ok && err == nil {
 		s.r.mu.Lock()
 		now := s.r.now()
@@ -141,6 +150,8 @@ func (r *Recorder) describe(o *apiv1.Operation) (rec record, again bool) {
 		rec.op.TTL = time.Duration(q.Acquire.GetTtlNs())
 		rec.op.Wait = time.Duration(q.Acquire.GetWaitNs())
 		rec.op.Delay = time.Duration(q.Acquire.GetDelayNs())
+		rec.op.Value = string(q.Acquire.GetValue())
+		rec.op.Detached = q.Acquire.GetDetached() || rec.id.request.session == [16]byte{}
 	case *apiv1.Operation_Release:
 		rec.requested(Release, q.Release.GetId())
 		rec.op.Wants, rec.op.Token = named(q.Release.GetName()), q.Release.GetToken()
@@ -161,7 +172,7 @@ func (r *Recorder) describe(o *apiv1.Operation) (rec record, again bool) {
 		rec.op.Kind, rec.op.TTL = Open, time.Duration(q.OpenSession.GetTtlNs())
 		rec.id = callID{kind: Open, request: requestID{session: id16(q.OpenSession.GetSession())}}
 	case *apiv1.Operation_EndSession:
-		rec.op.Kind = End
+		rec.op.Kind, rec.op.Undelivered = End, q.EndSession.GetUndelivered()
 		rec.id = callID{kind: End, request: requestID{session: id16(q.EndSession.GetSession())}}
 	case *apiv1.Operation_KeepAlive:
 		rec.op.Kind = KeepAlive
@@ -170,8 +181,13 @@ func (r *Recorder) describe(o *apiv1.Operation) (rec record, again bool) {
 	default:
 		return record{}, false
 	}
-	rec.op.Session = r.nameLocked(rec.id.request.session)
-	return rec, rec.id != callID{kind: rec.id.kind}
+	if rec.op.Detached {
+		rec.op.Holder = o.GetAcquire().GetHolder()
+	} else {
+		rec.op.Session = r.nameLocked(rec.id.request.session)
+	}
+	// What a node has to sign is another request each time.
+	return rec, rec.id.request.session != [16]byte{}
 }
 
 func (rec *record) requested(kind Kind, id *apiv1.RequestID) {
@@ -227,6 +243,7 @@ func wants(in []*apiv1.Want) []Want {
 func (r *Recorder) answerLocked(sent sending, a *apiv1.Answer, now time.Duration) {
 	rec := &r.records[sent.record]
 	if !final(rec.op.Kind, a) {
+		r.leftLocked(sent, now)
 		return
 	}
 	op := rec.op
@@ -278,7 +295,9 @@ func (op *Op) take(a *apiv1.Answer) {
 	op.Outcome = OK
 	switch q := a.GetResult().(type) {
 	case *apiv1.Answer_Acquire:
-		op.Token = q.Acquire.GetToken()
+		op.Token, op.Until, op.Came = q.Acquire.GetToken(), q.Acquire.GetDeadline(), q.Acquire.GetQueued()
+	case *apiv1.Answer_Renew:
+		op.Until = q.Renew.GetDeadline()
 	case *apiv1.Answer_ForceRelease:
 		op.Holders = tokens(q.ForceRelease.GetReleased())
 	case *apiv1.Answer_Get:
@@ -302,6 +321,8 @@ func outcome(code apiv1.Code) Outcome {
 		return NotHeld
 	case apiv1.CodeNoSession:
 		return NoSess
+	case apiv1.CodeInvalid:
+		return Invalid
 	}
 	return Refused
 }

@@ -21,15 +21,15 @@ func (c *checker) checkTokens() {
 		if o.Outcome != OK {
 			continue
 		}
-		if request, ok := owner[o.Token]; ok && request != o.Request {
+		if request, ok := owner[o.Token]; ok && (request != o.Request || request == "") {
 			c.violate("S4", "tokens", o.lock(), "token %d was given to the requests %q and %q", o.Token, request, o.Request)
 		}
 		if o.Token == 0 {
 			c.violate("S4", "tokens", o.lock(), "request %q was granted without a token", o.Request)
 		}
 		owner[o.Token] = o.Request
-		if c.facts.grants[o.Token].op == o {
-			grants = append(grants, o)
+		if g := c.facts.grants[o.Token]; g.told[0] == o {
+			grants = append(grants, g.op)
 		}
 	}
 	slices.SortStableFunc(grants, func(a, b *Op) int { return compare(a.Call, b.Call) })
@@ -49,15 +49,17 @@ func (c *checker) checkTokens() {
 	}
 }
 
-// checkSame compares an acquire with the first one of its request ID.
+// checkSame compares an acquire with the first one of its session and sequence.
 func (c *checker) checkSame(o *Op) {
 	first := c.facts.requests[o.Request]
-	if first == nil || first == o || first.Outcome == Unknown || o.Session == "" {
-		// An ID without a session is forgotten after a while, and may come again.
-		return
+	if first == nil || first == o || first.Outcome == Unknown || isOnce(o.Request) {
+		return // an ID of one's own is forgotten after a while, and may come again
 	}
 	if o.Outcome == NoSess || first.Outcome == NoSess {
 		return // with the session its answers are forgotten
+	}
+	if ended := func(o *Op) bool { return o.Detached && o.Outcome == NotHeld }; ended(o) || ended(first) {
+		return // it is answered as things are now
 	}
 	if o.Outcome != first.Outcome || o.Token != first.Token {
 		c.violate("S6", "tokens", o.lock(), "request %q was answered %s with token %d and %s with token %d",
@@ -73,10 +75,10 @@ func (c *checker) checkOwners() {
 		if o.Kind == ForceRelease && o.Outcome == OK && o.Token != 0 && slices.ContainsFunc(o.Holders, func(t uint64) bool { return t != o.Token }) {
 			c.violate("S5", "tokens", o.lock(), "a forced release of token %d by %s ended the grants %v", o.Token, o.Client, o.Holders)
 		}
-		if o.Kind != Release && o.Kind != Renew || o.Outcome != OK || o.Session == "" {
+		if o.Kind != Release && o.Kind != Renew || o.Outcome != OK {
 			continue
 		}
-		if g := c.facts.grants[o.Token]; g != nil && g.op.Session != o.Session {
+		if g := c.facts.grants[o.Token]; g != nil && g.op.Session != "" && g.op.Session != o.Session {
 			c.violate("S5", "tokens", o.lock(), "%s by %s of token %d in session %s was done; the grant is of session %q",
 				o.Kind, o.Client, o.Token, o.Session, g.op.Session)
 		}
@@ -95,8 +97,9 @@ func (c *checker) checkOrder() {
 	var ops []*Op
 	for i := range c.h.Ops {
 		switch o := &c.h.Ops[i]; {
-		case o.Outcome == Unknown, o.Outcome == Refused && o.Index == 0:
-			// Not answered; refused by a node, which did not ask the log.
+		case o.Outcome == Unknown, (o.refused() || o.ranOut()) && o.Index == 0, o.Bare:
+			// Not answered; refused by a node, which did not ask the log; on a road that
+			// names none.
 		case o.Index == 0 && o.Kind != Get:
 			c.violate("S7", "order", o.lock(), "%s by %s was answered %s at %v, and no log index was named: from no entry", o.Kind, o.Client, o.Outcome, o.Return)
 		default: // also a read of a table that has applied nothing
@@ -150,6 +153,12 @@ func (h *byReturn) Pop() any {
 	*h = old[:len(old)-1]
 	return o
 }
+
+// ranOut reports whether a node may have told by itself that a wait is over: it has
+// signed the request, and knows no leader.
+func (o *Op) ranOut() bool { return o.Outcome == TimedOut && o.Detached && o.try() == "" }
+
+func (o *Op) refused() bool { return o.Outcome == Refused || o.Outcome == Invalid }
 
 func (o *Op) lock() string {
 	if len(o.Wants) == 0 {

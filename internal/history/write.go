@@ -48,6 +48,8 @@ type eventLine struct {
 	Kind     fsm.EventKind `json:"kind"`
 	Code     fsm.Code      `json:"code,omitempty"`
 	Request  string        `json:"request,omitempty"`
+	Try      string        `json:"try,omitempty"` // as in Op
+	Holder   string        `json:"holder,omitempty"`
 	Session  string        `json:"session,omitempty"`
 	Token    uint64        `json:"token,omitempty"`
 	Wants    []Want        `json:"wants,omitempty"`
@@ -108,8 +110,11 @@ func (e *Entry) line(written map[eventsKey]bool) *entryLine {
 
 func newEventLine(e *fsm.Event) eventLine {
 	l := eventLine{
-		Kind: e.Kind, Code: e.Code, Request: requestOf(e).String(), Token: e.Token,
+		Kind: e.Kind, Code: e.Code, Request: requestOf(e).String(), Token: e.Token, Holder: e.Holder,
 		Deadline: e.Result.Deadline, Queued: e.Result.Queued, Granted: e.Result.Granted, Waited: e.Waited, Held: e.Held,
+	}
+	if e.Request.Once != (fsm.OnceID{}) {
+		l.Try = requestOf(e).try()
 	}
 	if e.Session != (fsm.SessionID{}) {
 		l.Session = hex.EncodeToString(e.Session[:])
@@ -206,9 +211,16 @@ func (l *eventLine) event() (fsm.Event, error) {
 	if err != nil {
 		return fsm.Event{}, err
 	}
+	if l.Try != "" {
+		try, err := parseRequest(l.Try)
+		if err != nil {
+			return fsm.Event{}, err
+		}
+		id.session, id.sequence = try.session, try.sequence
+	}
 	session, err := parse16("session", l.Session)
 	e := fsm.Event{
-		Kind: l.Kind, Code: l.Code, Session: session, Token: l.Token, Waited: l.Waited, Held: l.Held,
+		Kind: l.Kind, Holder: l.Holder, Code: l.Code, Session: session, Token: l.Token, Waited: l.Waited, Held: l.Held,
 		Request: fsm.RequestID{Session: id.session, Sequence: id.sequence, Once: id.once},
 		Result:  fsm.Result{Deadline: l.Deadline, Queued: l.Queued, Granted: l.Granted},
 	}

@@ -31,7 +31,7 @@ func (w *worker) modes(ctx context.Context, _ *client.Client) error {
 		return nil // left to run out
 	}
 	l.do(ctx, &apiv1.Operation{Request: &apiv1.Operation_Release{Release: &apiv1.ReleaseRequest{
-		Id: &apiv1.RequestID{Once: w.onceID()}, Token: a.GetAcquire().GetToken(),
+		Token: a.GetAcquire().GetToken(),
 	}}})
 	return nil
 }
