@@ -58,10 +58,10 @@ type Step struct {
 
 // Profiles are the kinds of runs. Those after the first five have the name of the
 // job that is done in them.
-var Profiles = []string{"mixed", "tight", "modes", "wide", "five", "masses", "crowd", "trees", "delays"}
+var Profiles = []string{"mixed", "tight", "modes", "wide", "five", "scripts", "masses", "crowd", "trees", "delays"}
 
 // lightJobs are done beside others, too.
-var lightJobs = []string{"masses", "values", "trees", "delays"}
+var lightJobs = []string{"scripts", "masses", "values", "trees", "delays"}
 
 // NewPlan returns the plan of a seed. Without a profile the seed chooses one.
 func NewPlan(seed uint64, profile string, duration time.Duration) (Plan, error) {
@@ -129,11 +129,14 @@ func (p *Plan) addWorkers(r *rand.Rand) {
 	}
 }
 
-// longest is the longest TTL of a session.
+// longest is the longest TTL of a session or grant.
 func (p *Plan) longest() time.Duration {
 	longest := maxHold
 	for _, w := range p.Workers {
 		longest = max(longest, w.TTL)
+		if w.Job == "scripts" {
+			longest = max(longest, scriptHold)
+		}
 	}
 	return longest
 }

@@ -75,6 +75,8 @@ type runner struct {
 
 	mu   sync.Mutex    // guards out.Violations and what follows
 	calm time.Duration // since when nothing is broken; -1: something is
+
+	scripts []*script // the last ones
 }
 
 // calmFor returns for how long nothing has been broken; -1: something is.

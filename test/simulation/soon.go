@@ -12,7 +12,12 @@ func soonBound(p Plan) time.Duration { return recoveryBound(p) + 5*time.Second }
 // soon waits until something is so, and finds a promise broken if it is not within
 // the bound, counted only while nothing is broken. It gives up with ctx.
 func (w *worker) soon(ctx context.Context, what string, so func(ctx context.Context) bool) bool {
-	bound, began := soonBound(w.r.p), w.r.c.Now()
+	return w.soonIn(ctx, 0, what, so)
+}
+
+// soonIn is soon for what may take more time.
+func (w *worker) soonIn(ctx context.Context, more time.Duration, what string, so func(ctx context.Context) bool) bool {
+	bound, began := soonBound(w.r.p)+more, w.r.c.Now()
 	for ctx.Err() == nil {
 		calm := min(w.r.calmFor(), w.r.c.Now()-began)
 		call, cancel := context.WithTimeout(ctx, bound)

@@ -48,6 +48,8 @@ func deedsOf(job string) []deed {
 	switch job {
 	case "modes":
 		return []deed{{weight: 1, do: (*worker).modes}, {weight: 1, do: (*worker).any}}
+	case "scripts":
+		return []deed{{weight: 6, do: (*worker).scripts, limit: 2 * scriptHold}, {weight: 1, do: (*worker).any}}
 	case "masses":
 		return []deed{{weight: 1, do: (*worker).masses, limit: time.Minute}}
 	case "values":
