@@ -58,10 +58,10 @@ type Step struct {
 
 // Profiles are the kinds of runs. Those after the first five have the name of the
 // job that is done in them.
-var Profiles = []string{"mixed", "tight", "modes", "wide", "five", "scripts", "masses", "crowd", "trees", "delays"}
+var Profiles = []string{"mixed", "tight", "modes", "wide", "five", "scripts", "masses", "crowd", "trees", "delays", "embedded"}
 
 // lightJobs are done beside others, too.
-var lightJobs = []string{"scripts", "masses", "values", "trees", "delays"}
+var lightJobs = []string{"scripts", "masses", "values", "trees", "delays", "embedded"}
 
 // NewPlan returns the plan of a seed. Without a profile the seed chooses one.
 func NewPlan(seed uint64, profile string, duration time.Duration) (Plan, error) {
@@ -134,7 +134,7 @@ func (p *Plan) longest() time.Duration {
 	longest := maxHold
 	for _, w := range p.Workers {
 		longest = max(longest, w.TTL)
-		if w.Job == "scripts" {
+		if w.Job == "scripts" || w.Job == "embedded" {
 			longest = max(longest, scriptHold)
 		}
 	}

@@ -52,7 +52,7 @@ func Run(ctx context.Context, p Plan, log *slog.Logger) (*Outcome, error) {
 	if err != nil {
 		return nil, fmt.Errorf("run seed %d: %w", p.Seed, err)
 	}
-	r := &runner{c: c, p: p, out: &Outcome{Plan: p}, log: log, broken: map[string]bool{}}
+	r := &runner{c: c, p: p, out: &Outcome{Plan: p}, log: log, broken: map[string]bool{}, closing: make(chan struct{}, 1)}
 	err = r.run(ctx)
 	if closed := c.Close(); err == nil && closed != nil {
 		r.violate("close", "%v", closed)
@@ -71,7 +71,8 @@ type runner struct {
 	out *Outcome
 	log *slog.Logger
 
-	broken map[string]bool // nodes whose disk was broken in this episode
+	broken  map[string]bool // nodes whose disk was broken in this episode
+	closing chan struct{}   // holds a token while a worker closes a node
 
 	mu   sync.Mutex    // guards out.Violations and what follows
 	calm time.Duration // since when nothing is broken; -1: something is
