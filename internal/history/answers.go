@@ -136,7 +136,7 @@ func (c *checker) checkHolder(o *Op) {
 			c.violate("S5", "answers", o.lock(), "%s of token %d by %s was done between %v and %v; by the log it was not held by then", o.Kind, o.Token, o.Client, o.Call, o.Return)
 			return
 		}
-		if o.Kind == Release && (g.ended != fsm.EventReleased || g.endIndex > o.Index) {
+		if o.Kind == Release && (g.ended != o.ends() || g.endIndex > o.Index) {
 			c.violate("S7", "answers", o.lock(), "release of token %d was acknowledged to %s at %v; by the log it %s", o.Token, o.Client, o.Return, g.fate())
 		}
 	case NotHeld:
@@ -145,6 +145,14 @@ func (c *checker) checkHolder(o *Op) {
 				o.Kind, o.Token, o.Client, o.Return, o.Index, g.fate())
 		}
 	}
+}
+
+// ends is what a release does to its grant.
+func (o *Op) ends() fsm.EventKind {
+	if o.Lost {
+		return fsm.EventExpired
+	}
+	return fsm.EventReleased
 }
 
 // checkCancel looks whether what was cancelled, or said to be over, was over and

@@ -14,7 +14,8 @@ import (
 // calls are when somebody first asked for what ends a grant or a wait.
 type calls struct {
 	release map[release]time.Duration
-	cancel  map[string]time.Duration // by session and sequence of what is cancelled
+	lost    map[release]time.Duration // that it was lost by its holder's clock
+	cancel  map[string]time.Duration  // by session and sequence of what is cancelled
 }
 
 type release struct {
@@ -23,7 +24,7 @@ type release struct {
 }
 
 func newCalls(ops []Op) calls {
-	k := calls{release: make(map[release]time.Duration), cancel: make(map[string]time.Duration)}
+	k := calls{release: make(map[release]time.Duration), lost: make(map[release]time.Duration), cancel: make(map[string]time.Duration)}
 	for i := range ops {
 		o := &ops[i]
 		if o.Outcome == NotHeld || o.refused() {
@@ -31,8 +32,12 @@ func newCalls(ops []Op) calls {
 		}
 		switch o.Kind {
 		case Release:
-			first(k.release, release{o.Token, o.Session}, o.Call)
-			first(k.release, release{o.Token, ""}, o.Call)
+			asked := k.release
+			if o.Lost {
+				asked = k.lost
+			}
+			first(asked, release{o.Token, o.Session}, o.Call)
+			first(asked, release{o.Token, ""}, o.Call)
 		case Cancel:
 			first(k.cancel, o.Target, o.Call)
 		case End:
@@ -88,7 +93,8 @@ func (r *replay) checkGrantCause(g *logGrant, how fsm.EventKind) {
 	}
 	switch how {
 	case fsm.EventExpired:
-		if floor, own := r.floors[g.token]; !own || r.entry.Now < floor {
+		floor, own := r.floors[g.token]
+		if (!own || r.entry.Now < floor) && !called(r.calls.lost, release{g.token, g.session}, r.entry.at) {
 			r.c.violate("S2", "log", g.lock(), "index %d: token %d expired at %d, its deadline was %d (0: none)", r.entry.Index, g.token, r.entry.Now, floor)
 		}
 	case fsm.EventReleased:

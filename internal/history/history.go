@@ -59,6 +59,9 @@ type Op struct {
 	Detached bool   `json:"detached,omitempty"` // Acquire: the grant is anybody's who knows its token
 	Holder   string `json:"holder,omitempty"`   // Acquire, detached: whose it is, for people
 	Value    string `json:"value,omitempty"`    // Acquire: what is stored with the grant
+	// Lost says that a Release is of a grant that its holder has lost by its own clock:
+	// it ends as if by time.
+	Lost bool `json:"lost,omitempty"`
 	// Undelivered are the sequences of acquires that an End releases.
 	Undelivered []uint64 `json:"undelivered,omitempty"`
 

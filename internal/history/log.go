@@ -245,7 +245,7 @@ func (c *checker) resolveOp(o *Op) bool {
 		return true
 	case Release:
 		g := c.log.grants[o.Token]
-		return never(g != nil && g.ended == fsm.EventReleased && g.endAt >= o.Call)
+		return never(g != nil && g.ended == o.ends() && g.endAt >= o.Call)
 	case Cancel:
 		g := c.grantOfTry(o.Target)
 		return never(g != nil && g.ended == fsm.EventReleased && g.endAt >= o.Call)

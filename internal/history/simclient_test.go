@@ -265,8 +265,8 @@ func (g *simGrant) watch() {
 	}
 	g.lose(why)
 	g.s.delayed = g.s.delayed || g.delay > 0
-	if why == LostDeadline && (g.delay == 0 || w.wrong.is("loss is told as a release")) {
-		g.s.c.release(g.s, g.token, g.lock, nil)
+	if why == LostDeadline {
+		g.s.c.giveBack(g.s, g.token, g.lock, !w.wrong.is("loss is told as a release"))
 	}
 }
 
@@ -382,7 +382,7 @@ func (c *simClient) hold(s *simSession, o *Op, sent time.Duration, r reply) {
 		s.learn(sent, 0, r.res.Queued)
 	}
 	if s.over || g.until() <= w.now {
-		c.release(s, g.token, g.lock, nil)
+		c.release(s, g.token, g.lock)
 		return
 	}
 	if s.revoked[g.token] {
@@ -400,22 +400,23 @@ func (c *simClient) hold(s *simSession, o *Op, sent time.Duration, r reply) {
 		if s.grants[g.token] == g {
 			g.belief.Until = w.now
 			delete(s.grants, g.token)
-			c.release(s, g.token, g.lock, nil)
+			c.release(s, g.token, g.lock)
 		}
 	})
 }
 
-func (c *simClient) release(s *simSession, token uint64, lock string, then func()) {
+func (c *simClient) release(s *simSession, token uint64, lock string) {
+	c.giveBack(s, token, lock, false)
+}
+
+// giveBack releases a grant; lost: by the client's clock it has ended before.
+func (c *simClient) giveBack(s *simSession, token uint64, lock string, lost bool) {
 	if s.over {
 		return
 	}
 	id := s.sign()
-	o := &Op{Kind: Release, Session: s.name(), Request: textOf(id), Wants: named(lock), Token: token}
-	c.call(o, fsm.Release{ID: id, Token: token}, 8, func(reply, bool) {
-		if then != nil {
-			then()
-		}
-	})
+	o := &Op{Kind: Release, Session: s.name(), Request: textOf(id), Wants: named(lock), Token: token, Lost: lost}
+	c.call(o, fsm.Release{ID: id, Token: token, Lost: lost}, 8, func(reply, bool) {})
 }
 
 func (c *simClient) cancel(s *simSession, target fsm.RequestID) {

@@ -154,7 +154,7 @@ func (r *Recorder) describe(o *apiv1.Operation) (rec record, again bool) {
 		rec.op.Detached = q.Acquire.GetDetached() || rec.id.request.session == [16]byte{}
 	case *apiv1.Operation_Release:
 		rec.requested(Release, q.Release.GetId())
-		rec.op.Wants, rec.op.Token = named(q.Release.GetName()), q.Release.GetToken()
+		rec.op.Wants, rec.op.Token, rec.op.Lost = named(q.Release.GetName()), q.Release.GetToken(), q.Release.GetLost()
 	case *apiv1.Operation_Cancel:
 		rec.requested(Cancel, q.Cancel.GetId())
 		rec.target = idOf(q.Cancel.GetTarget())
