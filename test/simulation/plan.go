@@ -122,8 +122,11 @@ func (p *Plan) addWorkers(r *rand.Rand) {
 			Name: fmt.Sprintf("%s%d", job, len(p.Workers)+1), TTL: time.Duration(5+r.IntN(6)) * time.Second,
 			Pace: between(r, time.Second, 4*time.Second), Lines: 1, Job: job,
 		}
-		if job == "crowd" { // it outlives what must not wait for it
+		switch {
+		case job == "crowd": // it outlives what must not wait for it
 			w.TTL, w.Pace = 3*soonBound(*p), 20*time.Second
+		case job == "values" && p.Window == 0: // ten thousand at a time
+			w.Pace = 2 * time.Minute
 		}
 		p.Workers = append(p.Workers, w)
 	}

@@ -36,11 +36,31 @@ func (w *worker) scripts(ctx context.Context, c *client.Client) error {
 		w.together(ctx, w.newScript())
 	case n < 8:
 		w.borrowed(ctx)
-	case n < 9:
+	case w.rand.IntN(3) == 0:
 		w.unnamed(ctx)
+	case w.rand.IntN(2) == 0:
+		return w.steal(ctx, c)
 	default:
 		return w.vanish(ctx, c)
 	}
+	return nil
+}
+
+// steal shows a token that is another one's: if that has a session, nothing may come
+// of it.
+func (w *worker) steal(ctx context.Context, c *client.Client) error {
+	name := w.name()
+	info, err := c.Get(ctx, name)
+	if err != nil || len(info.Holders) == 0 {
+		return err
+	}
+	l := w.line("")
+	defer l.close()
+	token := info.Holders[0].Token
+	if w.rand.IntN(2) == 0 {
+		l.do(ctx, &apiv1.Operation{Request: &apiv1.Operation_Renew{Renew: &apiv1.RenewRequest{Token: token, TtlNs: int64(2 * time.Second)}}})
+	}
+	l.do(ctx, &apiv1.Operation{Request: &apiv1.Operation_Release{Release: &apiv1.ReleaseRequest{Token: token, Name: name}}})
 	return nil
 }
 
