@@ -94,7 +94,7 @@ func (r *replay) checkGrantCause(g *logGrant, how fsm.EventKind) {
 	switch how {
 	case fsm.EventExpired:
 		floor, own := r.floors[g.token]
-		if (!own || r.entry.Now < floor) && !called(r.calls.lost, release{g.token, g.session}, r.entry.at) {
+		if (!own || r.entry.Now < floor) && !called(r.calls.lost, release{g.token, g.session}, r.entry.at) && !r.untold(g) {
 			r.c.violate("S2", "log", g.lock(), "index %d: token %d expired at %d, its deadline was %d (0: none)", r.entry.Index, g.token, r.entry.Now, floor)
 		}
 	case fsm.EventReleased:

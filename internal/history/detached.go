@@ -92,6 +92,18 @@ func (r *replay) checkTaken(g *logGrant) {
 		r.entry.Index, g.token, told, last.Client, last.Return)
 }
 
+// untold reports whether a detached grant ends with the sessions in which it was
+// waited for, and nobody was told of it.
+func (r *replay) untold(g *logGrant) bool {
+	if g.session != "" || len(r.c.knows[g.token]) > 0 {
+		return false
+	}
+	return slices.ContainsFunc(g.sessions, func(id string) bool {
+		_, over := r.over[id]
+		return over
+	})
+}
+
 // tryEnded is the end of one try of a request that others wait for.
 func (r *replay) tryEnded(e *fsm.Event) {
 	g := r.waits[requestOf(e).String()]
@@ -167,6 +179,9 @@ func (c *checker) checkDetached(o *Op) {
 // an answer is from.
 func (c *checker) ends(g *logGrant, o *Op) (least, most int64) {
 	least, most = g.deadline, g.deadline
+	if e := c.log.entry(o.Index); g.waited && e != nil {
+		most = max(most, e.Now+int64(o.TTL)) // a node has it begin anew before it tells
+	}
 	for _, renewed := range c.facts.renewals[o.Token] {
 		switch {
 		case renewed.Outcome == OK && !renewed.Bare && renewed.Index < o.Index:

@@ -32,9 +32,10 @@ type logEntry struct {
 type logGrant struct {
 	token    uint64
 	request  string
-	try      string // session and sequence that came first
-	by       string // the session that sent that
-	session  string // that it belongs to; empty: it is detached
+	try      string   // session and sequence that came first
+	by       string   // the session that sent that
+	sessions []string // of all tries that waited until it was granted
+	session  string   // that it belongs to; empty: it is detached
 	holder   string
 	before   *logGrant // of the same request
 	wants    []fsm.Want

@@ -240,7 +240,10 @@ func (r *replay) granted(e *fsm.Event) {
 	g := r.request(e)
 	waiting := r.waits[g.request]
 	if waiting != nil {
-		g.queued, g.waited = waiting.queued, true
+		g.queued, g.waited, g.sessions = waiting.queued, true, []string{g.by}
+		for _, other := range e.Others {
+			g.sessions = append(g.sessions, hexOf(other.Session))
+		}
 		r.checkStands(waiting)
 	} else {
 		r.checkNew(g)
