@@ -273,24 +273,40 @@ func (n *Node) checkRemoved(ctx context.Context) error {
 	r := n.raft.Load()
 	silence := time.Since(r.LastContact())
 	if n.epoch.Load() != nil || silence < max(time.Second, 5*n.cfg.Timing) || len(membershipServers(r)) == 0 {
+		n.removedBy = ""
 		return nil
 	}
+	before := n.removedBy
+	n.removedBy = ""
 	for _, p := range n.cluster.Peers() {
-		if p.State != cluster.Alive || !p.Formed {
+		if p.State != cluster.Alive || !p.Formed || !n.saysRemoved(ctx, p.API, p.NodeID) {
 			continue
 		}
-		cc, err := n.peers.conn(p.API)
-		if err != nil {
-			continue
-		}
-		call, cancel := context.WithTimeout(ctx, time.Second)
-		res, err := apiv1.NewLocksClient(cc).Members(call, &apiv1.MembersRequest{})
-		cancel()
-		if err == nil && removedFrom(res, p.NodeID, n.id) {
+		// Twice: the first time the change may not be committed yet, and be lost.
+		if n.removedBy = p.NodeID; before == p.NodeID {
 			return fmt.Errorf("%w: %s says so; delete its data directory before it starts again", ErrRemoved, p.NodeID)
 		}
+		return nil
 	}
 	return nil
+}
+
+// saysRemoved asks a node whether it leads and has this one in its configuration no
+// more. What it says of that is from its memory; a read round after that shows that it
+// led indeed.
+func (n *Node) saysRemoved(ctx context.Context, api, id string) bool {
+	cc, err := n.peers.conn(api)
+	if err != nil {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	res, err := apiv1.NewLocksClient(cc).Members(ctx, &apiv1.MembersRequest{})
+	if err != nil || !removedFrom(res, id, n.id) {
+		return false
+	}
+	_, err = apiv1.NewPeersClient(cc).ReadIndex(ctx, &apiv1.ReadIndexRequest{})
+	return err == nil
 }
 
 // removedFrom reports whether from leads, by what it says itself, and its

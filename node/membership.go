@@ -23,6 +23,7 @@ type membershipRaft interface {
 	autopilot.Raft
 	LeaderWithID() (raft.ServerAddress, raft.ServerID)
 	CommitIndex() uint64
+	Barrier(timeout time.Duration) raft.Future
 }
 
 // membershipGossip is what membership needs of a *cluster.Cluster.
@@ -266,6 +267,12 @@ func (m *membership) members() *apiv1.MembersResponse {
 // hands in a change, or returns an error, or nil for nothing to do. alter waits
 // until the change is committed, or this node stops leading; ctx bounds the wait
 // for its turn only.
+//
+// The barrier before it makes sure that this node leads now, and that what step reads
+// is committed. Otherwise "it is a member already" and "it is none" could be said of a
+// change that an earlier leader has left in the log and that is lost in the end, or by
+// a leader that does not know that it was deposed: a node that is told so forgets its
+// data, or counts from there when it may vote.
 func (m *membership) alter(ctx context.Context, step func(r membershipRaft, servers []raft.Server) (raft.IndexFuture, error)) error {
 	select {
 	case m.changing <- struct{}{}:
@@ -276,6 +283,9 @@ func (m *membership) alter(ctx context.Context, step func(r membershipRaft, serv
 	r := m.cfg.raft()
 	if r == nil || r.State() != raft.Leader {
 		return raft.ErrNotLeader
+	}
+	if err := r.Barrier(m.times.change).Error(); err != nil {
+		return err
 	}
 	servers, err := configuration(r)
 	if err != nil {

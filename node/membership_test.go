@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -190,6 +191,34 @@ func TestRemovalThatBreaksTheMajorityIsRefused(t *testing.T) {
 		}
 		memberWantCode(t, leader.m.removeMember(t.Context(), leader.id), apiv1.CodeDenied, "no majority")
 	})
+}
+
+// TestAChangeThatIsNotCommittedIsNotToldAsDone: the leader has it in its log, and
+// nobody else has. Who is told that it was removed forgets its data.
+func TestAChangeThatIsNotCommittedIsNotToldAsDone(t *testing.T) {
+	for _, change := range []string{"remove", "join"} {
+		inMemberWorld(t, func(t *testing.T, w *memberWorld) {
+			w.voters("a", "b", "c")
+			leader, other := w.leader(), w.other()
+			r := leader.running()
+			w.trans[raft.ServerAddress(leader.id+":2")].DisconnectAll()
+			var err error
+			if change == "remove" {
+				r.RemoveServer(raft.ServerID(other.id), 0, time.Second)
+				synctest.Wait()
+				err = leader.m.removeMember(t.Context(), other.id)
+			} else {
+				r.AddNonvoter("d", "d:2", 0, time.Second)
+				synctest.Wait()
+				_, err = leader.m.join(t.Context(), memberJoinRequest("d"))
+			}
+			switch apiv1.CodeOf(err) {
+			case apiv1.CodeUnavailable, apiv1.CodeNotLeader:
+			default:
+				t.Errorf("%s, asked again while it is not committed: %v, want that nothing is known", change, err)
+			}
+		})
+	}
 }
 
 func TestJoinEndsWithItsContext(t *testing.T) {

@@ -56,6 +56,7 @@ type Node struct {
 	checkpoints checkpoints                // of the table's latest states
 	drift       drift                      // between this node's states and the others'
 	forming     atomic.Pointer[string]     // what a node without Raft is waiting for
+	removedBy   string                     // who has said that this node was removed; owned by watchPlace
 	seeds       []string                   // as last written to seedsFile; owned by watchPlace
 
 	ctx         context.Context // of all goroutines

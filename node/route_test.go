@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"errors"
+	"net"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
+	"google.golang.org/grpc"
 
 	apiv1 "github.com/locknode/locknode/api/v1"
 	"github.com/locknode/locknode/internal/mux"
@@ -195,6 +197,50 @@ func TestOnlyALeaderSaysThatANodeWasRemoved(t *testing.T) {
 		if got := removedFrom(c.res, "a", "x"); got != c.want {
 			t.Errorf("%s: removed is %v, want %v", name, got, c.want)
 		}
+	}
+}
+
+// remover is a node that says it leads, without another one in its configuration.
+type remover struct {
+	apiv1.UnimplementedLocksServer
+	apiv1.UnimplementedPeersServer
+	leads bool // as its voters see it
+}
+
+func (r *remover) Members(context.Context, *apiv1.MembersRequest) (*apiv1.MembersResponse, error) {
+	return &apiv1.MembersResponse{Members: []*apiv1.Member{{Id: "a", Role: "leader"}}}, nil
+}
+
+func (r *remover) ReadIndex(context.Context, *apiv1.ReadIndexRequest) (*apiv1.ReadIndexResponse, error) {
+	if !r.leads {
+		return nil, errors.New("1 of 3 voters said yes, 2 are needed")
+	}
+	return &apiv1.ReadIndexResponse{Index: 1}, nil
+}
+
+// TestALeaderThatWasDeposedRemovesNobody: it says from memory that it leads, and may
+// have a change in its log that nobody else has.
+func TestALeaderThatWasDeposedRemovesNobody(t *testing.T) {
+	n := &Node{id: "x", peers: newPeers(func(string) string { return "" }, nil)}
+	defer n.peers.close()
+	for _, leads := range []bool{true, false} {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, r := grpc.NewServer(), &remover{leads: leads}
+		apiv1.RegisterLocksServer(s, r)
+		apiv1.RegisterPeersServer(s, r)
+		served := make(chan struct{})
+		go func() {
+			defer close(served)
+			_ = s.Serve(l)
+		}()
+		if got := n.saysRemoved(t.Context(), l.Addr().String(), "a"); got != leads {
+			t.Errorf("a leader that its voters confirm: %v; removed: %v", leads, got)
+		}
+		s.Stop()
+		<-served
 	}
 }
 

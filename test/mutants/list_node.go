@@ -215,7 +215,7 @@ func keptClock(n *Node, tableNow int64) *leaderClock {
 		name:    "stop-leaves-its-waiters-in-line",
 		breaks:  "a node that stops leaves what waits for callers without an ID to the end of its session",
 		promise: "liveness",
-		changes: []change{{"node/node.go", "	n.host.Close(given)\n", "	_ = given\n"}},
+		changes: []change{{"node/close.go", "	n.host.Close(given)\n", "	_ = given\n"}},
 		caught:  []catcher{named("./node", "TestAStopWithoutKeptPlacesEndsTheNodesSession")},
 	},
 	{
