@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -323,6 +324,58 @@ func TestInterruptedAcquireLeavesNoWaiterBehind(t *testing.T) {
 				t.Errorf("%s, %v: after its end: got %+v, %v, want nobody in line", args[0], sig, info, err)
 			}
 		}
+	}
+}
+
+func TestKilledAcquireLeavesTheLine(t *testing.T) {
+	t.Parallel()
+	c := testClient(t)
+	if _, err := c.Lock(within(t, 10*time.Second), "killed"); err != nil {
+		t.Fatal(err)
+	}
+	r := startLocknode(t, "acquire", "killed", "--wait", "10m", "--ttl", "10m")
+	awaitWaiters(t, c, "killed", 1)
+	r.signal(syscall.SIGKILL)
+	awaitWaiters(t, c, "killed", 0) // long before its wait is over
+}
+
+// The loop that `acquire --help` shows, word for word.
+func TestLoopOfTheHelpGetsTheLock(t *testing.T) {
+	t.Parallel()
+	var loop string
+	for line := range strings.Lines((&app{}).acquireCommand().Example) {
+		if strings.Contains(line, "until ") {
+			loop = strings.TrimSpace(line)
+		}
+	}
+	if !strings.Contains(loop, "locknode acquire orders/42 --request-id") {
+		t.Fatalf("the loop: got %q", loop)
+	}
+	d := testClient(t).Detached()
+	g, err := d.Acquire(within(t, 10*time.Second), "loop/42", 10*time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bin := t.TempDir()
+	cmd := command(t, "locknode")
+	if err := os.Symlink(cmd.Path, filepath.Join(bin, "locknode")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(bin, "uuidgen"), []byte("#!/bin/sh\necho loop-$$\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	cmd.Env = append(cmd.Env, "LOCKNODE_ENDPOINTS="+strings.Join(sharedCluster(t).Endpoints(), ","), "PATH="+bin+":"+os.Getenv("PATH"))
+	cmd.Path = "/bin/sh"
+	cmd.Args = []string{"sh", "-c", strings.Replace(loop, "orders/42", "loop/42", 1)}
+	r := start(t, cmd)
+	r.await(`held by "test"`)
+	r.await(`held by "test"`)
+	if err := d.Release(within(t, 10*time.Second), "loop/42", g.Token); err != nil {
+		t.Fatal(err)
+	}
+	r.await("loop/42: acquired, token ")
+	if code := r.wait(); code != 0 {
+		t.Errorf("exit code: got %d, want 0", code)
 	}
 }
 

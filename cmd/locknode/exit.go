@@ -123,7 +123,7 @@ func advice(err error) string {
 	case apiv1.CodeTimeout:
 		return "wait longer, or see who holds it: locknode get NAME"
 	case apiv1.CodeNotHeld:
-		return "the token is no longer the current one and nothing was changed; see who holds it: locknode get NAME"
+		return "nothing was changed; see who holds it: locknode get NAME"
 	case apiv1.CodeUnavailable, apiv1.CodeNotReady, apiv1.CodeNotLeader:
 		return "are most of the nodes up, and are --endpoints right? `locknode dev` starts a cluster on this machine"
 	case apiv1.CodeOverloaded, apiv1.CodeLimit:

@@ -53,8 +53,10 @@ acquired the exit code is 75, and the message names the holder. When the token c
 be written to standard output (exit code 74) the lock is released again. To wait for a
 lock that a surrounding locknode run holds is refused (64): it would not end.
 
-With --request-id a retry is safe: the same ID gets the same grant for some minutes.
-Use one that is random and not used for anything else.`,
+With --request-id a retry is safe: it finds the grant, or the place in line, of an earlier
+try with the same ID, and the answer says how long the lock is held from now on. After
+that grant has ended the ID is refused (1) for some minutes; a refusal is not remembered.
+Use an ID that is random and not used for anything else.`,
 		Example: `  locknode acquire orders/42 --ttl 30s
   locknode acquire orders/42 --ttl 5m --wait 1m --holder "$USER" -o json
   id=$(uuidgen); until locknode acquire orders/42 --request-id "$id"; do sleep 1; done`,
