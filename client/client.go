@@ -235,8 +235,10 @@ func (c *Client) settled(o *op) {
 	}
 }
 
-// Close ends the client's sessions, which releases all of its locks. Operations
-// under way and later ones fail with [ErrClosed], grants are lost.
+// Close ends the client's sessions, which releases all of its locks but detached
+// ones. Operations under way and later ones fail with [ErrClosed], grants are lost;
+// for those with [DelayAfterLoss] the delay begins. A detached grant whose call
+// fails is released, too.
 //
 // It waits at most about two seconds for the cluster. If it returns an error,
 // that wait was in vain: locks that were held are free when the session's TTL

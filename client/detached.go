@@ -7,33 +7,45 @@ import (
 	apiv1 "github.com/locknode/locknode/api/v1"
 )
 
-// Detached takes locks without a session: a detached grant lives by its own TTL
-// and belongs to whoever knows its token. That is for scripts, where one process
+// Detached takes locks that belong to no session: a detached grant lives by its own
+// TTL and belongs to whoever knows its token. That is for scripts, where one process
 // acquires and another releases. Nobody tells its holder that it was lost.
+//
+// What is asked goes through the client's session all the same, so that it takes
+// effect once; an acquire that waits stands in line as long as that session lives.
 type Detached struct{ c *Client }
 
-// DetachedGrant is a lock that was acquired without a session.
+// DetachedGrant is a lock that was acquired for whoever knows its token.
 type DetachedGrant struct {
 	Name  string
 	Token uint64
-	// ExpiresIn is how long the grant is certain to last, counted from the
-	// return of the call. It is a little less than what is left in the cluster.
+	// ExpiresIn is how long the grant is certain to last, counted from the return of
+	// the call, unless it is released. It is a little less than what is left in the
+	// cluster, and less than the ttl if the grant was found under a [RequestID].
 	ExpiresIn time.Duration
-	// Waited is how long the acquire stood in line, in cluster time.
+	// Waited is how long this call stood in line, in cluster time.
 	Waited time.Duration
 }
 
-// Detached returns the part of the client that works without a session.
+// Detached returns the part of the client that takes locks which outlive it.
 func (c *Client) Detached() *Detached { return &Detached{c} }
 
 // Acquire acquires the lock for ttl. It tries once unless [Wait] says how long
 // to stand in line.
 //
 // Errors are as with [Client.TryLock], ErrTimeout after a wait in vain, and
-// ErrLost if the answer took so long that nothing of the ttl is left. After an
-// error nothing is held, as far as the cluster can be told: at worst until the
-// ttl is over. With a [RequestID] of one's own the same call can be made again
-// after an error, and gets the grant if there is one.
+// ErrLost if the answer took so long that nothing of the ttl is left. With a
+// [RequestID], ErrNotHeld says that its grant has ended, and ErrInvalid names what
+// was asked for otherwise before.
+//
+// After an error nothing is held that the caller alone knew of: the place in line is
+// given up, and a grant that came is released, by [Client.Close] too. Where the cluster
+// cannot be told, because the client was cut off for longer than its session lives or
+// Close returned an error, a lock that was granted is held until the ttl is over; with
+// a RequestID the same call finds it then.
+//
+// If the cluster loses the client's session while Acquire waits, it stands in line
+// again, at the end, in another session.
 func (d *Detached) Acquire(ctx context.Context, name string, ttl time.Duration, opts ...AcquireOption) (DetachedGrant, error) {
 	q := request{what: what{"acquire", name}, detached: true}
 	if err := q.apply(q.what, append(opts[:len(opts):len(opts)], TTL(ttl))); err != nil {

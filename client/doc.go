@@ -58,9 +58,14 @@
 //     request, of all that were first sent at a local time t and applied at a
 //     cluster time C, for which that is latest (see ticket), but never later than
 //     a TTL after the answer that brought D arrived, whatever its stamp says
-//   - acknowledged < every sequence whose answer is still needed
+//   - a revocation is told for each grant, or the grant was given after the last
+//     answer that showed a gap in the revocations
+//   - no sequence is acknowledged whose answer is still needed
 //   - a lock that was acquired is returned to its caller, or its release or the
-//     end of its session is on the way
+//     end of its session is on the way; of a detached acquire, either its caller got
+//     the answer or the end of its session names it
+//   - the end of a session is sent after the answers to its releases of lost grants
+//     whose delay must not be skipped
 //
 // Mutexes are taken in the order Client.mu, session.mu; neither is held while
 // the backend, a context or a caller's function is called.

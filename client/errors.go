@@ -121,12 +121,14 @@ type LostReason int
 // The reasons.
 const (
 	// LostDeadline: no keep-alive was answered in time, so that the cluster may
-	// have given the lock away. The client gives it back as soon as it can.
+	// have given the lock away. The client gives it back as lost as soon as it can.
 	LostDeadline LostReason = iota + 1
 	// LostExpired: the grant's own TTL is over, or the cluster has ended it or
 	// its session by time.
 	LostExpired
-	// LostForced: somebody with the right to do so released it.
+	// LostForced: somebody with the right to do so released it, or may have: of many
+	// forced releases while the client was cut off the cluster tells only the last 64,
+	// and the client then takes everything for lost that it held.
 	LostForced
 	// LostClosed: the client was closed while it held the lock, or its node has ended.
 	LostClosed

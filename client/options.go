@@ -151,8 +151,9 @@ func Wait(d time.Duration) AcquireOption {
 	return func(o *acquireOptions) { o.wait, o.limited = d, true }
 }
 
-// TTL makes the grant end d after it was given, whatever happens: it is not
-// renewed. Without it the grant lives as long as its holder's session.
+// TTL makes the grant end d after it was given at the latest: it is not renewed. It
+// ends before that with its holder's session, as any grant does: when the client is
+// closed, or dies. Without it the grant lives as long as the session.
 func TTL(d time.Duration) AcquireOption {
 	return func(o *acquireOptions) { o.ttl, o.ttlSet = d, true }
 }
@@ -162,15 +163,19 @@ func Value(v []byte) AcquireOption {
 	return func(o *acquireOptions) { o.value = slices.Clone(v) }
 }
 
-// DelayAfterLoss keeps the lock free of holders for d if the grant ends by time
-// instead of by Unlock, so that what the lost holder has sent can still arrive.
+// DelayAfterLoss keeps the lock free of holders for d if the grant is lost, by time or
+// because the client was closed, instead of unlocked: so that what the lost holder has
+// sent can still arrive. An operator's forced release does not wait for it.
 func DelayAfterLoss(d time.Duration) AcquireOption {
 	return func(o *acquireOptions) { o.delay = d }
 }
 
-// RequestID makes a detached acquire repeatable: another process that sends the
-// same ID within some minutes gets the grant that the first one got. It must be
-// random. Only [Detached.Acquire] takes it.
+// RequestID makes a detached acquire repeatable: whoever asks again under the same ID,
+// with the same lock, ttl, delay and value, finds the place in line or the grant that
+// it has by then. Once that grant has ended, the ID is answered with [ErrNotHeld] for
+// five minutes, and another grant takes another ID. A refusal is not remembered: one
+// ID does for a loop that tries until the lock is free. It must be random. Only
+// [Detached.Acquire] takes it.
 func RequestID(id [16]byte) AcquireOption {
 	return func(o *acquireOptions) { o.once = id[:] }
 }
