@@ -132,7 +132,7 @@ func (t *Table) checkRequest(r *request) error {
 	}
 	switch {
 	case detached && (r.ttl < 1 || r.sequence != 0 || len(e.tries) == 0),
-		!detached && (r.sequence == 0 || e.once != OnceID{} || e.holder != "" || e.tries != nil || e.shared):
+		!detached && (r.sequence == 0 || e.once != OnceID{} || e.holder != "" || e.tries != nil || e.untold || e.shared):
 		return errors.New("neither in a session nor detached")
 	case r.ttl < 0 || r.deadline < 0 || r.queued < 0 || r.queued > t.now || e.delay < 0:
 		return fmt.Errorf("times: ttl %d, deadline %d, queued %d, delay %d", r.ttl, r.deadline, r.queued, e.delay)
@@ -149,8 +149,16 @@ func (t *Table) checkRequest(r *request) error {
 		return fmt.Errorf("token %d belongs to request %d, last token %d", r.token, number, t.lastToken)
 	case r.granted < r.queued || r.granted > t.now || (r.deadline != 0) != (r.ttl != 0):
 		return fmt.Errorf("queued %d, granted %d, ttl %d, deadline %d", r.queued, r.granted, r.ttl, r.deadline)
-	case detached && (len(e.tries) != 1 || e.tries[0].session == SessionID{} || e.tries[0].sequence == 0):
-		return fmt.Errorf("was granted to the tries %+v", e.tries)
+	case detached && (!e.untold && len(e.tries) != 1 || len(e.tries) > maxTries || e.untold && e.shared):
+		return fmt.Errorf("was granted to the tries %+v, untold %v, shared %v", e.tries, e.untold, e.shared)
+	}
+	for _, y := range e.tries {
+		if y.session == (SessionID{}) || y.sequence == 0 {
+			return fmt.Errorf("was granted to the tries %+v", e.tries)
+		}
+		if s, ok := t.sessions.get(y.session); e.untold && (!ok || !slices.Contains(s.grants, r.number)) {
+			return fmt.Errorf("is untold and not in session %x", y.session)
+		}
 	}
 	return t.checkGrant(r)
 }
@@ -183,7 +191,7 @@ func (t *Table) checkOnLock(r *request, w *Want) error {
 
 // checkWait: each try is in line, and a copy of it would be told so.
 func (t *Table) checkWait(r *request) error {
-	if e := r.more(); r.session == (SessionID{}) && (r.deadline == 0 || len(e.tries) > maxTries || e.shared) {
+	if e := r.more(); r.session == (SessionID{}) && (r.deadline == 0 || len(e.tries) > maxTries || e.untold || e.shared) {
 		return fmt.Errorf("waits detached until %d, shared %v, with the tries %+v", r.deadline, e.shared, e.tries)
 	}
 	for i := range r.tries() {
@@ -290,7 +298,7 @@ func (t *Table) checkSessions() error {
 		owned += len(s.grants) + len(s.waits)
 	}
 	for _, r := range t.requests.all() {
-		if r.token == 0 || r.session != (SessionID{}) {
+		if r.token == 0 || r.session != (SessionID{}) || r.more().untold {
 			owned -= r.tries()
 		}
 	}
@@ -305,7 +313,9 @@ func (t *Table) checkSession(id SessionID, s *session) error {
 		return fmt.Errorf("ttl %d, deadline %d, now %d", s.ttl, s.deadline, t.now)
 	}
 	for i, number := range s.grants {
-		if r, ok := t.requests.get(number); !ok || r.session != id || r.token == 0 || i > 0 && s.grants[i-1] >= number {
+		r, ok := t.requests.get(number)
+		untold := ok && r.more().untold // once for each of its tries
+		if !ok || r.session != id && !untold || r.token == 0 || i > 0 && s.grants[i-1] >= number && (!untold || s.grants[i-1] > number) {
 			return fmt.Errorf("grant %d is not its own, or not in order", number)
 		}
 	}

@@ -133,9 +133,11 @@ type KillSession struct {
 // Acquire asks for all of its locks or none of them, in a session. Its grant is
 // the session's and ends with it, unless Detached is set.
 //
-// A detached acquire waits as a part of its session. In the entry that grants it,
-// the grant becomes detached: it belongs to whoever knows its token and lives by
-// its TTL, which it needs. It has a limited Wait, up to Limits.MaxWait.
+// The grant of a detached acquire belongs to whoever knows its token and lives by its
+// TTL, which it needs. While it waits, the acquire is a part of its session, and so is
+// the grant that comes out of a wait, until a [Renew] in that session confirms it or
+// another try is told of it: a waiter that died must not hold a lock for a whole TTL.
+// It has a limited Wait, up to Limits.MaxWait.
 //
 // Under a once ID a detached acquire is remembered while it waits, while its grant
 // is held and for Limits.OnceNanos after that. Another try, in any session, must ask

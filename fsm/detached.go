@@ -3,7 +3,14 @@ package fsm
 import "slices"
 
 // Detached acquires. One waits as a part of a session, like any other, and its grant
-// belongs to no session. A caller that may lose its session, or repeats its acquire
+// belongs to no session. Between the two, when the wait has ended in a grant, the grant
+// is untold: it still ends with the sessions of its tries, because whoever waited may be
+// gone. One of them confirms it by a renewal before it tells its caller, and from then
+// on the grant lives by its TTL. So a waiter that died holds nothing for longer than its
+// session lives. A grant that was given at once answers a request that has just been
+// made, and is told from the start.
+//
+// A caller that may lose its session, or repeats its acquire
 // through other nodes, gives it a once ID: the table keeps a record of what was asked
 // for under it, so that any try finds the request, its grant, or that the grant has
 // ended.
@@ -66,8 +73,8 @@ func (a *asked) differs(b asked) reason {
 	return noReason
 }
 
-// tries counts the tries of a request that waits. A session's request is its own
-// only one. A detached grant keeps the first.
+// tries counts the tries of a request. A session's request is its own only one. Of a
+// detached grant that was told one is left.
 func (r *request) tries() int {
 	if r.session != (SessionID{}) {
 		return 1
@@ -110,6 +117,7 @@ func (t *Table) tryAgain(c *Acquire, m *record) Result {
 	r, _ := t.requests.get(m.number)
 	switch {
 	case r.token != 0:
+		r = t.confirm(r, 0)
 		t.share(r)
 		return t.grantedBefore(r)
 	case c.Wait == 0:
@@ -165,7 +173,7 @@ func (t *Table) join(c *Acquire, r *request) Result {
 		t.reconsider(r)
 		t.promote()
 		if r, _ = t.requests.get(r.number); r.token != 0 {
-			return t.grantedBefore(r)
+			return t.grantedBefore(t.confirm(r, r.tries()-1))
 		}
 	}
 	t.queuedAs = r.number
@@ -193,7 +201,74 @@ func (t *Table) isDue(r *request) bool {
 	return true
 }
 
-// tellGranted answers the tries of a waiter that was granted.
+// confirm takes an untold grant out of the sessions of its tries. The i-th of them is
+// the one that confirmed it.
+func (t *Table) confirm(r *request, i int) *request {
+	if !r.more().untold {
+		return r
+	}
+	t.dropUntold(r)
+	e := *r.extra
+	e.untold, e.shared = false, r.tries() > 1
+	e.tries = []try{r.try(i)}
+	r = t.changeRequest(r)
+	r.extra = &e
+	return r
+}
+
+// confirmIn confirms an untold grant that one of its tries renews in its session.
+func (t *Table) confirmIn(r *request, id SessionID) *request {
+	if !r.more().untold {
+		return r
+	}
+	for i, y := range r.extra.tries {
+		if y.session == id {
+			return t.confirm(r, i)
+		}
+	}
+	return r
+}
+
+// dropUntold takes an untold grant out of the lists of its tries' sessions.
+func (t *Table) dropUntold(r *request) {
+	for _, y := range r.extra.tries {
+		s := t.changeSession(y.session, t.session(y.session))
+		s.grants = takeNumber(s.grants, r.number)
+	}
+}
+
+// abandonUntold takes one try away from an untold grant. The last one ends it; e says
+// how.
+func (t *Table) abandonUntold(r *request, y try, e Event) {
+	if r.tries() == 1 {
+		t.endGrant(r, e)
+		return
+	}
+	s := t.changeSession(y.session, t.session(y.session))
+	s.grants = takeNumber(s.grants, r.number)
+	x := *r.extra
+	i := slices.Index(x.tries, y)
+	x.tries = slices.Delete(slices.Clone(x.tries), i, i+1)
+	t.changeRequest(r).extra = &x
+}
+
+// abandonAllUntold takes the tries of a session that ends away from an untold grant.
+func (t *Table) abandonAllUntold(number uint64, id SessionID, e Event) {
+	for {
+		r, held := t.requests.get(number)
+		if !held {
+			return
+		}
+		i := slices.IndexFunc(r.extra.tries, func(y try) bool { return y.session == id })
+		if i < 0 {
+			return
+		}
+		t.abandonUntold(r, r.extra.tries[i], e)
+	}
+}
+
+// tellGranted answers the tries of a waiter that was granted. Those of a detached one
+// have to confirm it.
 func (t *Table) tellGranted(r *request) {
 	e := Event{Kind: EventGranted, Result: r.grantedResult(), Waited: r.granted - r.queued, Others: r.triesFrom(1)}
 	t.describe(&e, r)
@@ -207,10 +282,12 @@ func (t *Table) tellGranted(r *request) {
 		s.grants = addTo(s.grants, r.number)
 		return
 	}
-	if r.tries() > 1 {
-		x := *r.extra
-		x.tries, x.shared = slices.Clone(x.tries[:1]), true
-		r.extra = &x
+	x := *r.extra
+	x.untold = true
+	r.extra = &x
+	for _, y := range x.tries {
+		s := t.session(y.session)
+		s.grants = addTo(s.grants, r.number)
 	}
 }
 
@@ -258,11 +335,16 @@ func (t *Table) cancelTry(r *request, y try) bool {
 	case r.token == 0:
 		t.leave(r, y, Cancelled)
 		return true
-	case r.session == (SessionID{}) && (r.more().shared || r.try(0) != y):
+	case r.session != (SessionID{}):
+	case r.extra.shared || !slices.Contains(r.extra.tries, y):
 		return false
+	case r.extra.untold:
+		t.abandonUntold(r, y, Event{Kind: EventReleased})
+		return true
 	}
+	once := r.more().once
 	t.endGrant(r, Event{Kind: EventReleased})
-	if once := r.more().once; once != (OnceID{}) {
+	if once != (OnceID{}) {
 		// Nobody was told of the grant: the next try may have one.
 		m, _ := t.records.get(once)
 		t.forget(once, m)
@@ -284,10 +366,15 @@ func (t *Table) releaseUndelivered(id SessionID, s *session, undelivered []uint6
 	}
 }
 
-// settleRecord notes that the grant under a once ID has ended.
+// settleRecord notes that the grant under a once ID has ended. Of an untold one nobody
+// knows: the next try runs as new.
 func (t *Table) settleRecord(r *request) {
 	id := r.more().once
 	if id == (OnceID{}) {
+		return
+	}
+	if r.extra.untold {
+		t.records.delete(id)
 		return
 	}
 	m, _ := t.records.get(id)

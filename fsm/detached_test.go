@@ -75,6 +75,10 @@ func TestCancelOfOneOfTwoTriesLeavesTheirGrant(t *testing.T) {
 		t.Fatalf("told\n%+v, want\n%+v", granted, want)
 	}
 	b.reload()
+	for _, id := range []RequestID{ask.ID, seqID(0, 1)} { // both are told
+		renew := Renew{ID: RequestID{Session: id.Session, Sequence: 900}, Token: granted.Token, TTL: 60 * second}
+		b.want(b.one(2, renew), OK)
+	}
 	for _, id := range []RequestID{ask.ID, seqID(0, 1)} {
 		b.want(b.one(2, Cancel{Target: id}), NotHeld)
 	}
@@ -406,7 +410,9 @@ func TestDetachedGrantOutlivesItsSession(t *testing.T) {
 	held := b.want(b.one(0, detached(9, "b", 600*second, 0)), OK)
 	b.want(b.one(0, now), OK)
 	b.want(b.one(0, later), Queued)
-	b.want(b.one(1, Release{Token: held.Token}), OK)
+	granted := b.at(1, Release{Token: held.Token}).Events[1]
+	confirm := Renew{ID: RequestID{Session: genSession(0), Sequence: 3}, Token: granted.Token, TTL: 60 * second}
+	b.want(b.one(1, confirm), OK)
 	if v, _ := b.table.Session(genSession(0)); len(v.Tokens) != 0 || v.Waiters != 0 {
 		t.Fatalf("session %+v, want nothing to belong to it", v)
 	}
@@ -564,4 +570,42 @@ func TestAcquiresAreInSessions(t *testing.T) {
 	long := again(detached(2, "a", 9*second, b.table.limits.MaxWait+1), 0, 5)
 	b.want(b.one(0, long), Invalid)
 	b.holders("a", 0)
+}
+
+// A waiter that has died is granted the lock, and nobody tells it: the lock goes on to
+// the next when the waiter's session ends, and not when the TTL of the grant is over.
+func TestGrantThatNobodyIsToldOfEndsWithItsSessions(t *testing.T) {
+	for _, end := range []struct {
+		name string
+		by   func(b *bench, at float64) Applied
+		kind EventKind
+	}{
+		{"by time", func(b *bench, at float64) Applied { return b.at(at) }, EventExpired},
+		{"by its client", func(b *bench, _ float64) Applied { return b.at(4, EndSession{Session: genSession(0)}) }, EventReleased},
+		{"by an operator", func(b *bench, _ float64) Applied { return b.at(4, KillSession{Session: genSession(0)}) }, EventRevoked},
+	} {
+		t.Run(end.name, func(t *testing.T) {
+			b := newBench(t)
+			b.open(0, 5*second)
+			held := b.want(b.one(0, detached(9, "a", 600*second, 0)), OK)
+			dead := again(detached(1, "a", 600*second, 60*second), 0, 1)
+			dead.Delay = 60 * second
+			b.want(b.one(0, dead), Queued)
+			b.want(b.one(0, detached(2, "a", 600*second, 60*second)), Queued)
+			granted := b.at(1, Release{Token: held.Token}).Events[1]
+			if granted.Kind != EventGranted || granted.Request.Sequence != 1 || granted.Request.Session != genSession(0) {
+				t.Fatalf("told %+v, want the grant to the first waiter", granted)
+			}
+			b.reload()
+			a := end.by(b, 5)
+			if n := len(a.Events); n != 3 || a.Events[1].Kind != end.kind || a.Events[1].Token != granted.Token || a.Events[2].Kind != EventGranted {
+				t.Fatalf("told %+v, want the grant to end and the next one to have the lock, without a delay", a.Events)
+			}
+			b.reload()
+			b.open(1, 600*second)
+			if r := b.one(6, again(dead, 1, 1)); r.Code != Queued {
+				t.Fatalf("another try of the ID: %+v, want it to wait as a new request", r)
+			}
+		})
+	}
 }

@@ -236,7 +236,7 @@ func (m *model) roomToWait(c Acquire) bool {
 func (m *model) owned(id SessionID) int {
 	owned := 0
 	for _, r := range m.requests {
-		if r.token != 0 && r.ask.Detached {
+		if r.token != 0 && r.ask.Detached && !r.untold {
 			continue
 		}
 		for _, y := range r.tries {
@@ -275,6 +275,7 @@ func (m *model) tryAgain(c Acquire, o *modelRecord) Result {
 	case r.over:
 		return Result{Code: NotHeld, Token: r.token}
 	case r.token != 0:
+		m.confirm(r, r.tries[0])
 		r.shared = true
 		return Result{Token: r.token, Deadline: r.deadline, Queued: m.now, Granted: r.granted}
 	case c.Wait == 0:
@@ -286,6 +287,7 @@ func (m *model) tryAgain(c Acquire, o *modelRecord) Result {
 	r.waitUntil = max(r.waitUntil, later(m.now, c.Wait))
 	m.handOver() // it may have been due, after a cut, and passed over
 	if r.token != 0 {
+		m.confirm(r, r.tries[len(r.tries)-1])
 		return Result{Token: r.token, Deadline: r.deadline, Queued: m.now, Granted: r.granted}
 	}
 	return Result{Code: Queued, Queued: m.now}
@@ -358,6 +360,9 @@ func (m *model) cancelTry(r *modelRequest, session SessionID, sequence uint64) b
 		return true
 	case r.shared || !r.hasTry(session, sequence):
 		return false
+	case r.untold:
+		m.withdraw(r, session, sequence, EventReleased, Event{})
+		return true
 	}
 	m.endGrant(r, EventReleased, Event{})
 	if o := m.record(r.ask.ID.Once); o != nil {
@@ -402,6 +407,12 @@ func (m *model) renew(c Renew) Result {
 	r := m.grantFor(c.ID, c.Lock, c.Token)
 	if r == nil {
 		return Result{Code: NotHeld}
+	}
+	for _, y := range r.tries {
+		if y.session == c.ID.Session {
+			m.confirm(r, y)
+			break
+		}
 	}
 	if r.deadline != 0 {
 		r.deadline = max(r.deadline, later(m.now, c.TTL))

@@ -29,8 +29,25 @@ func (m *model) grant(r *modelRequest) {
 		e.Result.Queued = y.queued // of the last one
 	}
 	m.emit(e)
-	r.shared = len(r.tries) > 1
-	r.tries = r.tries[:1]
+}
+
+// confirm frees an untold grant from the sessions of its tries.
+func (m *model) confirm(r *modelRequest, by modelTry) {
+	if r.untold {
+		r.untold, r.shared, r.tries = false, len(r.tries) > 1, []modelTry{by}
+	}
+}
+
+// withdraw takes a try away from an untold grant, which ends with the last one.
+func (m *model) withdraw(r *modelRequest, session SessionID, sequence uint64, kind EventKind, e Event) {
+	left := slices.DeleteFunc(slices.Clone(r.tries), func(y modelTry) bool {
+		return y.session == session && y.sequence == sequence
+	})
+	if len(left) == 0 {
+		m.endGrant(r, kind, e)
+		return
+	}
+	r.tries = left
 }
 
 // ids are those of the tries.
@@ -97,9 +114,11 @@ func (m *model) endGrant(r *modelRequest, kind EventKind, e Event) {
 	m.emit(about)
 	m.remove(r)
 	if o := m.record(r.ask.ID.Once); o != nil {
-		o.forget = later(m.now, m.limits.OnceNanos)
+		if o.forget = later(m.now, m.limits.OnceNanos); r.untold {
+			m.forgetRecord(o)
+		}
 	}
-	if kind == EventExpired && r.ask.Delay > 0 {
+	if kind == EventExpired && r.ask.Delay > 0 && !r.untold {
 		for _, w := range r.ask.Wants {
 			m.delay(w.Lock, r)
 		}
@@ -164,6 +183,11 @@ func (m *model) endSession(s *modelSession, code Code, reason, who string) {
 	for _, r := range slices.Clone(m.requests) {
 		if m.owner(r) == s && r.token != 0 {
 			m.endGrant(r, kind, Event{Reason: reason, Who: who})
+		}
+		for _, y := range slices.Clone(r.tries) {
+			if r.untold && y.session == s.id {
+				m.withdraw(r, y.session, y.sequence, kind, Event{Reason: reason, Who: who})
+			}
 		}
 	}
 	for _, r := range slices.Clone(m.requests) {

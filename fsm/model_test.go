@@ -50,7 +50,8 @@ type modelRequest struct {
 	number    uint64
 	ask       Acquire
 	tries     []modelTry // that wait, or of a detached grant: that was granted
-	shared    bool       // more than one try waited for the grant or was told of it
+	untold    bool       // a detached grant that was waited for, and no try has confirmed it
+	shared    bool       // more than one try knows of the grant
 	queued    int64
 	waitUntil int64 // 0: no limit
 	token     uint64
@@ -226,6 +227,7 @@ func (m *model) handOver() {
 	for _, r := range slices.Clone(m.requests) {
 		if r.token == 0 && !m.isDue(r) && m.grantable(r) {
 			m.grant(r)
+			r.untold = r.ask.Detached
 		}
 	}
 	m.tidy()

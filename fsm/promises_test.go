@@ -71,7 +71,7 @@ func (w *witness) acquired(c Acquire, a Applied) {
 		if once == nil || once.token != got.Token || i < 0 || got.Deadline != w.grants[i].floor || got.Queued != w.now {
 			w.fail("%+v is told of the grant %+v, of all %+v", c, got, w.grants)
 		}
-		w.grants[i].shared = true
+		w.grants[i].untold, w.grants[i].shared = false, true
 	case got.Code == NotHeld:
 		if once := w.once[c.ID.Once]; once == nil || once.forget == 0 || once.token != got.Token {
 			w.fail("%+v is told that its grant has ended: %+v, have %+v", c, got, once)
@@ -136,6 +136,7 @@ func (w *witness) renewed(c Renew, got Result) {
 		if r.floor == 0 {
 			return // kept by its session
 		}
+		w.confirmed(r, c.ID.Session)
 		r.floor = max(r.floor, later(w.now, c.TTL))
 		if got.Deadline != r.floor {
 			w.fail("renewed to %d, want %d", got.Deadline, r.floor)
@@ -152,6 +153,13 @@ func (w *witness) cancelled(c Cancel, got Result) {
 		return
 	}
 	s.ended[c.Target.Sequence] = true
+	for _, r := range w.grants {
+		if r.untold && len(r.tries) > 1 {
+			r.tries = slices.DeleteFunc(slices.Clone(r.tries), func(id RequestID) bool {
+				return id.Session == c.Target.Session && id.Sequence == c.Target.Sequence
+			})
+		}
+	}
 	if _, came := s.asked[c.Target.Sequence]; !came {
 		s.asked[c.Target.Sequence] = ""
 	}

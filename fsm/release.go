@@ -41,6 +41,7 @@ func (t *Table) renew(c *Renew) Result {
 	if r == nil {
 		return Result{Code: NotHeld}
 	}
+	r = t.confirmIn(r, c.ID.Session)
 	if until := sumTimes(t.now, c.TTL); r.deadline != 0 && until > r.deadline {
 		r = t.changeRequest(r)
 		r.deadline = until
@@ -147,7 +148,8 @@ func (t *Table) endGrant(r *request, e Event) {
 	e.Held = t.now - r.granted
 	t.describe(&e, r)
 	t.events = append(t.events, e)
-	if delay := r.more().delay; e.Kind == EventExpired && delay > 0 {
+	untold := r.more().untold // nobody has done anything under it
+	if delay := r.more().delay; e.Kind == EventExpired && delay > 0 && !untold {
 		for i := range r.wants {
 			t.delay(r.wants[i].Lock, sumTimes(t.now, delay), r.number)
 		}
@@ -156,6 +158,9 @@ func (t *Table) endGrant(r *request, e Event) {
 	if r.session != (SessionID{}) {
 		s := t.changeSession(r.session, t.session(r.session))
 		s.grants = takeNumber(s.grants, r.number)
+	}
+	if untold {
+		t.dropUntold(r)
 	}
 	t.settleRecord(r)
 	t.dropRequest(r)

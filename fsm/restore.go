@@ -287,7 +287,7 @@ func (t *Table) readRequest(b *blockReader) error {
 	if parts&requestExtra != 0 {
 		e := extra{value: b.bytes(), labels: b.labels(), delay: b.int()}
 		if parts&requestInSession == 0 {
-			e.holder, e.once, e.shared, e.tries = b.string(), b.id(), b.bool(), b.tries()
+			e.holder, e.once, e.untold, e.shared, e.tries = b.string(), b.id(), b.bool(), b.bool(), b.tries()
 		}
 		r.extra = e.orNil()
 	}
@@ -355,6 +355,16 @@ func (t *Table) place(r *request) error {
 }
 
 func (t *Table) placeInSessions(r *request) error {
+	if r.token != 0 && r.more().untold {
+		for _, y := range r.extra.tries {
+			s, ok := t.sessions.get(y.session)
+			if !ok {
+				return errDamaged
+			}
+			s.grants = append(s.grants, r.number)
+		}
+		return nil
+	}
 	if r.token != 0 {
 		if r.session == (SessionID{}) {
 			return nil

@@ -119,8 +119,11 @@ func (t *Table) endSession(id SessionID, s *session, code Code, e Event) {
 	grants, waits := s.grants, s.waits
 	s.grants, s.waits, s.window = nil, nil, nil
 	for _, number := range grants {
-		r, _ := t.requests.get(number)
-		t.endGrant(r, e)
+		if r, held := t.requests.get(number); held && r.session == id {
+			t.endGrant(r, e)
+		} else {
+			t.abandonAllUntold(number, id, e)
+		}
 	}
 	for _, number := range waits {
 		t.leaveAll(number, id)

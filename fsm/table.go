@@ -84,8 +84,9 @@ type extra struct {
 	// Of a detached request:
 	holder string
 	once   OnceID
-	tries  []try // that wait, in the order in which they came; of a grant the first that did
-	shared bool  // more than one try waited for the grant or was told of it: no Cancel ends it
+	tries  []try // that wait or have not confirmed the grant, as they came; afterwards one of them
+	untold bool  // the grant came out of a wait, and no try has confirmed it yet
+	shared bool  // more than one try knows of the grant: no Cancel ends it
 }
 
 var noExtra extra

@@ -105,8 +105,9 @@ func (t *Table) Session(id SessionID) (SessionView, bool) {
 		Waiters: len(s.waits), Answers: len(s.window), Acked: s.acked.upTo, Revocations: slices.Clone(s.revocations),
 	}
 	for _, number := range s.grants {
-		r, _ := t.requests.get(number)
-		v.Tokens = append(v.Tokens, r.token)
+		if r, _ := t.requests.get(number); r.session == id { // untold ones are not its own
+			v.Tokens = append(v.Tokens, r.token)
+		}
 	}
 	return v, true
 }

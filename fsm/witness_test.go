@@ -26,7 +26,7 @@ type witness struct {
 
 // witnessed is a request that waits or holds.
 type witnessed struct {
-	tries   []RequestID // that wait, or of a grant: that waited for it
+	tries   []RequestID // that wait, or of a grant: that were told or have to be
 	joined  []int64     // when each of them came
 	wants   []Want
 	session SessionID // zero: detached
@@ -35,6 +35,7 @@ type witnessed struct {
 	delay   int64
 	token   uint64
 	floor   int64 // not to end by its own time before; 0: no time of its own
+	untold  bool  // the grant was waited for, and nobody has confirmed it
 	shared  bool  // more than one try knows of the grant
 }
 
@@ -98,6 +99,15 @@ func (w *witness) see(c Command, a Applied) {
 	for _, r := range w.grants {
 		if r.session != (SessionID{}) && w.sessions[r.session] == nil {
 			w.fail("grant %+v outlives its session", r)
+		}
+	}
+	for _, r := range w.grants {
+		if !r.untold {
+			continue
+		}
+		r.tries = slices.DeleteFunc(slices.Clone(r.tries), func(id RequestID) bool { return w.sessions[id.Session] == nil })
+		if len(r.tries) == 0 {
+			w.fail("grant %+v, of which nobody was told, outlives all who have waited for it", r)
 		}
 	}
 	for _, r := range w.line {
@@ -196,12 +206,14 @@ func (w *witness) granted(c Command, e Event) {
 	w.lastToken = e.Token
 	place := w.waiting(e)
 	var r *witnessed
+	told := place < 0
 	if place >= 0 {
 		r = w.line[place]
 		w.fifo(r, w.line[:place])
 		w.line = slices.Delete(w.line, place, place+1)
 		if c, ok := c.(Acquire); ok && c.ID.Once == e.Request.Once && len(e.Others) == len(r.tries) {
 			w.join(r, c) // it was due, and the try of this entry gave it more time
+			told = true
 		}
 		if r.until > 0 && w.now >= r.until {
 			w.fail("waiter %+v granted at %d, after its wait limit", r, w.now)
@@ -230,7 +242,8 @@ func (w *witness) granted(c Command, e Event) {
 	if !slices.Equal(append([]RequestID{e.Request}, e.Others...), r.tries) {
 		w.fail("granted %+v, want the tries %+v", e, r.tries)
 	}
-	r.shared = last > 0
+	r.untold = !told && r.session == SessionID{}
+	r.shared = told && last > 0
 	w.grants = append(w.grants, r)
 	w.oneGrant(e)
 	for i, id := range r.tries {
@@ -318,11 +331,14 @@ func (w *witness) grantEnded(c Command, e Event) {
 	case EventExpired:
 		// Where the session ended in this entry, its end was checked already.
 		lost, ok := c.(Release)
-		own := r.floor != 0 && w.now >= r.floor || ok && lost.Lost && w.asked(c, r)
+		own := r.floor != 0 && w.now >= r.floor || ok && lost.Lost && w.asked(c, r) || w.abandoned(r)
 		if !own && (r.session == (SessionID{}) || session != nil) {
 			w.fail("grant %+v expired at %d, before its time", r, w.now)
 		}
 		for _, want := range r.wants {
+			if r.untold {
+				break // nobody has done anything under it
+			}
 			w.free[want.Lock] = max(w.free[want.Lock], later(w.now, r.delay))
 		}
 	case EventReleased:
@@ -347,6 +363,22 @@ func (w *witness) endOnce(c Command, r *witnessed) {
 	case Cancel, EndSession: // nobody was told of it
 		delete(w.once, r.tries[0].Once)
 	}
+	if r.untold {
+		delete(w.once, r.tries[0].Once)
+	}
+}
+
+// abandoned says that all who have waited for a grant are gone, and nobody was told.
+func (w *witness) abandoned(r *witnessed) bool {
+	return r.untold && !slices.ContainsFunc(r.tries, func(id RequestID) bool { return w.sessions[id.Session] != nil })
+}
+
+// confirmed notes that a grant was told in a session.
+func (w *witness) confirmed(r *witnessed, id SessionID) {
+	i := slices.IndexFunc(r.tries, func(y RequestID) bool { return y.Session == id })
+	if r.untold && i >= 0 {
+		r.untold, r.shared, r.tries = false, len(r.tries) > 1, []RequestID{r.tries[i]}
+	}
 }
 
 // asked says that a command asks for the release of a grant, and may.
@@ -359,9 +391,12 @@ func (w *witness) asked(c Command, r *witnessed) bool {
 		undelivered := slices.ContainsFunc(c.Undelivered, func(q uint64) bool {
 			return own(RequestID{Session: c.Session, Sequence: q})
 		})
-		return c.Session == r.session || r.session == SessionID{} && undelivered && !r.shared
+		others := slices.ContainsFunc(r.tries, func(id RequestID) bool {
+			return id.Session != c.Session && w.sessions[id.Session] != nil
+		})
+		return c.Session == r.session || r.session == SessionID{} && undelivered && !r.shared && !r.untold || r.untold && !others
 	case Cancel:
-		return own(c.Target) && !r.shared
+		return own(c.Target) && !r.shared && len(r.tries) == 1
 	}
 	return false
 }
@@ -372,7 +407,7 @@ func (w *witness) revoked(c Command, r *witnessed) bool {
 		named := slices.ContainsFunc(r.wants, func(want Want) bool { return want.Lock == c.Lock })
 		return named && (c.Token == 0 || c.Token == r.token)
 	case KillSession:
-		return c.Session == r.session
+		return c.Session == r.session || w.abandoned(r)
 	}
 	return false
 }

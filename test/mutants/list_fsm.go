@@ -193,8 +193,15 @@ var fsmMutants = []mutant{
 		name:    "cancel-takes-a-shared-grant",
 		breaks:  "the late cancel of one try ends a grant that another try was told of",
 		promise: "S6",
-		changes: []change{{"fsm/detached.go", "	case r.session == (SessionID{}) && (r.more().shared || r.try(0) != y):\n", "	case false:\n"}},
+		changes: []change{{"fsm/detached.go", "	case r.extra.shared || !slices.Contains(r.extra.tries, y):\n", "	case false:\n"}},
 		caught:  []catcher{named("./fsm", "TestLateCopyOfATryTakesNothingAway")},
+	},
+	{
+		name:    "untold-grant-outlives-its-sessions",
+		breaks:  "a detached grant that comes out of a wait is nobody's at once, also if its waiter has died",
+		promise: "liveness",
+		changes: []change{{"fsm/detached.go", "	x.untold = true\n	r.extra = &x\n	for _, y := range x.tries {\n", "	x.tries, x.shared = x.tries[:1], r.tries() > 1\n	r.extra = &x\n	for _, y := range x.tries[:0] {\n"}},
+		caught:  []catcher{named("./fsm", "TestGrantThatNobodyIsToldOfEndsWithItsSessions")},
 	},
 	{
 		name:    "refusal-remembered-for-a-new-try",
