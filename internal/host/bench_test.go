@@ -11,9 +11,13 @@ import (
 	apiv1 "github.com/locknode/locknode/api/v1"
 	"github.com/locknode/locknode/fsm"
 	"github.com/locknode/locknode/internal/mux"
+	"github.com/locknode/locknode/internal/onethread"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	onethread.UnderRace()
+	goleak.VerifyTestMain(m)
+}
 
 // bench is a host whose calls a test answers by hand, in virtual time.
 type bench struct {

@@ -211,6 +211,9 @@ func (h *Host) size() {
 		if s.ttl == 0 {
 			s.ttl = min(max(h.cfg.TTL, time.Duration(limits.MinTTL)), time.Duration(limits.MaxTTL))
 			s.maxWaits = limits.GrantsPerSession
+			if len(h.cfg.Holder) <= limits.HolderBytes {
+				s.holder = h.cfg.Holder
+			}
 		}
 	}
 }

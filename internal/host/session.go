@@ -20,6 +20,7 @@ type session struct {
 	h        *Host
 	id       fsm.SessionID
 	ttl      time.Duration // 0: not known yet
+	holder   string
 	window   window.Window[request]
 	waits    int        // acquires in it, or to be sent in it, that stand in line
 	maxWaits int        // the table allows no more; 0: not known yet
@@ -82,10 +83,14 @@ func (s *session) tickLocked(now time.Duration) {
 // nextLocked is when something is due in it again.
 func (s *session) nextLocked() time.Duration {
 	if !s.open {
-		if s.opening {
-			return s.queue[0].placed + openPatience
+		next := never
+		if !s.opening {
+			next = s.openAt
 		}
-		return s.openAt
+		for _, r := range s.queue {
+			next = min(next, r.patienceEnds())
+		}
+		return next
 	}
 	next := never
 	if s.renewals < maxRenewals {
@@ -103,13 +108,12 @@ func (s *session) nextLocked() time.Duration {
 func (s *session) waitToOpenLocked(now time.Duration) {
 	s.queue = slices.DeleteFunc(s.queue, func(r *request) bool {
 		switch {
-		case r.gone:
-		case now-r.placed >= openPatience && s.openErr != nil:
-			s.h.tellLocked(r, &apiv1.Answer{Result: &apiv1.Answer_Error{Error: s.openErr}})
-		case now-r.placed >= openPatience:
-			s.h.tellLocked(r, failed(apiv1.CodeUnavailable, "no leader has opened a session for the request within %v; nothing was done", openPatience))
-		default:
+		case !r.gone && now < r.patienceEnds():
 			return false
+		case s.openErr != nil:
+			s.h.tellLocked(r, &apiv1.Answer{Result: &apiv1.Answer_Error{Error: s.openErr}})
+		default:
+			s.h.tellLocked(r, failed(apiv1.CodeUnavailable, "no leader has opened a session for the request within %v; nothing was done", openPatience))
 		}
 		s.h.dropLocked(r)
 		return true
@@ -122,12 +126,21 @@ func (s *session) waitToOpenLocked(now time.Duration) {
 	}
 }
 
+// patienceEnds is when r does not wait any more for its session to be opened. One of
+// the host's own waits until it is moot.
+func (r *request) patienceEnds() time.Duration {
+	if r.outer == nil {
+		return r.until
+	}
+	return r.placed + openPatience
+}
+
 func (s *session) sendOpenLocked(now time.Duration) {
 	s.opening = true
 	h, id := s.h, s.id
 	h.calls = append(h.calls, &mux.Call{
 		Op: &apiv1.Operation{Request: &apiv1.Operation_OpenSession{OpenSession: &apiv1.OpenSessionRequest{
-			Session: id[:], TtlNs: int64(s.ttl), Holder: h.cfg.Holder,
+			Session: id[:], TtlNs: int64(s.ttl), Holder: s.holder,
 		}}},
 		Done: func(a *apiv1.Answer) {
 			h.mu.Lock()

@@ -127,6 +127,30 @@ func TestASessionThatIsOverBeforeItIsOpenIsOpenedUnderAnotherID(t *testing.T) {
 	})
 }
 
+// TestAGrantOfNobodyIsReleasedHoweverLongThereIsNoLeader: a session has to be opened for
+// that, because the one that it came in is over.
+func TestAGrantOfNobodyIsReleasedHoweverLongThereIsNoLeader(t *testing.T) {
+	inBubble(t, func(b *bench) {
+		c := b.ask(acquire(0, ""))
+		b.open()
+		done(b.next(), granted(9))
+		b.passes(idleSession)
+		done(b.next(), &apiv1.Answer{Result: &apiv1.Answer_EndSession{EndSession: &apiv1.EndSessionResponse{}}})
+		c.call.Abandon() // the answer could not be sent
+		opening := b.next()
+		for range 5 {
+			b.passes(openPatience)
+			done(opening, refused(apiv1.CodeUnavailable))
+			b.passes(retryAfter)
+			opening = b.next()
+		}
+		done(opening, &apiv1.Answer{Result: &apiv1.Answer_OpenSession{OpenSession: &apiv1.OpenSessionResponse{Deadline: 1}}})
+		if r := b.next().Op.GetRelease(); r.GetToken() != 9 {
+			t.Errorf("sent %v, want the release of token 9", r)
+		}
+	})
+}
+
 // TestWhatFreesALockNeedsNoRoomForASession: the table has too many sessions.
 func TestWhatFreesALockNeedsNoRoomForASession(t *testing.T) {
 	inBubble(t, func(b *bench) {
@@ -146,12 +170,18 @@ func TestWhatFreesALockNeedsNoRoomForASession(t *testing.T) {
 	})
 }
 
-func TestTheTTLIsWithinTheLimits(t *testing.T) {
+func TestASessionIsWithinTheLimits(t *testing.T) {
 	inBubble(t, func(b *bench) {
-		b.limits.MaxTTL = int64(3 * time.Second)
 		b.ask(release())
-		if r := b.next().Op.GetOpenSession(); r.GetTtlNs() != int64(3*time.Second) || r.GetHolder() != "node n1" {
-			t.Errorf("sent %v, want a TTL of 3 s and the node's name", r)
+		if r := b.next().Op.GetOpenSession(); r.GetTtlNs() != int64(6*time.Second) || r.GetHolder() != "node n1" {
+			t.Errorf("sent %v, want a TTL of 6 s and the node's name", r)
+		}
+	})
+	inBubble(t, func(b *bench) {
+		b.limits.MaxTTL, b.limits.HolderBytes = int64(3*time.Second), 5
+		b.ask(release())
+		if r := b.next().Op.GetOpenSession(); r.GetTtlNs() != int64(3*time.Second) || r.GetHolder() != "" {
+			t.Errorf("sent %v, want a TTL of 3 s and no name", r)
 		}
 	})
 }
