@@ -29,8 +29,9 @@
 // When the cluster has ended a session, because the node was cut off for longer than
 // the session's TTL, those who wait in it stand in line again, at the end, in a new
 // session. A wait that was granted before is not repeated: the node finds the grant
-// in its own copy of the log. Of other requests it is not known what they have done,
-// and their callers are told so.
+// in its own copy of the log. If its caller has gone by then, it is released; under a
+// request ID it is left to its TTL, because another try may have been told of it. Of
+// other requests it is not known what they have done, and their callers are told so.
 //
 // Invariants:
 //

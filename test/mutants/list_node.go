@@ -225,4 +225,14 @@ func keptClock(n *Node, tableNow int64) *leaderClock {
 		changes: []change{{"internal/host/request.go", "		case r.granted != nil:\n			h.finishLocked(r, r.granted)\n		default:\n			h.moveLocked(r)\n", "		case r.granted != nil:\n			h.finishLocked(r, r.granted)\n"}},
 		caught:  []catcher{named("./node", "TestWaitersOfANodeThatWasCutOffStandInLineAgain")},
 	},
+	{
+		name:    "grant-before-the-sessions-end-is-overlooked",
+		breaks:  "a wait that was granted before the cluster ended the node's session stands in line again, behind its own grant",
+		promise: "liveness",
+		changes: []change{{"internal/host/request.go", "		case r.granted != nil:\n			h.finishLocked(r, r.granted)\n		default:\n", "		default:\n"}},
+		caught: []catcher{
+			named("./internal/host", "TestAGrantBeforeTheEndOfTheSessionIsFoundInTheLog"),
+			named("./node", "TestNobodyHoldsWhatNobodyWasToldOf"),
+		},
+	},
 }
