@@ -42,18 +42,29 @@ func (c *Client) command(ctx context.Context, w what, repeatable bool, make func
 // command sends an operation once in this session. It returns errAgain if the session
 // does not take it or ends, and then whether it may have taken effect.
 func (s *session) command(ctx context.Context, w what, make func(*apiv1.RequestID) *apiv1.Operation) (_ *apiv1.Answer, doubtful bool, _ error) {
-	id := &apiv1.RequestID{}
-	o := &waited{}
-	o.prepare(s.c)
-	o.call.Op = make(id)
 	s.mu.Lock()
-	if err := s.takesLocked(); err != nil {
-		s.mu.Unlock()
+	err := s.takesLocked()
+	s.mu.Unlock()
+	if err != nil {
 		s.c.retire(s)
 		if !errors.Is(err, errAgain) {
 			err = fmt.Errorf("%s: %w", w, err)
 		}
 		return nil, false, err
+	}
+	return s.exchange(ctx, w, make)
+}
+
+// exchange is command for what belongs to this session, also if it has retired.
+func (s *session) exchange(ctx context.Context, w what, make func(*apiv1.RequestID) *apiv1.Operation) (_ *apiv1.Answer, doubtful bool, _ error) {
+	id := &apiv1.RequestID{}
+	o := &waited{}
+	o.prepare(s.c)
+	o.call.Op = make(id)
+	s.mu.Lock()
+	if s.cause != nil {
+		s.mu.Unlock()
+		return nil, false, errAgain
 	}
 	s.signLocked(id, &o.op)
 	s.mu.Unlock()

@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	apiv1 "github.com/locknode/locknode/api/v1"
@@ -56,18 +57,30 @@ func (d *Detached) Acquire(ctx context.Context, name string, ttl time.Duration, 
 	return got.detached, err
 }
 
+// confirmWait bounds how long a grant that was waited for takes to be confirmed.
+const confirmWait = 2 * time.Second
+
 // deliver makes a detached grant of the answer to an acquire, for its caller: from
-// then on the end of the session leaves it alone. It returns errAgain if the client
-// has been closed meanwhile, which releases the grant.
-func (s *session) deliver(q *request, a *acquiring, answer *apiv1.Answer) (DetachedGrant, error) {
+// then on the end of the session leaves it alone. It returns errAgain if the grant has
+// gone: the client has been closed meanwhile, which releases it, or the cluster has
+// ended it.
+func (s *session) deliver(caller context.Context, q *request, a *acquiring, answer *apiv1.Answer) (DetachedGrant, error) {
 	got := answer.GetAcquire()
+	deadline, sent, applied := got.GetDeadline(), a.sent, appliedAt(got, answer.GetStamp())
+	if !q.try && got.GetGranted() >= got.GetQueued() {
+		renewed, began, err := s.confirmGrant(caller, q, a, got.GetToken())
+		if err != nil {
+			return DetachedGrant{}, err
+		}
+		deadline, sent, applied = renewed.GetRenew().GetDeadline(), began, renewed.GetStamp()
+	}
 	s.mu.Lock()
 	if _, ours := s.undelivered[a]; !ours {
 		s.mu.Unlock()
 		return DetachedGrant{}, errAgain
 	}
-	s.ticket.learn(a.sent, appliedAt(got, answer.GetStamp()))
-	left := min(s.ticket.bound(got.GetDeadline())-s.c.now(), q.ttl) // whatever the stamps say
+	s.ticket.learn(sent, applied)
+	left := min(s.ticket.bound(deadline)-s.c.now(), q.ttl) // whatever the stamps say
 	if left <= 0 {
 		s.mu.Unlock()
 		s.cancel(a)
@@ -76,6 +89,29 @@ func (s *session) deliver(q *request, a *acquiring, answer *apiv1.Answer) (Detac
 	s.finishLocked(a)
 	s.mu.Unlock()
 	return DetachedGrant{Name: q.object, Token: got.GetToken(), ExpiresIn: left, Waited: waitedFor(got)}, nil
+}
+
+// confirmGrant makes a grant that was waited for the caller's. Until a request of the
+// session has shown its token, the cluster ends it with the session: its caller may have
+// gone while it waited. The renewal that shows the token gives it the whole ttl, too.
+func (s *session) confirmGrant(caller context.Context, q *request, a *acquiring, token uint64) (*apiv1.Answer, time.Duration, error) {
+	ctx, stop := context.WithTimeoutCause(caller, confirmWait, errWaitOver)
+	defer stop()
+	began := s.c.now()
+	renewed, _, err := s.exchange(ctx, q.what, func(id *apiv1.RequestID) *apiv1.Operation {
+		return &apiv1.Operation{Request: &apiv1.Operation_Renew{Renew: &apiv1.RenewRequest{
+			Id: id, Name: q.object, Token: token, TtlNs: int64(q.ttl),
+		}}}
+	})
+	switch {
+	case err == nil || errors.Is(err, errAgain):
+		return renewed, began, err
+	case errors.Is(err, ErrNotHeld):
+		s.finish(a)
+		return nil, 0, errAgain
+	}
+	s.cancel(a)
+	return nil, 0, waitError(ctx, q, err)
 }
 
 // grantEnded makes an error of the answer that a detached grant has ended before the

@@ -372,3 +372,55 @@ func TestListGoesThroughAllPages(t *testing.T) {
 		}
 	})
 }
+
+// TestGrantThatWasWaitedForIsConfirmed: its caller may have gone while it waited, so it
+// is the caller's only once a request has shown its token.
+func TestGrantThatWasWaitedForIsConfirmed(t *testing.T) {
+	wait := func(t *testing.T, k *cluster, f func(*apiv1.Operation) fate) (DetachedGrant, error) {
+		held := mustLock(t, k.client(t), "a")
+		time.AfterFunc(5*time.Second, func() { _ = held.Unlock() })
+		k.fault(f)
+		return k.client(t).Detached().Acquire(t.Context(), "a", time.Minute, Wait(10*time.Second))
+	}
+	synctest.Test(t, func(t *testing.T) {
+		k := newCluster(t)
+		g, err := wait(t, k, first[*apiv1.Operation_Renew](fate{loseAnswer: true}))
+		if err != nil || k.holder("a") != g.Token || k.count("Renew") != 2 || g.ExpiresIn < 58*time.Second || g.Waited < 4900*time.Millisecond {
+			t.Errorf("Acquire: %+v, %v after %d renewals", g, err, k.count("Renew"))
+		}
+		if _, err := k.client(t).Detached().Acquire(t.Context(), "b", time.Minute); err != nil || k.count("Renew") != 2 {
+			t.Errorf("Acquire of a free lock: %v after %d renewals in all, want none of it", err, k.count("Renew"))
+		}
+	})
+	synctest.Test(t, func(t *testing.T) { // an operator is faster
+		k := newCluster(t)
+		begin := time.Now()
+		taken := false
+		_, err := wait(t, k, func(op *apiv1.Operation) fate {
+			if op.GetRenew() != nil && !taken {
+				taken = true
+				k.do(fsm.ForceRelease{Lock: "a"})
+				k.do(fsm.OpenSession{Session: fsm.SessionID{1}, TTL: int64(time.Hour)})
+				k.do(fsm.Acquire{ID: fsm.RequestID{Session: fsm.SessionID{1}, Sequence: 1}, Wants: []fsm.Want{{Lock: "a", Mode: fsm.Exclusive}}})
+			}
+			return fate{}
+		})
+		wantErr(t, "Acquire", err, ErrTimeout)
+		if d := time.Since(begin); d < 10*time.Second || d > 10200*time.Millisecond || !taken {
+			t.Errorf("a wait of 10s, with a grant that was taken away, took %v", d)
+		}
+	})
+	synctest.Test(t, func(t *testing.T) { // it cannot be confirmed
+		k := newCluster(t)
+		begin := time.Now()
+		_, err := wait(t, k, every[*apiv1.Operation_Renew](fate{loseRequest: true}))
+		wantErr(t, "Acquire", err, ErrTimeout)
+		if d := time.Since(begin); d > 5*time.Second+confirmWait+100*time.Millisecond {
+			t.Errorf("Acquire returned after %v", d)
+		}
+		time.Sleep(time.Second)
+		if k.holder("a") != 0 {
+			t.Error("a grant that its caller was not told of is held")
+		}
+	})
+}

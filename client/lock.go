@@ -293,7 +293,7 @@ func (s *session) answered(ctx, caller context.Context, q *request, a *acquiring
 		return acquired{}, s.refused(q, a, e)
 	}
 	if q.detached {
-		g, err := s.deliver(q, a, answer)
+		g, err := s.deliver(caller, q, a, answer)
 		return acquired{detached: g}, err
 	}
 	g, err := s.granted(ctx, caller, q, a, answer)

@@ -169,6 +169,13 @@ var clientMutants = []mutant{
 		caught:  []catcher{named("./client", "TestCloseLeavesNothingThatNobodyWasTold")},
 	},
 	{
+		name:    "waited-grant-is-not-confirmed",
+		breaks:  "the caller of a detached acquire is told of a grant that ends with its session",
+		promise: "S3",
+		changes: []change{{"client/detached.go", "	if !q.try && got.GetGranted() >= got.GetQueued() {\n", "	if false {\n"}},
+		caught:  []catcher{named("./client", "TestGrantThatWasWaitedForIsConfirmed")},
+	},
+	{
 		name:    "answers-behind-a-wait-are-not-told",
 		breaks:  "the cluster remembers every answer that came while an earlier request waits",
 		promise: "bounded memory",
