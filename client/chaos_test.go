@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -15,9 +16,9 @@ import (
 )
 
 // TestNobodyElseBelievesWhileOneDoes runs clients with good and bad clocks
-// against a cluster that loses, delays and refuses, and stands still. At no
-// moment two clients believe in the same lock, tokens only grow, and in the end
-// nothing is left. In every third run there are operators too: they take locks
+// against a cluster that loses, delays and refuses, and stands still; one lock in
+// five is taken detached. At no moment two clients believe in the same lock, tokens
+// only grow, and in the end nothing is left. In every third run there are operators too: they take locks
 // away from holders who are told later.
 func TestNobodyElseBelievesWhileOneDoes(t *testing.T) {
 	seeds := 60
@@ -36,35 +37,41 @@ func TestNobodyElseBelievesWhileOneDoes(t *testing.T) {
 // believers knows who thinks that it holds what.
 type believers struct {
 	mu     sync.Mutex
-	held   map[string][]*Grant
+	held   map[string][]claim
 	tokens map[string]uint64
 	grants int
 	forced bool // an operator may have ended what its holder believes in
 }
 
+// claim is a grant that somebody believes in.
+type claim struct {
+	token uint64
+	held  func() bool
+}
+
 // add notes a grant and looks at all the others.
-func (b *believers) add(t *testing.T, g *Grant) {
+func (b *believers) add(t *testing.T, name string, c claim) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.grants++
-	if last := b.tokens[g.Name()]; g.Token() <= last && !b.forced {
-		t.Errorf("%q: token %d after %d", g.Name(), g.Token(), last)
+	if last := b.tokens[name]; c.token <= last && !b.forced {
+		t.Errorf("%q: token %d after %d", name, c.token, last)
 	}
-	b.tokens[g.Name()] = g.Token()
-	kept := []*Grant{g}
-	for _, other := range b.held[g.Name()] {
-		if !b.forced && other.Err() == nil {
-			t.Errorf("%q: token %d is believed in while token %d was granted", g.Name(), other.Token(), g.Token())
+	b.tokens[name] = c.token
+	kept := []claim{c}
+	for _, other := range b.held[name] {
+		if !b.forced && other.held() {
+			t.Errorf("%q: token %d is believed in while token %d was granted", name, other.token, c.token)
 			kept = append(kept, other)
 		}
 	}
-	b.held[g.Name()] = kept
+	b.held[name] = kept
 }
 
 func storm(t *testing.T, seed uint64) (grants int) {
 	random := rand.New(rand.NewPCG(seed, 7))
 	k := newCluster(t)
-	b := &believers{held: map[string][]*Grant{}, tokens: map[string]uint64{}, forced: seed%3 == 0}
+	b := &believers{held: map[string][]claim{}, tokens: map[string]uint64{}, forced: seed%3 == 0}
 	var mu sync.Mutex // guards random
 	roll := func(n int) int {
 		mu.Lock()
@@ -127,25 +134,53 @@ func work(ctx context.Context, t *testing.T, c *Client, b *believers, roll func(
 		if roll(3) == 0 {
 			try, cancel = context.WithTimeout(ctx, time.Duration(1+roll(5000))*time.Millisecond)
 		}
-		lock := c.Lock
-		if roll(4) == 0 {
-			lock = c.TryLock
+		name := []string{"a", "b"}[roll(2)]
+		hold := func() { time.Sleep(time.Duration(roll(4000)) * time.Millisecond) }
+		var err error
+		if roll(5) == 0 {
+			err = workDetached(try, t, c, b, name, time.Duration(1+roll(5))*time.Second, opts, hold)
+		} else {
+			lock := c.Lock
+			if roll(4) == 0 {
+				lock = c.TryLock
+			}
+			var g *Grant
+			if g, err = lock(try, name, opts...); err == nil {
+				b.add(t, name, claim{g.Token(), func() bool { return g.Err() == nil }})
+				hold()
+				if err := g.Unlock(); err != nil && !errors.Is(err, ErrLost) {
+					t.Errorf("unexpected error of Unlock: %v", err)
+				}
+			}
 		}
-		g, err := lock(try, []string{"a", "b"}[roll(2)], opts...)
 		cancel()
 		if err != nil {
 			if !expectable(err) {
 				t.Errorf("unexpected error: %v", err)
 			}
 			time.Sleep(time.Duration(1+roll(300)) * time.Millisecond)
-			continue
-		}
-		b.add(t, g)
-		time.Sleep(time.Duration(roll(4000)) * time.Millisecond)
-		if err := g.Unlock(); err != nil && !errors.Is(err, ErrLost) {
-			t.Errorf("unexpected error of Unlock: %v", err)
 		}
 	}
+}
+
+// workDetached locks for a time, and mostly releases before that.
+func workDetached(ctx context.Context, t *testing.T, c *Client, b *believers, name string, ttl time.Duration, opts []AcquireOption, hold func()) error {
+	g, err := c.Detached().Acquire(ctx, name, ttl, opts...)
+	if err != nil {
+		return err
+	}
+	if g.ExpiresIn > ttl {
+		t.Errorf("%q: a grant of %v is certain for %v", name, ttl, g.ExpiresIn)
+	}
+	until := c.now() + g.ExpiresIn
+	var released atomic.Bool
+	b.add(t, name, claim{g.Token, func() bool { return !released.Load() && c.now() < until }})
+	hold()
+	released.Store(true)
+	if err := c.Detached().Release(ctx, name, g.Token); err != nil && !errors.Is(err, ErrNotHeld) {
+		return err
+	}
+	return nil
 }
 
 func expectable(err error) bool {
