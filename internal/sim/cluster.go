@@ -25,6 +25,9 @@ type Options struct {
 	Latency, Jitter time.Duration
 	// Timing is the nodes' heartbeat and election timeout; zero is theirs.
 	Timing time.Duration
+	// Timings are those of nodes that differ in it. One with a longer one takes longer
+	// to see that it leads no more, as one does that was paused.
+	Timings map[string]time.Duration
 	// Volatile is how many acknowledged writes a lying disk may lose; zero is
 	// all since it began to lie.
 	Volatile int

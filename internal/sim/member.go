@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -125,7 +126,7 @@ func (c *Cluster) Start(name string) error {
 	}
 	conf := node.Config{
 		ID: name, Listen: c.address(name, apiPort), HTTPAddr: "off", Insecure: true,
-		BootstrapExpect: len(c.nodes), Timing: c.o.Timing, Limits: c.o.Limits, Logger: c.o.Logger,
+		BootstrapExpect: len(c.nodes), Timing: cmp.Or(c.o.Timings[name], c.o.Timing), Limits: c.o.Limits, Logger: c.o.Logger,
 	}
 	for _, o := range c.nodes {
 		if o != m {

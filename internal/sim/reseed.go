@@ -48,11 +48,6 @@ func (c *Cluster) Reseed(ctx context.Context, name string) error {
 	if err != nil {
 		return fmt.Errorf("re-seed: %w", err)
 	}
-	if m.running() != nil {
-		if err := c.Kill(name); err != nil {
-			return fmt.Errorf("re-seed: %w", err)
-		}
-	}
 	var last error
 	if err := c.eventually(ctx, "the others have removed "+name, func() bool {
 		for _, o := range c.nodes {
@@ -69,6 +64,11 @@ func (c *Cluster) Reseed(ctx context.Context, name string) error {
 		return false
 	}); err != nil {
 		return fmt.Errorf("re-seed node %q: %w: %w", name, err, last)
+	}
+	if m.running() != nil {
+		if err := c.Kill(name); err != nil {
+			return fmt.Errorf("re-seed: %w", err)
+		}
 	}
 	m.disk.Reseed()
 	m.removed.Store(false)

@@ -13,14 +13,19 @@ type late struct {
 	changed chan struct{} // closed when by is set; nil: nobody waits
 }
 
-func (l *late) set(by time.Duration) {
+// set reports whether it changes anything.
+func (l *late) set(by time.Duration) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.by == by {
+		return false
+	}
 	l.by = by
 	if l.changed != nil {
 		close(l.changed)
 		l.changed = nil
 	}
+	return true
 }
 
 // wait returns when the delay is over, or another one is set.
@@ -53,7 +58,9 @@ func (c *Cluster) SlowApply(name string, by time.Duration) error {
 	if by < 0 {
 		return fmt.Errorf("slow apply of %q: %v: 0 or more is allowed", name, by)
 	}
-	m.late.set(by)
+	if !m.late.set(by) {
+		return nil
+	}
 	c.recorder.Fault(fmt.Sprintf("%s applies entries %v later", name, by), c.Now(), 0)
 	return nil
 }

@@ -15,6 +15,7 @@ const leader = "leader"
 // fault is a kind of fault.
 type fault struct {
 	ofClients  bool                               // Who is a client
+	ofLeader   bool                               // Who is the leader
 	breaksDisk bool                               // writes do not come to their end: Who cannot stop in good order
 	amount     func(r *rand.Rand) time.Duration   // what Step.Amount may be
 	apply      func(c *sim.Cluster, s Step) error // s.Who is a name
@@ -25,7 +26,7 @@ type fault struct {
 var kinds = []string{
 	"kill", "kill", "kill-majority", "kill-all", "power-off", "power-off-all", "stop",
 	"isolate", "isolate", "split", "split-all", "ring", "bridge", "mute", "deafen", "slow-link", "reset",
-	"pause", "pause", "slow-disk", "hang-disk", "fail-disk", "wall-jump", "transfer",
+	"pause", "pause", "slow-disk", "hang-disk", "fail-disk", "wall-jump", "transfer", "slow-apply", "remove-leader",
 	"isolate-client", "pause-client", "kill-client", "drop-response", "reset-client", "mute-client",
 }
 
@@ -104,6 +105,10 @@ var faults = map[string]fault{
 	"defect":    {apply: func(c *sim.Cluster, s Step) error { return failWrite(c, s.Who, errDefect) }},
 	"wall-jump": {amount: amounts(-12*time.Hour, 12*time.Hour), apply: func(c *sim.Cluster, s Step) error { return c.JumpWallClock(s.Who, s.Amount) }},
 	"transfer":  {apply: transfer},
+	"slow-apply": {amount: amounts(time.Millisecond, 400*time.Millisecond), apply: func(c *sim.Cluster, s Step) error { return c.SlowApply(s.Who, s.Amount) },
+		lift: func(c *sim.Cluster, s Step) error { return c.SlowApply(s.Who, 0) }},
+	// It joins again, without its data, when all is mended.
+	"remove-leader": {ofLeader: true, apply: func(c *sim.Cluster, s Step) error { return c.Remove(s.Who) }},
 
 	"isolate-client": {ofClients: true, apply: func(c *sim.Cluster, s Step) error { return c.Isolate(s.Who) }, lift: heal},
 	"pause-client":   {ofClients: true, apply: func(c *sim.Cluster, s Step) error { return c.Pause(s.Who) }, lift: func(c *sim.Cluster, s Step) error { return c.Resume(s.Who) }},

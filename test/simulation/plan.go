@@ -16,7 +16,8 @@ type Plan struct {
 	Duration time.Duration `json:"duration"` // of load and faults; settling comes after it
 
 	Nodes     int           `json:"nodes"`
-	Timing    time.Duration `json:"timing"` // heartbeat and election timeout
+	Timing    time.Duration `json:"timing"`          // heartbeat and election timeout
+	LongLease string        `json:"lease,omitempty"` // node that leads on when the others have given it up
 	Latency   time.Duration `json:"latency"`
 	Jitter    time.Duration `json:"jitter"`
 	Snapshots uint64        `json:"snapshots"` // entries between snapshots
@@ -58,10 +59,10 @@ type Step struct {
 
 // Profiles are the kinds of runs. Those after the first five have the name of the
 // job that is done in them.
-var Profiles = []string{"mixed", "tight", "modes", "wide", "five", "scripts", "masses", "crowd", "trees", "delays", "embedded"}
+var Profiles = []string{"mixed", "tight", "modes", "wide", "five", "scripts", "masses", "crowd", "trees", "delays", "embedded", "reads"}
 
 // lightJobs are done beside others, too.
-var lightJobs = []string{"scripts", "masses", "values", "trees", "delays", "embedded"}
+var lightJobs = []string{"scripts", "masses", "values", "trees", "delays", "embedded", "reads"}
 
 // NewPlan returns the plan of a seed. Without a profile the seed chooses one.
 func NewPlan(seed uint64, profile string, duration time.Duration) (Plan, error) {
@@ -90,6 +91,8 @@ func NewPlan(seed uint64, profile string, duration time.Duration) (Plan, error) 
 		p.Nodes = 5
 	case "crowd":
 		p.Window = 0 // thousands are under way in one session
+	case "reads":
+		p.Nodes, p.LongLease = 2+2*r.IntN(2), "n1" // a majority without the leader is smaller if they are even
 	}
 	p.addWorkers(r)
 	p.skewClocks(r)
@@ -159,6 +162,14 @@ func (p *Plan) jobs(r *rand.Rand) []string {
 	return []string{p.Profile, p.Profile, p.Profile}
 }
 
+// timings are those of the nodes that have one of their own.
+func (p *Plan) timings() map[string]time.Duration {
+	if p.LongLease == "" {
+		return nil
+	}
+	return map[string]time.Duration{p.LongLease: leaseFactor * p.Timing}
+}
+
 // maxRateError is how far clocks may run from real time.
 const maxRateError = 0.005
 
@@ -202,6 +213,9 @@ func (p *Plan) addEpisodes(r *rand.Rand) {
 func (p *Plan) newStep(r *rand.Rand, most time.Duration) Step {
 	nodes := p.nodeNames()
 	s := Step{Kind: kinds[r.IntN(len(kinds))], After: between(r, 0, most/2), For: between(r, 50*time.Millisecond, most)}
+	if p.Profile == "reads" && r.IntN(3) > 0 {
+		s.Kind = readFaults[r.IntN(len(readFaults))]
+	}
 	if r.IntN(3) == 0 {
 		s.For = between(r, 50*time.Millisecond, 1500*time.Millisecond) // about as long as an election
 	}
@@ -211,6 +225,9 @@ func (p *Plan) newStep(r *rand.Rand, most time.Duration) Step {
 	}
 	s.Other = nodes[r.IntN(len(nodes))]
 	f := faults[s.Kind]
+	if f.ofLeader {
+		s.Who = leader
+	}
 	if f.ofClients {
 		s.Who = p.Workers[r.IntN(len(p.Workers))].Name
 	}

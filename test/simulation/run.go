@@ -45,7 +45,7 @@ func recoveryBound(p Plan) time.Duration { return 4*time.Second + 10*p.Timing }
 func Run(ctx context.Context, p Plan, log *slog.Logger) (*Outcome, error) {
 	started, cancel := context.WithTimeout(ctx, time.Minute)
 	c, err := sim.New(started, sim.Options{
-		Nodes: p.Nodes, Seed: p.Seed, Latency: p.Latency, Jitter: p.Jitter, Timing: p.Timing,
+		Nodes: p.Nodes, Seed: p.Seed, Latency: p.Latency, Jitter: p.Jitter, Timing: p.Timing, Timings: p.timings(),
 		SnapshotThreshold: p.Snapshots, Logger: log, Limits: fsm.Limits{ExpiriesPerEntry: p.MaxExpiry, RequestsWindow: p.Window},
 	})
 	cancel()
@@ -231,6 +231,7 @@ func (r *runner) mend() {
 			d.Slow(0)
 			d.Fail(nil, 0)
 		}
+		_ = c.SlowApply(name, 0) // never fails for a node
 	}
 	clear(r.broken)
 	for _, w := range r.p.Workers {
@@ -245,6 +246,7 @@ func (r *runner) mend() {
 	if err := startAll(c, Step{}); err != nil {
 		r.violate("availability", "a node does not come back: %v", err)
 	}
+	r.reseed()
 }
 
 // judgeEnds looks at the nodes that ended by themselves, whatever was done to them

@@ -60,6 +60,8 @@ func deedsOf(job string) []deed {
 		return []deed{{weight: 3, do: (*worker).trees}, {weight: 1, do: (*worker).any}}
 	case "embedded":
 		return []deed{{weight: 2, do: (*worker).embedded, limit: scriptHold}, {weight: 1, do: (*worker).any}}
+	case "reads":
+		return []deed{{weight: 1, do: (*worker).reads}}
 	case "delays":
 		return []deed{{weight: 4, do: (*worker).delays, limit: 30 * time.Second}, {weight: 1, do: (*worker).any}}
 	}
