@@ -45,88 +45,91 @@ func (h *herd) terminateOrphans() { h.told("TERM to the orphans") }
 // before that where time alone decides.
 const watchedTTL = 10 * time.Second
 
-func TestWatchdogDecides(t *testing.T) {
-	for name, c := range map[string]struct {
-		obeys   time.Duration
-		play    func(lines chan<- line) // what run does; then the socket is closed, if it is
-		stays   bool                    // the socket is not closed
-		nothing bool                    // no group is told
-		want    []string
-	}{
-		"run is killed, the group obeys": {
-			obeys: time.Second,
-			play:  func(lines chan<- line) { lines <- until(10 * time.Second); time.Sleep(3 * time.Second) },
-			want:  []string{"TERM to the orphans 3s"},
+// watchdogCases are what may become of run, and what the watchdog does when.
+var watchdogCases = map[string]struct {
+	obeys   time.Duration
+	play    func(lines chan<- line) // what run does; then the socket is closed, if it is
+	stays   bool                    // the socket is not closed
+	nothing bool                    // no group is told
+	want    []string
+}{
+	"run is killed, the group obeys": {
+		obeys: time.Second,
+		play:  func(lines chan<- line) { lines <- until(10 * time.Second); time.Sleep(3 * time.Second) },
+		want:  []string{"TERM to the orphans 3s"},
+	},
+	"run is killed, the group does not obey": {
+		obeys: -1,
+		play:  func(lines chan<- line) { lines <- until(20 * time.Second); time.Sleep(3 * time.Second) },
+		want:  []string{"TERM to the orphans 3s", "KILL 8s"}, // after --kill-after
+	},
+	"run is killed, and little time is left": {
+		obeys: -1,
+		play: func(lines chan<- line) {
+			for range 6 {
+				lines <- until(5 * time.Second)
+				time.Sleep(500 * time.Millisecond)
+			}
 		},
-		"run is killed, the group does not obey": {
-			obeys: -1,
-			play:  func(lines chan<- line) { lines <- until(20 * time.Second); time.Sleep(3 * time.Second) },
-			want:  []string{"TERM to the orphans 3s", "KILL 8s"}, // after --kill-after
+		want: []string{"TERM to the orphans 3s", "KILL 4.5s"},
+	},
+	"run is killed after a loss": {
+		obeys: -1,
+		play: func(lines chan<- line) {
+			lines <- until(10 * time.Second)
+			lines <- until(0)
+			time.Sleep(time.Second)
 		},
-		"run is killed, and little time is left": {
-			obeys: -1,
-			play: func(lines chan<- line) {
-				for range 6 {
-					lines <- until(5 * time.Second)
-					time.Sleep(500 * time.Millisecond)
-				}
-			},
-			want: []string{"TERM to the orphans 3s", "KILL 4.5s"},
+		want: []string{"KILL 1s"},
+	},
+	"run is killed after it has passed TERM on": {
+		obeys: -1,
+		play: func(lines chan<- line) {
+			lines <- until(10 * time.Second)
+			lines <- line{"warned", 1, -1}
+			time.Sleep(time.Second)
 		},
-		"run is killed after a loss": {
-			obeys: -1,
-			play: func(lines chan<- line) {
-				lines <- until(10 * time.Second)
+		want: []string{"KILL 1s"},
+	},
+	"run is killed before anything was started": {
+		play:    func(lines chan<- line) { lines <- until(10 * time.Second) },
+		nothing: true,
+	},
+	"run hangs": {
+		obeys: -1,
+		play:  func(lines chan<- line) { lines <- until(10 * time.Second) },
+		stays: true,
+		want:  []string{"TERM 7s", "KILL 9.5s"},
+	},
+	"run hangs after a loss": {
+		obeys: -1,
+		play:  func(lines chan<- line) { lines <- until(0) },
+		stays: true,
+		want:  []string{"KILL 2s"}, // four lines were missed
+	},
+	"run lives, and deals with a loss for long": {
+		obeys: -1,
+		play: func(lines chan<- line) {
+			for range 100 {
 				lines <- until(0)
-				time.Sleep(time.Second)
-			},
-			want: []string{"KILL 1s"},
+				time.Sleep(500 * time.Millisecond)
+			}
 		},
-		"run is killed after it has passed TERM on": {
-			obeys: -1,
-			play: func(lines chan<- line) {
-				lines <- until(10 * time.Second)
-				lines <- line{"warned", 1, -1}
-				time.Sleep(time.Second)
-			},
-			want: []string{"KILL 1s"},
+		want: []string{"KILL 50s"}, // when the socket is closed, and not before
+	},
+	"run lives, and its lock is kept alive": {
+		play: func(lines chan<- line) {
+			for i := range 100 {
+				lines <- until(time.Duration(i/7)*3500*time.Millisecond + 10*time.Second)
+				time.Sleep(500 * time.Millisecond)
+			}
 		},
-		"run is killed before anything was started": {
-			play:    func(lines chan<- line) { lines <- until(10 * time.Second) },
-			nothing: true,
-		},
-		"run hangs": {
-			obeys: -1,
-			play:  func(lines chan<- line) { lines <- until(10 * time.Second) },
-			stays: true,
-			want:  []string{"TERM 7s", "KILL 9.5s"},
-		},
-		"run hangs after a loss": {
-			obeys: -1,
-			play:  func(lines chan<- line) { lines <- until(0) },
-			stays: true,
-			want:  []string{"KILL 2s"}, // four lines were missed
-		},
-		"run lives, and deals with a loss for long": {
-			obeys: -1,
-			play: func(lines chan<- line) {
-				for range 100 {
-					lines <- until(0)
-					time.Sleep(500 * time.Millisecond)
-				}
-			},
-			want: []string{"KILL 50s"}, // when the socket is closed, and not before
-		},
-		"run lives, and its lock is kept alive": {
-			play: func(lines chan<- line) {
-				for i := range 100 {
-					lines <- until(time.Duration(i/7)*3500*time.Millisecond + 10*time.Second)
-					time.Sleep(500 * time.Millisecond)
-				}
-			},
-			want: []string{"TERM to the orphans 50s"}, // when the socket is closed, and not before
-		},
-	} {
+		want: []string{"TERM to the orphans 50s"}, // when the socket is closed, and not before
+	},
+}
+
+func TestWatchdogDecides(t *testing.T) {
+	for name, c := range watchdogCases {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				h := &herd{began: time.Now(), obeys: c.obeys}
