@@ -48,8 +48,9 @@ var defaultEndpoints = []string{"127.0.0.1:7400", "127.0.0.1:7410", "127.0.0.1:7
 
 // run does what args say and returns the exit code.
 func (p program) run(args []string) int {
-	ctx, stop := signalContext(context.Background())
-	defer stop()
+	// Signals are taken to the very end: one that ended the program after its result
+	// is printed would say that there is none.
+	ctx, _ := signalContext(context.Background())
 	failPipes()
 	a := &app{program: p}
 	root := a.root()

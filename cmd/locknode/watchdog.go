@@ -64,7 +64,7 @@ const missedBeats = 4
 func rulesFor(ttl, killAfter time.Duration) rules {
 	return rules{
 		beat:      min(max(ttl/20, 25*time.Millisecond), 5*time.Second),
-		margin:    min(max(ttl/20, 50*time.Millisecond), time.Second),
+		margin:    min(max(ttl/10, 50*time.Millisecond), time.Second),
 		grace:     min(killAfter, ttl/4),
 		killAfter: killAfter,
 	}

@@ -70,7 +70,7 @@ func TestNothingOfACommandRunsBesideTheNextHolder(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			lock := "watched/" + strings.ReplaceAll(name, " ", "-")
-			r := startLocknode(t, "run", "--ttl", "2s", lock, "--", "/bin/sh", "-c", wilful)
+			r := startLocknode(t, "run", "--ttl", "4s", lock, "--", "/bin/sh", "-c", wilful)
 			pids := r.pids(3)
 			watchdog := watchdogOf(t, r)
 			c := testClient(t)
@@ -97,11 +97,11 @@ func TestNothingOfARunWithinACommandRunsBesideTheNextHolder(t *testing.T) {
 	t.Parallel()
 	self := command(t, "locknode").Path
 	for name, script := range map[string]string{
-		"as the command":  `exec "$0" run --ttl 1m --kill-after 1m watched/inner/1 -- sh -c "$1"`,
-		"below a command": `"$0" run --ttl 1m --kill-after 1m watched/inner/2 -- sh -c "$1"; exit`,
+		"as the command":  `exec "$0" run --ttl 1m --kill-after 1m watched/inner/$$ -- sh -c "$1"`,
+		"below a command": `"$0" run --ttl 1m --kill-after 1m watched/inner/$$ -- sh -c "$1"; exit`,
 	} {
 		lock := "watched/outer/" + strings.ReplaceAll(name, " ", "-")
-		r := startLocknode(t, "run", "--ttl", "2s", lock, "--", "/bin/sh", "-c", script, self, wilful)
+		r := startLocknode(t, "run", "--ttl", "4s", lock, "--", "/bin/sh", "-c", script, self, wilful)
 		pids := r.pids(3)
 		c := testClient(t)
 		r.signal(syscall.SIGKILL)

@@ -41,7 +41,7 @@ func (h *herd) told(how string) {
 func (h *herd) terminate()        { h.told("TERM") }
 func (h *herd) terminateOrphans() { h.told("TERM to the orphans") }
 
-// A TTL of 10 s: a line every 0.5 s, gone 0.5 s before the end, told to end 2.5 s
+// A TTL of 10 s: a line every 0.5 s, gone 1 s before the end, told to end 2.5 s
 // before that where time alone decides.
 const watchedTTL = 10 * time.Second
 
@@ -71,7 +71,7 @@ var watchdogCases = map[string]struct {
 				time.Sleep(500 * time.Millisecond)
 			}
 		},
-		want: []string{"TERM to the orphans 3s", "KILL 4.5s"},
+		want: []string{"TERM to the orphans 3s", "KILL 4s"},
 	},
 	"run is killed after a loss": {
 		obeys: -1,
@@ -99,7 +99,7 @@ var watchdogCases = map[string]struct {
 		obeys: -1,
 		play:  func(lines chan<- line) { lines <- until(10 * time.Second) },
 		stays: true,
-		want:  []string{"TERM 7s", "KILL 9.5s"},
+		want:  []string{"TERM 6.5s", "KILL 9s"},
 	},
 	"run hangs after a loss": {
 		obeys: -1,
