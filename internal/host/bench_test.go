@@ -150,6 +150,21 @@ func granted(token uint64) *apiv1.Answer {
 	return &apiv1.Answer{Result: &apiv1.Answer_Acquire{Acquire: &apiv1.AcquireResponse{Token: token, Deadline: 100}}}
 }
 
+// confirm answers the renewal that confirms a grant out of a wait.
+func (b *bench) confirm(acquire *mux.Call, token uint64) {
+	b.t.Helper()
+	c := b.next()
+	r := c.Op.GetRenew()
+	if r.GetToken() != token || r.GetTtlNs() != acquire.Op.GetAcquire().GetTtlNs() || string(r.GetId().GetSession()) != string(acquire.Op.GetAcquire().GetId().GetSession()) {
+		b.t.Fatalf("%v was sent, want a renewal of token %d in the session of its acquire", c.Op, token)
+	}
+	done(c, renewed())
+}
+
+func renewed() *apiv1.Answer {
+	return &apiv1.Answer{Index: 70, Stamp: 200, Result: &apiv1.Answer_Renew{Renew: &apiv1.RenewResponse{Deadline: 900}}}
+}
+
 func released() *apiv1.Answer {
 	return &apiv1.Answer{Result: &apiv1.Answer_Release{Release: &apiv1.ReleaseResponse{}}}
 }

@@ -62,6 +62,7 @@ type Host struct {
 	current  *session                   // takes new requests; nil: none
 	sessions []*session                 // that are kept alive, or being opened; in order of their making
 	byID     map[fsm.SessionID]*session // these, and ended ones with requests left
+	tokens   map[uint64][]*request      // token → unanswered requests that the log says were granted it
 	left     []*request                 // of callers that have gone, to be dealt with by Run
 	kept     []later                    // places that are kept for a repeat, in order of time
 	again    []later                    // the host's own requests that were refused for now
@@ -96,7 +97,7 @@ func New(cfg Config) *Host {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	h := &Host{cfg: cfg, wake: make(chan struct{}, 1), byID: make(map[fsm.SessionID]*session)}
+	h := &Host{cfg: cfg, wake: make(chan struct{}, 1), byID: make(map[fsm.SessionID]*session), tokens: make(map[uint64][]*request)}
 	h.ids.Store(&[]fsm.SessionID{})
 	return h
 }
@@ -219,17 +220,21 @@ func (h *Host) size() {
 }
 
 // Observe is told of every entry that this node applies, on the goroutine that
-// applies it. It notes which requests were granted.
+// applies it. It notes which requests were granted, and which of these grants ended.
 func (h *Host) Observe(a *fsm.Applied) {
 	ids := *h.ids.Load()
 	for i := range a.Events {
-		e := &a.Events[i]
-		if e.Kind != fsm.EventGranted || len(ids) == 0 {
-			continue
+		if len(ids) == 0 {
+			break
 		}
-		h.granted(ids, e.Request, e, a)
-		for _, other := range e.Others {
-			h.granted(ids, other, e, a)
+		switch e := &a.Events[i]; e.Kind {
+		case fsm.EventGranted:
+			h.granted(ids, e.Request, e, a)
+			for _, other := range e.Others {
+				h.granted(ids, other, e, a)
+			}
+		case fsm.EventReleased, fsm.EventExpired, fsm.EventRevoked:
+			h.ended(e.Token)
 		}
 	}
 	h.Restored(a.Index)
@@ -237,18 +242,39 @@ func (h *Host) Observe(a *fsm.Applied) {
 
 // granted notes that the log grants a request, if it is one of the host's.
 func (h *Host) granted(ids []fsm.SessionID, id fsm.RequestID, e *fsm.Event, a *fsm.Applied) {
-	for _, own := range ids {
-		if own != id.Session {
-			continue
-		}
-		h.mu.Lock()
-		defer h.mu.Unlock()
-		if s := h.byID[id.Session]; s != nil {
-			if r := s.window.Get(id.Sequence); r != nil {
-				r.granted = grantAnswer(&e.Result, a.Index)
-			}
-		}
+	if !slices.Contains(ids, id.Session) {
 		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if s := h.byID[id.Session]; s != nil {
+		if r := s.window.Get(id.Sequence); r != nil {
+			r.granted = grantAnswer(&e.Result, a.Index)
+			h.tokens[e.Token] = append(h.tokens[e.Token], r)
+		}
+	}
+}
+
+// ended notes that the log ends a grant, if it is that of one of the host's requests.
+func (h *Host) ended(token uint64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, r := range h.tokens[token] {
+		r.granted = nil
+	}
+	delete(h.tokens, token)
+}
+
+// forgetGrantLocked is for a request whose answer is of no more use.
+func (h *Host) forgetGrantLocked(r *request) {
+	if r.granted == nil {
+		return
+	}
+	token := r.granted.GetAcquire().GetToken()
+	r.granted = nil
+	rest := slices.DeleteFunc(h.tokens[token], func(other *request) bool { return other == r })
+	if h.tokens[token] = rest; len(rest) == 0 {
+		delete(h.tokens, token)
 	}
 }
 

@@ -20,6 +20,7 @@ type request struct {
 	waits   bool             // constant. It may stand in line
 	once    bool             // constant. The caller has an ID of its own for it
 	target  *request         // constant. Of a cancel
+	confirm *request         // constant. Of a renewal: the acquire whose grant it confirms
 	until   time.Duration    // constant. When its wait is over; of the host's own, when it is moot; 0: never
 
 	placed  time.Duration    // when it was given a session
@@ -31,6 +32,7 @@ type request struct {
 	left    bool             // and that was dealt with
 	settled bool             // its sequence is acknowledged, or was never used
 	token   uint64           // of the grant that it was answered with
+	answer  *apiv1.Answer    // that with the grant, while it is being confirmed
 	granted *apiv1.Answer    // what this node's log says; nil: not granted, or not yet
 	keep    time.Duration    // until when its place or grant is kept; 0: not kept
 }
@@ -192,6 +194,8 @@ func (h *Host) answered(r *request, call *mux.Call, a *apiv1.Answer) {
 	}
 	r.call = nil
 	switch code := apiv1.Code(a.GetError().GetCode()); {
+	case r.confirm != nil:
+		h.confirmedLocked(r, call, code, a)
 	case r.id != nil && (code == apiv1.CodeNoSession || code == apiv1.CodeStaleRequest):
 		h.notRunLocked(r, call, code, a)
 	case r.outer == nil && isPassing(code) && (r.until == 0 || h.cfg.Mono() < r.until):
@@ -213,8 +217,18 @@ func (h *Host) answered(r *request, call *mux.Call, a *apiv1.Answer) {
 	}
 }
 
-// finishLocked passes on the answer that r has come to.
+// finishLocked passes on the answer that r has come to. A grant out of a wait is
+// confirmed first.
 func (h *Host) finishLocked(r *request, a *apiv1.Answer) {
+	if r.token = a.GetAcquire().GetToken(); r.token != 0 && r.waits && !r.gone {
+		h.confirmLocked(r, a)
+		return
+	}
+	h.passOnLocked(r, a)
+}
+
+// passOnLocked gives the caller of r its answer.
+func (h *Host) passOnLocked(r *request, a *apiv1.Answer) {
 	r.token = a.GetAcquire().GetToken()
 	switch {
 	case r.token == 0, !r.gone && !r.once:
@@ -223,6 +237,53 @@ func (h *Host) finishLocked(r *request, a *apiv1.Answer) {
 		h.keepLocked(r) // the answer may turn out to be lost
 	}
 	h.tellLocked(r, a)
+}
+
+// confirmLocked renews a grant that may have come out of a wait. Such a one ends with
+// the sessions of its request until it is renewed in one of them. So whoever waits
+// through a node that dies blocks nobody, and a caller that is told of its grant has it
+// whatever becomes of the node.
+func (h *Host) confirmLocked(r *request, a *apiv1.Answer) {
+	r.answer = a
+	ttl := r.op.GetAcquire().GetTtlNs()
+	c := &request{
+		h: h, s: r.s, confirm: r, until: h.cfg.Mono() + time.Duration(ttl),
+		op: &apiv1.Operation{Request: &apiv1.Operation_Renew{Renew: &apiv1.RenewRequest{Token: r.token, TtlNs: ttl}}},
+	}
+	h.ownLocked(+1)
+	r.s.issueLocked(c)
+}
+
+// confirmedLocked has the answer of a renewal that confirms a grant. If the grant is
+// gone, its caller stands in line again.
+func (h *Host) confirmedLocked(c *request, call *mux.Call, code apiv1.Code, a *apiv1.Answer) {
+	r := c.confirm
+	switch {
+	case isPassing(code) && code != apiv1.CodeUnavailable && !r.gone && h.cfg.Mono() < c.until:
+		c.call = call
+		h.again = append(h.again, later{c, h.cfg.Mono() + retryAfter})
+		h.nudge()
+		return
+	case r.gone: // it is kept, or being cancelled
+	case code == apiv1.CodeOK:
+		answer := r.answer
+		answer.Index, answer.Stamp = a.GetIndex(), a.GetStamp()
+		answer.GetAcquire().Deadline = a.GetRenew().GetDeadline()
+		h.passOnLocked(r, answer)
+	case isPassing(code):
+		h.gaveUpLocked(r, a)
+	default:
+		if code == apiv1.CodeNoSession {
+			r.s.endedLocked()
+			if !r.once {
+				h.releaseLocked(r, r.token) // an earlier copy may have confirmed it
+			}
+		}
+		r.token = 0
+		h.moveLocked(r)
+	}
+	r.answer = nil
+	h.ownDoneLocked(c)
 }
 
 // gaveUpLocked passes on that r was not answered in time. It may be in the log: an
@@ -271,6 +332,7 @@ func (h *Host) settleLocked(r *request) {
 	}
 	s.usedAt = h.cfg.Mono()
 	s.window.Answered(r.id.GetSequence())
+	h.forgetGrantLocked(r)
 	if s.window.Len() == 0 {
 		s.forgetIfEmptyLocked()
 		h.nudge() // it may have retired
@@ -398,12 +460,13 @@ func (h *Host) resumeLocked() {
 		switch r := b.r; {
 		case r.settled:
 		case r.gone && r.granted != nil && !r.once:
+			token := r.granted.GetAcquire().GetToken()
 			h.settleLocked(r)
-			h.releaseLocked(r, r.granted.GetAcquire().GetToken())
+			h.releaseLocked(r, token)
 		case r.gone:
 			h.settleLocked(r)
-		case r.granted != nil:
-			h.finishLocked(r, r.granted)
+		case r.granted != nil: // it has outlived the session, and so it needs no confirmation
+			h.passOnLocked(r, r.granted)
 		default:
 			h.moveLocked(r)
 		}

@@ -173,6 +173,99 @@ func TestAnAnswerThatReachesNobodyLeavesNoGrant(t *testing.T) {
 	})
 }
 
+// TestAGrantOutOfAWaitIsConfirmedBeforeItIsTold: until then it ends with the session,
+// so that a node that dies leaves nothing behind.
+func TestAGrantOutOfAWaitIsConfirmedBeforeItIsTold(t *testing.T) {
+	inBubble(t, func(b *bench) {
+		c := b.ask(acquire(time.Hour, ""))
+		b.open()
+		wait := b.next()
+		done(wait, granted(9))
+		if c.answer != nil {
+			t.Fatalf("told %v before the grant is confirmed", c.answer)
+		}
+		renewal := b.next()
+		done(renewal, refused(apiv1.CodeUnknownOutcome))
+		b.passes(retryAfter)
+		b.confirm(wait, 9)
+		got := c.answer.GetAcquire()
+		if got.GetToken() != 9 || got.GetDeadline() != 900 || c.answer.GetStamp() != 200 || c.answer.GetIndex() != 70 {
+			t.Errorf("told %v, want the grant with the deadline and stamp of its renewal", c.answer)
+		}
+		b.quiet("after the caller was told")
+	})
+}
+
+func TestAGrantThatCannotBeConfirmed(t *testing.T) {
+	begin := func(b *bench, once string) (c *caller, wait, renewal *mux.Call) {
+		c = b.ask(acquire(time.Hour, once))
+		b.open()
+		wait = b.next()
+		done(wait, granted(9))
+		return c, wait, b.next()
+	}
+	t.Run("is gone", func(t *testing.T) {
+		inBubble(t, func(b *bench) {
+			c, _, renewal := begin(b, "")
+			b.passes(10 * time.Minute)
+			done(renewal, refused(apiv1.CodeNotHeld))
+			if a := b.next().Op.GetAcquire(); a.GetWaitNs() != int64(50*time.Minute) || c.answer != nil {
+				t.Errorf("sent %v and told %v, want another wait for what is left", a, c.answer)
+			}
+		})
+	})
+	t.Run("the session is over", func(t *testing.T) {
+		inBubble(t, func(b *bench) {
+			c, _, renewal := begin(b, "")
+			endSession(renewal, 50)
+			b.open()
+			if r := b.next().Op.GetRelease(); r.GetToken() != 9 {
+				t.Errorf("sent %v, want the release of a grant that an earlier copy may have confirmed", r)
+			}
+			if a := b.next().Op.GetAcquire(); a.GetId().GetSequence() != 2 || c.answer != nil {
+				t.Errorf("sent %v and told %v, want another wait", a, c.answer)
+			}
+		})
+	})
+	t.Run("nobody leads", func(t *testing.T) {
+		inBubble(t, func(b *bench) {
+			c, wait, renewal := begin(b, "")
+			done(renewal, refused(apiv1.CodeUnavailable))
+			if c.code() != apiv1.CodeUnavailable {
+				t.Errorf("told %v, want unavailable", c.answer)
+			}
+			b.isCancelOf(b.next(), wait)
+		})
+	})
+	t.Run("its caller hangs up", func(t *testing.T) {
+		for _, once := range []string{"", "r-1"} {
+			inBubble(t, func(b *bench) {
+				c, wait, renewal := begin(b, once)
+				c.call.Abandon()
+				if once != "" {
+					b.quiet("while the grant is kept")
+					b.passes(keepPlace)
+				}
+				b.isCancelOf(b.next(), wait)
+				done(renewal, renewed())
+				b.quiet("after the renewal")
+				if c.answer != nil {
+					t.Errorf("told %v", c.answer)
+				}
+			})
+		}
+	})
+	t.Run("the node stops", func(t *testing.T) {
+		inBubble(t, func(b *bench) {
+			c, _, _ := begin(b, "")
+			sent, _ := b.closed()
+			if len(sent) != 1 || len(sent[0].Op.GetEndSession().GetUndelivered()) != 1 || c.code() != apiv1.CodeUnavailable {
+				t.Errorf("sent %v and told %v, want the session's end with an undelivered request, and unavailable", sent, c.answer)
+			}
+		})
+	})
+}
+
 func TestARequestThatWasGivenUpGetsNothingLater(t *testing.T) {
 	inBubble(t, func(b *bench) {
 		c := b.ask(acquire(time.Hour, ""))
@@ -313,6 +406,20 @@ func TestAGrantBeforeTheEndOfTheSessionIsFoundInTheLog(t *testing.T) {
 			b.quiet("for a request that was granted")
 			if got := c.answer.GetAcquire(); got.GetToken() != 9 || got.GetDeadline() != 700 || c.answer.GetStamp() != 100 {
 				t.Errorf("answered %v, want the grant that the log has", c.answer)
+			}
+		})
+	})
+	t.Run("that ended with it", func(t *testing.T) {
+		inBubble(t, func(b *bench) {
+			c := b.ask(acquire(time.Hour, ""))
+			b.open()
+			wait := b.next()
+			endSession(wait, 50)
+			b.h.Observe(grantIn(wait, 49, 9))
+			b.h.Observe(&fsm.Applied{Index: 50, Events: []fsm.Event{{Kind: fsm.EventExpired, Token: 9}}})
+			b.open()
+			if b.next().Op.GetAcquire() == nil || c.answer != nil {
+				t.Errorf("told %v, want another wait", c.answer)
 			}
 		})
 	})

@@ -292,7 +292,7 @@ func (s *session) closeLocked() {
 			h.tellLocked(r, failed(apiv1.CodeUnknownOutcome, "the node is stopping: what was asked for may have been done"))
 			r.gone = true
 			return
-		case !r.gone && r.token != 0:
+		case !r.gone && r.token != 0 && r.answer == nil:
 			return // its caller has the grant
 		case !r.gone:
 			h.tellGivenUpLocked(r, failed(apiv1.CodeUnavailable, "the node is stopping"))

@@ -85,6 +85,7 @@ func TestAFullSessionRetiresAndEndsWithItsLastRequest(t *testing.T) {
 				for _, c := range calls {
 					b.quiet("before the last one was answered")
 					done(c, granted(9))
+					b.confirm(c, 9)
 				}
 				if r := b.next().Op.GetEndSession(); string(r.GetSession()) != string(first) {
 					t.Errorf("sent %v, want the end of the first session", r)
