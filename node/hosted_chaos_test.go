@@ -41,8 +41,8 @@ func (k *told) drop(token uint64) {
 // told so, and nobody stands in line. The callers are in the nodes' own processes:
 // whether one was told is certain.
 //
-// There is one exception. A try under a request ID was granted the lock, its caller has
-// hung up, and then the session of its node ended before the try was cancelled: another
+// There is one exception. A try under a request ID was granted the lock at once, its
+// caller has hung up, and then the session of its node ended before the try was cancelled: another
 // try may have been told of the grant, so that it is left to its TTL.
 func TestNobodyHoldsWhatNobodyWasToldOf(t *testing.T) {
 	for seed := range uint64(6) {

@@ -367,20 +367,20 @@ func TestAWaiterWhoWasToldToGoDoesNotGetTheLockLater(t *testing.T) {
 }
 
 // TestWaitersOfADeadNodeBlockNobody: one of them may be granted the lock before the
-// cluster has noticed, and has it for one TTL. None of the others gets it.
+// cluster has noticed. It is gone with the node's session, and so are the others.
 func TestWaitersOfADeadNodeBlockNobody(t *testing.T) {
 	for name, c := range map[string]struct {
 		freed time.Duration // after the node's death
 		most  time.Duration
 	}{
-		"freed before it is noticed": {time.Second, 12 * time.Second},
+		"freed before it is noticed": {time.Second, 7 * time.Second},
 		"freed later":                {7 * time.Second, 200 * time.Millisecond},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inWorld(t, func(w *world) {
 				token := w.take(w.leader, request("x", "holder", time.Hour, 0, ""))
 				for i := range 5 {
-					w.wait(w.followers[0], request("x", fmt.Sprintf("ghost%d", i), 10*time.Second, 10*time.Minute, ""))
+					w.wait(w.followers[0], request("x", fmt.Sprintf("ghost%d", i), time.Hour, 10*time.Minute, ""))
 				}
 				w.must(w.c.Kill(w.followers[0]))
 				time.Sleep(c.freed)
@@ -393,6 +393,23 @@ func TestWaitersOfADeadNodeBlockNobody(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestAGrantOutOfAWaitOutlivesItsNode: its caller was told, and then the node dies.
+func TestAGrantOutOfAWaitOutlivesItsNode(t *testing.T) {
+	inWorld(t, func(w *world) {
+		node := w.followers[0]
+		token := w.take(w.leader, request("x", "holder", time.Hour, 0, ""))
+		waits := w.wait(node, request("x", "waiter", time.Minute, 10*time.Minute, ""))
+		w.free(w.leader, "x", token)
+		<-waits.done
+		w.must(waits.err)
+		w.must(w.c.Kill(node))
+		time.Sleep(50 * time.Second)
+		if h := w.holder(w.leader, "x"); h != "waiter" {
+			t.Errorf("50 s into a TTL of a minute the lock is held by %q", h)
+		}
+	})
 }
 
 func TestAStopKeepsThePlacesOfRequestIDsAndNoOthers(t *testing.T) {

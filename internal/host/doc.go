@@ -23,6 +23,10 @@
 //     request may come again, through this node or another one, and finds it. Then
 //     this try is cancelled; the table leaves what another try has found.
 //
+// A grant that comes out of a wait ends with the session, like the wait, until it is
+// renewed there. The host does that before it tells the caller: so a waiter whose node
+// dies blocks nobody, and a caller who was told has all of the TTL.
+//
 // What the host sends for itself is sent again until it is answered, or its session
 // is over: then nothing waits in it any more.
 //
