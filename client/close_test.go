@@ -354,3 +354,33 @@ func TestDelayAfterLossOutlastsClose(t *testing.T) {
 		}
 	}
 }
+
+// TestAnswerThatCloseOvertookIsNotTold: Close has looked between the arrival of the
+// answer and its caller.
+func TestAnswerThatCloseOvertookIsNotTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newCluster(t)
+		c := k.client(t)
+		mustUnlock(t, mustLock(t, c, "open"))
+		s, q := current(c), request{what: what{"acquire", "a"}, try: true, detached: true}
+		q.ttl = time.Minute
+		a := newAcquiring(c, &q)
+		if err := s.begin(a); err != nil {
+			t.Fatal(err)
+		}
+		c.send(&a.op)
+		answer := <-a.answers
+		if k.holder("a") != answer.GetAcquire().GetToken() {
+			t.Fatalf("the answer is %v", answer)
+		}
+		if err := c.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := s.answered(t.Context(), t.Context(), &q, a, answer); !errors.Is(err, errAgain) {
+			t.Errorf("the caller is told %+v, %v, and the lock is held by %d", got.detached, err, k.holder("a"))
+		}
+		if k.holder("a") != 0 {
+			t.Error("the lock is held by nobody that knows of it")
+		}
+	})
+}

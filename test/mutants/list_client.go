@@ -166,7 +166,7 @@ var clientMutants = []mutant{
 		breaks:  "the caller of a detached acquire gets a grant that the end of its session releases",
 		promise: "S3",
 		changes: []change{{"client/detached.go", "	if _, ours := s.undelivered[a]; !ours {\n", "	if false {\n"}},
-		caught:  []catcher{named("./client", "TestCloseLeavesNothingThatNobodyWasTold")},
+		caught:  []catcher{named("./client", "TestAnswerThatCloseOvertookIsNotTold")},
 	},
 	{
 		name:    "waited-grant-is-not-confirmed",
