@@ -424,3 +424,27 @@ func TestGrantThatWasWaitedForIsConfirmed(t *testing.T) {
 		}
 	})
 }
+
+// TestGrantOfAProcessThatDiedWhileItWaitedEndsWithItsSession: not with its TTL.
+func TestGrantOfAProcessThatDiedWhileItWaitedEndsWithItsSession(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newCluster(t)
+		held := mustLock(t, k.client(t), "a")
+		dead := k.client(t)
+		go func() { _, _ = dead.Detached().Acquire(t.Context(), "a", time.Hour, Wait(time.Minute)) }()
+		time.Sleep(time.Second)
+		k.fault(func(op *apiv1.Operation) fate {
+			return fate{loseRequest: op.GetKeepAlive() != nil || op.GetOpenSession() != nil || op.GetRenew() != nil || op.GetCancel() != nil}
+		})
+		begin := time.Now()
+		mustUnlock(t, held)
+		if k.holder("a") == 0 {
+			t.Fatal("the one who waited was not granted the lock")
+		}
+		for k.holder("a") != 0 {
+			if time.Sleep(time.Second); time.Since(begin) > 15*time.Second {
+				t.Fatalf("after %v the lock is held for a process that has died, with a session of 10s", time.Since(begin))
+			}
+		}
+	})
+}
