@@ -1,47 +1,12 @@
 package locktest_test
 
 import (
-	"context"
-	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/locknode/locknode/locktest"
 )
-
-// TestALeaderThatRemovesItselfConfirmsNoReadAlone: what the leader sends arrives, the
-// removal too, and nothing comes back. The others may elect without it.
-func TestALeaderThatRemovesItselfConfirmsNoReadAlone(t *testing.T) {
-	for _, nodes := range []int{2, 3} {
-		t.Run(fmt.Sprintf("%d nodes", nodes), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				c := locktest.New(t, nodes, locktest.Timing(5*time.Second))
-				must(t, lock(t, c.Client("a"), "x").Unlock())
-				leader := c.Leader()
-				n := c.Node(leader)
-				for _, f := range c.Followers() {
-					c.Slow(f, leader, 150*time.Millisecond)
-				}
-				ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-				defer cancel()
-				c.Remove(leader) // first it makes sure that it leads: that takes 300 ms
-				time.Sleep(400 * time.Millisecond)
-				for _, f := range c.Followers() {
-					c.Cut(f, leader)
-				}
-				if _, err := n.ReadIndex(ctx); err == nil {
-					t.Errorf("a read round of %s was confirmed though no voter of its configuration has answered it", leader)
-				}
-				c.Heal()
-				c.Reseed(leader)
-				c.WaitReady()
-				must(t, lock(t, c.Client("a"), "x").Unlock())
-				c.CheckHistory()
-			})
-		})
-	}
-}
 
 // TestAReadThroughAFollowerIsThereWithTheNextWrite: at a failover, when a new leader
 // takes writes, reads through followers need not wait any longer.

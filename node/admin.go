@@ -207,8 +207,19 @@ func (n *Node) RemoveMember(ctx context.Context, req *apiv1.RemoveMemberRequest)
 	return &apiv1.RemoveMemberResponse{}, nil
 }
 
+// removeMember has the leader remove a member. A leader does not remove itself: it
+// hands leadership over, and its successor does it. If it lost its leadership with its
+// own removal in its log and in nobody else's, it could not lead again, as no voter of
+// its latest configuration, and would vote for nobody with a shorter log: where its
+// vote is needed, nobody would ever lead again.
 func (n *Node) removeMember(ctx context.Context, req *apiv1.RemoveMemberRequest) error {
 	if n.epoch.Load() != nil {
+		if r := n.raft.Load(); req.GetId() == n.id && n.membership.canDoWithout(n.id) {
+			if err := n.transfer(ctx, r, ""); err != nil {
+				return err
+			}
+			return n.notLeader()
+		}
 		return n.membership.removeMember(ctx, req.GetId())
 	}
 	peer, err := n.leaderLocks()

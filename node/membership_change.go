@@ -124,6 +124,13 @@ func (m *membership) without(servers []raft.Server, id string) (alive, voters in
 	return alive, voters
 }
 
+// canDoWithout reports whether a majority of the voters that would remain without a
+// member is alive.
+func (m *membership) canDoWithout(id string) bool {
+	r := m.cfg.raft()
+	return r != nil && membershipMajority(m.without(membershipServers(r), id))
+}
+
 func membershipMajority(alive, voters int) bool { return voters > 0 && alive > voters/2 }
 
 // followAddresses writes changed addresses into the configuration, one change

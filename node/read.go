@@ -224,9 +224,10 @@ func (n *Node) lastCommand(committed uint64) (uint64, error) {
 // majority followed it after the round began, which those who elected a later leader
 // would not have done.
 //
-// This node counts as one of the voters only if it is one. A leader that takes itself
-// out of the configuration leads on until that is committed, but the others elect
-// without it: its own voice says nothing about them.
+// This node counts as one of the voters only if it is one. A leader whose removal is in
+// its log leads on until that is committed, but the others elect without it: its own
+// voice says nothing about them. (A leader does not remove itself, see removeMember;
+// what is counted here does not depend on it.)
 func (n *Node) confirmTerm(ctx context.Context, term uint64) error {
 	r := n.raft.Load()
 	voters, err := votersOf(r)

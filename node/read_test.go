@@ -3,10 +3,12 @@ package node
 import (
 	"context"
 	"net"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/hashicorp/raft"
 	"google.golang.org/grpc"
 
 	apiv1 "github.com/locknode/locknode/api/v1"
@@ -93,6 +95,55 @@ func TestAReadRoundNeedsAMajorityInItsTerm(t *testing.T) {
 			t.Errorf("%s: confirm = %v, want an answer: %v", tt.name, err, tt.want)
 		}
 	}
+}
+
+// TestALeaderThatIsNoVoterAnyMoreNeedsTheOthers: its own removal is in its log, and
+// perhaps in another's; these two alone may have elected another leader.
+func TestALeaderThatIsNoVoterAnyMoreNeedsTheOthers(t *testing.T) {
+	for range 20 {
+		if confirmedWithoutAVote(t) {
+			return
+		}
+	}
+	t.Fatal("it never led long enough to be asked")
+}
+
+// confirmedWithoutAVote reports whether the leader still led when it had been asked.
+func confirmedWithoutAVote(t *testing.T) bool {
+	all := startRafts(t)
+	leader := all.leader()
+	r, term := all.raft[leader], all.raft[leader].CurrentTerm()
+	addrs := make(map[string]string)
+	for i := range all.raft {
+		if i != leader {
+			v, id := &voice{}, string(rune('0'+i))
+			addrs[id] = v.listen(t)
+			says := term // one of them; the other has a newer leader
+			if len(addrs) == 2 {
+				says++
+			}
+			v.says.Store(&apiv1.TermResponse{Term: says, NodeId: id})
+		}
+	}
+	n := &Node{id: string(rune('0' + leader)), peers: newPeers(func(id string) string { return addrs[id] }, nil)}
+	defer n.peers.close()
+	n.raft.Store(r)
+	all.transport[leader].DisconnectAll()
+	r.RemoveServer(raft.ServerID(n.id), 0, time.Second)
+	for len(membershipServers(r)) == 3 {
+		if _, leading := leads(r); !leading {
+			return false
+		}
+		time.Sleep(time.Millisecond)
+	}
+	err := n.confirmTerm(t.Context(), term)
+	if _, leading := leads(r); !leading && err != nil {
+		return false
+	}
+	if err == nil || !strings.Contains(err.Error(), "1 of 2 voters said yes, 2 are needed") {
+		t.Errorf("confirmTerm with one of two voters = %v", err)
+	}
+	return true
 }
 
 // slowNode is a node of a cluster that applies nothing more for a while.
