@@ -339,6 +339,9 @@ func (r *router) look(ctx context.Context) time.Duration {
 	r.mu.Unlock()
 	v := r.observe(ctx, now, len(calls)+len(r.waiting) > 0)
 	changed := v != r.view
+	if changed && r.n.rounds != nil && (v.epoch != r.view.epoch || v.known != r.view.known) {
+		r.n.rounds.nudge() // the last one may have failed, and nobody goes to a leader before one is good
+	}
 	r.view = v
 	if changed || now >= r.nextLook {
 		calls = append(r.waiting, calls...)
@@ -490,7 +493,8 @@ func (r *router) open(ctx context.Context, api string) {
 	r.mu.Unlock()
 	r.opening.Go(func() {
 		defer giveUp()
-		conn, err := mux.Open(ctx, cc, mux.Config{Logger: r.n.log, Patience: patience, OnBreak: r.broken})
+		// Whom to leave a silent leader for is what Raft says; until it does there is nobody.
+		conn, err := mux.Open(ctx, cc, mux.Config{Logger: r.n.log, Patience: patience, OnSilent: r.nudge, OnBreak: r.broken})
 		if err != nil {
 			r.n.log.Debug("stream to the leader", "peer", api, "err", err)
 		}
