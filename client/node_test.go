@@ -35,6 +35,7 @@ type testNode struct {
 	server  *grpc.Server
 	mute    bool
 	fickle  bool // ends every stream at once
+	stuck   bool // answers on no stream until it is not stuck any more
 	streams int
 	direct  int // operations taken as the leader
 	forward int // operations forwarded
@@ -151,6 +152,18 @@ func (n *testNode) isMute() bool {
 	return n.mute
 }
 
+func (n *testNode) setStuck(stuck bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.stuck = stuck
+}
+
+func (n *testNode) isStuck() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.stuck
+}
+
 func (n *testNode) counts() (direct, forward, refused int) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -217,6 +230,9 @@ func (n *testNode) Session(stream grpc.BidiStreamingServer[apiv1.SessionRequest,
 		for {
 			select {
 			case r := <-out:
+				for n.isStuck() && ctx.Err() == nil {
+					time.Sleep(5 * time.Millisecond)
+				}
 				if !n.isMute() && stream.Send(r) != nil {
 					return
 				}

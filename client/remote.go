@@ -49,15 +49,6 @@ type remote struct {
 	watchers  map[[16]byte]func(*apiv1.Notice)
 }
 
-// link is the stream in use.
-type link struct {
-	conn *mux.Conn
-	addr string
-	// forward: the node is not the leader, and is asked to forward.
-	forward bool
-	since   time.Time
-}
-
 type parked struct {
 	call  *mux.Call
 	since time.Time

@@ -26,14 +26,6 @@ const (
 	// random.
 	leastPause = 10 * time.Millisecond
 	mostPause  = time.Second
-	// A client that is forwarded looks for the leader after secondLook, and then ever
-	// more seldom until lastLook.
-	secondLook = time.Second
-	lastLook   = 16 * time.Second
-	// A stream that breaks within briefLink of its beginning is one of those that
-	// make the next search wait, from the one after freeRetries on.
-	briefLink   = time.Second
-	freeRetries = 3
 )
 
 // search is one look for the node that leads. It asks one node, and the others only
@@ -46,6 +38,7 @@ type search struct {
 	asking  map[string]bool // who owes an answer
 	answers chan probe
 	known   map[string]probe // the last answers
+	silent  string           // whose stream is silent: not to be opened again
 	changed time.Time        // when one differed from the one before
 
 	asked map[string]bool // in this round
@@ -153,22 +146,28 @@ func (s *search) wait(pause time.Duration) (l *link, goOn bool) {
 	if !goOn {
 		return nil, false
 	}
+	return s.linger(pause), true
+}
+
+// linger waits for late answers, of nodes that are slow, until the pause is over or one
+// of them is news. It returns a link if one leads to it.
+func (s *search) linger(pause time.Duration) *link {
 	t := time.NewTimer(pause)
 	defer t.Stop()
 	for changed := s.changed; s.changed.Equal(changed); {
 		select {
 		case <-t.C:
-			return nil, true
+			return nil
 		case <-s.ctx.Done(): // the next round sees that it is closed
-			return nil, true
-		case p := <-s.answers: // late, of a node that is slow
+			return nil
+		case p := <-s.answers:
 			s.note(p)
 			if l := s.follow(p); l != nil {
-				return l, true
+				return l
 			}
 		}
 	}
-	return nil, true
+	return nil
 }
 
 // pause is how long to wait before the next round.
@@ -248,7 +247,7 @@ func (s *search) first() string {
 		return hint
 	}
 	free := slices.DeleteFunc(slices.Clone(s.r.endpoints), func(addr string) bool { return s.asking[addr] })
-	if better := slices.DeleteFunc(slices.Clone(free), func(addr string) bool { return addr == left || s.known[addr].err != nil }); len(better) > 0 {
+	if better := slices.DeleteFunc(slices.Clone(free), func(addr string) bool { return addr == left || addr == s.silent || s.known[addr].err != nil }); len(better) > 0 {
 		free = better
 	}
 	if len(free) == 0 {
@@ -276,7 +275,7 @@ func (s *search) owed() bool {
 // follow goes where an answer leads.
 func (s *search) follow(p probe) *link {
 	switch {
-	case p.err != nil:
+	case p.err != nil || p.addr == s.silent && p.leads():
 	case p.leads() && p.status.GetReady():
 		l, err := s.r.open(s.ctx, p.addr, false)
 		if err == nil {
@@ -295,7 +294,7 @@ func (s *search) follow(p probe) *link {
 func (s *search) forwarder() *link {
 	for _, p := range s.known {
 		leader, ok := s.known[p.status.GetLeaderAddress()]
-		if p.err != nil || p.leads() || !s.asked[p.addr] || !ok || leader.err == nil {
+		if p.err != nil || p.leads() || p.addr == s.silent || !s.asked[p.addr] || !ok || leader.err == nil {
 			continue
 		}
 		l, err := s.r.open(s.ctx, p.addr, true)
@@ -340,71 +339,6 @@ func (s *search) tried() attempts {
 		}
 	}
 	return tried
-}
-
-// use makes l the link, in place of before, and starts what was parked.
-func (r *remote) use(l, before *link) {
-	r.mu.Lock()
-	if before == nil {
-		r.searching = false
-	}
-	if r.closed || !r.link.CompareAndSwap(before, l) {
-		r.mu.Unlock()
-		l.conn.Close()
-		<-l.conn.Done()
-		return
-	}
-	r.hint = ""
-	calls := r.parked
-	r.parked = nil
-	r.mu.Unlock()
-	r.log.Debug("node found", "peer", l.addr, "forward", l.forward)
-	if before != nil {
-		before.conn.Close()
-	}
-	for _, p := range calls {
-		if !p.call.Abandoned() {
-			l.start(p.call)
-		}
-	}
-	r.prune(l.addr)
-	if l.forward {
-		r.lookLater(l, secondLook)
-	}
-	r.linked()
-}
-
-// lookAgain looks whether the leader can be reached by now, or is gone, while
-// another node forwards.
-func (r *remote) lookAgain(l *link, after time.Duration) {
-	r.mu.Lock()
-	if r.closed || r.link.Load() != l {
-		r.mu.Unlock()
-		return
-	}
-	r.wg.Add(1)
-	r.mu.Unlock()
-	defer r.wg.Done()
-
-	s := r.newSearch()
-	better := s.round(2 * longestProbe) // everybody who is asked answers or fails before that
-	err := s.tried()
-	s.end()
-	switch {
-	case better == nil:
-		r.drop(l, "", err)
-	case better.forward && better.addr == l.addr:
-		better.conn.Close()
-		<-better.conn.Done()
-		r.lookLater(l, min(2*after, lastLook))
-	default:
-		r.use(better, l)
-	}
-}
-
-// lookLater has a client that is forwarded look for the leader again.
-func (r *remote) lookLater(l *link, after time.Duration) {
-	time.AfterFunc(after/2+rand.N(after/2), func() { r.lookAgain(l, after) })
 }
 
 // readStale lets a node answer what it may answer without a leader.
@@ -457,53 +391,6 @@ func (r *remote) probe(ctx context.Context, addr string) probe {
 		p.patience.Took(time.Since(begun)) // or more than that, if it had to connect
 	}
 	return probe{addr: addr, status: status, err: err}
-}
-
-// open opens the stream to a node.
-func (r *remote) open(ctx context.Context, addr string, forward bool) (*link, error) {
-	p, cc, err := r.peer(addr)
-	if err != nil {
-		return nil, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, p.probeLimit())
-	defer cancel()
-	l := &link{addr: addr, forward: forward, since: time.Now()}
-	conn, err := mux.Open(ctx, cc, mux.Config{
-		Logger:   r.log,
-		Patience: p.patience,
-		OnNotice: r.notice,
-		OnBreak:  func(calls []*mux.Call, err error) { r.broken(l, calls, err) },
-	})
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", addr, err)
-	}
-	l.conn = conn
-	return l, nil
-}
-
-// broken gets the unanswered calls of a stream. It may run before open returns.
-func (r *remote) broken(l *link, calls []*mux.Call, err error) {
-	r.mu.Lock()
-	if r.link.CompareAndSwap(l, nil) {
-		r.last = fmt.Errorf("%s: %w", l.addr, err)
-		r.leaveLocked(l, "")
-	}
-	r.mu.Unlock()
-	calls = slices.DeleteFunc(calls, (*mux.Call).Abandoned)
-	if len(calls) > 0 {
-		r.log.Debug("calls sent again", "peer", l.addr, "count", len(calls), "err", err)
-		r.park(calls...)
-	}
-}
-
-// leaveLocked notes that a link is not used any more.
-func (r *remote) leaveLocked(l *link, hint string) {
-	r.hint, r.left = hint, l.addr
-	if time.Since(l.since) < briefLink {
-		r.brief++
-	} else {
-		r.brief = 0
-	}
 }
 
 // attempts are what went wrong with each node.

@@ -122,3 +122,29 @@ func TestPauseOfASearchGrowsWhileNothingChanges(t *testing.T) {
 		}
 	}
 }
+
+// A leader that is slow is not left as long as the others say that it leads: it would
+// be asked everything again, by everybody.
+func TestSlowLeaderIsNotLeft(t *testing.T) {
+	r := newRing(t, 3)
+	var a asking
+	c := r.dial(r.nodes, a.option())
+	mustUnlock(t, mustLock(t, c, "a"))
+	before, _ := a.counts()
+	leader := r.nodes[0]
+	leader.setStuck(true)
+	got := make(chan *Grant, 1)
+	go func() { got <- mustLock(t, c, "a") }()
+	eventually(t, "the client asks others about the leader", func() bool {
+		now, _ := a.counts()
+		return now >= before+2
+	})
+	time.Sleep(300 * time.Millisecond) // many more answers say that it leads
+	leader.setStuck(false)
+	mustUnlock(t, <-got)
+	leader.mu.Lock()
+	defer leader.mu.Unlock()
+	if leader.streams != 1 {
+		t.Errorf("%d streams to the leader, want the first one still", leader.streams)
+	}
+}

@@ -62,3 +62,32 @@ func TestAClientWithoutALeaderAsksEverMoreSeldom(t *testing.T) {
 		t.Logf("served %v after a majority was back", time.Since(begin))
 	})
 }
+
+// TestASilentLeaderIsLeftForTheNextOne: it is cut off without a word, as when a machine
+// loses its network. The election is over long before a stream to it breaks.
+func TestASilentLeaderIsLeftForTheNextOne(t *testing.T) {
+	for seed := range uint64(5) {
+		bubble(t, func(t *testing.T, c *locktest.Cluster) {
+			a := c.Client("a")
+			must(t, lock(t, a, "x").Unlock())
+			cut, begin := c.Leader(), c.Now()
+			c.Isolate(cut)
+			served := make(chan time.Duration)
+			go func() {
+				g, err := a.Lock(t.Context(), "x")
+				if err != nil || g.Unlock() != nil {
+					t.Errorf("Lock while another node is elected: %v", err)
+				}
+				served <- c.Now() - begin
+			}()
+			c.Eventually("another node leads", func() bool { return c.Leader() != cut })
+			moved := c.Now() - begin
+			took := <-served
+			t.Logf("after the leader was cut off another one led in %v, and the client was served in %v", moved, took)
+			if took > max(moved, time.Second)+300*time.Millisecond {
+				t.Error("want a second after the last word of the leader, or as soon as there is another one")
+			}
+			c.Heal()
+		}, locktest.Seed(seed))
+	}
+}

@@ -32,10 +32,15 @@ type Config struct {
 	// Patience is how long the node may be silent. nil: one of its own, which begins
 	// at a second and is forgotten with the conn.
 	Patience *Patience
-	// PingEvery is how long the node may be silent while only waiting acquires
-	// are outstanding, before it is asked whether it is there. 0: 1 s.
+	// PingEvery is how long the node may be silent while something takes long, before
+	// it is asked whether it is there. 0: 1 s.
 	PingEvery time.Duration
 
+	// OnSilent is called when the node has been silent for as long as its patience
+	// lasts, once for each such silence. Somebody may then look for another node; the
+	// conn breaks only after three times as long, because a node that is merely slow
+	// would be given everything again. nil: it breaks at once.
+	OnSilent func()
 	// OnNotice gets what the node pushes. nil: the node is asked not to.
 	OnNotice func(*apiv1.Notice)
 	// OnBreak gets the calls that were not answered, in the order in which they
@@ -58,23 +63,17 @@ type Conn struct {
 	sent   chan struct{} // closed when the sender has ended
 	done   chan struct{} // closed when both goroutines have ended
 
-	mu      sync.Mutex         // guards what follows
-	lastID  uint64             // of the stream, counts from 1
-	pending map[uint64]pending // by id on the stream: sent or queued, and not answered
-	prompt  int                // how many of them are to be answered at once; no pings
-	queue   []queued           // to be sent
-	ahead   []queued           // to be sent before those: pings and keep-alives
-	silence silence            // of the node
-	timer   *time.Timer        // runs check while there is something pending
-	due     time.Time          // when the timer should fire; zero: not set
-	err     error              // why it broke
-	late    []*Call            // started after the break
-	handing bool               // somebody is in handOver and will see late
-}
-
-type pending struct {
-	call    *Call // nil: a ping
-	waiting bool  // stands in line as long as it takes
+	mu      sync.Mutex       // guards what follows
+	lastID  uint64           // of the stream, counts from 1
+	pending map[uint64]*Call // by id on the stream: sent or queued, and not answered; nil: a ping
+	queue   []queued         // to be sent
+	ahead   []queued         // to be sent before those: pings and keep-alives
+	silence silence          // of the node
+	timer   *time.Timer      // runs check while there is something pending
+	due     time.Time        // when the timer should fire; zero: not set
+	err     error            // why it broke
+	late    []*Call          // started after the break
+	handing bool             // somebody is in handOver and will see late
 }
 
 type queued struct {
@@ -118,7 +117,7 @@ func Open(ctx context.Context, cc grpc.ClientConnInterface, cfg Config) (*Conn, 
 	c := &Conn{
 		cfg: cfg, stream: stream, ctx: streamCtx, cancel: cancel,
 		wake: make(chan struct{}, 1), sent: make(chan struct{}), done: make(chan struct{}),
-		pending: map[uint64]pending{}, handing: true,
+		pending: map[uint64]*Call{}, handing: true,
 	}
 	c.timer = time.AfterFunc(time.Hour, c.check)
 	c.timer.Stop()
@@ -129,7 +128,6 @@ func Open(ctx context.Context, cc grpc.ClientConnInterface, cfg Config) (*Conn, 
 
 // Start sends the call. It never blocks, and never calls Done or OnBreak itself.
 func (c *Conn) Start(call *Call) {
-	waiting := waits(call.Op)
 	c.mu.Lock()
 	if c.err != nil {
 		c.late = append(c.late, call)
@@ -140,7 +138,7 @@ func (c *Conn) Start(call *Call) {
 		c.mu.Unlock()
 		return
 	}
-	first := c.enqueueLocked(call, waiting)
+	first := c.enqueueLocked(call)
 	c.mu.Unlock()
 	if first {
 		c.wakeSender()
@@ -148,14 +146,11 @@ func (c *Conn) Start(call *Call) {
 }
 
 // enqueueLocked reports whether the sender may be asleep.
-func (c *Conn) enqueueLocked(call *Call, waiting bool) (first bool) {
+func (c *Conn) enqueueLocked(call *Call) (first bool) {
 	c.lastID++
-	c.pending[c.lastID] = pending{call, waiting}
-	if !waiting {
-		c.prompt++
-	}
+	c.pending[c.lastID] = call
 	if call != nil {
-		c.startedLocked(c.lastID, waiting)
+		c.startedLocked(c.lastID, waits(call.Op))
 	}
 	first = len(c.queue)+len(c.ahead) == 0
 	if q := (queued{c.lastID, call}); call == nil || call.Op.GetKeepAlive() != nil {
@@ -171,6 +166,14 @@ func (c *Conn) wakeSender() {
 	case c.wake <- struct{}{}:
 	default:
 	}
+}
+
+// Silent reports whether the node is silent: OnSilent was called, and nothing has
+// arrived since.
+func (c *Conn) Silent() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.err == nil && c.silence.told
 }
 
 // Done is closed when the conn has broken, its goroutines have ended and OnBreak
@@ -204,21 +207,21 @@ func (c *Conn) handOver() {
 	for first := true; ; first = false {
 		c.mu.Lock()
 		ids := make([]uint64, 0, len(c.pending))
-		for id, p := range c.pending {
-			if p.call != nil {
+		for id, call := range c.pending {
+			if call != nil {
 				ids = append(ids, id)
 			}
 		}
 		slices.Sort(ids)
 		calls := make([]*Call, 0, len(ids)+len(c.late))
 		for _, id := range ids {
-			call := c.pending[id].call
+			call := c.pending[id]
 			call.Doubt()
 			calls = append(calls, call)
 		}
 		calls = append(calls, c.late...)
 		clear(c.pending)
-		c.queue, c.ahead, c.late, c.prompt = nil, nil, nil, 0
+		c.queue, c.ahead, c.late = nil, nil, nil
 		if len(calls) == 0 && !first {
 			c.handing = false
 			c.mu.Unlock()

@@ -37,18 +37,18 @@ func (c *Conn) deliver(response *apiv1.SessionResponse, calls []*Call) []*Call {
 	c.mu.Lock()
 	pinged, worked := false, len(response.GetNotices()) > 0
 	for _, a := range answers {
-		p, ok := c.pending[a.GetId()]
+		call, ok := c.pending[a.GetId()]
 		switch {
 		case !ok:
 			unknown++
-		case p.call == nil:
+		case call == nil:
 			pinged, unfit = true, a.GetError()
 		default:
 			worked = true
 			c.silence.answeredLocked(a.GetId(), now, c.cfg.Patience)
 		}
-		c.removeLocked(a.GetId())
-		calls = append(calls, p.call)
+		delete(c.pending, a.GetId())
+		calls = append(calls, call)
 	}
 	c.heardLocked(now, pinged, worked)
 	c.mu.Unlock()

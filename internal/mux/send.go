@@ -134,24 +134,12 @@ func (c *Conn) refuse(id uint64, problem *apiv1.Error) {
 	if id == c.silence.timed {
 		c.silence.timed = 0 // it tells nothing of the node
 	}
-	call := c.removeLocked(id).call
+	call := c.pending[id]
+	delete(c.pending, id)
 	c.mu.Unlock()
 	if call != nil {
 		call.Done(answerError(call.Op, problem))
 	}
-}
-
-// removeLocked forgets a pending call; its zero value means that there was none.
-func (c *Conn) removeLocked(id uint64) pending {
-	p, ok := c.pending[id]
-	if !ok {
-		return pending{}
-	}
-	delete(c.pending, id)
-	if !p.waiting {
-		c.prompt--
-	}
-	return p
 }
 
 // waits reports whether op may stand in line: only an acquire does.

@@ -6,19 +6,21 @@ import "time"
 // there is found out by pings alone: work may take as long as it takes, and a node
 // that commits nothing because it has no majority is there all the same.
 //
-// A ping is sent when nothing has arrived for a moment (see [Patience.quiet]) while
-// something is to be answered at once, or for PingEvery while there are only waiting
-// acquires. It goes ahead of what is queued, and the node answers it ahead of other
-// answers. The conn breaks when the patience has passed since then without a single
-// message: not only without the answer of the ping, which may be stuck behind a long
-// one.
+// A ping is sent when nothing has arrived for a moment (see [Patience.quiet]) since
+// something was asked, and then after twice the time, up to PingEvery, for as long as
+// something is unanswered. It goes ahead of what is queued, and the node answers it ahead
+// of other answers. The conn breaks when the patience has passed since then without a
+// single message: not only without the answer of the ping, which may be stuck behind a
+// long one. Where somebody else can be asked whether the node is there, that comes first.
 type silence struct {
 	arrived time.Time     // when the last message came
-	from    time.Time     // when that was, or when something began to be unanswered
-	quiet   time.Duration // how long until a ping, while something is to be answered at once
+	asked   bool          // something was started since
+	from    time.Time     // when that was, or else when the message came
+	quiet   time.Duration // how long from then until a ping
 
 	ping   uint64    // id of the ping that is unanswered; 0: there is none
 	pingAt time.Time // when it was asked for; zero: it does not measure anything
+	told   bool      // OnSilent was called, and nothing has arrived since
 
 	timed   uint64 // id of an operation that is unanswered and bounds the round trip; 0: none
 	timedAt time.Time
@@ -27,26 +29,26 @@ type silence struct {
 // startedLocked notes that an operation was queued.
 func (c *Conn) startedLocked(id uint64, waiting bool) {
 	s := &c.silence
-	begins := len(c.pending) == 1 || !waiting && c.prompt == 1
-	if !begins && (waiting || s.timed != 0) {
+	if s.asked && (waiting || s.timed != 0) {
 		return
 	}
 	now := time.Now()
-	if begins {
-		s.from, s.quiet = now, c.cfg.Patience.quiet()
-	}
 	if !waiting && s.timed == 0 {
 		s.timed, s.timedAt = id, now
 	}
-	if wait := c.quietLocked(); c.due.IsZero() || c.due.After(now.Add(wait)) {
-		c.armLocked(now, wait)
+	if s.asked {
+		return
+	}
+	s.asked, s.from, s.quiet = true, now, c.cfg.Patience.quiet()
+	if s.ping == 0 && (c.due.IsZero() || c.due.After(now.Add(s.quiet))) {
+		c.armLocked(now, s.quiet)
 	}
 }
 
 // heardLocked notes that a message has arrived: the answer of a ping, of work, or both.
 func (c *Conn) heardLocked(now time.Time, ping, work bool) {
 	s := &c.silence
-	s.arrived, s.from = now, now
+	s.arrived, s.from, s.asked, s.told = now, now, false, false
 	if ping {
 		if !s.pingAt.IsZero() {
 			c.cfg.Patience.answered(now.Sub(s.pingAt))
@@ -69,14 +71,6 @@ func (s *silence) answeredLocked(id uint64, now time.Time, p *Patience) {
 	}
 }
 
-// quietLocked is how long nothing may arrive before there is a ping.
-func (c *Conn) quietLocked() time.Duration {
-	if c.prompt == 0 {
-		return c.cfg.PingEvery
-	}
-	return c.silence.quiet
-}
-
 // armLocked makes check run after d.
 func (c *Conn) armLocked(now time.Time, d time.Duration) {
 	c.due = now.Add(d)
@@ -86,21 +80,30 @@ func (c *Conn) armLocked(now time.Time, d time.Duration) {
 // check runs on the timer while anything is pending: it asks a node of which nothing
 // is heard for a sign, and breaks the conn when none comes.
 func (c *Conn) check() {
-	if c.silent(time.Now()) {
+	tell, over := c.silent(time.Now())
+	if over {
 		c.cfg.Patience.stalled()
 		c.fail(ErrStalled)
+	} else if tell {
+		c.cfg.OnSilent()
 	}
 }
 
-// silent reports whether the node has been silent for too long.
-func (c *Conn) silent(now time.Time) bool {
+// toBreak is how many times the patience it takes to break a conn where somebody is
+// told of the silence before.
+const toBreak = 3
+
+// silent reports whether the node has been silent for so long that OnSilent is to be
+// called, or that the conn is to break.
+func (c *Conn) silent(now time.Time) (tell, over bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s := &c.silence
 	late := now.Sub(c.due)
 	c.due = time.Time{}
 	if c.err != nil || len(c.pending) == 0 {
-		return false // the next Start sets the timer again
+		s.asked = false
+		return false, false // the next Start sets the timer again
 	}
 	if late > c.cfg.Patience.least/2 {
 		// It was this process that stood still: what has arrived meanwhile
@@ -114,18 +117,27 @@ func (c *Conn) silent(now time.Time) bool {
 		if s.pingAt.After(since) {
 			since = s.pingAt
 		}
-		if now.Sub(since) >= limit {
-			return true
+		silent := now.Sub(since)
+		if c.cfg.OnSilent != nil {
+			if silent >= limit && !s.told {
+				s.told, tell = true, true
+			}
+			if s.told {
+				limit += (toBreak - 1) * c.cfg.Patience.Limit()
+			}
 		}
-		c.armLocked(now, limit-now.Sub(since))
-	case now.Sub(s.from) >= c.quietLocked():
-		if c.enqueueLocked(nil, true) {
+		if silent >= limit {
+			return false, true
+		}
+		c.armLocked(now, limit-silent)
+	case now.Sub(s.from) >= s.quiet:
+		if c.enqueueLocked(nil) {
 			c.wakeSender()
 		}
 		s.ping, s.pingAt = c.lastID, now
 		c.armLocked(now, limit)
 	default:
-		c.armLocked(now, c.quietLocked()-now.Sub(s.from))
+		c.armLocked(now, s.quiet-now.Sub(s.from))
 	}
-	return false
+	return tell, false
 }

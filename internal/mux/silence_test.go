@@ -99,6 +99,33 @@ func TestSlowNodeIsReachedInTheEnd(t *testing.T) {
 	}
 }
 
+// Where somebody can ask others, a conn lives on for a while, and for good if the node
+// was only slow.
+func TestSilenceIsToldBeforeItBreaksAConn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		told := make(chan time.Time, 10)
+		node := newFakeNode(silent)
+		conn, breaks := start(t, node, Config{OnSilent: func() { told <- time.Now() }})
+		begun := time.Now()
+		conn.Start(&Call{Op: release(1), Done: ignore})
+		if took := (<-told).Sub(begun); took != time.Second || !conn.Silent() {
+			t.Errorf("told after %v, silent: %v; want 1s and yes", took, conn.Silent())
+		}
+		time.Sleep(time.Second)
+		node.answers <- &apiv1.SessionResponse{Answers: []*apiv1.Answer{{Id: 2}}} // to the ping
+		synctest.Wait()
+		if conn.Silent() || conn.Err() != nil {
+			t.Errorf("after an answer: silent %v, error %v", conn.Silent(), conn.Err())
+		}
+		begun = time.Now()
+		again := (<-told).Sub(begun)
+		b := <-breaks
+		if took := time.Since(begun); took < 3*again*9/10 || took > 4*again || !errors.Is(b.err, ErrStalled) || len(told) != 0 {
+			t.Errorf("told again after %v, broke after %v with %v; want about three times as much", again, took, b.err)
+		}
+	})
+}
+
 func TestPatienceHasABoundAndIsGivenUpWhenTheNodeIsFast(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		patience := NewPatience(0)
@@ -230,6 +257,22 @@ func TestNodeThatTakesNothingIsLeft(t *testing.T) {
 		}
 		if b := <-breaks; time.Since(begun) != time.Second || len(b.calls) != 1000 {
 			t.Errorf("left after %v with %d calls, want 1s and all", time.Since(begun), len(b.calls))
+		}
+	})
+}
+
+// An operation that is refused before it is sent must not keep the next from being
+// watched over.
+func TestNodeIsWatchedAfterWhatWasNotSent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		conn, breaks := start(t, newFakeNode(silent), Config{})
+		conn.Start(&Call{Op: get("a\xff"), Done: ignore})
+		time.Sleep(time.Minute)
+		begun := time.Now()
+		conn.Start(&Call{Op: waitingAcquire("a"), Done: ignore})
+		<-breaks
+		if took := time.Since(begun); took != time.Second {
+			t.Errorf("left after %v, want 1s", took)
 		}
 	})
 }

@@ -173,7 +173,8 @@ func TestProcessThatStoodStillDoesNotBlameTheNode(t *testing.T) {
 		time.Sleep(300 * time.Millisecond) // it was asked
 		synctest.Wait()
 		// The timer fires five seconds late, as after SIGSTOP and SIGCONT.
-		if now := conn.due.Add(5 * time.Second); conn.silent(now) {
+		now := conn.due.Add(5 * time.Second)
+		if _, over := conn.silent(now); over {
 			t.Error("the node was given up right after a pause of this process")
 		} else if want := 750 * time.Millisecond; !conn.due.Equal(now.Add(want)) {
 			t.Errorf("next check at %v after the pause, want %v", conn.due.Sub(now), want)
