@@ -104,6 +104,12 @@ func (r *replay) untold(g *logGrant) bool {
 	})
 }
 
+// delaysNobody reports whether nobody has had a detached grant: it came out of a wait,
+// and nobody was told of it.
+func (r *replay) delaysNobody(g *logGrant) bool {
+	return g.session == "" && g.waited && len(r.c.knows[g.token]) == 0
+}
+
 // tryEnded is the end of one try of a request that others wait for.
 func (r *replay) tryEnded(e *fsm.Event) {
 	g := r.waits[requestOf(e).String()]

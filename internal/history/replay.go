@@ -374,7 +374,7 @@ func (r *replay) grantEnded(e *fsm.Event) {
 	for _, w := range g.wants {
 		l := r.lock(w.Lock)
 		l.holders = slices.DeleteFunc(l.holders, same)
-		if o := r.c.asked(g); o != nil && o.Delay > 0 && e.Kind == fsm.EventExpired {
+		if o := r.c.asked(g); o != nil && o.Delay > 0 && e.Kind == fsm.EventExpired && !r.delaysNobody(g) {
 			l.delayed = max(l.delayed, r.entry.Now+int64(o.Delay))
 		}
 		r.stuck.touch(l)
