@@ -24,6 +24,7 @@ type Plan struct {
 	Locks     int           `json:"locks"`
 	MaxExpiry int           `json:"max_expiry"`       // limit on what one entry ends by time
 	Window    int           `json:"window,omitempty"` // limit on the answers remembered for a session; 0: the usual one
+	Onces     int           `json:"onces,omitempty"`  // limit on the IDs remembered; 0: the usual one
 
 	Workers  []Worker           `json:"workers"`
 	Rates    map[string]float64 `json:"rates"` // name → rate of its monotonic clock
@@ -93,6 +94,9 @@ func NewPlan(seed uint64, profile string, duration time.Duration) (Plan, error) 
 		p.Window = 0 // thousands are under way in one session
 	case "reads":
 		p.Nodes, p.LongLease = 2+2*r.IntN(2), "n1" // a majority without the leader is smaller if they are even
+	}
+	if r.IntN(4) == 0 {
+		p.Onces = 60
 	}
 	p.addWorkers(r)
 	p.skewClocks(r)

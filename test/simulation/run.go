@@ -46,7 +46,7 @@ func Run(ctx context.Context, p Plan, log *slog.Logger) (*Outcome, error) {
 	started, cancel := context.WithTimeout(ctx, time.Minute)
 	c, err := sim.New(started, sim.Options{
 		Nodes: p.Nodes, Seed: p.Seed, Latency: p.Latency, Jitter: p.Jitter, Timing: p.Timing, Timings: p.timings(),
-		SnapshotThreshold: p.Snapshots, Logger: log, Limits: fsm.Limits{ExpiriesPerEntry: p.MaxExpiry, RequestsWindow: p.Window},
+		SnapshotThreshold: p.Snapshots, Logger: log, Limits: fsm.Limits{ExpiriesPerEntry: p.MaxExpiry, RequestsWindow: p.Window, OnceRemembered: p.Onces},
 	})
 	cancel()
 	if err != nil {
