@@ -133,7 +133,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 
 // all are the mutants of all packages.
 func all() []mutant {
-	return slices.Concat(fsmMutants, clientMutants, nodeMutants, guardMutants)
+	return slices.Concat(fsmMutants, clientMutants, nodeMutants, guardMutants, simulationMutants)
 }
 
 // sliceOf takes n of a list, going on each day where the day before ended.
