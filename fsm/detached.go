@@ -6,7 +6,7 @@ import "slices"
 // belongs to no session. Between the two, when the wait has ended in a grant, the grant
 // is untold: it still ends with the sessions of its tries, because whoever waited may be
 // gone. One of them confirms it by a renewal before it tells its caller, and from then
-// on the grant lives by its TTL. So a waiter that died holds nothing for longer than its
+// on the grant lives by its TTL. Any request that shows its token confirms it. So a waiter that died holds nothing for longer than its
 // session lives. A grant that was given at once answers a request that has just been
 // made, and is told from the start.
 //
@@ -117,7 +117,7 @@ func (t *Table) tryAgain(c *Acquire, m *record) Result {
 	r, _ := t.requests.get(m.number)
 	switch {
 	case r.token != 0:
-		r = t.confirm(r, 0)
+		r = t.confirm(r)
 		t.share(r)
 		return t.grantedBefore(r)
 	case c.Wait == 0:
@@ -173,7 +173,7 @@ func (t *Table) join(c *Acquire, r *request) Result {
 		t.reconsider(r)
 		t.promote()
 		if r, _ = t.requests.get(r.number); r.token != 0 {
-			return t.grantedBefore(t.confirm(r, r.tries()-1))
+			return t.grantedBefore(t.confirm(r))
 		}
 	}
 	t.queuedAs = r.number
@@ -201,31 +201,17 @@ func (t *Table) isDue(r *request) bool {
 	return true
 }
 
-// confirm takes an untold grant out of the sessions of its tries. The i-th of them is
-// the one that confirmed it.
-func (t *Table) confirm(r *request, i int) *request {
+// confirm takes an untold grant out of the sessions of its tries: somebody was told of
+// it, or shows its token.
+func (t *Table) confirm(r *request) *request {
 	if !r.more().untold {
 		return r
 	}
 	t.dropUntold(r)
 	e := *r.extra
-	e.untold, e.shared = false, r.tries() > 1
-	e.tries = []try{r.try(i)}
+	e.untold, e.shared, e.tries = false, len(e.tries) > 1, []try{e.tries[0]}
 	r = t.changeRequest(r)
 	r.extra = &e
-	return r
-}
-
-// confirmIn confirms an untold grant that one of its tries renews in its session.
-func (t *Table) confirmIn(r *request, id SessionID) *request {
-	if !r.more().untold {
-		return r
-	}
-	for i, y := range r.extra.tries {
-		if y.session == id {
-			return t.confirm(r, i)
-		}
-	}
 	return r
 }
 

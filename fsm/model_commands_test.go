@@ -275,7 +275,7 @@ func (m *model) tryAgain(c Acquire, o *modelRecord) Result {
 	case r.over:
 		return Result{Code: NotHeld, Token: r.token}
 	case r.token != 0:
-		m.confirm(r, r.tries[0])
+		m.confirm(r)
 		r.shared = true
 		return Result{Token: r.token, Deadline: r.deadline, Queued: m.now, Granted: r.granted}
 	case c.Wait == 0:
@@ -287,7 +287,7 @@ func (m *model) tryAgain(c Acquire, o *modelRecord) Result {
 	r.waitUntil = max(r.waitUntil, later(m.now, c.Wait))
 	m.handOver() // it may have been due, after a cut, and passed over
 	if r.token != 0 {
-		m.confirm(r, r.tries[len(r.tries)-1])
+		m.confirm(r)
 		return Result{Token: r.token, Deadline: r.deadline, Queued: m.now, Granted: r.granted}
 	}
 	return Result{Code: Queued, Queued: m.now}
@@ -383,6 +383,7 @@ func (m *model) grantFor(id RequestID, lock string, token uint64) *modelRequest 
 	if _, ok := r.want(lock); lock != "" && !ok {
 		return nil
 	}
+	m.confirm(r) // its token is known
 	return r
 }
 
@@ -407,12 +408,6 @@ func (m *model) renew(c Renew) Result {
 	r := m.grantFor(c.ID, c.Lock, c.Token)
 	if r == nil {
 		return Result{Code: NotHeld}
-	}
-	for _, y := range r.tries {
-		if y.session == c.ID.Session {
-			m.confirm(r, y)
-			break
-		}
 	}
 	if r.deadline != 0 {
 		r.deadline = max(r.deadline, later(m.now, c.TTL))

@@ -32,9 +32,9 @@ func (m *model) grant(r *modelRequest) {
 }
 
 // confirm frees an untold grant from the sessions of its tries.
-func (m *model) confirm(r *modelRequest, by modelTry) {
+func (m *model) confirm(r *modelRequest) {
 	if r.untold {
-		r.untold, r.shared, r.tries = false, len(r.tries) > 1, []modelTry{by}
+		r.untold, r.shared, r.tries = false, len(r.tries) > 1, r.tries[:1]
 	}
 }
 

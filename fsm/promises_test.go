@@ -43,7 +43,9 @@ func (w *witness) answered(c Command, a Applied, before int) {
 		w.exactlyOnce(c.ID, c, a)
 		w.cancelled(c, got)
 	case SetValue:
-		w.exactlyOnce(c.ID, c, a)
+		if !w.exactlyOnce(c.ID, c, a) && got.Code == OK {
+			w.shown(c.Token)
+		}
 	case ForceRelease:
 		w.exactlyOnce(c.ID, c, a)
 	case Resize:
@@ -136,7 +138,7 @@ func (w *witness) renewed(c Renew, got Result) {
 		if r.floor == 0 {
 			return // kept by its session
 		}
-		w.confirmed(r, c.ID.Session)
+		w.confirmed(r)
 		r.floor = max(r.floor, later(w.now, c.TTL))
 		if got.Deadline != r.floor {
 			w.fail("renewed to %d, want %d", got.Deadline, r.floor)

@@ -16,7 +16,7 @@ func (t *Table) held(id RequestID, name string, token uint64) *request {
 	if name != "" && r.want(name) == nil {
 		return nil
 	}
-	return r
+	return t.confirm(r)
 }
 
 func (t *Table) release(c *Release) Result {
@@ -41,7 +41,6 @@ func (t *Table) renew(c *Renew) Result {
 	if r == nil {
 		return Result{Code: NotHeld}
 	}
-	r = t.confirmIn(r, c.ID.Session)
 	if until := sumTimes(t.now, c.TTL); r.deadline != 0 && until > r.deadline {
 		r = t.changeRequest(r)
 		r.deadline = until

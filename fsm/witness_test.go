@@ -324,6 +324,9 @@ func (w *witness) grantEnded(c Command, e Event) {
 		w.fail("token %d ended but was not granted", e.Token)
 	}
 	r := w.grants[i]
+	if release, ok := c.(Release); ok && release.Token == r.token {
+		r.untold = false // its token is known
+	}
 	w.grants = slices.Delete(w.grants, i, i+1)
 	w.endOnce(c, r)
 	session := w.sessions[r.session]
@@ -373,11 +376,19 @@ func (w *witness) abandoned(r *witnessed) bool {
 	return r.untold && !slices.ContainsFunc(r.tries, func(id RequestID) bool { return w.sessions[id.Session] != nil })
 }
 
-// confirmed notes that a grant was told in a session.
-func (w *witness) confirmed(r *witnessed, id SessionID) {
-	i := slices.IndexFunc(r.tries, func(y RequestID) bool { return y.Session == id })
-	if r.untold && i >= 0 {
-		r.untold, r.shared, r.tries = false, len(r.tries) > 1, []RequestID{r.tries[i]}
+// shown notes that a command has shown a token.
+func (w *witness) shown(token uint64) {
+	for _, r := range w.grants {
+		if r.token == token {
+			w.confirmed(r)
+		}
+	}
+}
+
+// confirmed notes that the token of a grant is known.
+func (w *witness) confirmed(r *witnessed) {
+	if r.untold {
+		r.untold, r.shared, r.tries = false, len(r.tries) > 1, r.tries[:1]
 	}
 }
 
