@@ -229,7 +229,7 @@ var fsmMutants = []mutant{
 		caught:  []catcher{named("./fsm", "TestSequenceOfAnotherRequestIsInvalid")},
 	},
 	{
-		name:    "ended-grant-is-told-as-held",
+		name:    "copy-is-told-what-was-true-once",
 		breaks:  "a repeated acquire is told what its first copy was told, whatever became of the grant",
 		promise: "S6",
 		changes: []change{{"fsm/acquire.go", "	if !ran {\n		t.bringUpToDate(&c, &res)\n", "	if !ran && c.Wait < 0 {\n		t.bringUpToDate(&c, &res)\n"}},
@@ -360,7 +360,7 @@ var fsmMutants = []mutant{
 		name:    "no-delay-after-a-loss",
 		breaks:  "a lock is given away at once although its holder asked for a delay after a loss",
 		promise: "delay",
-		changes: []change{{"fsm/release.go", "e.Kind == EventExpired && delay > 0 {", "e.Kind == EventExpired && delay < 0 {"}},
+		changes: []change{{"fsm/release.go", "e.Kind == EventExpired && delay > 0 && !untold {", "e.Kind == EventExpired && delay < 0 && !untold {"}},
 		caught: []catcher{
 			named("./fsm", "TestScripts"),
 			named("./client", "TestDelayAfterLossKeepsTheLockFree"),

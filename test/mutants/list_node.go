@@ -177,7 +177,7 @@ func keptClock(n *Node, tableNow int64) *leaderClock {
 		name:    "cancel-of-a-try-ends-the-next-one",
 		breaks:  "the cancel of a try whose caller has gone takes away the grant that its repeat was told of",
 		promise: "S2",
-		changes: []change{{"fsm/detached.go", "	case r.session == (SessionID{}) && (r.more().shared || r.try(0) != y):\n		return false\n", ""}},
+		changes: []change{{"fsm/detached.go", "	case r.extra.shared || !slices.Contains(r.extra.tries, y):\n		return false\n", ""}},
 		caught:  []catcher{named("./node", "TestLateCopyOfATryTakesNothingAway")},
 	},
 	{
