@@ -185,8 +185,8 @@ func (c *checker) checkDetached(o *Op) {
 // an answer is from.
 func (c *checker) ends(g *logGrant, o *Op) (least, most int64) {
 	least, most = g.deadline, g.deadline
-	if e := c.log.entry(o.Index); g.waited && e != nil {
-		most = max(most, e.Now+int64(o.TTL)) // a node has it begin anew before it tells
+	if e := c.log.entry(o.Index); e != nil {
+		most = max(most, e.Now+int64(o.TTL)) // a node may let it begin anew before it tells
 	}
 	for _, renewed := range c.facts.renewals[o.Token] {
 		switch {

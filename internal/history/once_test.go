@@ -119,7 +119,7 @@ func TestATryIsToldWhatIsTrue(t *testing.T) {
 	}{
 		"that it is held":                  {told(func(*Op) {}), ""},
 		"that it came long ago":            {told(func(o *Op) { o.Came = 2e9 }), "S3"},
-		"that it is held for longer":       {told(func(o *Op) { o.Until = 65e9 }), "S3"},
+		"that it is held for longer":       {told(func(o *Op) { o.Until = 66e9 }), "S3"},
 		"that it is held after its end":    {told(func(o *Op) { *o = asked(OK, 1, 12) }), "S6"},
 		"that it has ended after its end":  {told(func(o *Op) { *o = asked(NotHeld, 0, 12) }), ""},
 		"that it has ended before its end": {told(func(o *Op) { *o = asked(NotHeld, 0, 5) }), "S3"},

@@ -76,6 +76,11 @@ func (r *replay) prepare() {
 		switch o.Kind {
 		case Get:
 			r.reads = append(r.reads, o)
+		case Acquire:
+			// What was told of a deadline holds, whatever has moved it.
+			if o.Detached && o.Index > 0 {
+				r.extended = append(r.extended, extension{index: o.Index, token: o.Token, until: o.Until})
+			}
 		case Open, KeepAlive:
 			// Each has no memory: the entry that the answer names did it.
 			s := r.c.facts.sessions[o.Session]
