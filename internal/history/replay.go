@@ -373,6 +373,9 @@ func (r *replay) grantEnded(e *fsm.Event) {
 		return
 	}
 	r.checkGrantCause(g, e.Kind)
+	if r.delaysNobody(g) {
+		g.givenUp = true // its ID is forgotten with it
+	}
 	g.ended, g.endIndex, g.endNow, g.endAt = e.Kind, r.entry.Index, r.entry.Now, r.entry.at
 	delete(r.floors, g.token)
 	same := func(other *logGrant) bool { return other == g }

@@ -122,13 +122,33 @@ func (h *simHost) acquire(q fsm.Acquire, answered func(reply)) *hosted {
 			h.w.tried = append(h.w.tried, t)
 		}
 		h.insist(q, func() bool { return h.id == id.Session && !t.left }, func(r reply) {
-			if !t.left {
+			if t.left {
+				return
+			}
+			if q.Wait == 0 || r.res.Code != fsm.OK {
 				t.answered = true
 				answered(r)
+				return
 			}
+			t.confirm(r, q.TTL, answered)
 		})
 	})
 	return t
+}
+
+// confirm renews a grant that came out of a wait before its caller is told: until then
+// it is bound to the host's session.
+func (t *hosted) confirm(granted reply, ttl int64, answered func(reply)) {
+	t.h.send(func(id fsm.RequestID) fsm.Command {
+		return fsm.Renew{ID: id, Token: granted.res.Token, TTL: ttl}
+	}, func(r reply) {
+		if t.left || r.res.Code != fsm.OK {
+			return
+		}
+		t.answered = true
+		granted.res.Deadline, granted.index, granted.stamp = r.res.Deadline, r.index, r.stamp
+		answered(granted)
+	})
 }
 
 // leave is the end of whoever waits: after a while, in which he could have asked
