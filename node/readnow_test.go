@@ -184,13 +184,20 @@ func TestWhoWaitsForTheTableIsServedInItsOrderOrToldSo(t *testing.T) {
 		r := newReads(applied.Load, func() time.Duration { return time.Since(begin) })
 		ctx, cancel := context.WithCancel(t.Context())
 		go r.run(ctx)
+		var mu sync.Mutex // guards told
 		var told []string
 		park := func(index uint64) {
-			r.park(index, func(reached bool) { told = append(told, fmt.Sprint(index, " ", reached)) })
+			r.park(index, func(reached bool) {
+				mu.Lock()
+				defer mu.Unlock()
+				told = append(told, fmt.Sprint(index, " ", reached))
+			})
 		}
 		want := func(all ...string) {
 			t.Helper()
 			synctest.Wait()
+			mu.Lock()
+			defer mu.Unlock()
 			if !slices.Equal(told, all) {
 				t.Errorf("after %v with %d applied: told %q, want %q", time.Since(begin), applied.Load(), told, all)
 			}
