@@ -37,7 +37,7 @@ const (
 	// freshEvery is how often a node runs a round that nobody asked for: stale
 	// reads and readiness live on its age.
 	freshEvery = time.Second
-	// retryEvery is how soon after a round that failed.
+	// retryEvery is how soon after a round that failed, at first; see pause.
 	retryEvery = 50 * time.Millisecond
 )
 
@@ -112,11 +112,13 @@ func (r *rounds) lastErr() error {
 func (r *rounds) run(ctx context.Context) {
 	t := time.NewTimer(0)
 	defer t.Stop()
+	good := r.mono()
 	for {
 		if err := r.round(ctx); err == nil {
+			good = r.mono()
 			t.Reset(freshEvery)
 		} else {
-			t.Reset(retryEvery)
+			t.Reset(max(retryEvery, pause(r.mono()-good)))
 		}
 		select {
 		case <-ctx.Done():
