@@ -29,7 +29,6 @@ func (t *Table) Apply(index, term uint64, data []byte) Applied {
 			a.Results[i] = t.run(d.frame())
 		}
 		a.Events, t.events = t.events, nil
-		t.settle()
 	}
 	a.Now = t.now
 	t.index = index
@@ -43,7 +42,6 @@ func (t *Table) Apply(index, term uint64, data []byte) Applied {
 func (t *Table) endDue() (more bool) {
 	t.ends = 0
 	for n := 0; ; n++ {
-		t.settle()
 		if at, ok := t.NextDeadline(); !ok || at > t.now {
 			break
 		}
@@ -84,31 +82,6 @@ func (t *Table) endDelay(name string) {
 	t.deadlines.remove(l.timer)
 	l.delayUntil, l.delayNumber, l.timer = 0, 0, 0
 	t.leaveLock(name, l)
-}
-
-// settle gives the top of the deadlines its true time, so that reading what is
-// next due changes nothing.
-func (t *Table) settle() {
-	for len(t.deadlines.heap) > 0 {
-		at := t.deadlineOf(t.deadlines.heap[0])
-		if at == t.deadlines.heap[0].at {
-			return
-		}
-		t.deadlines.later(at)
-	}
-}
-
-func (t *Table) deadlineOf(d due) int64 {
-	switch what := t.deadlines.what[d.slot]; {
-	case what == nil:
-		r, _ := t.requests.get(d.number)
-		return r.deadline
-	case what.session != SessionID{}:
-		s, _ := t.sessions.get(what.session)
-		return s.deadline
-	}
-	l, _ := t.locks.get(t.deadlines.what[d.slot].lock)
-	return l.delayUntil
 }
 
 // forgetDue forgets what was remembered for long enough, in (time, number) order:

@@ -2,16 +2,17 @@ package fsm
 
 // deadlines orders everything that ends by time: by (deadline, number), where
 // number is unique over all that is in it. It is a 4-ary heap that knows where
-// each entry stands, and it is lazy in one direction: a deadline that moves to
-// a later time only changes the record, and the entry follows when it comes to
-// the top (see Table.settle). Deadlines never move to an earlier time.
+// each entry stands. A renewal mostly moves nothing: it makes an entry later, and
+// three of four stand at the bottom.
 //
 // It is no part of the state: its layout depends on the history, but the order
-// in which true deadlines leave it does not.
+// in which deadlines leave it does not.
 //
 // Rejected: a heap that leaves dead entries inside. Detached grants that are
 // released long before their TTL would fill it, and sweeping a million entries
-// takes longer than an entry of the log may.
+// takes longer than an entry of the log may. And one in which a renewed entry
+// stays where it is until it comes to the top: one entry of the log can then
+// find that all the millions are to be moved.
 type deadlines struct {
 	heap  []due
 	where []int32   // slot → place in heap
@@ -19,7 +20,7 @@ type deadlines struct {
 	free  []int32   // unused slots
 }
 
-// due is one entry. Its time may be earlier than what the record says.
+// due is one entry.
 type due struct {
 	at     int64
 	number uint64
@@ -82,10 +83,13 @@ func (d *deadlines) remove(slot int32) {
 	d.free = append(d.free, slot)
 }
 
-// later gives the top entry its true deadline.
-func (d *deadlines) later(at int64) {
-	d.heap[0].at = at
-	d.down(0)
+// move gives the entry of a slot another time.
+func (d *deadlines) move(slot int32, at int64) {
+	i := int(d.where[slot])
+	d.heap[i].at = at
+	if !d.up(i) {
+		d.down(i)
+	}
 }
 
 func (d *deadlines) up(i int) bool {

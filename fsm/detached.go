@@ -165,7 +165,10 @@ func (t *Table) join(c *Acquire, r *request) Result {
 	e := *r.extra
 	e.tries = append(slices.Clip(e.tries), try{c.ID.Session, c.ID.Sequence})
 	r.extra = &e
-	r.deadline = max(r.deadline, sumTimes(t.now, c.Wait))
+	if until := sumTimes(t.now, c.Wait); until > r.deadline {
+		r.deadline = until
+		t.deadlines.move(r.timer, until)
+	}
 	s = t.changeSession(c.ID.Session, s)
 	s.waits = addTo(s.waits, r.number)
 	if wasDue {

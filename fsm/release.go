@@ -44,6 +44,7 @@ func (t *Table) renew(c *Renew) Result {
 	if until := sumTimes(t.now, c.TTL); r.deadline != 0 && until > r.deadline {
 		r = t.changeRequest(r)
 		r.deadline = until
+		t.deadlines.move(r.timer, until)
 	}
 	return Result{Deadline: r.deadline}
 }

@@ -55,6 +55,7 @@ func (t *Table) extend(id SessionID, s *session) *session {
 		}
 	}
 	s.deadline = until
+	t.deadlines.move(s.timer, until)
 	return s
 }
 
