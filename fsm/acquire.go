@@ -47,7 +47,7 @@ func (t *Table) acquire(c *Acquire) Result {
 	t.hold(r)
 	t.requests.put(r.number, r)
 	if !c.Detached {
-		s.grants = addTo(s.grants, r.number)
+		s.grants.put(r.number, r.sequence)
 	}
 	t.emitGranted(r)
 	return r.grantedResult()
@@ -96,7 +96,7 @@ func (t *Table) newRequest(c *Acquire) *request {
 
 // isFull says that a session may have no more grants and waits.
 func (t *Table) isFull(s *session) bool {
-	return len(s.grants)+len(s.waits) >= t.limits.GrantsPerSession
+	return s.grants.len()+s.untold.total+s.waits.total >= t.limits.GrantsPerSession
 }
 
 // wait puts a new request in line.
@@ -107,7 +107,7 @@ func (t *Table) wait(r *request, c *Acquire, s *session) {
 	}
 	t.enqueue(r)
 	t.requests.put(r.number, r)
-	s.waits = addTo(s.waits, r.number)
+	s.waits.add(r.number)
 	t.queuedAs = r.number
 	t.emitAbout(EventQueued, r)
 }
@@ -143,7 +143,7 @@ func (t *Table) busy(c *Acquire) Result {
 		if !ok {
 			continue
 		}
-		for _, number := range l.holders {
+		for number := range l.holders.all() {
 			if len(res.Holders) == MaxHoldersShown {
 				return res
 			}
@@ -171,7 +171,7 @@ func (t *Table) checkRoom(free bool, once OnceID) (Result, bool) {
 		return t.refuse(OverLimit, fullWaiters, int64(t.limits.Waiters)), true
 	}
 	for _, l := range t.looked {
-		if l != nil && len(l.queue) >= t.limits.WaitersPerLock {
+		if l != nil && l.queue.len() >= t.limits.WaitersPerLock {
 			return t.refuse(OverLimit, fullQueue, int64(t.limits.WaitersPerLock)), true
 		}
 	}
@@ -318,8 +318,10 @@ func (t *Table) requestOf(s *session, sequence uint64) *request {
 		return nil
 	}
 	// Acknowledged and yet to be cancelled: unusual, but it has one meaning.
-	for i := len(s.grants) - 1; i >= 0; i-- {
-		if r, _ := t.requests.get(s.grants[i]); r.sequence == sequence {
+	t.scanned(s.grants.len())
+	for number, q := range s.grants.all() {
+		if q == sequence {
+			r, _ := t.requests.get(number)
 			return r
 		}
 	}

@@ -22,6 +22,7 @@ func (t *Table) Apply(index, term uint64, data []byte) Applied {
 	default:
 		t.wall = h.wall
 		t.now = max(t.now, h.stamp)
+		t.work = 0
 		t.events = make([]Event, 0, min(count, 1024))
 		a.MoreDue = t.endDue()
 		a.Results = make([]Result, count)
@@ -69,7 +70,7 @@ func (t *Table) endNext() {
 		}
 	case what.session != SessionID{}:
 		s := t.session(what.session)
-		t.ends += len(s.grants) + len(s.waits)
+		t.ends += s.grants.len() + s.untold.total + s.waits.total
 		t.endSession(what.session, s, TimedOut, Event{Kind: EventExpired})
 	default:
 		t.endDelay(what.lock)

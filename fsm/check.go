@@ -15,8 +15,9 @@ import (
 //	r.token > 0 ⇔ r holds each of its locks ⇔ tokens[r.token] = r
 //	r.token = 0 ⇔ r stands in the queue of each of its locks
 //	an Exclusive holder is alone; kind and size of a lock are the same for all on it
-//	used = Σ permits of the holders; barrier = first waiter that is not Shared
-//	no waiter is grantable
+//	used = Σ permits of the holders; a waiter stands in line as what it wants
+//	no waiter is grantable: one of its locks does not admit it, or it is barred
+//	a waiter is registered at a lock that does not admit it, or at none and is barred
 //	a lock has a holder, a waiter or a delay
 //	a session's r is in its grants or waits, and the session is open
 //	a detached r that waits is in the waits of its tries' sessions, which are open
@@ -48,8 +49,8 @@ func (t *Table) checkScalars() error {
 	if t.requests.len != t.grants+t.waiters || t.tokens.len != t.grants {
 		return fmt.Errorf("%d requests, %d tokens, %d grants, %d waiters", t.requests.len, t.tokens.len, t.grants, t.waiters)
 	}
-	if len(t.freed) != 0 {
-		return fmt.Errorf("locks %q are freed and not handed on", t.freed)
+	if len(t.freed)+len(t.candidates) != 0 {
+		return fmt.Errorf("%d locks are freed and not handed on, %d waiters not looked at", len(t.freed), len(t.candidates))
 	}
 	return nil
 }
@@ -109,8 +110,10 @@ func (t *Table) checkRequests() error {
 		if err := t.checkRequest(r); err != nil {
 			return fmt.Errorf("request %d: %w", number, err)
 		}
-		if r.token == 0 && t.grantable(r) {
-			return fmt.Errorf("request %d waits and could be granted", number)
+		if r.token == 0 {
+			if err := t.checkWaiter(r); err != nil {
+				return fmt.Errorf("request %d: %w", number, err)
+			}
 		}
 	}
 	return nil
@@ -156,11 +159,28 @@ func (t *Table) checkRequest(r *request) error {
 		if y.session == (SessionID{}) || y.sequence == 0 {
 			return fmt.Errorf("was granted to the tries %+v", e.tries)
 		}
-		if s, ok := t.sessions.get(y.session); e.untold && (!ok || !slices.Contains(s.grants, r.number)) {
+		if s, ok := t.sessions.get(y.session); e.untold && (!ok || !s.untold.of.has(r.number)) {
 			return fmt.Errorf("is untold and not in session %x", y.session)
 		}
 	}
 	return t.checkGrant(r)
+}
+
+// checkWaiter: nobody who could be granted waits, and nobody is forgotten.
+func (t *Table) checkWaiter(r *request) error {
+	blocked := false
+	for i := range r.wants {
+		l, _ := t.locks.get(r.wants[i].Lock)
+		admits, registered := l.admits(r.number), l.queue.registered.has(r.number)
+		if registered != (int(r.registered) == i+1) || registered && admits {
+			return fmt.Errorf("registered at lock %q: %v, says %d of its own; admitted %v", r.wants[i].Lock, registered, r.registered, admits)
+		}
+		blocked = blocked || !admits
+	}
+	if barred := t.barred(r); !barred && (!blocked || r.registered == 0) {
+		return fmt.Errorf("waits and could be granted: %v; registered at %d of its locks", !blocked, r.registered)
+	}
+	return nil
 }
 
 // checkOnLock finds the request on one of its locks.
@@ -176,14 +196,16 @@ func (t *Table) checkOnLock(r *request, w *Want) error {
 		(w.Mode == Permits) != (l.limit != 0):
 		return fmt.Errorf("wants %+v of a lock of size %d", *w, l.limit)
 	}
-	if _, ok := slices.BinarySearch(l.holders, r.number); ok != (r.token != 0) {
+	if ok := l.holders.has(r.number); ok != (r.token != 0) {
 		return fmt.Errorf("among the holders: %v, with token %d", ok, r.token)
 	}
-	i, ok := slices.BinarySearchFunc(l.queue, r.number, func(p place, n uint64) int { return compareInts(p.number, n) })
-	if ok != (r.token == 0) || ok && l.queue[i].mode != w.Mode {
-		return fmt.Errorf("in the queue: %v, with token %d", ok, r.token)
+	if r.token != 0 {
+		return nil
 	}
-	if ok && w.Mode == Permits && w.Permits > l.limit {
+	switch {
+	case l.queue == nil, w.Mode == Shared && !l.queue.shared.has(r.number), w.Mode != Shared && !l.queue.others.has(r.number):
+		return errors.New("not in line")
+	case w.Mode == Permits && w.Permits > l.limit:
 		return fmt.Errorf("waits for %d permits of %d", w.Permits, l.limit)
 	}
 	return nil
@@ -255,32 +277,24 @@ func (t *Table) checkLocks() error {
 func (t *Table) checkLock(name string, l *lock) error {
 	var used uint64
 	alone := false
-	for i, number := range l.holders {
-		r, ok := t.requests.get(number)
-		if !ok || r.want(name) == nil || i > 0 && l.holders[i-1] >= number {
-			return fmt.Errorf("holder %d is not in order", number)
+	last := uint64(0)
+	for number := range l.holders.all() {
+		w := t.wantOf(number, name, true)
+		if w == nil || number <= last {
+			return fmt.Errorf("holder %d is not its own, or not in order", number)
 		}
-		w := r.want(name)
+		last = number
 		used += uint64(w.Permits)
 		alone = alone || w.Mode == Exclusive
 	}
-	if used != l.used || alone != l.heldAlone || alone && len(l.holders) != 1 {
-		return fmt.Errorf("%d holders, %d permits out, alone %v; have %d, %v", len(l.holders), used, alone, l.used, l.heldAlone)
+	if used != l.used || alone != l.heldAlone || alone && l.holders.len() != 1 {
+		return fmt.Errorf("%d holders, %d permits out, alone %v; have %d, %v", l.holders.len(), used, alone, l.used, l.heldAlone)
 	}
-	barrier := uint64(0)
-	for i, p := range l.queue {
-		r, ok := t.requests.get(p.number)
-		if !ok || r.want(name) == nil || i > 0 && l.queue[i-1].number >= p.number {
-			return fmt.Errorf("waiter %d is not in order", p.number)
-		}
-		if p.mode != Shared && barrier == 0 {
-			barrier = p.number
-		}
+	if err := t.checkLine(name, l.queue); err != nil {
+		return err
 	}
-	inUse := len(l.holders)+len(l.queue) > 0
+	inUse := l.holders.len()+l.queue.len() > 0
 	switch {
-	case barrier != l.barrier:
-		return fmt.Errorf("barrier %d, want %d", l.barrier, barrier)
 	case inUse != l.heldOrQueued || !inUse && (l.limit != 0 || l.delayUntil == 0):
 		return fmt.Errorf("in use %v, have %v; size %d, delay until %d", inUse, l.heldOrQueued, l.limit, l.delayUntil)
 	case l.delayUntil < 0 || (l.delayUntil != 0) != (l.timer != 0):
@@ -289,13 +303,54 @@ func (t *Table) checkLock(name string, l *lock) error {
 	return nil
 }
 
+func (t *Table) checkLine(name string, q *queue) error {
+	if q == nil {
+		return nil
+	}
+	last := uint64(0)
+	for number := range q.shared.all() {
+		if w := t.wantOf(number, name, false); w == nil || w.Mode != Shared || number <= last {
+			return fmt.Errorf("shared waiter %d is not its own, or not in order", number)
+		}
+		last = number
+	}
+	last = 0
+	for number, permits := range q.others.all() {
+		if w := t.wantOf(number, name, false); w == nil || w.Mode == Shared || w.Permits != permits || number <= last {
+			return fmt.Errorf("waiter %d for %d permits is not its own, or not in order", number, permits)
+		}
+		last = number
+	}
+	last = 0
+	for number := range q.registered.all() {
+		if number <= last || !q.has(number) {
+			return fmt.Errorf("request %d is registered and does not wait, or is not in order", number)
+		}
+		last = number
+	}
+	if q.freed {
+		return errors.New("freed and not handed on")
+	}
+	return nil
+}
+
+// wantOf returns what the request with a number wants of a lock, which it holds
+// or waits for; nil if it does not.
+func (t *Table) wantOf(number uint64, name string, held bool) *Want {
+	r, ok := t.requests.get(number)
+	if !ok || (r.token != 0) != held {
+		return nil
+	}
+	return r.want(name)
+}
+
 func (t *Table) checkSessions() error {
 	owned := 0
 	for id, s := range t.sessions.all() {
 		if err := t.checkSession(id, s); err != nil {
 			return fmt.Errorf("session %x: %w", id, err)
 		}
-		owned += len(s.grants) + len(s.waits)
+		owned += s.grants.len() + s.untold.total + s.waits.total
 	}
 	for _, r := range t.requests.all() {
 		if r.token == 0 || r.session != (SessionID{}) || r.more().untold {
@@ -312,22 +367,33 @@ func (t *Table) checkSession(id SessionID, s *session) error {
 	if id == (SessionID{}) || s.ttl < 1 || s.deadline < 1 || s.deadline > sumTimes(t.now, s.ttl) {
 		return fmt.Errorf("ttl %d, deadline %d, now %d", s.ttl, s.deadline, t.now)
 	}
-	for i, number := range s.grants {
+	last := uint64(0)
+	for number, sequence := range s.grants.all() {
 		r, ok := t.requests.get(number)
-		untold := ok && r.more().untold // once for each of its tries
-		if !ok || r.session != id && !untold || r.token == 0 || i > 0 && s.grants[i-1] >= number && (!untold || s.grants[i-1] > number) {
-			return fmt.Errorf("grant %d is not its own, or not in order", number)
+		if !ok || r.session != id || r.sequence != sequence || r.token == 0 || number <= last {
+			return fmt.Errorf("grant %d of sequence %d is not its own, or not in order", number, sequence)
 		}
+		last = number
 	}
-	for i, number := range s.waits {
-		if r, ok := t.requests.get(number); !ok || r.token != 0 || i > 0 && s.waits[i-1] > number {
-			return fmt.Errorf("request %d does not wait, or is not in order", number)
+	for _, list := range [...]*tally{&s.untold, &s.waits} {
+		total := 0
+		last = 0
+		for number, times := range list.of.all() {
+			r, ok := t.requests.get(number)
+			if !ok || times == 0 || number <= last || r.token != 0 != (list == &s.untold) || r.token != 0 && !r.more().untold {
+				return fmt.Errorf("request %d does not wait or is told, or is not in order", number)
+			}
+			last = number
+			total += int(times)
+		}
+		if total != list.total {
+			return fmt.Errorf("%d tries, have %d", total, list.total)
 		}
 	}
 	if err := t.checkWindow(id, s); err != nil {
 		return err
 	}
-	last := s.acked.upTo
+	last = s.acked.upTo
 	for _, span := range s.acked.above {
 		if span.First-1 <= last || span.First > span.Last || last == math.MaxUint64 {
 			return fmt.Errorf("acknowledged %+v is not in order", s.acked)
@@ -363,12 +429,12 @@ func (t *Table) checkWindow(id SessionID, s *session) error {
 		if !ok || !r.hasTry(try{id, a.sequence}) {
 			return fmt.Errorf("answer %+v names a request that is not its own", *a)
 		}
-		if _, ok := slices.BinarySearch(s.waits, a.request); !ok {
+		if !s.waits.of.has(a.request) {
 			return fmt.Errorf("answer %+v names a request that does not wait", *a)
 		}
 	}
-	if waits != len(s.waits) {
-		return fmt.Errorf("%d requests wait, have %d", waits, len(s.waits))
+	if waits != s.waits.total {
+		return fmt.Errorf("%d answers wait, %d tries", waits, s.waits.total)
 	}
 	if shown != s.shown || shown > maxShownWindow {
 		return fmt.Errorf("answers show %d bytes of holders, have %d", shown, s.shown)

@@ -170,10 +170,10 @@ func (t *Table) join(c *Acquire, r *request) Result {
 		t.deadlines.move(r.timer, until)
 	}
 	s = t.changeSession(c.ID.Session, s)
-	s.waits = addTo(s.waits, r.number)
+	s.waits.add(r.number)
 	if wasDue {
 		// In a mass expiry that was cut it was passed over: now it has its turn.
-		t.reconsider(r)
+		t.revive(r)
 		t.promote()
 		if r, _ = t.requests.get(r.number); r.token != 0 {
 			return t.grantedBefore(t.confirm(r))
@@ -181,13 +181,6 @@ func (t *Table) join(c *Acquire, r *request) Result {
 	}
 	t.queuedAs = r.number
 	return Result{Code: Queued, Queued: t.now}
-}
-
-// reconsider has the next promote look at a waiter.
-func (t *Table) reconsider(r *request) {
-	for i := range r.wants {
-		t.freed = append(t.freed, r.wants[i].Lock)
-	}
 }
 
 // isDue says that a waiter has run out of time: its own, or all that its tries'
@@ -222,7 +215,7 @@ func (t *Table) confirm(r *request) *request {
 func (t *Table) dropUntold(r *request) {
 	for _, y := range r.extra.tries {
 		s := t.changeSession(y.session, t.session(y.session))
-		s.grants = takeNumber(s.grants, r.number)
+		s.untold.remove(r.number)
 	}
 }
 
@@ -234,7 +227,7 @@ func (t *Table) abandonUntold(r *request, y try, e Event) {
 		return
 	}
 	s := t.changeSession(y.session, t.session(y.session))
-	s.grants = takeNumber(s.grants, r.number)
+	s.untold.remove(r.number)
 	x := *r.extra
 	i := slices.Index(x.tries, y)
 	x.tries = slices.Delete(slices.Clone(x.tries), i, i+1)
@@ -268,15 +261,14 @@ func (t *Table) tellGranted(r *request) {
 	t.events = append(t.events, e)
 	if r.session != (SessionID{}) {
 		s := t.session(r.session)
-		s.grants = addTo(s.grants, r.number)
+		s.grants.put(r.number, r.sequence)
 		return
 	}
 	x := *r.extra
 	x.untold = true
 	r.extra = &x
 	for _, y := range x.tries {
-		s := t.session(y.session)
-		s.grants = addTo(s.grants, r.number)
+		t.session(y.session).untold.add(r.number)
 	}
 }
 

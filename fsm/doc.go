@@ -54,6 +54,9 @@
 // overtaken by somebody it conflicts with, so nobody starves, and a request over
 // several locks cannot deadlock with another. See queue.go.
 //
+// Looking for those waiters does not cost more the more of them wait for the lock
+// and cannot have it yet. See promote.go.
+//
 // # Events
 //
 // Every change of a grant, wait or session is an event, in the order in which it

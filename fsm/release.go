@@ -80,13 +80,9 @@ func (t *Table) forceRelease(c *ForceRelease) Result {
 		return Result{Code: NotHeld}
 	}
 	var res Result
-	for _, number := range slices.Clone(l.holders) {
-		r, _ := t.requests.get(number)
-		if c.Token != 0 && c.Token != r.token {
-			continue
-		}
+	for _, r := range t.holdersOf(c.Lock, l, c.Token) {
 		if len(res.Holders) < MaxHoldersShown {
-			res.Holders = append(res.Holders, t.holderOn(number, c.Lock))
+			res.Holders = append(res.Holders, t.holderOn(r.number, c.Lock))
 		}
 		e := Event{Kind: EventRevoked, Reason: c.Reason, Who: c.Who}
 		if s := t.session(r.session); s != nil {
@@ -99,6 +95,22 @@ func (t *Table) forceRelease(c *ForceRelease) Result {
 	}
 	t.promote()
 	return res
+}
+
+// holdersOf returns the grants on a lock, or the one with a token.
+func (t *Table) holdersOf(name string, l *lock, token uint64) (grants []*request) {
+	if token != 0 {
+		number, _ := t.tokens.get(token)
+		if r, ok := t.requests.get(number); ok && r.want(name) != nil {
+			return []*request{r}
+		}
+		return nil
+	}
+	for number := range l.holders.all() {
+		r, _ := t.requests.get(number)
+		grants = append(grants, r)
+	}
+	return grants
 }
 
 // revoke notes for the client that an operator ended a grant.
@@ -131,15 +143,31 @@ func (t *Table) resize(c *Resize) Result {
 		return t.refuse(KindMismatch, otherKind, 1)
 	}
 	l = t.changeLock(c.Lock, l)
+	shrinks := c.Limit < l.limit
 	l.limit = c.Limit
-	for _, p := range slices.Clone(l.queue) {
-		if r, _ := t.requests.get(p.number); r.want(c.Lock).Permits > c.Limit {
+	if shrinks {
+		for _, number := range t.wishesOver(l, c.Limit) {
+			r, _ := t.requests.get(number)
 			t.endWait(r, KindMismatch)
 		}
 	}
-	t.freed = append(t.freed, c.Lock)
+	t.free(l)
 	t.promote()
 	return Result{}
+}
+
+// wishesOver returns who waits for more permits than limit.
+func (t *Table) wishesOver(l *lock, limit uint32) (waiters []uint64) {
+	if l.queue == nil {
+		return nil
+	}
+	t.scanned(l.queue.others.len())
+	for number, permits := range l.queue.others.all() {
+		if permits > limit {
+			waiters = append(waiters, number)
+		}
+	}
+	return waiters
 }
 
 // endGrant takes a grant away; e says why. The locks' waiters are looked at by
@@ -156,8 +184,7 @@ func (t *Table) endGrant(r *request, e Event) {
 	}
 	t.unhold(r)
 	if r.session != (SessionID{}) {
-		s := t.changeSession(r.session, t.session(r.session))
-		s.grants = takeNumber(s.grants, r.number)
+		t.changeSession(r.session, t.session(r.session)).grants.remove(r.number)
 	}
 	if untold {
 		t.dropUntold(r)
@@ -190,8 +217,9 @@ func (t *Table) endWait(r *request, code Code) {
 		name := r.wants[i].Lock
 		l, _ := t.locks.get(name)
 		l = t.changeLock(name, l)
-		l.dequeue(r.number)
+		l.queue.leave(r, i)
 		t.leaveLock(name, l)
+		t.work++
 	}
 	t.waiters--
 	if once := r.more().once; once != (OnceID{}) {

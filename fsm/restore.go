@@ -64,6 +64,7 @@ func restoreTable(r io.Reader) (*Table, error) {
 	if counts.locks != 0 {
 		return nil, fmt.Errorf("locks with facts of their own: %w", errDamaged)
 	}
+	t.registerWaiters()
 	return t, nil
 }
 
@@ -328,22 +329,16 @@ func (t *Table) place(r *request) error {
 		w := &r.wants[i]
 		l, _ := t.locks.get(w.Lock)
 		l = t.useLock(w, l)
-		if n := len(l.holders); n > 0 && l.holders[n-1] == r.number {
+		if l.holders.has(r.number) || l.queue.has(r.number) {
 			return errDamaged // named twice
 		}
-		if n := len(l.queue); n > 0 && l.queue[n-1].number == r.number {
-			return errDamaged
-		}
-		if r.token != 0 {
-			l.holders = append(l.holders, r.number)
-			l.used += uint64(w.Permits)
-			l.heldAlone = l.heldAlone || w.Mode == Exclusive
+		if r.token == 0 {
+			t.standInLine(r, w, l)
 			continue
 		}
-		l.queue = append(l.queue, place{r.number, w.Mode})
-		if w.Mode != Shared && l.barrier == 0 {
-			l.barrier = r.number
-		}
+		l.holders.put(r.number, none{})
+		l.used += uint64(w.Permits)
+		l.heldAlone = l.heldAlone || w.Mode == Exclusive
 	}
 	if r.token != 0 {
 		t.grants++
@@ -361,7 +356,7 @@ func (t *Table) placeInSessions(r *request) error {
 			if !ok {
 				return errDamaged
 			}
-			s.grants = append(s.grants, r.number)
+			s.untold.add(r.number)
 		}
 		return nil
 	}
@@ -373,7 +368,7 @@ func (t *Table) placeInSessions(r *request) error {
 		if !ok {
 			return errDamaged
 		}
-		s.grants = append(s.grants, r.number)
+		s.grants.put(r.number, r.sequence)
 		return nil
 	}
 	for i := range r.tries() {
@@ -381,7 +376,7 @@ func (t *Table) placeInSessions(r *request) error {
 		if !ok {
 			return errDamaged
 		}
-		s.waits = append(s.waits, r.number)
+		s.waits.add(r.number)
 		if k, ok := s.find(r.try(i).sequence); ok {
 			s.window[k].request = r.number
 		}

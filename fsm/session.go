@@ -47,11 +47,10 @@ func (t *Table) extend(id SessionID, s *session) *session {
 	}
 	s = t.changeSession(id, s)
 	if s.deadline <= t.now {
-		// It was due, in a mass expiry that was cut, and its waiters were
-		// passed over: now they have their turn.
-		for _, number := range s.waits {
+		// It was due, in a mass expiry that was cut.
+		for number := range s.waits.of.all() {
 			r, _ := t.requests.get(number)
-			t.reconsider(r)
+			t.revive(r)
 		}
 	}
 	s.deadline = until
@@ -118,19 +117,33 @@ func (t *Table) endSession(id SessionID, s *session, code Code, e Event) {
 	})
 	s = t.changeSession(id, s)
 	grants, waits := s.grants, s.waits
-	s.grants, s.waits, s.window = nil, nil, nil
-	for _, number := range grants {
+	grants, waits, untold := s.grants, s.waits, s.untold
+	s.grants, s.waits, s.untold, s.window = numbers[uint64]{}, tally{}, tally{}, nil
+	for _, number := range inOrder(&grants, &untold) {
 		if r, held := t.requests.get(number); held && r.session == id {
 			t.endGrant(r, e)
 		} else {
 			t.abandonAllUntold(number, id, e)
 		}
 	}
-	for _, number := range waits {
+	for number := range waits.of.all() {
 		t.leaveAll(number, id)
 	}
 	t.deadlines.remove(s.timer)
 	t.sessions.delete(id)
 	t.recent = nil
 	t.rememberEnded(id)
+}
+
+// inOrder returns the numbers of a session's grants and of those that are untold.
+func inOrder(grants *numbers[uint64], untold *tally) []uint64 {
+	all := make([]uint64, 0, grants.len()+untold.of.len())
+	for number := range grants.all() {
+		all = append(all, number)
+	}
+	for number := range untold.of.all() {
+		all = append(all, number)
+	}
+	slices.Sort(all)
+	return all
 }

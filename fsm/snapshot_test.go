@@ -327,13 +327,15 @@ var corruptions = map[string]func(t *Table){
 
 func holderOf(t *Table) *request {
 	l, _ := t.locks.get("a/0")
-	r, _ := t.requests.get(l.holders[0])
+	number, _, _ := l.holders.first()
+	r, _ := t.requests.get(number)
 	return r
 }
 
 func waiterOf(t *Table) *request {
 	l, _ := t.locks.get("a/0")
-	r, _ := t.requests.get(l.queue[0].number)
+	number, _, _ := l.queue.others.first()
+	r, _ := t.requests.get(number)
 	return r
 }
 
@@ -383,25 +385,28 @@ func TestRestoreRefusesWhatNoTableIs(t *testing.T) {
 // check is worth nothing if it cannot fail.
 func TestCheckFindsBrokenInvariants(t *testing.T) {
 	inMemory := map[string]func(t *Table){
-		"grants miscounted":      func(t *Table) { t.grants++ },
-		"waiters miscounted":     func(t *Table) { t.waiters-- },
-		"a holder not held":      func(t *Table) { l, _ := t.locks.get("a/0"); l.holders = nil },
-		"a waiter not queued":    func(t *Table) { l, _ := t.locks.get("a/0"); l.queue = nil },
-		"a barrier too far":      func(t *Table) { l, _ := t.locks.get("a/0"); l.barrier++ },
-		"permits miscounted":     func(t *Table) { l, _ := t.locks.get("s/0"); l.used++ },
-		"a stranger's size":      func(t *Table) { l, _ := t.locks.get("s/0"); l.limit = 0 },
-		"nobody is alone":        func(t *Table) { l, _ := t.locks.get("a/0"); l.heldAlone = false },
-		"an empty lock":          func(t *Table) { t.locks.put("empty", &lock{gen: t.locks.gen}) },
-		"a grant not its own":    func(t *Table) { sessionOf(t).grants = nil },
-		"a wait not its own":     func(t *Table) { sessionOf(t).waits = []uint64{holderOf(t).number} },
-		"a token lost":           func(t *Table) { t.tokens.delete(holderOf(t).token) },
-		"a deadline lost":        func(t *Table) { t.deadlines.remove(sessionOf(t).timer) },
-		"a deadline too late":    func(t *Table) { sessionOf(t).deadline = t.deadlines.heap[0].at - 1 },
-		"the next one is stale":  func(t *Table) { t.deadlines.heap[0].at-- },
-		"an end not forgotten":   func(t *Table) { k, _, _ := t.endings.first(); t.endings.delete(k) },
-		"a record not forgotten": func(t *Table) { k, _, _ := t.forgets.first(); t.forgets.delete(k) },
-		"shown miscounted":       func(t *Table) { sessionOf(t).shown++ },
-		"a lock not handed on":   func(t *Table) { t.freed = append(t.freed, "a/0") },
+		"grants miscounted":        func(t *Table) { t.grants++ },
+		"waiters miscounted":       func(t *Table) { t.waiters-- },
+		"a holder not held":        func(t *Table) { l, _ := t.locks.get("a/0"); l.holders = numbers[none]{} },
+		"a waiter not queued":      func(t *Table) { l, _ := t.locks.get("a/0"); l.queue.others = numbers[uint32]{} },
+		"a waiter not watching":    func(t *Table) { l, _ := t.locks.get("a/0"); l.queue.registered = numbers[none]{} },
+		"a waiter forgotten":       func(t *Table) { l, _ := t.locks.get("a/0"); waiterOf(t).unregister(l) },
+		"a waiter never looked at": func(t *Table) { t.addCandidate(candidate{number: waiterOf(t).number}) },
+		"permits miscounted":       func(t *Table) { l, _ := t.locks.get("s/0"); l.used++ },
+		"a stranger's size":        func(t *Table) { l, _ := t.locks.get("s/0"); l.limit = 0 },
+		"nobody is alone":          func(t *Table) { l, _ := t.locks.get("a/0"); l.heldAlone = false },
+		"an empty lock":            func(t *Table) { t.locks.put("empty", &lock{gen: t.locks.gen}) },
+		"a grant not its own":      func(t *Table) { sessionOf(t).grants = numbers[uint64]{} },
+		"a wait not its own":       func(t *Table) { sessionOf(t).waits.add(holderOf(t).number) },
+		"waits miscounted":         func(t *Table) { sessionOf(t).waits.total++ },
+		"a token lost":             func(t *Table) { t.tokens.delete(holderOf(t).token) },
+		"a deadline lost":          func(t *Table) { t.deadlines.remove(sessionOf(t).timer) },
+		"a deadline too late":      func(t *Table) { sessionOf(t).deadline = t.deadlines.heap[0].at - 1 },
+		"the next one is stale":    func(t *Table) { t.deadlines.heap[0].at-- },
+		"an end not forgotten":     func(t *Table) { k, _, _ := t.endings.first(); t.endings.delete(k) },
+		"a record not forgotten":   func(t *Table) { k, _, _ := t.forgets.first(); t.forgets.delete(k) },
+		"shown miscounted":         func(t *Table) { sessionOf(t).shown++ },
+		"a lock not handed on":     func(t *Table) { l, _ := t.locks.get("a/0"); t.free(l) },
 		"a waiter passed over": func(t *Table) {
 			delayOf(t).delayUntil, delayOf(t).delayNumber = 0, 0
 			t.deadlines.remove(delayOf(t).timer)

@@ -2,7 +2,6 @@ package fsm
 
 import (
 	"encoding/binary"
-	"slices"
 	"strings"
 )
 
@@ -15,7 +14,8 @@ const recoverSkip = 1 << 40
 
 // state is what is replicated: equal on all nodes after the same entry, and all
 // that a snapshot holds. Records name each other by key; a record may be
-// changed only if its gen is the trees'.
+// changed only if its gen is the trees'. Only what no snapshot reads is changed in
+// place: lists of requests, queues, and where a request is registered.
 type state struct {
 	now        int64 // cluster time
 	index      uint64
@@ -40,39 +40,33 @@ type state struct {
 // lock is a name with at least one holder, waiter or a delay.
 type lock struct {
 	gen          uint64
-	holders      []uint64 // numbers of requests, ascending
-	queue        []place  // ascending
-	barrier      uint64   // the first waiter that is not Shared; 0: none
-	used         uint64   // permits out
-	delayUntil   int64    // nobody is granted it before; 0: no delay
-	delayNumber  uint64   // of the request whose loss set the delay
-	limit        uint32   // size of the semaphore; 0: not one
-	timer        int32    // slot of the delay in Table.deadlines
-	heldAlone    bool     // by an Exclusive grant
-	heldOrQueued bool     // in use: kind and limit are fixed
-}
-
-// place is one place in a lock's queue.
-type place struct {
-	number uint64
-	mode   Mode
+	holders      numbers[none]
+	queue        *queue // nil: nobody has waited yet
+	used         uint64 // permits out
+	delayUntil   int64  // nobody is granted it before; 0: no delay
+	delayNumber  uint64 // of the request whose loss set the delay
+	limit        uint32 // size of the semaphore; 0: not one
+	timer        int32  // slot of the delay in Table.deadlines
+	heldAlone    bool   // by an Exclusive grant
+	heldOrQueued bool   // in use: kind and limit are fixed
 }
 
 // request is an acquire that waits (token 0) or holds (token > 0).
 type request struct {
-	gen      uint64
-	number   uint64
-	token    uint64
-	session  SessionID // zero: detached
-	sequence uint64    // in the session
-	wants    []Want    // never changed
-	ttl      int64
-	deadline int64 // of the wait, or the grant's own; 0: none
-	queued   int64
-	granted  int64
-	since    int64  // wall clock of the grant
-	extra    *extra // nil: all zero; never changed, only replaced
-	timer    int32
+	gen        uint64
+	number     uint64
+	token      uint64
+	session    SessionID // zero: detached
+	sequence   uint64    // in the session
+	wants      []Want    // never changed
+	ttl        int64
+	deadline   int64 // of the wait, or the grant's own; 0: none
+	queued     int64
+	granted    int64
+	since      int64  // wall clock of the grant
+	extra      *extra // nil: all zero; never changed, only replaced
+	timer      int32
+	registered int32 // while it waits: at which of wants, from 1; 0: at none. See promote.go
 }
 
 // extra is what most requests do not have.
@@ -107,9 +101,10 @@ type session struct {
 	deadline    int64
 	holder      string
 	labels      []Label
-	grants      []uint64 // numbers of requests, ascending
-	waits       []uint64 // numbers of requests, ascending; of a detached one once for each try
-	window      []answer // by sequence
+	grants      numbers[uint64] // with the sequence of each
+	untold      tally           // detached grants that its tries may confirm, once for each try
+	waits       tally           // once for each of its tries
+	window      []answer        // by sequence
 	acked       sequences
 	shown       int          // bytes of the holders in window
 	revocations []Revocation // never changed, only replaced
@@ -165,10 +160,11 @@ type Table struct {
 	ends       int // grants and waits ended by time
 	refused    refusal
 	events     []Event
-	freed      []string // locks whose waiters may be granted now
-	candidates []uint64 // waiters to be looked at, ascending
-	looked     []*lock  // the locks of the acquire under way; nil where there is none yet
-	queuedAs   uint64   // number of the request in which the acquire that was run last waits
+	freed      []*lock     // locks whose waiters may be granted now, each once
+	candidates []candidate // waiters to be looked at: a heap by number
+	looked     []*lock     // the locks of the acquire under way; nil where there is none yet
+	queuedAs   uint64      // number of the request in which the acquire that was run last waits
+	work       int         // records that were looked at in locks and queues, for tests
 }
 
 // New returns an empty table at cluster time 0.
@@ -208,6 +204,10 @@ func (t *Table) Limits() Limits { return t.limits }
 // events. Nodes that have applied the same entries have the same digest.
 func (t *Table) Digest() (digest, index uint64) { return t.digest, t.index }
 
+// scanned counts the items of a list that were looked at in their order: that many
+// of them take as long as finding one record.
+func (t *Table) scanned(items int) { t.work += 1 + items/64 }
+
 func (t *Table) nextNumber() uint64 {
 	t.lastNumber++
 	return t.lastNumber
@@ -235,7 +235,6 @@ func (t *Table) changeLock(name string, l *lock) *lock {
 	}
 	c := *l
 	c.gen = t.locks.gen
-	c.holders, c.queue = clip(l.holders), clip(l.queue)
 	t.locks.put(name, &c)
 	return &c
 }
@@ -256,7 +255,7 @@ func (t *Table) changeSession(id SessionID, s *session) *session {
 	}
 	c := *s
 	c.gen = t.sessions.gen
-	c.grants, c.waits, c.window = clip(s.grants), clip(s.waits), clip(s.window)
+	c.window = clip(s.window)
 	c.acked.above = clip(s.acked.above)
 	t.sessions.put(id, &c)
 	t.recent, t.recentID = &c, id
@@ -279,40 +278,6 @@ func clip[T any](s []T) []T {
 		return nil
 	}
 	return append(make([]T, 0, len(s)+len(s)/8+1), s...)
-}
-
-// addTo puts n into an ascending list, mostly at its end.
-func addTo(s []uint64, n uint64) []uint64 {
-	i := len(s)
-	for i > 0 && s[i-1] > n {
-		i--
-	}
-	s = append(s, n)
-	copy(s[i+1:], s[i:])
-	s[i] = n
-	return s
-}
-
-// takeFrom takes the item at i out, from the nearer end: the oldest leaves first
-// mostly.
-func takeFrom[T any](s []T, i int) []T {
-	var zero T
-	if i < len(s)/2 {
-		copy(s[1:i+1], s[:i])
-		s[0] = zero
-		return s[1:]
-	}
-	copy(s[i:], s[i+1:])
-	s[len(s)-1] = zero
-	return s[:len(s)-1]
-}
-
-// takeNumber takes n out of an ascending list, once, if it is there.
-func takeNumber(s []uint64, n uint64) []uint64 {
-	if i, ok := slices.BinarySearch(s, n); ok {
-		return takeFrom(s, i)
-	}
-	return s
 }
 
 // sumTimes adds a duration of 0 or more to a time; times stop at the end of time.

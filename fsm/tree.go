@@ -281,6 +281,24 @@ func (t *tree[K, V]) first() (k K, v V, ok bool) {
 	return n.keys[0], n.vals[0], true
 }
 
+// after returns the smallest key that is greater than k.
+func (t *tree[K, V]) after(k K) (next K, ok bool) {
+	for n := t.root; n != nil; {
+		i, found := t.find(n, k)
+		if found {
+			i++
+		}
+		if i < n.n {
+			next, ok = n.keys[i], true
+		}
+		if n.kids == nil {
+			break
+		}
+		n = n.kids[i]
+	}
+	return next, ok
+}
+
 // isNext says that k is greater than all keys.
 func (t *tree[K, V]) isNext(k K) bool {
 	n := t.root

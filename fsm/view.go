@@ -54,9 +54,12 @@ func (t *Table) Lock(name string) LockView {
 
 func (t *Table) view(name string, l *lock) LockView {
 	v := LockView{
-		Name: name, HolderCount: len(l.holders), Waiters: len(l.queue), Limit: l.limit, DelayUntil: l.delayUntil,
+		Name: name, HolderCount: l.holders.len(), Waiters: l.queue.len(), Limit: l.limit, DelayUntil: l.delayUntil,
 	}
-	for _, number := range l.holders[:min(len(l.holders), MaxHoldersShown)] {
+	for number := range l.holders.all() {
+		if len(v.Holders) == MaxHoldersShown {
+			break
+		}
 		h := t.holderOn(number, name)
 		h.Value, h.Labels = bytes.Clone(h.Value), slices.Clone(h.Labels)
 		v.Holders = append(v.Holders, h)
@@ -102,12 +105,11 @@ func (t *Table) Session(id SessionID) (SessionView, bool) {
 	}
 	v := SessionView{
 		Session: id, TTL: s.ttl, Deadline: s.deadline, Holder: s.holder, Labels: slices.Clone(s.labels),
-		Waiters: len(s.waits), Answers: len(s.window), Acked: s.acked.upTo, Revocations: slices.Clone(s.revocations),
+		Waiters: s.waits.total, Answers: len(s.window), Acked: s.acked.upTo, Revocations: slices.Clone(s.revocations),
 	}
-	for _, number := range s.grants {
-		if r, _ := t.requests.get(number); r.session == id { // untold ones are not its own
-			v.Tokens = append(v.Tokens, r.token)
-		}
+	for number := range s.grants.all() {
+		r, _ := t.requests.get(number)
+		v.Tokens = append(v.Tokens, r.token)
 	}
 	return v, true
 }

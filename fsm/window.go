@@ -188,7 +188,7 @@ func (t *Table) keep(id SessionID, a answer) {
 // does so for many at a time, an eighth of the limit, because it passes over all that
 // waits before them.
 func (s *session) bound(limit int) {
-	excess := len(s.window) - len(s.waits) - limit // each wait has an entry of its own
+	excess := len(s.window) - s.waits.total - limit // each wait has an entry of its own
 	if excess <= limit/8 {
 		return
 	}
@@ -223,7 +223,7 @@ func (t *Table) remember(id *RequestID, kind Kind, asked uint64, res *Result) {
 // are answered res. It returns when the try came.
 func (t *Table) answerTry(y try, number uint64, res Result) (queued int64) {
 	s := t.changeSession(y.session, t.session(y.session))
-	s.waits = takeNumber(s.waits, number)
+	s.waits.remove(number)
 	i, ok := s.find(y.sequence)
 	if !ok {
 		return 0

@@ -97,7 +97,7 @@ var fsmMutants = []mutant{
 		promise: "T1",
 		changes: []change{
 			{"fsm/apply.go", "		t.endNext()\n	}\n	t.promote()\n", "		t.endNext()\n		t.promote()\n	}\n"},
-			{"fsm/queue.go", "	if t.isDue(r) || t.lastToken >= maxToken {\n", "	if t.lastToken >= maxToken {\n"},
+			{"fsm/promote.go", "return t.isDue(r) || t.lastToken >= maxToken", "return t.lastToken >= maxToken"},
 		},
 		caught: []catcher{named("./fsm", "TestExpiredWaiterIsNotGranted")},
 	},
@@ -292,7 +292,7 @@ var fsmMutants = []mutant{
 		name:    "cancelled-waiter-is-granted",
 		breaks:  "a cancel is answered and its acquire goes on waiting",
 		promise: "liveness",
-		changes: []change{{"fsm/detached.go", "		t.leave(r, y, Cancelled)\n", "		t.freed = append(t.freed, r.wants[0].Lock)\n"}},
+		changes: []change{{"fsm/detached.go", "		t.leave(r, y, Cancelled)\n", ""}},
 		caught:  []catcher{named("./fsm", "TestCancelledWaiterLeavesNoTrace")},
 	},
 	{
@@ -311,9 +311,9 @@ var fsmMutants = []mutant{
 		breaks:  "a session that ends keeps its places in line",
 		promise: "liveness",
 		changes: []change{
-			{"fsm/session.go", "	for _, number := range waits {\n", "	for _, number := range waits[:0] {\n"},
+			{"fsm/session.go", "	for number := range waits.of.all() {\n", "	for number := range waits.of.all() {\n		if number > 0 {\n			break\n		}\n"},
 			{"fsm/detached.go", "		if t.session(r.try(i).session).deadline > t.now {\n", "		if s := t.session(r.try(i).session); s == nil || s.deadline > t.now {\n"},
-			{"fsm/detached.go", "		s := t.session(r.session)\n		s.grants = addTo(", "		s := t.session(r.session)\n		if s == nil {\n			return\n		}\n		s.grants = addTo("},
+			{"fsm/detached.go", "		s := t.session(r.session)\n		s.grants.put(", "		s := t.session(r.session)\n		if s == nil {\n			return\n		}\n		s.grants.put("},
 			{"fsm/window.go", "	s := t.changeSession(y.session, t.session(y.session))\n	s.waits", "	if t.session(y.session) == nil {\n		return 0\n	}\n	s := t.changeSession(y.session, t.session(y.session))\n	s.waits"},
 		},
 		caught: []catcher{named("./fsm", "TestEndedSessionsWaiterIsNeverGranted")},
@@ -323,8 +323,12 @@ var fsmMutants = []mutant{
 		breaks:  "a lock goes to who came last",
 		promise: "liveness",
 		changes: []change{
-			{"fsm/queue.go", "	return l.queue[0].number == number\n", "	return l.queue[len(l.queue)-1].number == number\n"},
-			{"fsm/queue.go", "	if first := l.queue[0]; first.mode != Shared {\n", "	if first := l.queue[len(l.queue)-1]; first.mode != Shared {\n"},
+			{"fsm/queue.go", "number > barrier || some && first < number {\n", "some && first < 1 {\n"},
+			{
+				"fsm/promote.go",
+				"	if n, ok := l.queue.registered.after(behind); ok && l.admits(n) {\n",
+				"	n, ok := uint64(0), false\n	for number := range l.queue.registered.all() {\n		n, ok = number, number > behind\n	}\n	if ok && l.admits(n) {\n",
+			},
 		},
 		caught: []catcher{named("./fsm", "TestScripts")},
 	},
@@ -332,7 +336,7 @@ var fsmMutants = []mutant{
 		name:    "newcomer-overtakes-the-line",
 		breaks:  "a request for few permits is granted past a waiter for many",
 		promise: "liveness",
-		changes: []change{{"fsm/queue.go", "	return len(l.queue) == 0\n", "	return w.Mode == Permits || len(l.queue) == 0\n"}},
+		changes: []change{{"fsm/queue.go", "	return l.queue.len() == 0\n", "	return w.Mode == Permits || l.queue.len() == 0\n"}},
 		caught:  []catcher{named("./fsm", "TestTableDoesWhatTheModelDoes")},
 	},
 	{
@@ -346,8 +350,53 @@ var fsmMutants = []mutant{
 		name:    "one-permit-too-many",
 		breaks:  "a semaphore gives out one permit more than its size",
 		promise: "S1",
-		changes: []change{{"fsm/queue.go", "<= uint64(l.size(w))\n", "<= uint64(l.size(w))+1\n"}},
+		changes: []change{{"fsm/queue.go", "<= uint64(size)\n", "<= uint64(size)+1\n"}},
 		caught:  []catcher{named("./fsm", "TestPromisesHoldWhateverIsAsked")},
+	},
+	{
+		name:    "waiter-is-registered-nowhere",
+		breaks:  "a waiter that has its turn at one of its locks is not looked at when the next one is freed",
+		promise: "liveness",
+		changes: []change{{"fsm/promote.go", "		r.register(at, to)\n	}\n}\n", "		_ = at\n	}\n}\n"}},
+		caught: []catcher{
+			named("./fsm", "TestAWaiterThatMovesFromLockToLockIsGranted"),
+			named("./fsm", "TestTableDoesWhatTheModelDoes"),
+		},
+	},
+	{
+		name:    "semaphore-hands-on-to-one",
+		breaks:  "a grant over several locks does not look for the next waiter at a semaphore that has room left",
+		promise: "liveness",
+		changes: []change{{"fsm/promote.go", "		if r.wants[i].Mode == Permits && l != from {\n", "		if r.wants[i].Mode == Permits && l == nil {\n"}},
+		caught:  []catcher{named("./fsm", "TestAGrantLeavesRoomAtASemaphore")},
+	},
+	{
+		name:    "revived-waiter-stays-passed-over",
+		breaks:  "a waiter that was passed over because its session was due is not looked at when the session is kept alive after all",
+		promise: "liveness",
+		changes: []change{{"fsm/promote.go", "	if r.registered == 0 {\n", "	if r.registered < 0 {\n"}},
+		caught:  []catcher{named("./fsm", "TestRevivedWaitersAreLookedAtAgain")},
+	},
+	{
+		name:    "freed-lock-counts-once-for-each-grant",
+		breaks:  "a lock that many grants of one session leave has its waiters looked at once for each of them",
+		promise: "bounds",
+		changes: []change{
+			{"fsm/queue.go", "	if l.queue.len() > 0 && !l.queue.freed {\n", "	if l.queue.len() > 0 {\n"},
+			{
+				"fsm/promote.go",
+				"		r, _ := t.requests.get(c.number)\n		t.tryGrant(r, c.lock)\n",
+				"		if r, _ := t.requests.get(c.number); r.token == 0 {\n			t.tryGrant(r, c.lock)\n		}\n",
+			},
+		},
+		caught: []catcher{named("./fsm", "TestWorkOfAnEntryIsBounded")},
+	},
+	{
+		name:    "due-waiter-is-looked-at-again",
+		breaks:  "waiters that are due, after a mass expiry that was cut, are looked at whenever somebody leaves their lock",
+		promise: "bounds",
+		changes: []change{{"fsm/promote.go", "	case to == nil:\n		r.unregister(from)\n", "	case to == nil:\n"}},
+		caught:  []catcher{named("./fsm", "TestWorkOfAnEntryIsBounded")},
 	},
 	{
 		name:    "some-of-many-locks",
