@@ -1,0 +1,178 @@
+//go:build unix
+
+package integration
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/locknode/locknode/client"
+)
+
+// crowd is many clients, each with a connection, a session and a lock of its own that
+// it takes and gives back all the time, and another one that it keeps.
+type crowd struct {
+	ctx    context.Context
+	wg     sync.WaitGroup
+	cycles atomic.Int64
+
+	mu     sync.Mutex      // guards what follows
+	took   []time.Duration // of cycles, since the last look
+	errs   []error
+	broken map[string]int // streams that broke, by node
+	why    map[string]int // the same, by time, node and reason
+	begun  time.Time
+}
+
+const (
+	crowdClients = 1000
+	crowdTTL     = 10 * time.Second // the default of clients
+	crowdHold    = 10 * time.Millisecond
+)
+
+// breaks counts the streams of clients that broke, from what the clients log.
+type breaks struct {
+	slog.Handler
+	c *crowd
+}
+
+// Enabled is part of slog.Handler.
+func (b breaks) Enabled(context.Context, slog.Level) bool { return true }
+
+// WithAttrs is part of slog.Handler.
+func (b breaks) WithAttrs([]slog.Attr) slog.Handler { return b }
+
+// Handle is part of slog.Handler.
+func (b breaks) Handle(_ context.Context, r slog.Record) error {
+	if r.Message != "stream broke" {
+		return nil
+	}
+	var peer, why string
+	r.Attrs(func(a slog.Attr) bool {
+		switch a.Key {
+		case "peer":
+			peer = a.Value.String()
+		case "err":
+			why = a.Value.String()
+		}
+		return true
+	})
+	b.c.mu.Lock()
+	defer b.c.mu.Unlock()
+	b.c.broken[peer]++
+	b.c.why[fmt.Sprintf("%3ds %s %s", int(time.Since(b.c.begun).Seconds())/5*5, peer, why)]++
+	return nil
+}
+
+func (c *crowd) fail(format string, args ...any) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.errs) < 20 {
+		c.errs = append(c.errs, fmt.Errorf(format, args...))
+	}
+}
+
+// live is one client's life.
+func (c *crowd) live(i int, cl *client.Client) {
+	bound, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	kept, err := cl.Lock(bound, fmt.Sprintf("kept/%d", i))
+	if err != nil {
+		c.fail("client %d: the lock to keep: %w", i, err)
+		return
+	}
+	for c.ctx.Err() == nil {
+		begun := time.Now()
+		g, err := cl.Lock(bound, fmt.Sprintf("own/%d", i))
+		if err != nil {
+			c.fail("client %d: %w", i, err)
+			return
+		}
+		took := time.Since(begun)
+		c.cycles.Add(1)
+		c.mu.Lock()
+		c.took = append(c.took, took)
+		c.mu.Unlock()
+		time.Sleep(crowdHold)
+		if err := g.Err(); err != nil {
+			c.fail("client %d: lost: %w", i, err)
+		}
+		if err := g.Unlock(); err != nil {
+			c.fail("client %d: unlock: %w", i, err)
+		}
+	}
+	if err := kept.Err(); err != nil {
+		c.fail("client %d: the lock that it kept is lost: %w", i, err)
+	}
+}
+
+// report logs how long a lock has taken since the last report. How soon everybody is
+// served again depends on the machine; that everybody is does not.
+func (c *crowd) report(t *testing.T, what string) {
+	t.Helper()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	slices.Sort(c.took)
+	n := len(c.took)
+	if n == 0 {
+		t.Errorf("%s: no client got its lock", what)
+		return
+	}
+	t.Logf("%s: %d locks taken, median %v, 99%% %v, longest %v; streams that broke: %v",
+		what, n, c.took[n/2].Round(time.Millisecond), c.took[n*99/100].Round(time.Millisecond), c.took[n-1].Round(time.Millisecond), c.broken)
+	c.took = nil
+}
+
+// TestAThousandClientsRideOutTheDeathOfTheLeader, on one machine with all nodes: nobody
+// leaves a node that lives, and nobody loses what it holds.
+func TestAThousandClientsRideOutTheDeathOfTheLeader(t *testing.T) {
+	slow(t, "a thousand clients for a minute")
+	if raceDetector {
+		t.Skip("is about load, which the race detector makes something else")
+	}
+	cluster := startCluster(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	c := &crowd{begun: time.Now(), ctx: ctx, broken: map[string]int{}, why: map[string]int{}}
+	log := client.Logger(slog.New(breaks{slog.DiscardHandler, c}))
+	for i := range crowdClients {
+		cl := dial(t, cluster.Endpoints(), client.Holder(fmt.Sprintf("client %d", i)), client.SessionTTL(crowdTTL), log)
+		c.wg.Go(func() { c.live(i, cl) })
+	}
+	eventually(t, "every client has got a lock", func() bool { return c.cycles.Load() > 3*crowdClients })
+	c.report(t, "at the beginning")
+	time.Sleep(25 * time.Second)
+	c.report(t, "before")
+	leader := leaderOf(t, cluster)
+	kill(t, leader)
+	time.Sleep(10 * time.Second)
+	c.report(t, "while the leader died")
+	start(t, leader)
+	time.Sleep(25 * time.Second)
+	c.report(t, "after")
+	cancel()
+	c.wg.Wait()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := errors.Join(c.errs...); err != nil {
+		t.Error(err)
+	}
+	for peer, n := range c.broken {
+		if peer != leader.API() {
+			t.Errorf("%d streams to %s broke, which lived", n, peer)
+		}
+	}
+	if t.Failed() {
+		for _, why := range slices.Sorted(maps.Keys(c.why)) {
+			t.Logf("%4d %s", c.why[why], why)
+		}
+	}
+}
