@@ -137,6 +137,7 @@ func (n *Node) TransferLeadership(ctx context.Context, req *apiv1.TransferLeader
 func (n *Node) throughElections(ctx context.Context, try func() error) error {
 	ctx, cancel := context.WithTimeout(ctx, noLeaderPatience)
 	defer cancel()
+	begun := time.Now()
 	for {
 		err := try()
 		switch apiv1.CodeOf(err) {
@@ -147,7 +148,7 @@ func (n *Node) throughElections(ctx context.Context, try func() error) error {
 		select {
 		case <-ctx.Done():
 			return apiv1.AsError(err)
-		case <-time.After(50 * time.Millisecond):
+		case <-time.After(pause(time.Since(begun))):
 		}
 	}
 }

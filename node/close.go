@@ -143,13 +143,13 @@ func (n *Node) leave(ctx context.Context) error {
 		return fmt.Errorf("leave the cluster: %w", err)
 	}
 	var err error
-	for ctx.Err() == nil {
+	for begun := time.Now(); ctx.Err() == nil; {
 		if _, err = n.RemoveMember(ctx, &apiv1.RemoveMemberRequest{Id: n.id}); err == nil {
 			return n.cluster.Leave(ctx)
 		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(20 * time.Millisecond):
+		case <-time.After(pause(time.Since(begun))):
 		}
 	}
 	return fmt.Errorf("leave the cluster: %w", errors.Join(err, context.Cause(ctx)))
