@@ -116,7 +116,6 @@ func (t *Table) endSession(id SessionID, s *session, code Code, e Event) {
 		Kind: EventSessionEnded, Code: code, Session: id, Holder: s.holder, Reason: e.Reason, Who: e.Who,
 	})
 	s = t.changeSession(id, s)
-	grants, waits := s.grants, s.waits
 	grants, waits, untold := s.grants, s.waits, s.untold
 	s.grants, s.waits, s.untold, s.window = numbers[uint64]{}, tally{}, tally{}, nil
 	for _, number := range inOrder(&grants, &untold) {
