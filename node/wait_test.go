@@ -1,6 +1,7 @@
 package node
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -266,4 +267,33 @@ func TestAGrantBeforeTheWordQueuedIsDelivered(t *testing.T) {
 			}
 		}
 	})
+}
+
+// One operation is one of so many calls of one request, from its coming to its end.
+// It takes the same time however many there are: all of it is under the mutex for
+// which apply waits.
+func BenchmarkCallsOfOneRequest(b *testing.B) {
+	for _, n := range []int{1, 1_000, 20_000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			calls := make([]*mux.Call, n)
+			for i := range calls {
+				calls[i] = &mux.Call{Op: &apiv1.Operation{}, Done: func(*apiv1.Answer) {}}
+			}
+			parked := make([]*parked, n)
+			for done := 0; done < b.N; done += n {
+				w := newWaits()
+				for i, call := range calls {
+					parked[i] = w.enter(waitKey{sequence: 1}, call)
+				}
+				for _, p := range parked {
+					w.queued(p, outcome{})
+				}
+				for i := range parked {
+					if !w.remove(parked[(i+n/2)%n]) {
+						b.Fatalf("call %d of %d was gone", i, n)
+					}
+				}
+			}
+		})
+	}
 }
