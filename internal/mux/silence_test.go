@@ -65,7 +65,7 @@ func TestSlowNodeIsReachedInTheEnd(t *testing.T) {
 			opened := 0
 			var try func([]*Call, error)
 			try = func(calls []*Call, err error) {
-				if errors.Is(err, ErrClosed) {
+				if errors.Is(err, ErrClosed) || t.Failed() {
 					return
 				}
 				node := newFakeNode(nil).slow(func(*apiv1.Operation) (time.Duration, bool) { return trip, true })
@@ -82,11 +82,18 @@ func TestSlowNodeIsReachedInTheEnd(t *testing.T) {
 			}
 			begun := time.Now()
 			try([]*Call{{Op: release(1)}}, nil)
-			conn := <-answered
+			var conn *Conn
+			select {
+			case conn = <-answered:
+			case <-time.After(time.Minute):
+				t.Fatalf("round trip %v: not answered within a minute, by %d conns", trip, opened)
+			}
 			t.Logf("round trip %v: answered after %v by conn %d, patience %v", trip, time.Since(begun), opened, patience.Limit())
+			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+			defer cancel()
 			for range 20 {
-				if _, err := Do(t.Context(), conn.Start, release(2)); err != nil {
-					t.Error(err)
+				if _, err := Do(ctx, conn.Start, release(2)); err != nil {
+					t.Fatal(err)
 				}
 			}
 			if conn.Err() != nil || opened > 5 {

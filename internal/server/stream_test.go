@@ -25,7 +25,9 @@ type clientStream = grpc.BidiStreamingClient[apiv1.SessionRequest, apiv1.Session
 
 func openStream(t testing.TB, r *running) clientStream {
 	t.Helper()
-	stream, err := r.client(t).Session(t.Context())
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	t.Cleanup(cancel)
+	stream, err := r.client(t).Session(ctx)
 	if err != nil {
 		t.Fatalf("Session: %v", err)
 	}

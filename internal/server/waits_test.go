@@ -105,7 +105,7 @@ func TestWaitsLeavePlacesOfAConnectionForWhatFrees(t *testing.T) {
 		ended <- err
 	}()
 	r.node.await(t, "three waiters", func() bool { return len(r.node.queues["a"]) == 3 })
-	wait()
+	go wait()
 	if err := receiveWithin(t, "the refusal", ended); apiv1.CodeOf(err) != apiv1.CodeOverloaded {
 		t.Errorf("a fourth wait on a connection of four places: %v, want overloaded", err)
 	}

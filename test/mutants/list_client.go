@@ -203,4 +203,31 @@ var clientMutants = []mutant{
 		changes: []change{{"client/session.go", "		case <-s.c.over:\n			s.cutOff()\n			return\n", ""}},
 		caught:  []catcher{named("./client", "TestEndOfTheNodeEndsWhatItsClientsDo")},
 	},
+	{
+		name:    "slow-work-breaks-a-stream",
+		breaks:  "a stream is left when its node answers pings and nothing else for a while",
+		promise: "liveness",
+		changes: []change{{"internal/mux/receive.go", "			pinged, unfit = true, a.GetError()\n", "			unfit = a.GetError()\n"}},
+		caught:  []catcher{named("./internal/mux", "TestWorkMayTakeAsLongAsItTakesWhilePingsAreAnswered")},
+	},
+	{
+		name:    "patience-does-not-grow",
+		breaks:  "a node that is farther away than the patience with it is left again and again",
+		promise: "liveness",
+		changes: []change{{"internal/mux/patience.go", "	limit := max(p.least, 4*p.trip)\n	for range p.stalls {\n", "	limit := p.least\n	for range p.stalls * 0 {\n"}},
+		caught: []catcher{
+			named("./internal/mux", "TestSlowNodeIsReachedInTheEnd"),
+			named("./locktest", "TestAClientFarAwayGetsItsLock"),
+		},
+	},
+	{
+		name:    "search-without-a-pause-that-grows",
+		breaks:  "a client without a leader asks all nodes as often after a minute as at first",
+		promise: "bounds",
+		changes: []change{{"client/search.go", "	d := min(max(now.Sub(s.changed)/4, leastPause), mostPause)\n", "	d := max(min(now.Sub(s.changed), 0), leastPause)\n"}},
+		caught: []catcher{
+			named("./client", "TestPauseOfASearchGrowsWhileNothingChanges"),
+			named("./locktest", "TestAClientWithoutALeaderAsksEverMoreSeldom"),
+		},
+	},
 }

@@ -256,4 +256,27 @@ func keptClock(n *Node, tableNow int64) *leaderClock {
 		changes: []change{{"internal/host/host.go", "			h.ended(e.Token)\n", ""}},
 		caught:  []catcher{named("./internal/host", "TestAGrantBeforeTheEndOfTheSessionIsFoundInTheLog")},
 	},
+	{
+		name:    "releases-count-with-waits",
+		breaks:  "acquires that wait in line take the room of the operations that would end their wait",
+		promise: "liveness",
+		changes: []change{
+			{"internal/mux/class.go", "	if c == Waits {\n", "	if c == Waits && false {\n"},
+			{"internal/mux/class.go", "		return l.Prompt < 2*room.Prompt\n", "		return l.Prompt < room.Prompt\n"},
+		},
+		caught: []catcher{
+			named("./internal/server", "TestWaitsOfAStreamAreBoundedAndLeaveRoomForTheRest"),
+			named("./locktest", "TestAClientIsServedHoweverManyOfItsAcquiresWait"),
+		},
+	},
+	{
+		name:    "waits-take-every-connection",
+		breaks:  "acquires that wait over HTTP hold every connection that their address may have",
+		promise: "liveness",
+		changes: []change{{"internal/server/waits.go", "func shareOf(limit int) int { return max(limit*3/4, 1) }\n", "func shareOf(limit int) int { return limit }\n"}},
+		caught: []catcher{
+			named("./internal/server", "TestWaitsLeaveConnectionsForWhatFrees"),
+			named("./internal/server", "TestWaitsLeavePlacesOfAConnectionForWhatFrees"),
+		},
+	},
 }
