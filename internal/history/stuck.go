@@ -46,7 +46,7 @@ func (r *replay) checkStuck() {
 	var late []*logGrant
 	for g, since := range s.since {
 		switch {
-		case r.waits[g.request] != g || !r.isTurn(g):
+		case r.waits[g.request] != g || !r.isTurn(g) || r.isDue(g):
 			delete(s.since, g)
 		case r.entry.Now-since > turnTakes:
 			delete(s.since, g)
@@ -83,6 +83,17 @@ func (r *replay) isTurn(g *logGrant) bool {
 		}
 	}
 	return true
+}
+
+// isDue reports whether a waiter has run out of time, as far as is known: its wait is
+// over, or its session may be. The table ends only so many of those with an entry, and
+// grants the others nothing.
+func (r *replay) isDue(g *logGrant) bool {
+	if _, early := r.early(g); !early {
+		return true
+	}
+	s := r.l.sessions[g.by]
+	return s != nil && s.deadline <= r.entry.Now
 }
 
 // room reports whether the holders leave room for a want.
