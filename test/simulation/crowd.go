@@ -53,7 +53,7 @@ func (w *worker) crowd(ctx context.Context, c *client.Client) error {
 		w.soon(ctx, "a session with thousands in line ends", s.finish)
 	}
 	w.soon(ctx, "nobody stands in line whose session has ended", func(ctx context.Context) bool {
-		info, err := c.Get(ctx, w.hotName(1))
+		info, err := w.look(ctx, w.hotName(1))
 		return err == nil && info.Waiters == 0
 	})
 	return nil

@@ -70,7 +70,8 @@ func (w *worker) closeAsking(ctx context.Context, c, cl *client.Client) {
 		w.expect(ignoreUnavailable(closed))
 		return // it has the lock, or was told that something may be left
 	}
-	w.free(ctx, c, name)
+	// A client that was killed meanwhile leaves what it held to the end of its session.
+	w.free(ctx, w.w.TTL, name)
 }
 
 func ignoreLost(err error) error {
@@ -82,10 +83,11 @@ func ignoreLost(err error) error {
 
 func (w *worker) ownName(what string) string { return fmt.Sprintf("%s/%s", what, w.w.Name) }
 
-// free waits until a lock of the worker's own is not held, and nobody stands in line.
-func (w *worker) free(ctx context.Context, c *client.Client, name string) {
-	w.soon(ctx, fmt.Sprintf("nothing is left on %q", name), func(ctx context.Context) bool {
-		l, err := c.Get(ctx, name)
+// free waits until a lock of the worker's own is not held, and nobody stands in line;
+// that may take more time than what waits for nobody.
+func (w *worker) free(ctx context.Context, more time.Duration, name string) {
+	w.soonIn(ctx, more, fmt.Sprintf("nothing is left on %q", name), func(ctx context.Context) bool {
+		l, err := w.look(ctx, name)
 		return err == nil && len(l.Holders) == 0 && l.Waiters == 0
 	})
 }
@@ -126,7 +128,7 @@ func (w *worker) closeNode(ctx context.Context, c, cl *client.Client, node strin
 	}
 	w.expect(ignoreUnavailable(cl.Close()))
 	_ = w.r.c.Start(node) // an episode may have started it, or have broken its disk, and will mend that
-	w.free(ctx, c, has)
+	w.free(ctx, 0, has)
 	return nil
 }
 

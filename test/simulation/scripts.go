@@ -303,7 +303,7 @@ func (w *worker) vanish(ctx context.Context, c *client.Client) error {
 	}
 	if a.GetAcquire() == nil {
 		w.soonIn(ctx, keeps, "nobody has the place or the lock of whoever is gone", func(ctx context.Context) bool {
-			l, err := c.Get(ctx, name)
+			l, err := w.look(ctx, name)
 			held := early && len(l.Holders) > 0 || len(l.Holders) > 0 && l.Holders[0].Session == ""
 			return err == nil && l.Waiters == 0 && !held
 		})

@@ -3,6 +3,8 @@ package simulation
 import (
 	"context"
 	"time"
+
+	"github.com/locknode/locknode/client"
 )
 
 // soonBound is how long anything may take that waits for nobody, once nothing is
@@ -33,4 +35,14 @@ func (w *worker) soonIn(ctx context.Context, more time.Duration, what string, so
 		sleep(ctx, 100*time.Millisecond)
 	}
 	return false
+}
+
+// look reads a lock for a check. It asks the client that the worker has now: the one
+// that its deed began with may have been killed since, and never answers again.
+func (w *worker) look(ctx context.Context, name string) (client.LockInfo, error) {
+	c, err := w.client()
+	if err != nil {
+		return client.LockInfo{}, err
+	}
+	return c.Get(ctx, name)
 }

@@ -36,7 +36,7 @@ func (w *worker) values(ctx context.Context, c *client.Client) error {
 	}()
 	w.soon(ctx, "a client stands in line", func(ctx context.Context) bool {
 		l, err := c.Get(ctx, line)
-		return first.Err() != nil || err == nil && l.Waiters > 0
+		return first.Err() != nil || len(left) > 0 || err == nil && l.Waiters > 0
 	})
 	g, err := c.Lock(ctx, job, client.Wait(maxHold))
 	if err != nil {
@@ -51,7 +51,9 @@ func (w *worker) values(ctx context.Context, c *client.Client) error {
 	if err := g.Unlock(); err != nil {
 		return err
 	}
-	w.soon(ctx, fmt.Sprintf("token %d, which was unlocked at %v, is free", g.Token(), w.r.c.Now()), func(ctx context.Context) bool {
+	// A client that is killed before its release has arrived leaves the lock to the end
+	// of its session.
+	w.soonIn(ctx, w.w.TTL, fmt.Sprintf("token %d, which was unlocked at %v, is free", g.Token(), w.r.c.Now()), func(ctx context.Context) bool {
 		l, err := boss.Get(ctx, job)
 		return err == nil && (len(l.Holders) == 0 || l.Holders[0].Token != g.Token())
 	})

@@ -80,8 +80,13 @@ func (w *worker) run(ctx context.Context) {
 	}
 }
 
+// client returns the worker's client: another one once it was killed.
+func (w *worker) client() (*client.Client, error) {
+	return w.r.c.Client(w.w.Name, client.SessionTTL(w.w.TTL))
+}
+
 func (w *worker) deed(ctx context.Context) {
-	c, err := w.r.c.Client(w.w.Name, client.SessionTTL(w.w.TTL))
+	c, err := w.client()
 	if err != nil {
 		w.r.violate("availability", "%s: %v", w.w.Name, err)
 		return
