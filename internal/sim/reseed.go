@@ -42,7 +42,8 @@ func (c *Cluster) IsRemoved(name string) bool {
 
 // Reseed does what the command of that name does: it makes sure that the others have
 // removed the node, ends it, and starts it on a disk that knows only its name and its
-// cluster. It joins by itself then. Reseed needs a majority.
+// cluster. It joins by itself then. Reseed needs a majority without the node: where the
+// others are no voters any more, it waits until they have come back.
 func (c *Cluster) Reseed(ctx context.Context, name string) error {
 	m, err := c.member(name)
 	if err != nil {
@@ -52,8 +53,8 @@ func (c *Cluster) Reseed(ctx context.Context, name string) error {
 	if err := c.eventually(ctx, "the others have removed "+name, func() bool {
 		for _, o := range c.nodes {
 			n := o.running()
-			if o == m || n == nil {
-				continue
+			if o == m || n == nil || ended(n) {
+				continue // it would look for a leader in vain
 			}
 			_, err := n.RemoveMember(ctx, &apiv1.RemoveMemberRequest{Id: name})
 			if err == nil || apiv1.CodeOf(err) == apiv1.CodeNoMember {

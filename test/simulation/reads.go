@@ -3,6 +3,7 @@ package simulation
 import (
 	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	apiv1 "github.com/locknode/locknode/api/v1"
@@ -45,16 +46,22 @@ var readFaults = []string{"slow-apply", "slow-apply", "remove-leader", "remove-l
 // leaseFactor is how much longer the node with the long lease leads than it is heard.
 const leaseFactor = 8
 
-// reseed lets nodes that have removed themselves join again.
+// reseed lets nodes that have removed themselves join again, all at a time: when all
+// were asked to remove themselves, the last voter has refused, and can be removed only
+// when one of the others is back.
 func (r *runner) reseed() {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	var all sync.WaitGroup
 	for _, name := range r.c.Nodes() {
 		if !r.c.IsRemoved(name) {
 			continue
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-		if err := r.c.Reseed(ctx, name); err != nil {
-			r.violate("availability", "%v", fmt.Errorf("a node that was removed does not come back: %w", err))
-		}
-		cancel()
+		all.Go(func() {
+			if err := r.c.Reseed(ctx, name); err != nil {
+				r.violate("availability", "%v", fmt.Errorf("a node that was removed does not come back: %w", err))
+			}
+		})
 	}
+	all.Wait()
 }
