@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -41,12 +42,12 @@ func TestWorkMayTakeAsLongAsItTakesWhilePingsAreAnswered(t *testing.T) {
 // dead before, nearly: pings go on.
 func TestNodeThatDiesWithWorkIsLeft(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		dead := false
-		node := newFakeNode(nil).slow(func(op *apiv1.Operation) (time.Duration, bool) { return 0, !dead && op.GetRequest() == nil })
+		var dead atomic.Bool
+		node := newFakeNode(nil).slow(func(op *apiv1.Operation) (time.Duration, bool) { return 0, !dead.Load() && op.GetRequest() == nil })
 		conn, breaks := start(t, node, Config{})
 		conn.Start(&Call{Op: release(1), Done: ignore})
 		time.Sleep(time.Minute)
-		dead = true
+		dead.Store(true)
 		begun := time.Now()
 		b := <-breaks
 		if took := time.Since(begun); took > 1800*time.Millisecond || !errors.Is(b.err, ErrStalled) {
@@ -151,8 +152,12 @@ func TestPatienceHasABoundAndIsGivenUpWhenTheNodeIsFast(t *testing.T) {
 
 		// It was busy for a while and slow, and is fast now: no ping is sent any more
 		// that could tell.
-		trip := 2 * time.Second
-		node := newFakeNode(nil).slow(func(*apiv1.Operation) (time.Duration, bool) { return trip, true })
+		var trip atomic.Int64 // negative: it does not answer
+		trip.Store(int64(2 * time.Second))
+		node := newFakeNode(nil).slow(func(*apiv1.Operation) (time.Duration, bool) {
+			d := time.Duration(trip.Load())
+			return d, d >= 0
+		})
 		conn, breaks := start(t, node, Config{Patience: patience})
 		work := func(n int) {
 			for range n {
@@ -163,12 +168,12 @@ func TestPatienceHasABoundAndIsGivenUpWhenTheNodeIsFast(t *testing.T) {
 		}
 		work(10)
 		if got := patience.Limit(); got != 8*time.Second {
-			t.Errorf("patience with a round trip of %v is %v, want 8s", trip, got)
+			t.Errorf("patience with a round trip of 2s is %v, want 8s", got)
 		}
-		time.Sleep(2 * trip) // the last ping is answered
-		trip = time.Millisecond
+		time.Sleep(5 * time.Second) // the last ping is answered
+		trip.Store(int64(time.Millisecond))
 		work(20)
-		node.on = silent
+		trip.Store(-1)
 		begun := time.Now()
 		conn.Start(&Call{Op: release(1), Done: ignore})
 		<-breaks
