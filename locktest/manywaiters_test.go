@@ -38,12 +38,18 @@ func (w *crowd) wait(ctx context.Context, c *client.Client) {
 	}
 }
 
+// manyGoroutines leaves a test out where there is no room for 20,400 of them.
+func manyGoroutines(t *testing.T) {
+	t.Helper()
+	if testing.Short() || raceDetector {
+		t.Skip("has 20,400 goroutines")
+	}
+}
+
 // TestAClientIsServedHoweverManyOfItsAcquiresWait: what waits is bounded, and whatever
 // frees what is waited for is not refused for it.
 func TestAClientIsServedHoweverManyOfItsAcquiresWait(t *testing.T) {
-	if testing.Short() {
-		t.Skip("has 20,400 goroutines")
-	}
+	manyGoroutines(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := locktest.New(t, 1)
 		a := c.Client("a", client.SessionTTL(10*time.Minute))
@@ -71,9 +77,7 @@ func TestAClientIsServedHoweverManyOfItsAcquiresWait(t *testing.T) {
 
 // TestManyAcquiresThatWaitAreCancelled, and leave nobody in line.
 func TestManyAcquiresThatWaitAreCancelled(t *testing.T) {
-	if testing.Short() {
-		t.Skip("has 20,400 goroutines")
-	}
+	manyGoroutines(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := locktest.New(t, 1)
 		a, other := c.Client("a", client.SessionTTL(10*time.Minute)), c.Client("other")
@@ -97,9 +101,7 @@ func TestManyAcquiresThatWaitAreCancelled(t *testing.T) {
 // TestAClientIsServedHoweverManyWaitThroughItsNode: a node that forwards has one stream
 // for all of its clients.
 func TestAClientIsServedHoweverManyWaitThroughItsNode(t *testing.T) {
-	if testing.Short() {
-		t.Skip("has 20,400 goroutines")
-	}
+	manyGoroutines(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := locktest.New(t, 3, locktest.Timing(time.Second))
 		direct := c.Client("direct", client.SessionTTL(10*time.Minute))

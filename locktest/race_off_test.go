@@ -1,0 +1,6 @@
+//go:build !race
+
+package locktest_test
+
+// raceDetector tells whether the tests are built with it: it allows 8,128 goroutines.
+const raceDetector = false
