@@ -10,7 +10,6 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/locknode/locknode/internal/proc"
 )
@@ -118,22 +117,12 @@ func TestNodeWithADamagedLogComesBackWithOneCommand(t *testing.T) {
 
 func TestNodeWithDamagedSnapshotsComesBackWithOneCommand(t *testing.T) {
 	t.Parallel()
-	slow(t, "a node looks every 30 to 60 seconds whether its log is long enough for a snapshot")
-	c := startCluster(t, "--log-store", "boltdb") // cuts its log at the entry
+	slow(t, "fills the log until there are two snapshots")
+	c := startCluster(t, append([]string{"--log-store", "boltdb"}, cutsItsLog...)...)
 	watch := dial(t, c.Endpoints())
 	held := lock(t, watch, "held")
 	n := followersOf(t, c)[0]
-	// Until a snapshot is so far ahead that the log no longer begins at 1. On a slow
-	// machine the first one may come too early for that.
-	for newest := uint64(0); newest < 6_400; newest = newestSnapshot(t, n) {
-		if status(t, n).GetAppliedIndex() >= newest+7_000 {
-			time.Sleep(100 * time.Millisecond) // the node looks by itself when it is time
-			continue
-		}
-		for i := range 100 {
-			must(t, held.SetValue(within(t, patience), fmt.Appendf(nil, "%d", i)))
-		}
-	}
+	cutLog(t, held, 1, n) // no longer begins with what was first
 	refusesAndComesBack(t, c, n, func() {
 		for _, s := range snapshots(t, n) {
 			path := filepath.Join(n.Dir, "snapshots", s, "state.bin")
@@ -144,19 +133,6 @@ func TestNodeWithDamagedSnapshotsComesBackWithOneCommand(t *testing.T) {
 		}
 	}, "snapshot", filepath.Join(n.Dir, "damaged-snapshots"))
 	heldWith(t, watch, "held", held.Token())
-}
-
-// newestSnapshot is the index of a node's newest snapshot, 0 if there is none.
-func newestSnapshot(t *testing.T, n *proc.Node) (newest uint64) {
-	t.Helper()
-	for _, name := range snapshots(t, n) {
-		var term, index uint64
-		if _, err := fmt.Sscanf(name, "%d-%d-", &term, &index); err != nil {
-			t.Fatalf("snapshot %q: %v", name, err)
-		}
-		newest = max(newest, index)
-	}
-	return newest
 }
 
 // What reseed must not touch.

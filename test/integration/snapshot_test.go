@@ -4,12 +4,13 @@ package integration
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -35,22 +36,49 @@ func snapshots(t *testing.T, n *proc.Node) (finished []string) {
 	return finished
 }
 
-// writeValues changes the values of all grants at once.
-func writeValues(t *testing.T, grants []*client.Grant, value []byte) {
+// cutsItsLog are the arguments of nodes that cutLog makes forget what is old. They say
+// when they do it, in a line of Raft's that is for debugging. A node writes a snapshot
+// after 32 MiB of entries, and the log reaches back behind the snapshot before and 2,048
+// entries more: the larger the values, the fewer of them are needed, and of the largest
+// ones those 2,048 alone are a lot.
+var cutsItsLog = []string{"--log-level", "debug", "--limits.value-bytes", strconv.Itoa(cutValue)}
+
+const cutValue = 10 << 10
+
+var compacted = regexp.MustCompile(`msg="compacting logs" node=\S+ from=\d+ to=(\d+)`)
+
+// cutLog changes the value of a grant until nodes have snapshots, and no longer have the
+// entries up to one, and not the first one either.
+func cutLog(t *testing.T, g *client.Grant, upTo uint64, nodes ...*proc.Node) {
 	t.Helper()
-	errs := make([]error, len(grants))
-	var wg sync.WaitGroup
-	for i, g := range grants {
-		wg.Go(func() { errs[i] = g.SetValue(t.Context(), value) })
+	cut := func(n *proc.Node) bool {
+		all := compacted.FindAllStringSubmatch(n.Logs(), -1)
+		if len(all) == 0 {
+			return false
+		}
+		to, err := strconv.ParseUint(all[len(all)-1][1], 10, 64)
+		must(t, err)
+		return to > upTo
 	}
-	wg.Wait()
-	must(t, errors.Join(errs...))
+	began := time.Now()
+	for i := 0; ; i++ {
+		if nodes = slices.DeleteFunc(nodes, cut); len(nodes) == 0 {
+			t.Logf("%d values cut the log in %v", i*100, time.Since(began).Round(time.Millisecond))
+			return
+		}
+		if i > 300 {
+			t.Fatalf("after %d values of %d bytes %s has its log from entry %d on", i*100, cutValue, nodes[0].ID, upTo)
+		}
+		for range 100 { // each is an entry, because the next waits for its answer
+			must(t, g.SetValue(within(t, patience), bytes.Repeat([]byte{byte(i)}, cutValue)))
+		}
+	}
 }
 
 func TestSnapshotCarriesLocksThroughRestartsAndToWhoWasAway(t *testing.T) {
 	t.Parallel()
-	slow(t, "a node looks every 30 to 60 seconds whether its log is long enough for a snapshot")
-	c := startCluster(t)
+	slow(t, "fills the log until there are two snapshots")
+	c := startCluster(t, cutsItsLog...)
 	watch := dial(t, c.Endpoints())
 	held := lock(t, dial(t, c.Endpoints()), "held")
 	arrivals := make(chan arrival, 1)
@@ -65,21 +93,7 @@ func TestSnapshotCarriesLocksThroughRestartsAndToWhoWasAway(t *testing.T) {
 	missing := status(t, away).GetAppliedIndex()
 	kill(t, away)
 
-	// The log is kept in files of 16 MB, and a file is forgotten as a whole: few big
-	// entries fill the one with those that the other node misses.
-	for round := range 100 {
-		writeValues(t, kept, bytes.Repeat([]byte{byte(round)}, 4<<10))
-	}
-	// And nodes keep the last 6,144 entries. Each of these values is one, because
-	// the next waits for its answer.
-	for i := 0; status(t, leaderOf(t, c)).GetAppliedIndex() < missing+7_000; i++ {
-		for range 100 {
-			must(t, held.SetValue(within(t, patience), fmt.Appendf(nil, "%d", i)))
-		}
-	}
-	for _, n := range c.Running() {
-		eventually(t, n.ID+" has a snapshot", func() bool { return len(snapshots(t, n)) > 0 })
-	}
+	cutLog(t, held, missing, c.Running()...)
 	value := holder(t, watch, "held").Value
 
 	start(t, away)
@@ -93,7 +107,7 @@ func TestSnapshotCarriesLocksThroughRestartsAndToWhoWasAway(t *testing.T) {
 		must(t, held.Err())
 		h := holder(t, watch, "held")
 		if h.Token != held.Token() || string(h.Value) != string(value) {
-			t.Errorf("in life %d: got %+v, want token %d and value %s", life+2, h, held.Token(), value)
+			t.Errorf("in life %d: held with token %d and %d bytes, want token %d and the %d bytes of before", life+2, h.Token, len(h.Value), held.Token(), len(value))
 		}
 		heldWith(t, watch, "detached", detached.Token)
 		for _, g := range kept {
