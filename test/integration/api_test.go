@@ -53,7 +53,7 @@ func TestAnyNodeAcceptsAnyHTTPRequest(t *testing.T) {
 		if busy.Error.Code != "busy" || len(busy.Error.Holders) != 1 || busy.Error.Holders[0].Holder != "alice" {
 			t.Errorf("acquire of a held lock: got %+v, want busy and alice", busy)
 		}
-		timeout := answered[errorView](t, d.do(t, "/v1/acquire", object{"name": name, "wait": "20ms"}), 408)
+		timeout := answered[errorView](t, d.do(t, "/v1/acquire", object{"name": name, "wait": "20ms"}), 409)
 		if timeout.Error.Code != "timeout" {
 			t.Errorf("wait for a held lock: got %+v, want timeout", timeout)
 		}
