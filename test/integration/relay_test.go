@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	grpcstatus "google.golang.org/grpc/status"
 
 	apiv1 "github.com/locknode/locknode/api/v1"
 	"github.com/locknode/locknode/internal/proc"
@@ -53,7 +55,8 @@ func (r *relay) Status(ctx context.Context, req *apiv1.StatusRequest) (*apiv1.St
 	return r.node.Status(ctx, req)
 }
 
-// Session passes everything on but the answers to what takes or gives locks.
+// Session passes everything on but the answers to what takes or gives locks. No
+// connection loses an answer and goes on, so the stream breaks when no more is to be lost.
 func (r *relay) Session(down grpc.BidiStreamingServer[apiv1.SessionRequest, apiv1.SessionResponse]) error {
 	up, err := r.node.Session(down.Context())
 	if err != nil {
@@ -71,17 +74,24 @@ func (r *relay) Session(down grpc.BidiStreamingServer[apiv1.SessionRequest, apiv
 			}
 		}
 	}()
+	lossy := false
 	for {
-		res, err := up.Recv()
+		res, err := up.Recv() // the client asks for a sign of life as long as it waits
 		if err != nil {
 			return err
 		}
-		if r.losing.Load() {
+		losing := r.losing.Load()
+		if lossy && !losing {
+			return grpcstatus.Error(codes.Unavailable, "the connection that has lost answers breaks")
+		}
+		if losing {
 			before := len(res.GetAnswers())
 			res.Answers = slices.DeleteFunc(res.GetAnswers(), func(a *apiv1.Answer) bool {
 				return a.GetAcquire() != nil || a.GetRelease() != nil
 			})
-			r.lost.Add(int64(before - len(res.GetAnswers())))
+			gone := before - len(res.GetAnswers())
+			r.lost.Add(int64(gone))
+			lossy = lossy || gone > 0
 		}
 		if err := down.Send(res); err != nil {
 			return err
