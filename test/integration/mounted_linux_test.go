@@ -151,6 +151,8 @@ func TestNothingIsLostWhenAllDisksAreFull(t *testing.T) {
 			t.Parallel()
 			c := startOnTmpfs(t, size, "--log-store", store)
 			w := writer{grant: lock(t, dial(t, c.Endpoints()), "written", client.TTL(time.Hour)), limit: 10 * time.Second}
+			// When the disks are full, the first write may fail already.
+			must(t, w.write(t, func() bool { return w.acked == 10 }))
 			var free []func()
 			for _, n := range c.Nodes() {
 				free = append(free, fill(t, n))
