@@ -12,6 +12,7 @@ import (
 // promises to survive. Here they show that what is lost is found out: that locknode
 // chaos finds nothing elsewhere says something.
 func TestChaosFindsWhatLyingDisksHaveLost(t *testing.T) {
+	t.Parallel()
 	slow(t, "real disks that are broken")
 	binary, err := buildFaultfs()
 	if err != nil {

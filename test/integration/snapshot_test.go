@@ -38,9 +38,9 @@ func snapshots(t *testing.T, n *proc.Node) (finished []string) {
 
 // cutsItsLog are the arguments of nodes that cutLog makes forget what is old. They say
 // when they do it, in a line of Raft's that is for debugging. A node writes a snapshot
-// after 32 MiB of entries, and the log reaches back behind the snapshot before and 2,048
-// entries more: the larger the values, the fewer of them are needed, and of the largest
-// ones those 2,048 alone are a lot.
+// after 32 MiB of entries, and its log reaches back behind the snapshot before, and 2,048
+// entries more. With these values that takes 6,200 entries; with the largest ones there
+// are, half as many and three times the bytes.
 var cutsItsLog = []string{"--log-level", "debug", "--limits.value-bytes", strconv.Itoa(cutValue)}
 
 const cutValue = 10 << 10
