@@ -4,10 +4,12 @@ package integration
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -123,16 +125,45 @@ func TestNodeWithDamagedSnapshotsComesBackWithOneCommand(t *testing.T) {
 	held := lock(t, watch, "held")
 	n := followersOf(t, c)[0]
 	cutLog(t, held, 1, n) // no longer begins with what was first
+	both := snapshots(t, n)
+	if len(both) != 2 {
+		t.Fatalf("%s has the snapshots %v, want two", n.ID, both)
+	}
+	kill(t, n)
+	damageSnapshot(t, n, newestOf(t, both))
+	start(t, n) // from the other one and the log
+	agree(t, c)
 	refusesAndComesBack(t, c, n, func() {
 		for _, s := range snapshots(t, n) {
-			path := filepath.Join(n.Dir, "snapshots", s, "state.bin")
-			b, err := os.ReadFile(path)
-			must(t, err)
-			b[len(b)/2] ^= 1
-			must(t, os.WriteFile(path, b, 0o600))
+			damageSnapshot(t, n, s)
 		}
 	}, "snapshot", filepath.Join(n.Dir, "damaged-snapshots"))
 	heldWith(t, watch, "held", held.Token())
+}
+
+// newestOf is the snapshot with the greatest index.
+func newestOf(t *testing.T, snapshots []string) string {
+	t.Helper()
+	return slices.MaxFunc(snapshots, func(a, b string) int { return cmp.Compare(indexOf(t, a), indexOf(t, b)) })
+}
+
+func indexOf(t *testing.T, snapshot string) (index uint64) {
+	t.Helper()
+	var term uint64
+	if _, err := fmt.Sscanf(snapshot, "%d-%d-", &term, &index); err != nil {
+		t.Fatalf("snapshot %q: %v", snapshot, err)
+	}
+	return index
+}
+
+// damageSnapshot changes a byte in the middle of a snapshot.
+func damageSnapshot(t *testing.T, n *proc.Node, name string) {
+	t.Helper()
+	path := filepath.Join(n.Dir, "snapshots", name, "state.bin")
+	b, err := os.ReadFile(path)
+	must(t, err)
+	b[len(b)/2] ^= 1
+	must(t, os.WriteFile(path, b, 0o600))
 }
 
 // What reseed must not touch.
