@@ -39,16 +39,16 @@ func snapshots(t *testing.T, n *proc.Node) (finished []string) {
 // cutsItsLog are the arguments of nodes that cutLog makes forget what is old. They say
 // when they do it, in a line of Raft's that is for debugging. A node writes a snapshot
 // after 32 MiB of entries, and its log reaches back behind the snapshot before, and 2,048
-// entries more. With these values that takes 6,200 entries; with the largest ones there
-// are, half as many and three times the bytes.
+// entries more. With these values that takes 4,000 entries and 96 MiB; with the largest ones
+// there are, 3,000 and twice the bytes.
 var cutsItsLog = []string{"--log-level", "debug", "--limits.value-bytes", strconv.Itoa(cutValue)}
 
-const cutValue = 10 << 10
+const cutValue = 24 << 10
 
 var compacted = regexp.MustCompile(`msg="compacting logs" node=\S+ from=\d+ to=(\d+)`)
 
-// cutLog changes the value of a grant until nodes have snapshots, and no longer have the
-// entries up to one, and not the first one either.
+// cutLog changes the value of a grant until nodes have two snapshots, and no longer have
+// the entries up to one.
 func cutLog(t *testing.T, g *client.Grant, upTo uint64, nodes ...*proc.Node) {
 	t.Helper()
 	cut := func(n *proc.Node) bool {
