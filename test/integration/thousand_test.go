@@ -42,7 +42,7 @@ const (
 	crowdTTL  = 20 * time.Second
 	crowdHold = 10 * time.Millisecond
 	// crowdStall is what processes that share a machine with nobody else do not stand still.
-	crowdStall = 500 * time.Millisecond
+	crowdStall = time.Second
 )
 
 // breaks counts the streams of clients that broke, from what the clients log.

@@ -9,8 +9,9 @@ var fsmMutants = []mutant{
 			file:   "fsm/release.go",
 			anchor: "	r := t.held(c.ID, c.Lock, c.Token)\n	if r == nil {\n		return Result{Code: NotHeld}\n	}\n	e := Event{Kind: EventReleased}\n",
 			with: `	r := t.held(c.ID, c.Lock, c.Token)
-	if l, ok := t.locks.get(c.Lock); r == nil && ok && len(l.holders) > 0 {
-		r, _ = t.requests.get(l.holders[0])
+	if l, ok := t.locks.get(c.Lock); r == nil && ok && l.holders.len() > 0 {
+		n, _, _ := l.holders.first()
+		r, _ = t.requests.get(n)
 	}
 	if r == nil {
 		return Result{Code: NotHeld}
