@@ -139,6 +139,8 @@ func (b *mover) shown(o *Op, m move) {
 	switch {
 	case o.Outcome == NotHeld:
 		m.kind = moveGone
+	case o.Outcome == NoSess && g != nil && g.op.Detached:
+		return // it does not end with the session, and an earlier try may have run
 	case o.Outcome == NoSess && o.Kind == Release:
 		m.kind = moveDrop // by the session's end, or by an earlier try
 	case o.Outcome == NoSess:
@@ -176,6 +178,8 @@ func (b *mover) force(o *Op, m move) {
 	}
 	lock := o.Wants[0].Lock
 	switch {
+	case o.Outcome == NoSess:
+		return // nothing was looked at, and an earlier try may have run
 	case o.Outcome == OK && len(o.Holders) > 0:
 		m.kind = moveFree
 		for _, m.token = range o.Holders {

@@ -25,3 +25,18 @@ func TestAForcedReleaseOfOneGrantEndsNoOther(t *testing.T) {
 		}
 	}
 }
+
+// A force-release whose session has ended was looked at by nobody: it says nothing of
+// who holds the lock.
+func TestAForcedReleaseWithoutASessionSaysNothingOfTheLock(t *testing.T) {
+	const ms = time.Millisecond
+	wants := []Want{{Lock: "x", Mode: exclusive}}
+	h := &History{Ops: []Op{
+		{Client: "a", Kind: Acquire, Request: "a", Wants: wants, TTL: time.Minute, Call: 0, Return: 1 * ms, Outcome: OK, Token: 1},
+		{Client: "c", Kind: ForceRelease, Request: "d", Wants: wants, Call: 2 * ms, Return: 3 * ms, Outcome: NoSess, Token: 1},
+		{Client: "c", Kind: Get, Wants: wants, Call: 4 * ms, Return: 5 * ms, Outcome: OK, Holders: []uint64{1}},
+	}}
+	if r := h.Check(Options{}); !r.OK() {
+		t.Errorf("found %v", r.Violations)
+	}
+}
