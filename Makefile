@@ -6,16 +6,19 @@ SEED ?= 1
 SEEDS ?= 1000
 CHAOSTIME ?= 10m
 
-.PHONY: help build test race lint fuzz fuse bench chaos simulate mutants demo ci clean
+.PHONY: help build test test-all race lint fuzz fuse bench chaos simulate mutants demo ci clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile
 
 build: ## the program, as bin/locknode
 	go build -o bin/ ./cmd/locknode
 
-test: ## all tests
+test: ## what to run before each commit, in a few minutes
 	go test ./...
+
+test-all: ## all tests, also those that build many programs or prove the same once more
+	TEST_ALL=1 go test -timeout 20m ./...
 
 race: ## the tests with the race detector, in another order, without the long ones
 	go test -race -shuffle=on -short ./...
@@ -26,7 +29,7 @@ lint: ## formatting, vet, and the linter at the version of .ci/run
 	$$(go env GOPATH)/bin/golangci-lint run ./...
 
 fuzz: ## every fuzz target for FUZZTIME, two at a time
-	go run ./internal/tools/fuzzall -time $(FUZZTIME)
+	go run ./internal/proof/tools/fuzzall -time $(FUZZTIME)
 
 fuse: ## disks that fail, hang, lie and lose power, and clusters on them (Linux, root)
 	cd test/fuse && go vet ./... && go test ./...

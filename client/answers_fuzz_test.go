@@ -12,13 +12,16 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	apiv1 "github.com/locknode/locknode/api/v1"
-	"github.com/locknode/locknode/internal/fuzz"
+	"github.com/locknode/locknode/internal/embedded"
 	"github.com/locknode/locknode/internal/mux"
+	"github.com/locknode/locknode/internal/proof/fuzz"
 )
 
 // liar is a backend that answers what its bytes say, and remembers what the
 // client could rightly make of it.
 type liar struct {
+	embedded.Operator // nobody asks it
+
 	t   testing.TB
 	now func() time.Duration
 	ttl time.Duration // of sessions
@@ -33,7 +36,7 @@ type liar struct {
 	watched map[[16]byte]func(*apiv1.Notice)
 }
 
-// Start is part of Backend.
+// Start is part of backend.
 func (l *liar) Start(call *mux.Call) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -62,7 +65,7 @@ func (l *liar) Start(call *mux.Call) {
 	}))
 }
 
-// Watch is part of Backend.
+// Watch is part of backend.
 func (l *liar) Watch(session [16]byte, f func(*apiv1.Notice)) (stop func()) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -74,7 +77,7 @@ func (l *liar) Watch(session [16]byte, f func(*apiv1.Notice)) (stop func()) {
 	}
 }
 
-// Done is part of Backend.
+// Done is part of backend.
 func (*liar) Done() <-chan struct{} { return nil }
 
 func (l *liar) silence() {
@@ -273,7 +276,7 @@ func (b *believer) act(script *fuzz.Bytes) {
 	ctx, cancel := context.WithTimeout(b.t.Context(), 5*time.Second)
 	defer cancel()
 	name := []string{"a", "b"}[script.Pick(2)]
-	var opts []AcquireOption
+	var opts []LockOption
 	var ttl time.Duration
 	if script.Pick(3) == 2 {
 		ttl = 2 * time.Second
@@ -320,7 +323,7 @@ func (b *believer) act(script *fuzz.Bytes) {
 		_, _ = b.c.Get(ctx, name)
 		_, _ = b.c.List(ctx, "", ListOptions{})
 	case 11:
-		_ = b.c.ForceRelease(ctx, name, 1, "why")
+		_, _ = b.c.ForceRelease(ctx, name, 1, "why")
 	}
 	if d := b.liar.now() - begun; d > 10*time.Second {
 		b.t.Fatalf("an operation whose context ended after 5s took %v", d)
@@ -358,7 +361,7 @@ func converse(t *testing.T, script, answers []byte) {
 		t: t, now: func() time.Duration { return time.Hour + time.Since(began) }, ttl: 8 * time.Second,
 		says: &fuzz.Bytes{Data: answers}, granted: map[uint64]int{}, watched: map[[16]byte]func(*apiv1.Notice){},
 	}
-	c := New(l, WithClock(l.now), SessionTTL(l.ttl), Holder("me"))
+	c := newEmbedded(l, []Option{Clock(l.now), SessionTTL(l.ttl), Holder("me")})
 	defer func() { // also when a check has failed
 		l.silence()
 		_ = c.Close() // the liar is silent: an error is right

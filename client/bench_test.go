@@ -6,12 +6,15 @@ import (
 	"testing"
 
 	apiv1 "github.com/locknode/locknode/api/v1"
+	"github.com/locknode/locknode/internal/embedded"
 	"github.com/locknode/locknode/internal/mux"
 )
 
 // instant answers everything with yes, in batches on one goroutine, as a stream
 // does: what is measured is the client.
 type instant struct {
+	embedded.Operator // nobody asks it
+
 	calls  chan *mux.Call
 	tokens atomic.Uint64
 }
@@ -27,13 +30,13 @@ func newInstant(b *testing.B) *instant {
 	return k
 }
 
-// Start is part of Backend.
+// Start is part of backend.
 func (k *instant) Start(call *mux.Call) { k.calls <- call }
 
-// Watch is part of Backend.
+// Watch is part of backend.
 func (k *instant) Watch([16]byte, func(*apiv1.Notice)) func() { return func() {} }
 
-// Done is part of Backend.
+// Done is part of backend.
 func (*instant) Done() <-chan struct{} { return nil }
 
 func (k *instant) answer(op *apiv1.Operation) *apiv1.Answer {
@@ -78,7 +81,7 @@ func BenchmarkClient(b *testing.B) {
 		},
 	} {
 		b.Run(name, func(b *testing.B) {
-			c := New(newInstant(b), SessionTTL(3600e9))
+			c := newEmbedded(newInstant(b), []Option{SessionTTL(3600e9)})
 			b.Cleanup(func() { _ = c.Close() })
 			b.ReportAllocs()
 			b.SetParallelism(32)

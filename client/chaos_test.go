@@ -13,6 +13,7 @@ import (
 
 	apiv1 "github.com/locknode/locknode/api/v1"
 	"github.com/locknode/locknode/fsm"
+	"github.com/locknode/locknode/internal/proof/testall"
 )
 
 // TestNobodyElseBelievesWhileOneDoes runs clients with good and bad clocks
@@ -22,7 +23,7 @@ import (
 // away from holders who are told later.
 func TestNobodyElseBelievesWhileOneDoes(t *testing.T) {
 	seeds := 60
-	if testing.Short() {
+	if !testall.On() {
 		seeds = 10
 	}
 	total := 0
@@ -85,7 +86,7 @@ func storm(t *testing.T, seed uint64) (grants int) {
 	for i := range 4 {
 		rate := 1 + float64(roll(11)-5)/1000
 		began := time.Now()
-		c := k.client(t, SessionTTL(time.Duration(2+roll(8))*time.Second), Holder(fmt.Sprint(i)), WithClock(func() time.Duration {
+		c := k.client(t, SessionTTL(time.Duration(2+roll(8))*time.Second), Holder(fmt.Sprint(i)), Clock(func() time.Duration {
 			return time.Duration(float64(time.Since(began)) * rate)
 		}))
 		for range 2 {
@@ -123,12 +124,14 @@ func randomFate(roll func(int) int) fate {
 // work locks and unlocks, mostly.
 func work(ctx context.Context, t *testing.T, c *Client, b *believers, roll func(int) int) {
 	for ctx.Err() == nil {
-		var opts []AcquireOption
+		var opts []LockOption
 		if roll(3) == 0 {
 			opts = append(opts, TTL(time.Duration(1+roll(5))*time.Second))
 		}
+		var detached []DetachedOption
 		if roll(3) == 0 {
-			opts = append(opts, Wait(time.Duration(1+roll(6))*time.Second))
+			wait := Wait(time.Duration(1+roll(6)) * time.Second)
+			opts, detached = append(opts, wait), append(detached, wait)
 		}
 		try, cancel := ctx, func() {}
 		if roll(3) == 0 {
@@ -138,7 +141,7 @@ func work(ctx context.Context, t *testing.T, c *Client, b *believers, roll func(
 		hold := func() { time.Sleep(time.Duration(roll(4000)) * time.Millisecond) }
 		var err error
 		if roll(5) == 0 {
-			err = workDetached(try, t, c, b, name, time.Duration(1+roll(5))*time.Second, opts, hold)
+			err = workDetached(try, t, c, b, name, time.Duration(1+roll(5))*time.Second, detached, hold)
 		} else {
 			lock := c.Lock
 			if roll(4) == 0 {
@@ -164,7 +167,7 @@ func work(ctx context.Context, t *testing.T, c *Client, b *believers, roll func(
 }
 
 // workDetached locks for a time, and mostly releases before that.
-func workDetached(ctx context.Context, t *testing.T, c *Client, b *believers, name string, ttl time.Duration, opts []AcquireOption, hold func()) error {
+func workDetached(ctx context.Context, t *testing.T, c *Client, b *believers, name string, ttl time.Duration, opts []DetachedOption, hold func()) error {
 	g, err := c.Detached().Acquire(ctx, name, ttl, opts...)
 	if err != nil {
 		return err

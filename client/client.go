@@ -8,26 +8,18 @@ import (
 	"time"
 
 	apiv1 "github.com/locknode/locknode/api/v1"
+	"github.com/locknode/locknode/internal/embedded"
 	"github.com/locknode/locknode/internal/mux"
 )
 
 // closeWait bounds how long Close waits for the cluster to take note.
 const closeWait = 2 * time.Second
 
-// Backend takes operations to the cluster. An embedded node is one; [Dial]
-// makes one of a list of endpoints.
-type Backend interface {
-	// Start begins an operation and does not block.
-	Start(*mux.Call)
-	// Watch calls f for every notice about the session; f does not block.
-	Watch(session [16]byte, f func(*apiv1.Notice)) (stop func())
-	// Done is closed when the backend has ended and answers nothing any more; nil if
-	// it ends with the client only. The client's grants are lost then, and its
-	// operations return [ErrClosed].
-	Done() <-chan struct{}
-}
+// backend takes operations to the cluster: an embedded node, or what [Dial] makes of a
+// list of endpoints.
+type backend = embedded.Node
 
-// router is what the remote backend can do beyond a Backend.
+// router is what the remote backend can do beyond a backend.
 type router interface {
 	// reroute takes over a call that was refused; false leaves it to the caller.
 	reroute(call *mux.Call, e *apiv1.Error, tries int) bool
@@ -40,13 +32,13 @@ type router interface {
 	close()
 }
 
-// Done is part of Backend: a remote backend ends with its client.
+// Done is part of backend: a remote backend ends with its client.
 func (r *remote) Done() <-chan struct{} { return nil }
 
 // Client is a cluster's client. It is safe for concurrent use, and one is
 // enough for a program.
 type Client struct {
-	backend Backend
+	backend backend
 	router  router // nil: an embedded node
 	config  config
 	log     *slog.Logger
@@ -65,9 +57,9 @@ type Client struct {
 	quiet    chan struct{}         // not nil: closed when loose is empty
 }
 
-// New returns a client of an embedded node. It does nothing until it is used.
-// Closing it does not close the node.
-func New(b Backend, opts ...Option) *Client {
+// newEmbedded returns a client of an embedded node. It does nothing until it is used, and
+// then checks its options. Closing it does not close the node.
+func newEmbedded(b backend, opts []Option) *Client {
 	c := newClient(newConfig(opts))
 	c.backend, c.over = b, b.Done()
 	return c
@@ -86,12 +78,18 @@ func newClient(cfg config) *Client {
 }
 
 // Dial returns a client of the cluster that the endpoints, host:port each, are
-// nodes of. It finds the leader from any of them and follows it.
+// nodes of. It finds the leader from any of them and follows it, and learns where the
+// other members are: the endpoints may all be replaced while it is connected. A host may
+// be a name, of several nodes, too; see [Resolver]. Once a node was used, nodes of
+// other clusters are not.
 //
 // It checks its arguments and returns at once: connecting begins with the first
 // operation, and a cluster that is not there yet is waited for. The client does
 // not depend on ctx once Dial has returned.
 func Dial(ctx context.Context, endpoints []string, opts ...Option) (*Client, error) {
+	if n := embedded.From(ctx); n != nil {
+		return newEmbedded(n, opts), nil
+	}
 	c := newClient(newConfig(opts))
 	if err := errors.Join(checkEndpoints(endpoints), c.config.check()); err != nil {
 		return nil, err
@@ -109,6 +107,9 @@ func (cfg *config) check() error {
 	errs := []error{checkText(w, "holder", cfg.holder, false)}
 	if cfg.ttl <= 0 {
 		errs = append(errs, invalid(w, "session ttl is %v, must be positive", cfg.ttl))
+	}
+	if len(cfg.cluster) > maxID {
+		errs = append(errs, invalid(w, "cluster has %d bytes, at most %d are an ID", len(cfg.cluster), maxID))
 	}
 	if cfg.connectTimeout < 0 {
 		errs = append(errs, invalid(w, "connect timeout is %v, must not be negative", cfg.connectTimeout))

@@ -9,14 +9,17 @@ import (
 
 	apiv1 "github.com/locknode/locknode/api/v1"
 	"github.com/locknode/locknode/fsm"
+	"github.com/locknode/locknode/internal/embedded"
 	"github.com/locknode/locknode/internal/mux"
-	"github.com/locknode/locknode/internal/onethread"
+	"github.com/locknode/locknode/internal/proof/onethread"
 )
 
 // cluster is a backend made of a real lock table with one log entry for every
 // operation. Its clock is time.Now, so it is for synctest bubbles. Faults are
 // injected between the client and the table.
 type cluster struct {
+	embedded.Operator // nobody asks it
+
 	mu       sync.Mutex
 	table    *fsm.Table
 	began    time.Time
@@ -24,6 +27,8 @@ type cluster struct {
 	index    uint64
 	parked   map[requestKey]*mux.Call
 	watchers map[[16]byte]func(*apiv1.Notice)
+	watchOf  map[[16]byte]int // which call of Watch watchers is from
+	watches  int
 	tick     *time.Timer
 	down     bool // there is no leader: calls wait, the cluster's clock stands still
 	downAt   time.Time
@@ -64,9 +69,9 @@ func newCluster(t *testing.T) *cluster {
 		table:    fsm.New(),
 		began:    time.Now(),
 		parked:   map[requestKey]*mux.Call{},
-		watchers: map[[16]byte]func(*apiv1.Notice){},
-		latency:  time.Millisecond,
-		over:     make(chan struct{}),
+		watchers: map[[16]byte]func(*apiv1.Notice){}, watchOf: map[[16]byte]int{},
+		latency: time.Millisecond,
+		over:    make(chan struct{}),
 	}
 	k.tick = time.AfterFunc(time.Hour, k.onTick)
 	t.Cleanup(func() {
@@ -83,8 +88,8 @@ func newCluster(t *testing.T) *cluster {
 func (k *cluster) client(t *testing.T, opts ...Option) *Client {
 	t.Helper()
 	began := time.Now()
-	clock := WithClock(func() time.Duration { return time.Hour + time.Since(began) })
-	c := New(k, append([]Option{clock}, opts...)...)
+	clock := Clock(func() time.Duration { return time.Hour + time.Since(began) })
+	c := newEmbedded(k, append([]Option{clock}, opts...))
 	t.Cleanup(func() { _ = c.Close() })
 	return c
 }
@@ -97,12 +102,12 @@ func current(c *Client) *session {
 }
 
 // stamp is cluster time.
-func (k *cluster) stamp() int64 {
+func (k *cluster) stamp() fsm.Instant {
 	stood := k.stood
 	if k.down {
 		stood += time.Since(k.downAt)
 	}
-	return int64(time.Second + time.Since(k.began) - stood)
+	return fsm.Instant(time.Second + time.Since(k.began) - stood)
 }
 
 // setDown takes the leader away, or gives one back.
@@ -126,7 +131,7 @@ func (k *cluster) setDown(down bool) {
 	}
 }
 
-// Start is part of Backend.
+// Start is part of backend.
 func (k *cluster) Start(call *mux.Call) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -135,19 +140,24 @@ func (k *cluster) Start(call *mux.Call) {
 	}
 }
 
-// Watch is part of Backend.
+// Watch is part of backend.
 func (k *cluster) Watch(session [16]byte, f func(*apiv1.Notice)) (stop func()) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.watchers[session] = f
+	k.watches++
+	own := k.watches
+	k.watchers[session], k.watchOf[session] = f, own
 	return func() {
 		k.mu.Lock()
 		defer k.mu.Unlock()
-		delete(k.watchers, session)
+		if k.watchOf[session] == own { // and not that of the stream after this one
+			delete(k.watchers, session)
+			delete(k.watchOf, session)
+		}
 	}
 }
 
-// Done is part of Backend.
+// Done is part of backend.
 func (k *cluster) Done() <-chan struct{} { return k.over }
 
 // stop is the end of an embedded node: what is asked is refused, or not answered
@@ -246,7 +256,7 @@ func (k *cluster) operate(call *mux.Call) (a *apiv1.Answer, finish func()) {
 }
 
 func (k *cluster) answerOf(a *apiv1.Answer) *apiv1.Answer {
-	a.Index, a.Stamp = k.index, k.table.Now()
+	a.Index, a.Stamp = k.index, int64(k.table.Now())
 	return a
 }
 
@@ -440,12 +450,12 @@ func (k *cluster) list(r *apiv1.ListRequest) *apiv1.Answer {
 	return &apiv1.Answer{Result: &apiv1.Answer_List{List: out}}
 }
 
-func apiHolders(in []fsm.Holder, now int64) []*apiv1.Holder {
+func apiHolders(in []fsm.Holder, now fsm.Instant) []*apiv1.Holder {
 	var out []*apiv1.Holder
 	for _, h := range in {
 		a := &apiv1.Holder{
 			Lock: h.Lock, Token: h.Token, Holder: h.Holder, Mode: apiv1.Mode(h.Mode), Permits: h.Permits,
-			RemainingNs: h.Deadline - now, SinceUnixMs: h.Since, Value: h.Value,
+			RemainingNs: h.Deadline.Sub(now), SinceUnixMs: h.Since, Value: h.Value,
 		}
 		if h.Session != (fsm.SessionID{}) {
 			a.Session = bytes.Clone(h.Session[:])
@@ -514,7 +524,7 @@ func command(op *apiv1.Operation) fsm.Command {
 }
 
 // result makes an answer of a result, as a node does.
-func result(op *apiv1.Operation, r fsm.Result, now int64) *apiv1.Answer {
+func result(op *apiv1.Operation, r fsm.Result, now fsm.Instant) *apiv1.Answer {
 	if r.Code != fsm.OK {
 		e := apiv1.NewError(apiv1.Code(r.Code), "%s %s", r.Field, r.Detail)
 		e.Holders = apiHolders(r.Holders, now)
@@ -523,12 +533,12 @@ func result(op *apiv1.Operation, r fsm.Result, now int64) *apiv1.Answer {
 	a := &apiv1.Answer{}
 	switch op.Request.(type) {
 	case *apiv1.Operation_OpenSession:
-		a.Result = &apiv1.Answer_OpenSession{OpenSession: &apiv1.OpenSessionResponse{Deadline: r.Deadline}}
+		a.Result = &apiv1.Answer_OpenSession{OpenSession: &apiv1.OpenSessionResponse{Deadline: int64(r.Deadline)}}
 	case *apiv1.Operation_KeepAlive:
 		if r.Alive[0].Deadline == 0 {
 			return &apiv1.Answer{Result: &apiv1.Answer_Error{Error: apiv1.NewError(apiv1.CodeNoSession, "no such session")}}
 		}
-		out := &apiv1.KeepAliveResponse{Deadline: r.Alive[0].Deadline}
+		out := &apiv1.KeepAliveResponse{Deadline: int64(r.Alive[0].Deadline)}
 		for _, v := range r.Alive[0].Revocations {
 			out.Revocations = append(out.Revocations, &apiv1.Revocation{Number: v.Number, Token: v.Token, Reason: v.Reason, Who: v.Who})
 		}
@@ -536,13 +546,13 @@ func result(op *apiv1.Operation, r fsm.Result, now int64) *apiv1.Answer {
 	case *apiv1.Operation_EndSession:
 		a.Result = &apiv1.Answer_EndSession{EndSession: &apiv1.EndSessionResponse{}}
 	case *apiv1.Operation_Acquire:
-		a.Result = &apiv1.Answer_Acquire{Acquire: &apiv1.AcquireResponse{Token: r.Token, Deadline: r.Deadline, Queued: r.Queued, Granted: r.Granted}}
+		a.Result = &apiv1.Answer_Acquire{Acquire: &apiv1.AcquireResponse{Token: r.Token, Deadline: int64(r.Deadline), Queued: int64(r.Queued), Granted: int64(r.Granted)}}
 	case *apiv1.Operation_Cancel:
 		a.Result = &apiv1.Answer_Cancel{Cancel: &apiv1.CancelResponse{}}
 	case *apiv1.Operation_Release:
 		a.Result = &apiv1.Answer_Release{Release: &apiv1.ReleaseResponse{}}
 	case *apiv1.Operation_Renew:
-		a.Result = &apiv1.Answer_Renew{Renew: &apiv1.RenewResponse{Deadline: r.Deadline}}
+		a.Result = &apiv1.Answer_Renew{Renew: &apiv1.RenewResponse{Deadline: int64(r.Deadline)}}
 	case *apiv1.Operation_SetValue:
 		a.Result = &apiv1.Answer_SetValue{SetValue: &apiv1.SetValueResponse{}}
 	case *apiv1.Operation_ForceRelease:

@@ -63,7 +63,8 @@ func TestForceReleaseHappensOnce(t *testing.T) {
 			next.Store(mustLock(t, k.client(t), "a"))
 			k.do(fsm.KillSession{Session: current(c).id})
 		})
-		wantErr(t, "ForceRelease", c.ForceRelease(t.Context(), "a", 0, "why"), ErrSession)
+		_, err := c.ForceRelease(t.Context(), "a", 0, "why")
+		wantErr(t, "ForceRelease", err, ErrSession)
 		time.Sleep(5 * time.Second)
 		if g.Err() == nil || next.Load().Err() != nil || k.holder("a") != next.Load().Token() {
 			t.Errorf("the holder: %v, the next one: %v", g.Err(), next.Load().Err())
@@ -72,7 +73,7 @@ func TestForceReleaseHappensOnce(t *testing.T) {
 		// With a token it can be repeated.
 		k.fault(first[*apiv1.Operation_ForceRelease](fate{loseRequest: true}))
 		time.AfterFunc(100*time.Millisecond, func() { k.do(fsm.KillSession{Session: current(c).id}) })
-		if err := c.ForceRelease(t.Context(), "a", next.Load().Token(), "why"); err != nil || k.holder("a") != 0 {
+		if _, err := c.ForceRelease(t.Context(), "a", next.Load().Token(), "why"); err != nil || k.holder("a") != 0 {
 			t.Errorf("ForceRelease of a token: %v, holder %d", err, k.holder("a"))
 		}
 	})

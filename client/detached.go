@@ -18,8 +18,8 @@ type Detached struct{ c *Client }
 
 // DetachedGrant is a lock that was acquired for whoever knows its token.
 type DetachedGrant struct {
-	Name  string
-	Token uint64
+	Name  string // of the lock
+	Token uint64 // the fencing token, which [Detached.Renew] and Release take
 	// ExpiresIn is how long the grant is certain to last, counted from the return of
 	// the call, unless it is released. It is a little less than what is left in the
 	// cluster, and less than the ttl if the grant was found under a [RequestID].
@@ -47,9 +47,13 @@ func (c *Client) Detached() *Detached { return &Detached{c} }
 //
 // If the cluster loses the client's session while Acquire waits, it stands in line
 // again, at the end, in another session.
-func (d *Detached) Acquire(ctx context.Context, name string, ttl time.Duration, opts ...AcquireOption) (DetachedGrant, error) {
+func (d *Detached) Acquire(ctx context.Context, name string, ttl time.Duration, opts ...DetachedOption) (DetachedGrant, error) {
 	q := request{what: what{"acquire", name}, detached: true}
-	if err := q.apply(q.what, append(opts[:len(opts):len(opts)], TTL(ttl))); err != nil {
+	q.ttl, q.ttlSet = ttl, true
+	for _, o := range opts {
+		o.forDetached(&q.acquireOptions)
+	}
+	if err := q.check(q.what); err != nil {
 		return DetachedGrant{}, err
 	}
 	q.limited = true // without Wait it tries once
@@ -83,8 +87,8 @@ func (s *session) deliver(caller context.Context, q *request, a *acquiring, answ
 	left := min(s.ticket.bound(deadline)-s.c.now(), q.ttl) // whatever the stamps say
 	if left <= 0 {
 		s.mu.Unlock()
-		s.cancel(a)
-		return DetachedGrant{}, &LostError{Lock: q.object, Token: got.GetToken(), Reason: LostExpired, Why: "the answer took longer than the ttl"}
+		err := &LostError{Lock: q.object, Token: got.GetToken(), Reason: LostExpired, Why: "the answer took longer than the ttl"}
+		return DetachedGrant{}, s.giveUp(caller, q, a, err)
 	}
 	s.finishLocked(a)
 	s.mu.Unlock()
@@ -110,8 +114,7 @@ func (s *session) confirmGrant(caller context.Context, q *request, a *acquiring,
 		s.finish(a)
 		return nil, 0, errAgain
 	}
-	s.cancel(a)
-	return nil, 0, waitError(ctx, q, err)
+	return nil, 0, s.giveUp(ctx, q, a, err)
 }
 
 // grantEnded makes an error of the answer that a detached grant has ended before the

@@ -63,7 +63,7 @@ func TestRepeatedAcquireIsToldWhatIsTrueNow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newCluster(t)
 		id := RequestID([16]byte{1, 2, 3})
-		again := func(name string, opts ...AcquireOption) (DetachedGrant, error) {
+		again := func(name string, opts ...DetachedOption) (DetachedGrant, error) {
 			return k.client(t).Detached().Acquire(t.Context(), name, 10*time.Second, append(opts, id)...)
 		}
 		one, err := again("a")

@@ -38,6 +38,12 @@
 // were. If the cluster has ended the session, they stand in line again, at the
 // end, in a new session.
 //
+// # Stability
+//
+// From release 0.1.0 on, exported names change with a minor release only, and CHANGELOG
+// says how. Structs may get fields, and named strings values, in any release. What is less
+// stable than that says so.
+//
 // # Inside
 //
 // Objects, and who owns which goroutine:
@@ -48,8 +54,10 @@
 //     ends grants whose time is up. It ends with the session; Close joins it.
 //   - op: one operation that is sent until it has an answer that counts. It has
 //     no goroutine: answers arrive on the backend's, retries on timers.
-//   - remote: the backend behind Dial. While it has no leader, one goroutine
-//     searches; Close joins it.
+//   - remote: the backend behind Dial. It knows endpoints and members by their
+//     addresses. While it has no leader, one goroutine searches; Close joins it. What
+//     keeps a node from being reached is told in words that say what to look at
+//     (trouble.go).
 //
 // Invariants:
 //
@@ -69,4 +77,20 @@
 //
 // Mutexes are taken in the order Client.mu, session.mu; neither is held while
 // the backend, a context or a caller's function is called.
+//
+// Files, from what a program calls to the wire:
+//   - client.go is a Client: Dial, Close. options.go has what can be set; errors.go every
+//     error and what to do about it.
+//   - lock.go acquires (Lock, TryLock, Do); guard.go is Mutex; grant.go is what is held;
+//     release.go gives it back; detached.go is for grants without a session; read.go looks.
+//   - status.go has what a node says of itself and of the members.
+//   - admin.go and operator.go are what an operator asks for; command.go sends what changes
+//     something and belongs to no grant.
+//   - session.go keeps a session alive; loss.go finds out that a grant is lost; clock.go
+//     converts cluster time to local time, clock_linux.go and clock_other.go read the clock.
+//   - op.go sends one operation again until its answer counts.
+//   - remote.go is the backend behind Dial, remote_admin.go its calls of an operator; link.go
+//     is the stream in use; peer.go a node and the connections to it.
+//   - endpoints.go knows where the members are; lookup.go resolves names; search.go looks for
+//     the leader, survey.go asks all nodes at once; trouble.go says why a node is not reached.
 package client

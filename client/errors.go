@@ -7,10 +7,13 @@ import (
 	"strings"
 
 	apiv1 "github.com/locknode/locknode/api/v1"
+	"github.com/locknode/locknode/internal/quote"
 )
 
 // What a caller can act on. Errors of this package wrap one of these; compare
-// with [errors.Is].
+// with [errors.Is]. What others have written, a reason or the words of a node, stands in the
+// text of an error with what cannot be printed escaped, so that it can be logged as it is.
+// The fields of an error have it raw.
 var (
 	// ErrBusy: the lock is held by another. A [*BusyError] names the holders.
 	ErrBusy = errors.New("held by another")
@@ -59,28 +62,17 @@ func (timeout) Is(target error) bool { return target == context.DeadlineExceeded
 
 // BusyError says who holds the lock that [Client.TryLock] did not get.
 type BusyError struct {
-	Lock    string
+	Lock    string       // its name
 	Holders []HolderInfo // at the time of the try; at most 64
 }
 
 func (e *BusyError) Error() string {
-	return fmt.Sprintf("lock %q: held by %s", e.Lock, nameHolders(e.Holders))
+	return fmt.Sprintf("lock %q: %s", e.Lock, heldByText(e.Holders))
 }
 
-// nameHolders names some holders, for people.
-func nameHolders(holders []HolderInfo) string {
-	if len(holders) == 0 {
-		return "another"
-	}
-	names := make([]string, 0, 3)
-	for _, h := range holders[:min(len(holders), 3)] {
-		names = append(names, fmt.Sprintf("%q (token %d)", h.Holder, h.Token))
-	}
-	more := ""
-	if n := len(holders) - len(names); n > 0 {
-		more = fmt.Sprintf(" and %d more", n)
-	}
-	return strings.Join(names, ", ") + more
+// heldByText names some holders, for people.
+func heldByText(holders []HolderInfo) string {
+	return quote.HeldBy(len(holders), func(i int) (string, uint64) { return holders[i].Holder, holders[i].Token })
 }
 
 // Unwrap makes a BusyError an ErrBusy.
@@ -90,7 +82,7 @@ func (e *BusyError) Unwrap() []error {
 
 // TimeoutError says who holds the lock that was waited for in vain.
 type TimeoutError struct {
-	Lock string
+	Lock string // its name
 	// Holders are those at the end of the wait, at most 64. There are none if the
 	// client ended the wait by itself, because its context was over before the
 	// cluster could say so.
@@ -101,7 +93,7 @@ type TimeoutError struct {
 func (e *TimeoutError) Error() string {
 	text := fmt.Sprintf("lock %q: wait timed out", e.Lock)
 	if len(e.Holders) > 0 {
-		text += ": held by " + nameHolders(e.Holders)
+		text += ": " + heldByText(e.Holders)
 	}
 	return text
 }
@@ -150,11 +142,11 @@ func (r LostReason) String() string {
 
 // LostError is the loss of a grant.
 type LostError struct {
-	Lock   string
-	Token  uint64
-	Reason LostReason
-	Who    string // LostForced: who did it, as far as known
-	Why    string // more about it; LostForced: the reason given
+	Lock   string     // its name
+	Token  uint64     // of the grant; 0 if that is not known
+	Reason LostReason // never zero
+	Who    string     // LostForced: who did it: an address, and in brackets what was said there
+	Why    string     // more about it; LostForced: the reason given
 }
 
 func (e *LostError) Error() string {
@@ -165,7 +157,7 @@ func (e *LostError) Error() string {
 	if e.Why != "" {
 		text += ": " + e.Why
 	}
-	return text
+	return quote.Text(text)
 }
 
 // Unwrap makes a LostError an ErrLost and an ErrNotHeld.
@@ -192,7 +184,7 @@ func (e *UnavailableError) Error() string {
 	if e.Cause != nil {
 		text += ": " + e.Cause.Error()
 	}
-	return text
+	return quote.Text(text)
 }
 
 // Unwrap makes an UnavailableError an ErrUnavailable and what ended the call.
@@ -213,7 +205,9 @@ type opError struct {
 	cause error
 }
 
-func (e *opError) Error() string {
+func (e *opError) Error() string { return quote.Text(e.words()) }
+
+func (e *opError) words() string {
 	switch {
 	case e.text != "":
 		return e.op + ": " + e.text

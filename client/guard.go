@@ -8,11 +8,11 @@ import "context"
 type Mutex struct {
 	c    *Client
 	name string
-	opts []AcquireOption
+	opts []LockOption
 }
 
 // Mutex returns the lock of that name. The options hold for every acquire.
-func (c *Client) Mutex(name string, opts ...AcquireOption) *Mutex {
+func (c *Client) Mutex(name string, opts ...LockOption) *Mutex {
 	return &Mutex{c, name, opts}
 }
 
@@ -40,18 +40,18 @@ func (m *Mutex) IsLocked(ctx context.Context, opts ...ReadOption) (bool, error) 
 // with the same name run one after the other, in the whole cluster. It is
 // [Client.Do] for functions: if the lock is lost while fn runs, fn's context
 // ends and the error is an ErrLost, with fn's result beside it.
-func Guard[A, R any](c *Client, key func(A) string, fn func(context.Context, A) (R, error), opts ...AcquireOption) func(context.Context, A) (R, error) {
+func Guard[A, R any](c *Client, key func(A) string, fn func(context.Context, A) (R, error), opts ...LockOption) func(context.Context, A) (R, error) {
 	return guarded(c, "lock", false, key, fn, opts)
 }
 
-// Once returns fn under a lock whose name key makes of the argument, where only
-// one call at a time runs and the others do not wait: they return [ErrBusy] at
-// once, and fn is not called.
-func Once[A, R any](c *Client, key func(A) string, fn func(context.Context, A) (R, error), opts ...AcquireOption) func(context.Context, A) (R, error) {
+// TryGuard is [Guard] for calls that do not wait, as [Client.TryLock] is for Lock: of
+// calls with the same name one at a time runs, and the others return [ErrBusy] at once,
+// and fn is not called. It may run again when that call is over.
+func TryGuard[A, R any](c *Client, key func(A) string, fn func(context.Context, A) (R, error), opts ...LockOption) func(context.Context, A) (R, error) {
 	return guarded(c, "try to lock", true, key, fn, opts)
 }
 
-func guarded[A, R any](c *Client, verb string, try bool, key func(A) string, fn func(context.Context, A) (R, error), opts []AcquireOption) func(context.Context, A) (R, error) {
+func guarded[A, R any](c *Client, verb string, try bool, key func(A) string, fn func(context.Context, A) (R, error), opts []LockOption) func(context.Context, A) (R, error) {
 	return func(ctx context.Context, arg A) (R, error) {
 		var result R
 		q := request{what: what{verb, key(arg)}, try: try, within: true}

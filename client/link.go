@@ -6,8 +6,12 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"sync/atomic"
 	"time"
 
+	"google.golang.org/grpc/metadata"
+
+	apiv1 "github.com/locknode/locknode/api/v1"
 	"github.com/locknode/locknode/internal/mux"
 )
 
@@ -20,52 +24,104 @@ const (
 	// make the next search wait, from the one after freeRetries on.
 	briefLink   = time.Second
 	freeRetries = 3
+	// A client that has nothing to ask, and has lost its node, looks for another one all
+	// the same, in no hurry: after leastReturn, and then ever more seldom until
+	// mostReturn. Otherwise it would not hear of members that come while it is idle, and
+	// find nobody when all that it knew are gone.
+	leastReturn = 5 * time.Second
+	mostReturn  = time.Minute
 )
 
 // link is the stream in use.
 type link struct {
 	conn *mux.Conn
 	addr string
+	peer *peer
+	via  *conn // which its stream goes over; nil: it has broken. Guarded by remote.mu
+	// cluster is the ID of the cluster that the node said it belongs to.
+	cluster  string
+	stranger atomic.Bool // it is another one
 	// forward: the node is not the leader, and is asked to forward.
 	forward bool
 	since   time.Time
 }
 
 // open opens the stream to a node.
-func (r *remote) open(ctx context.Context, addr string, forward bool) (*link, error) {
-	p, cc, err := r.peer(addr)
+func (r *remote) open(ctx context.Context, at probe, forward bool) (*link, error) {
+	addr := at.addr
+	p, conn, err := r.hold(addr)
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, p.probeLimit())
+	l := &link{addr: addr, peer: p, via: conn, cluster: at.status.GetClusterId(), forward: forward, since: time.Now()}
+	ctx, cancel := context.WithTimeout(meantFor(ctx, l.cluster), p.probeLimit())
 	defer cancel()
-	l := &link{addr: addr, forward: forward, since: time.Now()}
-	conn, err := mux.Open(ctx, cc, mux.Config{
-		Logger:   r.log,
-		Patience: p.patience,
-		OnNotice: r.notice,
-		OnSilent: func() { r.background(func() { r.suspect(l) }) },
-		OnBreak:  func(calls []*mux.Call, err error) { r.broken(l, calls, err) },
+	before := p.contact()
+	stream, err := mux.Open(ctx, conn, mux.Config{
+		Logger:      r.log,
+		Patience:    p.patience,
+		OnNotice:    r.notice,
+		OnDirectory: func(d *apiv1.Directory) { r.told(l, d) },
+		OnSilent:    func() { r.background(func() { r.suspect(l) }) },
+		OnBreak:     func(calls []*mux.Call, err error) { r.broken(l, calls, err) },
 	})
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", addr, err)
+		r.release(conn)
+		return nil, p.explain(err, before)
 	}
-	l.conn = conn
+	l.conn = stream
 	return l, nil
 }
 
+// meantFor has a node refuse what is asked if it belongs to another cluster: its address
+// may have changed hands since it was last asked.
+func meantFor(ctx context.Context, cluster string) context.Context {
+	if cluster == "" {
+		return ctx
+	}
+	return metadata.AppendToOutgoingContext(ctx, mux.ClusterHeader, cluster)
+}
+
+// told takes in the directory that the node of a link has pushed. It may run before open
+// returns.
+func (r *remote) told(l *link, d *apiv1.Directory) {
+	if d.GetClusterId() != "" && d.GetClusterId() != l.cluster && l.cluster != "" {
+		l.stranger.Store(true)
+		r.leaveStranger(l)
+		return
+	}
+	r.learn(d, true)
+}
+
+// leaveStranger leaves the link in use if its node belongs to another cluster.
+func (r *remote) leaveStranger(l *link) {
+	if l.stranger.Load() && r.link.Load() == l {
+		r.drop(l, "", errStranger)
+	}
+}
+
+var errStranger = errors.New("the node belongs to another cluster")
+
 // broken gets the unanswered calls of a stream. It may run before open returns.
 func (r *remote) broken(l *link, calls []*mux.Call, err error) {
+	err = l.peer.explain(err, l.peer.contact())
+	calls = slices.DeleteFunc(calls, (*mux.Call).Abandoned)
 	r.mu.Lock()
+	if l.via != nil {
+		l.via.releaseLocked()
+		l.via = nil
+	}
 	if r.link.CompareAndSwap(l, nil) {
 		r.last = fmt.Errorf("%s: %w", l.addr, err)
 		r.leaveLocked(l, "")
+		if len(calls) == 0 {
+			r.returnLaterLocked(leastReturn)
+		}
 	}
 	r.mu.Unlock()
 	if !errors.Is(err, mux.ErrClosed) {
 		r.log.Debug("stream broke", "peer", l.addr, "err", err)
 	}
-	calls = slices.DeleteFunc(calls, (*mux.Call).Abandoned)
 	if len(calls) > 0 {
 		r.log.Debug("calls sent again", "peer", l.addr, "count", len(calls), "err", err)
 		r.park(calls...)
@@ -79,6 +135,7 @@ func (r *remote) leaveLocked(l *link, hint string) {
 		r.brief++
 	} else {
 		r.brief = 0
+		r.lookUpSoonLocked()
 	}
 }
 
@@ -88,7 +145,11 @@ func (r *remote) use(l, before *link) {
 	if before == nil {
 		r.searching = false
 	}
-	if r.closed || !r.link.CompareAndSwap(before, l) {
+	belongs := r.belongsLocked(l.cluster)
+	if r.closed || !belongs || !r.link.CompareAndSwap(before, l) {
+		if before == nil && !belongs && len(r.parked) > 0 {
+			r.searchLocked() // two clusters were found, and this is the other one
+		}
 		r.mu.Unlock()
 		l.conn.Close()
 		<-l.conn.Done()
@@ -107,7 +168,7 @@ func (r *remote) use(l, before *link) {
 			l.start(p.call)
 		}
 	}
-	r.prune(l.addr)
+	r.leaveStranger(l)
 	if l.forward {
 		r.lookLater(l, secondLook)
 	}
@@ -159,6 +220,54 @@ func (r *remote) suspect(l *link) {
 			return
 		}
 	}
+}
+
+// returnLaterLocked has a client without a node, that has nothing to ask, look for one.
+func (r *remote) returnLaterLocked(after time.Duration) {
+	if r.returning {
+		return
+	}
+	r.returning = true
+	time.AfterFunc(after/2+rand.N(after/2), func() { r.background(func() { r.comeBack(after) }) })
+}
+
+func (r *remote) comeBack(after time.Duration) {
+	r.mu.Lock()
+	r.returning = false
+	if r.closed || r.searching || r.link.Load() != nil {
+		r.mu.Unlock()
+		return
+	}
+	r.searching = true
+	select {
+	case <-r.work: // an old one
+	default:
+	}
+	r.mu.Unlock()
+	s := r.newSearch()
+	s.hurry = r.work
+	var l *link
+	for again := true; l == nil && again && !s.hurried && s.ctx.Err() == nil; {
+		l = s.round(2 * longestProbe) // everybody who is asked answers or fails before that
+		if again = l == nil && r.looksUp(); again {
+			before := s.addrs
+			l = s.linger(leastReturn)
+			again = !slices.Equal(s.addrs, before)
+		}
+	}
+	s.end()
+	if l != nil {
+		r.use(l, nil)
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.searching = false
+	if len(r.parked) > 0 {
+		r.searchLocked()
+		return
+	}
+	r.returnLaterLocked(min(2*after, mostReturn))
 }
 
 // background runs f, which ends with r.ctx, on a goroutine that close joins.

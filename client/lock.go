@@ -7,6 +7,7 @@ import (
 	"time"
 
 	apiv1 "github.com/locknode/locknode/api/v1"
+	"github.com/locknode/locknode/internal/window"
 )
 
 // waitGrace is how much longer than [Wait] a client waits for the answer that
@@ -34,14 +35,14 @@ var (
 // ctx belongs to a grant of the same lock, [ErrUnavailable] if ctx ended while
 // no node could be reached, and otherwise ErrKind, ErrLimit, ErrInvalid,
 // ErrDenied or ErrClosed. After an error nothing is held.
-func (c *Client) Lock(ctx context.Context, name string, opts ...AcquireOption) (*Grant, error) {
+func (c *Client) Lock(ctx context.Context, name string, opts ...LockOption) (*Grant, error) {
 	return c.lock(ctx, request{what: what{"lock", name}}, opts)
 }
 
 // TryLock acquires the lock if it is free, and otherwise returns a [*BusyError]
 // that names the holders; it ignores [Wait]. A cluster that elects is waited for until ctx ends; one
 // that is overloaded is not: [ErrOverloaded]. After an error nothing is held.
-func (c *Client) TryLock(ctx context.Context, name string, opts ...AcquireOption) (*Grant, error) {
+func (c *Client) TryLock(ctx context.Context, name string, opts ...LockOption) (*Grant, error) {
 	return c.lock(ctx, request{what: what{"try to lock", name}, try: true}, opts)
 }
 
@@ -54,11 +55,11 @@ func (c *Client) TryLock(ctx context.Context, name string, opts ...AcquireOption
 //
 // Do returns the error of the acquire, or fn's, or, if the lock was lost before
 // fn returned, an error that is both ErrLost and fn's.
-func (c *Client) Do(ctx context.Context, name string, fn func(ctx context.Context, g *Grant) error, opts ...AcquireOption) error {
+func (c *Client) Do(ctx context.Context, name string, fn func(ctx context.Context, g *Grant) error, opts ...LockOption) error {
 	return c.do(ctx, request{what: what{"lock", name}, within: true}, fn, opts)
 }
 
-func (c *Client) do(ctx context.Context, q request, fn func(context.Context, *Grant) error, opts []AcquireOption) error {
+func (c *Client) do(ctx context.Context, q request, fn func(context.Context, *Grant) error, opts []LockOption) error {
 	g, err := c.lock(ctx, q, opts)
 	if err != nil {
 		return err
@@ -90,12 +91,12 @@ type acquired struct {
 	detached DetachedGrant
 }
 
-func (c *Client) lock(ctx context.Context, q request, opts []AcquireOption) (*Grant, error) {
-	if err := q.apply(q.what, opts); err != nil {
-		return nil, err
+func (c *Client) lock(ctx context.Context, q request, opts []LockOption) (*Grant, error) {
+	for _, o := range opts {
+		o.forLock(&q.acquireOptions)
 	}
-	if q.once != nil {
-		return nil, invalid(q.what, "a request ID is for detached grants only")
+	if err := q.check(q.what); err != nil {
+		return nil, err
 	}
 	got, err := c.acquire(ctx, &q)
 	return got.grant, err
@@ -234,8 +235,7 @@ func (s *session) acquire(ctx, caller context.Context, q *request) (acquired, er
 	case answer := <-a.answers:
 		return s.answered(ctx, caller, q, a, answer)
 	case <-ctx.Done():
-		s.cancel(a)
-		return acquired{}, s.c.waitEnded(ctx, q, &a.op)
+		return acquired{}, s.giveUp(ctx, q, a, s.c.ended(ctx, q.what, &a.op))
 	case <-s.over:
 	}
 	if q.detached {
@@ -290,7 +290,7 @@ func (s *session) signLocked(id *apiv1.RequestID, o *op) {
 // answered makes a grant, or an error, of the answer to an acquire.
 func (s *session) answered(ctx, caller context.Context, q *request, a *acquiring, answer *apiv1.Answer) (acquired, error) {
 	if e := answer.GetError(); e != nil {
-		return acquired{}, s.refused(q, a, e)
+		return acquired{}, s.refused(ctx, q, a, e)
 	}
 	if q.detached {
 		g, err := s.deliver(caller, q, a, answer)
@@ -301,20 +301,17 @@ func (s *session) answered(ctx, caller context.Context, q *request, a *acquiring
 }
 
 // refused makes an error of the refusal of an acquire.
-func (s *session) refused(q *request, a *acquiring, e *apiv1.Error) error {
+func (s *session) refused(ctx context.Context, q *request, a *acquiring, e *apiv1.Error) error {
 	switch code := apiv1.Code(e.GetCode()); {
-	case code == codeGaveUp:
-		s.cancel(a) // it may have been sent before
-		return s.c.failure(q.what, e)
-	case code == apiv1.CodeOverloaded && a.call.Doubtful():
-		s.cancel(a) // the refusal is of the last try alone
-		return newError(q.what, e)
+	case code == codeGaveUp: // it may have been sent before
+		return s.giveUp(ctx, q, a, s.c.failure(q.what, e))
+	case code == apiv1.CodeOverloaded && a.call.Doubtful(): // the refusal is of the last try alone
+		return s.giveUp(ctx, q, a, newError(q.what, e))
 	case code == apiv1.CodeNoSession:
 		s.expired()
 		return errAgain
-	case code == apiv1.CodeStaleRequest:
-		s.cancel(a) // its answer was forgotten, or it was taken for answered
-		return errAgain
+	case code == apiv1.CodeStaleRequest: // its answer was forgotten, or it was taken for answered
+		return s.giveUp(ctx, q, a, errAgain)
 	case code == apiv1.CodeNotHeld && q.detached:
 		s.finish(a)
 		return grantEnded(q, e)
@@ -352,8 +349,7 @@ func (s *session) granted(ctx, caller context.Context, q *request, a *acquiring,
 		s.finish(a)
 		return nil, newError(q.what, apiv1.NewError(apiv1.CodeInternal, "token %d was given twice", g.token))
 	}
-	s.cancel(a)
-	return nil, s.c.waitEnded(ctx, q, &a.op)
+	return nil, s.giveUp(ctx, q, a, s.c.ended(ctx, q.what, &a.op))
 }
 
 // waitedFor returns how long an acquire stood in line.
@@ -433,9 +429,13 @@ func (s *session) finishLocked(a *acquiring) {
 	}
 }
 
-// cancel gives up an acquire: its place in line, or its grant if that has come
-// first. The acquire's sequence stays unacknowledged until the cluster has done
-// so: the acquire may still be on its way.
+// giveUp gives up an acquire, its place in line or its grant, and returns what its caller is
+// told: err, or that the wait is over. How it is done, and why, stands in package window.
+func (s *session) giveUp(ctx context.Context, q *request, a *acquiring, err error) error {
+	s.cancel(a)
+	return waitError(ctx, q, err)
+}
+
 func (s *session) cancel(a *acquiring) {
 	a.call.Abandon()
 	select {
@@ -457,24 +457,20 @@ func (s *session) cancel(a *acquiring) {
 func (s *session) sendCancel(a *acquiring) {
 	id := &apiv1.RequestID{}
 	o := &op{c: s.c, stubborn: true}
-	o.call.Op = &apiv1.Operation{Request: &apiv1.Operation_Cancel{
-		Cancel: &apiv1.CancelRequest{Id: id, Target: &a.id},
-	}}
+	o.call.Op = window.Cancel(id, &a.id)
 	o.to = takerFunc(func(answer *apiv1.Answer) {
-		code := apiv1.Code(answer.GetError().GetCode())
-		done := code == apiv1.CodeOK || code == apiv1.CodeNotHeld
+		fate := window.FateOf(apiv1.Code(answer.GetError().GetCode()))
 		s.mu.Lock()
 		s.window.Answered(id.GetSequence())
-		if done {
+		if fate == window.GivenUp {
 			s.window.Answered(a.id.GetSequence())
 			delete(s.undelivered, a)
 		}
 		s.mu.Unlock()
-		switch {
-		case done:
-		case code == apiv1.CodeNoSession:
+		switch fate {
+		case window.SessionOver:
 			s.expired()
-		default: // such as a full window: there is room again soon
+		case window.Refused:
 			s.c.log.Warn("cancel refused", "lock", a.want.GetName(), "err", answer.GetError())
 			time.AfterFunc(retryLast, func() { s.sendCancel(a) })
 		}

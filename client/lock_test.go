@@ -13,7 +13,7 @@ import (
 )
 
 // mustLock locks or ends the test.
-func mustLock(t *testing.T, c *Client, name string, opts ...AcquireOption) *Grant {
+func mustLock(t *testing.T, c *Client, name string, opts ...LockOption) *Grant {
 	t.Helper()
 	g, err := c.Lock(t.Context(), name, opts...)
 	if err != nil {
@@ -343,14 +343,13 @@ func TestArgumentsAreChecked(t *testing.T) {
 			"negative delay":   func() error { _, err := c.Lock(t.Context(), "a", DelayAfterLoss(-1)); return err },
 			"big value":        func() error { _, err := c.Lock(t.Context(), "a", Value(make([]byte, 70<<10))); return err },
 			"value over limit": func() error { _, err := c.Lock(t.Context(), "a", Value(make([]byte, 5<<10))); return err },
-			"request ID":       func() error { _, err := c.Lock(t.Context(), "a", RequestID([16]byte{1})); return err },
 			"negative stale":   func() error { _, err := c.IsLocked(t.Context(), "a", Stale(-1)); return err },
 			"no name to read":  func() error { _, err := c.Get(t.Context(), ""); return err },
 			"list limit":       func() error { _, err := c.List(t.Context(), "", ListOptions{Limit: 1001}); return err },
 			"list stale":       func() error { _, err := c.List(t.Context(), "", ListOptions{Stale: -1}); return err },
 			"list prefix":      func() error { _, err := c.List(t.Context(), "\xff", ListOptions{}); return err },
 			"list after":       func() error { _, err := c.List(t.Context(), "", ListOptions{After: "\xff"}); return err },
-			"reason":           func() error { return c.ForceRelease(t.Context(), "a", 0, "\xff") },
+			"reason":           func() error { _, err := c.ForceRelease(t.Context(), "a", 0, "\xff"); return err },
 			"renew ttl":        func() error { _, err := c.Detached().Renew(t.Context(), "a", 1, 0); return err },
 			"detached ttl":     func() error { _, err := c.Detached().Acquire(t.Context(), "a", 0); return err },
 		}

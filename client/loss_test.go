@@ -87,7 +87,7 @@ func TestLossIsToldBeforeTheClusterMayGiveTheLockAway(t *testing.T) {
 			// One TTL is a multiple of the time between a session's looks at the
 			// clock and one is not.
 			for _, ttl := range []time.Duration{10 * time.Second, 9600 * time.Millisecond} {
-				for _, opts := range [][]AcquireOption{nil, {TTL(3 * time.Second)}} {
+				for _, opts := range [][]LockOption{nil, {TTL(3 * time.Second)}} {
 					t.Run(fmt.Sprintf("rate %v, cut %v, ttl %v, %d options", rate, cut, ttl, len(opts)), func(t *testing.T) {
 						synctest.Test(t, func(t *testing.T) { cutOff(t, rate, cut, ttl, opts) })
 					})
@@ -97,10 +97,10 @@ func TestLossIsToldBeforeTheClusterMayGiveTheLockAway(t *testing.T) {
 	}
 }
 
-func cutOff(t *testing.T, rate float64, cut, ttl time.Duration, opts []AcquireOption) {
+func cutOff(t *testing.T, rate float64, cut, ttl time.Duration, opts []LockOption) {
 	k := newCluster(t)
 	began := time.Now()
-	holder := k.client(t, SessionTTL(ttl), WithClock(func() time.Duration {
+	holder := k.client(t, SessionTTL(ttl), Clock(func() time.Duration {
 		return time.Duration(float64(time.Since(began)) * rate)
 	}))
 	g := mustLock(t, holder, "a", opts...)
@@ -148,7 +148,7 @@ func TestSuspendDropsBelief(t *testing.T) {
 		k := newCluster(t)
 		began := time.Now()
 		var slept atomic.Int64 // what the boottime clock counts and timers do not
-		c := k.client(t, WithClock(func() time.Duration { return time.Since(began) + time.Duration(slept.Load()) }))
+		c := k.client(t, Clock(func() time.Duration { return time.Since(began) + time.Duration(slept.Load()) }))
 		g, told := mustLock(t, c, "a"), mustLock(t, c, "b")
 		ctx := told.Context()
 		time.Sleep(100 * time.Millisecond)
@@ -172,7 +172,7 @@ func TestUnlockLooksAtTheClock(t *testing.T) {
 		k := newCluster(t)
 		began := time.Now()
 		var slept atomic.Int64
-		c := k.client(t, WithClock(func() time.Duration { return time.Since(began) + time.Duration(slept.Load()) }))
+		c := k.client(t, Clock(func() time.Duration { return time.Since(began) + time.Duration(slept.Load()) }))
 		g := mustLock(t, c, "a")
 		time.Sleep(100 * time.Millisecond)
 		slept.Store(int64(time.Minute))
@@ -249,11 +249,11 @@ func TestForcedReleaseIsToldWithWhoAndWhy(t *testing.T) {
 			c, admin := k.client(t), k.client(t, Holder("root"))
 			g, kept := mustLock(t, c, "a"), mustLock(t, c, "b")
 			lost := g.Lost()
-			if err := admin.ForceRelease(t.Context(), "a", g.Token()+100, "no"); !errors.Is(err, ErrNotHeld) {
+			if _, err := admin.ForceRelease(t.Context(), "a", g.Token()+100, "no"); !errors.Is(err, ErrNotHeld) {
 				t.Errorf("ForceRelease with a wrong token: %v, want ErrNotHeld", err)
 			}
 			begin := time.Now()
-			if err := admin.ForceRelease(t.Context(), "a", g.Token(), "deploy"); err != nil {
+			if _, err := admin.ForceRelease(t.Context(), "a", g.Token(), "deploy"); err != nil {
 				t.Fatal(err)
 			}
 			<-lost
@@ -269,7 +269,7 @@ func TestForcedReleaseIsToldWithWhoAndWhy(t *testing.T) {
 				t.Errorf("another grant: %v", kept.Err())
 			}
 			// A second one is told as well: the first was acknowledged.
-			if err := admin.ForceRelease(t.Context(), "b", 0, "again"); err != nil {
+			if _, err := admin.ForceRelease(t.Context(), "b", 0, "again"); err != nil {
 				t.Fatal(err)
 			}
 			<-kept.Lost()
@@ -321,14 +321,14 @@ func TestForcedReleaseIsToldEvenBeforeTheAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newCluster(t)
 		var traced atomic.Int32
-		c, admin := k.client(t, WithTrace(Trace{Ended: func(g *Grant, err error) {
+		c, admin := k.client(t, Trace(GrantTrace{Ended: func(g *Grant, err error) {
 			if g.Name() == "a" && errors.Is(err, ErrLost) {
 				traced.Add(1)
 			}
 		}})), k.client(t, Holder("root"))
 		mustUnlock(t, mustLock(t, c, "open"))
 		k.fault(first[*apiv1.Operation_Acquire](fate{delayAnswer: time.Second}))
-		time.AfterFunc(500*time.Millisecond, func() { _ = admin.ForceRelease(t.Context(), "a", 0, "why not") })
+		time.AfterFunc(500*time.Millisecond, func() { _, _ = admin.ForceRelease(t.Context(), "a", 0, "why not") })
 		g := mustLock(t, c, "a")
 		var e *LostError
 		if !errors.As(g.Err(), &e) || e.Reason != LostForced || e.Who != "root" {
@@ -350,7 +350,7 @@ func TestUnlockTellsAForcedReleaseThatNobodyHasTold(t *testing.T) {
 		k.loseNotices()
 		c := k.client(t)
 		g := mustLock(t, c, "a")
-		if err := k.client(t).ForceRelease(t.Context(), "a", 0, ""); err != nil {
+		if _, err := k.client(t).ForceRelease(t.Context(), "a", 0, ""); err != nil {
 			t.Fatal(err)
 		}
 		next := mustLock(t, k.client(t), "a")
@@ -436,7 +436,7 @@ func TestDelayAfterLossKeepsTheLockFree(t *testing.T) {
 // has no leader, and nobody else ends the grant.
 func TestDelayBeginsWithTheLossThatTheClientNotices(t *testing.T) {
 	const delay = 30 * time.Second
-	for name, opts := range map[string][]AcquireOption{
+	for name, opts := range map[string][]LockOption{
 		"session": {DelayAfterLoss(delay)},
 		"own TTL": {DelayAfterLoss(delay), TTL(5 * time.Second)},
 	} {

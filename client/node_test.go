@@ -2,16 +2,21 @@ package client
 
 import (
 	"context"
+	"fmt"
 	"net"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/metadata"
 
 	apiv1 "github.com/locknode/locknode/api/v1"
 	"github.com/locknode/locknode/internal/mux"
+	"github.com/locknode/locknode/internal/proof/simnet"
 )
 
 // ring is some nodes on real sockets before one cluster.
@@ -23,6 +28,11 @@ type ring struct {
 	mu     sync.Mutex
 	leader *testNode // nil: there is none
 	shown  string    // what followers say the leader's address is; empty: the truth
+	id     string    // of the cluster, as nodes say it; empty: they do not
+	// where the members are, as nodes say; changed is closed when that is another one.
+	directory *apiv1.Directory
+	changed   chan struct{}
+	network   *simnet.Network // nil: real sockets
 }
 
 // testNode is one node: it serves while it runs and answers unless it is mute.
@@ -30,16 +40,25 @@ type testNode struct {
 	apiv1.UnimplementedLocksServer
 	ring *ring
 	addr string
+	at   string // where it listens after a restart
 
-	mu      sync.Mutex
-	server  *grpc.Server
-	mute    bool
-	fickle  bool // ends every stream at once
-	stuck   bool // answers on no stream until it is not stuck any more
-	streams int
-	direct  int // operations taken as the leader
-	forward int // operations forwarded
-	refused int // operations refused as a follower
+	mu        sync.Mutex
+	server    *grpc.Server
+	mute      bool
+	fickle    bool // ends every stream at once
+	stuck     bool // answers on no stream until it is not stuck any more
+	streams   int
+	direct    int      // operations taken as the leader
+	forward   int      // operations forwarded
+	refused   int      // operations refused as a follower
+	authority string   // of the last stream
+	meant     []string // calls, with the cluster that they are meant for
+
+	transfers int  // hand-overs asked for
+	forgetful bool // does the next removal, and hand-overs, and does not say so
+	removed   bool
+	stubborn  bool // never gets a removal done, and cannot say so
+	dies      bool // when it is asked to hand over
 }
 
 // newRing starts n nodes; the first leads. Nothing may be left of it, and of its
@@ -47,20 +66,85 @@ type testNode struct {
 func newRing(t *testing.T, n int) *ring {
 	t.Helper()
 	t.Cleanup(func() { goleak.VerifyNone(t) })
-	r := &ring{t: t, cluster: newCluster(t)}
+	return addRing(t, n)
+}
+
+// addRing starts one more cluster.
+func addRing(t *testing.T, n int) *ring {
+	t.Helper()
+	r := &ring{t: t, cluster: newCluster(t), changed: make(chan struct{})}
 	r.cluster.latency = 0
 	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		node := &testNode{ring: r, addr: l.Addr().String()}
-		r.nodes = append(r.nodes, node)
-		node.serve(l)
-		t.Cleanup(node.stop)
+		r.add("127.0.0.1:0")
 	}
 	r.leader = r.nodes[0]
 	return r
+}
+
+// newLabRing is a ring in a bubble, whose nodes listen on the hosts n1, n2 and so on of
+// the network, all at the same port.
+func newLabRing(t *testing.T, network *simnet.Network, n int) *ring {
+	t.Helper()
+	r := &ring{t: t, cluster: newCluster(t), changed: make(chan struct{}), network: network}
+	for i := range n {
+		r.add(fmt.Sprintf("n%d:7400", i+1))
+	}
+	r.leader = r.nodes[0]
+	return r
+}
+
+// listen returns a listener at an address of this machine, or at a host of the network.
+func (r *ring) listen(addr string) (net.Listener, error) {
+	if r.network == nil {
+		return net.Listen("tcp", addr)
+	}
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, err
+	}
+	return r.network.Host(host).Listen(":" + port)
+}
+
+// add starts one more node, which does not lead.
+func (r *ring) add(addr string) *testNode {
+	r.t.Helper()
+	l, err := r.listen(addr)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	node := &testNode{ring: r, addr: l.Addr().String(), at: l.Addr().String()}
+	if r.network != nil {
+		node.at = addr
+	}
+	r.nodes = append(r.nodes, node)
+	node.serve(l)
+	r.t.Cleanup(node.stop)
+	return node
+}
+
+// name gives the cluster an ID, and has its nodes say that these are the members. The
+// ID of a member is that of its address, unless it is given as "ID=address".
+func (r *ring) name(id string, index uint64, members ...string) {
+	d := &apiv1.Directory{ClusterId: id, Index: index}
+	for _, m := range members {
+		name, addr, ok := strings.Cut(m, "=")
+		if !ok {
+			addr = name
+		}
+		d.Members = append(d.Members, &apiv1.Place{Id: name, ApiAddress: addr})
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.id, r.directory = id, d
+	close(r.changed)
+	r.changed = make(chan struct{})
+}
+
+// told returns what nodes say of the cluster now, and what is closed when that changes.
+func (r *ring) told() (id string, d *apiv1.Directory, changed <-chan struct{}) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.id, r.directory, r.changed
 }
 
 // dial returns a client of these nodes.
@@ -111,7 +195,7 @@ func (n *testNode) leads() bool {
 }
 
 func (n *testNode) serve(l net.Listener) {
-	s := grpc.NewServer()
+	s := grpc.NewServer(grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}))
 	apiv1.RegisterLocksServer(s, n)
 	n.mu.Lock()
 	n.server = s
@@ -134,7 +218,7 @@ func (n *testNode) start() {
 	var l net.Listener
 	eventually(n.ring.t, "listen again on "+n.addr, func() bool {
 		var err error
-		l, err = net.Listen("tcp", n.addr)
+		l, err = n.ring.listen(n.at)
 		return err == nil
 	})
 	n.serve(l)
@@ -175,13 +259,23 @@ func (n *testNode) Status(ctx context.Context, _ *apiv1.StatusRequest) (*apiv1.S
 		<-ctx.Done()
 		return nil, ctx.Err()
 	}
+	id, directory, _ := n.ring.told()
+	status := &apiv1.StatusResponse{NodeId: n.addr, State: "follower", Ready: true, LeaderAddress: n.ring.leaderAddress(), ClusterId: id, Directory: directory}
 	if n.leads() {
-		return &apiv1.StatusResponse{NodeId: n.addr, State: "leader", Ready: true, LeaderAddress: n.addr}, nil
+		status.State, status.LeaderAddress = "leader", n.addr
 	}
-	return &apiv1.StatusResponse{NodeId: n.addr, State: "follower", Ready: true, LeaderAddress: n.ring.leaderAddress()}, nil
+	return status, nil
 }
 
-func (n *testNode) Members(context.Context, *apiv1.MembersRequest) (*apiv1.MembersResponse, error) {
+// noteMeant notes which cluster a call is meant for.
+func (n *testNode) noteMeant(ctx context.Context, call string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.meant = append(n.meant, strings.TrimSpace(call+" "+strings.Join(metadata.ValueFromIncomingContext(ctx, mux.ClusterHeader), " ")))
+}
+
+func (n *testNode) Members(ctx context.Context, _ *apiv1.MembersRequest) (*apiv1.MembersResponse, error) {
+	n.noteMeant(ctx, "/Members")
 	r := &apiv1.MembersResponse{}
 	for _, m := range n.ring.nodes {
 		r.Members = append(r.Members, &apiv1.Member{Id: m.addr, ApiAddress: m.addr})
@@ -190,19 +284,46 @@ func (n *testNode) Members(context.Context, *apiv1.MembersRequest) (*apiv1.Membe
 }
 
 func (n *testNode) RemoveMember(_ context.Context, q *apiv1.RemoveMemberRequest) (*apiv1.RemoveMemberResponse, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.stubborn {
+		return nil, apiv1.NewError(apiv1.CodeUnknownOutcome, "it may have been done")
+	}
+	if n.forgetful {
+		n.forgetful, n.removed = false, true
+		return nil, apiv1.NewError(apiv1.CodeUnknownOutcome, "the leader changed")
+	}
 	switch {
 	case !n.leads():
 		e := apiv1.NewError(apiv1.CodeNotLeader, "not the leader")
 		e.Leader = n.ring.leaderAddress()
 		return nil, e
-	case q.GetId() != "known":
+	case q.GetId() != "known" || n.removed:
 		return nil, apiv1.NewError(apiv1.CodeNoMember, "no member %q", q.GetId())
 	}
 	return &apiv1.RemoveMemberResponse{}, nil
 }
 
-func (n *testNode) TransferLeadership(context.Context, *apiv1.TransferLeadershipRequest) (*apiv1.TransferLeadershipResponse, error) {
+func (n *testNode) TransferLeadership(ctx context.Context, _ *apiv1.TransferLeadershipRequest) (*apiv1.TransferLeadershipResponse, error) {
+	n.mu.Lock()
+	n.transfers++
+	n.mu.Unlock()
+	if n.dies {
+		go n.stop()
+		<-ctx.Done()
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.forgetful {
+		return nil, apiv1.NewError(apiv1.CodeUnknownOutcome, "handed over, but no new leader was seen")
+	}
 	return &apiv1.TransferLeadershipResponse{LeaderId: n.addr}, nil
+}
+
+func (n *testNode) transferCount() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.transfers
 }
 
 func (n *testNode) Batch(_ context.Context, q *apiv1.BatchRequest) (*apiv1.BatchResponse, error) {
@@ -219,16 +340,26 @@ func (n *testNode) Batch(_ context.Context, q *apiv1.BatchRequest) (*apiv1.Batch
 func (n *testNode) Session(stream grpc.BidiStreamingServer[apiv1.SessionRequest, apiv1.SessionResponse]) error {
 	out := make(chan *apiv1.SessionResponse, 10_000)
 	ctx := stream.Context()
+	n.noteMeant(ctx, "/Session")
 	n.mu.Lock()
 	n.streams++
+	n.authority = strings.Join(metadata.ValueFromIncomingContext(ctx, ":authority"), " ")
 	fickle := n.fickle
 	n.mu.Unlock()
 	if fickle {
 		return apiv1.NewError(apiv1.CodeUnavailable, "not today")
 	}
 	go func() {
-		for {
+		for last := (*apiv1.Directory)(nil); ; {
+			_, directory, changed := n.ring.told()
+			if directory != last {
+				last = directory
+				if !n.isMute() && stream.Send(&apiv1.SessionResponse{Directory: directory}) != nil {
+					return
+				}
+			}
 			select {
+			case <-changed:
 			case r := <-out:
 				for n.isStuck() && ctx.Err() == nil {
 					time.Sleep(5 * time.Millisecond)
@@ -301,7 +432,7 @@ func (n *testNode) operate(op *apiv1.Operation, out chan<- *apiv1.SessionRespons
 // eventually waits for a condition.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for !ok() {
 		if time.Now().After(deadline) {
 			t.Fatalf("%s: not within 10s", what)

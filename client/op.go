@@ -74,7 +74,7 @@ func (o *op) answered(a *apiv1.Answer) {
 		return
 	}
 	e := a.GetError()
-	if e == nil && !fits(o.call.Op, a) || e != nil && apiv1.Code(e.GetCode()) == apiv1.CodeOK {
+	if e == nil && !o.call.Op.Kind().Fits(a) || e != nil && apiv1.Code(e.GetCode()) == apiv1.CodeOK {
 		e = apiv1.NewError(apiv1.CodeInternal, "the answer is not one to this request")
 		a = &apiv1.Answer{Result: &apiv1.Answer_Error{Error: e}}
 	}
@@ -94,36 +94,6 @@ func (o *op) answered(a *apiv1.Answer) {
 		return
 	}
 	time.AfterFunc(jitter(o.tries-1), o.again)
-}
-
-// fits reports whether a is an answer to op: of its kind, and for an acquire with
-// a token.
-func fits(op *apiv1.Operation, a *apiv1.Answer) bool {
-	switch op.GetRequest().(type) {
-	case *apiv1.Operation_OpenSession:
-		return a.GetOpenSession() != nil
-	case *apiv1.Operation_KeepAlive:
-		return a.GetKeepAlive() != nil
-	case *apiv1.Operation_EndSession:
-		return a.GetEndSession() != nil
-	case *apiv1.Operation_Acquire:
-		return a.GetAcquire().GetToken() != 0
-	case *apiv1.Operation_Cancel:
-		return a.GetCancel() != nil
-	case *apiv1.Operation_Release:
-		return a.GetRelease() != nil
-	case *apiv1.Operation_Renew:
-		return a.GetRenew() != nil
-	case *apiv1.Operation_SetValue:
-		return a.GetSetValue() != nil
-	case *apiv1.Operation_ForceRelease:
-		return a.GetForceRelease() != nil
-	case *apiv1.Operation_Get:
-		return a.GetGet() != nil
-	case *apiv1.Operation_List:
-		return a.GetList() != nil
-	}
-	return false
 }
 
 func (o *op) again() {
@@ -146,15 +116,12 @@ func ended(ch <-chan struct{}) bool {
 // transient reports whether an operation that was refused with code is sent again.
 func (o *op) transient(code apiv1.Code) bool {
 	switch code {
-	case apiv1.CodeNotLeader, apiv1.CodeUnavailable, apiv1.CodeUnknownOutcome,
-		apiv1.CodeNotReady, apiv1.CodeStaleStamp:
-		return true
-	case apiv1.CodeOverloaded:
-		return !o.failFast
 	case codeGaveUp:
 		return o.stubborn
+	case apiv1.CodeOverloaded:
+		return !o.failFast
 	}
-	return false
+	return code.Passes()
 }
 
 // jitter returns how long to wait after the given number of earlier waits.

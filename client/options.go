@@ -1,8 +1,10 @@
 package client
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -25,8 +27,10 @@ type config struct {
 	log            *slog.Logger
 	connectTimeout time.Duration
 	now            func() time.Duration
+	resolve        func(ctx context.Context, host string) ([]string, error)
+	cluster        string
 	grpc           []grpc.DialOption
-	trace          Trace
+	trace          GrantTrace
 }
 
 // Holder says who the client is, for the people who wonder who holds a lock; at
@@ -34,7 +38,7 @@ type config struct {
 func Holder(name string) Option { return func(c *config) { c.holder = name } }
 
 // SessionTTL is how long the client's grants outlive it; 10 s by default. It is
-// also how long a client without a network believes in its grants. The cluster
+// also how long its grants stay valid for a client without a network. The cluster
 // allows 1 s to 24 h unless it is configured otherwise.
 func SessionTTL(d time.Duration) Option { return func(c *config) { c.ttl = d } }
 
@@ -58,22 +62,38 @@ func Logger(l *slog.Logger) Option { return func(c *config) { c.log = l } }
 // embedded node.
 func ConnectTimeout(d time.Duration) Option { return func(c *config) { c.connectTimeout = d } }
 
-// WithClock replaces the clock by which grants are believed in. It is for tests:
+// Clock replaces the clock by which the client decides how long grants are valid. It is for tests:
 // under testing/synctest pass one that is made of time.Since. The clock must
 // never go back, and must count the time in which the machine is suspended.
-func WithClock(now func() time.Duration) Option { return func(c *config) { c.now = now } }
+func Clock(now func() time.Duration) Option { return func(c *config) { c.now = now } }
+
+// Resolver replaces how names of endpoints, and of members, are looked up: it returns
+// the IP addresses behind a host, and must return soon after ctx has ended. The default is
+// that of package net. It has no effect on a client of an embedded node.
+func Resolver(lookup func(ctx context.Context, host string) ([]string, error)) Option {
+	return func(c *config) { c.resolve = lookup }
+}
+
+// ClusterID ties the client to the cluster with this ID, which [Client.Status] and `locknode
+// status -o json` show: nodes of others are not used, not even at first. Without it the
+// client is tied to the cluster of the first node that it uses. It has no effect on a
+// client of an embedded node.
+func ClusterID(id string) Option { return func(c *config) { c.cluster = id } }
 
 // GRPC adds options to every connection that [Dial]'s client makes, after its
-// own: interceptors, a dialer. It has no effect on a client of an embedded node.
+// own: interceptors, a dialer. It has no effect on a client of an embedded node. It is not
+// stable yet: how the client uses gRPC may change in any release.
 func GRPC(opts ...grpc.DialOption) Option {
 	return func(c *config) { c.grpc = append(c.grpc, opts...) }
 }
 
-// Trace is told when a client begins and ends to believe in a grant. A function
+// GrantTrace is told when a grant becomes valid for a client and when it ends. A function
 // may be nil; it is called on the goroutine that notices, with no mutex held, by
 // several at once, and must not block or call methods of the grant but Name and
 // Token.
-type Trace struct {
+//
+// It is not stable yet: it may get functions, or another form, in any release.
+type GrantTrace struct {
 	// Granted is called before the acquire returns the grant; if that is lost
 	// at once, or was on the way, perhaps after Ended.
 	Granted func(*Grant)
@@ -82,14 +102,14 @@ type Trace struct {
 	Ended func(*Grant, error)
 }
 
-// WithTrace adds a trace: for metrics, and for tests that check what was
-// believed when. Given several times, each is told.
-func WithTrace(t Trace) Option {
+// Trace adds a trace: for metrics, and for tests that check which grants were valid when.
+// Given several times, each is told.
+func Trace(t GrantTrace) Option {
 	return func(c *config) { c.trace = c.trace.and(t) }
 }
 
 // and returns a trace that tells both.
-func (t Trace) and(other Trace) Trace {
+func (t GrantTrace) and(other GrantTrace) GrantTrace {
 	first, second := t, other
 	if first.Granted != nil && second.Granted != nil {
 		t.Granted = func(g *Grant) { first.Granted(g); second.Granted(g) }
@@ -120,6 +140,9 @@ func newConfig(opts []Option) config {
 	if cfg.now == nil {
 		cfg.now = now
 	}
+	if cfg.resolve == nil {
+		cfg.resolve = net.DefaultResolver.LookupHost
+	}
 	return cfg
 }
 
@@ -132,8 +155,30 @@ func defaultHolder() string {
 	return strings.ToValidUTF8(name[:min(len(name), 128)], "")
 }
 
-// AcquireOption changes one acquire.
-type AcquireOption func(*acquireOptions)
+// LockOption changes one acquire of a lock that the client holds then: [Client.Lock],
+// [Client.TryLock], [Client.Do], and what is made of them.
+type LockOption interface{ forLock(*acquireOptions) }
+
+// DetachedOption changes one [Detached.Acquire].
+type DetachedOption interface{ forDetached(*acquireOptions) }
+
+// AcquireOption changes any acquire: it is a LockOption and a DetachedOption.
+type AcquireOption interface {
+	LockOption
+	DetachedOption
+}
+
+// lockOption, detachedOption and acquireOption are those.
+type (
+	lockOption     func(*acquireOptions)
+	detachedOption func(*acquireOptions)
+	acquireOption  func(*acquireOptions)
+)
+
+func (f lockOption) forLock(o *acquireOptions)         { f(o) }
+func (f detachedOption) forDetached(o *acquireOptions) { f(o) }
+func (f acquireOption) forLock(o *acquireOptions)      { f(o) }
+func (f acquireOption) forDetached(o *acquireOptions)  { f(o) }
 
 type acquireOptions struct {
 	wait    time.Duration // meaningful if limited
@@ -145,39 +190,43 @@ type acquireOptions struct {
 	once    []byte
 }
 
-// Wait bounds the wait: after d the acquire fails with [ErrTimeout]. Zero means
-// to try once. Without it a Lock waits until its context ends.
+// Wait bounds the wait: after d the acquire fails with [ErrTimeout]. Zero means to try
+// once. Without it a Lock waits until its context ends, and [Detached.Acquire] tries once.
+// A TryLock never waits. A negative d is [ErrInvalid].
 func Wait(d time.Duration) AcquireOption {
-	return func(o *acquireOptions) { o.wait, o.limited = d, true }
+	return acquireOption(func(o *acquireOptions) { o.wait, o.limited = d, true })
 }
 
 // TTL makes the grant end d after it was given at the latest: it is not renewed. It
 // ends before that with its holder's session, as any grant does: when the client is
-// closed, or dies. Without it the grant lives as long as the session.
-func TTL(d time.Duration) AcquireOption {
-	return func(o *acquireOptions) { o.ttl, o.ttlSet = d, true }
+// closed, or dies. Without it the grant lives as long as the session. A d that is not
+// positive is [ErrInvalid].
+func TTL(d time.Duration) LockOption {
+	return lockOption(func(o *acquireOptions) { o.ttl, o.ttlSet = d, true })
 }
 
-// Value is stored with the grant for others to read; at most 4 KiB.
+// Value is stored with the grant for others to read; at most 4 KiB unless the cluster's
+// limits say otherwise: more is [ErrInvalid].
 func Value(v []byte) AcquireOption {
-	return func(o *acquireOptions) { o.value = slices.Clone(v) }
+	v = slices.Clone(v)
+	return acquireOption(func(o *acquireOptions) { o.value = v })
 }
 
 // DelayAfterLoss keeps the lock free of holders for d if the grant is lost, by time or
 // because the client was closed, instead of unlocked: so that what the lost holder has
-// sent can still arrive. An operator's forced release does not wait for it.
+// sent can still arrive. An operator's forced release does not wait for it. A negative d
+// is [ErrInvalid].
 func DelayAfterLoss(d time.Duration) AcquireOption {
-	return func(o *acquireOptions) { o.delay = d }
+	return acquireOption(func(o *acquireOptions) { o.delay = d })
 }
 
 // RequestID makes a detached acquire repeatable: whoever asks again under the same ID,
 // with the same lock, ttl, delay and value, finds the place in line or the grant that
 // it has by then. Once that grant has ended, the ID is answered with [ErrNotHeld] for
 // five minutes, and another grant takes another ID. A refusal is not remembered: one
-// ID does for a loop that tries until the lock is free. It must be random. Only
-// [Detached.Acquire] takes it.
-func RequestID(id [16]byte) AcquireOption {
-	return func(o *acquireOptions) { o.once = id[:] }
+// ID does for a loop that tries until the lock is free. It must be random.
+func RequestID(id [16]byte) DetachedOption {
+	return detachedOption(func(o *acquireOptions) { o.once = id[:] })
 }
 
 // What a message may carry at most. The cluster has narrower limits of its own;
@@ -187,10 +236,8 @@ const (
 	maxValue = 64 << 10
 )
 
-func (o *acquireOptions) apply(w what, opts []AcquireOption) error {
-	for _, f := range opts {
-		f(o)
-	}
+// check refuses what cannot be asked for.
+func (o *acquireOptions) check(w what) error {
 	switch {
 	case o.limited && o.wait < 0:
 		return invalid(w, "wait is %v, must not be negative", o.wait)

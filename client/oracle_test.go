@@ -8,12 +8,15 @@ import (
 	"time"
 
 	apiv1 "github.com/locknode/locknode/api/v1"
+	"github.com/locknode/locknode/internal/embedded"
 	"github.com/locknode/locknode/internal/mux"
 )
 
 // oracle is a backend that answers at once, and rightly unless the test says
 // otherwise, to a client whose session has a TTL of 10 s.
 type oracle struct {
+	embedded.Operator // nobody asks it
+
 	mu     sync.Mutex
 	now    time.Duration // cluster time
 	ttl    time.Duration // of sessions; 0: 10 s
@@ -22,7 +25,7 @@ type oracle struct {
 	spoil  func(*apiv1.Operation, *apiv1.Answer) *apiv1.Answer // nil: nothing
 }
 
-// Start is part of Backend.
+// Start is part of backend.
 func (o *oracle) Start(call *mux.Call) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -36,10 +39,10 @@ func (o *oracle) Start(call *mux.Call) {
 	time.AfterFunc(0, func() { call.Done(a) })
 }
 
-// Watch is part of Backend.
+// Watch is part of backend.
 func (*oracle) Watch([16]byte, func(*apiv1.Notice)) (stop func()) { return func() {} }
 
-// Done is part of Backend.
+// Done is part of backend.
 func (*oracle) Done() <-chan struct{} { return nil }
 
 func (o *oracle) change(f func()) {
@@ -77,8 +80,8 @@ func (o *oracle) answerLocked(op *apiv1.Operation) *apiv1.Answer {
 
 func (o *oracle) client(t *testing.T, opts ...Option) *Client {
 	began := time.Now()
-	clock := WithClock(func() time.Duration { return time.Hour + time.Since(began) })
-	c := New(o, append([]Option{clock}, opts...)...)
+	clock := Clock(func() time.Duration { return time.Hour + time.Since(began) })
+	c := newEmbedded(o, append([]Option{clock}, opts...))
 	t.Cleanup(func() { _ = c.Close() })
 	return c
 }

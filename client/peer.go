@@ -11,10 +11,12 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
 
+	apiv1 "github.com/locknode/locknode/api/v1"
 	"github.com/locknode/locknode/internal/mux"
 )
 
@@ -22,19 +24,44 @@ const (
 	// longestProbe bounds the time that a node gets to say who leads.
 	longestProbe = 10 * time.Second
 	// maxPeers bounds the nodes of which something is remembered.
-	maxPeers = 4 * maxEndpoints
+	maxPeers = 2 * maxAddresses
 )
 
 // peer is one node as this client knows it: how to reach it, and how slow it is. The
 // latter outlives streams and connections.
 type peer struct {
-	patience *mux.Patience    // with its streams
-	cc       *grpc.ClientConn // nil: not connected. Guarded by remote.mu
-	late     atomic.Int32     // questions in a row that were not answered in time
+	patience *mux.Patience // with its streams
+	conn     *conn         // nil: there is none. Guarded by remote.mu
+	late     atomic.Int32  // questions in a row that were not answered in time
+	warned   string        // the other cluster that was warned of last. Guarded by remote.mu
+	warnedAt time.Time     // when. Guarded by remote.mu
+
+	trouble atomic.Pointer[trouble] // why there is no connection; nil: there is one, or none was tried
+	greeted atomic.Int32            // connections on which the node has said hello
+	hellos  atomic.Int64            // how many it has said
 }
 
-// peer returns the node at addr with its connection, which grpc makes and makes again.
-func (r *remote) peer(addr string) (*peer, *grpc.ClientConn, error) {
+// conn is a connection to a node, or the attempt to make one. It is closed when it is
+// not the peer's any more and nobody uses it. Its fields are guarded by remote.mu.
+type conn struct {
+	*grpc.ClientConn
+	peer *peer
+	uses int // calls and streams
+	made time.Time
+}
+
+// leastAttempt is the time between two attempts to connect to a node. A search asks more
+// often than that when it begins, and a thousand clients in one process do so at once.
+const leastAttempt = 200 * time.Millisecond
+
+// failed reports whether the attempt was in vain, and another one is due.
+func (c *conn) failed() bool {
+	return c.GetState() == connectivity.TransientFailure && time.Since(c.made) > leastAttempt
+}
+
+// hold returns the node at addr with its connection, which is made when it is used, and
+// made again when it failed. It stays until release.
+func (r *remote) hold(addr string) (*peer, *conn, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed {
@@ -45,33 +72,73 @@ func (r *remote) peer(addr string) (*peer, *grpc.ClientConn, error) {
 		p = &peer{patience: mux.NewPatience(0)}
 		r.peers[addr] = p
 	}
-	if p.cc == nil {
-		cc, err := grpc.NewClient(addr, slices.Concat(dialOptions(p), r.dial)...)
+	if p.conn != nil && p.conn.failed() {
+		p.close() // a new one connects at once
+	}
+	if p.conn == nil {
+		options := dialOptions(p)
+		if name := r.authorityLocked(addr); name != "" {
+			options = append(options, grpc.WithAuthority(name))
+		}
+		options = append(options, grpc.WithChainUnaryInterceptor(r.addressed))
+		cc, err := grpc.NewClient("passthrough:///"+addr, slices.Concat(options, r.dial)...)
 		if err != nil {
 			return nil, nil, fmt.Errorf("connect to %s: %w", addr, err)
 		}
-		p.cc = cc
+		p.conn = &conn{ClientConn: cc, peer: p, made: time.Now()}
 	}
-	return p, p.cc, nil
+	p.conn.uses++
+	return p, p.conn, nil
 }
 
-func (p *peer) close() {
-	if p.cc != nil {
-		_ = p.cc.Close() // nobody uses it
-		p.cc = nil
+// addressed says which cluster a call is meant for. Everybody may be asked who he is.
+func (r *remote) addressed(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+	if method != apiv1.Locks_Status_FullMethodName {
+		r.mu.Lock()
+		cluster := r.cluster
+		r.mu.Unlock()
+		ctx = meantFor(ctx, cluster)
 	}
+	return invoke(ctx, method, req, reply, cc, opts...)
 }
 
-// prune closes connections that are neither to endpoints nor in use.
-func (r *remote) prune(used string) {
+// release ends a use of a connection.
+func (r *remote) release(c *conn) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	c.releaseLocked()
+}
+
+func (c *conn) releaseLocked() {
+	if c.uses--; c.uses == 0 && c.peer.conn != c {
+		_ = c.Close() // nobody uses it
+	}
+}
+
+// close gives up the node's connection, which goes on for those who use it.
+func (p *peer) close() {
+	c := p.conn
+	if p.conn = nil; c != nil && c.uses == 0 {
+		_ = c.Close() // nobody uses it
+	}
+}
+
+// prune closes connections that nobody uses and that are not to nodes of the cluster;
+// with dead also those that are not made: grpc would go on trying to connect to every
+// address at which there is nobody any more, and every client would do that. What was
+// learned of a node stays as long as its address is known.
+func (r *remote) prune(dead bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	known := r.addressesLocked()
 	for addr, p := range r.peers {
-		if addr == used || slices.Contains(r.endpoints, addr) {
+		listed := slices.Contains(known, addr)
+		c := p.conn
+		if c != nil && c.uses > 0 || listed && (c == nil || !dead || c.GetState() == connectivity.Ready) {
 			continue
 		}
 		p.close()
-		if len(r.peers) > maxPeers {
+		if !listed && len(r.peers) > maxPeers {
 			delete(r.peers, addr)
 		}
 	}
@@ -96,15 +163,16 @@ func (p *peer) answered(err error) {
 // dialOptions say how to reach a node.
 func dialOptions(p *peer) []grpc.DialOption {
 	return []grpc.DialOption{
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithTransportCredentials(listening{insecure.NewCredentials(), p}),
 		// Nodes allow a ping every 5 s, also without a stream. Streams have pings of
 		// their own: these are for connections on which nothing is asked.
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 20 * time.Second, PermitWithoutStream: true}),
-		// The search has its own pace, and a node that restarts is found soon.
-		// ResetConnectBackoff at each search was tried: it can crash the process
+		// The search has its own pace: it makes another connection when it asks a node
+		// again that could not be reached. grpc's attempts would go on in its pauses, and
+		// after it. ResetConnectBackoff at each search was tried: it can crash the process
 		// (grpc-go #9155, a map that is read while another goroutine writes it).
 		grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff: backoff.Config{BaseDelay: 10 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 100 * time.Millisecond},
+			Backoff: backoff.Config{BaseDelay: time.Minute, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Minute},
 			// Until the node has said hello, which takes two round trips.
 			MinConnectTimeout: 2 * longestProbe,
 		}),
@@ -114,7 +182,9 @@ func dialOptions(p *peer) []grpc.DialOption {
 			ctx, cancel := context.WithTimeout(ctx, 2*p.probeLimit())
 			defer cancel()
 			var d net.Dialer
-			return d.DialContext(ctx, "tcp", addr)
+			conn, err := d.DialContext(ctx, "tcp", addr)
+			p.dialled(ctx, err)
+			return conn, err
 		}),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(32 << 20)),
 		grpc.WithDisableServiceConfig(),

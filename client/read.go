@@ -10,9 +10,9 @@ import (
 
 // LockInfo is what the cluster knows about a lock.
 type LockInfo struct {
-	Name        string
-	Holders     []HolderInfo // the first 64; none: it is free
-	HolderCount int
+	Name        string        // of the lock
+	Holders     []HolderInfo  // the first 64; none: it is free
+	HolderCount int           // of all holders; 0: it is free
 	Waiters     int           // in line
 	Limit       int           // of a semaphore
 	DelayLeft   time.Duration // free, but not to be granted for this long
@@ -24,16 +24,16 @@ func (l LockInfo) Held() bool { return l.HolderCount > 0 }
 
 // HolderInfo is a grant as others see it.
 type HolderInfo struct {
-	Lock      string
-	Token     uint64
-	Holder    string        // who it is, for people
-	Session   string        // hexadecimal; empty: a detached grant
-	Permits   int           // of a semaphore
-	Shared    bool          // with other shared holders
-	Remaining time.Duration // until it ends if nobody renews it
-	Since     time.Time     // wall clock of a node, for people only
-	Value     []byte
-	Labels    map[string]string
+	Lock      string            // its name
+	Token     uint64            // the fencing token of the grant
+	Holder    string            // who it is, for people
+	Session   string            // hexadecimal; empty: a detached grant
+	Permits   int               // of a semaphore
+	Shared    bool              // with other shared holders
+	Remaining time.Duration     // until it ends if nobody renews it
+	Since     time.Time         // wall clock of a node, for people only
+	Value     []byte            // what [Value] or [Grant.SetValue] stored; nil: nothing
+	Labels    map[string]string // the client's; see [Labels]
 }
 
 // IsLocked reports whether somebody holds the lock. It is linearizable unless
@@ -120,7 +120,7 @@ type ListOptions struct {
 
 // Page is a part of the list of locks, in the order of their names.
 type Page struct {
-	Locks []LockInfo
+	Locks []LockInfo    // in the order of their names; at most ListOptions.Limit
 	Next  string        // for ListOptions.After; empty: this is the last page
 	Age   time.Duration // how old this may be; zero for a linearizable read
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -18,31 +17,40 @@ import (
 	"github.com/locknode/locknode/internal/mux"
 )
 
-// maxEndpoints bounds what a search asks at the same time.
-const maxEndpoints = 32
-
 // remote is the backend behind Dial: it takes every call to the leader, over
 // one stream. While it has no stream, calls are parked and one goroutine
 // searches. A stream that breaks hands its unanswered calls back, and they
 // go the same way again, with the same request IDs.
+//
+// The endpoints are where it begins. Nodes say where the others are, and that counts for
+// as long as they belong to the same cluster; see book. Names are looked up again when a
+// node is lost; see lookUpLocked.
 type remote struct {
-	endpoints []string
+	endpoints []string // as Dial was given them, without repetitions
+	resolve   func(ctx context.Context, host string) ([]string, error)
 	timeout   time.Duration     // see ConnectTimeout
 	dial      []grpc.DialOption // the user's
 	log       *slog.Logger
 	linked    func() // called after every change of the stream
 	ctx       context.Context
 	cancel    context.CancelFunc
-	wg        sync.WaitGroup // the search, the calls that a search makes, the second look
+	wg        sync.WaitGroup // the search, the calls that a search makes, the second look, lookups
+	work      chan struct{}  // of capacity 1: something was parked
 
 	link atomic.Pointer[link] // nil: calls are parked. Written under mu
 
 	mu        sync.Mutex // guards what follows
 	closed    bool
 	searching bool
+	returning bool   // see returnLaterLocked
 	hint      string // who is said to lead
 	left      string // whose stream ended last
 	brief     int    // streams that broke at once, one after the other
+	cluster   string // the ID of the cluster that the client belongs to; empty: not known yet
+	book      book
+	places    map[string]*place // of the endpoints and of the members in book, by host:port
+	news      chan struct{}     // closed and replaced when a lookup has ended or book has changed
+	lost      time.Time         // since when there has been no node to use that stayed
 	parked    []parked
 	last      error            // the last thing that went wrong
 	peers     map[string]*peer // by address
@@ -54,38 +62,28 @@ type parked struct {
 	since time.Time
 }
 
-func checkEndpoints(endpoints []string) error {
-	w := what{verb: "dial"}
-	if len(endpoints) == 0 || len(endpoints) > maxEndpoints {
-		return invalid(w, "%d endpoints, must be 1 to %d", len(endpoints), maxEndpoints)
-	}
-	var errs []error
-	for _, e := range endpoints {
-		host, port, err := net.SplitHostPort(e)
-		if err != nil || host == "" || port == "" {
-			errs = append(errs, invalid(w, "endpoint %q is not host:port", e))
-		}
-	}
-	return errors.Join(errs...)
-}
-
 func newRemote(endpoints []string, cfg config, linked func()) *remote {
 	unique := slices.Clone(endpoints)
 	slices.Sort(unique)
 	r := &remote{
 		endpoints: slices.Compact(unique),
+		resolve:   cfg.resolve,
+		cluster:   cfg.cluster,
 		timeout:   cfg.connectTimeout,
 		dial:      cfg.grpc,
 		log:       cfg.log,
 		linked:    linked,
 		peers:     make(map[string]*peer),
 		watchers:  make(map[[16]byte]func(*apiv1.Notice)),
+		work:      make(chan struct{}, 1),
+		news:      make(chan struct{}),
 	}
+	r.placesLocked() // nobody else has it
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	return r
 }
 
-// Start is part of Backend.
+// Start is part of backend.
 func (r *remote) Start(call *mux.Call) {
 	if l := r.link.Load(); l != nil {
 		l.start(call)
@@ -111,6 +109,10 @@ func (r *remote) park(calls ...*mux.Call) {
 		}
 		r.searchLocked()
 		calls = nil
+		select {
+		case r.work <- struct{}{}:
+		default:
+		}
 	}
 	r.mu.Unlock()
 	for _, call := range calls {
@@ -134,7 +136,7 @@ func (r *remote) searchLocked() {
 	}
 }
 
-// Watch is part of Backend.
+// Watch is part of backend.
 func (r *remote) Watch(session [16]byte, f func(*apiv1.Notice)) (stop func()) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -161,13 +163,8 @@ func (r *remote) notice(n *apiv1.Notice) {
 // reroute is part of router. A node that does not lead is left at once; one
 // that cannot do its work just now only if it says so again and again.
 func (r *remote) reroute(call *mux.Call, e *apiv1.Error, tries int) bool {
-	switch apiv1.Code(e.GetCode()) {
-	case apiv1.CodeNotLeader:
-	case apiv1.CodeNotReady, apiv1.CodeUnavailable:
-		if tries%4 != 0 {
-			return false
-		}
-	default:
+	code := apiv1.Code(e.GetCode())
+	if code.Retry() != apiv1.RetryElsewhere || code != apiv1.CodeNotLeader && tries%4 != 0 {
 		return false
 	}
 	if l := r.link.Load(); l != nil {
@@ -179,11 +176,11 @@ func (r *remote) reroute(call *mux.Call, e *apiv1.Error, tries int) bool {
 
 // refused is part of router.
 func (r *remote) refused(e *apiv1.Error) {
-	switch apiv1.Code(e.GetCode()) {
-	case apiv1.CodeNotLeader, apiv1.CodeNotReady, apiv1.CodeUnavailable:
-		if l := r.link.Load(); l != nil {
-			r.drop(l, e.GetLeader(), e)
-		}
+	if apiv1.Code(e.GetCode()).Retry() != apiv1.RetryElsewhere {
+		return
+	}
+	if l := r.link.Load(); l != nil {
+		r.drop(l, e.GetLeader(), e)
 	}
 }
 
@@ -196,6 +193,8 @@ func (r *remote) drop(l *link, hint string, err error) {
 		r.leaveLocked(l, hint)
 		if len(r.parked) > 0 {
 			r.searchLocked()
+		} else {
+			r.returnLaterLocked(leastReturn)
 		}
 	}
 	r.mu.Unlock()
@@ -237,7 +236,9 @@ func (r *remote) close() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for addr, p := range r.peers {
-		p.close() // nothing is left to be lost
+		if p.conn != nil {
+			_ = p.conn.Close() // nothing is left to be lost
+		}
 		delete(r.peers, addr)
 	}
 }

@@ -1,9 +1,8 @@
 package client
 
 import (
+	"cmp"
 	"context"
-	"fmt"
-	"slices"
 	"time"
 
 	apiv1 "github.com/locknode/locknode/api/v1"
@@ -16,35 +15,62 @@ const adminTimeout = 10 * time.Second
 // probing is the timeout of calls that a node answers from memory: its round trip.
 const probing = time.Duration(0)
 
-// Status is part of administrator.
+// Status is part of embedded.Operator.
 func (r *remote) Status(ctx context.Context) (*apiv1.StatusResponse, error) {
-	return unary(ctx, r, probing, true, func(ctx context.Context, c apiv1.LocksClient) (*apiv1.StatusResponse, error) {
-		return c.Status(ctx, &apiv1.StatusRequest{})
-	})
+	s := r.newSurvey(ctx)
+	defer s.end()
+	for {
+		p, ok := s.await()
+		if !ok {
+			return nil, s.inVain()
+		}
+		if p.err == nil {
+			return p.status, nil
+		}
+	}
 }
 
-// Members is part of administrator.
+// Members is part of embedded.Operator.
 func (r *remote) Members(ctx context.Context) (*apiv1.MembersResponse, error) {
-	return unary(ctx, r, adminTimeout, true, func(ctx context.Context, c apiv1.LocksClient) (*apiv1.MembersResponse, error) {
+	return unary(ctx, r, probing, true, func(ctx context.Context, c apiv1.LocksClient) (*apiv1.MembersResponse, error) {
 		return c.Members(ctx, &apiv1.MembersRequest{})
 	})
 }
 
-// TransferLeadership is part of administrator.
+// TransferLeadership is part of embedded.Operator.
 func (r *remote) TransferLeadership(ctx context.Context, q *apiv1.TransferLeadershipRequest) (*apiv1.TransferLeadershipResponse, error) {
 	return unary(ctx, r, adminTimeout, false, func(ctx context.Context, c apiv1.LocksClient) (*apiv1.TransferLeadershipResponse, error) {
 		return c.TransferLeadership(ctx, q)
 	})
 }
 
-// RemoveMember is part of administrator.
+// RemoveMember is part of embedded.Operator.
 func (r *remote) RemoveMember(ctx context.Context, q *apiv1.RemoveMemberRequest) (*apiv1.RemoveMemberResponse, error) {
 	began := time.Now()
+	var doubt error // not nil: it may have been done, and only the answer was lost
 	for attempt := 0; ; attempt++ {
 		answer, err := unary(ctx, r, adminTimeout, true, func(ctx context.Context, c apiv1.LocksClient) (*apiv1.RemoveMemberResponse, error) {
-			return c.RemoveMember(ctx, q)
+			answer, err := c.RemoveMember(ctx, q)
+			switch apiv1.CodeOf(err) {
+			case apiv1.CodeUnknownOutcome:
+				doubt = err
+			case apiv1.CodeNoMember:
+				if doubt != nil {
+					return &apiv1.RemoveMemberResponse{}, nil
+				}
+			}
+			return answer, err
 		})
-		if apiv1.CodeOf(err) != apiv1.CodeUnavailable || r.timeout > 0 && time.Since(began) >= r.timeout {
+		if apiv1.CodeOf(err) != apiv1.CodeUnavailable {
+			return answer, err
+		}
+		limit := r.timeout
+		if doubt != nil {
+			// It is asked for again to learn whether it was done, and not for ever: it may
+			// be that it cannot be done.
+			err, limit = doubt, cmp.Or(limit, adminTimeout)
+		}
+		if limit > 0 && time.Since(began) >= limit {
 			return answer, err
 		}
 		// Whoever removes a member often does so when the leader has just died.
@@ -58,60 +84,85 @@ func (r *remote) RemoveMember(ctx context.Context, q *apiv1.RemoveMemberRequest)
 	}
 }
 
-// unary asks one node after the other until one answers, and goes where a node
-// says that the leader is. Where a node may have done it without saying so, the
-// next one is asked only if it can be repeated.
+// unary has one node do something: the leader, if a survey finds it, or else a node
+// that passes it on. Only how nodes are is asked of all at once; what changes
+// something is sent to one after the other. Where a node may have done it without
+// saying so, the next one is asked only if it can be repeated.
 func unary[R any](ctx context.Context, r *remote, patience time.Duration, repeatable bool, do func(context.Context, apiv1.LocksClient) (R, error)) (R, error) {
 	var none R
-	var tried attempts
-	asked := make(map[string]bool)
-	next := slices.Clone(r.endpoints)
-	if l := r.link.Load(); l != nil {
-		next = slices.Insert(next, 0, l.addr)
-	}
-	for len(next) > 0 && len(asked) < maxEndpoints {
-		addr := next[0]
-		next = next[1:]
-		if asked[addr] {
-			continue
+	began := time.Now()
+	s := r.newSurvey(ctx)
+	defer s.end()
+	for {
+		addr, ok := s.next()
+		if !ok {
+			return none, s.inVain()
 		}
-		asked[addr] = true
 		answer, err := unaryAt(ctx, r, addr, patience, do)
 		if err == nil {
 			return answer, nil
 		}
-		e := apiv1.AsError(err)
-		switch apiv1.Code(e.GetCode()) {
-		case apiv1.CodeNotLeader, apiv1.CodeNotReady, apiv1.CodeUnavailable:
-		case apiv1.CodeUnknownOutcome:
-			if !repeatable {
-				return none, e
+		switch apiv1.CodeOf(err).Retry() {
+		case apiv1.RetryElsewhere:
+		case apiv1.RetrySameID:
+			if !repeatable || r.timeout > 0 && time.Since(began) >= r.timeout {
+				return none, err
 			}
 		default:
-			return none, e
+			return none, err
 		}
-		if e.GetLeader() != "" {
-			next = slices.Insert(next, 0, e.GetLeader())
-		}
-		tried = append(tried, fmt.Errorf("%s: %w", addr, e))
-		if ctx.Err() != nil {
-			break
-		}
+		s.failed(addr, err)
 	}
-	return none, apiv1.NewError(apiv1.CodeUnavailable, "%s", tried.Error())
 }
 
 func unaryAt[R any](ctx context.Context, r *remote, addr string, patience time.Duration, do func(context.Context, apiv1.LocksClient) (R, error)) (R, error) {
-	p, cc, err := r.peer(addr)
+	p, conn, err := r.hold(addr)
 	if err != nil {
 		var none R
 		return none, err
 	}
+	defer r.release(conn)
 	limited, cancel := context.WithTimeout(ctx, max(p.probeLimit(), patience))
 	defer cancel()
-	answer, err := do(limited, apiv1.NewLocksClient(cc))
+	before := p.contact()
+	answer, err := do(limited, apiv1.NewLocksClient(conn))
 	if ctx.Err() == nil {
 		p.answered(err)
 	}
-	return answer, err
+	return answer, p.explain(err, before)
+}
+
+// ListSessions is part of embedded.Operator.
+func (r *remote) ListSessions(ctx context.Context, q *apiv1.ListSessionsRequest) (*apiv1.ListSessionsResponse, error) {
+	return unary(ctx, r, adminTimeout, true, func(ctx context.Context, c apiv1.LocksClient) (*apiv1.ListSessionsResponse, error) {
+		return c.ListSessions(ctx, q)
+	})
+}
+
+// KillSessions is part of embedded.Operator.
+func (r *remote) KillSessions(ctx context.Context, q *apiv1.KillSessionsRequest) (*apiv1.KillSessionsResponse, error) {
+	return unary(ctx, r, adminTimeout, true, func(ctx context.Context, c apiv1.LocksClient) (*apiv1.KillSessionsResponse, error) {
+		return c.KillSessions(ctx, q)
+	})
+}
+
+// ClearLock is part of embedded.Operator.
+func (r *remote) ClearLock(ctx context.Context, q *apiv1.ClearLockRequest) (*apiv1.ClearLockResponse, error) {
+	return unary(ctx, r, adminTimeout, true, func(ctx context.Context, c apiv1.LocksClient) (*apiv1.ClearLockResponse, error) {
+		return c.ClearLock(ctx, q)
+	})
+}
+
+// GetLimits is part of embedded.Operator.
+func (r *remote) GetLimits(ctx context.Context, q *apiv1.GetLimitsRequest) (*apiv1.GetLimitsResponse, error) {
+	return unary(ctx, r, adminTimeout, true, func(ctx context.Context, c apiv1.LocksClient) (*apiv1.GetLimitsResponse, error) {
+		return c.GetLimits(ctx, q)
+	})
+}
+
+// SetLimits is part of embedded.Operator.
+func (r *remote) SetLimits(ctx context.Context, q *apiv1.SetLimitsRequest) (*apiv1.SetLimitsResponse, error) {
+	return unary(ctx, r, adminTimeout, true, func(ctx context.Context, c apiv1.LocksClient) (*apiv1.SetLimitsResponse, error) {
+		return c.SetLimits(ctx, q)
+	})
 }

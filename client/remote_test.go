@@ -12,11 +12,15 @@ import (
 
 func TestDialChecksItsArguments(t *testing.T) {
 	for name, try := range map[string]func() error{
-		"no endpoints":  func() error { _, err := Dial(t.Context(), nil); return err },
-		"no port":       func() error { _, err := Dial(t.Context(), []string{"localhost"}); return err },
-		"no host":       func() error { _, err := Dial(t.Context(), []string{":7400"}); return err },
-		"too many":      func() error { _, err := Dial(t.Context(), make([]string, 100)); return err },
-		"holder":        func() error { _, err := Dial(t.Context(), []string{"a:1"}, Holder("\xff")); return err },
+		"no endpoints": func() error { _, err := Dial(t.Context(), nil); return err },
+		"no port":      func() error { _, err := Dial(t.Context(), []string{"localhost"}); return err },
+		"no host":      func() error { _, err := Dial(t.Context(), []string{":7400"}); return err },
+		"too many":     func() error { _, err := Dial(t.Context(), make([]string, 100)); return err },
+		"holder":       func() error { _, err := Dial(t.Context(), []string{"a:1"}, Holder("\xff")); return err },
+		"cluster": func() error {
+			_, err := Dial(t.Context(), []string{"a:1"}, ClusterID(strings.Repeat("x", maxID+1)))
+			return err
+		},
 		"ttl":           func() error { _, err := Dial(t.Context(), []string{"a:1"}, SessionTTL(-1)); return err },
 		"connect limit": func() error { _, err := Dial(t.Context(), []string{"a:1"}, ConnectTimeout(-1)); return err },
 	} {
@@ -278,7 +282,7 @@ func TestForcedReleaseIsPushedOverAnyStream(t *testing.T) {
 		if d := time.Since(begin); d > 3*time.Second {
 			t.Errorf("a new node knew the session after %v; the next keep-alive is due after 3.3s", d)
 		}
-		if err := admin.ForceRelease(t.Context(), "a", g.Token(), "test"); err != nil {
+		if _, err := admin.ForceRelease(t.Context(), "a", g.Token(), "test"); err != nil {
 			t.Fatal(err)
 		}
 		select {
@@ -321,11 +325,11 @@ func TestAdministration(t *testing.T) {
 	c := r.dial(r.nodes[1:])
 	r.nodes[1].stop()
 	status, err := c.Status(t.Context())
-	if err != nil || status.GetNodeId() != r.nodes[2].addr {
+	if err != nil || status.NodeID != r.nodes[2].addr {
 		t.Errorf("Status: %v, %v; want the one that runs", status, err)
 	}
 	members, err := c.Members(t.Context())
-	if err != nil || len(members.GetMembers()) != 3 {
+	if err != nil || len(members) != 3 {
 		t.Errorf("Members: %v, %v", members, err)
 	}
 	if err := c.RemoveMember(t.Context(), "known"); err != nil {

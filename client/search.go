@@ -40,6 +40,9 @@ type search struct {
 	known   map[string]probe // the last answers
 	silent  string           // whose stream is silent: not to be opened again
 	changed time.Time        // when one differed from the one before
+	addrs   []string         // that were known when the round began
+	hurry   <-chan struct{}  // not nil: something to ask ends the search, which another one goes on with
+	hurried bool             // it has
 
 	asked map[string]bool // in this round
 }
@@ -62,23 +65,25 @@ func (p probe) leads() bool { return p.status.GetState() == "leader" }
 func (r *remote) newSearch() *search {
 	s := &search{
 		r: r, asking: make(map[string]bool), answers: make(chan probe, maxAsked),
-		known: make(map[string]probe), changed: time.Now(),
+		known: make(map[string]probe), changed: time.Now(), addrs: r.addresses(),
 	}
 	s.ctx, s.cancel = context.WithCancel(r.ctx)
 	return s
 }
 
-// maxAsked bounds the nodes that a search knows: the endpoints, and those that
+// maxAsked bounds the nodes that a search knows: those of the client, and those that
 // nodes name as leaders.
-const maxAsked = 2 * maxEndpoints
+const maxAsked = 2 * maxAddresses
 
-// end waits for the questions under way, which it cancels.
+// end waits for the questions under way, which it cancels, and closes connections that
+// are of no use.
 func (s *search) end() {
 	s.cancel()
 	for len(s.asking) > 0 {
 		p := <-s.answers
 		delete(s.asking, p.addr)
 	}
+	s.r.prune(true)
 }
 
 // search finds a node and gives it what is parked. It ends when there is a link
@@ -138,7 +143,9 @@ func (s *search) wait(pause time.Duration) (l *link, goOn bool) {
 	}
 	r.parked = keep
 	goOn = len(keep) > 0 && !r.closed
-	r.searching = goOn
+	if r.searching = goOn; !goOn && r.left != "" {
+		r.returnLaterLocked(leastReturn)
+	}
 	r.mu.Unlock()
 	for _, call := range overdue {
 		refuse(call, apiv1.NewError(codeGaveUp, "%v", err))
@@ -150,12 +157,22 @@ func (s *search) wait(pause time.Duration) (l *link, goOn bool) {
 }
 
 // linger waits for late answers, of nodes that are slow, until the pause is over or one
-// of them is news. It returns a link if one leads to it.
+// of them is news, or there are other addresses. It returns a link if an answer leads to
+// one.
 func (s *search) linger(pause time.Duration) *link {
 	t := time.NewTimer(pause)
 	defer t.Stop()
 	for changed := s.changed; s.changed.Equal(changed); {
+		news := s.r.changes()
+		if addrs := s.r.addresses(); !slices.Equal(addrs, s.addrs) {
+			s.addrs = addrs
+			return nil
+		}
 		select {
+		case <-news:
+		case <-s.hurry:
+			s.hurried = true
+			return nil
 		case <-t.C:
 			return nil
 		case <-s.ctx.Done(): // the next round sees that it is closed
@@ -176,6 +193,13 @@ func (s *search) pause(now time.Time) time.Duration {
 	return d/2 + rand.N(d/2)
 }
 
+// askAt asks the node at host:port.
+func (s *search) askAt(text string) {
+	for _, addr := range s.r.expand(text) {
+		s.ask(addr)
+	}
+}
+
 // ask asks a node who leads, unless it owes an answer.
 func (s *search) ask(addr string) {
 	if addr == "" || s.asked[addr] || len(s.known)+len(s.asking) >= maxAsked && !s.isKnown(addr) {
@@ -194,10 +218,22 @@ func (s *search) isKnown(addr string) bool {
 	return ok || s.asking[addr]
 }
 
+// begin begins a round. What answered at addresses that are no longer known is
+// forgotten when that is much, and nobody goes on connecting to them: a name may stand
+// for others at every lookup.
+func (s *search) begin() {
+	s.asked = make(map[string]bool)
+	s.addrs = s.r.addresses()
+	if len(s.known) > maxAddresses {
+		maps.DeleteFunc(s.known, func(addr string, _ probe) bool { return !slices.Contains(s.addrs, addr) })
+	}
+	s.r.prune(false)
+}
+
 // note takes in an answer.
 func (s *search) note(p probe) {
 	delete(s.asking, p.addr)
-	if before, ok := s.known[p.addr]; !ok || !before.same(p) {
+	if before, ok := s.known[p.addr]; ok && !before.same(p) || !ok && p.err == nil {
 		s.changed = time.Now()
 	}
 	s.known[p.addr] = p
@@ -209,7 +245,7 @@ func (s *search) note(p probe) {
 // yet, is no reason for that: there will be another in a moment. It returns nil if
 // there is nobody, or when the limit is over.
 func (s *search) round(limit time.Duration) *link {
-	s.asked = make(map[string]bool)
+	s.begin()
 	s.ask(s.first())
 	others := time.NewTimer(askOthersAfter)
 	defer others.Stop()
@@ -229,6 +265,9 @@ func (s *search) round(limit time.Duration) *link {
 			}
 		case <-others.C:
 			s.askOthers()
+		case <-s.hurry:
+			s.hurried = true
+			return nil
 		case <-over.C:
 			return s.forwarder()
 		case <-s.ctx.Done():
@@ -243,10 +282,12 @@ func (s *search) first() string {
 	s.r.mu.Lock()
 	hint, left := s.r.hint, s.r.left
 	s.r.mu.Unlock()
-	if hint != "" && !s.asking[hint] {
-		return hint
+	for _, addr := range s.r.expand(hint) {
+		if !s.asking[addr] {
+			return addr
+		}
 	}
-	free := slices.DeleteFunc(slices.Clone(s.r.endpoints), func(addr string) bool { return s.asking[addr] })
+	free := slices.DeleteFunc(slices.Clone(s.addrs), func(addr string) bool { return s.asking[addr] })
 	if better := slices.DeleteFunc(slices.Clone(free), func(addr string) bool { return addr == left || addr == s.silent || s.known[addr].err != nil }); len(better) > 0 {
 		free = better
 	}
@@ -256,8 +297,16 @@ func (s *search) first() string {
 	return free[rand.N(len(free))]
 }
 
+// askOthers asks everybody. It looks up the names again behind which somebody has not
+// answered, or nobody is known: he may be at another address by now.
 func (s *search) askOthers() {
-	for _, addr := range s.r.endpoints {
+	s.r.lookUp(func(p *place) bool {
+		return len(p.addrs) == 0 || slices.ContainsFunc(p.addrs, func(addr string) bool {
+			answer, ok := s.known[addr]
+			return answer.err != nil || !ok && s.asking[addr]
+		})
+	})
+	for _, addr := range s.r.addresses() {
 		s.ask(addr)
 	}
 }
@@ -277,27 +326,37 @@ func (s *search) follow(p probe) *link {
 	switch {
 	case p.err != nil || p.addr == s.silent && p.leads():
 	case p.leads() && p.status.GetReady():
-		l, err := s.r.open(s.ctx, p.addr, false)
+		l, err := s.r.open(s.ctx, p, false)
 		if err == nil {
 			return l
 		}
 		p.err = err
 		s.known[p.addr] = p
 	case !p.leads():
-		s.ask(p.status.GetLeaderAddress())
+		s.askAt(p.status.GetLeaderAddress())
 	}
 	return nil
+}
+
+// heard returns what the node at host:port has answered, and whether it has.
+func (s *search) heard(text string) (answer probe, ok bool) {
+	for _, addr := range s.r.expand(text) {
+		if p, known := s.known[addr]; known && (!ok || p.err == nil) {
+			answer, ok = p, true
+		}
+	}
+	return answer, ok
 }
 
 // forwarder opens a stream to a node that knows of a leader who cannot be reached from
 // here.
 func (s *search) forwarder() *link {
 	for _, p := range s.known {
-		leader, ok := s.known[p.status.GetLeaderAddress()]
+		leader, ok := s.heard(p.status.GetLeaderAddress())
 		if p.err != nil || p.leads() || p.addr == s.silent || !s.asked[p.addr] || !ok || leader.err == nil {
 			continue
 		}
-		l, err := s.r.open(s.ctx, p.addr, true)
+		l, err := s.r.open(s.ctx, p, true)
 		if err == nil {
 			return l
 		}
@@ -320,17 +379,21 @@ func (s *search) someone() string {
 // tried says what was wrong with each node.
 func (s *search) tried() attempts {
 	var tried attempts
-	for _, addr := range slices.Sorted(maps.Keys(s.asked)) {
+	for i, addr := range slices.Sorted(maps.Keys(s.asked)) {
+		if i == maxTold {
+			tried = append(tried, fmt.Errorf("and %d others", len(s.asked)-i))
+			break
+		}
 		p, answered := s.known[addr]
 		leader := p.status.GetLeaderAddress()
 		switch {
 		case !answered || p.err == nil && s.asking[addr]:
-			tried = append(tried, fmt.Errorf("%s: has not answered yet", addr))
+			tried = append(tried, fmt.Errorf("%s: %w", addr, s.r.whySilent(addr)))
 		case p.err != nil:
 			tried = append(tried, fmt.Errorf("%s: %w", addr, p.err))
 		case p.leads():
 			tried = append(tried, fmt.Errorf("%s: leads but is not ready: %s", addr, p.status.GetNotReadyReason()))
-		case leader != "" && s.known[leader].status != nil:
+		case leader != "" && s.reached(leader):
 			tried = append(tried, fmt.Errorf("%s: says that %s leads, which it does not", addr, leader))
 		case leader != "":
 			tried = append(tried, fmt.Errorf("%s: says that %s leads, which does not answer", addr, leader))
@@ -338,7 +401,16 @@ func (s *search) tried() attempts {
 			tried = append(tried, fmt.Errorf("%s: knows no leader", addr))
 		}
 	}
-	return tried
+	return append(tried, s.r.unresolved()...)
+}
+
+// maxTold bounds the nodes that an error names.
+const maxTold = 16
+
+// reached reports whether the node at host:port has answered.
+func (s *search) reached(text string) bool {
+	p, _ := s.heard(text)
+	return p.status != nil
 }
 
 // readStale lets a node answer what it may answer without a leader.
@@ -386,11 +458,40 @@ func (r *remote) probe(ctx context.Context, addr string) probe {
 		return c.Status(ctx, &apiv1.StatusRequest{})
 	})
 	if err != nil {
-		err = apiv1.AsError(err) // without grpc's decoration
-	} else if p, _, err := r.peer(addr); err == nil {
-		p.patience.Took(time.Since(begun)) // or more than that, if it had to connect
+		return probe{addr: addr, err: err}
 	}
-	return probe{addr: addr, status: status, err: err}
+	if err := r.answered(addr, status, time.Since(begun)); err != nil {
+		return probe{addr: addr, err: err}
+	}
+	r.learn(status.GetDirectory(), false)
+	return probe{addr: addr, status: status}
+}
+
+// answered takes in that a node has answered who it is. Its error says that the node is
+// not of this client's cluster: whatever it says is not for us.
+func (r *remote) answered(addr string, status *apiv1.StatusResponse, took time.Duration) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	p := r.peers[addr]
+	if p == nil { // closed meanwhile
+		return errNotConnected
+	}
+	p.patience.Took(took) // or less than that, if it had to connect
+	theirs := status.GetClusterId()
+	if len(theirs) > maxID {
+		return fmt.Errorf("the ID of its cluster has %d bytes: this is no node", len(theirs))
+	}
+	if theirs == "" || r.cluster == "" || theirs == r.cluster {
+		return nil
+	}
+	// It may name another one each time, and is asked often.
+	if p.warned != theirs && time.Since(p.warnedAt) >= time.Minute {
+		p.warned, p.warnedAt = theirs, time.Now()
+		r.log.Warn("another cluster is where a node of this one was looked for; it is not used",
+			"peer", addr, "node", status.GetNodeId(), "cluster", theirs, "own_cluster", r.cluster)
+	}
+	return fmt.Errorf("node %q belongs to cluster %.64s, this client to cluster %s; if that one was formed anew, open a new client",
+		status.GetNodeId(), theirs, r.cluster)
 }
 
 // attempts are what went wrong with each node.

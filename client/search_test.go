@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc"
 
 	apiv1 "github.com/locknode/locknode/api/v1"
+	"github.com/locknode/locknode/internal/proof/simnet"
 )
 
 // asking counts the questions who leads, by the node that they go to.
@@ -48,15 +49,17 @@ func (a *asking) counts() (total, most int) {
 }
 
 func TestSearchAsksOneNodeAndWhomItNames(t *testing.T) {
-	r := newRing(t, 3)
-	for range 5 {
-		var a asking
-		c := r.dial(r.nodes, a.option())
-		mustUnlock(t, mustLock(t, c, "a"))
-		if total, _ := a.counts(); total > 3 { // on a busy machine the first one may take long
-			t.Errorf("%d questions to find the leader of three nodes, want one or two", total)
+	bubble(t, func(t *testing.T, network *simnet.Network) {
+		r := newLabRing(t, network, 3)
+		for range 5 {
+			var a asking
+			c := labClient(t, network, []string{r.nodes[0].addr, r.nodes[1].addr, r.nodes[2].addr}, a.option())
+			mustUnlock(t, mustLock(t, c, "a"))
+			if total, _ := a.counts(); total > 2 {
+				t.Errorf("%d questions to find the leader of three nodes, want one or two", total)
+			}
 		}
-	}
+	})
 }
 
 func TestSearchAsksNoNodeThatOwesAnAnswer(t *testing.T) {

@@ -156,7 +156,7 @@ func (s *session) open() bool {
 			close(s.ready)
 		}
 		s.mu.Unlock()
-		s.c.log.Debug("session opened", "session", hex.EncodeToString(s.id[:]), "ttl", s.c.config.ttl)
+		s.c.log.Debug("session opened", "session", hex.EncodeToString(apiv1.SessionHash(s.id[:])), "ttl", s.c.config.ttl)
 		return !closed
 	case <-s.over:
 	case <-s.c.over:
@@ -405,7 +405,7 @@ func (s *session) endLocked(cause error, reason LostReason, why string) losses {
 func (s *session) tellEnd(lost losses) {
 	s.c.retire(s)
 	lost.tell()
-	s.c.log.Debug("session ended", "session", hex.EncodeToString(s.id[:]), "grants_lost", len(lost), "err", s.cause)
+	s.c.log.Debug("session ended", "session", hex.EncodeToString(apiv1.SessionHash(s.id[:])), "grants_lost", len(lost), "err", s.cause)
 }
 
 // leave ends the session of a client that is closed, and has farewell tell the

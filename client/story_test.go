@@ -133,7 +133,7 @@ func TestOnceRunsOneAndRefusesTheOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newCluster(t)
 		runs := 0
-		once := Once(k.client(t), func(string) string { return "job" }, func(context.Context, string) (int, error) {
+		once := TryGuard(k.client(t), func(string) string { return "job" }, func(context.Context, string) (int, error) {
 			runs++
 			time.Sleep(time.Second)
 			return runs, nil

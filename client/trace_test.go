@@ -22,7 +22,7 @@ func TestTraceTellsBeginAndEndOfEachBeliefOnce(t *testing.T) {
 			defer mu.Unlock()
 			told = append(told, fmt.Sprint(what, " ", g.Name(), " ", k.holder(g.Name()) == g.Token()))
 		}
-		c := k.client(t, WithTrace(Trace{
+		c := k.client(t, Trace(GrantTrace{
 			Granted: func(g *Grant) { tell("granted", g) },
 			Ended: func(g *Grant, err error) {
 				switch {
@@ -54,9 +54,9 @@ func TestEachTraceIsTold(t *testing.T) {
 		var told []string
 		tell := func(what string) { told = append(told, what) }
 		c := newCluster(t).client(t,
-			WithTrace(Trace{Granted: func(*Grant) { tell("first granted") }}),
-			WithTrace(Trace{Ended: func(*Grant, error) { tell("second ended") }}),
-			WithTrace(Trace{
+			Trace(GrantTrace{Granted: func(*Grant) { tell("first granted") }}),
+			Trace(GrantTrace{Ended: func(*Grant, error) { tell("second ended") }}),
+			Trace(GrantTrace{
 				Granted: func(*Grant) { tell("third granted") },
 				Ended:   func(*Grant, error) { tell("third ended") },
 			}))

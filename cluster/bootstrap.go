@@ -1,35 +1,37 @@
 package cluster
 
 import (
-	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 )
 
-// Founder is one voter of a cluster that is about to be formed.
-type Founder struct {
-	NodeID string `json:"node_id"`
-	Raft   string `json:"raft"` // host:port at the time of the promise
-}
+// Founders are the voters of a cluster that is about to be formed: node ID → address of its
+// Raft, host:port at the time of the promise. A plain map has the same type for who keeps
+// the promise on disk and knows nothing of this package.
+type Founders map[string]string
+
+// IDs returns the founders' node IDs in their order, which is the same on all nodes.
+func (f Founders) IDs() []string { return slices.Sorted(maps.Keys(f)) }
 
 const (
 	hashSize  = 16   // bytes of a hash in the meta
 	maxExpect = 1024 // far above what Raft can use
 )
 
-// Hash identifies a list of founders: equal lists, and only they, have equal
-// hashes. The empty list has the empty hash.
-func Hash(list []Founder) string {
-	if len(list) == 0 {
+// Hash identifies founders: equal ones, and only they, have equal hashes. That of none is
+// empty.
+func (f Founders) Hash() string {
+	if len(f) == 0 {
 		return ""
 	}
 	h := sha256.New()
-	for _, f := range list {
-		for _, s := range []string{f.NodeID, f.Raft} {
+	for _, id := range f.IDs() {
+		for _, s := range []string{id, f[id]} {
 			var size [8]byte
 			binary.BigEndian.PutUint64(size[:], uint64(len(s)))
 			h.Write(size[:])
@@ -71,8 +73,8 @@ func (a Action) String() string {
 // Candidate is the node that decides.
 type Candidate struct {
 	Meta
-	// Promised is the list on disk, nil if none was ever promised.
-	Promised []Founder
+	// Promised is what is on disk, nil if nothing was ever promised.
+	Promised Founders
 	// Settled is true once all seeds have been tried.
 	Settled bool
 }
@@ -80,8 +82,8 @@ type Candidate struct {
 // Decision is what Agree found.
 type Decision struct {
 	Action   Action
-	Founders []Founder // Promise and Bootstrap: sorted by node ID
-	Through  []Peer    // Join: formed peers that are alive
+	Founders Founders // Promise and Bootstrap
+	Through  []Peer   // Join: formed peers that are alive
 	// Intent is the hash to advertise from now on as [Meta.Intent], whatever
 	// the action.
 	Intent string
@@ -110,7 +112,7 @@ func Agree(self Candidate, peers []Peer) Decision {
 	if reason != "" {
 		return wait("", "%s", reason)
 	}
-	hash := Hash(founders)
+	hash := founders.Hash()
 	for _, p := range peers {
 		if p.State == Alive && p.Promise != "" && p.Promise != hash {
 			return wait("", "%s has promised to form a cluster with other nodes: %s", p.NodeID, startAgain)
@@ -121,7 +123,7 @@ func Agree(self Candidate, peers []Peer) Decision {
 	}
 	var missing []string
 	for _, p := range peers {
-		if isFounder(founders, p.NodeID) && p.Intent != hash && p.Promise != hash {
+		if founders.has(p.NodeID) && p.Intent != hash && p.Promise != hash {
 			missing = append(missing, p.NodeID)
 		}
 	}
@@ -132,36 +134,36 @@ func Agree(self Candidate, peers []Peer) Decision {
 		Reason: fmt.Sprintf("all %d nodes see one another", self.Expect)}
 }
 
-// startAgain is the way out of promises that contradict each other. It cannot
-// be taken by the nodes themselves: one of them may already have been counted
-// on by a founder that nobody sees now.
+// startAgain is what an operator has to do about promises that contradict each other. The
+// nodes cannot do it themselves: a founder that nobody sees now may already rely on the
+// promise of one of them.
 const startAgain = "stop the nodes that are not part of a cluster yet, delete their data directories (they hold no locks) and start them again"
 
-// agreePromised is the road of a node that is bound by its promise.
+// agreePromised decides for a node that has made a promise.
 func agreePromised(self Candidate, peers []Peer) Decision {
-	hash := Hash(self.Promised)
+	hash := self.Promised.Hash()
 	bootstrap := Decision{Action: Bootstrap, Founders: self.Promised, Intent: hash}
 	agreed := map[string]bool{self.NodeID: true}
 	var broken []string
 	for _, p := range peers {
-		if !isFounder(self.Promised, p.NodeID) {
+		if !self.Promised.has(p.NodeID) {
 			continue
 		}
 		switch {
 		case p.Promise == hash && p.Formed:
-			// It has seen everyone's promise.
+			// Only a node that has seen all promises is formed.
 			bootstrap.Reason = fmt.Sprintf("%s has formed the cluster that was promised", p.NodeID)
 			return bootstrap
 		case p.Promise == hash:
-			agreed[p.NodeID] = true // also if it has failed since: a promise stays
+			agreed[p.NodeID] = true // also if it has failed since: a promise is kept
 		case p.Promise != "" && p.State == Alive:
 			broken = append(broken, p.NodeID)
 		}
 	}
 	var missing []string
-	for _, f := range self.Promised {
-		if !agreed[f.NodeID] {
-			missing = append(missing, f.NodeID)
+	for _, id := range self.Promised.IDs() {
+		if !agreed[id] {
+			missing = append(missing, id)
 		}
 	}
 	if len(missing) == 0 {
@@ -180,9 +182,9 @@ func agreePromised(self Candidate, peers []Peer) Decision {
 	return wait(hash, "waiting for the promise of %s", strings.Join(missing, ", "))
 }
 
-// agreeJoin looks for a cluster that exists. A formed peer that has failed still
-// stands for its cluster, and so does one that was taken in and has no state yet:
-// as long as one is remembered, no second cluster is formed beside it.
+// agreeJoin looks for a cluster that exists. A formed peer that has failed still counts as
+// evidence of its cluster, and so does one that was admitted and has no state yet: as long
+// as this node remembers one, it forms no second cluster.
 func agreeJoin(self Candidate, peers []Peer) (Decision, bool) {
 	var through []Peer
 	var silent []string
@@ -213,8 +215,8 @@ func agreeJoin(self Candidate, peers []Peer) (Decision, bool) {
 
 // foundersOf returns the list that this node would promise, or why there is
 // none yet.
-func foundersOf(self Candidate, peers []Peer) (list []Founder, reason string) {
-	list = []Founder{{NodeID: self.NodeID, Raft: self.Raft}}
+func foundersOf(self Candidate, peers []Peer) (list Founders, reason string) {
+	list = Founders{self.NodeID: self.Raft}
 	var differ []string
 	addr := map[string]string{self.Raft: self.NodeID}
 	for _, p := range peers {
@@ -229,7 +231,7 @@ func foundersOf(self Candidate, peers []Peer) (list []Founder, reason string) {
 			return nil, fmt.Sprintf("%s and %s both say that their Raft address is %s", other, p.NodeID, p.Raft)
 		}
 		addr[p.Raft] = p.NodeID
-		list = append(list, Founder{NodeID: p.NodeID, Raft: p.Raft})
+		list[p.NodeID] = p.Raft
 	}
 	switch {
 	case len(differ) > 0:
@@ -239,12 +241,12 @@ func foundersOf(self Candidate, peers []Peer) (list []Founder, reason string) {
 	case len(list) > self.Expect:
 		return nil, fmt.Sprintf("%d fresh voters are seen but only %d are expected: stop some, or raise bootstrap-expect on all", len(list), self.Expect)
 	}
-	slices.SortFunc(list, func(a, b Founder) int { return cmp.Compare(a.NodeID, b.NodeID) })
 	return list, ""
 }
 
-func isFounder(list []Founder, id string) bool {
-	return slices.ContainsFunc(list, func(f Founder) bool { return f.NodeID == id })
+func (f Founders) has(id string) bool {
+	_, ok := f[id]
+	return ok
 }
 
 func wait(intent, format string, args ...any) Decision {

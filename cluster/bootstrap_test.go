@@ -2,7 +2,7 @@ package cluster
 
 import (
 	"fmt"
-	"slices"
+	"maps"
 	"strings"
 	"testing"
 )
@@ -20,20 +20,20 @@ func with(m Meta, change func(*Meta)) Meta {
 	return m
 }
 
-func list(ids ...string) []Founder {
-	var l []Founder
+func list(ids ...string) Founders {
+	l := make(Founders)
 	for _, id := range ids {
-		l = append(l, Founder{NodeID: id, Raft: id + ":3"})
+		l[id] = id + ":3"
 	}
 	return l
 }
 
 func intends(m Meta, ids ...string) Meta {
-	return with(m, func(m *Meta) { m.Intent = Hash(list(ids...)) })
+	return with(m, func(m *Meta) { m.Intent = list(ids...).Hash() })
 }
 
 func promised(m Meta, ids ...string) Meta {
-	return with(m, func(m *Meta) { m.Promise = Hash(list(ids...)) })
+	return with(m, func(m *Meta) { m.Promise = list(ids...).Hash() })
 }
 
 func formed(m Meta, cluster string) Meta {
@@ -41,7 +41,7 @@ func formed(m Meta, cluster string) Meta {
 }
 
 func TestAgree(t *testing.T) {
-	abc := Hash(list("a", "b", "c"))
+	abc := list("a", "b", "c").Hash()
 	a3 := Candidate{Meta: fresh("a", 3), Settled: true}
 	bound := Candidate{Meta: fresh("a", 3), Settled: true, Promised: list("a", "b", "c")}
 	b, c, d := fresh("b", 3), fresh("c", 3), fresh("d", 3)
@@ -81,10 +81,10 @@ func TestAgree(t *testing.T) {
 		"a joiner finds a cluster":    {Candidate{Meta: fresh("a", 0)}, []Peer{alive(formed(b, "x"))}, Join, "", ""},
 		"a nonvoter waits":            {Candidate{Meta: with(fresh("a", 3), func(m *Meta) { m.Nonvoter = true })}, []Peer{alive(b), alive(c)}, Wait, "", "nonvoter"},
 
-		"single":                {Candidate{Meta: fresh("a", 1), Settled: true}, nil, Promise, Hash(list("a")), ""},
-		"single, seeds untried": {Candidate{Meta: fresh("a", 1)}, nil, Wait, Hash(list("a")), "seeds"},
+		"single":                {Candidate{Meta: fresh("a", 1), Settled: true}, nil, Promise, list("a").Hash(), ""},
+		"single, seeds untried": {Candidate{Meta: fresh("a", 1)}, nil, Wait, list("a").Hash(), "seeds"},
 		"single, one more":      {Candidate{Meta: fresh("a", 1), Settled: true}, []Peer{alive(fresh("b", 1))}, Wait, "", "2 fresh voters"},
-		"single, promised":      {Candidate{Meta: fresh("a", 1), Promised: list("a")}, nil, Bootstrap, Hash(list("a")), ""},
+		"single, promised":      {Candidate{Meta: fresh("a", 1), Promised: list("a")}, nil, Bootstrap, list("a").Hash(), ""},
 
 		"bound, nobody seen":       {bound, nil, Wait, abc, "promise of b, c"},
 		"bound, one missing":       {bound, []Peer{alive(promised(b, "a", "b", "c"))}, Wait, abc, "promise of c"},
@@ -110,10 +110,10 @@ func TestAgree(t *testing.T) {
 			}
 			switch got.Action {
 			case Promise, Bootstrap:
-				if Hash(got.Founders) != got.Intent {
-					t.Errorf("founders %v have hash %q, intent is %q", got.Founders, Hash(got.Founders), got.Intent)
+				if got.Founders.Hash() != got.Intent {
+					t.Errorf("founders %v have hash %q, intent is %q", got.Founders, got.Founders.Hash(), got.Intent)
 				}
-				if !isFounder(got.Founders, tt.self.NodeID) {
+				if !got.Founders.has(tt.self.NodeID) {
 					t.Errorf("founders %v are without the node itself", got.Founders)
 				}
 			case Join:
@@ -143,24 +143,25 @@ func TestFoundersAreSortedOnAllNodes(t *testing.T) {
 }
 
 func TestHashTellsListsApart(t *testing.T) {
-	lists := [][]Founder{
+	lists := []Founders{
 		nil,
-		{{"a", "b"}},
-		{{"a", "c"}},
-		{{"ab", ""}},
-		{{"", "ab"}},
-		{{"a", ""}, {"b", ""}},
-		{{"a", "b"}, {"c", "d"}},
-		{{"c", "d"}, {"a", "b"}},
+		{"a": "b"},
+		{"a": "c"},
+		{"ab": ""},
+		{"": "ab"},
+		{"a": "", "b": ""},
+		{"a": "b", "c": "d"},
+		{"a": "d", "c": "b"},
+		{"c": "d"},
 	}
 	seen := make(map[string]int)
 	for i, l := range lists {
-		h := Hash(l)
+		h := l.Hash()
 		if j, dup := seen[h]; dup {
 			t.Errorf("%v and %v have one hash %q", lists[j], l, h)
 		}
 		seen[h] = i
-		if again := Hash(slices.Clone(l)); again != h {
+		if again := maps.Clone(l).Hash(); again != h {
 			t.Errorf("Hash(%v) = %q, then %q", l, h, again)
 		}
 	}

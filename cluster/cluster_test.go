@@ -2,15 +2,19 @@ package cluster
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/hashicorp/memberlist"
 	"go.uber.org/goleak"
 )
 
@@ -18,7 +22,7 @@ import (
 // joined by its Shutdown; they end by themselves after some hundred milliseconds.
 func TestMain(m *testing.M) {
 	code := m.Run()
-	for deadline := time.Now().Add(10 * time.Second); code == 0; {
+	for deadline := time.Now().Add(time.Minute); code == 0; {
 		err := goleak.Find()
 		if err == nil {
 			break
@@ -200,12 +204,12 @@ func TestSeedNameIsResolvedAtEachTry(t *testing.T) {
 }
 
 func TestChangedMetaReachesPeers(t *testing.T) {
-	a := start(t, "a", nil)
+	a := start(t, "a", func(cfg *Config) { cfg.Meta.Expect = 0 })
 	b := start(t, "b", seeds(a))
 	await(t, a, "b", inState(Alive, "b"))
 	since := await(t, a, "b", inState(Alive, "b"))["b"].Since
 	m := b.Meta()
-	m.Promise, m.Formed = Hash(list("a", "b")), true
+	m.Promise, m.Formed = list("a", "b").Hash(), true
 	if err := b.SetMeta(m); err != nil {
 		t.Fatal(err)
 	}
@@ -344,8 +348,67 @@ func TestRestartAtAnotherAddressIsFollowed(t *testing.T) {
 	}
 }
 
+// As long as the peers believe that a node is where it was, what it says at another
+// address is kept beside that.
+func TestClaimOfARestartedNodeIsShown(t *testing.T) {
+	a := start(t, "a", nil)
+	b := start(t, "b", seeds(a))
+	await(t, a, "b", inState(Alive, "b"))
+	b2 := start(t, "b", func(cfg *Config) { seeds(a)(cfg); cfg.Meta.Raft = "127.0.0.1:77" })
+	peers := await(t, a, "the claim", func(p map[string]Peer) bool {
+		return len(p["b"].Claims) == 1 && p["b"].Claims[0].Raft == "127.0.0.1:77"
+	})
+	if got := peers["b"]; got.State != Alive || got.Gossip != b.Addr() || got.Raft == "127.0.0.1:77" {
+		t.Errorf("a sees b as %+v, want it where it was", got)
+	}
+	crash(b)
+	peers = await(t, a, "b at its new address", func(p map[string]Peer) bool { return p["b"].State == Alive && p["b"].Gossip == b2.Addr() })
+	if claims := peers["b"].Claims; len(claims) > 0 && claims[0].Raft == "127.0.0.1:77" {
+		t.Errorf("what b says of itself is still a claim: %+v", claims)
+	}
+}
+
+// A node that was restarted more than once before anybody has noticed is told of at each
+// of its addresses, in any order: none of them puts another out of mind.
+func TestClaimsAreKeptBesideEachOther(t *testing.T) {
+	table := newTable("a")
+	at := func(i int) *memberlist.Node {
+		meta := Meta{NodeID: "b", API: fmt.Sprintf("b%d:1", i), Raft: fmt.Sprintf("b%d:2", i)}
+		raw, err := meta.encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return &memberlist.Node{Name: "b", Addr: net.IPv4(10, 0, 0, byte(i)), Port: 1, Meta: raw}
+	}
+	claims := func() (apis []string) {
+		p, _ := table.peer("b")
+		for _, c := range p.Claims {
+			apis = append(apis, c.API)
+		}
+		return apis
+	}
+	table.alive(at(1))
+	for _, i := range []int{2, 3, 2, 2, 3} {
+		table.claimed("b", at(i).Meta)
+	}
+	if got, want := claims(), []string{"b3:1", "b2:1"}; !slices.Equal(got, want) {
+		t.Errorf("claims at %q, want %q", got, want)
+	}
+	for i := range 100 {
+		table.claimed("b", at(4+i).Meta)
+	}
+	if got := claims(); len(got) != maxClaims || got[0] != "b103:1" {
+		t.Errorf("%d claims are kept, the first of %q; want %d, the latest first", len(got), got[0], maxClaims)
+	}
+	table.alive(at(103))
+	if got := claims(); len(got) > 0 {
+		t.Errorf("b is where it says, and there are still claims at %q", got)
+	}
+}
+
 // Two processes under one ID: the first keeps its place, and everyone says why.
 func TestSecondProcessUnderOneIDIsRefused(t *testing.T) {
+	const gone = "no longer in use elsewhere"
 	var logA, logB logBuffer
 	a := start(t, "a", func(cfg *Config) { cfg.Logger = logA.logger() })
 	b := start(t, "b", seeds(a))
@@ -355,7 +418,7 @@ func TestSecondProcessUnderOneIDIsRefused(t *testing.T) {
 		cfg.Logger = logB.logger()
 	})
 	awaitTrue(t, imposter, "the conflict", func() bool { return imposter.Conflict() == b.Addr() })
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for logA.count("two addresses claim one node ID") == 0 || logB.count("two processes share one ID") == 0 {
 		if time.Now().After(deadline) {
 			t.Fatalf("no warning; a's log:\n%s\nimposter's log:\n%s", &logA.buf, &logB.buf)
@@ -374,6 +437,33 @@ func TestSecondProcessUnderOneIDIsRefused(t *testing.T) {
 	}
 	if n := logA.count("two addresses claim one node ID"); n != 1 {
 		t.Errorf("a warned %d times:\n%s", n, &logA.buf)
+	}
+	crash(b)
+	for deadline := time.Now().Add(time.Minute); logB.count(gone) == 0; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("nothing says that the ID is free:\n%s", &logB.buf)
+		}
+	}
+}
+
+// A node hears of another one of its ID between its rounds, and not in them. It does not
+// say after each round that the other one is gone.
+func TestIDIsNotFreeAsLongAsItIsSeenElsewhere(t *testing.T) {
+	var log logBuffer
+	a := start(t, "a", func(cfg *Config) { cfg.Logger = log.logger() })
+	for began := time.Now(); time.Since(began) < 20*a.timing.retryMin; {
+		a.noteConflict("127.0.0.1:9")
+		a.joinRound()
+		time.Sleep(time.Millisecond)
+	}
+	if told, over := log.count("two processes share one ID"), log.count("no longer in use elsewhere"); told != 1 || over != 0 {
+		t.Fatalf("told %d times that the ID is in use elsewhere, and %d times that it is not, want 1 and 0:\n%s", told, over, &log.buf)
+	}
+	for deadline := time.Now().Add(time.Minute); log.count("no longer in use elsewhere") == 0; a.joinRound() {
+		if time.Now().After(deadline) {
+			t.Fatalf("nothing says that the ID is free:\n%s", &log.buf)
+		}
+		time.Sleep(5 * time.Millisecond)
 	}
 }
 
@@ -420,11 +510,18 @@ func peerMap(c *Cluster) map[string]Peer {
 }
 
 func TestLabelKeepsClustersApart(t *testing.T) {
-	a := start(t, "a", func(cfg *Config) { cfg.Label = "one" })
-	b := start(t, "b", func(cfg *Config) { cfg.Label = "two"; seeds(a)(cfg) })
-	awaitTrue(t, b, "settled", b.Settled)
-	if len(a.Peers())+len(b.Peers()) != 0 {
-		t.Errorf("a sees %+v, b sees %+v", a.Peers(), b.Peers())
+	for _, labels := range [][2]string{{"one", "two"}, {"one", ""}, {"", "two"}} {
+		var log logBuffer
+		a := start(t, "a", func(cfg *Config) { cfg.Label, cfg.Logger = labels[0], log.logger() })
+		b := start(t, "b", func(cfg *Config) { cfg.Label = labels[1]; seeds(a)(cfg) })
+		awaitTrue(t, b, "settled", b.Settled)
+		if len(a.Peers())+len(b.Peers()) != 0 {
+			t.Errorf("%q: a sees %+v, b sees %+v", labels, a.Peers(), b.Peers())
+		}
+		awaitTrue(t, a, "who has another name is told", func() bool {
+			return log.count("gossip refused: the other end has another cluster_name") == 1 &&
+				log.count(fmt.Sprintf("its_cluster_name=%s", cmp.Or(labels[1], `""`))) == 1
+		})
 	}
 }
 
@@ -502,7 +599,7 @@ func TestAllConfigFaultsAreReported(t *testing.T) {
 	if err == nil {
 		t.Fatal("Start took it")
 	}
-	for _, part := range []string{"node ID", "expect -1", `"nowhere"`, `"no-port"`, `":2"`, `"x:0"`, "label of 256", "key 0 of 5"} {
+	for _, part := range []string{"node ID", "expect: is -1", `"nowhere"`, `"no-port"`, `":2"`, `"x:0"`, "label: is 256", "key 0: is 5"} {
 		if !strings.Contains(err.Error(), part) {
 			t.Errorf("error does not mention %s: %v", part, err)
 		}

@@ -15,7 +15,7 @@ type formation struct {
 	nodes []*founding
 	// forms counts, for each list that was used to bootstrap, by whom.
 	used map[string][]string
-	list map[string][]Founder
+	list map[string]Founders
 }
 
 type founding struct {
@@ -24,10 +24,10 @@ type founding struct {
 	up     bool
 	moves  int // how often the address has changed
 
-	disk   []Founder // the promise
-	state  bool      // Raft state exists
-	raft   []Founder // what Raft was started with
-	intent string    // in memory
+	disk   Founders // the promise
+	state  bool     // Raft state exists
+	raft   Founders // what Raft was started with
+	intent string   // in memory
 	// said is every meta that was ever advertised, oldest first.
 	said []Meta
 	// sees is, for each other node, the index into its said, or -1.
@@ -36,7 +36,7 @@ type founding struct {
 }
 
 func newFormation(sizes int, expect func(i int) int) *formation {
-	f := &formation{used: make(map[string][]string), list: make(map[string][]Founder)}
+	f := &formation{used: make(map[string][]string), list: make(map[string]Founders)}
 	for i := range sizes {
 		n := &founding{id: fmt.Sprintf("n%d", i), expect: expect(i), up: true, sees: make(map[string]int), dead: make(map[string]bool)}
 		n.advertise()
@@ -53,7 +53,7 @@ func newFormation(sizes int, expect func(i int) int) *formation {
 func (n *founding) meta() Meta {
 	return Meta{
 		NodeID: n.id, Raft: fmt.Sprintf("%s:%d", n.id, n.moves), Expect: n.expect,
-		Formed: n.state, Intent: n.intent, Promise: Hash(n.disk),
+		Formed: n.state, Intent: n.intent, Promise: n.disk.Hash(),
 	}
 }
 
@@ -90,7 +90,7 @@ func (f *formation) step(n *founding, crash bool) {
 	case Bootstrap:
 		n.state = true
 		n.raft = d.Founders
-		h := Hash(d.Founders)
+		h := d.Founders.Hash()
 		f.used[h] = append(f.used[h], n.id)
 		f.list[h] = d.Founders
 	}
@@ -127,15 +127,15 @@ func (f *formation) check(t interface{ Fatalf(string, ...any) }) {
 	}
 	for i, a := range lists {
 		for _, b := range lists[i+1:] {
-			for _, m := range f.list[a] {
-				if isFounder(f.list[b], m.NodeID) {
-					t.Fatalf("%s is a founder of two clusters: %v and %v", m.NodeID, f.list[a], f.list[b])
+			for id := range f.list[a] {
+				if f.list[b].has(id) {
+					t.Fatalf("%s is a founder of two clusters: %v and %v", id, f.list[a], f.list[b])
 				}
 			}
 		}
-		for _, m := range f.list[a] {
-			n := f.nodes[slices.IndexFunc(f.nodes, func(n *founding) bool { return n.id == m.NodeID })]
-			if Hash(n.disk) != a {
+		for id := range f.list[a] {
+			n := f.nodes[slices.IndexFunc(f.nodes, func(n *founding) bool { return n.id == id })]
+			if n.disk.Hash() != a {
 				t.Fatalf("%v was formed although %s has promised %v", f.list[a], n.id, n.disk)
 			}
 			if n.expect != len(f.list[a]) {
@@ -279,12 +279,12 @@ func TestTooManyWaitAndRecover(t *testing.T) {
 			f.step(n, false)
 			f.check(t)
 		}
-		var list []Founder
+		var list Founders
 		for _, n := range f.nodes {
 			if n.disk == nil {
 				continue
 			}
-			if list != nil && Hash(list) != Hash(n.disk) {
+			if list != nil && list.Hash() != n.disk.Hash() {
 				t.Fatalf("promises contradict each other: %v and %v", list, n.disk)
 			}
 			list = n.disk
@@ -294,7 +294,7 @@ func TestTooManyWaitAndRecover(t *testing.T) {
 			if list == nil {
 				return n.id == "n3"
 			}
-			return !isFounder(list, n.id)
+			return !list.has(n.id)
 		})
 		f.settle()
 		if len(f.used) != 1 {

@@ -13,8 +13,8 @@ type founder struct {
 	c *Cluster
 
 	mu       sync.Mutex
-	promised []Founder
-	formed   []Founder
+	promised Founders
+	formed   Founders
 	last     Decision
 
 	stop chan struct{}
@@ -55,7 +55,7 @@ func (f *founder) run() {
 			f.promised = d.Founders
 		}
 		m := f.c.Meta()
-		m.Intent, m.Promise = d.Intent, Hash(f.promised)
+		m.Intent, m.Promise = d.Intent, f.promised.Hash()
 		if d.Action == Bootstrap {
 			f.formed, m.Formed = d.Founders, true
 		}
@@ -86,7 +86,7 @@ func (f *founder) decision() Decision {
 // awaitReason waits until the node waits for something.
 func (f *founder) awaitReason(t *testing.T, part string) {
 	t.Helper()
-	deadline := time.Now().Add(15 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for !strings.Contains(f.decision().Reason, part) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%s is at %+v, want reason …%s…", f.c.cfg.NodeID, f.decision(), part)
@@ -95,7 +95,7 @@ func (f *founder) awaitReason(t *testing.T, part string) {
 	}
 }
 
-func (f *founder) awaitFormed(t *testing.T) []Founder {
+func (f *founder) awaitFormed(t *testing.T) Founders {
 	t.Helper()
 	select {
 	case <-f.done:
@@ -117,10 +117,10 @@ func TestNodesFormOverGossip(t *testing.T) {
 			var hash string
 			for _, f := range all {
 				got := f.awaitFormed(t)
-				if len(got) != n || (hash != "" && Hash(got) != hash) {
+				if len(got) != n || (hash != "" && got.Hash() != hash) {
 					t.Errorf("%s formed %v", f.c.cfg.NodeID, got)
 				}
-				hash = Hash(got)
+				hash = got.Hash()
 			}
 			t.Logf("%d nodes formed after %v", n, time.Since(begin).Round(time.Millisecond))
 			late := found(t, "late", n, seeds(first.c))
@@ -157,7 +157,7 @@ func TestFourThatExpectThreeFormWhenOneStops(t *testing.T) {
 	}
 	for id, f := range all {
 		await(t, f.c, "the others", func(p map[string]Peer) bool { return len(p) == 3 })
-		deadline := time.Now().Add(15 * time.Second)
+		deadline := time.Now().Add(time.Minute)
 		for {
 			f.mu.Lock()
 			d, bound := f.last, f.promised != nil
@@ -175,7 +175,7 @@ func TestFourThatExpectThreeFormWhenOneStops(t *testing.T) {
 	for _, f := range all {
 		f.mu.Lock()
 		for id := range all {
-			if f.promised != nil && !isFounder(f.promised, id) {
+			if f.promised != nil && !f.promised.has(id) {
 				surplus = id
 			}
 		}
@@ -187,10 +187,10 @@ func TestFourThatExpectThreeFormWhenOneStops(t *testing.T) {
 	hash := ""
 	for id, f := range all {
 		got := f.awaitFormed(t)
-		if len(got) != 3 || isFounder(got, surplus) || (hash != "" && Hash(got) != hash) {
+		if len(got) != 3 || got.has(surplus) || (hash != "" && got.Hash() != hash) {
 			t.Errorf("%s formed %v", id, got)
 		}
-		hash = Hash(got)
+		hash = got.Hash()
 	}
 }
 
@@ -210,20 +210,20 @@ func TestPromiseOutlivesARestart(t *testing.T) {
 	a := found(t, "a", 2, nil)
 	b := start(t, "b", func(cfg *Config) {
 		seeds(a.c)(cfg)
-		cfg.Meta.Expect, cfg.Meta.Raft, cfg.Meta.Intent, cfg.Meta.Promise = 2, "b:3", Hash(want), Hash(want)
+		cfg.Meta.Expect, cfg.Meta.Raft, cfg.Meta.Intent, cfg.Meta.Promise = 2, "b:3", want.Hash(), want.Hash()
 	})
-	if got := a.awaitFormed(t); Hash(got) != Hash(want) {
+	if got := a.awaitFormed(t); got.Hash() != want.Hash() {
 		t.Fatalf("a formed %v", got)
 	}
 	crash(b)
 	b2 := &founder{promised: want, stop: make(chan struct{}), done: make(chan struct{})}
 	b2.c = start(t, "b", func(cfg *Config) {
 		seeds(a.c)(cfg)
-		cfg.Meta.Expect, cfg.Meta.Raft, cfg.Meta.Promise = 2, "moved:3", Hash(want)
+		cfg.Meta.Expect, cfg.Meta.Raft, cfg.Meta.Promise = 2, "moved:3", want.Hash()
 	})
 	go b2.run()
 	t.Cleanup(b2.halt)
-	if got := b2.awaitFormed(t); Hash(got) != Hash(want) {
+	if got := b2.awaitFormed(t); got.Hash() != want.Hash() {
 		t.Errorf("b formed %v", got)
 	}
 }

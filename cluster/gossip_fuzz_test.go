@@ -3,6 +3,7 @@ package cluster
 import (
 	"io"
 	"log/slog"
+	"math"
 	"net"
 	"sync"
 	"testing"
@@ -10,7 +11,7 @@ import (
 
 	"github.com/hashicorp/memberlist"
 
-	"github.com/locknode/locknode/internal/fuzz"
+	"github.com/locknode/locknode/internal/proof/fuzz"
 )
 
 // listener is a node that hears only what the test says.
@@ -119,6 +120,95 @@ func FuzzPacket(f *testing.F) {
 		defer crash(l.Cluster)
 		if n := fuzz.Allocated(func() { l.packet(data); l.settle(t) }); n > gossipBound+300*uint64(len(data)) {
 			t.Errorf("%d bytes allocated for a packet of %d", n, len(data))
+		}
+		l.check(t)
+	})
+}
+
+// FuzzFalseWord says something false about a peer that is there, with an incarnation, an
+// address and a name near the true ones. Once the peer has answered with the next
+// incarnation, everything has to be as it was.
+func FuzzFalseWord(f *testing.F) {
+	const (
+		leaving = 1 << iota
+		nonvoter
+		otherAPI
+		otherRaft
+		otherCluster
+		elsewhere
+		fromItself
+		aboutUs
+	)
+	now := uint32(maxIncarnation(time.Now()))
+	for _, incarnation := range []uint32{0, 1, 2, 1 << 20, now - 10, now + 100, 1 << 31, math.MaxUint32 - 1, math.MaxUint32} {
+		f.Add(byte(msgDead), incarnation, byte(fromItself), "")
+		f.Add(byte(msgSuspect), incarnation, byte(0), "")
+		f.Add(byte(msgAlive), incarnation, byte(leaving|nonvoter), "")
+		f.Add(byte(msgAlive), incarnation, byte(otherAPI|otherRaft), "10.0.0.9:7400")
+		f.Add(byte(msgAlive), incarnation, byte(elsewhere|otherCluster), "other")
+		f.Add(byte(msgAlive), incarnation, byte(aboutUs), "")
+	}
+	f.Fuzz(func(t *testing.T, kind byte, incarnation uint32, what byte, text string) {
+		defer fuzz.Watch()()
+		l := startListener(t)
+		defer crash(l.Cluster)
+		is := func(flag byte) bool { return what&flag != 0 }
+		truth, here, id := fullMeta(), net.IPv4(10, 0, 0, 2), "node-1"
+		truth.Leaving = false
+		l.SetMembers([]string{id, "self"})
+		l.packet(claim(id, here, 7403, encoded(t, truth), 1))
+		l.settle(t)
+		lie, at := truth, here
+		if is(aboutUs) {
+			id, lie.NodeID = "self", "self"
+		}
+		lie.Leaving, lie.Nonvoter = is(leaving), is(nonvoter)
+		if is(otherAPI) {
+			lie.API = text
+		}
+		if is(otherRaft) {
+			lie.Raft = text
+		}
+		if is(otherCluster) {
+			lie.ClusterID = text
+		}
+		if is(elsewhere) {
+			at = net.IPv4(10, 0, 0, 9)
+		}
+		from := "node-2"
+		if is(fromItself) {
+			from = id
+		}
+		packet := accusation(kind, id, from, incarnation)
+		if meta, err := lie.encode(); kind == msgAlive && err == nil {
+			packet = claim(id, at, 7403, meta, incarnation)
+		}
+		changes := l.Changes()
+		l.packet(packet)
+		select { // it is taken in beside this
+		case <-changes:
+		case <-time.After(time.Millisecond):
+		}
+		answer := uint32(2)
+		if uint64(incarnation) < maxIncarnation(time.Now()) {
+			answer = max(answer, incarnation+1)
+		}
+		asItWas := func() bool {
+			p, ok := l.Peer("node-1")
+			return ok && p.State == Alive && p.Meta == truth && p.Gossip == "10.0.0.2:7403"
+		}
+		for tries := 0; !asItWas(); tries++ { // memberlist takes packets in out of order
+			if tries > 1000 {
+				p, _ := l.Peer("node-1")
+				t.Fatalf("after %q the peer is %+v", packet, p)
+			}
+			changes := l.Changes()
+			l.packet(accusation(msgDead, "node-1", "node-2", answer-1)) // as who probes it at a false address says
+			l.packet(claim("node-1", here, 7403, encoded(t, truth), answer))
+			select {
+			case <-changes:
+			case <-time.After(time.Millisecond):
+			}
 		}
 		l.check(t)
 	})

@@ -1,11 +1,14 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 )
@@ -23,7 +26,7 @@ func splitSeed(seed string) (host, port string, err error) {
 		}
 	}
 	if err != nil {
-		return "", "", fmt.Errorf("seed %q: host:port is needed", seed)
+		return "", "", fmt.Errorf("seed: is %q, must be host:port", seed)
 	}
 	return host, port, nil
 }
@@ -37,12 +40,13 @@ func (c *Cluster) joinLoop() {
 	backoff := c.timing.retryMin
 	for first := true; ; first = false {
 		wasAlone := c.alone()
-		conflict := c.joinRound()
+		conflict, failed := c.joinRound()
 		alone := c.alone()
 		if first {
 			c.setSettled()
 		}
-		c.tell(first, wasAlone, alone)
+		c.tell(first, wasAlone, alone, failed)
+		c.tellStrangers()
 		wait := c.timing.steady
 		if alone || conflict {
 			wait = backoff/2 + rand.N(backoff) // half to one and a half
@@ -57,16 +61,38 @@ func (c *Cluster) joinLoop() {
 }
 
 // tell logs what a round changed.
-func (c *Cluster) tell(first, wasAlone, alone bool) {
+func (c *Cluster) tell(first, wasAlone, alone bool, failed failures) {
 	switch {
 	case wasAlone && !alone:
 		c.log.Info("gossip found peers", "peers", c.countAlive())
 	case first && alone && len(c.cfg.Seeds) > 0:
-		c.log.Info("no seed answered yet; they will be tried again", "seeds", c.cfg.Seeds)
+		c.log.Info("no seed answered yet; they will be tried again", "seeds", c.cfg.Seeds, "err", failed)
+	}
+	for _, f := range failed {
+		if slices.Contains(lasting, f.why) {
+			c.warn.some("no gossip", f.addr+" "+f.why.Error(), "no gossip with this address", "gossip", f.addr, "err", f.why)
+		}
 	}
 }
 
-// pause waits for the next round: until wait is over, someone asks for it, or
+// failure is an address with which no states were exchanged.
+type failure struct {
+	addr string
+	why  error
+}
+
+type failures []failure
+
+// String is for people.
+func (f failures) String() string {
+	texts := make([]string, len(f))
+	for i, f := range f {
+		texts[i] = f.addr + ": " + f.why.Error()
+	}
+	return strings.Join(texts, "; ")
+}
+
+// pause waits for the next round: until wait is over, the loop is woken, or
 // the last peer is gone. It returns false when the node closes.
 func (c *Cluster) pause(wait time.Duration, alone bool) bool {
 	timer := time.NewTimer(wait)
@@ -85,68 +111,104 @@ func (c *Cluster) pause(wait time.Duration, alone bool) bool {
 			return false
 		case <-timer.C:
 			return true
-		case <-c.kick:
-			// Not at once: whoever kicks would do so again at each answer.
+		case <-c.woken:
+			// Not at once: what woke it would do so again at each answer.
 			timer.Reset(min(wait, c.timing.retryMin))
 		case <-changes:
 		}
 	}
 }
 
-// joinRound exchanges state with everyone worth asking, at the same time, and
-// reports whether our name was found to be taken by another address.
-func (c *Cluster) joinRound() (conflict bool) {
+// joinRound exchanges state with all targets at the same time, and reports whether another
+// address uses this node's ID.
+func (c *Cluster) joinRound() (conflict bool, failed failures) {
+	c.table.forget(time.Now().Add(-c.timing.forget))
 	c.stateMu.Lock()
-	before := c.conflict
-	c.conflict = ""
+	before, askAll := c.conflict, c.askAll
+	c.conflict, c.askAll = "", false
 	c.stateMu.Unlock()
 
-	c.exchange(c.targets(before != ""))
+	failed = c.exchange(c.targets(before != "" || askAll))
 
 	c.stateMu.Lock()
 	now := c.conflict
 	c.stateMu.Unlock()
-	switch {
-	case now != "" && before != "":
-		c.warn.once("own name", "this node's ID is in use at another address; either that is where it ran until just now, or two processes share one ID",
-			"node", c.cfg.NodeID, "gossip", c.addr, "other", now)
-	case now == "" && before != "":
-		c.warn.forget("own name")
-		c.log.Info("this node's ID is no longer in use elsewhere", "other", before)
+	if now == "" && before != "" {
 		c.table.touch()
 	}
-	return now != ""
+	c.tellTaken(cmp.Or(now, before))
+	return now != "", failed
 }
 
-// exchange swaps states with every address, at the same time. It takes at most
-// timing.dial for the connections and that long again for the exchanges.
-func (c *Cluster) exchange(addrs []string) {
+// tellTaken logs once that another address uses this node's ID, and once that it no longer
+// does. A round that does not see the other address means little: peers that keep this
+// node's address report the other one by gossip between the rounds.
+func (c *Cluster) tellTaken(other string) {
+	c.stateMu.Lock()
+	defer c.stateMu.Unlock()
+	now := time.Now()
+	switch t := &c.taken; {
+	case t.last.IsZero():
+	case now.Sub(t.last) > c.timing.quiet:
+		if t.told {
+			c.log.Info("this node's ID is no longer in use elsewhere")
+		}
+		t.since, t.last, t.told = time.Time{}, time.Time{}, false
+	case !t.told && other != "" && now.Sub(t.since) > c.timing.retryMin:
+		t.told = true
+		c.log.Warn("this node's ID is in use at another address; either that is where it ran until just now, or two processes share one ID",
+			"node", c.cfg.NodeID, "gossip", c.addr, "other", other)
+	}
+}
+
+// exchange exchanges states with all addresses at the same time, and returns those that
+// failed. It takes at most timing.dial for the connections and that long again
+// for the exchanges.
+func (c *Cluster) exchange(addrs []string) failures {
 	var wg sync.WaitGroup
-	for _, addr := range addrs {
+	whys := make([]error, len(addrs))
+	for i, addr := range addrs {
 		wg.Add(1)
 		go func() {
 			defer wg.Done()
-			if _, err := c.ml.Join([]string{addr}); err != nil {
+			_, err := c.ml.Join([]string{addr})
+			if err != nil && c.circle.isGiven(addr) && c.circle.vouch(err) {
+				_, err = c.ml.Join([]string{addr})
+			}
+			if err != nil {
+				whys[i] = c.gate.dialled.of(addr, err)
 				c.log.Debug("gossip join", "gossip", addr, "err", err)
 			}
 		}()
 	}
 	wg.Wait()
+	var failed failures
+	for i, why := range whys {
+		if why != nil {
+			failed = append(failed, failure{addrs[i], why})
+		}
+	}
+	return failed
 }
 
-// targets lists the addresses to contact: all seeds that are not alive peers,
-// and some failed peers. While our name is in conflict the alive peers are
-// asked, too: they are the ones who must let the other address go.
-func (c *Cluster) targets(conflict bool) []string {
-	skip := map[string]bool{c.addr: true}
-	var failed, alive []string
+// targets lists the addresses to contact: all seeds that are not alive peers, some failed
+// peers, the last known addresses of members that gossip has not found, and if askAlive the
+// alive peers. The alive ones are asked while another address uses this node's ID, because
+// they have to forget it, and when peers that were refused would now be accepted.
+func (c *Cluster) targets(askAlive bool) []string {
+	skip := map[string]bool{c.Addr(): true}
+	var members, failed, alive []string
 	for _, p := range c.table.list() {
 		switch p.State {
 		case Alive:
 			skip[p.Gossip] = true
 			alive = append(alive, p.Gossip)
 		case Failed:
-			failed = append(failed, p.Gossip)
+			if c.table.isMember(p.NodeID) {
+				members = append(members, p.Gossip)
+			} else {
+				failed = append(failed, p.Gossip)
+			}
 		}
 	}
 	var targets []string
@@ -161,9 +223,17 @@ func (c *Cluster) targets(conflict bool) []string {
 	for _, seed := range c.cfg.Seeds {
 		add(c.resolveSeed(seed)...)
 	}
-	rand.Shuffle(len(failed), func(i, j int) { failed[i], failed[j] = failed[j], failed[i] })
-	add(failed[:min(len(failed), maxFailedTries)]...)
-	if conflict {
+	for id, addr := range c.cfg.Known {
+		if _, heard := c.table.peer(id); !heard && c.table.isMember(id) {
+			members = append(members, addr)
+		}
+	}
+	for _, addrs := range [][]string{members, failed} { // members first: the others may be invented
+		rand.Shuffle(len(addrs), func(i, j int) { addrs[i], addrs[j] = addrs[j], addrs[i] })
+	}
+	lost := append(members, failed...)
+	add(lost[:min(len(lost), maxFailedTries)]...)
+	if askAlive {
 		targets = append(targets, alive...)
 	}
 	return targets
@@ -176,8 +246,10 @@ func (c *Cluster) resolveSeed(seed string) []string {
 	if err != nil {
 		return nil // validated at start
 	}
-	if ip := net.ParseIP(host); ip != nil {
-		return []string{net.JoinHostPort(ip.String(), port)}
+	if net.ParseIP(host) != nil {
+		addrs := []string{hostPort(host, port)}
+		c.circle.give(seed, addrs)
+		return addrs
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), c.timing.dial)
 	defer cancel()
@@ -189,8 +261,9 @@ func (c *Cluster) resolveSeed(seed string) []string {
 	c.warn.forget("seed " + seed)
 	addrs := make([]string, 0, len(hosts))
 	for _, h := range hosts {
-		addrs = append(addrs, net.JoinHostPort(h, port))
+		addrs = append(addrs, hostPort(h, port))
 	}
+	c.circle.give(seed, addrs)
 	return addrs
 }
 
@@ -199,11 +272,24 @@ func (c *Cluster) noteConflict(other string) {
 	c.stateMu.Lock()
 	fresh := c.conflict == ""
 	c.conflict = other
+	c.taken.last = time.Now()
+	if c.taken.since.IsZero() {
+		c.taken.since = c.taken.last
+	}
 	c.stateMu.Unlock()
 	if fresh {
-		signal(c.kick)
+		signal(c.woken)
 		c.table.touch()
 	}
+}
+
+// askAgain makes the next round run soon and ask the alive peers, for peers that were
+// refused before. memberlist calls it, with its lock held.
+func (c *Cluster) askAgain() {
+	c.stateMu.Lock()
+	c.askAll = true
+	c.stateMu.Unlock()
+	signal(c.woken)
 }
 
 func (c *Cluster) setSettled() {

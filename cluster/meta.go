@@ -14,10 +14,13 @@ import (
 // message can carry beside everything else.
 const MaxMeta = 512
 
+// maxLevel is more than there will ever be feature levels.
+const maxLevel = 1 << 30
+
 // maxID is the longest node or cluster ID.
 const maxID = 128
 
-// Meta is what a node tells the others about itself.
+// Meta describes a node to its peers.
 type Meta struct {
 	NodeID    string // unique, 1 to 128 bytes; also the name under which gossip knows the node
 	ClusterID string // empty until the node belongs to a cluster and knows its ID
@@ -26,10 +29,11 @@ type Meta struct {
 	Raft      string // host:port that Raft peers dial
 	Version   string
 	Zone      string
-	Nonvoter  bool // the node wants to follow, never to vote
-	Formed    bool // the node has Raft state: it may lead to a cluster, it never forms one
+	Nonvoter  bool // the node asks to be a member that never votes
+	Formed    bool // the node has Raft state: others may join through it, it never forms a cluster
 	Leaving   bool // the node leaves for good; set by [Cluster.Leave]
 	Expect    int  // how many fresh voters form a cluster; 0: this node only joins
+	Level     int  // the feature level of the lock table that the node agrees to; 0: it does not say
 
 	// Intent and Promise are hashes of lists of founders (see [Hash]), empty
 	// if there is none. An intent may change; a promise is kept for ever.
@@ -37,7 +41,7 @@ type Meta struct {
 	Promise string
 }
 
-// The layout: a version byte, a flag byte, a varint and then strings, each
+// The layout: a version byte, a flag byte, two varints and then strings, each
 // with its length before it. A later version 1 may add strings at the end,
 // which this code skips; anything else gets another version byte. A host that
 // HTTP or Raft share with the API is written once.
@@ -79,12 +83,13 @@ func (m Meta) encode() ([]byte, error) {
 	buf := make([]byte, 0, 256)
 	buf = append(buf, metaVersion, flags)
 	buf = binary.AppendUvarint(buf, uint64(m.Expect))
+	buf = binary.AppendUvarint(buf, uint64(m.Level))
 	for _, s := range []string{m.NodeID, m.ClusterID, m.API, http, raft, m.Version, m.Zone, string(intent), string(promise)} {
 		buf = binary.AppendUvarint(buf, uint64(len(s)))
 		buf = append(buf, s...)
 	}
 	if len(buf) > MaxMeta {
-		return nil, fmt.Errorf("encode meta of node %q: %d bytes, at most %d fit: shorten addresses, version or zone", m.NodeID, len(buf), MaxMeta)
+		return nil, fmt.Errorf("encode meta of node %q: is %d bytes long, must be at most %d: shorten addresses, version or zone", m.NodeID, len(buf), MaxMeta)
 	}
 	return buf, nil
 }
@@ -93,13 +98,13 @@ func (m Meta) encode() ([]byte, error) {
 // input gives a valid Meta or an error.
 func decodeMeta(buf []byte) (Meta, error) {
 	if len(buf) > MaxMeta {
-		return Meta{}, fmt.Errorf("decode meta: %d bytes, at most %d are allowed", len(buf), MaxMeta)
+		return Meta{}, fmt.Errorf("decode meta: is %d bytes long, must be at most %d", len(buf), MaxMeta)
 	}
 	if len(buf) < 2 {
 		return Meta{}, errors.New("decode meta: too short")
 	}
 	if buf[0] != metaVersion {
-		return Meta{}, fmt.Errorf("decode meta: version %d, this node knows %d", buf[0], metaVersion)
+		return Meta{}, fmt.Errorf("decode meta: version: is %d, must be %d", buf[0], metaVersion)
 	}
 	flags := buf[1]
 	expect, n := binary.Uvarint(buf[2:])
@@ -107,6 +112,11 @@ func decodeMeta(buf []byte) (Meta, error) {
 		return Meta{}, errors.New("decode meta: bad expect")
 	}
 	buf = buf[2+n:]
+	level, n := binary.Uvarint(buf)
+	if n <= 0 || level > maxLevel {
+		return Meta{}, errors.New("decode meta: bad level")
+	}
+	buf = buf[n:]
 	var field [9]string
 	for i := range field {
 		size, n := binary.Uvarint(buf)
@@ -121,7 +131,7 @@ func decodeMeta(buf []byte) (Meta, error) {
 		Version: field[5], Zone: field[6],
 		Intent: hex.EncodeToString([]byte(field[7])), Promise: hex.EncodeToString([]byte(field[8])),
 		Nonvoter: flags&flagNonvoter != 0, Formed: flags&flagFormed != 0, Leaving: flags&flagLeaving != 0,
-		Expect: int(expect),
+		Expect: int(expect), Level: int(level),
 	}
 	host, _ := splitPort(m.API)
 	if flags&flagHTTPHost != 0 {
@@ -136,29 +146,32 @@ func decodeMeta(buf []byte) (Meta, error) {
 	return m, nil
 }
 
-// check reports everything that makes m unfit to be sent or believed.
+// check reports every fault of m, before it is sent and after it was received.
 func (m Meta) check() error {
 	var errs []error
 	if m.NodeID == "" || len(m.NodeID) > maxID {
-		errs = append(errs, fmt.Errorf("node ID of %d bytes: 1 to %d are allowed", len(m.NodeID), maxID))
+		errs = append(errs, fmt.Errorf("node ID: is %d bytes long, must be 1 to %d", len(m.NodeID), maxID))
 	}
 	if len(m.ClusterID) > maxID {
-		errs = append(errs, fmt.Errorf("cluster ID of %d bytes: at most %d are allowed", len(m.ClusterID), maxID))
+		errs = append(errs, fmt.Errorf("cluster ID: is %d bytes long, must be at most %d", len(m.ClusterID), maxID))
 	}
-	for _, s := range []string{m.NodeID, m.ClusterID, m.API, m.HTTP, m.Raft, m.Version, m.Zone} {
-		if !printable(s) {
-			errs = append(errs, fmt.Errorf("%q is not printable text", s))
+	for _, f := range []struct{ name, text string }{
+		{"node ID", m.NodeID}, {"cluster ID", m.ClusterID}, {"API address", m.API}, {"HTTP address", m.HTTP},
+		{"Raft address", m.Raft}, {"version", m.Version}, {"zone", m.Zone},
+	} {
+		if !printable(f.text) {
+			errs = append(errs, fmt.Errorf("%s: is %q, must be printable text", f.name, f.text))
 		}
 	}
 	if m.Expect < 0 || m.Expect > maxExpect {
-		errs = append(errs, fmt.Errorf("expect %d: 0 to %d are allowed", m.Expect, maxExpect))
+		errs = append(errs, fmt.Errorf("expect: is %d, must be 0 to %d", m.Expect, maxExpect))
 	}
 	for _, h := range []string{m.Intent, m.Promise} {
 		if h == "" {
 			continue
 		}
 		if b, err := hex.DecodeString(h); err != nil || len(b) != hashSize || h != strings.ToLower(h) {
-			errs = append(errs, fmt.Errorf("%q is not a hash of founders", h))
+			errs = append(errs, fmt.Errorf("intent or promise: is %q, must be a hash of founders", h))
 		}
 	}
 	if len(errs) > 0 {

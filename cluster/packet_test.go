@@ -1,11 +1,13 @@
 package cluster
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -103,17 +105,81 @@ func TestFailedStartFreesThePort(t *testing.T) {
 	}
 	addr := a.Addr()
 	crash(a)
-	if c, err := Start(Config{Meta: Meta{NodeID: "b"}, Bind: addr, Advertise: "no such host:1"}); err == nil {
+	l, err := Listen(addr, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c, err := Start(Config{Meta: Meta{NodeID: "b\x00"}, Listener: l}); err == nil {
 		_ = c.Close()
-		t.Fatal("started without an address to advertise")
+		t.Fatal("started under a name that is no text")
+	}
+	if l, err = Listen(addr, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
 	}
 	start(t, "b", func(cfg *Config) { cfg.Bind = addr })
+}
+
+func TestGossipBeginsWhenTheAdvertisedNameHasAnAddress(t *testing.T) {
+	var known atomic.Bool
+	var log logBuffer
+	waiting := func(cfg *Config) {
+		cfg.Advertise, cfg.Logger = "soon.example", log.logger()
+		cfg.LookupHost = func(_ context.Context, host string) ([]string, error) {
+			if host != "soon.example" || !known.Load() {
+				return nil, errors.New("no such host")
+			}
+			return []string{"127.0.0.1"}, nil
+		}
+	}
+	a := start(t, "a", nil)
+	c := start(t, "c", func(cfg *Config) { waiting(cfg); seeds(a)(cfg) })
+	if hint := c.Hint(); !strings.Contains(hint, `"soon.example": no such host`) || c.Addr() != "soon.example" {
+		t.Errorf("it says %q, and its address is %s", hint, c.Addr())
+	}
+	if log.count("the advertised name has no address yet") != 1 {
+		t.Error("the log does not say so, once")
+	}
+	if c.Settled() || len(a.Peers()) > 0 {
+		t.Error("it has no address, and has told others")
+	}
+	m := c.Meta()
+	m.Zone = "z"
+	if err := c.SetMeta(m); err != nil {
+		t.Fatal(err)
+	}
+	known.Store(true)
+	peers := await(t, a, "c", inState(Alive, "c"))
+	// The others may hear of it before its own goroutine has noted that it has begun.
+	for end := time.Now().Add(time.Minute); c.Hint() != "" && time.Now().Before(end); {
+		time.Sleep(time.Millisecond)
+	}
+	if peers["c"].Zone != "z" || peers["c"].Gossip != c.Addr() || c.Hint() != "" {
+		t.Errorf("a sees %+v; c is at %s and says %q", peers["c"], c.Addr(), c.Hint())
+	}
+	await(t, c, "a", inState(Alive, "a"))
+
+	known.Store(false)
+	addr := c.Addr()
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	again := start(t, "c", func(cfg *Config) { waiting(cfg); cfg.Bind = addr })
+	if err := again.Leave(t.Context()); err != nil {
+		t.Errorf("a node that nobody has heard of leaves: %v", err)
+	}
+	if err := again.Close(); err != nil {
+		t.Fatal(err)
+	}
+	start(t, "d", func(cfg *Config) { cfg.Bind = addr }) // the port is free
 }
 
 // Also while somebody sends to it.
 func TestAbandonedTransportFreesThePort(t *testing.T) {
 	c := &Cluster{warn: newWarner(slog.New(slog.DiscardHandler))}
-	bound, err := c.listen("127.0.0.1", 0)
+	bound, err := listen("127.0.0.1", 0, c.warn)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -128,7 +194,7 @@ func TestAbandonedTransportFreesThePort(t *testing.T) {
 		}
 		defer func() { _ = conn.Close() }()
 	}
-	newGate(bound, nil).abandon()
+	newGate(bound, false, nil, nil).abandon()
 	start(t, "b", func(cfg *Config) { cfg.Bind = addr })
 }
 

@@ -1,38 +1,38 @@
 package cluster
 
 import (
-	"fmt"
 	"net"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/hashicorp/memberlist"
 )
 
-// gate is a transport from which nothing is heard until it is opened.
+// gate is a transport that passes nothing on until it is opened, and then checks what
+// comes in plain text; see checkmessages.go.
 //
-// memberlist listens before it has entered itself into its own list. If a peer
-// that still knows the node from before a restart is heard in between, the node
-// may enter itself as dead, never notice, and drop itself from the list some
-// seconds later; memberlist v0.7.0 then panics in Leave and UpdateNode. So the
-// gate stays closed until memberlist is complete. And what then comes in plain
-// text is looked at; see plain.go.
+// memberlist listens before it has entered itself into its own list. If a message of a peer
+// that knows the node from before a restart arrives in between, the node may enter itself as
+// dead, and drop itself from the list some seconds later; memberlist v0.7.0 then panics in
+// Leave and UpdateNode. So the gate stays closed until memberlist is complete.
 type gate struct {
 	memberlist.Transport
 	opened  chan struct{}
 	once    sync.Once
-	refused func(from net.Addr, why error) // nil: gossip is encrypted, nothing is looked at
-	packets chan *memberlist.Packet        // that were looked at
+	keyed   bool // gossip is encrypted: packets are not checked, streams only at their beginning
+	refused func(from net.Addr, why error)
+	admit   func(net.Conn) error // nil: every connection is accepted
+	dialled troubles
+	packets chan *memberlist.Packet // that were checked
 	streams chan net.Conn
 	done    chan struct{} // closed by Shutdown
 	endOnce sync.Once
 	pump    sync.WaitGroup
 }
 
-func newGate(t memberlist.Transport, refused func(from net.Addr, why error)) *gate {
+func newGate(t memberlist.Transport, keyed bool, refused func(from net.Addr, why error), admit func(net.Conn) error) *gate {
 	return &gate{
-		Transport: t, refused: refused, opened: make(chan struct{}),
+		Transport: t, keyed: keyed, refused: refused, admit: admit, opened: make(chan struct{}),
 		packets: make(chan *memberlist.Packet), streams: make(chan net.Conn), done: make(chan struct{}),
 	}
 }
@@ -40,18 +40,16 @@ func newGate(t memberlist.Transport, refused func(from net.Addr, why error)) *ga
 func (g *gate) open() {
 	g.once.Do(func() {
 		close(g.opened)
-		if g.refused != nil {
-			g.pump.Go(g.look)
-		}
+		g.pump.Go(g.look)
 	})
 }
 
-// look hands on what may be heard. It ends with Shutdown.
+// look passes on what has passed the checks. It ends with Shutdown.
 func (g *gate) look() {
 	for {
 		select {
 		case p := <-g.Transport.PacketCh():
-			if err := checkPacket(p.Buf); err != nil {
+			if err := g.checkPacket(p.Buf); err != nil {
 				g.refused(p.From, err)
 				continue
 			}
@@ -61,8 +59,12 @@ func (g *gate) look() {
 				return
 			}
 		case conn := <-g.Transport.StreamCh():
+			if g.admit != nil && g.admit(conn) != nil {
+				_ = conn.Close()
+				continue
+			}
 			select {
-			case g.streams <- &plainConn{Conn: conn}:
+			case g.streams <- g.looked(conn, func(why error) { g.refused(conn.RemoteAddr(), why) }):
 			case <-g.done:
 				_ = conn.Close()
 				return
@@ -73,36 +75,49 @@ func (g *gate) look() {
 	}
 }
 
+func (g *gate) looked(conn net.Conn, tell func(why error)) *plainConn {
+	return &plainConn{Conn: conn, keyed: g.keyed, tell: tell}
+}
+
+func (g *gate) checkPacket(buf []byte) error {
+	if g.keyed {
+		return nil
+	}
+	return checkPacket(buf)
+}
+
 // PacketCh implements [memberlist.Transport]. memberlist calls it on the
 // goroutine that then receives.
 func (g *gate) PacketCh() <-chan *memberlist.Packet {
 	<-g.opened
-	if g.refused == nil {
-		return g.Transport.PacketCh()
-	}
 	return g.packets
 }
 
 // StreamCh implements [memberlist.Transport], like PacketCh.
 func (g *gate) StreamCh() <-chan net.Conn {
 	<-g.opened
-	if g.refused == nil {
-		return g.Transport.StreamCh()
-	}
 	return g.streams
 }
 
 // DialTimeout implements [memberlist.Transport].
 func (g *gate) DialTimeout(addr string, timeout time.Duration) (net.Conn, error) {
+	g.dialled.begin(addr)
 	conn, err := g.Transport.DialTimeout(addr, timeout)
-	if err != nil || g.refused == nil {
+	if err != nil {
+		g.dialled.note(addr, dialTrouble(err))
 		return conn, err
 	}
-	return &plainConn{Conn: conn}, nil
+	c := g.looked(conn, func(why error) { g.dialled.note(addr, why) })
+	c.mute = func(err error) {
+		if why := readTrouble(err); why != nil {
+			g.dialled.note(addr, why)
+		}
+	}
+	return c, nil
 }
 
-// Shutdown implements [memberlist.Transport]. The listeners that it waits for
-// may be handing something over, so somebody has to take it.
+// Shutdown implements [memberlist.Transport]. It waits for listeners that may be blocked
+// handing something over, so the gate is opened first to receive it.
 func (g *gate) Shutdown() error {
 	g.open()
 	err := g.Transport.Shutdown()
@@ -110,7 +125,7 @@ func (g *gate) Shutdown() error {
 	return err
 }
 
-// end ends look, after the transport and not before: it takes what the
+// end ends look. It is called after the transport's Shutdown, because look receives what the
 // transport's goroutines hand over.
 func (g *gate) end() {
 	g.endOnce.Do(func() { close(g.done) })
@@ -135,23 +150,4 @@ func (g *gate) abandon() {
 	}()
 	_ = g.Transport.Shutdown()
 	g.end()
-}
-
-// listenTries is how often a free port is looked for: the kernel gives one for
-// TCP, and UDP has to get the same.
-const listenTries = 10
-
-// listen binds TCP and UDP on one port.
-func (c *Cluster) listen(ip string, port int) (*memberlist.NetTransport, error) {
-	for try := 1; ; try++ {
-		t, err := memberlist.NewNetTransport(&memberlist.NetTransportConfig{
-			BindAddrs: []string{ip}, BindPort: port, Logger: memberlistLogger(c.warn),
-		})
-		if err == nil {
-			return t, nil
-		}
-		if port != 0 || try == listenTries || !strings.Contains(err.Error(), "address already in use") {
-			return nil, fmt.Errorf("listen on %s: %w", net.JoinHostPort(ip, fmt.Sprint(port)), err)
-		}
-	}
 }

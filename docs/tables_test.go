@@ -14,8 +14,8 @@ import (
 func TestTableOfCodesIsThatOfTheProgram(t *testing.T) {
 	documented := make(map[apiv1.Code]bool)
 	for _, row := range rows(section(t, read(t, api), "## Codes")) {
-		if len(row) != 6 {
-			t.Errorf("row %q has %d cells, want 6", row, len(row))
+		if len(row) != 7 {
+			t.Errorf("row %q has %d cells, want 7", row, len(row))
 			continue
 		}
 		n, err := strconv.Atoi(row[0])
@@ -25,11 +25,11 @@ func TestTableOfCodesIsThatOfTheProgram(t *testing.T) {
 		}
 		code := apiv1.Code(n)
 		documented[code] = true
-		want := []string{"`" + code.String() + "`", strconv.Itoa(code.HTTPStatus()), code.GRPC().String(), strconv.Itoa(code.ExitCode())}
-		if got := row[1:5]; strings.Join(got, " ") != strings.Join(want, " ") {
+		want := []string{"`" + code.String() + "`", strconv.Itoa(code.HTTPStatus()), code.GRPC().String(), strconv.Itoa(code.ExitCode()), code.Retry().String()}
+		if got := row[1:6]; strings.Join(got, " ") != strings.Join(want, " ") {
 			t.Errorf("code %d: the table says %q, the program %q", n, got, want)
 		}
-		if row[5] == "" {
+		if row[6] == "" {
 			t.Errorf("code %d: the table does not say what it means", n)
 		}
 	}

@@ -55,15 +55,19 @@ func (q *sequences) add(s Span) {
 // raise puts in all sequences up to one.
 func (q *sequences) raise(upTo uint64) {
 	q.upTo = max(q.upTo, upTo)
-	for len(q.above) > 0 && q.above[0].First-1 <= q.upTo {
-		q.upTo = max(q.upTo, q.above[0].Last)
-		q.above = q.above[1:]
+	n := 0
+	for ; n < len(q.above) && q.above[n].First-1 <= q.upTo; n++ {
+		q.upTo = max(q.upTo, q.above[n].Last)
+	}
+	q.above = slices.Delete(q.above, 0, n)
+	if c := cap(q.above); c > 16 && len(q.above) < c/4 {
+		q.above = clip(q.above)
 	}
 }
 
 // bound closes the lowest gaps if there are too many.
 func (q *sequences) bound(most int) {
-	for len(q.above) > most {
-		q.raise(q.above[0].Last)
+	if n := len(q.above) - most; n > 0 {
+		q.raise(q.above[n-1].Last)
 	}
 }

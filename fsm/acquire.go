@@ -1,7 +1,5 @@
 package fsm
 
-import "unicode/utf8"
-
 // runAcquire decodes and runs an acquire.
 func (t *Table) runAcquire(d *decoder) Result {
 	var c Acquire
@@ -35,7 +33,7 @@ func (t *Table) acquire(c *Acquire) Result {
 	if (!free || !c.Detached) && t.isFull(s) {
 		return t.refuse(OverLimit, fullSession, int64(t.limits.GrantsPerSession))
 	}
-	if res, bad := t.checkRoom(free, c.ID.Once); bad {
+	if res, ok := t.room(free, c); !ok {
 		return res
 	}
 	s = t.changeSession(c.ID.Session, s)
@@ -78,18 +76,24 @@ func (t *Table) bringUpToDate(c *Acquire, res *Result) {
 }
 
 func (t *Table) newRequest(c *Acquire) *request {
-	r := &request{gen: t.requests.gen, number: t.nextNumber(), wants: c.Wants, ttl: c.TTL, queued: t.now}
+	r := &request{
+		gen: t.requests.gen, number: t.nextNumber(), wants: c.Wants, ttl: c.TTL, queued: t.now, owner: t.owner(t.ownerOf(c)),
+	}
 	e := extra{value: c.Value, labels: c.Labels, delay: c.Delay}
 	if !c.Detached {
 		r.session, r.sequence = c.ID.Session, c.ID.Sequence
 		r.extra = e.orNil()
+		t.rechargeRequest(r)
 		return r
 	}
 	e.holder, e.once = c.Holder, c.ID.Once
 	e.tries = []try{{c.ID.Session, c.ID.Sequence}}
 	r.extra = &e
+	t.rechargeRequest(r)
 	if e.once != (OnceID{}) {
-		t.records.put(e.once, &record{gen: t.records.gen, number: r.number, asked: askedFor(c)})
+		t.records.put(e.once, &record{gen: t.records.gen, owner: r.owner, number: r.number, asked: askedFor(c)})
+		r.owner.use.Once++
+		t.charge(r.owner, costRecord)
 	}
 	return r
 }
@@ -102,7 +106,7 @@ func (t *Table) isFull(s *session) bool {
 // wait puts a new request in line.
 func (t *Table) wait(r *request, c *Acquire, s *session) {
 	if c.Wait > 0 {
-		r.deadline = sumTimes(t.now, c.Wait)
+		r.deadline = t.now.Add(c.Wait)
 		r.timer = t.deadlines.add(r.deadline, r.number, nil)
 	}
 	t.enqueue(r)
@@ -153,29 +157,42 @@ func (t *Table) busy(c *Acquire) Result {
 	return res
 }
 
-// checkRoom keeps a new request within the limits.
-func (t *Table) checkRoom(free bool, once OnceID) (Result, bool) {
-	if t.grants+t.waiters >= t.limits.Grants {
-		return t.refuse(OverLimit, fullGrants, int64(t.limits.Grants)), true
+// room keeps a new request within the limits, and within its owner's share of each.
+func (t *Table) room(free bool, c *Acquire) (Result, bool) {
+	var use Use
+	o, known := t.owners.get(t.ownerOf(c))
+	if known {
+		use = o.use
 	}
-	if once != (OnceID{}) && t.records.len >= t.limits.OnceRemembered {
-		return t.refuse(OverLimit, fullOnces, int64(t.limits.OnceRemembered)), true
+	if res, ok := t.hasRoom(fullGrants, t.limits.Grants, t.grants+t.waiters, use.Grants+use.Waiters); !ok {
+		return res, false
 	}
-	if t.lastToken >= maxToken {
-		return t.refuse(OverLimit, outOfTokens, 0), true
-	}
-	if free {
-		return Result{}, false
-	}
-	if t.waiters >= t.limits.Waiters {
-		return t.refuse(OverLimit, fullWaiters, int64(t.limits.Waiters)), true
-	}
-	for _, l := range t.looked {
-		if l != nil && l.queue.len() >= t.limits.WaitersPerLock {
-			return t.refuse(OverLimit, fullQueue, int64(t.limits.WaitersPerLock)), true
+	if c.ID.Once != (OnceID{}) {
+		if res, ok := t.hasRoom(fullOnces, t.limits.OnceRemembered, t.records.len, use.Once); !ok {
+			return res, false
 		}
 	}
-	return Result{}, false
+	if res, ok := t.roomFor(t.ownerOf(c), c.costOf()); !ok {
+		return res, false
+	}
+	if t.lastToken >= maxToken {
+		return t.refuse(OverLimit, outOfTokens, 0), false
+	}
+	if free {
+		return Result{}, true
+	}
+	if res, ok := t.hasRoom(fullWaiters, t.limits.Waiters, t.waiters, use.Waiters); !ok {
+		return res, false
+	}
+	for _, l := range t.looked {
+		if l == nil {
+			continue
+		}
+		if res, ok := t.hasRoom(fullQueue, t.limits.WaitersPerLock, l.queue.len(), l.queue.inQueue(o)); !ok {
+			return res, false
+		}
+	}
+	return Result{}, true
 }
 
 // checkAcquire refuses arguments that are out of range.
@@ -199,6 +216,9 @@ func (t *Table) checkAcquire(c *Acquire) (Result, bool) {
 	}
 	if !fits(c.Holder, t.limits.HolderBytes) {
 		return t.refuse(Invalid, badHolder, int64(t.limits.HolderBytes)), true
+	}
+	if !fits(c.Owner, maxOwnerBytes) {
+		return t.refuse(Invalid, badOwner, maxOwnerBytes), true
 	}
 	if len(c.Value) > t.limits.ValueBytes {
 		return t.refuse(Invalid, maxValue, int64(t.limits.ValueBytes)), true
@@ -266,14 +286,12 @@ func (t *Table) checkLabels(labels []Label) (reason, int64) {
 		return labelCount, int64(t.limits.Labels)
 	}
 	for _, l := range labels {
-		if len(l.Key)+len(l.Value) > t.limits.LabelBytes || !utf8.ValidString(l.Key) || !utf8.ValidString(l.Value) {
+		if len(l.Key)+len(l.Value) > t.limits.LabelBytes || !Plain(l.Key) || !Plain(l.Value) {
 			return badLabel, int64(t.limits.LabelBytes)
 		}
 	}
 	return noReason, 0
 }
-
-func fits(s string, most int) bool { return len(s) <= most && utf8.ValidString(s) }
 
 // cancel ends the wait of an acquire, or its grant.
 func (t *Table) cancel(c *Cancel) Result {
@@ -358,9 +376,5 @@ func (r *request) want(name string) *Want {
 
 // cost is about how many bytes it takes to remember a holder.
 func (h *Holder) cost() int {
-	n := 160 + len(h.Lock) + len(h.Holder) + len(h.Value)
-	for _, l := range h.Labels {
-		n += 32 + len(l.Key) + len(l.Value)
-	}
-	return n
+	return int(320 + costBytes(len(h.Lock)) + costBytes(len(h.Holder)) + costBytes(len(h.Value)) + costLabels(h.Labels))
 }

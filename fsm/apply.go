@@ -1,5 +1,10 @@
 package fsm
 
+// maxStep is more than cluster time advances between two entries: leaders let it advance by
+// a second at most. An entry that says more is damaged or forged. It would end everything
+// that has a deadline, and could bring cluster time to where nothing can have one.
+const maxStep = 400 * nanosPerDay
+
 // Apply runs one entry of the log: first everything that is due at its stamp
 // ends, then its commands run in order.
 //
@@ -8,7 +13,7 @@ package fsm
 // and all records stay as they were. A command that cannot be decoded gets the
 // result [Malformed] or [UnknownCommand] and does not disturb the others.
 //
-// NextDue is not set; see [Machine.Apply].
+// NextDue is not set; the caller asks [Table.NextDeadline].
 func (t *Table) Apply(index, term uint64, data []byte) Applied {
 	a := Applied{Index: index, Term: term}
 	d := decoder{buf: data}
@@ -19,6 +24,8 @@ func (t *Table) Apply(index, term uint64, data []byte) Applied {
 		a.Refused = Malformed
 	case h.term != term:
 		a.Refused = StaleStamp
+	case h.stamp > t.now.Add(maxStep):
+		a.Refused = Malformed
 	default:
 		t.wall = h.wall
 		t.now = max(t.now, h.stamp)
@@ -80,8 +87,7 @@ func (t *Table) endNext() {
 func (t *Table) endDelay(name string) {
 	l, _ := t.locks.get(name)
 	l = t.changeLock(name, l)
-	t.deadlines.remove(l.timer)
-	l.delayUntil, l.delayNumber, l.timer = 0, 0, 0
+	t.endDelayOf(name, l)
 	t.leaveLock(name, l)
 }
 
@@ -108,7 +114,7 @@ func (t *Table) forgetDue() {
 // false if nothing has a deadline. It may lie in the past: see Applied.MoreDue.
 // Answers that are to be forgotten are not counted: they can wait for the next
 // entry, and a cluster that holds nothing writes nothing.
-func (t *Table) NextDeadline() (at int64, ok bool) {
+func (t *Table) NextDeadline() (at Instant, ok bool) {
 	if len(t.deadlines.heap) == 0 {
 		return 0, false
 	}
@@ -121,7 +127,11 @@ func (t *Table) HasDeadlines() bool { return len(t.deadlines.heap) > 0 }
 // run decodes and runs one command.
 func (t *Table) run(frame []byte) Result {
 	d := decoder{buf: frame}
-	switch kind := Kind(d.byte()); kind {
+	kind := Kind(d.byte())
+	if kind.level() > t.level {
+		return d.unknownCommand() // as those answer who do not know it
+	}
+	switch kind {
 	case KindAcquire:
 		return t.runAcquire(&d)
 	case KindRelease:
@@ -179,9 +189,21 @@ func (t *Table) runRare(d *decoder, kind Kind) Result {
 		var c Found
 		c.decode(d)
 		return t.whole(d, func() Result { return t.found(&c) })
+	case KindClear:
+		var c Clear
+		c.decode(d)
+		return t.whole(d, func() Result { return t.clear(&c) })
 	case KindRecover:
 		return t.whole(d, t.skipTokens)
+	case KindRaiseLevel:
+		var c RaiseLevel
+		c.decode(d)
+		return t.whole(d, func() Result { return t.raiseLevel(&c) })
 	}
+	return d.unknownCommand()
+}
+
+func (d *decoder) unknownCommand() Result {
 	if d.bad {
 		return Result{Code: Malformed}
 	}
@@ -224,7 +246,7 @@ func (t *Table) configure(c *Configure) Result {
 
 func (t *Table) found(c *Found) Result {
 	if t.cluster == ([16]byte{}) {
-		t.cluster = c.Cluster
+		t.cluster, t.key = c.Cluster, c.Key
 	}
 	return Result{}
 }

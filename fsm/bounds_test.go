@@ -70,7 +70,7 @@ func TestRememberedHoldersAreBounded(t *testing.T) {
 		}
 	}
 	s, _ := b.table.sessions.get(genSession(0))
-	if whole != 4 || s.shown > maxShownWindow || s.shown < maxShownWindow/2 {
+	if whole != 3 || s.shown > maxShownWindow || s.shown < maxShownWindow/2 {
 		t.Fatalf("%d answers are whole, %d bytes", whole, s.shown)
 	}
 	c := ForceRelease{ID: seqID(0, 13), Lock: "a"}
@@ -141,12 +141,12 @@ func TestLimitsHoldAtTheirBounds(t *testing.T) {
 		for _, c := range []struct {
 			v    int64
 			want Code
-		}{{0, OK}, {1, OK}, {e.max, OK}, {e.max + 1, Invalid}, {-1, Invalid}} {
+		}{{0, OK}, {e.least, OK}, {e.max, OK}, {e.max + 1, Invalid}, {-1, Invalid}} {
 			b := newBench(t)
 			var l Limits
 			e.set(&l, c.v)
 			r := b.want(b.one(0, Configure{Limits: l}), c.want)
-			if c.want == Invalid && (r.Field != "limits" || !strings.HasPrefix(r.Detail, e.field+" must be 0 to ")) {
+			if c.want == Invalid && (r.Field != "limits" || !strings.HasPrefix(r.Detail, e.field+" must be "+e.from()+" to ")) {
 				t.Errorf("%s = %d: %s %q", e.field, c.v, r.Field, r.Detail)
 			}
 			want := c.v
@@ -204,7 +204,7 @@ func several(n int) (wants []Want) {
 func TestEveryReasonHasItsText(t *testing.T) {
 	for why := noReason + 1; why < reasonsEnd; why++ {
 		var r Result
-		refusal{why, 3}.explain(&r)
+		refusal{why: why, arg: 3}.explain(&r)
 		if r.Field == "" || r.Detail == "" || strings.Contains(r.Detail, "%!") || strings.Contains(r.Detail, "%d") {
 			t.Errorf("reason %d: %q %q", why, r.Field, r.Detail)
 		}

@@ -25,9 +25,10 @@ import (
 //	a once ID's record has its request, or a grant that has ended and is to be forgotten
 //	no open session is remembered as ended
 //	everything that ends by time is in the deadlines at its time
+//	what an owner uses, and what it costs, is what the sessions, requests and records of its name do
 func (t *Table) check() error {
 	for _, part := range [...]func() error{
-		t.checkScalars, t.checkNumbers, t.checkRequests, t.checkLocks, t.checkSessions, t.checkRecords, t.checkEnded, t.checkDeadlines,
+		t.checkScalars, t.checkNumbers, t.checkRequests, t.checkLocks, t.checkSessions, t.checkRecords, t.checkEnded, t.checkDeadlines, t.checkOwners,
 	} {
 		if err := part(); err != nil {
 			return err
@@ -39,6 +40,9 @@ func (t *Table) check() error {
 func (t *Table) checkScalars() error {
 	if t.now < 0 || t.lastToken > maxToken {
 		return fmt.Errorf("now %d, last token %d", t.now, t.lastToken)
+	}
+	if t.level < 1 || !fits(t.version, maxVersion) {
+		return fmt.Errorf("feature level %d of version %q", t.level, t.version)
 	}
 	for i := range limitTable {
 		e := &limitTable[i]
@@ -62,8 +66,8 @@ func (t *Table) checkNumbers() error {
 	for _, s := range t.sessions.all() {
 		numbers = append(numbers, s.number)
 	}
-	for _, key := range t.ended.all() {
-		numbers = append(numbers, key.number)
+	for _, e := range t.ended.all() {
+		numbers = append(numbers, e.key.number)
 	}
 	if err := t.checkUnique(numbers); err != nil {
 		return err
@@ -364,7 +368,7 @@ func (t *Table) checkSessions() error {
 }
 
 func (t *Table) checkSession(id SessionID, s *session) error {
-	if id == (SessionID{}) || s.ttl < 1 || s.deadline < 1 || s.deadline > sumTimes(t.now, s.ttl) {
+	if id == (SessionID{}) || s.ttl < 1 || s.deadline < 1 || s.deadline > t.now.Add(s.ttl) {
 		return fmt.Errorf("ttl %d, deadline %d, now %d", s.ttl, s.deadline, t.now)
 	}
 	last := uint64(0)
@@ -480,10 +484,10 @@ func (t *Table) checkEnded() error {
 	if t.ended.len != t.endings.len {
 		return fmt.Errorf("%d sessions have ended, %d are to be forgotten", t.ended.len, t.endings.len)
 	}
-	for id, key := range t.ended.all() {
+	for id, e := range t.ended.all() {
 		_, open := t.sessions.get(id)
-		if due, ok := t.endings.get(key); open || !ok || due != id || key.at < 1 || id == (SessionID{}) {
-			return fmt.Errorf("session %x has ended, open %v, to be forgotten at %d", id, open, key.at)
+		if due, ok := t.endings.get(e.key); open || !ok || due != id || e.key.at < 1 || id == (SessionID{}) {
+			return fmt.Errorf("session %x has ended, open %v, to be forgotten at %d", id, open, e.key.at)
 		}
 	}
 	return nil
@@ -527,7 +531,7 @@ func (t *Table) checkDeadlines() error {
 }
 
 // checkSlot finds the deadline of a record.
-func (d *deadlines) checkSlot(slot int32, number uint64, at int64) error {
+func (d *deadlines) checkSlot(slot int32, number uint64, at Instant) error {
 	if slot <= 0 || int(slot) >= len(d.where) {
 		return fmt.Errorf("number %d ends at %d and has slot %d", number, at, slot)
 	}

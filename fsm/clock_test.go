@@ -35,10 +35,10 @@ func hosted() *Table {
 // at applies commands stamped with seconds of cluster time.
 func (b *bench) at(seconds float64, commands ...Command) Applied {
 	b.Helper()
-	return b.stamped(b.term, int64(seconds*float64(second)), commands...)
+	return b.stamped(b.term, Instant(seconds*second), commands...)
 }
 
-func (b *bench) stamped(term uint64, stamp int64, commands ...Command) Applied {
+func (b *bench) stamped(term uint64, stamp Instant, commands ...Command) Applied {
 	b.Helper()
 	b.index++
 	a := b.table.Apply(b.index, b.term, encode(term, stamp, 0, commands...))
@@ -127,9 +127,9 @@ func TestStampFromAnotherTermIsRefused(t *testing.T) {
 func TestTimeNeverGoesBack(t *testing.T) {
 	b := newBench(t)
 	b.at(5)
-	for _, stamp := range []int64{4 * second, 0, -1, math.MinInt64} {
+	for _, stamp := range []Instant{4 * second, 0, -1, math.MinInt64} {
 		if a := b.stamped(1, stamp); a.Now != 5*second || b.table.Now() != 5*second {
-			t.Fatalf("stamp %d after %d: now %d", stamp, 5*second, a.Now)
+			t.Fatalf("stamp %d after %d: now %d", stamp, int64(5*second), a.Now)
 		}
 	}
 	if r := b.want(b.one(1, detached(1, "a", 2*second, 0)), OK); r.Deadline != 7*second || r.Granted != 5*second {
@@ -150,7 +150,7 @@ func TestRenewalEarlierInTheLogWinsOverExpiry(t *testing.T) {
 	b.holders("a", 0)
 }
 
-func (b *bench) stampedRenew(stamp int64, token uint64, want Code) {
+func (b *bench) stampedRenew(stamp Instant, token uint64, want Code) {
 	b.Helper()
 	a := b.stamped(1, stamp, Renew{Token: token, TTL: 2 * second})
 	b.want(a.Results[0], want)
@@ -260,7 +260,8 @@ func TestTimesStopAtTheEndOfTime(t *testing.T) {
 	if v := b.table.Lock("a"); v.Waiters != 2 {
 		t.Fatalf("lock %+v, want both waiters", v)
 	}
-	b.stamped(1, math.MaxInt64) // all sessions end
+	b.table.now = math.MaxInt64 - 1 // as if the time had gone by
+	b.stamped(1, math.MaxInt64)     // all sessions end
 	c := detached(1, "a", 2*second, 0)
 	c.ID.Session = genSession(1)
 	a := b.stamped(1, math.MaxInt64, OpenSession{Session: genSession(1), TTL: second}, c)
@@ -338,5 +339,20 @@ func TestWaiterOfARevivedSessionHasItsTurn(t *testing.T) {
 		if v := b.table.Lock("a"); !a.MoreDue || v.HolderCount != 1 || v.Waiters != 0 {
 			t.Fatalf("after %+v: more due %v, lock %+v; want the waiter to hold it", revive, a.MoreDue, v)
 		}
+	}
+}
+
+// No entry brings cluster time to its end: one whose stamp is implausibly far ahead changes
+// nothing.
+func TestStampsThatAreImplausiblyFarAheadAreRefused(t *testing.T) {
+	for _, stamp := range []Instant{math.MaxInt64, math.MaxInt64 / 2, Instant(second + maxStep + 1)} {
+		b := newBench(t)
+		b.want(b.one(1, b.grab("a", 60*second)), OK)
+		a := b.stamped(b.term, stamp, b.grab("b", 60*second))
+		if a.Refused != Malformed || len(a.Results) != 0 || len(a.Events) != 0 || a.Now != second {
+			t.Errorf("stamp %d: %+v", stamp, a)
+		}
+		b.holders("a", 1)
+		b.want(b.one(2, b.grab("b", 60*second)), OK)
 	}
 }

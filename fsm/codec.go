@@ -24,18 +24,18 @@ const maxCommands = 1 << 16
 
 // Entry is a decoded entry of the log, for tools and tests.
 type Entry struct {
-	Term     uint64 // in which it was stamped
-	Stamp    int64  // cluster time, nanoseconds
-	Wall     int64  // of the leader, Unix milliseconds, for people only
+	Term     uint64  // in which it was stamped
+	Stamp    Instant // cluster time, nanoseconds
+	Wall     int64   // of the leader, Unix milliseconds, for people only
 	Commands []Command
 }
 
 // AppendHeader appends the header of an entry to buf. As many commands, made by
 // [AppendCommand], must follow.
-func AppendHeader(buf []byte, term uint64, stamp, wall int64, commands int) []byte {
+func AppendHeader(buf []byte, term uint64, stamp Instant, wall int64, commands int) []byte {
 	e := encoder{buf: append(buf, entryVersion)}
 	e.uint(term)
-	e.int(stamp)
+	e.instant(stamp)
 	e.int(wall)
 	e.uint(uint64(commands))
 	return e.buf
@@ -84,9 +84,10 @@ func DecodeEntry(data []byte) (Entry, error) {
 }
 
 type header struct {
-	term        uint64
-	stamp, wall int64
-	commands    int
+	term     uint64
+	stamp    Instant
+	wall     int64
+	commands int
 }
 
 func (d *decoder) header() header {
@@ -94,7 +95,7 @@ func (d *decoder) header() header {
 		d.bad = true
 		return header{}
 	}
-	h := header{term: d.uint(), stamp: d.int(), wall: d.int()}
+	h := header{term: d.uint(), stamp: d.instant(), wall: d.int()}
 	n := d.uint()
 	if n > maxCommands || n > uint64(len(d.buf)) {
 		d.bad = true

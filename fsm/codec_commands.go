@@ -69,10 +69,11 @@ func (c OpenSession) encode(e *encoder) {
 	e.int(c.TTL)
 	e.string(c.Holder)
 	e.labels(c.Labels)
+	e.string(c.Owner)
 }
 
 func (c *OpenSession) decode(d *decoder) {
-	*c = OpenSession{Session: d.id(), TTL: d.int(), Holder: d.string(), Labels: d.labels()}
+	*c = OpenSession{Session: d.id(), TTL: d.int(), Holder: d.string(), Labels: d.labels(), Owner: d.string()}
 }
 
 func (c KeepAlive) encode(e *encoder) {
@@ -124,7 +125,9 @@ func (c *KillSession) decode(d *decoder) {
 	*c = KillSession{Session: d.id(), Reason: d.string(), Who: d.string()}
 }
 
+// What stands before the request ID of an acquire may differ between copies.
 func (c Acquire) encode(e *encoder) {
+	e.string(c.Owner)
 	e.requestID(&c.ID)
 	e.wants(c.Wants)
 	e.int(c.TTL)
@@ -138,7 +141,7 @@ func (c Acquire) encode(e *encoder) {
 
 func (c *Acquire) decode(d *decoder) {
 	*c = Acquire{
-		ID: d.requestID(), Wants: d.wants(), TTL: d.int(), Wait: d.int(), Holder: d.string(), Value: d.bytes(),
+		Owner: d.string(), ID: d.requestID(), Wants: d.wants(), TTL: d.int(), Wait: d.int(), Holder: d.string(), Value: d.bytes(),
 		Labels: d.labels(), Delay: d.int(), Detached: d.bool(),
 	}
 }
@@ -186,16 +189,17 @@ func (c *SetValue) decode(d *decoder) {
 	*c = SetValue{ID: d.requestID(), Lock: d.string(), Token: d.uint(), Value: d.bytes()}
 }
 
+// What stands before the request ID may differ between copies.
 func (c ForceRelease) encode(e *encoder) {
+	e.string(c.Who)
 	e.requestID(&c.ID)
 	e.string(c.Lock)
 	e.uint(c.Token)
 	e.string(c.Reason)
-	e.string(c.Who)
 }
 
 func (c *ForceRelease) decode(d *decoder) {
-	*c = ForceRelease{ID: d.requestID(), Lock: d.string(), Token: d.uint(), Reason: d.string(), Who: d.string()}
+	*c = ForceRelease{Who: d.string(), ID: d.requestID(), Lock: d.string(), Token: d.uint(), Reason: d.string()}
 }
 
 func (c Resize) encode(e *encoder) {
@@ -225,10 +229,27 @@ func (d *decoder) limits() (l Limits) {
 	return l
 }
 
-func (c Found) encode(e *encoder)  { e.id(c.Cluster) }
-func (c *Found) decode(d *decoder) { c.Cluster = d.id() }
+func (c Found) encode(e *encoder) {
+	e.id(c.Cluster)
+	e.id(c.Key)
+}
+
+func (c *Found) decode(d *decoder) { *c = Found{Cluster: d.id(), Key: d.id()} }
 
 func (c Recover) encode(*encoder) {}
+
+func (c Clear) encode(e *encoder) {
+	e.string(c.Lock)
+	e.string(c.Owner)
+	e.uint(c.After)
+	e.uint(c.UpTo)
+	e.string(c.Reason)
+	e.string(c.Who)
+}
+
+func (c *Clear) decode(d *decoder) {
+	*c = Clear{Lock: d.string(), Owner: d.string(), After: d.uint(), UpTo: d.uint(), Reason: d.string(), Who: d.string()}
+}
 
 // decodeCommand decodes a command for tools and tests; see Table.run.
 func decodeCommand(frame []byte) (Command, error) {
@@ -274,6 +295,10 @@ func decodeKind(d *decoder, kind Kind) Command {
 		return decoded[Found](d)
 	case KindRecover:
 		return Recover{}
+	case KindClear:
+		return decoded[Clear](d)
+	case KindRaiseLevel:
+		return decoded[RaiseLevel](d)
 	}
 	return nil
 }

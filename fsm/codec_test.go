@@ -85,7 +85,7 @@ func TestEntryBytesNeverChange(t *testing.T) {
 		TTL:   5, Wait: -1, Holder: "ann", Value: []byte{0, 1}, Labels: []Label{{"k", "v"}}, Delay: 64, Detached: true,
 	}, Recover{})
 	const want = "01" + "03" + "8ea8d6b907" + "03" + "02" + // version, term, stamp, wall, commands
-		"34" + "05" + "01aa0000000000000000000000000000bb" + "ac02" + "ab02" + // length, kind, ID
+		"35" + "05" + "00" + "01aa0000000000000000000000000000bb" + "ac02" + "ab02" + // length, kind, owner, ID
 		"02" + "03612f62" + "010000" + "0173" + "030205" + // wants
 		"0a" + "01" + "03616e6e" + "020001" + "01016b0176" + "8001" + "01" + // ttl … detached
 		"01" + "0e" // recover
@@ -106,7 +106,7 @@ func TestDamagedCommandDoesNotHarmItsBatch(t *testing.T) {
 		checkBatch(t, append(bytes.Clone(frame), 0), Malformed)
 	}
 	checkBatch(t, []byte{0}, UnknownCommand)
-	checkBatch(t, []byte{byte(KindRecover) + 1, 1, 2, 3}, UnknownCommand)
+	checkBatch(t, []byte{byte(KindRaiseLevel) + 1, 1, 2, 3}, UnknownCommand)
 	checkBatch(t, []byte{255}, UnknownCommand)
 }
 
@@ -217,7 +217,7 @@ func TestDigestSeesEveryDifference(t *testing.T) {
 		}
 		seen[a.Digest] = what
 	}
-	entry := func(stamp, wall int64, c Command) []byte { return encode(1, stamp, wall, c) }
+	entry := func(stamp Instant, wall int64, c Command) []byte { return encode(1, stamp, wall, c) }
 	c := detached(1, "a", 9*second, 0)
 	look("plain", 1, 1, entry(0, 0, c))
 	look("index", 2, 1, entry(0, 0, c))

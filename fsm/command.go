@@ -82,6 +82,8 @@ const (
 	KindConfigure    Kind = 12
 	KindFound        Kind = 13
 	KindRecover      Kind = 14
+	KindClear        Kind = 15
+	KindRaiseLevel   Kind = 16
 )
 
 // Command is one of the command types of this file.
@@ -95,13 +97,17 @@ type Command interface {
 //
 // A session ends once. For Limits.OnceNanos after its end OpenSession of its ID
 // answers [NoSession] and changes nothing: it is a late copy, and so may be the
-// requests that follow. While Limits.EndedRemembered are remembered, no session of
-// another ID is opened: [OverLimit].
+// requests that follow. No session of another ID is opened beyond Limits.Sessions, nor
+// while these and those that are remembered are Limits.EndedRemembered; nor beyond its
+// owner's share of either: [OverLimit].
 type OpenSession struct {
 	Session SessionID
 	TTL     int64 // nanoseconds
 	Holder  string
 	Labels  []Label
+	// Owner is whose share of the limits the session and its requests take: the address
+	// that it was opened from, or the node. The node writes it, not the client.
+	Owner string
 }
 
 // KeepAlive moves the deadlines of many sessions to now + TTL. Its result
@@ -156,6 +162,7 @@ type Acquire struct {
 	Labels   []Label
 	Delay    int64 // after a loss by time the locks stay free of holders this long
 	Detached bool
+	Owner    string // of a detached one; see [OpenSession]. Copies and tries may differ in it
 }
 
 // Cancel ends the wait of the Acquire with the session and sequence of Target, or
@@ -208,11 +215,26 @@ type ForceRelease struct {
 
 // Resize changes the size of a semaphore that is in use; [NotHeld] if the lock
 // is not in use. Shrinking takes nothing away from holders; waiting requests for
-// more permits than the new size end with [KindMismatch].
+// more permits than the new size end with [KindMismatch]. No operation of the API makes one
+// yet: semaphores cannot be resized.
 type Resize struct {
 	ID    RequestID
 	Lock  string
 	Limit uint32
+}
+
+// Clear ends all grants on a lock and all requests that wait for it, by an operator: at
+// most some hundred at a time, which [Cleared] tells. Waits end with [Revoked]. [NotHeld]
+// if there are none.
+//
+// With an Owner instead of a Lock it ends what is the owner's and of no session: detached
+// grants, and detached requests that wait. Cleared then says where to go on.
+type Clear struct {
+	Lock        string
+	Owner       string
+	After       uint64 // with Owner: what Cleared said, to go on
+	UpTo        uint64 // 0: all that there are now; what Cleared said, to go on
+	Reason, Who string
 }
 
 // Configure replaces the limits.
@@ -220,13 +242,16 @@ type Configure struct {
 	Limits Limits
 }
 
-// Found gives the cluster its ID. It changes nothing if there is one.
+// Found gives the cluster its ID, and its nodes a key that they alone know. It changes
+// nothing if there is one.
 type Found struct {
 	Cluster [16]byte
+	Key     [16]byte
 }
 
 // Recover is the first command after a restore from a backup: the token
-// counter skips ahead by 2^40, so that no token of the lost time is given again.
+// counter skips ahead by 2^40, so that no token of the lost time is given again. Nothing makes
+// one yet: there are no backups.
 type Recover struct{}
 
 func (OpenSession) kind() Kind  { return KindOpenSession }
@@ -243,3 +268,4 @@ func (Resize) kind() Kind       { return KindResize }
 func (Configure) kind() Kind    { return KindConfigure }
 func (Found) kind() Kind        { return KindFound }
 func (Recover) kind() Kind      { return KindRecover }
+func (Clear) kind() Kind        { return KindClear }

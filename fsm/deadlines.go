@@ -22,7 +22,7 @@ type deadlines struct {
 
 // due is one entry.
 type due struct {
-	at     int64
+	at     Instant
 	number uint64
 	slot   int32
 }
@@ -47,7 +47,7 @@ func (d *deadlines) before(a, b *due) bool {
 }
 
 // add enters a deadline and returns its slot, which is never 0.
-func (d *deadlines) add(at int64, number uint64, what *target) int32 {
+func (d *deadlines) add(at Instant, number uint64, what *target) int32 {
 	var slot int32
 	if n := len(d.free); n > 0 {
 		slot = d.free[n-1]
@@ -73,6 +73,9 @@ func (d *deadlines) remove(slot int32) {
 	i, last := int(d.where[slot]), len(d.heap)-1
 	moved := d.heap[last]
 	d.heap = d.heap[:last]
+	if c := cap(d.heap); c > 4096 && last < c/4 {
+		d.heap = clip(d.heap) // what was there once must not take memory for ever
+	}
 	if i != last {
 		d.heap[i] = moved
 		if !d.up(i) {
@@ -84,7 +87,7 @@ func (d *deadlines) remove(slot int32) {
 }
 
 // move gives the entry of a slot another time.
-func (d *deadlines) move(slot int32, at int64) {
+func (d *deadlines) move(slot int32, at Instant) {
 	i := int(d.where[slot])
 	d.heap[i].at = at
 	if !d.up(i) {

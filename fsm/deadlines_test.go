@@ -39,7 +39,7 @@ func TestDeadlinesLeaveInOrder(t *testing.T) {
 		var d deadlines
 		var want heapModel
 		for number := uint64(1); number < 3000; number++ {
-			at := rnd.Int64N(200) // many are equal
+			at := Instant(rnd.Int64N(200)) // many are equal
 			slot := d.add(at, number, nil)
 			if slot == 0 {
 				t.Fatal("slot 0 was given")
@@ -52,7 +52,7 @@ func TestDeadlinesLeaveInOrder(t *testing.T) {
 				want = slices.Delete(want, i, i+1)
 			case rnd.IntN(4) == 0:
 				i := rnd.IntN(len(want))
-				want[i].at += rnd.Int64N(100) - 20
+				want[i].at += Instant(rnd.Int64N(100) - 20)
 				d.move(want[i].slot, want[i].at)
 			}
 			if number%100 == 0 {
@@ -116,10 +116,10 @@ func BenchmarkDeadlines(b *testing.B) {
 	var d deadlines
 	rnd := rand.New(rand.NewPCG(1, 1))
 	for n := range uint64(1_000_000) {
-		d.add(rnd.Int64N(1<<40), n, nil)
+		d.add(Instant(rnd.Int64N(1<<40)), n, nil)
 	}
 	b.ReportAllocs()
 	for b.Loop() {
-		d.remove(d.add(rnd.Int64N(1<<40), 1<<40, nil))
+		d.remove(d.add(Instant(rnd.Int64N(1<<40)), 1<<40, nil))
 	}
 }

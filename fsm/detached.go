@@ -32,9 +32,10 @@ type try struct {
 // granted and the grant has ended.
 type record struct {
 	gen    uint64
-	number uint64 // of the request
-	token  uint64 // of the grant that has ended; before that 0
-	forget int64  // when it is forgotten; 0: the request waits or holds
+	owner  *owner
+	number uint64  // of the request
+	token  uint64  // of the grant that has ended; before that 0
+	forget Instant // when it is forgotten; 0: the request waits or holds
 	asked  asked
 }
 
@@ -160,12 +161,16 @@ func (t *Table) join(c *Acquire, r *request) Result {
 	case t.isFull(s):
 		return t.refuse(OverLimit, fullSession, int64(t.limits.GrantsPerSession))
 	}
+	if res, ok := t.roomFor(r.owner.name, costTry); !ok {
+		return res
+	}
 	wasDue := t.isDue(r)
 	r = t.changeRequest(r)
 	e := *r.extra
 	e.tries = append(slices.Clip(e.tries), try{c.ID.Session, c.ID.Sequence})
 	r.extra = &e
-	if until := sumTimes(t.now, c.Wait); until > r.deadline {
+	t.rechargeRequest(r)
+	if until := t.now.Add(c.Wait); until > r.deadline {
 		r.deadline = until
 		t.deadlines.move(r.timer, until)
 	}
@@ -208,6 +213,7 @@ func (t *Table) confirm(r *request) *request {
 	e.untold, e.shared, e.tries = false, len(e.tries) > 1, []try{e.tries[0]}
 	r = t.changeRequest(r)
 	r.extra = &e
+	t.rechargeRequest(r)
 	return r
 }
 
@@ -231,7 +237,9 @@ func (t *Table) abandonUntold(r *request, y try, e Event) {
 	x := *r.extra
 	i := slices.Index(x.tries, y)
 	x.tries = slices.Delete(slices.Clone(x.tries), i, i+1)
-	t.changeRequest(r).extra = &x
+	r = t.changeRequest(r)
+	r.extra = &x
+	t.rechargeRequest(r)
 }
 
 // abandonAllUntold takes the tries of a session that ends away from an untold grant.
@@ -252,7 +260,7 @@ func (t *Table) abandonAllUntold(number uint64, id SessionID, e Event) {
 // tellGranted answers the tries of a waiter that was granted. Those of a detached one
 // have to confirm it.
 func (t *Table) tellGranted(r *request) {
-	e := Event{Kind: EventGranted, Result: r.grantedResult(), Waited: r.granted - r.queued, Others: r.triesFrom(1)}
+	e := Event{Kind: EventGranted, Result: r.grantedResult(), Waited: r.granted.Sub(r.queued), Others: r.triesFrom(1)}
 	t.describe(&e, r)
 	for i := range r.tries() {
 		queued := t.answerTry(r.try(i), r.number, e.Result)
@@ -281,11 +289,12 @@ func (t *Table) leave(r *request, y try, code Code) {
 	i := slices.Index(r.extra.tries, y)
 	e := *r.extra
 	e.tries = slices.Delete(slices.Clone(e.tries), i, i+1)
-	event := Event{Kind: EventTryEnded, Code: code, Waited: t.now - r.queued}
+	event := Event{Kind: EventTryEnded, Code: code, Waited: t.now.Sub(r.queued)}
 	t.describe(&event, r)
 	event.Request = r.tryID(i)
 	r = t.changeRequest(r)
 	r.extra = &e
+	t.rechargeRequest(r)
 	event.Others = r.triesFrom(0)
 	t.events = append(t.events, event)
 	t.answerTry(y, r.number, Result{Code: code})
@@ -355,17 +364,25 @@ func (t *Table) settleRecord(r *request) {
 		return
 	}
 	if r.extra.untold {
-		t.records.delete(id)
+		t.deleteRecord(id)
 		return
 	}
 	m, _ := t.records.get(id)
 	m = t.changeRecord(id, m)
-	m.token, m.forget = r.token, sumTimes(t.now, t.limits.OnceNanos)
+	m.token, m.forget = r.token, t.now.Add(t.limits.OnceNanos)
 	t.forgets.put(forgetKey{m.forget, m.number}, id)
 }
 
 // forget drops the record of a request that has ended.
 func (t *Table) forget(id OnceID, m *record) {
 	t.forgets.delete(forgetKey{m.forget, m.number})
+	t.deleteRecord(id)
+}
+
+func (t *Table) deleteRecord(id OnceID) {
+	m, _ := t.records.get(id)
 	t.records.delete(id)
+	m.owner.use.Once--
+	t.charge(m.owner, -costRecord)
+	t.leaveOwner(m.owner)
 }

@@ -62,7 +62,7 @@ func chain(before uint64, data []byte, a *Applied) uint64 {
 	h := digester(before)
 	h.word(a.Index)
 	h.word(a.Term)
-	h.int(a.Now)
+	h.instant(a.Now)
 	h.word(uint64(a.Refused))
 	h.bytes(data)
 	h.word(uint64(len(a.Results)))
@@ -88,14 +88,22 @@ func (h *digester) result(r *Result) {
 	h.word(uint64(r.Code) | uint64(len(r.Holders))<<8 | uint64(len(r.Alive))<<32)
 	h.string(r.Field)
 	h.word(r.Token)
-	h.int(r.Deadline)
-	h.int(r.Queued)
-	h.int(r.Granted)
+	h.instant(r.Deadline)
+	h.instant(r.Queued)
+	h.instant(r.Granted)
+	if c := r.Cleared; c != nil {
+		h.word(uint64(c.Grants) | uint64(c.Waiters)<<32)
+		h.word(c.UpTo)
+		h.word(c.After)
+		if c.More {
+			h.word(1)
+		}
+	}
 	for i := range r.Holders {
 		h.holder(&r.Holders[i])
 	}
 	for i := range r.Alive {
-		h.int(r.Alive[i].Deadline)
+		h.instant(r.Alive[i].Deadline)
 		for k := range r.Alive[i].Revocations {
 			h.word(r.Alive[i].Revocations[k].Number)
 			h.word(r.Alive[i].Revocations[k].Token)
@@ -109,7 +117,7 @@ func (h *digester) holder(o *Holder) {
 	h.string(o.Holder)
 	h.id(o.Session)
 	h.word(uint64(o.Mode) | uint64(o.Permits)<<8)
-	h.int(o.Deadline)
+	h.instant(o.Deadline)
 	h.int(o.Since)
 }
 

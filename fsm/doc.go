@@ -3,8 +3,8 @@
 // It is pure. [Table.Apply] takes the bytes of one log entry and returns what
 // it did; it reads no clock, no randomness and no map, starts no goroutine and
 // does no I/O, so that the same log gives the same bytes on every node, in every
-// version and on every architecture. Only raft.go knows hashicorp/raft and has a
-// mutex.
+// version and on every architecture. It imports the standard
+// library alone: package internal/replica makes a state machine of Raft of it.
 //
 // # Objects
 //
@@ -24,8 +24,8 @@
 // # An entry
 //
 //  1. An entry that was stamped in another term than it is stored under is
-//     refused as a whole ([StaleStamp]), as are bytes that are no entry
-//     ([Malformed]): cluster time and all records stay as they are.
+//     refused as a whole ([StaleStamp]), as are bytes that are no entry and a stamp
+//     that is implausibly far ahead ([Malformed]): cluster time and all records stay as they are.
 //  2. now = max(now, stamp).
 //  3. What is due (deadline <= now) ends in the order of (deadline, number):
 //     sessions, grants, waits, delays. Numbers are given as sessions and requests
@@ -60,14 +60,15 @@
 // # Events
 //
 // Every change of a grant, wait or session is an event, in the order in which it
-// happened; that a try has joined a wait is only the result of its acquire. A session that ends is told first, then its grants by number, then
-// its waits, then who was granted what became free.
+// happened; that a try has joined a wait is only the result of its acquire. First comes
+// the end of a session, then the ends of its grants by number, then those of its waits,
+// then the grants of what became free.
 //
 // # Concurrency
 //
 // A [Table] is for one goroutine. A [Snapshot] may be written from another while
-// the table goes on: what both share is never changed in place (tree.go). A
-// [Machine] may be used from everywhere. The package starts no goroutine.
+// the table goes on: what both share is never changed in place (tree.go). The
+// package starts no goroutine.
 //
 // # What may change
 //
@@ -75,4 +76,24 @@
 // reasons, and the defaults of the limits are what nodes of different versions
 // must agree on. A new field of a command takes a new kind; a new snapshot takes
 // a new version, and all older ones are still read.
+//
+// # Files
+//
+//   - table.go: what is in the table? limits.go: what bounds it? check.go and
+//     check_owners.go: which invariants hold?
+//   - apply.go: what does an entry do, in which order? command.go and result.go: what can be
+//     asked, and what is answered? refusal.go: why is something refused?
+//   - acquire.go, release.go, session.go, clear.go: what do the commands do? detached.go:
+//     and for grants without a session?
+//   - queue.go: who may be granted? promote.go: how is that found, when a lock is free?
+//   - window.go: how does a request take effect once? acked.go: which sequences are
+//     acknowledged?
+//   - instant.go: what is a moment of cluster time? deadlines.go: what ends next?
+//   - owners.go: who may have how much? cost.go: what does a record take of memory?
+//   - codec.go and codec_commands.go: what does an entry look like in bytes? snapshot.go and
+//     restore.go: and a snapshot? digest.go: how do two nodes compare their states?
+//   - text.go: which names are allowed?
+//   - tree.go and numbers.go: the ordered maps and lists that all this is made of.
+//   - view.go and view_sessions.go: what can be seen from outside?
+//   - level.go: which commands may be written while members of an older version are there?
 package fsm

@@ -231,6 +231,8 @@ func everyCommand() []Command {
 		Configure{Limits: Limits{Waiters: 5, OnceNanos: second}},
 		Found{Cluster: [16]byte{1}},
 		Recover{},
+		Clear{Lock: "a", UpTo: 300, Reason: "stuck", Who: "ops"},
+		RaiseLevel{Level: 1, Version: "0.1.0"},
 	}
 }
 

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"pgregory.net/rapid"
+
+	"github.com/locknode/locknode/internal/proof/testall"
 )
 
 // source is where a test's choices come from: rapid, or a fuzzer's bytes.
@@ -21,11 +23,14 @@ type rapidSource struct{ t *rapid.T }
 func (s rapidSource) pick(n int, what string) int { return rapid.IntRange(0, n-1).Draw(s.t, what) }
 
 // checkMany checks a property with many times as many cases as rapid has by
-// default (-rapid.checks), fewer with -short or under the race detector.
+// default (-rapid.checks), in make test-all; with a third of that otherwise, and with
+// an eighth with -short or under the race detector.
 func checkMany(t *testing.T, times int, property func(*rapid.T)) {
 	t.Helper()
 	if testing.Short() || underRace {
 		times = (times + 7) / 8
+	} else {
+		times = testall.Pick(times, (times+2)/3)
 	}
 	for range times {
 		rapid.Check(t, property)
@@ -73,7 +78,7 @@ func newWideGenerator(src source, m *model) *generator {
 	return g
 }
 
-const second = int64(1e9)
+const second = 1_000_000_000
 
 var genLocks = []string{"a", "b", "a/b", "c"}
 
@@ -152,6 +157,9 @@ func (g *generator) again() Command {
 	if !ok {
 		return c
 	}
+	if g.oneIn(4, "from elsewhere") {
+		a.Owner = g.owner()
+	}
 	switch {
 	case a.ID.Once != (OnceID{}) && g.oneIn(2, "another try"):
 		once := a.ID.Once
@@ -175,7 +183,19 @@ func (g *generator) again() Command {
 }
 
 func (g *generator) rare() Command {
-	switch g.pick(6, "rare") {
+	switch g.pick(8, "rare") {
+	case 6, 7:
+		c := Clear{Lock: g.lock(), Reason: g.text("reason"), Who: g.text("who")}
+		if g.oneIn(3, "up to") {
+			c.UpTo = uint64(g.pick(int(g.model.arrivals)+1, "number"))
+		}
+		if !g.calm && g.oneIn(2, "of an owner") {
+			c.Owner, c.After = g.owner(), uint64(g.pick(3, "after"))
+			if !g.oneIn(9, "and a lock") {
+				c.Lock = ""
+			}
+		}
+		return c
 	case 0, 1, 2:
 		return Configure{Limits: g.limits()}
 	case 3:
@@ -288,7 +308,7 @@ func (g *generator) strangeID() RequestID {
 }
 
 func (g *generator) openSession() Command {
-	c := OpenSession{Session: genSession(g.anySession()), TTL: g.ttl(), Holder: g.text("holder")}
+	c := OpenSession{Session: genSession(g.anySession()), TTL: g.ttl(), Holder: g.text("holder"), Owner: g.owner()}
 	if g.model.hasEnded(c.Session) && !g.oneIn(4, "ended session") {
 		g.firstSession++ // as a client does: under a new ID
 		c.Session = genSession(g.anySession())
@@ -344,6 +364,9 @@ func (g *generator) acquire() Command {
 		if c.ID.Session != (SessionID{}) && !g.oneIn(3, "no once ID") {
 			c.ID.Once = genOnce(g.pick(g.onces, "once"))
 		}
+	}
+	if c.Detached || g.oneIn(10, "owner") {
+		c.Owner = g.owner()
 	}
 	if c.Detached && !g.oneIn(30, "no ttl") || g.oneIn(3, "own ttl") {
 		c.TTL = g.ttl()
@@ -445,6 +468,14 @@ func (g *generator) text(what string) string {
 	return []string{"", "ann", "bob"}[g.pick(3, what)]
 }
 
+// owner is one of a few, so that shares matter.
+func (g *generator) owner() string {
+	if g.oneIn(60, "odd owner") {
+		return []string{strings.Repeat("o", 128), strings.Repeat("o", 129), "\xfe"}[g.pick(3, "owner")]
+	}
+	return []string{"", "10.0.0.1", "10.0.0.2"}[g.pick(3, "owner")]
+}
+
 func (g *generator) value() []byte {
 	if g.oneIn(20, "odd value") {
 		return make([]byte, g.model.limits.ValueBytes+g.pick(2, "too long"))
@@ -475,7 +506,7 @@ func (g *generator) limits() Limits {
 	}
 	small := func(v *int, what string) {
 		if g.oneIn(3, "set "+what) {
-			*v = g.pick(4, what) + 1
+			*v = g.pick(6, what) + 1
 		}
 	}
 	small(&l.WaitersPerLock, "waiters per lock")
@@ -500,7 +531,7 @@ func (g *generator) limits() Limits {
 
 // stamp is mostly a little later, often at the very edge of a deadline, and
 // now and then wrong.
-func (g *generator) stamp() int64 {
+func (g *generator) stamp() Instant {
 	now := g.model.now
 	if g.calm {
 		return later(now, second/50*int64(g.pick(4, "calm")))
@@ -522,6 +553,6 @@ func (g *generator) stamp() int64 {
 	case k < 31:
 		return later(now, 20*second)
 	default:
-		return []int64{later(now, 5*second), later(now, 400*second), math.MinInt64, 0, later(now, 3600*second)}[g.pick(5, "jump")]
+		return []Instant{later(now, 5*second), later(now, 400*second), math.MinInt64, 0, later(now, 3600*second)}[g.pick(5, "jump")]
 	}
 }

@@ -27,6 +27,7 @@ type Limits struct {
 	MaxDelay         int64 // delay after a loss, nanoseconds; default 10 minutes
 	ReasonBytes      int   // reason and who, each; default 256
 	ExpiriesPerEntry int   // what is due beyond this waits for the next entry; default 1,024
+	TableBytes       int64 // memory that the table may take, by a bound of what each record costs; default 256 MiB
 }
 
 // maxLocksPerRequest is the largest Limits.LocksPerRequest.
@@ -40,6 +41,8 @@ const endsPerEntry = 16_384
 // limit is one field of Limits as a number.
 type limit struct {
 	field string
+	nanos bool  // a duration
+	least int64 // besides 0
 	def   int64
 	max   int64
 	get   func(*Limits) int64
@@ -48,7 +51,7 @@ type limit struct {
 
 func size(field string, def, largest int64, at func(*Limits) *int) limit {
 	return limit{
-		field, def, largest,
+		field, false, 1, def, largest,
 		func(l *Limits) int64 { return int64(*at(l)) },
 		func(l *Limits, v int64) {
 			if v != int64(int32(v)) {
@@ -61,10 +64,16 @@ func size(field string, def, largest int64, at func(*Limits) *int) limit {
 
 func span(field string, def, largest int64, at func(*Limits) *int64) limit {
 	return limit{
-		field, def, largest,
+		field, true, 1, def, largest,
 		func(l *Limits) int64 { return *at(l) },
 		func(l *Limits, v int64) { *at(l) = v },
 	}
+}
+
+func memory(field string, def, largest int64, at func(*Limits) *int64) limit {
+	l := span(field, def, largest, at)
+	l.nanos, l.least = false, minTableSize
+	return l
 }
 
 const (
@@ -88,7 +97,7 @@ var limitTable = [...]limit{
 	size("sessions", 100_000, 100_000_000, func(l *Limits) *int { return &l.Sessions }),
 	size("grants", 2_000_000, 100_000_000, func(l *Limits) *int { return &l.Grants }),
 	size("once_remembered", 250_000, 10_000_000, func(l *Limits) *int { return &l.OnceRemembered }),
-	span("once_nanos", 300*nanosPerSecond, 366*nanosPerDay, func(l *Limits) *int64 { return &l.OnceNanos }),
+	span("once_for", 300*nanosPerSecond, 366*nanosPerDay, func(l *Limits) *int64 { return &l.OnceNanos }),
 	span("min_ttl", nanosPerSecond, 366*nanosPerDay, func(l *Limits) *int64 { return &l.MinTTL }),
 	span("max_ttl", nanosPerDay, 366*nanosPerDay, func(l *Limits) *int64 { return &l.MaxTTL }),
 	span("max_wait", 3600*nanosPerSecond, 366*nanosPerDay, func(l *Limits) *int64 { return &l.MaxWait }),
@@ -96,6 +105,15 @@ var limitTable = [...]limit{
 	size("reason_bytes", 256, 4096, func(l *Limits) *int { return &l.ReasonBytes }),
 	size("expiries_per_entry", 1024, 100_000, func(l *Limits) *int { return &l.ExpiriesPerEntry }),
 	size("ended_remembered", 1_000_000, 100_000_000, func(l *Limits) *int { return &l.EndedRemembered }),
+	memory("table_bytes", 256<<20, 1<<50, func(l *Limits) *int64 { return &l.TableBytes }),
+}
+
+// from says what is allowed from where.
+func (e *limit) from() string {
+	if e.least > 1 {
+		return fmt.Sprintf("0, or %d", e.least)
+	}
+	return "0"
 }
 
 // effective fills in the defaults. It returns the place in limitTable of the
@@ -104,7 +122,7 @@ func (l Limits) effective() (Limits, int) {
 	for i := range limitTable {
 		e := &limitTable[i]
 		v := e.get(&l)
-		if v < 0 || v > e.max {
+		if v < 0 || v > 0 && v < e.least || v > e.max {
 			return l, i
 		}
 		if v == 0 {
@@ -116,11 +134,17 @@ func (l Limits) effective() (Limits, int) {
 
 // Validate names the first field that is out of range, and what is allowed.
 func (l Limits) Validate() error {
-	_, wrong := l.effective()
-	if wrong < 0 {
+	full, wrong := l.effective()
+	switch {
+	case wrong < 0 && full.MinTTL > full.MaxTTL:
+		return fmt.Errorf("limits.min_ttl %gs is more than limits.max_ttl %gs: no session could be opened", float64(full.MinTTL)/1e9, float64(full.MaxTTL)/1e9)
+	case wrong < 0:
 		return nil
 	}
 	e := &limitTable[wrong]
+	if e.least > 1 {
+		return fmt.Errorf("limits.%s %d: %d to %d is allowed, and 0 for the default, %d", e.field, e.get(&l), e.least, e.max, e.def)
+	}
 	return fmt.Errorf("limits.%s %d: 0 (the default, %d) to %d is allowed", e.field, e.get(&l), e.def, e.max)
 }
 
@@ -128,4 +152,35 @@ func (l Limits) Validate() error {
 func (l Limits) WithDefaults() Limits {
 	l, _ = l.effective()
 	return l
+}
+
+// Limit is one of [Limits], as people and programs name it.
+type Limit struct {
+	Name     string // as in the settings, without "limits."
+	Value    int64
+	Default  int64
+	Largest  int64 // that is allowed
+	Duration bool  // nanoseconds; otherwise a number, or bytes
+}
+
+// All returns every limit in the order of the settings.
+func (l Limits) All() []Limit {
+	all := make([]Limit, len(limitTable))
+	for i := range limitTable {
+		e := &limitTable[i]
+		all[i] = Limit{Name: e.field, Value: e.get(&l), Default: e.def, Largest: e.max, Duration: e.nanos}
+	}
+	return all
+}
+
+// Set changes the limit of a name; 0 means its default. Whether the value is allowed
+// Validate says. It returns false if there is no such limit.
+func (l *Limits) Set(name string, value int64) bool {
+	for i := range limitTable {
+		if e := &limitTable[i]; e.field == name {
+			e.set(l, value)
+			return true
+		}
+	}
+	return false
 }

@@ -3,8 +3,8 @@ package fsm
 import (
 	"bytes"
 	"slices"
+	"sort"
 	"strings"
-	"unicode/utf8"
 )
 
 // What each command does in the model.
@@ -26,17 +26,20 @@ func (m *model) openSession(c OpenSession) Result {
 	switch {
 	case c.TTL < m.limits.MinTTL || c.TTL > m.limits.MaxTTL:
 		return invalid("ttl")
-	case len(c.Holder) > m.limits.HolderBytes || !utf8.ValidString(c.Holder):
+	case len(c.Holder) > m.limits.HolderBytes || !modelPlain(c.Holder):
 		return invalid("holder")
 	case !m.labelsFit(c.Labels):
 		return invalid("labels")
-	case len(m.sessions) >= m.limits.Sessions, len(m.ended) >= m.limits.EndedRemembered:
+	case len(c.Owner) > 128 || !modelPlain(c.Owner):
+		return invalid("owner")
+	case !m.mayHave(c.Owner, m.limits.Sessions, m.sessionOwners()),
+		!m.mayHave(c.Owner, m.limits.EndedRemembered, append(m.sessionOwners(), m.endedOwners()...)):
 		return Result{Code: OverLimit}
 	}
 	m.arrivals++
 	s := &modelSession{
 		id: c.Session, number: m.arrivals, ttl: c.TTL, deadline: later(m.now, c.TTL),
-		holder: c.Holder, labels: c.Labels, acked: []Span{{}},
+		holder: c.Holder, owner: c.Owner, labels: c.Labels, acked: []Span{{}},
 	}
 	m.sessions = append(m.sessions, s)
 	m.emit(Event{Kind: EventSessionOpened, Session: s.id, Holder: s.holder})
@@ -45,7 +48,7 @@ func (m *model) openSession(c OpenSession) Result {
 
 func (m *model) labelsFit(labels []Label) bool {
 	for _, l := range labels {
-		if len(l.Key)+len(l.Value) > m.limits.LabelBytes || !utf8.ValidString(l.Key) || !utf8.ValidString(l.Value) {
+		if len(l.Key)+len(l.Value) > m.limits.LabelBytes || !modelPlain(l.Key) || !modelPlain(l.Value) {
 			return false
 		}
 	}
@@ -99,17 +102,17 @@ func (m *model) killSession(c KillSession) Result {
 }
 
 func (m *model) reasonFault(reason, who string) string {
-	if len(reason) > m.limits.ReasonBytes || !utf8.ValidString(reason) {
+	if len(reason) > m.limits.ReasonBytes || !modelPlain(reason) {
 		return "reason"
 	}
-	if len(who) > m.limits.ReasonBytes || !utf8.ValidString(who) {
+	if len(who) > m.limits.ReasonBytes || !modelPlain(who) {
 		return "who"
 	}
 	return ""
 }
 
 func (m *model) nameOK(name string) bool {
-	return name != "" && len(name) <= m.limits.NameBytes && utf8.ValidString(name)
+	return name != "" && len(name) <= m.limits.NameBytes && modelPlain(name)
 }
 
 func (m *model) acquireFault(c Acquire) string {
@@ -134,8 +137,10 @@ func (m *model) acquireFault(c Acquire) string {
 		return "ttl"
 	case c.Wait < -1, c.Detached && (c.Wait < 0 || c.Wait > m.limits.MaxWait):
 		return "wait"
-	case len(c.Holder) > m.limits.HolderBytes || !utf8.ValidString(c.Holder):
+	case len(c.Holder) > m.limits.HolderBytes || !modelPlain(c.Holder):
 		return "holder"
+	case len(c.Owner) > 128 || !modelPlain(c.Owner):
+		return "owner"
 	case len(c.Value) > m.limits.ValueBytes:
 		return "value"
 	case !m.labelsFit(c.Labels):
@@ -196,8 +201,8 @@ func (m *model) acquire(c Acquire) Result {
 	case !free && c.Wait == 0:
 		return m.busy(c)
 	case (!free || !c.Detached) && m.owned(c.ID.Session) >= m.limits.GrantsPerSession,
-		len(m.requests) >= m.limits.Grants,
-		c.ID.Once != OnceID{} && len(m.records) >= m.limits.OnceRemembered,
+		!m.mayHave(m.ownerOf(c), m.limits.Grants, m.requestOwners(m.requests)),
+		c.ID.Once != OnceID{} && !m.mayHave(m.ownerOf(c), m.limits.OnceRemembered, m.recordOwners()),
 		!free && !m.roomToWait(c):
 		return Result{Code: OverLimit}
 	}
@@ -218,18 +223,68 @@ func (m *model) acquire(c Acquire) Result {
 }
 
 func (m *model) roomToWait(c Acquire) bool {
-	waiters := 0
+	var waiters []*modelRequest
 	for _, r := range m.requests {
 		if r.token == 0 {
-			waiters++
+			waiters = append(waiters, r)
 		}
 	}
 	for _, w := range c.Wants {
-		if len(m.waiters(w.Lock)) >= m.limits.WaitersPerLock {
+		if !m.mayHave(m.ownerOf(c), m.limits.WaitersPerLock, m.requestOwners(m.waiters(w.Lock))) {
 			return false
 		}
 	}
-	return waiters < m.limits.Waiters
+	return m.mayHave(m.ownerOf(c), m.limits.Waiters, m.requestOwners(waiters))
+}
+
+// mayHave says that an owner may have one more: what all have is a list of their owners,
+// and the owner has less of it than is free.
+func (m *model) mayHave(owner string, limit int, all []string) bool {
+	own := 0
+	for _, other := range all {
+		if other == owner {
+			own++
+		}
+	}
+	return own < limit-len(all)
+}
+
+// ownerOf is the owner of a session, for what is its own; a detached acquire has another.
+func (m *model) ownerOf(c Acquire) string {
+	if c.Detached {
+		return c.Owner
+	}
+	return m.session(c.ID.Session).owner
+}
+
+func (m *model) sessionOwners() (owners []string) {
+	for _, s := range m.sessions {
+		owners = append(owners, s.owner)
+	}
+	return owners
+}
+
+func (m *model) endedOwners() (owners []string) {
+	for _, e := range m.ended {
+		owners = append(owners, e.owner)
+	}
+	return owners
+}
+
+func (m *model) requestOwners(requests []*modelRequest) (owners []string) {
+	for _, r := range requests {
+		owners = append(owners, m.ownerOf(r.ask))
+	}
+	return owners
+}
+
+// recordOwners are those of the acquires that made the records: once IDs are for detached
+// ones only.
+func (m *model) recordOwners() (owners []string) {
+	for _, o := range m.records {
+		owners = append(owners, o.ask.Owner)
+	}
+	return owners
 }
 
 // owned counts the grants of a session and the tries that wait in it.
@@ -439,20 +494,88 @@ func (m *model) forceRelease(c ForceRelease) Result {
 		if len(result.Holders) < MaxHoldersShown {
 			result.Holders = append(result.Holders, m.holderOn(r, c.Lock))
 		}
-		e := Event{Reason: c.Reason, Who: c.Who}
-		if s := m.owner(r); s != nil {
-			s.revocationLast++
-			e.Number = s.revocationLast
-			s.revocations = append(s.revocations, Revocation{Number: e.Number, Token: r.token, Reason: c.Reason, Who: c.Who})
-			s.revocations = s.revocations[max(0, len(s.revocations)-MaxRevocations):]
-		}
-		m.endGrant(r, EventRevoked, e)
+		m.revoke(r, c.Reason, c.Who)
 	}
 	if result.Holders == nil {
 		return Result{Code: NotHeld}
 	}
 	m.handOver()
 	return result
+}
+
+func (m *model) revoke(r *modelRequest, reason, who string) {
+	e := Event{Reason: reason, Who: who}
+	if s := m.owner(r); s != nil {
+		s.revocationLast++
+		e.Number = s.revocationLast
+		s.revocations = append(s.revocations, Revocation{Number: e.Number, Token: r.token, Reason: reason, Who: who})
+		s.revocations = s.revocations[max(0, len(s.revocations)-MaxRevocations):]
+	}
+	m.endGrant(r, EventRevoked, e)
+}
+
+// clear ends a line that is short enough for one entry.
+func (m *model) clear(c Clear) Result {
+	if field := m.reasonFault(c.Reason, c.Who); field != "" {
+		return invalid(field)
+	}
+	if c.Owner != "" {
+		return m.clearOwner(c)
+	}
+	if len(m.on(c.Lock)) == 0 {
+		return Result{Code: NotHeld}
+	}
+	done := &Cleared{UpTo: c.UpTo}
+	if c.UpTo == 0 {
+		done.UpTo = m.arrivals
+	}
+	waiters := m.waiters(c.Lock)
+	sort.SliceStable(waiters, func(i, k int) bool { // those who share first
+		a, _ := waiters[i].want(c.Lock)
+		b, _ := waiters[k].want(c.Lock)
+		return a.Mode == Shared && b.Mode != Shared
+	})
+	for _, r := range waiters {
+		if r.number <= done.UpTo {
+			done.Waiters++
+			m.endWaitFor(r, Revoked, c.Reason, c.Who)
+		}
+	}
+	for _, r := range m.holders(c.Lock) {
+		if r.number <= done.UpTo {
+			done.Grants++
+			m.revoke(r, c.Reason, c.Who)
+		}
+	}
+	m.handOver()
+	return Result{Cleared: done}
+}
+
+func (m *model) clearOwner(c Clear) Result {
+	if c.Lock != "" {
+		return invalid("owner")
+	}
+	done := &Cleared{UpTo: c.UpTo, After: c.After}
+	if c.UpTo == 0 {
+		done.UpTo = m.arrivals
+	}
+	for _, r := range slices.Clone(m.requests) {
+		if r.number <= c.After || r.number > done.UpTo {
+			continue
+		}
+		done.After = r.number
+		switch {
+		case !r.ask.Detached || r.ask.Owner != c.Owner:
+		case r.token != 0:
+			done.Grants++
+			m.revoke(r, c.Reason, c.Who)
+		default:
+			done.Waiters++
+			m.endWaitFor(r, Revoked, c.Reason, c.Who)
+		}
+	}
+	m.handOver()
+	return Result{Cleared: done}
 }
 
 func (m *model) resize(c Resize) Result {
@@ -482,7 +605,7 @@ func (m *model) configure(c Configure) Result {
 		int64(c.Limits.LabelBytes), int64(c.Limits.LocksPerRequest), int64(c.Limits.WaitersPerLock), int64(c.Limits.Waiters),
 		int64(c.Limits.GrantsPerSession), int64(c.Limits.RequestsWindow), int64(c.Limits.Sessions), int64(c.Limits.Grants),
 		int64(c.Limits.OnceRemembered), int64(c.Limits.EndedRemembered), c.Limits.OnceNanos, c.Limits.MinTTL, c.Limits.MaxTTL, c.Limits.MaxWait,
-		c.Limits.MaxDelay, int64(c.Limits.ReasonBytes), int64(c.Limits.ExpiriesPerEntry),
+		c.Limits.MaxDelay, int64(c.Limits.ReasonBytes), int64(c.Limits.ExpiriesPerEntry), c.Limits.TableBytes,
 	} {
 		if v < 0 {
 			return invalid("limits")

@@ -23,7 +23,7 @@ func (m *model) grant(r *modelRequest) {
 	e := m.about(r, EventGranted)
 	e.Others = r.ids()[1:]
 	e.Result = r.grantedResult()
-	e.Waited = m.now - r.queued
+	e.Waited = m.now.Sub(r.queued)
 	for _, y := range r.tries {
 		m.answer(r, y, r.grantedResult())
 		e.Result.Queued = y.queued // of the last one
@@ -109,7 +109,7 @@ func (m *model) forgetRecord(o *modelRecord) {
 // endGrant takes a grant away; e carries who and why.
 func (m *model) endGrant(r *modelRequest, kind EventKind, e Event) {
 	about := m.about(r, kind)
-	about.Held = m.now - r.granted
+	about.Held = m.now.Sub(r.granted)
 	about.Number, about.Reason, about.Who = e.Number, e.Reason, e.Who
 	m.emit(about)
 	m.remove(r)
@@ -134,10 +134,12 @@ func (m *model) delay(name string, r *modelRequest) {
 }
 
 // endWait ends a wait without a grant.
-func (m *model) endWait(r *modelRequest, code Code) {
+func (m *model) endWait(r *modelRequest, code Code) { m.endWaitFor(r, code, "", "") }
+
+func (m *model) endWaitFor(r *modelRequest, code Code, reason, who string) {
 	e := m.about(r, EventWaitEnded)
-	e.Code = code
-	e.Waited = m.now - r.queued
+	e.Code, e.Reason, e.Who = code, reason, who
+	e.Waited = m.now.Sub(r.queued)
 	e.Others = r.ids()[1:]
 	m.emit(e)
 	for _, y := range r.tries {
@@ -157,7 +159,7 @@ func (m *model) leave(r *modelRequest, session SessionID, sequence uint64, code 
 	}
 	e := m.about(r, EventTryEnded)
 	e.Code = code
-	e.Waited = m.now - r.queued
+	e.Waited = m.now.Sub(r.queued)
 	for i, y := range r.tries {
 		if y.session == session && y.sequence == sequence {
 			e.Request = r.idOf(y)
@@ -199,7 +201,7 @@ func (m *model) endSession(s *modelSession, code Code, reason, who string) {
 	}
 	m.sessions = slices.DeleteFunc(m.sessions, func(x *modelSession) bool { return x == s })
 	m.arrivals++
-	m.ended = append(m.ended, &modelEnded{s.id, m.arrivals, later(m.now, m.limits.OnceNanos)})
+	m.ended = append(m.ended, &modelEnded{s.id, s.owner, m.arrivals, later(m.now, m.limits.OnceNanos)})
 }
 
 func (m *model) forgetEnded(e *modelEnded) {
@@ -271,7 +273,7 @@ func bareText(c Command) string {
 	}
 	switch x := c.(type) {
 	case Acquire:
-		x.ID = bare(x.ID)
+		x.ID, x.Owner = bare(x.ID), ""
 		c = x
 	case Cancel:
 		x.ID, x.Target = bare(x.ID), RequestID{Session: x.Target.Session, Sequence: x.Target.Sequence}
@@ -286,7 +288,7 @@ func bareText(c Command) string {
 		x.ID = bare(x.ID)
 		c = x
 	case ForceRelease:
-		x.ID = bare(x.ID)
+		x.ID, x.Who = bare(x.ID), ""
 		c = x
 	case Resize:
 		x.ID = bare(x.ID)

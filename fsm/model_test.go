@@ -11,7 +11,7 @@ import (
 // nothing of encodings, snapshots, heaps or trees. Where the table and the
 // model differ, one of them breaks a promise.
 type model struct {
-	now       int64
+	now       Instant
 	wall      int64
 	lastToken uint64
 	arrivals  uint64 // sessions and requests are numbered as they come
@@ -30,8 +30,9 @@ type modelSession struct {
 	id       SessionID
 	number   uint64
 	ttl      int64
-	deadline int64
+	deadline Instant
 	holder   string
+	owner    string
 	labels   []Label
 	acked    []Span // ascending, with gaps between them; the first begins at 0
 	answers  []modelAnswer
@@ -52,55 +53,56 @@ type modelRequest struct {
 	tries     []modelTry // that wait, or of a detached grant: that was granted
 	untold    bool       // a detached grant that was waited for, and no try has confirmed it
 	shared    bool       // more than one try knows of the grant
-	queued    int64
-	waitUntil int64 // 0: no limit
+	queued    Instant
+	waitUntil Instant // 0: no limit
 	token     uint64
-	granted   int64
+	granted   Instant
 	since     int64
-	deadline  int64 // 0: none of its own
-	over      bool  // released, ended, expired: no longer in model.requests
+	deadline  Instant // 0: none of its own
+	over      bool    // released, ended, expired: no longer in model.requests
 }
 
 // modelTry is a sequence in which a request was sent.
 type modelTry struct {
 	session  SessionID
 	sequence uint64
-	queued   int64
+	queued   Instant
 }
 
 type modelLock struct {
 	name       string
 	limit      uint32 // semaphores only
-	delayUntil int64
+	delayUntil Instant
 	delayed    uint64 // number of the grant whose loss set the delay
 }
 
 // modelEnded is what is remembered of a session that has ended.
 type modelEnded struct {
 	id     SessionID
+	owner  string
 	number uint64
-	forget int64
+	forget Instant
 }
 
 // modelRecord is what is remembered under a once ID.
 type modelRecord struct {
 	ask     Acquire       // the first, or what it was when it was tried anew
 	request *modelRequest // waits, holds, or has held
-	forget  int64         // 0: while its request lives
+	forget  Instant       // 0: while its request lives
 }
 
 func newModel() *model { return &model{limits: modelLimits(Limits{})} }
 
 // later adds a duration to a time and stops at the end of time.
-func later(at, d int64) int64 {
-	if d > 0 && at > math.MaxInt64-d {
+func later(at Instant, d int64) Instant {
+	if d > 0 && int64(at) > math.MaxInt64-d {
 		return math.MaxInt64
 	}
-	return at + d
+	return at + Instant(d)
 }
 
 // apply runs an entry that was stamped in the term it is stored under.
-func (m *model) apply(stamp, wall int64, commands []Command) (results []Result, events []Event, moreDue bool) {
+func (m *model) apply(stamp Instant, wall int64, commands []Command) (results []Result, events []Event, moreDue bool) {
 	m.events = nil
 	m.now = max(m.now, stamp)
 	m.wall = wall
@@ -139,6 +141,8 @@ func (m *model) run(c Command) Result {
 		return m.configure(c)
 	case Found:
 		return m.found(c)
+	case Clear:
+		return m.clear(c)
 	case Recover:
 		m.lastToken += 1 << 40
 		return Result{}
@@ -148,7 +152,7 @@ func (m *model) run(c Command) Result {
 
 // modelTimer is something that ends by time.
 type modelTimer struct {
-	at     int64
+	at     Instant
 	number uint64
 	lock   string // delays of one grant end in the order of their names
 	quiet  bool   // nobody needs to be told: it makes no ticks

@@ -136,16 +136,13 @@ func (s *numbers[V]) remove(n uint64) {
 	s.many = nil
 }
 
-// removeAt takes the number at i out of few, from the nearer end: the oldest
-// leaves first mostly.
+// removeAt takes the number at i out of few, and gives back the room that is not needed.
 func (s *numbers[V]) removeAt(i int) {
-	if i < len(s.few)/2 {
-		copy(s.few[1:i+1], s.few[:i])
-		s.few = s.few[1:]
-		return
-	}
 	copy(s.few[i:], s.few[i+1:])
 	s.few = s.few[:len(s.few)-1]
+	if c := cap(s.few); c > 8 && len(s.few) < c/4 {
+		s.few = clip(s.few)
+	}
 }
 
 // all walks the list in ascending order. It must not change meanwhile.

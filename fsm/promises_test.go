@@ -114,7 +114,7 @@ func (w *witness) inUse(lock string) bool {
 }
 
 // alive checks T6 for a session: its deadline never moves back.
-func (w *witness) alive(id SessionID, deadline int64) {
+func (w *witness) alive(id SessionID, deadline Instant) {
 	s := w.sessions[id]
 	if (s == nil) != (deadline == 0) {
 		w.fail("keep-alive of session %x: deadline %d, open %v", id, deadline, s != nil)
@@ -273,7 +273,7 @@ func TestPromisesHoldWhateverIsAsked(t *testing.T) {
 		table := New()
 		w := newWitness(failer(t))
 		var index uint64
-		apply := func(stamp int64, commands ...Command) {
+		apply := func(stamp Instant, commands ...Command) {
 			index++
 			term := 1 + index/20 // leaders come and go
 			a := table.Apply(index, term, encode(term, stamp, 0, commands...))

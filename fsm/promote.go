@@ -137,7 +137,7 @@ func (t *Table) grantWaiter(r *request, from *lock) {
 		l.queue.leave(r, i)
 		t.looked[i] = l
 	}
-	t.waiters--
+	t.countWaiter(r, -1)
 	t.deadlines.remove(r.timer)
 	r.timer, r.registered = 0, 0
 	t.hold(r)

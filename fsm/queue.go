@@ -16,6 +16,7 @@ type queue struct {
 	shared     numbers[none]   // the waiters for it as Shared
 	others     numbers[uint32] // all others, with the permits that each wants; 0: Exclusive
 	registered numbers[none]   // those of both that are registered here: see promote.go
+	owners     numbers[int32]  // how many of the waiters each owner has, by owner.number
 	freed      bool            // the lock is in Table.freed
 }
 
@@ -54,6 +55,7 @@ func (q *queue) leave(r *request, i int) {
 	} else {
 		q.others.remove(r.number)
 	}
+	q.countInQueue(r.owner, -1)
 	if int(r.registered) == i+1 {
 		q.registered.remove(r.number)
 	}
@@ -143,7 +145,7 @@ func (t *Table) enqueue(r *request) {
 			r.register(i, l)
 		}
 	}
-	t.waiters++
+	t.countWaiter(r, 1)
 }
 
 // standInLine puts a request behind all others that wait for one of its locks.
@@ -156,6 +158,7 @@ func (t *Table) standInLine(r *request, w *Want, l *lock) {
 	} else {
 		l.queue.others.put(r.number, w.Permits)
 	}
+	l.queue.countInQueue(r.owner, 1)
 }
 
 // hold makes a request a holder of its locks, which t.looked has.
@@ -167,13 +170,13 @@ func (t *Table) hold(r *request) {
 		l.used += uint64(w.Permits)
 		l.heldAlone = w.Mode == Exclusive
 	}
-	t.grants++
+	t.countGrant(r, 1)
 	t.lastToken++
 	r.token = t.lastToken
 	r.granted, r.since = t.now, t.wall
 	r.deadline = 0
 	if r.ttl > 0 {
-		r.deadline = sumTimes(t.now, r.ttl)
+		r.deadline = t.now.Add(r.ttl)
 		r.timer = t.deadlines.add(r.deadline, r.number, nil)
 	}
 	t.tokens.put(r.token, r.number)
@@ -191,6 +194,6 @@ func (t *Table) unhold(r *request) {
 		t.leaveLock(w.Lock, l)
 		t.work++
 	}
-	t.grants--
+	t.countGrant(r, -1)
 	t.tokens.delete(r.token)
 }

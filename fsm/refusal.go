@@ -53,13 +53,16 @@ const (
 	otherTTL       reason = 38
 	otherDelay     reason = 39
 	otherValue     reason = 40
-	reasonsEnd     reason = 41
+	badOwner       reason = 41
+	fullBytes      reason = 42
+	badVersion     reason = 43
+	reasonsEnd     reason = 44
 )
 
 const (
 	fieldLock         = "lock"
 	fieldID           = "id"
-	detailUTF8        = "must be UTF-8 of at most %d bytes"
+	detailText        = "must be UTF-8 of at most %d bytes, without control characters"
 	detailGrantsLimit = "the limit is %d grants and waiting requests"
 	detailOther       = "must be as in the first request under this ID"
 )
@@ -68,7 +71,7 @@ const (
 var refusalTexts = [reasonsEnd]struct{ field, detail string }{
 	badID:          {fieldID, "must have a session and a sequence from 1, or nothing; a once ID is for detached acquires only"},
 	otherCommand:   {fieldID, "was used by another command"},
-	badName:        {fieldLock, "must be UTF-8 of 1 to %d bytes"},
+	badName:        {fieldLock, "must be UTF-8 of 1 to %d bytes, without control characters"},
 	lockTwice:      {fieldLock, "lock %d of the request is named twice"},
 	badMode:        {"mode", "must be exclusive, shared or permits"},
 	permitsForeign: {"permits", "permits and limit are for mode permits only"},
@@ -79,13 +82,15 @@ var refusalTexts = [reasonsEnd]struct{ field, detail string }{
 	badWait:        {"wait", "must be 0, positive, or -1"},
 	needsSession:   {fieldID, "an acquire must have a session and a sequence"},
 	maxWait:        {"wait", "must be 0 to %s for a detached acquire"},
-	badHolder:      {"holder", detailUTF8},
+	badHolder:      {"holder", detailText},
 	maxValue:       {"value", "must be at most %d bytes"},
 	labelCount:     {"labels", "must be at most %d labels"},
-	badLabel:       {"labels", "must be UTF-8, key and value together at most %d bytes"},
+	badLabel:       {"labels", "must be UTF-8 without control characters, key and value together at most %d bytes"},
 	maxDelay:       {"delay", "must be 0 to %s"},
-	badReason:      {"reason", detailUTF8},
-	badWho:         {"who", detailUTF8},
+	badReason:      {"reason", detailText},
+	badWho:         {"who", detailText},
+	badOwner:       {"owner", detailText},
+	fullBytes:      {"table_bytes", "the limit is %d bytes of memory"},
 	badTarget:      {"target", "must be another request of the same session"},
 	noLimit:        {"limit", "must be at least 1"},
 	badLimits:      {"limits", ""}, // the argument is a place in limitTable
@@ -99,25 +104,28 @@ var refusalTexts = [reasonsEnd]struct{ field, detail string }{
 	fullWaiters:    {"waiters", "the limit is %d waiting requests"},
 	fullQueue:      {"waiters_per_lock", "the limit is %d waiting requests for one lock"},
 	outOfTokens:    {"token", "all tokens below 2^53 are used"},
-	fullEnded:      {"ended_remembered", "the limit is %d sessions that ended lately"},
+	fullEnded:      {"ended_remembered", "the limit is %d sessions that are open or ended lately"},
 	fullTries:      {fieldID, "the limit is %d tries that wait under one ID"},
 	grantEnded:     {fieldID, "its grant, with token %d, has ended: take a new ID to acquire again"},
 	otherLocks:     {"locks", detailOther},
 	otherTTL:       {"ttl", detailOther},
 	otherDelay:     {"delay", detailOther},
 	otherValue:     {"value", detailOther},
+	badVersion:     {"version", detailText},
 }
 
 // refusal is a reason with its argument.
 type refusal struct {
 	why reason
 	arg int64
+
+	own, free int64 // of a share that is used up: what the owner has, and what is free
 }
 
 // refuse makes a result that changes nothing and says why. The reason stays in
 // t.refused for remember.
 func (t *Table) refuse(code Code, why reason, arg int64) Result {
-	t.refused = refusal{why, arg}
+	t.refused = refusal{why: why, arg: arg}
 	r := Result{Code: code}
 	t.refused.explain(&r)
 	return r
@@ -130,10 +138,23 @@ func (f refusal) explain(r *Result) {
 	switch {
 	case f.why == badLimits:
 		e := &limitTable[f.arg]
-		r.Detail = fmt.Sprintf("%s must be 0 to %d, 0 for the default", e.field, e.max)
+		r.Detail = fmt.Sprintf("%s must be %s to %d, 0 for the default", e.field, e.from(), e.max)
 	case strings.Contains(text.detail, "%s"): // a time
 		r.Detail = fmt.Sprintf(text.detail, strconv.FormatFloat(float64(f.arg)/float64(nanosPerSecond), 'f', -1, 64)+"s")
 	case strings.Contains(text.detail, "%d"):
 		r.Detail = fmt.Sprintf(text.detail, f.arg)
 	}
+	if f.isShare() {
+		r.Detail += fmt.Sprintf(", %d are free, and this client's address has %d: nobody gets more than is left for the others; "+
+			"`locknode sessions ls` shows who has what, `locknode limits set %s=N` changes the limit", f.free, f.own, text.field)
+	}
+}
+
+// isShare says that the refusal is of a limit that owners share.
+func (f refusal) isShare() bool {
+	switch f.why {
+	case fullOnces, fullSessions, fullGrants, fullWaiters, fullQueue, fullEnded, fullBytes:
+		return true
+	}
+	return false
 }

@@ -41,7 +41,7 @@ func (t *Table) renew(c *Renew) Result {
 	if r == nil {
 		return Result{Code: NotHeld}
 	}
-	if until := sumTimes(t.now, c.TTL); r.deadline != 0 && until > r.deadline {
+	if until := t.now.Add(c.TTL); r.deadline != 0 && until > r.deadline {
 		r = t.changeRequest(r)
 		r.deadline = until
 		t.deadlines.move(r.timer, until)
@@ -58,8 +58,15 @@ func (t *Table) setValue(c *SetValue) Result {
 		return Result{Code: NotHeld}
 	}
 	e := *r.more()
+	if more := costBytes(len(c.Value)) - costBytes(len(e.value)); more > 0 {
+		if res, ok := t.roomFor(r.owner.name, more+costExtra); !ok {
+			return res
+		}
+	}
 	e.value = c.Value
-	t.changeRequest(r).extra = e.orNil()
+	r = t.changeRequest(r)
+	r.extra = e.orNil()
+	t.rechargeRequest(r)
 	return Result{}
 }
 
@@ -84,11 +91,7 @@ func (t *Table) forceRelease(c *ForceRelease) Result {
 		if len(res.Holders) < MaxHoldersShown {
 			res.Holders = append(res.Holders, t.holderOn(r.number, c.Lock))
 		}
-		e := Event{Kind: EventRevoked, Reason: c.Reason, Who: c.Who}
-		if s := t.session(r.session); s != nil {
-			e.Number = t.changeSession(r.session, s).revoke(r.token, c.Reason, c.Who)
-		}
-		t.endGrant(r, e)
+		t.endByOperator(r, c.Reason, c.Who)
 	}
 	if res.Holders == nil {
 		return Result{Code: NotHeld}
@@ -113,11 +116,17 @@ func (t *Table) holdersOf(name string, l *lock, token uint64) (grants []*request
 	return grants
 }
 
-// revoke notes for the client that an operator ended a grant.
-func (s *session) revoke(token uint64, reason, who string) uint64 {
+// revoke notes for the client that an operator ended a grant. The grant paid for that, but
+// not for the operator's words.
+func (t *Table) revoke(s *session, token uint64, reason, who string) uint64 {
 	s.revoked++
+	if !t.hasBytes(s.owner, "", costRevoked+costBytes(len(reason))+costBytes(len(who))) {
+		reason, who = "", ""
+	}
 	keep := s.revocations[max(0, len(s.revocations)-MaxRevocations+1):]
 	s.revocations = append(slices.Clip(keep), Revocation{Number: s.revoked, Token: token, Reason: reason, Who: who})
+	s.told = s.costOfRevocations()
+	t.recharge(s)
 	return s.revoked
 }
 
@@ -173,13 +182,13 @@ func (t *Table) wishesOver(l *lock, limit uint32) (waiters []uint64) {
 // endGrant takes a grant away; e says why. The locks' waiters are looked at by
 // the next promote.
 func (t *Table) endGrant(r *request, e Event) {
-	e.Held = t.now - r.granted
+	e.Held = t.now.Sub(r.granted)
 	t.describe(&e, r)
 	t.events = append(t.events, e)
 	untold := r.more().untold // nobody has done anything under it
 	if delay := r.more().delay; e.Kind == EventExpired && delay > 0 && !untold {
 		for i := range r.wants {
-			t.delay(r.wants[i].Lock, sumTimes(t.now, delay), r.number)
+			t.delay(r.wants[i].Lock, t.now.Add(delay), r)
 		}
 	}
 	t.unhold(r)
@@ -194,24 +203,28 @@ func (t *Table) endGrant(r *request, e Event) {
 }
 
 // delay keeps a lock free of new holders for a while.
-func (t *Table) delay(name string, until int64, number uint64) {
+func (t *Table) delay(name string, until Instant, r *request) {
 	l, _ := t.locks.get(name)
 	if until <= l.delayUntil {
 		return
 	}
 	l = t.changeLock(name, l)
-	t.deadlines.remove(l.timer)
-	l.delayUntil, l.delayNumber = until, number
-	l.timer = t.deadlines.add(until, number, &target{lock: name})
+	t.endDelayOf(name, l)
+	l.delayUntil, l.delayNumber = until, r.number
+	l.timer = t.deadlines.add(until, r.number, &target{lock: name})
+	t.ownDelay(name, l, r.owner)
 }
 
 // endWait ends a wait of all tries without a grant.
-func (t *Table) endWait(r *request, code Code) {
-	e := Event{Kind: EventWaitEnded, Code: code, Waited: t.now - r.queued, Others: r.triesFrom(1)}
+func (t *Table) endWait(r *request, code Code) { t.endWaitFor(r, Event{Code: code}) }
+
+// endWaitFor is endWait for a reason.
+func (t *Table) endWaitFor(r *request, e Event) {
+	e.Kind, e.Waited, e.Others = EventWaitEnded, t.now.Sub(r.queued), r.triesFrom(1)
 	t.describe(&e, r)
 	t.events = append(t.events, e)
 	for i := range r.tries() {
-		t.answerTry(r.try(i), r.number, Result{Code: code})
+		t.answerTry(r.try(i), r.number, Result{Code: e.Code})
 	}
 	for i := range r.wants {
 		name := r.wants[i].Lock
@@ -221,9 +234,9 @@ func (t *Table) endWait(r *request, code Code) {
 		t.leaveLock(name, l)
 		t.work++
 	}
-	t.waiters--
+	t.countWaiter(r, -1)
 	if once := r.more().once; once != (OnceID{}) {
-		t.records.delete(once) // the next try runs as new
+		t.deleteRecord(once) // the next try runs as new
 	}
 	t.dropRequest(r)
 }
@@ -232,4 +245,26 @@ func (t *Table) endWait(r *request, code Code) {
 func (t *Table) dropRequest(r *request) {
 	t.deadlines.remove(r.timer)
 	t.requests.delete(r.number)
+	t.charge(r.owner, -r.cost)
+	t.leaveOwner(r.owner)
+}
+
+// ownDelay counts the delay of a lock as its owner's.
+func (t *Table) ownDelay(name string, l *lock, o *owner) {
+	l.delayOwner = o
+	o.use.Delays++
+	t.charge(o, costOfDelay(name))
+}
+
+// endDelayOf takes the delay of a lock away, if there is one.
+func (t *Table) endDelayOf(name string, l *lock) {
+	o := l.delayOwner
+	if o == nil {
+		return
+	}
+	t.deadlines.remove(l.timer)
+	l.delayUntil, l.delayNumber, l.timer, l.delayOwner = 0, 0, 0, nil
+	o.use.Delays--
+	t.charge(o, -costOfDelay(name))
+	t.leaveOwner(o)
 }

@@ -181,7 +181,7 @@ func TestGoldenLogAndSnapshotReadForEver(t *testing.T) {
 		}
 		table.Apply(uint64(i+1), r.term, r.data)
 	}
-	for k := KindOpenSession; k <= KindRecover; k++ {
+	for k := KindOpenSession; k <= KindClear; k++ {
 		if kinds[k] == 0 {
 			t.Errorf("the golden log has no command of kind %d", k)
 		}

@@ -31,6 +31,10 @@ func restoreTable(r io.Reader) (*Table, error) {
 		return nil, err
 	}
 	t := New()
+	t.level, t.version = b.uint32(), b.string()
+	if err := t.KnownLevel(); err != nil && !b.bad {
+		return nil, err
+	}
 	counts := t.readHead(b)
 	var names lockOrder
 	for _, section := range [...]struct {
@@ -86,7 +90,7 @@ func openBlocks(r io.Reader) (*blockReader, error) {
 		return nil, errors.New("not a snapshot of a lock table")
 	}
 	if v := start[len(snapshotMagic)]; v != snapshotVersion {
-		return nil, fmt.Errorf("version %d, know %d", v, snapshotVersion)
+		return nil, fmt.Errorf("its format is version %d, and this version of Locknode knows %d: was it written by a later one?", v, snapshotVersion)
 	}
 	b := &blockReader{r: r, sum: crc32.Checksum(start[:], castagnoli)}
 	return b, b.read()
@@ -177,12 +181,13 @@ func (b *blockReader) finish() error {
 type counts struct{ sessions, requests, locks, records, ended uint64 }
 
 func (t *Table) readHead(b *blockReader) counts {
-	t.now = b.int()
+	t.now = b.instant()
 	t.index = b.uint()
 	t.digest = b.uint()
 	t.lastToken = b.uint()
 	t.lastNumber = b.uint()
 	t.cluster = b.id()
+	t.key = b.id()
 	t.limits = b.limits()
 	return counts{b.uint(), b.uint(), b.uint(), b.uint(), b.uint()}
 }
@@ -190,7 +195,8 @@ func (t *Table) readHead(b *blockReader) counts {
 func (t *Table) readSession(b *blockReader) error {
 	id := SessionID(b.id())
 	s := &session{
-		gen: t.sessions.gen, number: b.uint(), ttl: b.int(), deadline: b.int(), holder: b.string(), labels: b.labels(),
+		gen: t.sessions.gen, number: b.uint(), ttl: b.int(), deadline: b.instant(), owner: t.owner(b.string()),
+		holder: b.string(), labels: b.labels(),
 		acked: b.acked(), revoked: b.uint(),
 	}
 	if n := b.length(4); n > 0 {
@@ -214,7 +220,10 @@ func (t *Table) readSession(b *blockReader) error {
 		s.shown += a.cost()
 		s.window = append(s.window, a)
 	}
+	s.owner.use.Sessions++
 	s.timer = t.deadlines.add(s.deadline, s.number, &target{session: id})
+	s.told, s.peak = s.costOfRevocations(), len(s.window)
+	t.recharge(s)
 	t.sessions.put(id, s)
 	return nil
 }
@@ -233,7 +242,7 @@ func (b *blockReader) acked() sequences {
 func (b *blockReader) answer() answer {
 	a := answer{
 		sequence: b.uint(), kind: Kind(b.byte()), code: Code(b.byte()), asked: b.uint(),
-		token: b.uint(), deadline: b.int(), queued: b.int(), granted: b.int(),
+		token: b.uint(), deadline: b.instant(), queued: b.instant(), granted: b.instant(),
 	}
 	parts := b.byte()
 	if parts == 0 {
@@ -241,7 +250,7 @@ func (b *blockReader) answer() answer {
 	}
 	a.more = &answerMore{}
 	if parts&answerRefused != 0 {
-		a.more.refusal = refusal{reason(b.byte()), b.int()}
+		a.more.refusal = refusal{reason(b.byte()), b.int(), b.int(), b.int()}
 	}
 	if parts&answerHolders != 0 {
 		a.more.holders = make([]Holder, b.length(24))
@@ -270,7 +279,7 @@ func (m *answerMore) sound(parts byte) bool {
 func (b *blockReader) holder() Holder {
 	return Holder{
 		Lock: b.string(), Token: b.uint(), Holder: b.string(), Session: b.id(), Mode: Mode(b.byte()), Permits: b.uint32(),
-		Deadline: b.int(), Since: b.int(), Value: b.bytes(), Labels: b.labels(),
+		Deadline: b.instant(), Since: b.int(), Value: b.bytes(), Labels: b.labels(),
 	}
 }
 
@@ -280,10 +289,17 @@ func (t *Table) readRequest(b *blockReader) error {
 	parts := b.byte()
 	if parts&requestInSession != 0 {
 		r.session, r.sequence = b.id(), b.uint()
+		s, ok := t.sessions.get(r.session)
+		if !ok {
+			return errDamaged
+		}
+		r.owner = s.owner
+	} else {
+		r.owner = t.owner(b.string())
 	}
-	r.wants, r.ttl, r.deadline, r.queued = b.wants(), b.int(), b.int(), b.int()
+	r.wants, r.ttl, r.deadline, r.queued = b.wants(), b.int(), b.instant(), b.instant()
 	if parts&requestHeld != 0 {
-		r.token, r.granted, r.since = b.uint(), b.int(), b.int()
+		r.token, r.granted, r.since = b.uint(), b.instant(), b.int()
 	}
 	if parts&requestExtra != 0 {
 		e := extra{value: b.bytes(), labels: b.labels(), delay: b.int()}
@@ -308,6 +324,7 @@ func (t *Table) readRequest(b *blockReader) error {
 		r.timer = t.deadlines.add(r.deadline, r.number, nil)
 	}
 	t.requests.put(r.number, r)
+	t.rechargeRequest(r)
 	return t.place(r)
 }
 
@@ -341,10 +358,10 @@ func (t *Table) place(r *request) error {
 		l.heldAlone = l.heldAlone || w.Mode == Exclusive
 	}
 	if r.token != 0 {
-		t.grants++
+		t.countGrant(r, 1)
 		t.tokens.put(r.token, r.number)
 	} else {
-		t.waiters++
+		t.countWaiter(r, 1)
 	}
 	return t.placeInSessions(r)
 }
@@ -392,7 +409,11 @@ type lockOrder struct {
 
 func (t *Table) readLock(b *blockReader, order *lockOrder) error {
 	name := b.string()
-	limit, until, number := b.uint32(), b.int(), b.uint()
+	limit, until, number := b.uint32(), b.instant(), b.uint()
+	owner := ""
+	if until != 0 {
+		owner = b.string()
+	}
 	if b.bad || order.any && name <= order.last || limit == 0 && until == 0 || (until == 0) != (number == 0) {
 		return errDamaged
 	}
@@ -408,6 +429,7 @@ func (t *Table) readLock(b *blockReader, order *lockOrder) error {
 	l.limit, l.delayUntil, l.delayNumber = limit, until, number
 	if until != 0 {
 		l.timer = t.deadlines.add(until, number, &target{lock: name})
+		t.ownDelay(name, l, t.owner(owner))
 	}
 	return nil
 }
@@ -415,13 +437,15 @@ func (t *Table) readLock(b *blockReader, order *lockOrder) error {
 func (t *Table) readRecord(b *blockReader) error {
 	id := OnceID(b.id())
 	m := &record{
-		gen: t.records.gen, number: b.uint(), token: b.uint(), forget: b.int(),
+		gen: t.records.gen, owner: t.owner(b.string()), number: b.uint(), token: b.uint(), forget: b.instant(),
 		asked: asked{locks: b.uint(), value: b.uint(), ttl: b.int(), delay: b.int()},
 	}
 	if b.bad || !t.records.isNext(id) {
 		return errDamaged
 	}
 	t.records.put(id, m)
+	m.owner.use.Once++
+	t.charge(m.owner, costRecord)
 	if m.forget != 0 {
 		t.forgets.put(forgetKey{m.forget, m.number}, id)
 	}
@@ -430,11 +454,13 @@ func (t *Table) readRecord(b *blockReader) error {
 
 func (t *Table) readEnded(b *blockReader) error {
 	id := SessionID(b.id())
-	key := forgetKey{b.int(), b.uint()}
+	e := endedSession{forgetKey{b.instant(), b.uint()}, t.owner(b.string())}
 	if b.bad || !t.ended.isNext(id) {
 		return errDamaged
 	}
-	t.ended.put(id, key)
-	t.endings.put(key, id)
+	e.owner.use.Ended++
+	t.charge(e.owner, costEnded)
+	t.ended.put(id, e)
+	t.endings.put(e.key, id)
 	return nil
 }

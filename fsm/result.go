@@ -20,6 +20,7 @@ const (
 	UnknownCommand Code = 11 // a kind that this version does not know
 	Malformed      Code = 12 // bytes that are no command
 	StaleStamp     Code = 13 // the entry was stamped in another term and changed nothing
+	Revoked        Code = 14 // an operator ended the wait
 )
 
 // Result is the one answer to a command.
@@ -30,21 +31,22 @@ type Result struct {
 	// only part of a result that may differ between nodes of different versions.
 	Field, Detail string
 
-	Token    uint64 // Acquire: of the grant, also of one that has ended
-	Deadline int64  // cluster time. Acquire, Renew: of the grant, 0 if it has none of its own. OpenSession: of the session
-	Queued   int64  // Acquire: cluster time at which its session and sequence were first applied
-	Granted  int64  // Acquire: cluster time of the grant
+	Token    uint64  // Acquire: of the grant, also of one that has ended
+	Deadline Instant // cluster time. Acquire, Renew: of the grant, 0 if it has none of its own. OpenSession: of the session
+	Queued   Instant // Acquire: cluster time at which its session and sequence were first applied
+	Granted  Instant // Acquire: cluster time of the grant
 
 	// Busy: who holds the locks of the request; none if they wait for somebody
 	// before it, or are in their delay. ForceRelease: who was released. At most
 	// MaxHoldersShown. Read only: what is in it is shared with the table.
 	Holders []Holder
-	Alive   []Alive // KeepAlive: one for each session
+	Alive   []Alive  // KeepAlive: one for each session
+	Cleared *Cleared // Clear
 }
 
 // Alive is the result of a keep-alive for one session.
 type Alive struct {
-	Deadline    int64 // cluster time; 0: there is no such session
+	Deadline    Instant // cluster time; 0: there is no such session
 	Revocations []Revocation
 }
 
@@ -66,8 +68,8 @@ type Holder struct {
 	Session  SessionID // zero: detached
 	Mode     Mode
 	Permits  uint32
-	Deadline int64 // cluster time: the earlier of the grant's own and its session's
-	Since    int64 // wall clock, Unix milliseconds, for people only
+	Deadline Instant // cluster time: the earlier of the grant's own and its session's
+	Since    int64   // wall clock, Unix milliseconds, for people only
 	Value    []byte
 	Labels   []Label
 }
@@ -97,7 +99,7 @@ const (
 // Event is one thing that happened in an apply, in the order in which it happened.
 type Event struct {
 	Kind    EventKind
-	Code    Code        // EventWaitEnded: TimedOut, Cancelled, NoSession, or KindMismatch (a semaphore shrank below its wish). EventTryEnded: Cancelled or NoSession. EventSessionEnded: OK (by its client), TimedOut (expired) or NotHeld (killed)
+	Code    Code        // EventWaitEnded: TimedOut, Cancelled, NoSession, Revoked (by an operator) or KindMismatch (a semaphore shrank below its wish). EventTryEnded: Cancelled or NoSession. EventSessionEnded: OK (by its client), TimedOut (expired) or NotHeld (killed)
 	Request RequestID   // of the acquire, where the event is about one; of a detached one with several tries: the first, or that which left
 	Others  []RequestID // EventGranted, EventWaitEnded: the other tries that waited. EventTryEnded: those that wait on
 	Session SessionID   // zero: detached
@@ -108,18 +110,18 @@ type Event struct {
 	Waited  int64  // EventGranted, EventWaitEnded: nanoseconds of cluster time in the queue
 	Held    int64  // EventReleased, EventExpired, EventRevoked: nanoseconds of cluster time held
 	Number  uint64 // EventRevoked of a session: the revocation's number
-	Reason  string // EventRevoked, EventSessionEnded by an operator
+	Reason  string // EventRevoked; EventSessionEnded and EventWaitEnded by an operator
 	Who     string
 }
 
 // Applied is what one log entry did.
 type Applied struct {
 	Index, Term uint64
-	Now         int64 // cluster time after the entry
-	Refused     Code  // StaleStamp or Malformed: the entry as a whole changed nothing and Results is empty
+	Now         Instant // cluster time after the entry
+	Refused     Code    // StaleStamp or Malformed: the entry as a whole changed nothing and Results is empty
 	Results     []Result
 	Events      []Event
-	MoreDue     bool   // a mass expiry was cut: more is due now and waits for the next entry
-	NextDue     int64  // when something is next due, at Now or before if MoreDue; 0: nothing has a deadline. Set by Machine.Apply
-	Digest      uint64 // of everything applied up to this entry: equal on all nodes
+	MoreDue     bool    // a mass expiry was cut: more is due now and waits for the next entry
+	NextDue     Instant // when something is next due, at Now or before if MoreDue; 0: nothing has a deadline. Set by who applies the entry
+	Digest      uint64  // of everything applied up to this entry: equal on all nodes
 }

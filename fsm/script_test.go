@@ -76,7 +76,7 @@ type script struct {
 	index   uint64
 	term    uint64
 	stamped uint64
-	stamp   int64
+	stamp   Instant
 	batch   [][]byte // commands of the entry under way
 	inBatch bool
 }
@@ -123,7 +123,7 @@ func (s *script) do(line string) {
 	a := parseArgs(fields[1:])
 	switch fields[0] {
 	case "at":
-		s.stamp = s.duration(a.words[0])
+		s.stamp = Instant(s.duration(a.words[0]))
 		s.apply()
 	case "term":
 		s.term = s.number(a.words[0])

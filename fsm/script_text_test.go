@@ -17,7 +17,7 @@ func codeName(c Code) string {
 	return names[c]
 }
 
-func seconds(at int64) string { return time.Duration(at).String() }
+func seconds[T int64 | Instant](at T) string { return time.Duration(at).String() }
 
 // line collects the parts of a text that say something.
 type line struct{ strings.Builder }

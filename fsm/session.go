@@ -23,25 +23,39 @@ func (t *Table) openSession(c *OpenSession) Result {
 	if why, arg := t.checkLabels(c.Labels); why != noReason {
 		return t.refuse(Invalid, why, arg)
 	}
-	if t.sessions.len >= t.limits.Sessions {
-		return t.refuse(OverLimit, fullSessions, int64(t.limits.Sessions))
+	if !fits(c.Owner, maxOwnerBytes) {
+		return t.refuse(Invalid, badOwner, maxOwnerBytes)
 	}
-	if t.ended.len >= t.limits.EndedRemembered {
-		return t.refuse(OverLimit, fullEnded, int64(t.limits.EndedRemembered))
+	if res, ok := t.roomForSession(c, t.usedBy(c.Owner)); !ok {
+		return res
 	}
 	s := &session{
-		gen: t.sessions.gen, number: t.nextNumber(), ttl: c.TTL, deadline: sumTimes(t.now, c.TTL),
-		holder: c.Holder, labels: c.Labels,
+		gen: t.sessions.gen, number: t.nextNumber(), ttl: c.TTL, deadline: t.now.Add(c.TTL),
+		owner: t.owner(c.Owner), holder: c.Holder, labels: c.Labels,
 	}
+	s.owner.use.Sessions++
+	t.recharge(s)
 	s.timer = t.deadlines.add(s.deadline, s.number, &target{session: c.Session})
 	t.sessions.put(c.Session, s)
 	t.events = append(t.events, Event{Kind: EventSessionOpened, Session: c.Session, Holder: s.holder})
 	return Result{Deadline: s.deadline}
 }
 
+// roomForSession keeps a new session within the limits. It takes its place among those
+// that have ended, too: there is then one when it ends.
+func (t *Table) roomForSession(c *OpenSession, use Use) (Result, bool) {
+	if res, ok := t.hasRoom(fullSessions, t.limits.Sessions, t.sessions.len, use.Sessions); !ok {
+		return res, false
+	}
+	if res, ok := t.hasRoom(fullEnded, t.limits.EndedRemembered, t.sessions.len+t.ended.len, use.Sessions+use.Ended); !ok {
+		return res, false
+	}
+	return t.roomFor(c.Owner, c.costOf())
+}
+
 // extend moves a session's deadline to now + TTL.
 func (t *Table) extend(id SessionID, s *session) *session {
-	until := sumTimes(t.now, s.ttl)
+	until := t.now.Add(s.ttl)
 	if until <= s.deadline {
 		return s
 	}
@@ -72,7 +86,9 @@ func (t *Table) keepAlive(c *KeepAlive) Result {
 				seen++
 			}
 			s = t.changeSession(k.Session, s)
-			s.revocations = s.revocations[seen:]
+			s.revocations = slices.Clone(s.revocations[seen:])
+			s.told = s.costOfRevocations()
+			t.recharge(s)
 		}
 		if len(s.revocations) == 0 {
 			res.Alive[i] = Alive{Deadline: s.deadline}
@@ -131,7 +147,9 @@ func (t *Table) endSession(id SessionID, s *session, code Code, e Event) {
 	t.deadlines.remove(s.timer)
 	t.sessions.delete(id)
 	t.recent = nil
-	t.rememberEnded(id)
+	t.charge(s.owner, -s.cost)
+	s.owner.use.Sessions--
+	t.rememberEnded(id, s.owner)
 }
 
 // inOrder returns the numbers of a session's grants and of those that are untold.

@@ -17,6 +17,9 @@ import (
 // first nine bytes, for the first), so that blocks cannot be lost, doubled or
 // exchanged.
 //
+// The first record begins with the feature level and the version that knows it, so that a
+// version which does not can say so; see level.go.
+//
 // The content is a sequence of records, none of which spans blocks: the head,
 // then all sessions, each followed by its answers, all requests, all locks that
 // have something that does not follow from their requests, all records of once IDs,
@@ -82,28 +85,32 @@ func (s *Snapshot) WriteTo(w io.Writer) (int64, error) {
 		b.record()
 		b.once(id, m)
 	}
-	for id, key := range s.ended.all() {
+	for id, e := range s.ended.all() {
 		b.record()
 		b.id(id)
-		b.int(key.at)
-		b.uint(key.number)
+		b.instant(e.key.at)
+		b.uint(e.key.number)
+		b.string(e.owner.name)
 	}
 	return b.end()
 }
 
 func (s *Snapshot) writeHead(b *blockWriter) {
+	b.uint(uint64(s.level)) // first in every version, so that older ones can read it
+	b.string(s.version)
 	facts := 0
 	for _, l := range s.locks.all() {
 		if l.hasFacts() {
 			facts++
 		}
 	}
-	b.int(s.now)
+	b.instant(s.now)
 	b.uint(s.index)
 	b.uint(s.digest)
 	b.uint(s.lastToken)
 	b.uint(s.lastNumber)
 	b.id(s.cluster)
+	b.id(s.key)
 	b.limits(s.limits)
 	b.uint(uint64(s.sessions.len))
 	b.uint(uint64(s.requests.len))
@@ -170,7 +177,8 @@ func (b *blockWriter) session(id SessionID, s *session) {
 	b.id(id)
 	b.uint(s.number)
 	b.int(s.ttl)
-	b.int(s.deadline)
+	b.instant(s.deadline)
+	b.string(s.owner.name)
 	b.string(s.holder)
 	b.labels(s.labels)
 	b.uint(s.acked.upTo)
@@ -203,9 +211,9 @@ func (b *blockWriter) answer(a *answer) {
 	b.byte(byte(a.code))
 	b.uint(a.asked)
 	b.uint(a.token)
-	b.int(a.deadline)
-	b.int(a.queued)
-	b.int(a.granted)
+	b.instant(a.deadline)
+	b.instant(a.queued)
+	b.instant(a.granted)
 	var parts byte
 	if a.more != nil && a.more.refusal.why != noReason {
 		parts |= answerRefused
@@ -217,6 +225,8 @@ func (b *blockWriter) answer(a *answer) {
 	if parts&answerRefused != 0 {
 		b.byte(byte(a.more.refusal.why))
 		b.int(a.more.refusal.arg)
+		b.int(a.more.refusal.own)
+		b.int(a.more.refusal.free)
 	}
 	if parts&answerHolders != 0 {
 		b.uint(uint64(len(a.more.holders)))
@@ -233,7 +243,7 @@ func (b *blockWriter) holder(h *Holder) {
 	b.id(h.Session)
 	b.byte(byte(h.Mode))
 	b.uint(uint64(h.Permits))
-	b.int(h.Deadline)
+	b.instant(h.Deadline)
 	b.int(h.Since)
 	b.bytes(h.Value)
 	b.labels(h.Labels)
@@ -262,14 +272,16 @@ func (b *blockWriter) request(r *request) {
 	if parts&requestInSession != 0 {
 		b.id(r.session)
 		b.uint(r.sequence)
+	} else {
+		b.string(r.owner.name)
 	}
 	b.wants(r.wants)
 	b.int(r.ttl)
-	b.int(r.deadline)
-	b.int(r.queued)
+	b.instant(r.deadline)
+	b.instant(r.queued)
 	if parts&requestHeld != 0 {
 		b.uint(r.token)
-		b.int(r.granted)
+		b.instant(r.granted)
 		b.int(r.since)
 	}
 	e := r.extra
@@ -296,15 +308,19 @@ func (b *blockWriter) request(r *request) {
 func (b *blockWriter) lock(name string, l *lock) {
 	b.string(name)
 	b.uint(uint64(l.limit))
-	b.int(l.delayUntil)
+	b.instant(l.delayUntil)
 	b.uint(l.delayNumber)
+	if l.delayOwner != nil {
+		b.string(l.delayOwner.name)
+	}
 }
 
 func (b *blockWriter) once(id OnceID, m *record) {
 	b.id(id)
+	b.string(m.owner.name)
 	b.uint(m.number)
 	b.uint(m.token)
-	b.int(m.forget)
+	b.instant(m.forget)
 	b.uint(m.asked.locks)
 	b.uint(m.asked.value)
 	b.int(m.asked.ttl)

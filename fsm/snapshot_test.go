@@ -16,7 +16,7 @@ import (
 func fullTable(tb testing.TB, scale int) (*Table, uint64) {
 	tb.Helper()
 	t, index := New(), uint64(0)
-	apply := func(stamp int64, commands ...Command) {
+	apply := func(stamp Instant, commands ...Command) {
 		index++
 		if a := t.Apply(index, 1, encode(1, stamp, int64(index), commands...)); a.Refused != OK {
 			tb.Fatalf("refused: %d", a.Refused)
@@ -81,7 +81,7 @@ func TestSnapshotRoundTrip(t *testing.T) {
 			// Both live on alike, to the last deadline.
 			live := restore(t, data)
 			for i := range uint64(80) {
-				entry := encode(1, int64(i+5)*second, 0, everyCommand()...)
+				entry := encode(1, Instant(i+5)*second, 0, everyCommand()...)
 				if a, b := live.Apply(index+1+i, 1, entry), r.Apply(index+1+i, 1, entry); a.Digest != b.Digest {
 					t.Fatalf("%s: digests differ %d entries on", name, i)
 				}
@@ -167,7 +167,7 @@ func TestSnapshotIsIsolated(t *testing.T) {
 					SetValue{Token: uint64(int(i)*5 + k), Value: []byte("new")},
 				)
 			}
-			table.Apply(index, 1, encode(1, int64(round)*5*second, 0, commands...))
+			table.Apply(index, 1, encode(1, Instant(round)*5*second, 0, commands...))
 		}
 		if err := table.check(); err != nil {
 			t.Fatal(err)
@@ -317,10 +317,12 @@ var corruptions = map[string]func(t *Table){
 	"a grant of two tries":        func(t *Table) { x := grantedOf(t).extra; x.tries = append(x.tries, x.tries[0]) },
 	"a grant of no session's try": func(t *Table) { grantedOf(t).extra.tries[0].session = SessionID{} },
 	"an answer to nothing":        func(t *Table) { s := sessionOf(t); s.window[0].asked = 0 },
-	"an open session has ended":   func(t *Table) { t.rememberEnded(holderOf(t).session) },
-	"an end of a used number":     func(t *Table) { t.ended.put(SessionID{1}, forgetKey{1 << 40, holderOf(t).number}) },
-	"an end of the past":          func(t *Table) { t.ended.put(SessionID{1}, forgetKey{-1, 1 << 40}) },
-	"an end of no session":        func(t *Table) { t.rememberEnded(SessionID{}) },
+	"an open session has ended":   func(t *Table) { t.rememberEnded(holderOf(t).session, holderOf(t).owner) },
+	"an end of a used number": func(t *Table) {
+		t.ended.put(SessionID{1}, endedSession{forgetKey{1 << 40, holderOf(t).number}, holderOf(t).owner})
+	},
+	"an end of the past":   func(t *Table) { t.ended.put(SessionID{1}, endedSession{forgetKey{-1, 1 << 40}, holderOf(t).owner}) },
+	"an end of no session": func(t *Table) { t.rememberEnded(SessionID{}, holderOf(t).owner) },
 }
 
 // The first of each, of the table that fullTable makes.

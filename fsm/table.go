@@ -17,23 +17,26 @@ const recoverSkip = 1 << 40
 // changed only if its gen is the trees'. Only what no snapshot reads is changed in
 // place: lists of requests, queues, and where a request is registered.
 type state struct {
-	now        int64 // cluster time
+	now        Instant // cluster time
 	index      uint64
 	digest     uint64 // of everything applied up to index
 	lastToken  uint64
 	lastNumber uint64 // sessions, their ends and requests are numbered as they come
 	cluster    [16]byte
-	limits     Limits // all effective: no field is 0
-	grants     int    // requests that hold
-	waiters    int    // requests that wait
+	key        [16]byte // that the nodes of the cluster know each other by
+	limits     Limits   // all effective: no field is 0
+	level      uint32   // the feature level, at least 1; see level.go
+	version    string   // the first version of Locknode that knows it
+	grants     int      // requests that hold
+	waiters    int      // requests that wait
 
 	locks    tree[string, *lock]
 	requests tree[uint64, *request] // by number
 	tokens   tree[uint64, uint64]   // token → number of the request that holds it
 	sessions tree[SessionID, *session]
 	records  tree[OnceID, *record]
-	forgets  tree[forgetKey, OnceID]    // records whose grant has ended, by when they are forgotten
-	ended    tree[SessionID, forgetKey] // sessions that have ended
+	forgets  tree[forgetKey, OnceID] // records whose grant has ended, by when they are forgotten
+	ended    tree[SessionID, endedSession]
 	endings  tree[forgetKey, SessionID] // the same, by when they are forgotten
 }
 
@@ -41,14 +44,15 @@ type state struct {
 type lock struct {
 	gen          uint64
 	holders      numbers[none]
-	queue        *queue // nil: nobody has waited yet
-	used         uint64 // permits out
-	delayUntil   int64  // nobody is granted it before; 0: no delay
-	delayNumber  uint64 // of the request whose loss set the delay
-	limit        uint32 // size of the semaphore; 0: not one
-	timer        int32  // slot of the delay in Table.deadlines
-	heldAlone    bool   // by an Exclusive grant
-	heldOrQueued bool   // in use: kind and limit are fixed
+	queue        *queue  // nil: nobody has waited yet
+	used         uint64  // permits out
+	delayUntil   Instant // nobody is granted it before; 0: no delay
+	delayNumber  uint64  // of the request whose loss set the delay
+	delayOwner   *owner  // its owner; nil: no delay
+	limit        uint32  // size of the semaphore; 0: not one
+	timer        int32   // slot of the delay in Table.deadlines
+	heldAlone    bool    // by an Exclusive grant
+	heldOrQueued bool    // in use: kind and limit are fixed
 }
 
 // request is an acquire that waits (token 0) or holds (token > 0).
@@ -60,10 +64,12 @@ type request struct {
 	sequence   uint64    // in the session
 	wants      []Want    // never changed
 	ttl        int64
-	deadline   int64 // of the wait, or the grant's own; 0: none
-	queued     int64
-	granted    int64
+	deadline   Instant // of the wait, or the grant's own; 0: none
+	queued     Instant
+	granted    Instant
 	since      int64  // wall clock of the grant
+	owner      *owner // of the session, or the caller's own
+	cost       int64  // what its owner was charged for it
 	extra      *extra // nil: all zero; never changed, only replaced
 	timer      int32
 	registered int32 // while it waits: at which of wants, from 1; 0: at none. See promote.go
@@ -98,7 +104,8 @@ type session struct {
 	gen         uint64
 	number      uint64
 	ttl         int64
-	deadline    int64
+	deadline    Instant
+	owner       *owner
 	holder      string
 	labels      []Label
 	grants      numbers[uint64] // with the sequence of each
@@ -107,14 +114,23 @@ type session struct {
 	window      []answer        // by sequence
 	acked       sequences
 	shown       int          // bytes of the holders in window
+	peak        int          // most answers that window has had since it was made; no part of the state
+	told        int64        // what the revocations cost
+	cost        int64        // what its owner was charged for it
 	revocations []Revocation // never changed, only replaced
 	revoked     uint64       // number of the last revocation
 	timer       int32
 }
 
+// endedSession is what is remembered of a session that has ended.
+type endedSession struct {
+	key   forgetKey // in endings
+	owner *owner
+}
+
 // forgetKey orders what is remembered for a while by when it is forgotten.
 type forgetKey struct {
-	at     int64
+	at     Instant
 	number uint64
 }
 
@@ -125,7 +141,7 @@ func compareForgets(a, b forgetKey) int {
 	return compareInts(a.number, b.number)
 }
 
-func compareInts[T int64 | uint64](a, b T) int {
+func compareInts[T ~int64 | uint64](a, b T) int {
 	switch {
 	case a < b:
 		return -1
@@ -146,10 +162,13 @@ func compareIDs(a, b *[16]byte) int {
 	return compareInts(x, y)
 }
 
-// Table is the lock table. It is not safe for concurrent use; see [Machine].
+// Table is the lock table. It is not safe for concurrent use; see package internal/replica.
 // Make it with [New] or [Restore].
 type Table struct {
 	state
+	owners    tree[string, *owner] // by name; derived from the state, as all that follows
+	bytes     int64                // what all records cost
+	lastOwner uint64
 	deadlines deadlines // of sessions, requests and delays; derived from the state
 
 	recent   *session // the session that was looked up last; derived from the state
@@ -169,7 +188,7 @@ type Table struct {
 
 // New returns an empty table at cluster time 0.
 func New() *Table {
-	t := &Table{}
+	t := &Table{state: state{level: 1, version: levelVersions[0]}}
 	t.limits, _ = Limits{}.effective()
 	t.locks.cmp = strings.Compare
 	t.requests.cmp = compareInts[uint64]
@@ -179,6 +198,7 @@ func New() *Table {
 	t.forgets.cmp = compareForgets
 	t.ended.cmp = compareSessions
 	t.endings.cmp = compareForgets
+	t.owners.cmp = strings.Compare
 	t.nextGeneration()
 	return t
 }
@@ -192,10 +212,13 @@ func (s *state) nextGeneration() {
 }
 
 // Now returns the cluster time of the last entry, in nanoseconds.
-func (t *Table) Now() int64 { return t.now }
+func (t *Table) Now() Instant { return t.now }
 
 // Cluster returns the ID that [Found] gave the cluster; zero before that.
 func (t *Table) Cluster() [16]byte { return t.cluster }
+
+// Key returns the key that [Found] gave the cluster's nodes; zero before that.
+func (t *Table) Key() [16]byte { return t.key }
 
 // Limits returns the limits in force; no field is zero.
 func (t *Table) Limits() Limits { return t.limits }
@@ -255,7 +278,7 @@ func (t *Table) changeSession(id SessionID, s *session) *session {
 	}
 	c := *s
 	c.gen = t.sessions.gen
-	c.window = clip(s.window)
+	c.window, c.peak = clip(s.window), len(s.window)
 	c.acked.above = clip(s.acked.above)
 	t.sessions.put(id, &c)
 	t.recent, t.recentID = &c, id
@@ -278,12 +301,4 @@ func clip[T any](s []T) []T {
 		return nil
 	}
 	return append(make([]T, 0, len(s)+len(s)/8+1), s...)
-}
-
-// sumTimes adds a duration of 0 or more to a time; times stop at the end of time.
-func sumTimes(at, d int64) int64 {
-	if s := at + d; s >= at {
-		return s
-	}
-	return 1<<63 - 1
 }

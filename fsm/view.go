@@ -13,8 +13,8 @@ type LockView struct {
 	Holders     []Holder // the first MaxHoldersShown, in the order of their requests
 	HolderCount int
 	Waiters     int
-	Limit       uint32 // size of the semaphore in use; otherwise 0
-	DelayUntil  int64  // cluster time before which nobody new is granted the lock; 0: no delay
+	Limit       uint32  // size of the semaphore in use; otherwise 0
+	DelayUntil  Instant // cluster time before which nobody new is granted the lock; 0: no delay
 }
 
 // Stats counts what is in the table.
@@ -23,8 +23,10 @@ type Stats struct {
 	Sessions    int
 	Grants      int
 	Waiters     int // requests
+	Owners      int
+	Bytes       int64 // what the table costs, of Limits.TableBytes
 	LastToken   uint64
-	Now         int64 // cluster time
+	Now         Instant // cluster time
 	Digest      uint64
 	DigestIndex uint64
 }
@@ -32,8 +34,8 @@ type Stats struct {
 // SessionView is an open session.
 type SessionView struct {
 	Session     SessionID
-	TTL         int64 // nanoseconds
-	Deadline    int64 // cluster time
+	TTL         int64   // nanoseconds
+	Deadline    Instant // cluster time
 	Holder      string
 	Labels      []Label
 	Tokens      []uint64     // of its grants, in the order of their requests
@@ -41,6 +43,12 @@ type SessionView struct {
 	Answers     int          // remembered for retries
 	Acked       uint64       // up to this one
 	Revocations []Revocation // not yet seen by the client
+}
+
+// HasSession reports whether a session is open.
+func (t *Table) HasSession(id SessionID) bool {
+	_, ok := t.sessions.get(id)
+	return ok
 }
 
 // Lock returns what is to be seen of a lock. A free one has no holders.
@@ -93,7 +101,7 @@ func (t *Table) List(prefix, after string, limit int) (locks []LockView, more bo
 func (t *Table) Stats() Stats {
 	return Stats{
 		Locks: t.locks.len, Sessions: t.sessions.len, Grants: t.grants, Waiters: t.waiters,
-		LastToken: t.lastToken, Now: t.now, Digest: t.digest, DigestIndex: t.index,
+		Owners: t.owners.len, Bytes: t.bytes, LastToken: t.lastToken, Now: t.now, Digest: t.digest, DigestIndex: t.index,
 	}
 }
 

@@ -17,9 +17,9 @@ type answer struct {
 	sequence uint64
 	asked    uint64 // hash of the command; 0: of an acquire that was cancelled before it came
 	token    uint64
-	deadline int64
-	queued   int64
-	granted  int64
+	deadline Instant
+	queued   Instant
+	granted  Instant
 	request  uint64      // number of the request that waits; 0: none
 	more     *answerMore // nil: nothing more; never changed
 	kind     Kind        // of the command
@@ -127,25 +127,37 @@ func (s *session) find(sequence uint64) (int, bool) {
 // acknowledge forgets the answers that the client has by what the ID says.
 func (t *Table) acknowledge(id *RequestID, s *session) *session {
 	spans := [...]Span{{1, id.Acked}, id.Answered[0], id.Answered[1]}
+	limit := t.windowLimit(s)
 	for _, span := range spans {
 		if span.First == 0 || span.First > span.Last {
 			continue
 		}
 		i, _ := s.find(span.First)
 		remembered := i < len(s.window) && s.window[i].sequence <= span.Last
-		if !remembered && s.acked.covers(span) && len(s.acked.above) <= t.limits.RequestsWindow {
+		if !remembered && s.acked.covers(span) && len(s.acked.above) <= limit {
 			continue // nothing new
 		}
 		s = t.changeSession(id.Session, s)
 		s.acked.add(span)
-		s.acked.bound(t.limits.RequestsWindow)
+		s.acked.bound(limit)
 		s.forgetAnswers(i, span.Last)
+		t.recharge(s)
 	}
 	return s
 }
 
+// shrink gives back the room of answers that are gone: once there are half as many as there
+// have been in it. So an answer takes at most four times its size.
+func (s *session) shrink() {
+	if s.peak > 16 && len(s.window) < s.peak/2 {
+		s.peak = len(s.window)
+		s.window = clip(s.window)
+	}
+}
+
 // forgetAnswers drops the answers from a place up to a sequence, but what waits.
 func (s *session) forgetAnswers(from int, upTo uint64) {
+	defer s.shrink()
 	kept, end := from, from
 	for ; end < len(s.window) && s.window[end].sequence <= upTo; end++ {
 		if a := &s.window[end]; a.request == 0 {
@@ -173,7 +185,7 @@ func (s *session) forgetAnswers(from int, upTo uint64) {
 func (t *Table) keep(id SessionID, a answer) {
 	s := t.changeSession(id, t.session(id))
 	if cost := a.cost(); cost > 0 {
-		if s.shown+cost > maxShownWindow {
+		if s.shown+cost > maxShownWindow || !t.hasBytes(s.owner, "", costAnswer+int64(cost)) {
 			a.withoutHolders()
 			cost = 0
 		}
@@ -181,7 +193,9 @@ func (t *Table) keep(id SessionID, a answer) {
 	}
 	i, _ := s.find(a.sequence)
 	s.window = slices.Insert(s.window, i, a)
-	s.bound(t.limits.RequestsWindow)
+	s.peak = max(s.peak, len(s.window))
+	s.bound(t.windowLimit(s))
+	t.recharge(s)
 }
 
 // bound forgets the oldest answers, as if they were acknowledged, down to a limit. It
@@ -206,6 +220,7 @@ func (s *session) bound(limit int) {
 	n := kept + copy(s.window[kept:], s.window[end:])
 	clear(s.window[n:])
 	s.window = s.window[:n]
+	s.shrink()
 	s.acked.bound(limit)
 }
 
@@ -221,7 +236,7 @@ func (t *Table) remember(id *RequestID, kind Kind, asked uint64, res *Result) {
 
 // answerTry ends the wait of one try: it leaves its session's list, and its copies
 // are answered res. It returns when the try came.
-func (t *Table) answerTry(y try, number uint64, res Result) (queued int64) {
+func (t *Table) answerTry(y try, number uint64, res Result) (queued Instant) {
 	s := t.changeSession(y.session, t.session(y.session))
 	s.waits.remove(number)
 	i, ok := s.find(y.sequence)
@@ -240,12 +255,13 @@ func (t *Table) answerTry(y try, number uint64, res Result) (queued int64) {
 // opened it must not open it again, because copies of its requests would then
 // run a second time.
 //
-// That is never forgotten early. No session is opened while the limit is reached, so
-// what is remembered exceeds it at most by the sessions that were open then, which
-// have to end all the same.
-func (t *Table) rememberEnded(id SessionID) {
-	key := forgetKey{sumTimes(t.now, t.limits.OnceNanos), t.nextNumber()}
-	t.ended.put(id, key)
+// That is never forgotten early. Each session that is open has a place there for when it
+// has ended: see roomForSession.
+func (t *Table) rememberEnded(id SessionID, o *owner) {
+	key := forgetKey{t.now.Add(t.limits.OnceNanos), t.nextNumber()}
+	o.use.Ended++
+	t.charge(o, costEnded)
+	t.ended.put(id, endedSession{key, o})
 	t.endings.put(key, id)
 }
 
@@ -257,6 +273,10 @@ func (t *Table) hasEnded(id SessionID) bool {
 // forgetEnded forgets the session that is next to be forgotten.
 func (t *Table) forgetEnded() {
 	key, id, _ := t.endings.first()
+	e, _ := t.ended.get(id)
 	t.endings.delete(key)
 	t.ended.delete(id)
+	e.owner.use.Ended--
+	t.charge(e.owner, -costEnded)
+	t.leaveOwner(e.owner)
 }

@@ -169,10 +169,10 @@ func TestGapsAreBounded(t *testing.T) {
 // A session that ended is remembered for its time, however many end.
 func TestEndedSessionsAreNeverForgottenEarly(t *testing.T) {
 	b := newBench(t)
-	b.one(0, Configure{Limits: Limits{EndedRemembered: 3}})
 	for i := range 8 {
 		b.open(i, 5*second)
 	}
+	b.one(0, Configure{Limits: Limits{EndedRemembered: 3}})
 	if a := b.at(5); countKind(a, EventSessionEnded) != 8 || b.table.ended.len != 8 {
 		t.Fatalf("%d sessions ended, %d remembered, want 8 and 8", countKind(a, EventSessionEnded), b.table.ended.len)
 	}
@@ -186,7 +186,7 @@ func TestEndedSessionsAreNeverForgottenEarly(t *testing.T) {
 	b.want(b.one(5, opensHost()), OK) // it is open: a keep-alive
 	b.want(b.one(304.9, OpenSession{Session: genSession(8), TTL: second}), OverLimit)
 	b.want(b.one(305, OpenSession{Session: genSession(8), TTL: second}), OK)
-	b.want(b.one(305, OpenSession{Session: genSession(0), TTL: second}), OK) // forgotten in time
+	b.want(b.one(305, OpenSession{Session: genSession(0), TTL: second, Owner: "10.0.0.2"}), OK) // forgotten in time
 }
 
 // The same bytes may be a session's ID and a once ID.

@@ -10,13 +10,13 @@ import (
 // command, because it lays each event to the command of its entry.
 type witness struct {
 	fail      func(format string, args ...any)
-	now       int64
+	now       Instant
 	lastToken uint64
 	grants    []*witnessed // live
 	line      []*witnessed // waiting, in the order in which they came
 	sessions  map[SessionID]*witnessedSession
-	free      map[string]int64  // lock name → no grant before this time
-	resized   map[string]uint32 // lock name → the size set by Resize
+	free      map[string]Instant // lock name → no grant before this time
+	resized   map[string]uint32  // lock name → the size set by Resize
 	once      map[OnceID]*witnessedOnce
 	onceNanos int64
 	retried   bool    // the last command was a retry or refused unseen
@@ -27,28 +27,28 @@ type witness struct {
 // witnessed is a request that waits or holds.
 type witnessed struct {
 	tries   []RequestID // that wait, or of a grant: that were told or have to be
-	joined  []int64     // when each of them came
+	joined  []Instant   // when each of them came
 	wants   []Want
 	session SessionID // zero: detached
 	ttl     int64
-	until   int64 // of the wait; 0: no limit
+	until   Instant // of the wait; 0: no limit
 	delay   int64
 	token   uint64
-	floor   int64 // not to end by its own time before; 0: no time of its own
-	untold  bool  // the grant was waited for, and nobody has confirmed it
-	shared  bool  // more than one try knows of the grant
+	floor   Instant // not to end by its own time before; 0: no time of its own
+	untold  bool    // the grant was waited for, and nobody has confirmed it
+	shared  bool    // more than one try knows of the grant
 }
 
 // witnessedOnce is the last grant under a once ID.
 type witnessedOnce struct {
 	token  uint64
-	forget int64 // no other grant before; 0: it is held
+	forget Instant // no other grant before; 0: it is held
 }
 
 type witnessedSession struct {
 	ttl      int64
-	floor    int64
-	deadline int64
+	floor    Instant
+	deadline Instant
 	ended    map[uint64]bool   // sequence → its wait ended or was cancelled
 	first    map[uint64]Result // sequence → first answer
 	final    map[uint64]Result // sequence → how its wait ended
@@ -57,7 +57,7 @@ type witnessedSession struct {
 
 func newWitness(fail func(format string, args ...any)) *witness {
 	return &witness{
-		fail: fail, sessions: map[SessionID]*witnessedSession{}, free: map[string]int64{}, resized: map[string]uint32{},
+		fail: fail, sessions: map[SessionID]*witnessedSession{}, free: map[string]Instant{}, resized: map[string]uint32{},
 		once: map[OnceID]*witnessedOnce{}, onceNanos: 300 * second,
 	}
 }
@@ -155,7 +155,7 @@ func (w *witness) sessionEnded(c Command, e Event) {
 
 func (w *witness) request(c Acquire, e Event) *witnessed {
 	r := &witnessed{
-		tries: []RequestID{e.Request}, joined: []int64{w.now}, wants: e.Wants, session: e.Session, ttl: c.TTL, delay: c.Delay,
+		tries: []RequestID{e.Request}, joined: []Instant{w.now}, wants: e.Wants, session: e.Session, ttl: c.TTL, delay: c.Delay,
 	}
 	if c.Wait > 0 {
 		r.until = later(w.now, c.Wait)
@@ -236,7 +236,7 @@ func (w *witness) granted(c Command, e Event) {
 	}
 	last := len(r.tries) - 1
 	want := Result{Token: e.Token, Deadline: r.floor, Queued: r.joined[last], Granted: w.now}
-	if fmt.Sprintf("%+v", e.Result) != fmt.Sprintf("%+v", want) || e.Waited != w.now-r.joined[0] && last == 0 {
+	if fmt.Sprintf("%+v", e.Result) != fmt.Sprintf("%+v", want) || e.Waited != w.now.Sub(r.joined[0]) && last == 0 {
 		w.fail("granted %+v, want result %+v", e, want)
 	}
 	if !slices.Equal(append([]RequestID{e.Request}, e.Others...), r.tries) {
@@ -415,12 +415,18 @@ func (w *witness) asked(c Command, r *witnessed) bool {
 func (w *witness) revoked(c Command, r *witnessed) bool {
 	switch c := c.(type) {
 	case ForceRelease:
-		named := slices.ContainsFunc(r.wants, func(want Want) bool { return want.Lock == c.Lock })
-		return named && (c.Token == 0 || c.Token == r.token)
+		return r.named(c.Lock) && (c.Token == 0 || c.Token == r.token)
 	case KillSession:
 		return c.Session == r.session || w.abandoned(r)
+	case Clear:
+		return r.named(c.Lock) || c.Owner != "" && r.session == SessionID{}
 	}
 	return false
+}
+
+// named says that a request is for a lock, among others.
+func (r *witnessed) named(lock string) bool {
+	return slices.ContainsFunc(r.wants, func(want Want) bool { return want.Lock == lock })
 }
 
 func (w *witness) waitEnded(c Command, e Event) {
@@ -432,6 +438,9 @@ func (w *witness) waitEnded(c Command, e Event) {
 	w.line = slices.Delete(w.line, i, i+1)
 	ok := false
 	switch e.Code {
+	case Revoked:
+		clear, is := c.(Clear)
+		ok = is && (r.named(clear.Lock) || clear.Owner != "" && r.session == SessionID{})
 	case TimedOut:
 		ok = r.until > 0 && w.now >= r.until
 	case NoSession:

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/locknode/locknode/internal/history"
+	"github.com/locknode/locknode/internal/proof/history"
 )
 
 // promises are those of docs/design.md, in a few words.

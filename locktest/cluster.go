@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/locknode/locknode/client"
-	"github.com/locknode/locknode/internal/sim"
+	"github.com/locknode/locknode/internal/proof/sim"
 	"github.com/locknode/locknode/node"
 )
 
@@ -117,7 +117,7 @@ func (c *Cluster) Now() time.Duration { return c.sim.Now() }
 // digits, dots, dashes and underscores, and begins with a letter.
 //
 // The client has the cluster's clock, a logger, and its name as its holder; what
-// it does is recorded for [Cluster.CheckHistory]. [client.WithClock] in the
+// it does is recorded for [Cluster.CheckHistory]. [client.Clock] in the
 // options takes it out of [Cluster.SkewClock]'s hands. It is closed with the
 // cluster; after a Close of your own the name is used up until
 // [Cluster.KillClient].

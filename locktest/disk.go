@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/locknode/locknode/internal/simdisk"
+	"github.com/locknode/locknode/internal/proof/simdisk"
 )
 
 // disk does something to the disk of a node, and notes it.

@@ -48,7 +48,7 @@
 // machine makes it flicker. It asks something of the program under test:
 //
 //   - It reads time and waits for it through package time alone. The clocks of
-//     clients and nodes are set for it; leave client.WithClock alone.
+//     clients and nodes are set for it; leave client.Clock alone.
 //   - It uses no real network and no other process: who waits for a socket, a
 //     pipe or a system call keeps time from moving. Files are no problem.
 //   - No mutex is held while something is waited for. A goroutine that waits for
@@ -77,7 +77,12 @@
 // endless. The order of goroutines that are ready at the same time is left to
 // chance: a [Seed] repeats the delays of the network and not a whole run.
 //
+// The kit is not stable yet: names may change in any release.
+//
 // Objects: [Cluster], which owns all nodes and clients.
 //
 // Goroutines: those of nodes and clients. All end in the cleanup of the test.
+//
+// Files: cluster.go makes a cluster, options.go has what can be set; network.go, process.go and
+// disk.go break it; check.go judges it; log.go writes to the test's log.
 package locktest

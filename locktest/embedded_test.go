@@ -183,3 +183,17 @@ func TestANodeThatStopsClosesItsClientsFirst(t *testing.T) {
 		}
 	})
 }
+
+// The client of a node of the kit can do all that one of a real node can.
+func TestTheClientOfANodeOfTheKitAsksItHowItIs(t *testing.T) {
+	bubble(t, func(t *testing.T, cluster *locktest.Cluster) {
+		c := cluster.Node("n2").Client()
+		defer c.Close()
+		if s, err := c.Status(t.Context()); err != nil || s.NodeID != "n2" || !s.Ready {
+			t.Errorf("Status: %+v, %v", s, err)
+		}
+		if members, err := c.Members(t.Context()); err != nil || len(members) != len(cluster.Nodes()) {
+			t.Errorf("Members: %+v, %v", members, err)
+		}
+	})
+}

@@ -3,8 +3,8 @@ package locktest
 import (
 	"testing"
 
-	"github.com/locknode/locknode/internal/history"
-	"github.com/locknode/locknode/internal/simdisk"
+	"github.com/locknode/locknode/internal/proof/history"
+	"github.com/locknode/locknode/internal/proof/simdisk"
 )
 
 // History is what was recorded.

@@ -41,7 +41,9 @@ func TestAClientFarAwayGetsItsLock(t *testing.T) {
 				}
 				each := time.Since(begin) / 10
 				t.Logf("one way %v, connected before: %v: the first lock took %v, then each change of its value %v", way, connected, first, each)
-				if each > 2*way+100*time.Millisecond {
+				// Three seconds are nearly the most that a client waits for a ping. Below that
+				// a late ping may still cost one of the ten changes a second trip.
+				if way < 3*time.Second && each > 2*way*6/5 {
 					t.Errorf("a change took %v, want a round trip", each)
 				}
 				must(t, g.Unlock())

@@ -40,7 +40,7 @@ func bubble(t *testing.T, f func(t *testing.T, c *locktest.Cluster), opts ...loc
 // short is a session's TTL for tests that wait for its end.
 func short() client.Option { return client.SessionTTL(2 * time.Second) }
 
-func lock(t testing.TB, c *client.Client, name string, opts ...client.AcquireOption) *client.Grant {
+func lock(t testing.TB, c *client.Client, name string, opts ...client.LockOption) *client.Grant {
 	t.Helper()
 	g, err := c.Lock(t.Context(), name, opts...)
 	must(t, err)

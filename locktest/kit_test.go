@@ -41,7 +41,7 @@ func TestWrongUseFailsTheTestAndSaysWhatThereIs(t *testing.T) {
 			"node":        {func() { cluster.Node("worker") }, []string{`"worker"`, "n1, n2, n3"}},
 			"dead node":   {func() { cluster.Node("n3") }, []string{`"n3"`, "Restart"}},
 			"skew":        {func() { cluster.SkewClock("n4", 1) }, []string{`"n4"`, "n1, n2, n3"}},
-			"no rate":     {func() { cluster.SkewClock("n1", -1) }, []string{"-1", "allowed"}},
+			"no rate":     {func() { cluster.SkewClock("n1", -1) }, []string{"-1", "must be more than 0"}},
 			"jump":        {func() { cluster.JumpWallClock("worker", time.Hour) }, []string{"n1, n2, n3"}},
 			"disk":        {func() { cluster.HangDisk("worker") }, []string{"n1, n2, n3"}},
 			"slow disk":   {func() { cluster.SlowDisk("n1", -1) }, []string{"n1", "0 or more"}},

@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/locknode/locknode/internal/sim"
+	"github.com/locknode/locknode/internal/proof/sim"
 )
 
 // Option changes a cluster. Without any it stands in one data centre: 200 to

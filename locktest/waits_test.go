@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/locknode/locknode/client"
+	"github.com/locknode/locknode/internal/proof/testall"
 	"github.com/locknode/locknode/locktest"
 )
 
@@ -29,7 +30,8 @@ func TestManyRevocationsWhileCutOffAreLosses(t *testing.T) {
 				c.Isolate("holder")
 				time.Sleep(2 * time.Second)
 				for i := range n {
-					must(t, ops.ForceRelease(t.Context(), fmt.Sprintf("l%d", i), 0, "stuck"))
+					_, err := ops.ForceRelease(t.Context(), fmt.Sprintf("l%d", i), 0, "stuck")
+					must(t, err)
 					lock(t, ops, fmt.Sprintf("l%d", i))
 				}
 				time.Sleep(25 * time.Second)
@@ -80,7 +82,7 @@ func TestRepeatedAcquireThroughOtherClients(t *testing.T) {
 	bubble(t, func(t *testing.T, c *locktest.Cluster) {
 		one, two, three := c.Client("one"), c.Client("two"), c.Client("three")
 		id := client.RequestID([16]byte{1, 2, 3})
-		acquire := func(c *client.Client, opts ...client.AcquireOption) (client.DetachedGrant, error) {
+		acquire := func(c *client.Client, opts ...client.DetachedOption) (client.DetachedGrant, error) {
 			return c.Detached().Acquire(t.Context(), "x", 10*time.Second, opts...)
 		}
 		first, err := acquire(one, id)
@@ -213,9 +215,7 @@ func TestLongestWait(t *testing.T) {
 // TestManyWaitersOfOneClient: so many of its acquires wait that its stream takes no
 // more of them; what frees the locks goes through.
 func TestManyWaitersOfOneClient(t *testing.T) {
-	if testing.Short() {
-		t.Skip("20,400 goroutines")
-	}
+	testall.Only(t, "20,400 goroutines")
 	bubble(t, func(t *testing.T, c *locktest.Cluster) {
 		a := c.Client("a", client.SessionTTL(10*time.Minute))
 		const locks, each = 3, 6_800

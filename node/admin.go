@@ -9,6 +9,9 @@ import (
 	"github.com/hashicorp/raft"
 
 	apiv1 "github.com/locknode/locknode/api/v1"
+	"github.com/locknode/locknode/fsm"
+	"github.com/locknode/locknode/internal/membership"
+	"github.com/locknode/locknode/internal/peerapi"
 )
 
 // transferTimeout bounds the search for a successor.
@@ -17,15 +20,19 @@ const transferTimeout = 2 * time.Second
 // Status describes this node as it sees itself, its table as of the last entry
 // applied. It asks nobody and never waits, not for the entry that is being applied
 // either.
-func (n *Node) Status(context.Context) (*apiv1.StatusResponse, error) {
+func (n wire) Status(context.Context) (*apiv1.StatusResponse, error) {
 	s := n.state.Load()
 	res := &apiv1.StatusResponse{
 		NodeId: n.id, Version: n.cfg.Version, LogStore: n.cfg.LogStore, HttpAddress: n.httpAddr,
 		State: "starting", LeaderAddress: n.leaderAPI(),
 		AppliedIndex: s.DigestIndex,
 		Locks:        uint64(s.Locks), Sessions: uint64(s.Sessions), Waiters: uint64(s.Waiters),
-		LastToken: s.LastToken, ClusterTime: s.Now, Digest: s.Digest, DigestIndex: s.DigestIndex,
+		Grants: uint64(s.Grants), Owners: uint64(s.Owners), TableBytes: s.Bytes, TableBytesLimit: s.limit, TopOwners: n.topOwners(),
+		LastToken: s.LastToken, ClusterTime: int64(s.Now), Digest: s.Digest, DigestIndex: s.DigestIndex,
 		ClusterId: n.clusterID(), VotesFrom: n.stores.Identity().VotesFrom,
+		Directory:         n.directory(),
+		FeatureLevel:      n.tableLevel().level,
+		FeatureLevelKnown: fsm.Level,
 	}
 	if r := n.raft.Load(); r != nil {
 		res.Term, res.CommitIndex = r.CurrentTerm(), r.CommitIndex()
@@ -40,6 +47,7 @@ func (n *Node) Status(context.Context) (*apiv1.StatusResponse, error) {
 	} else {
 		res.Ready = true
 	}
+	n.describeVoters(res)
 	return res, nil
 }
 
@@ -74,41 +82,46 @@ func (n *Node) readiness() error {
 
 // WaitReady waits until this node can serve, or ctx ends, or the node does. Its error
 // says what is missing still, why the node has ended by itself, or that it was closed.
-func (n *Node) WaitReady(ctx context.Context) error {
+//
+// It does not say that the next node may be stopped: that is [Node.WaitVoter].
+func (n *Node) WaitReady(ctx context.Context) error { return n.wait(ctx, "to be ready", n.readiness) }
+
+// wait waits until missing returns nil.
+func (n *Node) wait(ctx context.Context, what string, missing func() error) error {
 	poll := time.NewTicker(5 * time.Millisecond)
 	defer poll.Stop()
 	for {
-		reason := n.readiness()
+		reason := missing()
 		if reason == nil {
 			return nil
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("wait for node %q to be ready: %w: %w", n.id, reason, context.Cause(ctx))
+			return fmt.Errorf("wait for node %q %s: %w: %w", n.id, what, reason, context.Cause(ctx))
 		case <-n.done:
 			if err := n.Err(); err != nil {
-				return fmt.Errorf("wait for node %q to be ready: it ended: %w", n.id, err)
+				return fmt.Errorf("wait for node %q %s: it ended: %w", n.id, what, err)
 			}
-			return fmt.Errorf("wait for node %q to be ready: it was closed", n.id)
+			return fmt.Errorf("wait for node %q %s: it was closed", n.id, what)
 		case <-poll.C:
-			n.rounds.nudge()
+			n.rounds.wake()
 		}
 	}
 }
 
 // Members lists Raft's configuration, joined with what gossip sees.
-func (n *Node) Members(context.Context) (*apiv1.MembersResponse, error) {
+func (n wire) Members(context.Context) (*apiv1.MembersResponse, error) {
 	r := n.raft.Load()
 	if r == nil {
 		return nil, n.unavailable()
 	}
-	return n.membership.members(), nil
+	return n.membership.Members(), nil
 }
 
 // TransferLeadership hands leadership over: to the named node, or to the most
 // up-to-date one. It can be asked of any node. Leadership may move again at any
 // time; the response names who had it when the transfer was seen done.
-func (n *Node) TransferLeadership(ctx context.Context, req *apiv1.TransferLeadershipRequest) (*apiv1.TransferLeadershipResponse, error) {
+func (n wire) TransferLeadership(ctx context.Context, req *apiv1.TransferLeadershipRequest) (*apiv1.TransferLeadershipResponse, error) {
 	r := n.raft.Load()
 	if r == nil {
 		return nil, n.unavailable()
@@ -140,8 +153,8 @@ func (n *Node) throughElections(ctx context.Context, try func() error) error {
 	begun := time.Now()
 	for {
 		err := try()
-		switch apiv1.CodeOf(err) {
-		case apiv1.CodeUnavailable, apiv1.CodeNotLeader, apiv1.CodeNotReady:
+		switch apiv1.CodeOf(err).Retry() {
+		case apiv1.RetryElsewhere, apiv1.RetrySameID:
 		default:
 			return err
 		}
@@ -188,60 +201,81 @@ func (n *Node) awaitOtherLeader(ctx context.Context, r *raft.Raft) (*apiv1.Trans
 }
 
 // RemoveMember takes a member out of Raft's configuration. It can be asked of
-// any node.
-func (n *Node) RemoveMember(ctx context.Context, req *apiv1.RemoveMemberRequest) (*apiv1.RemoveMemberResponse, error) {
+// any node. It is refused where no majority of the voters that would remain answers the
+// leader's Raft. After an error with [apiv1.CodeUnknownOutcome] the member may have been
+// removed, or be removed yet; Members tells, and to ask again does no harm.
+func (n wire) RemoveMember(ctx context.Context, req *apiv1.RemoveMemberRequest) (*apiv1.RemoveMemberResponse, error) {
 	if n.raft.Load() == nil {
 		return nil, n.unavailable()
 	}
-	tried := false
+	ctx, cancel := beforeDeadline(ctx)
+	defer cancel()
+	mayBeDone := false
 	err := n.throughElections(ctx, func() error {
-		err := n.removeMember(ctx, req)
-		if tried && apiv1.CodeOf(err) == apiv1.CodeNoMember {
+		asked, err := n.removeMember(ctx, req)
+		switch code := apiv1.CodeOf(err); {
+		case code == apiv1.CodeNoMember && mayBeDone:
 			return nil // the try before has removed it, and only its answer was lost
+		case code == apiv1.CodeUnknownOutcome, asked && code == apiv1.CodeUnavailable:
+			mayBeDone = true
 		}
-		tried = true
 		return err
 	})
-	if err != nil {
-		return nil, err
+	if err == nil {
+		return &apiv1.RemoveMemberResponse{}, nil
 	}
-	return &apiv1.RemoveMemberResponse{}, nil
+	if mayBeDone && apiv1.CodeOf(err).Retry() != apiv1.RetryChanged { // otherwise the leader knows: it has not been removed
+		return nil, apiv1.NewError(apiv1.CodeUnknownOutcome,
+			"remove member %q: it may have been done, or be done yet: %v; \"locknode members\" shows it", req.GetId(), err)
+	}
+	return nil, err
+}
+
+// beforeDeadline ends some time before ctx does, so that there is an answer that says
+// more than that the time is over.
+func beforeDeadline(ctx context.Context) (context.Context, context.CancelFunc) {
+	end, ok := ctx.Deadline()
+	if !ok {
+		return context.WithCancel(ctx)
+	}
+	return context.WithDeadline(ctx, end.Add(-min(500*time.Millisecond, time.Until(end)/10)))
 }
 
 // removeMember has the leader remove a member. A leader does not remove itself: it
 // hands leadership over, and its successor does it. If it lost its leadership with its
 // own removal in its log and in nobody else's, it could not lead again, as no voter of
 // its latest configuration, and would vote for nobody with a shorter log: where its
-// vote is needed, nobody would ever lead again.
-func (n *Node) removeMember(ctx context.Context, req *apiv1.RemoveMemberRequest) error {
+// vote is needed, nobody would ever lead again. asked says that another node was asked:
+// that there is no answer does not mean that nothing was done.
+func (n *Node) removeMember(ctx context.Context, req *apiv1.RemoveMemberRequest) (asked bool, err error) {
 	if n.epoch.Load() != nil {
-		if r := n.raft.Load(); req.GetId() == n.id && n.membership.canDoWithout(n.id) {
+		if r := n.raft.Load(); req.GetId() == n.id && n.membership.CanDoWithout(ctx, n.id) {
 			if err := n.transfer(ctx, r, ""); err != nil {
-				return err
+				return false, err
 			}
-			return n.notLeader()
+			return false, n.notLeader()
 		}
-		return n.membership.removeMember(ctx, req.GetId())
+		return false, n.membership.Remove(ctx, req.GetId())
 	}
 	peer, err := n.leaderLocks()
 	if err != nil {
-		return err
+		return false, err
 	}
 	_, err = peer.RemoveMember(ctx, req)
-	return err
+	return true, err
 }
 
 // Term answers a peer's read round.
-func (n *Node) Term(context.Context) (*apiv1.TermResponse, error) {
+func (n wire) Term(context.Context) (*peerapi.TermResponse, error) {
 	r := n.raft.Load()
 	if r == nil {
 		return nil, n.unavailable()
 	}
-	return &apiv1.TermResponse{Term: r.CurrentTerm(), NodeId: n.id}, nil
+	return &peerapi.TermResponse{Term: r.CurrentTerm(), NodeId: n.id}, nil
 }
 
 // ReadIndex runs a read round for a follower.
-func (n *Node) ReadIndex(ctx context.Context) (*apiv1.ReadIndexResponse, error) {
+func (n wire) ReadIndex(ctx context.Context) (*peerapi.ReadIndexResponse, error) {
 	if n.epoch.Load() == nil {
 		return nil, n.notLeader()
 	}
@@ -256,14 +290,27 @@ func (n *Node) ReadIndex(ctx context.Context) (*apiv1.ReadIndexResponse, error) 
 		if e.err != nil {
 			return nil, apiv1.NewError(apiv1.CodeUnavailable, "read index: %v", e.err)
 		}
-		return &apiv1.ReadIndexResponse{Index: e.index}, nil
+		votes := n.membership.Electorate()
+		return &peerapi.ReadIndexResponse{Index: e.index, Voters: votes.Voters, Silent: votes.Silent}, nil
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
 }
 
+// Self says what this node is. It asks nobody and never waits.
+func (n wire) Self(context.Context) (*peerapi.SelfResponse, error) {
+	res := n.membership.Self()
+	if r := n.raft.Load(); r != nil {
+		_, leader := r.LeaderWithID()
+		res.Term, res.LeaderId = r.CurrentTerm(), string(leader)
+		res.LastIndex = max(r.CommitIndex(), n.state.Load().DigestIndex)
+		res.VotesFrom = n.stores.Identity().VotesFrom
+	}
+	return res, nil
+}
+
 // Join takes a fresh node in, or passes its request on to the leader.
-func (n *Node) Join(ctx context.Context, req *apiv1.JoinRequest) (*apiv1.JoinResponse, error) {
+func (n wire) Join(ctx context.Context, req *peerapi.JoinRequest) (*peerapi.JoinResponse, error) {
 	if n.raft.Load() == nil {
 		return nil, n.unavailable()
 	}
@@ -274,7 +321,7 @@ func (n *Node) Join(ctx context.Context, req *apiv1.JoinRequest) (*apiv1.JoinRes
 		}
 		return peer.Join(ctx, req)
 	}
-	return n.membership.join(ctx, req)
+	return n.membership.Join(ctx, req)
 }
 
 func (n *Node) unavailable() *apiv1.Error {
@@ -286,24 +333,31 @@ func (n *Node) unavailable() *apiv1.Error {
 }
 
 // leaderAPI is the API address of the leader, empty if it is not known.
-func (n *Node) leaderAPI() string {
+func (n *Node) leaderAPI() string { return n.leaderPlace().api }
+
+// leaderPlace is the leader and where it is looked for; the address is empty if it is
+// not known.
+func (n *Node) leaderPlace() place {
 	r := n.raft.Load()
 	if r == nil {
-		return ""
+		return place{}
 	}
 	_, id := r.LeaderWithID()
-	return n.apiOf(string(id))
+	if id == "" {
+		return place{}
+	}
+	return place{string(id), n.apiOf(string(id))}
 }
 
-// apiOf is the API address of a node, empty if it is not known.
+// apiOf is the API address where a node is looked for, empty if none is known.
 func (n *Node) apiOf(id string) string {
 	if id == n.id {
 		return n.apiAddr
 	}
-	return n.membership.apiAddress(id)
+	return n.peers.find(id).api
 }
 
-func (n *Node) leaderPeer() (apiv1.PeersClient, error) {
+func (n *Node) leaderPeer() (peerapi.PeersClient, error) {
 	r := n.raft.Load()
 	if r == nil {
 		return nil, n.unavailable()
@@ -316,11 +370,11 @@ func (n *Node) leaderPeer() (apiv1.PeersClient, error) {
 }
 
 func (n *Node) leaderLocks() (apiv1.LocksClient, error) {
-	api := n.leaderAPI()
-	if api == "" || api == n.apiAddr {
+	at := n.leaderPlace()
+	if at.api == "" || at.id == n.id {
 		return nil, n.unavailable()
 	}
-	cc, err := n.peers.conn(api)
+	cc, err := n.peers.conn(at.id, at.api)
 	if err != nil {
 		return nil, n.unavailable()
 	}
@@ -328,10 +382,10 @@ func (n *Node) leaderLocks() (apiv1.LocksClient, error) {
 }
 
 func (n *Node) voter(r *raft.Raft, id string) (raft.Server, bool) {
-	servers, err := configuration(r)
+	servers, err := membership.Configuration(r)
 	if err != nil {
 		return raft.Server{}, false
 	}
-	s, ok := membershipFind(servers, id)
+	s, ok := membership.Find(servers, id)
 	return s, ok && s.Suffrage == raft.Voter
 }

@@ -4,20 +4,21 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"slices"
 	"sync"
 	"time"
 
-	apiv1 "github.com/locknode/locknode/api/v1"
 	"github.com/locknode/locknode/client"
-	"github.com/locknode/locknode/internal/guard"
+	"github.com/locknode/locknode/internal/embedded"
+	"github.com/locknode/locknode/internal/network"
 )
 
 const (
-	// closeTimeout bounds Close as a whole, transferTimeout its part in which
-	// leadership is handed over.
+	// closeTimeout bounds the end of the node, transferTimeout its part in which
+	// leadership is handed over, leaveTimeout the leaving before it and the farewell. What Close waits
+	// for before these is bounded by StopWait and LeaveWait.
 	closeTimeout = 5 * time.Second
+	leaveTimeout = 3 * time.Second
 	// clientsTimeout bounds the end of the clients: without a leader it would be in
 	// vain.
 	clientsTimeout = 1500 * time.Millisecond
@@ -92,13 +93,23 @@ func (c *clients) close(ctx context.Context) (wait func()) {
 // their operations return [client.ErrClosed] and their grants are lost. So do those
 // of a client that is asked for later.
 func (n *Node) Client(opts ...client.Option) *client.Client {
-	var b client.Backend = n
+	var self embedded.Node = wire{n}
 	if n.cfg.seams.Client != nil {
-		b, opts = n.cfg.seams.Client(b, opts)
+		self, opts = n.cfg.seams.Client(self, opts)
 	}
-	c := client.New(b, opts...)
+	c := clientOf(self, opts)
 	if !n.clients.add(c) {
 		_ = c.Close() // it was of no use yet
+	}
+	return c
+}
+
+// clientOf makes a client of a node. Options that are out of range it finds out by itself,
+// when it is used.
+func clientOf(n embedded.Node, opts []client.Option) *client.Client {
+	c, err := client.Dial(embedded.With(context.Background(), n), nil, opts...)
+	if err != nil {
+		panic("a client of a node was dialled: " + err.Error())
 	}
 	return c
 }
@@ -106,53 +117,45 @@ func (n *Node) Client(opts ...client.Option) *client.Client {
 // Close stops the node: it closes the clients that it has given out, which ends their
 // sessions and releases their locks, hands leadership over if it leads, answers or
 // passes on what is under way, and ends. Membership is kept, so the node can come
-// back; with LeaveOnStop it leaves instead. Close takes at most about five seconds
-// and may be called twice; a later call waits for the first.
+// back. If the voters that would be left are too few, Close first waits for others to
+// come back, at most StopWait, while the node goes on to serve. With LeaveOnStop it
+// leaves instead, as [Node.Leave] does. Close takes at most about five seconds besides
+// these waits, and may be called twice; a later call waits for the first.
 func (n *Node) Close() error {
+	return n.close(func() error {
+		if n.cfg.LeaveOnStop {
+			return n.leaveOthers(context.Background())
+		}
+		n.beforeStop()
+		return nil
+	})
+}
+
+// Leave closes the clients that the node has given out, takes it out of the cluster
+// for good, then closes it. Its data directory is of no further use.
+//
+// Before that it waits, for as long as LeaveWait and ctx allow, until the voters that
+// remain are there and nodes that are to vote do. If it then cannot leave, because it is
+// the only voter, or no majority of the others is there, the node is closed all the same
+// and remains a member; the error says so, and its data directory is needed still.
+func (n *Node) Leave(ctx context.Context) error {
+	return n.close(func() error { return n.leaveOthers(ctx) })
+}
+
+// close ends the node once; before runs while it still serves.
+func (n *Node) close(before func() error) error {
 	if n.closeCalled.CompareAndSwap(false, true) {
+		n.waitsToStop.Store(true)
+		closed := n.clients.close(context.Background())
+		n.closeErr = before()
 		ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 		defer cancel()
-		closed := n.clients.close(ctx)
-		if n.cfg.LeaveOnStop && n.Err() == nil {
-			n.closeErr = n.leave(ctx)
-		}
 		n.closeErr = errors.Join(n.closeErr, n.stop(ctx))
 		close(n.done)
 		closed() // those that have waited in vain: they know now
 	}
 	<-n.done
 	return n.closeErr
-}
-
-// Leave closes the clients that the node has given out, takes it out of the cluster
-// for good, then closes it. Its data
-// directory is of no further use. If leaving fails, because there is no majority
-// to agree, the node is closed all the same and remains a member.
-func (n *Node) Leave(ctx context.Context) error {
-	n.clients.close(ctx)
-	err := n.leave(ctx)
-	return errors.Join(err, n.Close())
-}
-
-func (n *Node) leave(ctx context.Context) error {
-	r := n.raft.Load()
-	if r == nil {
-		return nil
-	}
-	if err := n.handOver(ctx, r, ""); err != nil {
-		return fmt.Errorf("leave the cluster: %w", err)
-	}
-	var err error
-	for begun := time.Now(); ctx.Err() == nil; {
-		if _, err = n.RemoveMember(ctx, &apiv1.RemoveMemberRequest{Id: n.id}); err == nil {
-			return n.cluster.Leave(ctx)
-		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(pause(time.Since(begun))):
-		}
-	}
-	return fmt.Errorf("leave the cluster: %w", errors.Join(err, context.Cause(ctx)))
 }
 
 // stop ends everything in the reverse order of its start.
@@ -186,28 +189,28 @@ func (n *Node) release(ctx context.Context) error {
 	step := func(what string, f func() error) { errs = append(errs, within(ctx, what, f)) }
 	switch r := n.raft.Load(); {
 	case r != nil:
-		step("stop raft", func() error { return guard.Stop(r, n.transport, 0, 2*time.Second) })
+		step("stop raft", func() error { return network.Stop(r, n.transport, 0, 2*time.Second) })
 	case n.transport != nil:
 		step("close the transport", n.transport.Close)
 	case n.raftStream != nil:
 		step("close the raft listener", n.raftStream.Close)
 	}
-	for _, l := range []net.Listener{n.apiListener, n.httpListener} {
-		if l != nil {
-			_ = l.Close() // the server may have closed it
-		}
-	}
+	n.bound.close()
+	n.unregister()
 	if n.membership != nil {
-		errs = append(errs, n.membership.close(ctx))
+		errs = append(errs, n.membership.Close(ctx))
 	}
 	if n.cluster != nil {
 		step("stop gossip", n.cluster.Close)
 	}
-	n.peers.close()
+	if n.peers != nil {
+		n.peers.close()
+	}
 	step("end the node's goroutines", func() error { n.running.Wait(); return nil })
 	if n.stores != nil {
 		step("close the stores", n.stores.Close)
 	}
+	n.repeats.close()
 	return errors.Join(errs...)
 }
 

@@ -18,7 +18,7 @@ import (
 
 	apiv1 "github.com/locknode/locknode/api/v1"
 	"github.com/locknode/locknode/fsm"
-	"github.com/locknode/locknode/internal/fuzz"
+	"github.com/locknode/locknode/internal/proof/fuzz"
 )
 
 // rawCodec sends bytes as they are and decodes what it gets.

@@ -14,7 +14,7 @@ import (
 
 	apiv1 "github.com/locknode/locknode/api/v1"
 	"github.com/locknode/locknode/client"
-	"github.com/locknode/locknode/internal/sim"
+	"github.com/locknode/locknode/internal/proof/sim"
 )
 
 // world is a cluster of three in virtual time, with callers that have no session: they

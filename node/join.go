@@ -6,13 +6,14 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/hashicorp/memberlist"
 	"github.com/hashicorp/raft"
 	"google.golang.org/grpc"
 
-	apiv1 "github.com/locknode/locknode/api/v1"
 	"github.com/locknode/locknode/cluster"
-	"github.com/locknode/locknode/internal/guard"
+	"github.com/locknode/locknode/internal/disk"
+	"github.com/locknode/locknode/internal/hclogs"
+	"github.com/locknode/locknode/internal/membership"
+	"github.com/locknode/locknode/internal/network"
 )
 
 // ErrRemoved says that the node was taken out of the cluster. Its data directory
@@ -20,7 +21,7 @@ import (
 var ErrRemoved = errors.New("the node was removed from the cluster")
 
 // openCluster starts gossip and what turns it into membership.
-func (n *Node) openCluster(identity guard.Identity) (err error) {
+func (n *Node) openCluster(identity disk.Identity) (err error) {
 	var keys [][]byte
 	if len(n.cfg.GossipKey) > 0 {
 		keys = [][]byte{n.cfg.GossipKey}
@@ -28,68 +29,55 @@ func (n *Node) openCluster(identity guard.Identity) (err error) {
 	meta := cluster.Meta{
 		NodeID: n.id, ClusterID: identity.ClusterID, API: n.apiAddr, HTTP: n.httpAddr, Raft: n.raftAddr,
 		Version: n.cfg.Version, Zone: n.cfg.Zone, Nonvoter: n.cfg.Nonvoter,
-		Formed: n.stores.HasState(), Expect: n.cfg.BootstrapExpect,
-		Promise: cluster.Hash(founders(identity.Promise)),
+		Formed: n.stores.HasState(), Expect: n.cfg.BootstrapExpect, Level: int(n.cfg.agreedLevel()),
+		Promise: cluster.Founders(identity.Promise).Hash(),
 	}
-	seeds := n.cfg.Join
-	if meta.ClusterID != "" && n.cfg.seams.Memory == nil { // it has been somewhere
-		seeds = allSeeds(seeds, rememberedSeeds(n.cfg.DataDir))
+	if (meta.ClusterID != "" || meta.Formed) && n.cfg.seams.Memory == nil { // it has been somewhere
+		n.seeds = readSeeds(n.cfg.DataDir)
 	}
-	var transport memberlist.Transport
-	if n.cfg.seams.Network != nil {
-		if transport, err = n.cfg.seams.Network.Gossip(n.cfg.GossipAddr); err != nil {
-			return fmt.Errorf("listen for gossip on %s: %w", n.cfg.GossipAddr, err)
-		}
-	}
+	listener := n.bound.gossip
+	n.bound.gossip = nil // Start has it, also when it fails
 	n.cluster, err = cluster.Start(cluster.Config{
-		Transport: transport, Meta: meta, Bind: n.cfg.GossipAddr, Advertise: n.cfg.AdvertiseHost, Seeds: seeds,
-		Keys: keys, Fast: n.cfg.Fast, Logger: n.log,
+		Transport: n.bound.simulated, Listener: listener, Meta: meta, Advertise: n.cfg.AdvertiseHost, Seeds: n.cfg.Join, Known: n.seeds.Members,
+		Label: n.cfg.ClusterName, Keys: keys, Fast: n.cfg.Fast, Logger: n.log, Admit: leaveToDisk,
 	})
 	if err != nil {
 		return err
 	}
-	n.gossipAddr = n.cluster.Addr()
-	n.membership = newMembership(membershipConfig{
-		id: n.id, gossip: n.cluster,
-		raft: func() membershipRaft {
+	n.membership = membership.New(membership.Config{
+		ID: n.id, ClusterName: n.cfg.ClusterName, Gossip: n.cluster,
+		Raft: func() membership.Raft {
 			if r := n.raft.Load(); r != nil {
 				return r
 			}
 			return nil
 		},
-		conn:      func(api string) (grpc.ClientConnInterface, error) { return n.peers.conn(api) },
-		clusterID: n.knownCluster,
-		promised:  founders(identity.Promise),
-		keepPromise: func(list []cluster.Founder) error {
-			return n.stores.UpdateIdentity(func(id *guard.Identity) { id.Promise = promise(list) })
+		Contact: func() membership.Contact { return n.transport },
+		SaidAPI: n.raftStream.API,
+		Ask: func(_ context.Context, id, place string) (string, error) {
+			return n.raftStream.Ask(network.MemberAddress(id, place), max(time.Second, 5*n.cfg.Timing))
 		},
-		waiting: n.setForming,
-		timing:  n.cfg.Timing, removeFailedAfter: n.cfg.RemoveFailedAfter, fast: n.cfg.Fast, log: n.log,
+		Find:      func(id string) string { return n.peers.find(id).api },
+		Conn:      func(id, api string) (grpc.ClientConnInterface, error) { return n.peers.conn(id, api) },
+		ClusterID: n.knownCluster,
+		Promised:  identity.Promise,
+		KeepPromise: func(founders cluster.Founders) error {
+			return n.stores.UpdateIdentity(func(id *disk.Identity) { id.Promise = founders })
+		},
+		Waiting: n.setForming, Levels: n.levels(),
+		Timing: n.cfg.Timing, RemoveFailedAfter: n.cfg.RemoveFailedAfter, RemoveReplacedAfter: n.cfg.RemoveReplacedAfter,
+		MaxNonvoters: n.cfg.MaxNonvoters, Fast: n.cfg.Fast, Logger: n.log,
 	})
 	return nil
-}
-
-func founders(promise []guard.PromisedMember) (list []cluster.Founder) {
-	for _, m := range promise {
-		list = append(list, cluster.Founder{NodeID: m.NodeID, Raft: m.Raft})
-	}
-	return list
-}
-
-func promise(list []cluster.Founder) (members []guard.PromisedMember) {
-	for _, f := range list {
-		members = append(members, guard.PromisedMember{NodeID: f.NodeID, Raft: f.Raft})
-	}
-	return members
 }
 
 // join gets the node into a cluster, starts Raft and then looks after the
 // node's place in it. It is a goroutine of its own.
 func (n *Node) join() {
-	var begin membershipStart
+	var begin membership.Start
 	if !n.stores.HasState() {
 		var err error
-		if begin, err = n.membership.formOrJoin(n.ctx); err != nil {
+		if begin, err = n.membership.FormOrJoin(n.ctx); err != nil {
 			if n.ctx.Err() == nil {
 				n.fail(err)
 			}
@@ -115,33 +103,33 @@ func (n *Node) join() {
 }
 
 // startRaft starts Raft, with a first configuration if there is one to begin with.
-func (n *Node) startRaft(begin membershipStart) error {
-	if begin.clusterID != "" {
-		if err := n.stores.UpdateIdentity(func(i *guard.Identity) {
-			i.ClusterID, i.VotesFrom = begin.clusterID, begin.votesFrom
+func (n *Node) startRaft(begin membership.Start) error {
+	if begin.ClusterID != "" {
+		if err := n.stores.UpdateIdentity(func(i *disk.Identity) {
+			i.ClusterID, i.VotesFrom = begin.ClusterID, begin.VotesFrom
 		}); err != nil {
 			return err
 		}
 	}
-	if err := n.membership.announce(); err != nil {
+	if err := n.membership.Announce(); err != nil {
 		return err
 	}
 	conf := n.raftConfig()
-	if len(begin.bootstrap) > 0 {
+	if len(begin.Bootstrap) > 0 {
 		err := raft.BootstrapCluster(conf, n.stores.Log, n.stores.Stable, n.stores.Snapshots, n.transport,
-			raft.Configuration{Servers: begin.bootstrap})
+			raft.Configuration{Servers: begin.Bootstrap})
 		if err != nil && !errors.Is(err, raft.ErrCantBootstrap) {
 			return fmt.Errorf("bootstrap the cluster: %w", err)
 		}
-		n.log.Info("formed a cluster", "voters", len(begin.bootstrap))
+		n.log.Info("formed a cluster", "voters", len(begin.Bootstrap))
 	}
-	r, err := guard.NewRaft(conf, replica{n.machine, n}, n.stores, n.transport)
+	r, err := network.NewRaft(conf, watchedTable{n.machine, n}, n.stores, n.transport)
 	if err != nil {
 		return err
 	}
 	n.raft.Store(r)
 	if n.ctx.Err() != nil { // Close may have looked for it before, and waits for us
-		return guard.Stop(r, n.transport, 0, 2*time.Second)
+		return network.Stop(r, n.transport, 0, 2*time.Second)
 	}
 	return nil
 }
@@ -158,7 +146,7 @@ func (n *Node) raftConfig() *raft.Config {
 	conf.TrailingLogs = 6144
 	conf.SnapshotThreshold = 4096
 	conf.SnapshotInterval = 30 * time.Second
-	conf.Logger = guard.RaftLogger(n.log)
+	conf.Logger = hclogs.RaftLogger(n.raftLog)
 	if n.cfg.seams.Raft != nil {
 		n.cfg.seams.Raft(conf)
 	}
@@ -170,7 +158,7 @@ func (n *Node) raftConfig() *raft.Config {
 const earnEvery = 50 * time.Millisecond
 
 // earnVote writes down that a node that joined has its joining and votes from now
-// on; see votes.go of package guard. The leader makes it a voter after that.
+// on; see votes.go of package network. The leader makes it a voter after that.
 func (n *Node) earnVote(ctx context.Context, r *raft.Raft) {
 	from := n.stores.Identity().VotesFrom
 	if from == 0 {
@@ -178,7 +166,7 @@ func (n *Node) earnVote(ctx context.Context, r *raft.Raft) {
 	}
 	poll := time.NewTicker(earnEvery)
 	defer poll.Stop()
-	for guard.Committed(r) < from {
+	for network.Committed(r) < from {
 		select {
 		case <-ctx.Done():
 			return
@@ -186,7 +174,7 @@ func (n *Node) earnVote(ctx context.Context, r *raft.Raft) {
 		}
 	}
 	// A failed write ends the node; see Open.
-	_ = n.stores.UpdateIdentity(func(i *guard.Identity) { i.VotesFrom = 0 })
+	_ = n.stores.UpdateIdentity(func(i *disk.Identity) { i.VotesFrom = 0 })
 }
 
 // knownCluster is the ID of the cluster, from the table or from an earlier run.
@@ -198,19 +186,21 @@ func (n *Node) knownCluster() string {
 }
 
 // clusterIdentity is what the node tells those who talk Raft with it.
-func (n *Node) clusterIdentity() guard.ClusterIdentity {
-	return guard.ClusterIdentity{ID: n.knownCluster(), Founders: cluster.Hash(founders(n.stores.Identity().Promise))}
+func (n *Node) clusterIdentity() network.ClusterIdentity {
+	return network.ClusterIdentity{
+		ID: n.knownCluster(), Founders: cluster.Founders(n.stores.Identity().Promise).Hash(), Name: n.cfg.ClusterName,
+	}
 }
 
 func (n *Node) rememberCluster(id string) error {
-	return n.stores.UpdateIdentity(func(i *guard.Identity) { i.ClusterID = id })
+	return n.stores.UpdateIdentity(func(i *disk.Identity) { i.ClusterID = id })
 }
 
 // placeEvery is how often a node looks whether it still belongs to its cluster.
 const placeEvery = 500 * time.Millisecond
 
-// watchPlace writes the cluster's ID down when the table has it, and ends a node
-// that was removed.
+// watchPlace writes the cluster's ID down when the table has it, ends a node that was
+// removed, and tells clients where the members are.
 func (n *Node) watchPlace(ctx context.Context) {
 	poll := time.NewTicker(placeEvery)
 	defer poll.Stop()
@@ -219,6 +209,7 @@ func (n *Node) watchPlace(ctx context.Context) {
 			n.fail(err)
 			return
 		}
+		n.server.SetDirectory(n.directory())
 		select {
 		case <-ctx.Done():
 			return
@@ -231,7 +222,7 @@ func (n *Node) checkPlace(ctx context.Context) error {
 	inTable, identity, peers := n.clusterID(), n.stores.Identity(), n.cluster.Peers()
 	known := inTable
 	if known == "" && identity.ClusterID == "" {
-		known = foundersCluster(cluster.Hash(founders(identity.Promise)), peers)
+		known = n.membership.FoundersCluster(ctx, identity.Promise)
 	}
 	if known != "" && known != identity.ClusterID {
 		if identity.ClusterID != "" {
@@ -240,86 +231,52 @@ func (n *Node) checkPlace(ctx context.Context) error {
 		if err := n.rememberCluster(known); err != nil {
 			return err
 		}
-		if err := n.membership.announce(); err != nil {
+		if err := n.membership.Announce(); err != nil {
 			return err
 		}
 	}
-	keep := make(map[string]bool)
+	ids := make(map[string]bool)
 	for _, p := range peers {
-		keep[p.API] = true
+		ids[p.NodeID] = true
+	}
+	for _, s := range membership.Servers(n.raft.Load()) {
+		ids[string(s.ID)] = true
+	}
+	keep := make(map[place]bool)
+	for id := range ids {
+		for _, api := range n.membership.APIAddresses(id) {
+			keep[place{id, api}] = true
+		}
 	}
 	n.peers.prune(keep)
-	if n.cfg.seams.Memory == nil {
-		n.rememberSeeds(peers)
-	}
+	n.rememberMembers(peers)
 	return n.checkRemoved(ctx)
 }
 
-// foundersCluster is the ID of the cluster that was formed by those who have promised
-// the same founders, "" if none of them is seen with one. Without it a founder that was
-// late could not be told by a leader that is no founder: they share no name.
-func foundersCluster(promise string, peers []cluster.Peer) string {
-	for _, p := range peers {
-		if promise != "" && p.Promise == promise && p.Formed && p.ClusterID != "" {
-			return p.ClusterID
-		}
+// rememberMembers tells gossip and the disk who is worth remembering: who is in the
+// latest configuration.
+func (n *Node) rememberMembers(peers []cluster.Peer) {
+	servers := membership.Servers(n.raft.Load())
+	if len(servers) == 0 {
+		return // it has joined, and the log that says who else has is not there yet
 	}
-	return ""
+	ids, others := make([]string, 0, len(servers)), make(map[string]bool)
+	for _, s := range servers {
+		ids = append(ids, string(s.ID))
+		others[string(s.ID)] = string(s.ID) != n.id
+	}
+	n.cluster.SetMembers(ids)
+	if n.cfg.seams.Memory == nil {
+		n.rememberSeeds(n.knownCluster(), peers, others)
+	}
 }
 
-// checkRemoved asks the others when no leader has spoken to this node for a
-// while: a removed member is not told, it only hears nothing any more.
+// checkRemoved returns an error if the others have removed this node.
 func (n *Node) checkRemoved(ctx context.Context) error {
-	r := n.raft.Load()
-	silence := time.Since(r.LastContact())
-	if n.epoch.Load() != nil || silence < max(time.Second, 5*n.cfg.Timing) || len(membershipServers(r)) == 0 {
-		n.removedBy = ""
-		return nil
-	}
-	before := n.removedBy
-	n.removedBy = ""
-	for _, p := range n.cluster.Peers() {
-		if p.State != cluster.Alive || !p.Formed || !n.saysRemoved(ctx, p.API, p.NodeID) {
-			continue
-		}
-		// Twice: the first time the change may not be committed yet, and be lost.
-		if n.removedBy = p.NodeID; before == p.NodeID {
-			return fmt.Errorf("%w: %s says so; delete its data directory before it starts again", ErrRemoved, p.NodeID)
-		}
-		return nil
+	if by := n.membership.RemovedBy(ctx); by != "" {
+		return fmt.Errorf("%w: %s says so; delete its data directory before it starts again", ErrRemoved, by)
 	}
 	return nil
-}
-
-// saysRemoved asks a node whether it leads and has this one in its configuration no
-// more. What it says of that is from its memory; a read round after that shows that it
-// led indeed.
-func (n *Node) saysRemoved(ctx context.Context, api, id string) bool {
-	cc, err := n.peers.conn(api)
-	if err != nil {
-		return false
-	}
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
-	defer cancel()
-	res, err := apiv1.NewLocksClient(cc).Members(ctx, &apiv1.MembersRequest{})
-	if err != nil || !removedFrom(res, id, n.id) {
-		return false
-	}
-	_, err = apiv1.NewPeersClient(cc).ReadIndex(ctx, &apiv1.ReadIndexRequest{})
-	return err == nil
-}
-
-// removedFrom reports whether from leads, by what it says itself, and its
-// configuration lacks id. A node that does not lead may be about to get a newer one.
-func removedFrom(res *apiv1.MembersResponse, from, id string) bool {
-	led := false
-	for _, m := range res.GetMembers() {
-		if m.GetId() == id && m.GetRole() != "none" {
-			return false
-		}
-		led = led || m.GetRole() == "leader" && m.GetId() == from
-	}
-	return led
 }
 
 func (n *Node) setForming(reason string) { n.forming.Store(&reason) }

@@ -9,7 +9,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/locknode/locknode/fsm"
-	"github.com/locknode/locknode/internal/guard"
+	"github.com/locknode/locknode/internal/network"
 )
 
 // epoch is one time of leadership: a term, its clock and its collector. While
@@ -72,7 +72,7 @@ func (n *Node) watchLeader(ctx context.Context, r *raft.Raft) {
 			return
 		case <-changes:
 			n.rounds.restart()
-			n.router.nudge()
+			n.router.wake()
 		}
 	}
 }
@@ -87,7 +87,7 @@ func (n *Node) begin(r *raft.Raft, term uint64) (*epoch, error) {
 	if got, ok := leads(r); !ok || got != term {
 		return nil, fmt.Errorf("barrier of term %d: the term is over", term)
 	}
-	var tableNow int64
+	var tableNow fsm.Instant
 	var founded bool
 	var limits fsm.Limits
 	intact := n.machine.View(func(t *fsm.Table) {
@@ -106,15 +106,15 @@ func (n *Node) begin(r *raft.Raft, term uint64) (*epoch, error) {
 		err = n.inTurn(func() error { a, err = commit(r, entry); return err })
 		return a, err
 	})
-	if founded && n.cfg.Limits != (fsm.Limits{}) && n.cfg.Limits.WithDefaults() != limits {
-		n.log.Warn("the configured limits differ from the cluster's, which were set when it was formed and stay in force")
+	e.proposer.missing, e.proposer.aside = missingIn(n.machine), n.strays.add
+	e.proposer.level = n.tableLevel
+	if names := n.differingLimits(limits); founded && len(names) > 0 {
+		n.log.Warn("the configured limits differ from the cluster's, which are in force: locknode limits set changes those", "limits", names)
 	}
 	first := batch{}
 	if !founded {
-		first.add(fsm.Found{Cluster: randomID()})
-		if n.cfg.Limits != (fsm.Limits{}) {
-			first.add(fsm.Configure{Limits: n.cfg.Limits})
-		}
+		first.add(fsm.Found{Cluster: randomID(), Key: randomID()})
+		first.add(fsm.Configure{Limits: n.foundingLimits()})
 	}
 	if !e.proposer.propose(first) {
 		return nil, fmt.Errorf("first entry of term %d: not committed", term)
@@ -122,23 +122,15 @@ func (n *Node) begin(r *raft.Raft, term uint64) (*epoch, error) {
 	return e, nil
 }
 
-// add puts a command that nobody waits for into a batch.
-func (b *batch) add(c fsm.Command) {
-	before := len(b.commands.buf)
-	b.commands.buf = fsm.AppendCommand(b.commands.buf, c)
-	b.commands.sizes = append(b.commands.sizes, len(b.commands.buf)-before)
-	b.commands.done = append(b.commands.done, func(outcome) {})
-}
-
 // serve leads until the term is over or ctx ends.
 func (n *Node) serve(ctx context.Context, r *raft.Raft, e *epoch) {
 	go e.proposer.run()
-	n.membership.lead(ctx)
+	n.membership.Lead(ctx)
 	n.epoch.Store(e)
 	n.metrics.leaderChanges.Inc()
 	n.log.Info("leading the cluster", "term", e.term)
 	n.rounds.restart()
-	n.router.nudge()
+	n.router.wake()
 	poll := time.NewTicker(leaderPoll)
 	defer poll.Stop()
 	for {
@@ -162,7 +154,7 @@ func (n *Node) end(e *epoch) {
 	n.epoch.Store(nil)
 	n.rounds.restart()
 	e.proposer.close()
-	n.membership.follow()
+	n.membership.Follow()
 	n.log.Info("not leading any more", "term", e.term)
 	n.waitElsewhere()
 	<-e.proposer.done
@@ -200,7 +192,7 @@ func (n *Node) holdEntries(ctx context.Context) (release func(), err error) {
 // handOver gives leadership to a voter, or, when to is empty, to the one that is
 // best prepared.
 func (n *Node) handOver(ctx context.Context, r *raft.Raft, to string) error {
-	return guard.HandOver(ctx, r, n.transport, raft.ServerID(to), n.holdEntries)
+	return network.HandOver(ctx, r, n.transport, raft.ServerID(to), n.holdEntries)
 }
 
 // commit puts an entry through the log and says what the table did. Its error

@@ -28,7 +28,7 @@ func TestALeaderThatComesBackStartsItsClockAtTheTable(t *testing.T) {
 	})
 	acquire := func(name string) int64 {
 		t.Helper()
-		a, err := mux.Do(c.ctx(), c.leader().Start, detachedOp(name, time.Minute))
+		a, err := mux.Do(c.ctx(), wire{c.leader()}.Start, detachedOp(name, time.Minute))
 		if err != nil || a.GetAcquire() == nil {
 			t.Fatalf("acquire of %q = %v, %v", name, a, err)
 		}
@@ -58,7 +58,7 @@ func (c *testCluster) transferTo(n *Node) {
 		if n.epoch.Load() != nil {
 			return true
 		}
-		_, _ = c.leader().TransferLeadership(c.ctx(), &apiv1.TransferLeadershipRequest{To: n.ID()})
+		_, _ = wire{c.leader()}.TransferLeadership(c.ctx(), &apiv1.TransferLeadershipRequest{To: n.ID()})
 		return n.epoch.Load() != nil
 	})
 }

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"fmt"
 	"net/http"
 	"time"
 
@@ -14,9 +15,11 @@ import (
 )
 
 // metrics is what a node counts. The registry is the node's own: two nodes in
-// one process do not mix.
+// one process do not mix. It has the metrics of the process besides; a registry of the
+// program's gets those of the node alone.
 type metrics struct {
 	registry      *prometheus.Registry
+	own           together
 	grants        prometheus.Counter
 	ends          *prometheus.CounterVec
 	waitsEnded    *prometheus.CounterVec
@@ -74,8 +77,9 @@ func newMetrics(n *Node) *metrics {
 		cancelled:    counter("locknode_acquires_abandoned_total", "Acquires cancelled because their caller went away."),
 		comparisons:  counter("locknode_state_comparisons_total", "Comparisons of this node's state with another node's."),
 	}
-	m.registry.MustRegister(m.grants, m.ends, m.waitsEnded, m.waited, m.held, m.entries, m.commands, m.refused,
-		m.leaderChanges, m.operations, m.took, m.connections, m.streams, m.refusedConns, m.cut, m.cancelled, m.comparisons,
+	m.add(m.grants, m.ends, m.waitsEnded, m.waited, m.held, m.entries, m.commands, m.refused,
+		m.leaderChanges, m.operations, m.took, m.connections, m.streams, m.refusedConns, m.cut, m.cancelled, m.comparisons)
+	m.registry.MustRegister(
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	for _, g := range tableGauges {
 		m.gauge(g.name, g.help, func() float64 { return g.read(n.state.Load().Stats) })
@@ -95,7 +99,7 @@ func (m *metrics) nodeGauges(n *Node) {
 		return boolGauge(n.stores != nil && n.stores.Stalled())
 	})
 	m.gauge("locknode_state_diverged", "1 while this node's state is known to differ from another member's.", func() float64 {
-		return boolGauge(n.drift.found())
+		return boolGauge(n.divergence.found())
 	})
 	m.gauge("locknode_raft_term", "Raft's current term.", func() float64 {
 		if r := n.raft.Load(); r != nil {
@@ -110,7 +114,49 @@ func (m *metrics) nodeGauges(n *Node) {
 }
 
 func (m *metrics) gauge(name, help string, read func() float64) {
-	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, read))
+	m.add(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, read))
+}
+
+func (m *metrics) add(own ...prometheus.Collector) {
+	m.registry.MustRegister(own...)
+	m.own = append(m.own, own...)
+}
+
+// together are collectors that are registered, or refused, as one.
+type together []prometheus.Collector
+
+// Describe is part of prometheus.Collector.
+func (all together) Describe(to chan<- *prometheus.Desc) {
+	for _, c := range all {
+		c.Describe(to)
+	}
+}
+
+// Collect is part of prometheus.Collector.
+func (all together) Collect(to chan<- prometheus.Metric) {
+	for _, c := range all {
+		c.Collect(to)
+	}
+}
+
+// register gives the node's metrics to a registry of the program's. That comes last in
+// opening the node: from then on they may be read at any time.
+func (n *Node) register() error {
+	if n.cfg.Metrics == nil {
+		return nil
+	}
+	if err := n.cfg.Metrics.Register(n.metrics.own); err != nil {
+		return fmt.Errorf("metrics: register them: %w; a second node in one process needs labels of its own: prometheus.WrapRegistererWith", err)
+	}
+	n.registered.Store(true)
+	return nil
+}
+
+// unregister takes them back.
+func (n *Node) unregister() {
+	if n.registered.CompareAndSwap(true, false) {
+		n.cfg.Metrics.Unregister(n.metrics.own)
+	}
 }
 
 func counter(name, help string) prometheus.Counter {

@@ -13,10 +13,14 @@ import (
 	"github.com/hashicorp/raft"
 
 	apiv1 "github.com/locknode/locknode/api/v1"
+	"github.com/locknode/locknode/client"
 	"github.com/locknode/locknode/cluster"
 	"github.com/locknode/locknode/fsm"
-	"github.com/locknode/locknode/internal/guard"
+	"github.com/locknode/locknode/internal/disk"
 	"github.com/locknode/locknode/internal/host"
+	"github.com/locknode/locknode/internal/membership"
+	"github.com/locknode/locknode/internal/network"
+	"github.com/locknode/locknode/internal/replica"
 	"github.com/locknode/locknode/internal/seam"
 	"github.com/locknode/locknode/internal/server"
 )
@@ -25,39 +29,50 @@ import (
 type Node struct {
 	cfg Config
 	id  string
-	log *slog.Logger
+	log *slog.Logger // one line for each cause and minute; see logs.go
+	// raftLog is the same for what counts tries.
+	raftLog *slog.Logger
+	repeats *repeats
 
-	apiAddr, httpAddr, raftAddr, gossipAddr string // as others dial them
+	apiAddr, httpAddr, raftAddr string // as others dial them
 
+	bound                     addresses
 	apiListener, httpListener net.Listener
-	raftStream                *guard.Stream
+	raftStream                *network.Stream
 
-	stores     *guard.Stores
-	transport  *guard.Transport
-	machine    *fsm.Machine
+	stores     *disk.Stores
+	transport  *network.Transport
+	machine    *replica.Table
 	cluster    *cluster.Cluster
-	membership *membership
+	membership *membership.Manager
 	server     *server.Server
 	peers      *peers
 	router     *router
+	self       *client.Client // of this very node, for Status and Members; it opens no session
 	host       *host.Host
 	rounds     *rounds
 	reads      *reads
+	strays     *strays
 	snapshots  *snapshots
 	waits      *waits
 	notices    *notices
 	metrics    *metrics
+	registered atomic.Bool // cfg.Metrics has the metrics
 
-	turn        chan struct{}              // holds a token while an entry is on its way; see holdEntries
-	raft        atomic.Pointer[raft.Raft]  // nil until the node has formed or joined a cluster
-	epoch       atomic.Pointer[epoch]      // not nil while this node serves as leader
-	state       atomic.Pointer[tableState] // of the table after the last entry applied; never nil
-	logSlack    uint64                     // entries that the log keeps beyond what snapshots need; see keepLog
-	checkpoints checkpoints                // of the table's latest states
-	drift       drift                      // between this node's states and the others'
-	forming     atomic.Pointer[string]     // what a node without Raft is waiting for
-	removedBy   string                     // who has said that this node was removed; owned by watchPlace
-	seeds       []string                   // as last written to seedsFile; owned by watchPlace
+	turn        chan struct{}               // holds a token while an entry is on its way; see holdEntries
+	raft        atomic.Pointer[raft.Raft]   // nil until the node has formed or joined a cluster
+	owners      atomic.Pointer[ownersShown] // as a status showed them last
+	limiting    sync.Mutex                  // held while an operator's change of limits is under way
+	epoch       atomic.Pointer[epoch]       // not nil while this node serves as leader
+	level       atomic.Pointer[tableLevel]  // nil: nothing was applied yet
+	state       atomic.Pointer[tableState]  // of the table after the last entry applied; never nil
+	logSlack    uint64                      // entries that the log keeps beyond what snapshots need; see keepLog
+	checkpoints checkpoints                 // of the table's latest states
+	divergence  divergence                  // between this node and its peers
+	told        atomic.Pointer[told]        // by a leader, of who votes; nil if none has
+	waitsToStop atomic.Bool                 // Close waits until the others can do without this node
+	forming     atomic.Pointer[string]      // what a node without Raft is waiting for
+	seeds       seedList                    // as last written to seedsFile; owned by watchPlace
 
 	ctx         context.Context // of all goroutines
 	cancel      context.CancelCauseFunc
@@ -78,38 +93,43 @@ type Node struct {
 // about bootstrapping. ctx bounds Open, not the node's life.
 //
 // An error names every fault of the configuration, or says what is wrong with
-// the data directory and what to do about it; nothing is left running.
-func Open(ctx context.Context, cfg Config) (*Node, error) { return OpenIn(ctx, cfg, cfg.seams) }
-
-// OpenIn is Open in a world that is not the real one, for the simulations of
-// this module; package locktest is the way for others.
-func OpenIn(ctx context.Context, cfg Config, world seam.Node) (*Node, error) {
-	cfg.seams = world
+// the data directory and what to do about it; nothing is left running, and the
+// listeners that the configuration has are closed.
+func Open(ctx context.Context, cfg Config) (*Node, error) {
+	if world, ok := seam.From(ctx); ok {
+		cfg.seams = world
+	}
+	listeners := addresses{api: cfg.APIListener, http: cfg.HTTPListener, raft: cfg.RaftListener}
 	cfg, err := cfg.withDefaults()
 	if err != nil {
+		listeners.close()
 		return nil, fmt.Errorf("open node: %w", err)
 	}
 	n := &Node{
-		cfg: cfg, log: cfg.Logger,
+		cfg: cfg, bound: listeners,
 		waits: newWaits(), notices: newNotices(),
 		turn: make(chan struct{}, 1), done: make(chan struct{}),
 	}
+	logs := newSparing(cfg.Logger.Handler())
+	n.repeats, n.log, n.raftLog = logs.all, slog.New(logs), slog.New(logs.forRaft())
 	n.ctx, n.cancel = context.WithCancelCause(context.Background())
 	n.setForming("starting")
 	n.state.Store(&tableState{})
-	n.machine = fsm.NewMachine(n.observe)
+	n.machine = replica.New(n.observe)
 	n.machine.OnRestore(n.restored)
 	n.machine.OnBroken(n.fail)
+	n.machine.OnLevel(n.levelChanged)
 	if cfg.seams.Machine != nil {
 		cfg.seams.Machine(n.machine)
 	}
 	n.waits.holders = n.holdersOf
-	n.peers = newPeers(n.apiOf, cfg.seams.Network)
 	n.snapshots = newSnapshots(cfg.seams.SnapshotBytes, cfg.seams.Mono)
 	n.reads = newReads(n.appliedIndex, cfg.seams.Mono)
 	n.rounds = newRounds(n.confirm, n.whenApplied, cfg.seams.Mono)
-	n.router = newRouter(n)
+	n.rounds.busy, n.reads.freed = n.reads.busy, n.rounds.wake
+	n.strays = &strays{round: n.rounds.join, answer: n.answerStrays}
 	n.metrics = newMetrics(n)
+	n.self = clientOf(unended{wire{n}}, nil)
 	if err := n.open(ctx); err != nil {
 		n.cancel(err)
 		return nil, errors.Join(fmt.Errorf("open node in %s: %w", cfg.DataDir, err), n.release(context.Background()))
@@ -120,33 +140,47 @@ func OpenIn(ctx context.Context, cfg Config, world seam.Node) (*Node, error) {
 
 // open takes hold of the directory and the addresses; nothing is served yet.
 func (n *Node) open(ctx context.Context) (err error) {
-	n.stores, err = guard.OpenStores(guard.StoreOptions{
+	n.stores, err = disk.OpenStores(disk.StoreOptions{
 		Dir: n.cfg.DataDir, NodeID: n.cfg.ID, LogStore: n.cfg.LogStore, Logger: n.log,
 		StallAfter: max(time.Second, 5*n.cfg.Timing), OnFailure: n.fail, Memory: n.cfg.seams.Memory,
+		BeforeNew: func() error { return n.bind(ctx) },
 	})
 	if err != nil {
 		return err
 	}
 	identity := n.stores.Identity()
-	n.id, n.cfg.LogStore = identity.NodeID, identity.LogStore
-	n.log = n.log.With("node", n.id)
-	n.host = n.newHost()
-	if err := n.listen(ctx); err != nil {
+	if err := knowsLevel(identity); err != nil {
 		return err
 	}
+	n.id, n.cfg.LogStore = identity.NodeID, identity.LogStore
+	n.log, n.raftLog = n.log.With("node", n.id), n.raftLog.With("node", n.id)
+	n.host = n.newHost()
+	if err := n.bind(ctx); err != nil {
+		return err
+	}
+	n.listen()
+	n.peers = newPeers(peersConfig{
+		self: place{n.id, n.apiAddr}, addresses: func(id string) []string { return n.membership.APIAddresses(id) },
+		cluster: n.knownCluster, key: n.peerKey, network: n.cfg.seams.Network,
+	})
+	n.router = newRouter(routerConfig{id: n.id, mono: n.cfg.seams.Mono, log: n.log, node: n, dial: n.peers.conn})
 	if n.server, err = server.New(server.Config{
-		Backend: n, Logger: n.log, Metrics: n.metrics.handler(), Observer: n.metrics, Unfit: n.stores.Gate,
+		Backend: wire{n}, Logger: n.log, Metrics: n.metrics.handler(), Observer: n.metrics, Unfit: n.stores.Gate,
+		Limits: server.Limits{Connections: n.cfg.MaxConnections, ConnectionsPerIP: n.cfg.MaxConnectionsPerAddress, Memory: serverBytes()},
+		Files:  n.clientFiles(), Admit: leaveToPeers, Hosts: n.cfg.hosts(),
+		Self: func() (node, cluster string) { return n.id, n.knownCluster() },
+		Peer: n.isPeerKey,
 	}); err != nil {
 		return err
 	}
 	if err := n.openCluster(identity); err != nil {
 		return err
 	}
-	n.transport = guard.NewTransport(n.raftStream, guard.TransportOptions{
-		Logger: n.log, Gate: n.stores.Gate, Addresses: n.membership,
+	n.transport = network.NewTransport(n.raftStream, network.TransportOptions{
+		Logger: n.raftLog, Gate: n.stores.Gate, Addresses: n.membership,
 		Timeout: max(time.Second, 5*n.cfg.Timing),
 	})
-	return nil
+	return n.register()
 }
 
 // hostTTL is the TTL of the sessions in which the node sends requests without one: a
@@ -164,44 +198,6 @@ func (n *Node) newHost() *host.Host {
 	})
 }
 
-// listen binds the API, HTTP and Raft addresses.
-func (n *Node) listen(ctx context.Context) (err error) {
-	if n.apiListener, err = n.bind(ctx, n.cfg.APIAddr); err != nil {
-		return fmt.Errorf("listen for the API: %w", err)
-	}
-	n.apiAddr = n.cfg.advertised(n.apiListener.Addr().String())
-	if n.cfg.HTTPAddr != "off" {
-		if n.httpListener, err = n.bind(ctx, n.cfg.HTTPAddr); err != nil {
-			return fmt.Errorf("listen for HTTP: %w", err)
-		}
-		n.httpAddr = n.cfg.advertised(n.httpListener.Addr().String())
-	}
-	options := guard.StreamOptions{Logger: n.log, Cluster: n.clusterIdentity}
-	if n.cfg.AdvertiseHost != "" {
-		options.Advertise = n.cfg.advertised(n.cfg.RaftAddr)
-	}
-	if network := n.cfg.seams.Network; network != nil {
-		options.Dial = network.Dial
-		l, err := network.Listen(n.cfg.RaftAddr)
-		if err != nil {
-			return fmt.Errorf("listen for raft on %s: %w", n.cfg.RaftAddr, err)
-		}
-		n.raftStream = guard.NewStream(l, options)
-	} else if n.raftStream, err = guard.ListenTCP(n.cfg.RaftAddr, options); err != nil {
-		return err
-	}
-	n.raftAddr = n.raftStream.Addr().String()
-	return nil
-}
-
-func (n *Node) bind(ctx context.Context, addr string) (net.Listener, error) {
-	if n.cfg.seams.Network != nil {
-		return n.cfg.seams.Network.Listen(addr)
-	}
-	var lc net.ListenConfig
-	return lc.Listen(ctx, "tcp", addr)
-}
-
 // start begins to serve. From here on Close ends the node.
 func (n *Node) start() {
 	n.goRun(func() { n.serveOn(n.server.ServeGRPC, n.apiListener) })
@@ -213,7 +209,7 @@ func (n *Node) start() {
 	n.goRun(func() { n.router.run(n.ctx) })
 	n.goRun(func() { n.host.Run(n.ctx) })
 	n.goRun(n.join)
-	n.log.Info("node started", "api", n.apiAddr, "http", n.httpAddr, "raft", n.raftAddr, "gossip", n.gossipAddr, "data", n.cfg.DataDir)
+	n.log.Info("node started", "api", n.apiAddr, "http", n.httpAddr, "raft", n.raftAddr, "gossip", n.GossipAddr(), "data", n.cfg.DataDir)
 }
 
 func (n *Node) serveOn(serve func(net.Listener) error, l net.Listener) {
@@ -260,7 +256,7 @@ func (n *Node) Err() error {
 
 // Watch calls f, which must not block, for what happens to a session until stop
 // is called.
-func (n *Node) Watch(session [16]byte, f func(*apiv1.Notice)) (stop func()) {
+func (n wire) Watch(session [16]byte, f func(*apiv1.Notice)) (stop func()) {
 	return n.notices.watch(fsm.SessionID(session), f)
 }
 
@@ -277,4 +273,4 @@ func (n *Node) HTTPAddr() string { return n.httpAddr }
 func (n *Node) RaftAddr() string { return n.raftAddr }
 
 // GossipAddr is where gossip reaches the node; others may use it as a seed.
-func (n *Node) GossipAddr() string { return n.gossipAddr }
+func (n *Node) GossipAddr() string { return n.cluster.Addr() }

@@ -39,20 +39,19 @@ func (n *notices) watch(session fsm.SessionID, f func(*apiv1.Notice)) (stop func
 	}
 }
 
-// observe turns the events of an entry into notices.
+// observe turns the events of an entry into notices. A client whose session an operator has
+// ended is first told who has taken its grants and why, and then that the session is over.
 func (n *notices) observe(a *fsm.Applied) {
 	for i := range a.Events {
-		e := &a.Events[i]
-		if e.Session == (fsm.SessionID{}) {
-			continue
-		}
-		switch e.Kind {
-		case fsm.EventSessionEnded:
-			n.send(e.Session, &apiv1.Notice{Session: e.Session[:]})
-		case fsm.EventRevoked:
+		if e := &a.Events[i]; e.Kind == fsm.EventRevoked && e.Session != (fsm.SessionID{}) {
 			n.send(e.Session, &apiv1.Notice{Session: e.Session[:], Revocation: &apiv1.Revocation{
 				Number: e.Number, Token: e.Token, Reason: e.Reason, Who: e.Who,
 			}})
+		}
+	}
+	for i := range a.Events {
+		if e := &a.Events[i]; e.Kind == fsm.EventSessionEnded {
+			n.send(e.Session, &apiv1.Notice{Session: e.Session[:]})
 		}
 	}
 }

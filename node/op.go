@@ -2,55 +2,143 @@ package node
 
 import (
 	"fmt"
+	"time"
 
 	apiv1 "github.com/locknode/locknode/api/v1"
 	"github.com/locknode/locknode/fsm"
+	"github.com/locknode/locknode/internal/quote"
 )
 
-// command translates an operation that changes the table. Reads and keep-alives
-// have roads of their own. The table checks names, sizes and limits; here only
-// the shape of what arrived is checked.
-func command(op *apiv1.Operation) (fsm.Command, *apiv1.Error) {
-	switch r := op.GetRequest().(type) {
-	case *apiv1.Operation_OpenSession:
-		return openSession(r.OpenSession)
-	case *apiv1.Operation_EndSession:
-		session, err := sessionID("session", r.EndSession.GetSession())
-		return fsm.EndSession{Session: session, Undelivered: r.EndSession.GetUndelivered()}, err
-	case *apiv1.Operation_Acquire:
-		return acquire(r.Acquire)
-	case *apiv1.Operation_Cancel:
-		id, err := requestID("id", r.Cancel.GetId())
-		target, err2 := requestID("target", r.Cancel.GetTarget())
-		return fsm.Cancel{ID: id, Target: target}, first(err, err2)
-	case *apiv1.Operation_Release:
-		id, err := requestID("id", r.Release.GetId())
-		return fsm.Release{ID: id, Lock: r.Release.GetName(), Token: r.Release.GetToken(), Lost: r.Release.GetLost()}, err
-	case *apiv1.Operation_Renew:
-		id, err := requestID("id", r.Renew.GetId())
-		return fsm.Renew{ID: id, Lock: r.Renew.GetName(), Token: r.Renew.GetToken(), TTL: r.Renew.GetTtlNs()}, err
-	case *apiv1.Operation_SetValue:
-		id, err := requestID("id", r.SetValue.GetId())
-		v := r.SetValue
-		return fsm.SetValue{ID: id, Lock: v.GetName(), Token: v.GetToken(), Value: v.GetValue()}, err
-	case *apiv1.Operation_ForceRelease:
-		id, err := requestID("id", r.ForceRelease.GetId())
-		f := r.ForceRelease
-		return fsm.ForceRelease{ID: id, Lock: f.GetName(), Token: f.GetToken(), Reason: f.GetReason(), Who: f.GetWho()}, err
+// parts says what this node makes of an operation, by its kind: of one that changes the
+// table a command and, of that command's result, the answer; of a read the answer. Whatever
+// else there is to say of a kind stands in the table of package apiv1. Keep-alives have no
+// command of their own: see startKeepAlive. The table checks names, sizes and limits; here
+// only the shape of what arrived is checked.
+var parts = [...]struct {
+	command func(op *apiv1.Operation, owner string) (fsm.Command, *apiv1.Error)
+	result  func(a *apiv1.Answer, res *fsm.Result, now fsm.Instant)
+	read    func(t *fsm.Table, op *apiv1.Operation, a *apiv1.Answer, age time.Duration) *apiv1.Error
+}{
+	apiv1.KindOpenSession: {
+		command: openSession,
+		result: func(a *apiv1.Answer, res *fsm.Result, _ fsm.Instant) {
+			a.Result = &apiv1.Answer_OpenSession{OpenSession: &apiv1.OpenSessionResponse{Deadline: int64(res.Deadline)}}
+		},
+	},
+	apiv1.KindEndSession: {
+		command: func(op *apiv1.Operation, _ string) (fsm.Command, *apiv1.Error) {
+			r := op.GetEndSession()
+			session, err := sessionID("session", r.GetSession())
+			return fsm.EndSession{Session: session, Undelivered: r.GetUndelivered()}, err
+		},
+		result: func(a *apiv1.Answer, _ *fsm.Result, _ fsm.Instant) {
+			a.Result = &apiv1.Answer_EndSession{EndSession: &apiv1.EndSessionResponse{}}
+		},
+	},
+	apiv1.KindAcquire: {
+		command: acquire,
+		result: func(a *apiv1.Answer, res *fsm.Result, _ fsm.Instant) {
+			a.Result = &apiv1.Answer_Acquire{Acquire: &apiv1.AcquireResponse{
+				Token: res.Token, Deadline: int64(res.Deadline), Queued: int64(res.Queued), Granted: int64(res.Granted),
+			}}
+		},
+	},
+	apiv1.KindCancel: {
+		command: func(op *apiv1.Operation, _ string) (fsm.Command, *apiv1.Error) {
+			id, err := requestID("id", op.GetCancel().GetId())
+			target, err2 := requestID("target", op.GetCancel().GetTarget())
+			return fsm.Cancel{ID: id, Target: target}, first(err, err2)
+		},
+		result: func(a *apiv1.Answer, _ *fsm.Result, _ fsm.Instant) {
+			a.Result = &apiv1.Answer_Cancel{Cancel: &apiv1.CancelResponse{}}
+		},
+	},
+	apiv1.KindRelease: {
+		command: func(op *apiv1.Operation, _ string) (fsm.Command, *apiv1.Error) {
+			r := op.GetRelease()
+			id, err := requestID("id", r.GetId())
+			return fsm.Release{ID: id, Lock: r.GetName(), Token: r.GetToken(), Lost: r.GetLost()}, err
+		},
+		result: func(a *apiv1.Answer, _ *fsm.Result, _ fsm.Instant) {
+			a.Result = &apiv1.Answer_Release{Release: &apiv1.ReleaseResponse{}}
+		},
+	},
+	apiv1.KindRenew: {
+		command: func(op *apiv1.Operation, _ string) (fsm.Command, *apiv1.Error) {
+			r := op.GetRenew()
+			id, err := requestID("id", r.GetId())
+			return fsm.Renew{ID: id, Lock: r.GetName(), Token: r.GetToken(), TTL: r.GetTtlNs()}, err
+		},
+		result: func(a *apiv1.Answer, res *fsm.Result, _ fsm.Instant) {
+			a.Result = &apiv1.Answer_Renew{Renew: &apiv1.RenewResponse{Deadline: int64(res.Deadline)}}
+		},
+	},
+	apiv1.KindSetValue: {
+		command: func(op *apiv1.Operation, _ string) (fsm.Command, *apiv1.Error) {
+			r := op.GetSetValue()
+			id, err := requestID("id", r.GetId())
+			return fsm.SetValue{ID: id, Lock: r.GetName(), Token: r.GetToken(), Value: r.GetValue()}, err
+		},
+		result: func(a *apiv1.Answer, _ *fsm.Result, _ fsm.Instant) {
+			a.Result = &apiv1.Answer_SetValue{SetValue: &apiv1.SetValueResponse{}}
+		},
+	},
+	apiv1.KindForceRelease: {
+		command: func(op *apiv1.Operation, owner string) (fsm.Command, *apiv1.Error) {
+			r := op.GetForceRelease()
+			id, err := requestID("id", r.GetId())
+			return fsm.ForceRelease{ID: id, Lock: r.GetName(), Token: r.GetToken(), Reason: r.GetReason(), Who: whoDid(owner, r.GetWho())}, err
+		},
+		result: func(a *apiv1.Answer, res *fsm.Result, now fsm.Instant) {
+			a.Result = &apiv1.Answer_ForceRelease{ForceRelease: &apiv1.ForceReleaseResponse{Released: holders(res.Holders, now)}}
+		},
+	},
+	apiv1.KindGet: {read: func(t *fsm.Table, op *apiv1.Operation, a *apiv1.Answer, age time.Duration) *apiv1.Error {
+		name := op.GetGet().GetName()
+		if err := checkName(name, t.Limits().NameBytes); err != nil {
+			return err
+		}
+		a.Result = &apiv1.Answer_Get{Get: &apiv1.GetResponse{Lock: lockMessage(t.Lock(name), t.Now()), AgeNs: int64(age)}}
+		return nil
+	}},
+	apiv1.KindList: {read: func(t *fsm.Table, op *apiv1.Operation, a *apiv1.Answer, age time.Duration) *apiv1.Error {
+		a.Result = &apiv1.Answer_List{List: listLocks(t, op.GetList(), age)}
+		return nil
+	}},
+}
+
+// command translates an operation that changes the table.
+func command(op *apiv1.Operation, owner string) (fsm.Command, *apiv1.Error) {
+	if f := parts[op.Kind()].command; f != nil {
+		return f(op, owner)
 	}
 	return nil, apiv1.NewError(apiv1.CodeInvalid, "request: of a kind that this node does not know; is the client newer than the cluster?")
 }
 
-func openSession(r *apiv1.OpenSessionRequest) (fsm.Command, *apiv1.Error) {
-	session, err := sessionID("session", r.GetSession())
-	return fsm.OpenSession{Session: session, TTL: r.GetTtlNs(), Holder: r.GetHolder(), Labels: labels(r.GetLabels())}, err
+// whoDid names who has done what is told to others: the node says where the request came
+// from, and what the caller says of itself goes along as that.
+func whoDid(owner, claim string) string {
+	if claim == "" {
+		return owner
+	}
+	return owner + " (says: " + claim + ")"
 }
 
-func acquire(r *apiv1.AcquireRequest) (fsm.Command, *apiv1.Error) {
+func openSession(op *apiv1.Operation, owner string) (fsm.Command, *apiv1.Error) {
+	r := op.GetOpenSession()
+	session, err := sessionID("session", r.GetSession())
+	return fsm.OpenSession{Session: session, TTL: r.GetTtlNs(), Holder: r.GetHolder(), Labels: labels(r.GetLabels()), Owner: owner}, err
+}
+
+func acquire(op *apiv1.Operation, owner string) (fsm.Command, *apiv1.Error) {
+	r := op.GetAcquire()
 	id, err := requestID("id", r.GetId())
 	c := fsm.Acquire{
 		ID: id, TTL: r.GetTtlNs(), Wait: r.GetWaitNs(), Holder: r.GetHolder(), Value: r.GetValue(),
 		Labels: labels(r.GetLabels()), Delay: r.GetDelayNs(), Detached: r.GetDetached(),
+	}
+	if c.Detached {
+		c.Owner = owner // a session's acquire is its session's owner's
 	}
 	c.Wants = make([]fsm.Want, len(r.GetLocks()))
 	for i, l := range r.GetLocks() {
@@ -139,38 +227,21 @@ func labels(in []*apiv1.Label) []fsm.Label {
 // answer translates the result of op, which the entry at index gave at cluster
 // time now. What it says is true then: a repeated acquire is told what is left of its
 // grant, not what the first one was told.
-func answer(op *apiv1.Operation, res *fsm.Result, index uint64, now int64) *apiv1.Answer {
-	a := &apiv1.Answer{Id: op.GetId(), Index: index, Stamp: now}
+func answer(op *apiv1.Operation, res *fsm.Result, index uint64, now fsm.Instant) *apiv1.Answer {
+	a := &apiv1.Answer{Id: op.GetId(), Index: index, Stamp: int64(now)}
 	if res.Code != fsm.OK {
 		a.Result = &apiv1.Answer_Error{Error: refusal(op, res, now)}
 		return a
 	}
-	switch op.GetRequest().(type) {
-	case *apiv1.Operation_OpenSession:
-		a.Result = &apiv1.Answer_OpenSession{OpenSession: &apiv1.OpenSessionResponse{Deadline: res.Deadline}}
-	case *apiv1.Operation_EndSession:
-		a.Result = &apiv1.Answer_EndSession{EndSession: &apiv1.EndSessionResponse{}}
-	case *apiv1.Operation_Acquire:
-		a.Result = &apiv1.Answer_Acquire{Acquire: &apiv1.AcquireResponse{
-			Token: res.Token, Deadline: res.Deadline, Queued: res.Queued, Granted: res.Granted,
-		}}
-	case *apiv1.Operation_Cancel:
-		a.Result = &apiv1.Answer_Cancel{Cancel: &apiv1.CancelResponse{}}
-	case *apiv1.Operation_Release:
-		a.Result = &apiv1.Answer_Release{Release: &apiv1.ReleaseResponse{}}
-	case *apiv1.Operation_Renew:
-		a.Result = &apiv1.Answer_Renew{Renew: &apiv1.RenewResponse{Deadline: res.Deadline}}
-	case *apiv1.Operation_SetValue:
-		a.Result = &apiv1.Answer_SetValue{SetValue: &apiv1.SetValueResponse{}}
-	case *apiv1.Operation_ForceRelease:
-		a.Result = &apiv1.Answer_ForceRelease{ForceRelease: &apiv1.ForceReleaseResponse{Released: holders(res.Holders, now)}}
+	if f := parts[op.Kind()].result; f != nil {
+		f(a, res, now)
 	}
 	return a
 }
 
 // refusal words a result that is not OK. The fsm codes and the wire codes share
 // their numbers.
-func refusal(op *apiv1.Operation, res *fsm.Result, now int64) *apiv1.Error {
+func refusal(op *apiv1.Operation, res *fsm.Result, now fsm.Instant) *apiv1.Error {
 	e := &apiv1.Error{Code: uint32(res.Code), Holders: holders(res.Holders, now)}
 	for _, h := range e.Holders {
 		h.Value, h.Labels = nil, nil // who holds it is enough; Get tells the rest
@@ -179,9 +250,9 @@ func refusal(op *apiv1.Operation, res *fsm.Result, now int64) *apiv1.Error {
 	case fsm.Busy:
 		e.Message = busyMessage(op, res)
 	case fsm.TimedOut:
-		e.Message = fmt.Sprintf("%s: not granted within the wait limit", subject(op))
+		e.Message = subject(op) + ": wait timed out"
 		if len(res.Holders) > 0 {
-			e.Message += "; " + heldBy(&res.Holders[0])
+			e.Message += ": " + heldBy(res.Holders)
 		}
 	case fsm.NotHeld:
 		e.Message = fmt.Sprintf("%s: no such grant: it was released, it expired, it was revoked, or the token is wrong", subject(op))
@@ -195,12 +266,17 @@ func refusal(op *apiv1.Operation, res *fsm.Result, now int64) *apiv1.Error {
 		}
 	case fsm.Cancelled:
 		e.Message = fmt.Sprintf("%s: the wait was cancelled", subject(op))
+	case fsm.Revoked:
+		e.Message = fmt.Sprintf("%s: the wait was ended by an operator", subject(op))
+		if res.Detail != "" {
+			e.Message += res.Detail
+		}
 	case fsm.StaleRequest:
 		e.Message = "the request's sequence was acknowledged already"
 	default:
 		e.Message = apiv1.Code(res.Code).String()
 		if res.Field != "" {
-			e.Message = res.Field + ": " + res.Detail
+			e.Message = res.Field + ": " + badText(op, res.Field) + res.Detail
 		} else if res.Detail != "" {
 			e.Message = res.Detail
 		}
@@ -212,35 +288,18 @@ func busyMessage(op *apiv1.Operation, res *fsm.Result) string {
 	if len(res.Holders) == 0 {
 		return subject(op) + ": not free"
 	}
-	return fmt.Sprintf("lock %q: %s", res.Holders[0].Lock, heldBy(&res.Holders[0]))
+	return fmt.Sprintf("lock %q: %s", res.Holders[0].Lock, heldBy(res.Holders))
 }
 
-func heldBy(h *fsm.Holder) string {
-	who := h.Holder
-	if who == "" {
-		who = "an unnamed holder"
-	}
-	return fmt.Sprintf("held by %s with token %d", who, h.Token)
-}
-
-// byToken returns the lock and the token of an operation that shows one.
-func byToken(op *apiv1.Operation) (name string, token uint64) {
-	switch r := op.GetRequest().(type) {
-	case *apiv1.Operation_Release:
-		return r.Release.GetName(), r.Release.GetToken()
-	case *apiv1.Operation_Renew:
-		return r.Renew.GetName(), r.Renew.GetToken()
-	case *apiv1.Operation_SetValue:
-		return r.SetValue.GetName(), r.SetValue.GetToken()
-	}
-	return "", 0
+func heldBy(holders []fsm.Holder) string {
+	return quote.HeldBy(len(holders), func(i int) (string, uint64) { return holders[i].Holder, holders[i].Token })
 }
 
 // answered is answer, for what the table alone does not explain: that a grant is there
 // and is not the caller's to touch.
 func (n *Node) answered(op *apiv1.Operation, o *outcome) *apiv1.Answer {
 	a := answer(op, &o.result, o.index, o.now)
-	name, token := byToken(op)
+	name, token, _ := op.Grant()
 	if o.result.Code != fsm.NotHeld || name == "" || token == 0 {
 		return a
 	}
@@ -260,31 +319,28 @@ func (n *Node) holdersOf(wants []fsm.Want) (holders []fsm.Holder) {
 
 // subject names what op is about.
 func subject(op *apiv1.Operation) string {
-	switch r := op.GetRequest().(type) {
-	case *apiv1.Operation_Acquire:
-		if l := r.Acquire.GetLocks(); len(l) == 1 {
+	if name, token, ok := op.Grant(); ok {
+		return fmt.Sprintf("lock %q with token %d", name, token)
+	}
+	if a := op.GetAcquire(); a != nil {
+		if l := a.GetLocks(); len(l) == 1 {
 			return fmt.Sprintf("lock %q", l[0].GetName())
 		}
 		return "locks"
-	case *apiv1.Operation_Release:
-		return fmt.Sprintf("lock %q with token %d", r.Release.GetName(), r.Release.GetToken())
-	case *apiv1.Operation_Renew:
-		return fmt.Sprintf("lock %q with token %d", r.Renew.GetName(), r.Renew.GetToken())
-	case *apiv1.Operation_SetValue:
-		return fmt.Sprintf("lock %q with token %d", r.SetValue.GetName(), r.SetValue.GetToken())
-	case *apiv1.Operation_ForceRelease:
-		return fmt.Sprintf("lock %q", r.ForceRelease.GetName())
+	}
+	if f := op.GetForceRelease(); f != nil {
+		return fmt.Sprintf("lock %q", f.GetName())
 	}
 	return "request"
 }
 
 func keepAliveAnswer(op *apiv1.Operation, alive fsm.Alive, o outcome) *apiv1.Answer {
-	a := &apiv1.Answer{Id: op.GetId(), Index: o.index, Stamp: o.now}
+	a := &apiv1.Answer{Id: op.GetId(), Index: o.index, Stamp: int64(o.now)}
 	if alive.Deadline == 0 {
 		a.Result = &apiv1.Answer_Error{Error: refusal(op, &fsm.Result{Code: fsm.NoSession}, o.now)}
 		return a
 	}
-	res := &apiv1.KeepAliveResponse{Deadline: alive.Deadline}
+	res := &apiv1.KeepAliveResponse{Deadline: int64(alive.Deadline)}
 	for _, r := range alive.Revocations {
 		res.Revocations = append(res.Revocations, &apiv1.Revocation{Number: r.Number, Token: r.Token, Reason: r.Reason, Who: r.Who})
 	}
@@ -292,7 +348,7 @@ func keepAliveAnswer(op *apiv1.Operation, alive fsm.Alive, o outcome) *apiv1.Ans
 	return a
 }
 
-func holders(in []fsm.Holder, now int64) []*apiv1.Holder {
+func holders(in []fsm.Holder, now fsm.Instant) []*apiv1.Holder {
 	if len(in) == 0 {
 		return nil
 	}
@@ -301,10 +357,10 @@ func holders(in []fsm.Holder, now int64) []*apiv1.Holder {
 		h := &in[i]
 		out[i] = &apiv1.Holder{
 			Lock: h.Lock, Token: h.Token, Holder: h.Holder, Mode: apiv1.Mode(h.Mode), Permits: h.Permits,
-			RemainingNs: max(0, h.Deadline-now), SinceUnixMs: h.Since, Value: h.Value,
+			RemainingNs: h.Deadline.Until(now), SinceUnixMs: h.Since, Value: h.Value,
 		}
 		if h.Session != (fsm.SessionID{}) {
-			out[i].Session = h.Session[:]
+			out[i].Session = apiv1.SessionHash(h.Session[:])
 		}
 		for _, l := range h.Labels {
 			out[i].Labels = append(out[i].Labels, &apiv1.Label{Key: l.Key, Value: l.Value})
@@ -313,10 +369,10 @@ func holders(in []fsm.Holder, now int64) []*apiv1.Holder {
 	return out
 }
 
-func lockMessage(v fsm.LockView, now int64) *apiv1.Lock {
+func lockMessage(v fsm.LockView, now fsm.Instant) *apiv1.Lock {
 	return &apiv1.Lock{
 		Name: v.Name, Holders: holders(v.Holders, now), HolderCount: uint32(v.HolderCount), Waiters: uint32(v.Waiters),
-		Limit: v.Limit, DelayLeftNs: max(0, v.DelayUntil-now),
+		Limit: v.Limit, DelayLeftNs: v.DelayUntil.Until(now),
 	}
 }
 

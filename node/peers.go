@@ -1,32 +1,57 @@
 package node
 
 import (
+	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 
-	apiv1 "github.com/locknode/locknode/api/v1"
+	"github.com/locknode/locknode/internal/mux"
+	"github.com/locknode/locknode/internal/network"
+	"github.com/locknode/locknode/internal/peerapi"
 	"github.com/locknode/locknode/internal/seam"
 )
 
-// peers keeps one gRPC connection to each other node, by API address. Addresses
-// come from gossip; connections to addresses that are gone are closed by prune.
+// place is a node and the API address at which it is looked for.
+type place struct{ id, api string }
+
+// peers keeps one gRPC connection to each other node at each of its addresses.
+// Addresses come from gossip and are hints: every call says which node it is meant for,
+// and another one refuses it. Then, and when nobody answers, the node is looked for at
+// the next address that is known of it. Connections to addresses that are gone are
+// closed by prune.
 type peers struct {
-	// address returns the API address of a node ID, empty if it is not known.
-	address func(id string) string
-	dial    []grpc.DialOption
+	peersConfig
+	dial   []grpc.DialOption
+	places network.Places
 
 	mu     sync.Mutex
-	conns  map[string]*grpc.ClientConn // API address → connection
+	conns  map[place]*grpc.ClientConn
 	closed bool
 }
 
-// newPeers dials over network, over the real one if it is nil.
-func newPeers(address func(id string) string, network seam.Network) *peers {
+type peersConfig struct {
+	self place // this node; its address is known when it listens
+	// addresses are those at which a node may be, the likeliest first.
+	addresses func(id string) []string
+	// cluster is the ID of this node's cluster, empty if it is not known. nil: it never is.
+	cluster func() string
+	// key is what the nodes of the cluster know each other by, empty if it is not known.
+	// nil: it never is.
+	key     func() string
+	network seam.Network // nil is the real one
+}
+
+func newPeers(c peersConfig) *peers {
 	dial := []grpc.DialOption{
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithConnectParams(grpc.ConnectParams{
@@ -34,52 +59,138 @@ func newPeers(address func(id string) string, network seam.Network) *peers {
 			MinConnectTimeout: 2 * time.Second, // two round trips of what the longest timing allows
 		}),
 	}
-	if network != nil {
-		dial = append(dial, grpc.WithContextDialer(network.Dial))
+	if c.cluster == nil {
+		c.cluster = func() string { return "" }
 	}
-	return &peers{address: address, dial: dial, conns: make(map[string]*grpc.ClientConn)}
+	if c.key == nil {
+		c.key = func() string { return "" }
+	}
+	return &peers{peersConfig: c, dial: dial, conns: make(map[place]*grpc.ClientConn)}
 }
 
-// conn returns the connection to an API address. It does not wait for it to be
-// established.
-func (p *peers) conn(api string) (*grpc.ClientConn, error) {
+// find is where a node is looked for now; the address is empty if none is known.
+func (p *peers) find(id string) place {
+	hints := p.addresses(id)
+	if len(hints) == 0 {
+		return place{id: id}
+	}
+	return place{id, p.places.Choose(id, hints)}
+}
+
+// conn returns the connection to a node at an API address. It does not wait for it to
+// be established.
+func (p *peers) conn(id, api string) (*grpc.ClientConn, error) {
+	at := place{id, api}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.closed {
-		return nil, fmt.Errorf("connect to %s: node is stopping", api)
+	switch {
+	case p.closed:
+		return nil, fmt.Errorf("connect to node %q at %s: this node is stopping", id, api)
+	case id == p.self.id || api == p.self.api:
+		p.places.Failed(id, api)
+		return nil, fmt.Errorf("connect to node %q at %s: that is this node, %q", id, api, p.self.id)
 	}
-	if cc := p.conns[api]; cc != nil {
+	if cc := p.conns[at]; cc != nil {
 		return cc, nil
 	}
-	cc, err := grpc.NewClient("passthrough:///"+api, p.dial...)
-	if err != nil {
-		return nil, fmt.Errorf("connect to %s: %w", api, err)
+	last := &lastDial{over: dialTCP}
+	if p.network != nil {
+		last.over = p.network.Dial
 	}
-	p.conns[api] = cc
+	cc, err := grpc.NewClient("passthrough:///"+api, append(slices.Clip(p.dial), grpc.WithContextDialer(last.dial),
+		grpc.WithChainUnaryInterceptor(func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+			var trailer metadata.MD
+			err := invoke(p.meant(ctx, at), method, req, reply, cc, append(slices.Clip(opts), grpc.Trailer(&trailer))...)
+			p.note(at, cc, err, trailer)
+			return plainly(at, err, last.trouble())
+		}),
+		grpc.WithChainStreamInterceptor(func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, open grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+			s, err := open(p.meant(ctx, at), desc, cc, method, opts...)
+			if err != nil {
+				p.note(at, cc, err, nil)
+				return nil, plainly(at, err, last.trouble())
+			}
+			return &meantStream{ClientStream: s, p: p, at: at, cc: cc, last: last}, nil
+		}))...)
+	if err != nil {
+		return nil, fmt.Errorf("connect to node %q at %s: %w", id, api, err)
+	}
+	p.conns[at] = cc
 	return cc, nil
 }
 
+// meantStream notes how a stream ends.
+type meantStream struct {
+	grpc.ClientStream
+	p    *peers
+	at   place
+	cc   *grpc.ClientConn
+	last *lastDial
+
+	heard bool // something came; owned by who receives
+}
+
+// RecvMsg is part of grpc.ClientStream.
+func (s *meantStream) RecvMsg(m any) error {
+	err := s.ClientStream.RecvMsg(m)
+	switch {
+	case err == nil:
+		s.heard = true
+	case !s.heard:
+		s.p.places.Failed(s.at.id, s.at.api) // given up in silence, say
+	default:
+		s.p.note(s.at, s.cc, err, s.Trailer())
+	}
+	return plainly(s.at, err, s.last.trouble())
+}
+
+// meant says for whom a call is.
+func (p *peers) meant(ctx context.Context, at place) context.Context {
+	ctx = metadata.AppendToOutgoingContext(ctx, mux.MemberHeader, at.id)
+	if id := p.cluster(); id != "" {
+		ctx = metadata.AppendToOutgoingContext(ctx, mux.ClusterHeader, id)
+	}
+	if key := p.key(); key != "" {
+		ctx = metadata.AppendToOutgoingContext(ctx, mux.PeerHeader, key)
+	}
+	return ctx
+}
+
+// note has a node looked for elsewhere if it is not at a place, as far as the end of a
+// call tells.
+func (p *peers) note(at place, cc *grpc.ClientConn, err error, trailer metadata.MD) {
+	switch {
+	case err == nil:
+	case len(trailer.Get(mux.WrongNodeTrailer)) > 0,
+		// A connection whose other end has moved away while the network was cut looks
+		// well and is not: nothing comes that would end it.
+		status.Code(err) == codes.DeadlineExceeded,
+		status.Code(err) != codes.Canceled && cc.GetState() != connectivity.Ready:
+		p.places.Failed(at.id, at.api)
+	}
+}
+
 // peer returns the node-to-node service of a node.
-func (p *peers) peer(id string) (apiv1.PeersClient, error) {
-	api := p.address(id)
-	if api == "" {
+func (p *peers) peer(id string) (peerapi.PeersClient, error) {
+	at := p.find(id)
+	if at.api == "" {
 		return nil, fmt.Errorf("node %q: its API address is not known", id)
 	}
-	cc, err := p.conn(api)
+	cc, err := p.conn(at.id, at.api)
 	if err != nil {
 		return nil, err
 	}
-	return apiv1.NewPeersClient(cc), nil
+	return peerapi.NewPeersClient(cc), nil
 }
 
-// prune closes connections to addresses that are not in keep.
-func (p *peers) prune(keep map[string]bool) {
+// prune closes connections to places that are not in keep.
+func (p *peers) prune(keep map[place]bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for api, cc := range p.conns {
-		if !keep[api] {
+	for at, cc := range p.conns {
+		if !keep[at] {
 			_ = cc.Close()
-			delete(p.conns, api)
+			delete(p.conns, at)
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/locknode/locknode/fsm"
+	"github.com/locknode/locknode/internal/fair"
 )
 
 // How a proposal can end without a result.
@@ -17,19 +18,13 @@ var (
 	// errOutcomeUnknown: the command may take effect, now or later. Only the
 	// same request ID may be sent again.
 	errOutcomeUnknown = errors.New("outcome unknown")
-	// errOverloaded: the queue is full; the command changed nothing.
+	// errOverloaded: the caller's share of the queue is used up; the command changed
+	// nothing.
 	errOverloaded = errors.New("overloaded")
 )
 
-// Bounds of the collector.
 const (
-	maxEntryCommands = 2048
-	maxEntryBytes    = 256 << 10
-	// What may be queued; and as much again of what gives something back.
-	maxQueueCommands = 64 << 10
-	maxQueueBytes    = 32 << 20
-	maxKeepAlives    = 256 << 10
-	maxYields        = 8
+	maxYields = 8
 
 	// tickEvery is how often cluster time moves while anything has a deadline.
 	// It stays well below maxAdvance: what a tick comes too late beyond that is
@@ -42,13 +37,17 @@ const (
 type outcome struct {
 	result fsm.Result
 	index  uint64
-	now    int64
+	now    fsm.Instant
 	err    error
 }
 
 // proposer is the collector of one term: commands gather while an entry is on
 // its way, and all that have gathered become the next entry. One entry is in
-// flight at a time; more would only make the entries smaller.
+// flight at a time; more would only make the entries smaller. What gathers is in
+// [lanes]: its owners take turns.
+//
+// A keep-alive of a session that the table does not know takes no part in an entry: see
+// [strays].
 //
 // Its goroutine, run, owns the clock and the timing of ticks. Everybody else
 // calls submit and keepAlive, which never block.
@@ -60,18 +59,26 @@ type proposer struct {
 	// errOutcomeUnknown.
 	commit func(entry []byte) (fsm.Applied, error)
 
-	wake chan struct{} // holds one token when there may be work
-	lost chan struct{} // closed when an entry failed: the term is over
-	done chan struct{} // closed when run has returned
+	// missing says which sessions the table does not have now; nil: it has them all. As
+	// a field, nil: it always has.
+	missing func([]fsm.KeepAliveSession) []bool
+	// level says at which feature level the table is; nil: whatever a command needs.
+	level func() tableLevel
+	// aside gets the keep-alives of those, on run's goroutine.
+	aside func([]keepAlive)
 
-	nextDue int64                    // cluster time of the next deadline, 0: none; owned by run
+	woken chan struct{} // holds one token when there may be work
+	lost  chan struct{} // closed when an entry failed: the term is over
+	done  chan struct{} // closed when run has returned
+
+	nextDue fsm.Instant              // cluster time of the next deadline, 0: none; owned by run
 	lastAt  time.Duration            // monotonic time of the last stamp; owned by run
 	due     atomic.Pointer[dueAfter] // nil: nothing has a deadline
+	slots   map[fsm.SessionID]int32  // of lanes.take; owned by run
 
 	mu     sync.Mutex // guards what follows
 	closed bool
-	queue  lane
-	alive  keepAliveLane
+	lanes  *lanes
 }
 
 // dueAfter is when the next deadline comes, as of an entry.
@@ -80,96 +87,75 @@ type dueAfter struct {
 	at    time.Duration // monotonic time
 }
 
-// lane holds encoded commands in order.
-type lane struct {
-	buf   []byte
-	sizes []int
-	done  []func(outcome)
-}
-
-// keepAliveLane is apart, so that a queue full of acquires expires no session.
-type keepAliveLane struct {
-	sessions []fsm.KeepAliveSession
-	done     []func(fsm.Alive, outcome)
-}
-
-// batch is what goes into one entry.
-type batch struct {
-	commands lane
-	alive    keepAliveLane
-}
-
 func newProposer(term uint64, clock *leaderClock, wall func() time.Time, commit func([]byte) (fsm.Applied, error)) *proposer {
 	return &proposer{
 		term: term, clock: clock, wall: wall, commit: commit,
-		wake: make(chan struct{}, 1),
-		lost: make(chan struct{}),
-		done: make(chan struct{}),
+		woken: make(chan struct{}, 1),
+		lost:  make(chan struct{}),
+		done:  make(chan struct{}),
+		lanes: &lanes{},
+		slots: make(map[fsm.SessionID]int32),
 	}
 }
 
-// submit queues a command; done gets its outcome exactly once, on the
+// submit queues a command of an owner; done gets its outcome exactly once, on the
 // proposer's goroutine or, when the command is refused at once, on the caller's.
-func (p *proposer) submit(c fsm.Command, done func(outcome)) {
-	room := 1
-	if frees(c) {
-		room = 2 // acquires without end must not keep locks from being released
+func (p *proposer) submit(o fair.Owner, c fsm.Command, done func(outcome)) {
+	if p.level != nil {
+		if res, below := belowLevel(c, p.level()); below {
+			done(outcome{result: res})
+			return
+		}
 	}
 	p.mu.Lock()
 	var err error
 	switch {
 	case p.closed:
 		err = errNotProposed
-	case len(p.queue.sizes) >= room*maxQueueCommands || len(p.queue.buf) >= room*maxQueueBytes:
+	case !p.lanes.push(o, queuedCommand{c, done}):
 		err = errOverloaded
-	default:
-		before := len(p.queue.buf)
-		p.queue.buf = fsm.AppendCommand(p.queue.buf, c)
-		p.queue.sizes = append(p.queue.sizes, len(p.queue.buf)-before)
-		p.queue.done = append(p.queue.done, done)
 	}
 	p.mu.Unlock()
 	if err != nil {
 		done(outcome{err: err})
 		return
 	}
-	p.nudge()
+	p.wake()
 }
 
-// frees reports whether a command gives something back or keeps it alive: it is of the
-// class [mux.Frees].
+// frees reports whether a command gives something back or keeps it alive, as those of the
+// class [mux.Frees] do.
 func frees(c fsm.Command) bool {
 	switch c.(type) {
-	case fsm.EndSession, fsm.Cancel, fsm.Release, fsm.Renew, fsm.ForceRelease:
+	case fsm.EndSession, fsm.Cancel, fsm.Release, fsm.Renew, fsm.ForceRelease,
+		fsm.KillSession, fsm.Clear, fsm.Configure: // an operator's way out
 		return true
 	}
 	return false
 }
 
-// keepAlive queues the renewal of one session in the lane of its own.
-func (p *proposer) keepAlive(s fsm.KeepAliveSession, done func(fsm.Alive, outcome)) {
+// keepAlive queues the renewal of one session in the lane of its own. Its done gets the
+// outcome as that of submit does.
+func (p *proposer) keepAlive(k keepAlive) {
 	p.mu.Lock()
 	var err error
 	switch {
 	case p.closed:
 		err = errNotProposed
-	case len(p.alive.sessions) >= maxKeepAlives:
+	case !p.lanes.alive.Push(k.owner, k, 0, fair.Room{Items: maxKeepAlives}):
 		err = errOverloaded
-	default:
-		p.alive.sessions = append(p.alive.sessions, s)
-		p.alive.done = append(p.alive.done, done)
 	}
 	p.mu.Unlock()
 	if err != nil {
-		done(fsm.Alive{}, outcome{err: err})
+		k.done(fsm.Alive{}, outcome{err: err})
 		return
 	}
-	p.nudge()
+	p.wake()
 }
 
-func (p *proposer) nudge() {
+func (p *proposer) wake() {
 	select {
-	case p.wake <- struct{}{}:
+	case p.woken <- struct{}{}:
 	default:
 	}
 }
@@ -179,23 +165,33 @@ func (p *proposer) nudge() {
 func (p *proposer) close() {
 	p.mu.Lock()
 	p.closed = true
-	rest := batch{commands: p.queue, alive: p.alive}
-	p.queue, p.alive = lane{}, keepAliveLane{}
+	rest := p.lanes
+	p.lanes = &lanes{}
 	p.mu.Unlock()
-	rest.fail(errNotProposed)
-	p.nudge()
+	rest.openNone()
+	for {
+		b := rest.take(make(map[fsm.SessionID]int32))
+		if b.empty() {
+			break
+		}
+		b.fail(errNotProposed)
+	}
+	p.wake()
 }
 
 // run proposes until close is called or an entry fails.
 func (p *proposer) run() {
 	defer close(p.done)
 	for {
-		b, closed := p.take()
+		b, more, closed := p.take()
 		if closed {
+			b.fail(errNotProposed)
 			return
 		}
 		if b.empty() && !p.tickDue() {
-			p.sleep()
+			if !more {
+				p.sleep()
+			}
 			continue
 		}
 		if !p.propose(b) {
@@ -226,6 +222,7 @@ func (p *proposer) propose(b batch) bool {
 	}
 	p.due.Store(due)
 	b.deliver(applied)
+	p.opened(b)
 	return true
 }
 
@@ -233,25 +230,77 @@ func (p *proposer) propose(b batch) bool {
 func (p *proposer) encode(b batch) []byte {
 	stamp := p.clock.stamp()
 	p.lastAt = p.clock.mono()
-	n := len(b.commands.sizes)
-	if len(b.alive.sessions) > 0 {
+	n := len(b.commands)
+	if len(b.sessions) > 0 {
 		n++
 	}
-	entry := make([]byte, 0, 64+len(b.commands.buf)+32*len(b.alive.sessions))
-	entry = fsm.AppendHeader(entry, p.term, stamp, p.wall().UnixMilli(), n)
-	if len(b.alive.sessions) > 0 {
-		entry = fsm.AppendCommand(entry, fsm.KeepAlive{Sessions: b.alive.sessions})
+	size := 64 + 32*len(b.sessions)
+	for _, q := range b.commands {
+		size += sizeOf(q.command)
 	}
-	return append(entry, b.commands.buf...)
+	entry := make([]byte, 0, size)
+	entry = fsm.AppendHeader(entry, p.term, stamp, p.wall().UnixMilli(), n)
+	if len(b.sessions) > 0 {
+		entry = fsm.AppendCommand(entry, fsm.KeepAlive{Sessions: b.sessions})
+	}
+	for _, q := range b.commands {
+		entry = fsm.AppendCommand(entry, q.command)
+	}
+	return entry
 }
 
-// take removes what fits into one entry.
-func (p *proposer) take() (b batch, closed bool) {
+// take removes what fits into one entry. What the table is asked about sessions is true
+// when the entry is applied: nothing else is on its way, and keep-alives come first.
+// It reports whether there is more.
+func (p *proposer) take() (b batch, more, closed bool) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	b.commands = p.queue.take(maxEntryCommands, maxEntryBytes)
-	b.alive = p.alive.take(maxEntryCommands)
-	return b, p.closed
+	b, closed = p.lanes.take(p.slots), p.closed
+	more = p.lanes.commands.Len()+p.lanes.alive.Len() > 0
+	p.mu.Unlock()
+	if closed || p.missing == nil || len(b.sessions) == 0 {
+		return b, more, closed
+	}
+	if missing := p.missing(b.sessions); missing != nil {
+		p.setAside(b.without(missing))
+	}
+	return b, more, closed
+}
+
+// setAside is for keep-alives of sessions that the table does not have. Some are about
+// to be opened.
+func (p *proposer) setAside(out []keepAlive) {
+	n := 0
+	var refused []keepAlive
+	p.mu.Lock()
+	for _, k := range out {
+		switch o := p.lanes.opening[k.session.Session]; {
+		case o == nil:
+			out[n] = k
+			n++
+		case len(o.behind) < maxBehind:
+			o.behind = append(o.behind, k)
+		default:
+			refused = append(refused, k)
+		}
+	}
+	p.mu.Unlock()
+	for _, k := range refused {
+		k.done(fsm.Alive{}, outcome{err: errOverloaded})
+	}
+	if n > 0 {
+		p.aside(out[:n])
+	}
+}
+
+// opened has the keep-alives that have waited for a session to be opened go on.
+func (p *proposer) opened(b batch) {
+	for _, q := range b.commands {
+		if c, ok := q.command.(fsm.OpenSession); ok {
+			p.mu.Lock()
+			p.lanes.opened(c)
+			p.mu.Unlock()
+		}
+	}
 }
 
 // yield lets the callers who were just answered put their next commands into
@@ -260,7 +309,7 @@ func (p *proposer) yield() {
 	before := -1
 	for range maxYields {
 		p.mu.Lock()
-		n := len(p.queue.sizes)
+		n := p.lanes.commands.Len()
 		p.mu.Unlock()
 		if n == before {
 			return
@@ -276,7 +325,7 @@ func (p *proposer) untilTick() (d time.Duration, ok bool) {
 	if p.nextDue == 0 {
 		return 0, false
 	}
-	due := time.Duration(p.nextDue - p.clock.now())
+	due := time.Duration(p.nextDue.Sub(p.clock.now()))
 	return max(0, min(due, p.lastAt+tickEvery-p.clock.mono())), true
 }
 
@@ -299,66 +348,13 @@ func (p *proposer) tickDue() bool {
 func (p *proposer) sleep() {
 	d, ok := p.untilTick()
 	if !ok {
-		<-p.wake
+		<-p.woken
 		return
 	}
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
-	case <-p.wake:
+	case <-p.woken:
 	case <-t.C:
-	}
-}
-
-// take cuts the first commands off, at most n of them and about size bytes.
-func (l *lane) take(n, size int) lane {
-	if len(l.sizes) <= n && len(l.buf) <= size {
-		all := *l
-		*l = lane{}
-		return all
-	}
-	count, bytes := 0, 0
-	for count < len(l.sizes) && count < n && (count == 0 || bytes+l.sizes[count] <= size) {
-		bytes += l.sizes[count]
-		count++
-	}
-	head := lane{buf: l.buf[:bytes:bytes], sizes: l.sizes[:count:count], done: l.done[:count:count]}
-	l.buf, l.sizes, l.done = l.buf[bytes:], l.sizes[count:], l.done[count:]
-	return head
-}
-
-func (l *keepAliveLane) take(n int) keepAliveLane {
-	n = min(n, len(l.sessions))
-	head := keepAliveLane{sessions: l.sessions[:n:n], done: l.done[:n:n]}
-	l.sessions, l.done = l.sessions[n:], l.done[n:]
-	if len(l.sessions) == 0 {
-		*l = keepAliveLane{}
-	}
-	return head
-}
-
-func (b *batch) empty() bool { return len(b.commands.sizes) == 0 && len(b.alive.sessions) == 0 }
-
-func (b *batch) fail(err error) {
-	for _, done := range b.alive.done {
-		done(fsm.Alive{}, outcome{err: err})
-	}
-	for _, done := range b.commands.done {
-		done(outcome{err: err})
-	}
-}
-
-func (b *batch) deliver(a fsm.Applied) {
-	results := a.Results
-	o := outcome{index: a.Index, now: a.Now}
-	if len(b.alive.sessions) > 0 {
-		for i, done := range b.alive.done {
-			done(results[0].Alive[i], o)
-		}
-		results = results[1:]
-	}
-	for i, done := range b.commands.done {
-		o.result = results[i]
-		done(o)
 	}
 }

@@ -10,11 +10,13 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/locknode/locknode/fsm"
+	"github.com/locknode/locknode/internal/fair"
+	"github.com/locknode/locknode/internal/replica"
 )
 
 // fakeLog stands for Raft: it applies each entry to a real table after a delay.
 type fakeLog struct {
-	machine *fsm.Machine
+	machine *replica.Table
 	delay   time.Duration
 	term    uint64 // the term in which entries are stored
 
@@ -54,15 +56,18 @@ func (l *fakeLog) lock(name string) (v fsm.LockView) {
 }
 
 // startProposer runs a proposer of term 1 over a table for the test's duration.
-func startProposer(t *testing.T, l *fakeLog) *proposer {
+func startProposer(t *testing.T, l *fakeLog, prepare ...func(*proposer)) *proposer {
 	t.Helper()
-	l.machine = fsm.NewMachine(nil)
+	l.machine = replica.New(nil)
 	if l.term == 0 {
 		l.term = 1
 	}
 	start := time.Now()
 	mono := func() time.Duration { return time.Since(start) }
 	p := newProposer(1, newLeaderClock(0, mono), time.Now, l.commit)
+	for _, f := range prepare {
+		f(p)
+	}
 	go p.run()
 	t.Cleanup(func() {
 		p.close()
@@ -80,7 +85,7 @@ func openAcquirers() fsm.OpenSession {
 
 // openSessionOf opens the session of detachedAcquire, in an entry of its own.
 func openSessionOf(p *proposer) {
-	p.submit(openAcquirers(), func(outcome) {})
+	p.submit(fair.Owner{}, openAcquirers(), func(outcome) {})
 	synctest.Wait()
 }
 
@@ -95,9 +100,9 @@ func detachedAcquire(name string, n int, ttl time.Duration) fsm.Acquire {
 
 // grant has a lock held without a session, in one entry.
 func grant(p *proposer, name string, ttl time.Duration) {
-	p.submit(openAcquirers(), func(outcome) {})
-	p.submit(detachedAcquire(name, 1, ttl), func(outcome) {})
-	p.submit(fsm.EndSession{Session: acquirers}, func(outcome) {})
+	p.submit(fair.Owner{}, openAcquirers(), func(outcome) {})
+	p.submit(fair.Owner{}, detachedAcquire(name, 1, ttl), func(outcome) {})
+	p.submit(fair.Owner{}, fsm.EndSession{Session: acquirers}, func(outcome) {})
 }
 
 func TestCommandsThatArriveDuringAnEntryShareTheNext(t *testing.T) {
@@ -107,14 +112,14 @@ func TestCommandsThatArriveDuringAnEntryShareTheNext(t *testing.T) {
 		var wg sync.WaitGroup
 		submit := func(i int) {
 			wg.Add(1)
-			p.submit(detachedAcquire(string('a'+rune(i)), i+1, time.Minute), func(o outcome) {
+			p.submit(fair.Owner{}, detachedAcquire(string('a'+rune(i)), i+1, time.Minute), func(o outcome) {
 				defer wg.Done()
 				if o.err != nil || o.result.Code != fsm.OK {
 					t.Errorf("acquire %d: outcome %+v, want OK", i, o)
 				}
 			})
 		}
-		p.submit(openAcquirers(), func(outcome) {})
+		p.submit(fair.Owner{}, openAcquirers(), func(outcome) {})
 		synctest.Wait() // the first entry is in flight
 		for i := range 9 {
 			submit(i)
@@ -134,11 +139,11 @@ func TestKeepAlivesOvertakeAFullQueue(t *testing.T) {
 		l := &fakeLog{delay: time.Millisecond}
 		p := startProposer(t, l)
 		session := fsm.SessionID{1}
-		p.submit(fsm.OpenSession{Session: session, TTL: int64(10 * time.Second)}, func(outcome) {})
+		p.submit(fair.Owner{}, fsm.OpenSession{Session: session, TTL: int64(10 * time.Second)}, func(outcome) {})
 		synctest.Wait()
 		refused := 0
 		for range maxQueueCommands + 10 {
-			p.submit(fsm.SetValue{Token: 1}, func(o outcome) {
+			p.submit(fair.Owner{}, fsm.SetValue{Token: 1}, func(o outcome) {
 				if errors.Is(o.err, errOverloaded) {
 					refused++
 				}
@@ -148,16 +153,16 @@ func TestKeepAlivesOvertakeAFullQueue(t *testing.T) {
 			t.Fatal("the queue took more than its bound")
 		}
 		for _, c := range []fsm.Command{fsm.Release{Token: 1}, fsm.Renew{Token: 1}, fsm.Cancel{}, fsm.EndSession{}, fsm.ForceRelease{}} {
-			p.submit(c, func(o outcome) {
+			p.submit(fair.Owner{}, c, func(o outcome) {
 				if errors.Is(o.err, errOverloaded) {
 					t.Errorf("%T behind a full queue: %v, want it to be taken", c, o.err)
 				}
 			})
 		}
 		kept := false
-		p.keepAlive(fsm.KeepAliveSession{Session: session}, func(a fsm.Alive, o outcome) {
+		p.keepAlive(keepAlive{session: fsm.KeepAliveSession{Session: session}, done: func(a fsm.Alive, o outcome) {
 			kept = o.err == nil && a.Deadline > 0
-		})
+		}})
 		time.Sleep(3 * time.Millisecond) // the entry in flight and one more
 		synctest.Wait()
 		if !kept {
@@ -171,7 +176,7 @@ func TestAFailedEntryEndsTheTermAndItsCommandsAreUnknown(t *testing.T) {
 		l := &fakeLog{fail: errOutcomeUnknown}
 		p := startProposer(t, l)
 		var got error
-		p.submit(fsm.Release{Token: 1}, func(o outcome) { got = o.err })
+		p.submit(fair.Owner{}, fsm.Release{Token: 1}, func(o outcome) { got = o.err })
 		synctest.Wait()
 		if !errors.Is(got, errOutcomeUnknown) {
 			t.Fatalf("outcome = %v, want %v", got, errOutcomeUnknown)
@@ -181,7 +186,7 @@ func TestAFailedEntryEndsTheTermAndItsCommandsAreUnknown(t *testing.T) {
 		default:
 			t.Fatal("the term goes on after an entry failed")
 		}
-		p.submit(fsm.Release{Token: 1}, func(o outcome) { got = o.err })
+		p.submit(fair.Owner{}, fsm.Release{Token: 1}, func(o outcome) { got = o.err })
 		if !errors.Is(got, errNotProposed) {
 			t.Fatalf("outcome after the term = %v, want %v", got, errNotProposed)
 		}
@@ -196,7 +201,7 @@ func TestAnEntryStoredInALaterTermChangesNothing(t *testing.T) {
 		l := &fakeLog{term: 2} // Raft has moved on, the proposer stamps for term 1
 		p := startProposer(t, l)
 		var got error
-		p.submit(detachedAcquire("a", 1, time.Minute), func(o outcome) { got = o.err })
+		p.submit(fair.Owner{}, detachedAcquire("a", 1, time.Minute), func(o outcome) { got = o.err })
 		synctest.Wait()
 		if !errors.Is(got, errNotProposed) {
 			t.Fatalf("outcome = %v, want %v", got, errNotProposed)
@@ -252,10 +257,10 @@ func TestEntriesStayWithinTheirBounds(t *testing.T) {
 		for i := range 200 {
 			c := detachedAcquire("lock", i+1, time.Minute)
 			c.Value = value
-			p.submit(c, func(outcome) {})
+			p.submit(fair.Owner{}, c, func(outcome) {})
 		}
 		for range 2 * maxEntryCommands {
-			p.submit(fsm.Release{Token: 1}, func(outcome) {})
+			p.submit(fair.Owner{}, fsm.Release{Token: 1}, func(outcome) {})
 		}
 		time.Sleep(time.Second)
 		synctest.Wait()
@@ -278,10 +283,9 @@ func TestClosingFailsWhatIsQueuedWithoutDoingIt(t *testing.T) {
 		p := startProposer(t, l)
 		var first, second outcome
 		openSessionOf(p)
-		time.Sleep(time.Second)
-		p.submit(detachedAcquire("a", 1, time.Minute), func(o outcome) { first = o })
-		synctest.Wait()
-		p.submit(detachedAcquire("b", 2, time.Minute), func(o outcome) { second = o })
+		p.submit(fair.Owner{}, detachedAcquire("a", 1, time.Minute), func(o outcome) { first = o })
+		time.Sleep(1500 * time.Millisecond) // the session is open, and this on its way
+		p.submit(fair.Owner{}, detachedAcquire("b", 2, time.Minute), func(o outcome) { second = o })
 		p.close()
 		if !errors.Is(second.err, errNotProposed) {
 			t.Fatalf("queued command: %v, want %v", second.err, errNotProposed)

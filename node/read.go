@@ -9,7 +9,9 @@ import (
 
 	"github.com/hashicorp/raft"
 
-	apiv1 "github.com/locknode/locknode/api/v1"
+	"github.com/locknode/locknode/internal/fair"
+	"github.com/locknode/locknode/internal/membership"
+	"github.com/locknode/locknode/internal/peerapi"
 )
 
 // A read round makes reads linearizable without a log entry. After the reads
@@ -39,6 +41,14 @@ const (
 	freshEvery = time.Second
 	// retryEvery is how soon after a round that failed, at first; see pause.
 	retryEvery = 50 * time.Millisecond
+
+	// maxReads of clients wait for a round, of which one connection gets a third.
+	maxReads = 192 << 10
+	// A round serves reads of clients that cost so much, in about as many
+	// microseconds.
+	roundCost = 10_000
+	getCost   = 10
+	listCost  = 1000
 )
 
 // errOtherLeader is why a round is ended: what it asks is asked in vain.
@@ -51,11 +61,14 @@ type rounds struct {
 	confirm func(ctx context.Context) (uint64, error)
 	// applied calls f once the table has applied an index, perhaps at once.
 	applied func(index uint64, f func())
-	mono    func() time.Duration
-	wake    chan struct{}
+	// busy says that reads of clients are to wait.
+	busy  func() bool
+	mono  func() time.Duration
+	woken chan struct{}
 
-	mu      sync.Mutex // guards what follows
-	waiting []func(index uint64, err error)
+	mu      sync.Mutex                      // guards what follows
+	waiting []func(index uint64, err error) // of the node and its peers: all of them next
+	clients fair.Queue[func(index uint64, err error)]
 	end     context.CancelCauseFunc // ends the round under way
 	freshAt time.Duration           // mono when the last round began that the table has reached
 	fresh   bool                    // there was one
@@ -64,8 +77,8 @@ type rounds struct {
 
 func newRounds(confirm func(context.Context) (uint64, error), applied func(uint64, func()), mono func() time.Duration) *rounds {
 	return &rounds{
-		confirm: confirm, applied: applied, mono: mono, wake: make(chan struct{}, 1),
-		end: func(error) {}, err: errors.New("no read round yet"),
+		confirm: confirm, applied: applied, mono: mono, woken: make(chan struct{}, 1),
+		busy: func() bool { return false }, end: func(error) {}, err: errors.New("no read round yet"),
 	}
 }
 
@@ -74,13 +87,55 @@ func (r *rounds) join(done func(index uint64, err error)) {
 	r.mu.Lock()
 	r.waiting = append(r.waiting, done)
 	r.mu.Unlock()
-	r.nudge()
+	r.wake()
 }
 
-// nudge has a round run soon.
-func (r *rounds) nudge() {
+// joinFor is join for a read of a client, and returns false if its share of what may wait
+// is used up. A round serves so many of these, in turn, that what they have to show is
+// shown in a short time.
+func (r *rounds) joinFor(o fair.Owner, cost int, done func(index uint64, err error)) bool {
+	r.mu.Lock()
+	ok := r.clients.Push(o, done, cost, fair.Room{Items: maxReads, Bytes: maxReads * listCost})
+	r.mu.Unlock()
+	if ok {
+		r.wake()
+	}
+	return ok
+}
+
+// takeLocked is who is served by the next round. More of the clients are left for the
+// one after it, unless too much waits for the table already.
+func (r *rounds) takeLocked() (batch []func(index uint64, err error)) {
+	batch, r.waiting = r.waiting, nil
+	if r.busy() {
+		return batch
+	}
+	for cost := 0; cost < roundCost; {
+		done, c, ok := r.clients.Pop()
+		if !ok {
+			break
+		}
+		batch = append(batch, done)
+		cost += c
+	}
+	return batch
+}
+
+// allLocked is all clients that wait.
+func (r *rounds) allLocked() (all []func(index uint64, err error)) {
+	for {
+		done, _, ok := r.clients.Pop()
+		if !ok {
+			return all
+		}
+		all = append(all, done)
+	}
+}
+
+// wake has a round run soon.
+func (r *rounds) wake() {
 	select {
-	case r.wake <- struct{}{}:
+	case r.woken <- struct{}{}:
 	default:
 	}
 }
@@ -91,7 +146,7 @@ func (r *rounds) restart() {
 	r.mu.Lock()
 	r.end(errOtherLeader)
 	r.mu.Unlock()
-	r.nudge()
+	r.wake()
 }
 
 // age says how old the node's table may be, at most; ok is false if no round
@@ -123,8 +178,14 @@ func (r *rounds) run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			_ = r.round(ctx) // fails what still waits
+			r.mu.Lock()
+			rest := r.allLocked()
+			r.mu.Unlock()
+			for _, done := range rest {
+				done(0, context.Cause(ctx))
+			}
 			return
-		case <-r.wake:
+		case <-r.woken:
 		case <-t.C:
 		}
 	}
@@ -134,14 +195,21 @@ func (r *rounds) round(ctx context.Context) error {
 	ctx, end := context.WithCancelCause(ctx)
 	defer end(nil)
 	r.mu.Lock()
-	batch := r.waiting
-	r.waiting, r.end = nil, end
+	batch := r.takeLocked()
+	r.end = end
 	r.mu.Unlock()
 	began := r.mono()
 	index, err := r.confirm(ctx)
 	r.mu.Lock()
 	r.err = err
+	if err != nil { // there is no leader for the others either
+		batch = append(batch, r.allLocked()...)
+	}
+	more := r.clients.Len() > 0 && !r.busy()
 	r.mu.Unlock()
+	if more {
+		r.wake()
+	}
 	if err == nil {
 		r.applied(index, func() { r.refreshed(began) })
 	}
@@ -169,10 +237,12 @@ func (n *Node) confirm(ctx context.Context) (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
-	res, err := peer.ReadIndex(ctx, &apiv1.ReadIndexRequest{})
+	asked := n.cfg.seams.Mono()
+	res, err := peer.ReadIndex(ctx, &peerapi.ReadIndexRequest{})
 	if err != nil {
 		return 0, fmt.Errorf("ask the leader for a read index: %w", err)
 	}
+	n.told.Store(&told{membership.Electorate{Voters: res.GetVoters(), Silent: res.GetSilent()}, asked})
 	return res.GetIndex(), nil
 }
 
@@ -182,7 +252,7 @@ func (n *Node) confirmHere(ctx context.Context, e *epoch) (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
-	if err := n.confirmTerm(ctx, e.term); err != nil {
+	if err := confirmTerm(ctx, n.raft.Load(), n.id, e.term, n.peers.peer); err != nil {
 		return 0, err
 	}
 	if seen, ok := e.proposer.overdue(); ok {
@@ -230,9 +300,8 @@ func (n *Node) lastCommand(committed uint64) (uint64, error) {
 // its log leads on until that is committed, but the others elect without it: its own
 // voice says nothing about them. (A leader does not remove itself, see removeMember;
 // what is counted here does not depend on it.)
-func (n *Node) confirmTerm(ctx context.Context, term uint64) error {
-	r := n.raft.Load()
-	voters, err := votersOf(r)
+func confirmTerm(ctx context.Context, r *raft.Raft, self string, term uint64, peerOf func(id string) (peerapi.PeersClient, error)) error {
+	voters, err := membership.Voters(r)
 	if err != nil {
 		return fmt.Errorf("confirm term %d: %w", term, err)
 	}
@@ -240,17 +309,17 @@ func (n *Node) confirmTerm(ctx context.Context, term uint64) error {
 	defer cancel()
 	votes := make(chan bool, len(voters))
 	for _, id := range voters {
-		if id == n.id {
+		if id == self {
 			votes <- true // it leads, as is found out below
 			continue
 		}
 		go func() {
-			peer, err := n.peers.peer(id)
+			peer, err := peerOf(id)
 			if err != nil {
 				votes <- false
 				return
 			}
-			res, err := peer.Term(ctx, &apiv1.TermRequest{})
+			res, err := peer.Term(ctx, &peerapi.TermRequest{})
 			votes <- err == nil && res.GetTerm() == term && res.GetNodeId() == id
 		}()
 	}

@@ -13,17 +13,19 @@ import (
 
 	apiv1 "github.com/locknode/locknode/api/v1"
 	"github.com/locknode/locknode/fsm"
-	"github.com/locknode/locknode/internal/guard"
+	"github.com/locknode/locknode/internal/disk"
+	"github.com/locknode/locknode/internal/membership"
 	"github.com/locknode/locknode/internal/mux"
+	"github.com/locknode/locknode/internal/peerapi"
 )
 
 // voice is a voter as a read round hears it.
 type voice struct {
-	apiv1.UnimplementedPeersServer
-	says atomic.Pointer[apiv1.TermResponse]
+	peerapi.UnimplementedPeersServer
+	says atomic.Pointer[peerapi.TermResponse]
 }
 
-func (v *voice) Term(context.Context, *apiv1.TermRequest) (*apiv1.TermResponse, error) {
+func (v *voice) Term(context.Context, *peerapi.TermRequest) (*peerapi.TermResponse, error) {
 	return v.says.Load(), nil
 }
 
@@ -34,7 +36,7 @@ func (v *voice) listen(t *testing.T) (addr string) {
 		t.Fatal(err)
 	}
 	s := grpc.NewServer()
-	apiv1.RegisterPeersServer(s, v)
+	peerapi.RegisterPeersServer(s, v)
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
@@ -65,10 +67,10 @@ func TestAReadRoundNeedsAMajorityInItsTerm(t *testing.T) {
 			addrs[id] = v.listen(t)
 		}
 	}
-	n := &Node{id: string(rune('0' + leader)), peers: newPeers(func(id string) string { return addrs[id] }, nil)}
+	n := &Node{id: string(rune('0' + leader)), peers: newPeers(peersConfig{addresses: func(id string) []string { return []string{addrs[id]} }})}
 	defer n.peers.close()
 	n.state.Store(&tableState{})
-	n.stores = &guard.Stores{Log: all.log[leader]}
+	n.stores = &disk.Stores{Log: all.log[leader]}
 	n.cfg.Timing = time.Second
 	n.raft.Store(r)
 
@@ -89,7 +91,7 @@ func TestAReadRoundNeedsAMajorityInItsTerm(t *testing.T) {
 	} {
 		n.epoch.Store(&epoch{term: tt.asks, proposer: &proposer{}})
 		for i, v := range others {
-			v.says.Store(&apiv1.TermResponse{Term: tt.says[i], NodeId: tt.ids[i]})
+			v.says.Store(&peerapi.TermResponse{Term: tt.says[i], NodeId: tt.ids[i]})
 		}
 		if _, err := n.confirm(t.Context()); (err == nil) != tt.want {
 			t.Errorf("%s: confirm = %v, want an answer: %v", tt.name, err, tt.want)
@@ -122,21 +124,20 @@ func confirmedWithoutAVote(t *testing.T) bool {
 			if len(addrs) == 2 {
 				says++
 			}
-			v.says.Store(&apiv1.TermResponse{Term: says, NodeId: id})
+			v.says.Store(&peerapi.TermResponse{Term: says, NodeId: id})
 		}
 	}
-	n := &Node{id: string(rune('0' + leader)), peers: newPeers(func(id string) string { return addrs[id] }, nil)}
-	defer n.peers.close()
-	n.raft.Store(r)
+	self, peers := string(rune('0'+leader)), newPeers(peersConfig{addresses: func(id string) []string { return []string{addrs[id]} }})
+	defer peers.close()
 	all.transport[leader].DisconnectAll()
-	r.RemoveServer(raft.ServerID(n.id), 0, time.Second)
-	for len(membershipServers(r)) == 3 {
+	r.RemoveServer(raft.ServerID(self), 0, time.Second)
+	for len(membership.Servers(r)) == 3 {
 		if _, leading := leads(r); !leading {
 			return false
 		}
 		time.Sleep(time.Millisecond)
 	}
-	err := n.confirmTerm(t.Context(), term)
+	err := confirmTerm(t.Context(), r, self, term, peers.peer)
 	if _, leading := leads(r); !leading && err != nil {
 		return false
 	}
@@ -172,7 +173,7 @@ func startWithSlowFollower(t *testing.T) (*testCluster, slowNode) {
 	id := s.ID()
 	arm.Store(&id)
 	for _, name := range []string{"early", "late"} {
-		a, err := mux.Do(c.ctx(), c.leader().Start, detachedOp(name, time.Hour))
+		a, err := mux.Do(c.ctx(), wire{c.leader()}.Start, detachedOp(name, time.Hour))
 		if err != nil || a.GetAcquire() == nil {
 			t.Fatalf("acquire of %q = %v, %v", name, a, err)
 		}
@@ -189,7 +190,7 @@ func (s slowNode) readLate(t *testing.T, c *testCluster) {
 	t.Helper()
 	answers := make(chan *apiv1.Answer, 1)
 	op := &apiv1.Operation{Request: &apiv1.Operation_Get{Get: &apiv1.GetRequest{Name: "late"}}}
-	s.Start(&mux.Call{Op: op, Done: func(a *apiv1.Answer) { answers <- a }})
+	wire{s.Node}.Start(&mux.Call{Op: op, Done: func(a *apiv1.Answer) { answers <- a }})
 	var early *apiv1.Answer
 	select {
 	case early = <-answers:
@@ -200,7 +201,7 @@ func (s slowNode) readLate(t *testing.T, c *testCluster) {
 		t.Fatalf("a node that has not applied the acquire was read: %v", early)
 	}
 	c.eventually("the read finds the holder", func() bool {
-		a, err := mux.Do(c.ctx(), s.Start, op)
+		a, err := mux.Do(c.ctx(), wire{s.Node}.Start, op)
 		return err == nil && a.GetGet().GetLock().GetHolderCount() == 1
 	})
 }

@@ -7,7 +7,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-	"unicode/utf8"
 
 	"google.golang.org/protobuf/proto"
 
@@ -23,9 +22,11 @@ import (
 type reads struct {
 	applied func() uint64 // index of the last command applied
 	mono    func() time.Duration
-	wake    chan struct{} // holds a token when there may be something to do
+	woken   chan struct{} // holds a token when there may be something to do
 
 	waiting atomic.Int32 // length of parked
+	// freed is called when few wait any more; see busy.
+	freed func()
 
 	mu     sync.Mutex   // guards what follows
 	parked []parkedRead // by index
@@ -43,7 +44,7 @@ type parkedRead struct {
 const readsLook = 100 * time.Millisecond
 
 func newReads(applied func() uint64, mono func() time.Duration) *reads {
-	return &reads{applied: applied, mono: mono, wake: make(chan struct{}, 1)}
+	return &reads{applied: applied, mono: mono, freed: func() {}, woken: make(chan struct{}, 1)}
 }
 
 // park has do called on the goroutine of reads once the table has applied index, or
@@ -60,16 +61,16 @@ func (r *reads) park(index uint64, do func(reached bool)) {
 	r.parked = slices.Insert(r.parked, at, p)
 	r.waiting.Store(int32(len(r.parked)))
 	r.mu.Unlock()
-	r.nudge()
+	r.wake()
 }
 
-// nudge has it looked soon who can be served. It is called after every entry.
-func (r *reads) nudge() {
+// wake has it looked soon who can be served. It is called after every entry.
+func (r *reads) wake() {
 	if r.waiting.Load() == 0 {
 		return
 	}
 	select {
-	case r.wake <- struct{}{}:
+	case r.woken <- struct{}{}:
 	default:
 	}
 }
@@ -85,11 +86,17 @@ func (r *reads) run(ctx context.Context) {
 		case <-ctx.Done():
 			r.close()
 			return
-		case <-r.wake:
+		case <-r.woken:
 		case <-t.C:
 		}
 	}
 }
+
+// fewReads that wait for the table are not many.
+const fewReads = 256
+
+// busy reports whether so many wait that more would wait for them.
+func (r *reads) busy() bool { return r.waiting.Load() > fewReads }
 
 // serve does what can be done, and reports whether some still wait.
 func (r *reads) serve() (more bool) {
@@ -109,6 +116,7 @@ func (r *reads) serve() (more bool) {
 		return p.until <= now
 	})
 	more = len(r.parked) > 0
+	freed := r.busy() && len(r.parked) <= fewReads
 	r.waiting.Store(int32(len(r.parked)))
 	r.mu.Unlock()
 	for _, p := range ready {
@@ -116,6 +124,9 @@ func (r *reads) serve() (more bool) {
 	}
 	for _, p := range late {
 		p.do(false)
+	}
+	if freed {
+		r.freed()
 	}
 	return more
 }
@@ -189,39 +200,30 @@ func (n *Node) behind(index uint64) *apiv1.Error {
 	return apiv1.NewError(apiv1.CodeUnavailable, "node %q is behind: it has applied the log up to entry %d, and entry %d is needed", n.id, n.appliedIndex(), index)
 }
 
-// isRead reports whether op only reads, and how old its answer may be.
-func isRead(op *apiv1.Operation) (maxStale time.Duration, read bool) {
-	switch r := op.GetRequest().(type) {
-	case *apiv1.Operation_Get:
-		return time.Duration(r.Get.GetMaxStaleNs()), true
-	case *apiv1.Operation_List:
-		return time.Duration(r.List.GetMaxStaleNs()), true
+// readCost is what a read costs, about: see roundCost.
+func readCost(op *apiv1.Operation) int {
+	if op.Kind().Pages() {
+		return listCost
 	}
-	return 0, false
+	return getCost
 }
 
 // Bounds of one List answer.
 const (
 	defaultPage  = 100
 	maxPage      = 1000
-	maxPageBytes = 512 << 10
+	maxPageBytes = 112 << 10 // the server cuts pages that are longer than 128 KiB
 )
 
 // readNow answers a read from the table, which stays as it is meanwhile.
 func readNow(t *fsm.Table, op *apiv1.Operation, age time.Duration) *apiv1.Answer {
 	now := t.Now()
 	_, index := t.Digest()
-	a := &apiv1.Answer{Id: op.GetId(), Index: index, Stamp: now}
-	switch r := op.GetRequest().(type) {
-	case *apiv1.Operation_Get:
-		if err := checkName(r.Get.GetName(), t.Limits().NameBytes); err != nil {
+	a := &apiv1.Answer{Id: op.GetId(), Index: index, Stamp: int64(now)}
+	if f := parts[op.Kind()].read; f != nil {
+		if err := f(t, op, a, age); err != nil {
 			return errorAnswer(op, err)
 		}
-		a.Result = &apiv1.Answer_Get{Get: &apiv1.GetResponse{
-			Lock: lockMessage(t.Lock(r.Get.GetName()), now), AgeNs: int64(age),
-		}}
-	case *apiv1.Operation_List:
-		a.Result = &apiv1.Answer_List{List: listLocks(t, r.List, age)}
 	}
 	return a
 }
@@ -229,8 +231,8 @@ func readNow(t *fsm.Table, op *apiv1.Operation, age time.Duration) *apiv1.Answer
 // checkName refuses names that no lock can have: that such a one is free would be
 // true, and would hide a mistake.
 func checkName(name string, most int) *apiv1.Error {
-	if name == "" || len(name) > most || !utf8.ValidString(name) {
-		return apiv1.NewError(apiv1.CodeInvalid, "name has %d bytes: must be UTF-8 of 1 to %d bytes", len(name), most)
+	if name == "" || len(name) > most || !fsm.Plain(name) {
+		return apiv1.NewError(apiv1.CodeInvalid, "name %.100q of %d bytes: must be UTF-8 of 1 to %d bytes, without control characters", name, len(name), most)
 	}
 	return nil
 }

@@ -15,8 +15,9 @@ import (
 	apiv1 "github.com/locknode/locknode/api/v1"
 	"github.com/locknode/locknode/fsm"
 	"github.com/locknode/locknode/internal/mux"
+	"github.com/locknode/locknode/internal/peerapi"
+	"github.com/locknode/locknode/internal/proof/simnet"
 	"github.com/locknode/locknode/internal/seam"
-	"github.com/locknode/locknode/internal/simnet"
 )
 
 func getOp(name string, stale time.Duration) *apiv1.Operation {
@@ -26,7 +27,7 @@ func getOp(name string, stale time.Duration) *apiv1.Operation {
 // isHeld reads a lock through a node.
 func (c *testCluster) isHeld(n *Node, name string) bool {
 	c.t.Helper()
-	a, err := mux.Do(c.ctx(), n.Start, getOp(name, 0))
+	a, err := mux.Do(c.ctx(), wire{n}.Start, getOp(name, 0))
 	if err != nil || a.GetGet() == nil {
 		c.t.Fatalf("Get of %q through %s = %v, %v", name, n.ID(), a, err)
 	}
@@ -53,7 +54,7 @@ func TestReadsThroughAFollowerAndTheLeaderDoNotGoBack(t *testing.T) {
 		c.grow(leader, 1) // it has a session for such requests from then on
 		late.Store(&leader.id)
 		answered := make(chan struct{})
-		leader.Start(&mux.Call{Op: detachedOp("x", time.Hour), Done: func(*apiv1.Answer) { close(answered) }})
+		wire{leader}.Start(&mux.Call{Op: detachedOp("x", time.Hour), Done: func(*apiv1.Answer) { close(answered) }})
 		begin := time.Now()
 		for !c.isHeld(follower, "x") {
 			time.Sleep(time.Millisecond)
@@ -85,7 +86,7 @@ func TestAReadAfterAChangeOfTheConfigurationNeedsNoCommand(t *testing.T) {
 				gone = n
 			}
 		}
-		if _, err := leader.RemoveMember(c.ctx(), &apiv1.RemoveMemberRequest{Id: gone.ID()}); err != nil {
+		if _, err := (wire{leader}).RemoveMember(c.ctx(), &apiv1.RemoveMemberRequest{Id: gone.ID()}); err != nil {
 			t.Fatal(err)
 		}
 		if commit, applied := leader.raft.Load().CommitIndex(), leader.appliedIndex(); commit <= applied {
@@ -120,7 +121,7 @@ func TestNobodyWhoOnlyAsksWaitsForTheEntryBeingApplied(t *testing.T) {
 		})
 	})
 	<-inside
-	n.Start(&mux.Call{Op: detachedOp("x", time.Hour), Done: func(*apiv1.Answer) {}})
+	wire{n}.Start(&mux.Call{Op: detachedOp("x", time.Hour), Done: func(*apiv1.Answer) {}})
 	c.eventually("the entry is committed", func() bool { return n.raft.Load().CommitIndex() > before })
 	c.eventually("it is being applied", func() bool { // it waits for the table, as everybody would after it
 		ran, _ := n.machine.TryView(func(*fsm.Table) {})
@@ -130,22 +131,22 @@ func TestNobodyWhoOnlyAsksWaitsForTheEntryBeingApplied(t *testing.T) {
 	asked := make(chan string)
 	go func() {
 		ctx := c.t.Context()
-		_, _ = n.Status(ctx)
+		_ = n.Status()
 		asked <- "Status"
 		_ = n.readiness()
 		asked <- "readiness"
 		n.metrics.handler().ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/metrics", nil))
 		asked <- "metrics"
-		_, _ = n.Members(ctx)
+		_, _ = n.Members()
 		asked <- "Members"
-		_, _ = n.Digests(ctx, &apiv1.DigestsRequest{})
+		_, _ = wire{n}.Digests(ctx, &peerapi.DigestsRequest{})
 		asked <- "Digests"
 		_ = n.clusterIdentity()
 		asked <- "the preface of a connection"
-		_, _ = n.ReadIndex(ctx)
+		_, _ = wire{n}.ReadIndex(ctx)
 		asked <- "ReadIndex"
 		for _, stale := range []time.Duration{0, time.Hour} {
-			n.Start(&mux.Call{Op: getOp("x", stale), Done: func(a *apiv1.Answer) { reads <- a }})
+			wire{n}.Start(&mux.Call{Op: getOp("x", stale), Done: func(a *apiv1.Answer) { reads <- a }})
 			asked <- fmt.Sprintf("the start of a read that may be %v old", stale)
 		}
 		close(asked)
@@ -208,7 +209,7 @@ func TestWhoWaitsForTheTableIsServedInItsOrderOrToldSo(t *testing.T) {
 		}
 		want("0 true")
 		applied.Store(2)
-		r.nudge()
+		r.wake()
 		want("1 true", "2 true", "2 true")
 		time.Sleep(noLeaderPatience + readsLook)
 		want("3 false")

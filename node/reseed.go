@@ -1,17 +1,19 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
+	"slices"
 	"strconv"
 	"time"
 
 	apiv1 "github.com/locknode/locknode/api/v1"
 	"github.com/locknode/locknode/client"
-	"github.com/locknode/locknode/cluster"
-	"github.com/locknode/locknode/internal/guard"
+	"github.com/locknode/locknode/internal/disk"
 )
 
 // Reseeding says what is to be done with a data directory that a node must not
@@ -27,7 +29,7 @@ type Reseeding struct {
 
 // Reseeded is what Reseed has done.
 type Reseeded struct {
-	ID, ClusterID string
+	ID, ClusterID string // of the node, and of the cluster that it joins when it starts again
 	Removed       bool   // it was a member until now
 	MovedTo       string // where its data are now; empty when they were deleted
 }
@@ -46,7 +48,7 @@ const (
 //
 // The ID can be used again because its removal was agreed on by a majority of the
 // others, and because a node that joins votes only when it has got that far in
-// the log (internal/guard/votes.go): no vote that it has forgotten counts. And the
+// the log (internal/network/votes.go): no vote that it has forgotten counts. And the
 // directory keeps the cluster's ID, so the node can join that cluster and neither
 // form nor join another one.
 //
@@ -65,7 +67,7 @@ func reseed(ctx context.Context, c *client.Client, o Reseeding) (done Reseeded, 
 	if o.DataDir == "" {
 		return done, errors.New("no data directory is named")
 	}
-	r, err := guard.BeginReseed(o.DataDir)
+	r, err := disk.BeginReseed(o.DataDir)
 	if err != nil {
 		return done, err
 	}
@@ -73,7 +75,7 @@ func reseed(ctx context.Context, c *client.Client, o Reseeding) (done Reseeded, 
 	if done.ID, err = reseedID(r, o.ID); err != nil {
 		return done, err
 	}
-	if done.ClusterID, err = reseedCluster(ctx, c, r, done.ID); err != nil {
+	if done.ClusterID, err = reseedCluster(ctx, c, r, o.DataDir, done.ID); err != nil {
 		return done, err
 	}
 	if err := awaitAbsence(ctx, c, done.ID); err != nil {
@@ -90,7 +92,7 @@ func reseed(ctx context.Context, c *client.Client, o Reseeding) (done Reseeded, 
 }
 
 // reseedID is the ID of the node that the data are of.
-func reseedID(r *guard.Reseed, wanted string) (string, error) {
+func reseedID(r *disk.Reseed, wanted string) (string, error) {
 	known := r.Identity.NodeID
 	switch {
 	case known == "" && wanted == "":
@@ -104,22 +106,23 @@ func reseedID(r *guard.Reseed, wanted string) (string, error) {
 }
 
 // reseedCluster is the ID of the cluster that answers, which must be the one that
-// the data are of.
-func reseedCluster(ctx context.Context, c *client.Client, r *guard.Reseed, id string) (string, error) {
+// the data are of. What the directory remembers of the others may lead to another
+// cluster by now, in which a member may have the same ID.
+func reseedCluster(ctx context.Context, c *client.Client, r *disk.Reseed, dir, id string) (string, error) {
 	s, err := c.Status(ctx)
 	if err != nil {
 		return "", err
 	}
-	known := r.Identity.ClusterID
+	known := cmp.Or(r.Identity.ClusterID, readSeeds(dir).Cluster)
 	switch {
-	case s.GetClusterId() == "":
-		return "", fmt.Errorf("node %q, which answers, belongs to no cluster", s.GetNodeId())
-	case known != "" && known != s.GetClusterId():
-		return "", fmt.Errorf("the data are of cluster %s, and node %q, which answers, is of cluster %s", known, s.GetNodeId(), s.GetClusterId())
-	case s.GetNodeId() == id:
+	case s.ClusterID == "":
+		return "", fmt.Errorf("node %q, which answers, belongs to no cluster", s.NodeID)
+	case known != "" && known != s.ClusterID:
+		return "", fmt.Errorf("the data are of cluster %s, and node %q, which answers, is of cluster %s", known, s.NodeID, s.ClusterID)
+	case s.NodeID == id:
 		return "", fmt.Errorf("node %q runs, on other data than these, and answers", id)
 	}
-	return s.GetClusterId(), nil
+	return s.ClusterID, nil
 }
 
 // awaitAbsence waits until the others do not see a node of this ID any more.
@@ -127,14 +130,14 @@ func awaitAbsence(ctx context.Context, c *client.Client, id string) error {
 	ctx, cancel := context.WithTimeout(ctx, awaitDeath)
 	defer cancel()
 	for {
-		res, err := c.Members(ctx)
+		members, err := c.Members(ctx)
 		if err != nil {
 			return err
 		}
 		at := ""
-		for _, m := range res.GetMembers() {
-			if m.GetId() == id && m.GetHealth() == cluster.Alive.String() {
-				at = m.GetApiAddress()
+		for _, m := range members {
+			if m.ID == id && m.Health == client.HealthAlive {
+				at = m.APIAddress
 			}
 		}
 		if at == "" {
@@ -150,9 +153,12 @@ func awaitAbsence(ctx context.Context, c *client.Client, id string) error {
 
 // LikelyEndpoints guesses from a data directory where the APIs of the other nodes
 // are: where gossip last reached them, three ports before, as with one listen
-// address for all four. It is empty if the directory does not tell.
+// address for all four. It is empty if the directory does not tell. It changes nothing, and
+// a node may run on the directory. How it guesses is not stable.
 func LikelyEndpoints(dir string) (endpoints []string) {
-	for _, seed := range rememberedSeeds(dir) {
+	remembered := rememberedSeeds(dir)
+	for _, id := range slices.Sorted(maps.Keys(remembered)) {
+		seed := remembered[id]
 		host, port, err := net.SplitHostPort(seed)
 		if err != nil {
 			continue

@@ -12,12 +12,14 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	apiv1 "github.com/locknode/locknode/api/v1"
+	"github.com/locknode/locknode/cluster"
 	"github.com/locknode/locknode/internal/mux"
 )
 
 func TestLocksSurviveARestartOfAllNodes(t *testing.T) {
 	c := startCluster(t, 3)
-	a, err := mux.Do(c.ctx(), c.leader().Start, detachedOp("kept", time.Hour))
+	a, err := mux.Do(c.ctx(), wire{c.leader()}.Start, detachedOp("kept", time.Hour))
 	if err != nil || a.GetAcquire() == nil {
 		t.Fatalf("acquire = %v, %v", a, err)
 	}
@@ -47,7 +49,7 @@ func TestLocksSurviveARestartOfAllNodes(t *testing.T) {
 	if left := info.Holders[0].Remaining; left > time.Hour || left < 59*time.Minute {
 		t.Errorf("remaining TTL after the restart is %v, want almost an hour", left)
 	}
-	a, err = mux.Do(c.ctx(), c.leader().Start, detachedOp("next", time.Hour))
+	a, err = mux.Do(c.ctx(), wire{c.leader()}.Start, detachedOp("next", time.Hour))
 	if err != nil || a.GetAcquire().GetToken() <= token {
 		t.Fatalf("token after the restart = %v, %v; want more than %d", a, err, token)
 	}
@@ -113,7 +115,7 @@ func TestManyShortLivesMakeNoLongReplay(t *testing.T) {
 		for i := 0; i < 40; i++ { // 40 % of the bound
 			op := detachedOp(fmt.Sprint(life, "/", i), time.Hour)
 			op.GetAcquire().Value = make([]byte, 2048)
-			if a, err := mux.Do(ctx, n.Start, op); err != nil || a.GetAcquire() == nil {
+			if a, err := mux.Do(ctx, (wire{n}).Start, op); err != nil || a.GetAcquire() == nil {
 				t.Fatalf("acquire = %v, %v", a, err)
 			}
 		}
@@ -160,15 +162,65 @@ func TestNodesThatAreRestartedWithoutSeedsFindEachOther(t *testing.T) {
 }
 
 func TestADamagedSeedsFileCostsNothing(t *testing.T) {
+	var many []string
+	for i := range maxSeeds + 1 {
+		many = append(many, fmt.Sprintf(`"n%d": "a:1"`, i))
+	}
 	for name, content := range map[string]string{
-		"garbage": "\x00{", "not addresses": `["x", "", "host:"]`, "too many": `[` + strings.Repeat(`"a:1",`, 20) + `"a:1"]`,
+		"garbage": "\x00{", "not addresses": `{"members": {"n1": "x", "n2": "", "n3": "host:", "n4": "host:0"}}`, "a list": `["a:1"]`,
+		"too many": `{"members": {` + strings.Join(many, ",") + `}}`,
 	} {
 		dir := t.TempDir()
 		if err := os.WriteFile(filepath.Join(dir, seedsFile), []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if seeds := allSeeds([]string{"b:2"}, rememberedSeeds(dir)); len(seeds) != 1 {
-			t.Errorf("%s: seeds %q, want the configured one alone", name, seeds)
+		if seeds := rememberedSeeds(dir); len(seeds) != 0 {
+			t.Errorf("%s: remembered %q", name, seeds)
 		}
+	}
+}
+
+func TestOnlyMembersAreRememberedAsSeeds(t *testing.T) {
+	c := startCluster(t, 3)
+	remembered := func(want ...string) func() bool {
+		return func() bool {
+			seeds := rememberedSeeds(c.dirs[0])
+			for _, id := range want {
+				if seeds[id] == "" {
+					return false
+				}
+			}
+			return len(seeds) == len(want)
+		}
+	}
+	c.eventually("n1 has written down the others", remembered("n2", "n3"))
+	// n3 is removed, and goes on to be seen: it is gossip that keeps it.
+	if _, err := (wire{c.nodes[0]}).RemoveMember(c.ctx(), &apiv1.RemoveMemberRequest{Id: "n3"}); err != nil {
+		t.Fatal(err)
+	}
+	c.eventually("n1 has forgotten the address of n3", remembered("n2"))
+	if err := c.nodes[1].Close(); err != nil {
+		t.Fatal(err)
+	}
+	c.eventually("n1 sees n2 no more", func() bool { p, _ := c.nodes[0].cluster.Peer("n2"); return p.State == cluster.Failed })
+	if !remembered("n2")() {
+		t.Errorf("n1 remembers %v, want where its only other member was", rememberedSeeds(c.dirs[0]))
+	}
+}
+
+func TestWhoIsNoMemberIsNotRemembered(t *testing.T) {
+	dir := t.TempDir()
+	peer := func(id string, state cluster.State, formed bool) cluster.Peer {
+		return cluster.Peer{Meta: cluster.Meta{NodeID: id, Formed: formed}, Gossip: id + ":1", State: state}
+	}
+	list := seedList{}.with("c1", []cluster.Peer{
+		peer("member", cluster.Alive, true), peer("removed", cluster.Alive, true),
+		peer("fresh", cluster.Alive, false), peer("gone", cluster.Failed, true),
+	}, map[string]bool{"member": true, "fresh": true, "gone": true})
+	if err := list.write(dir); err != nil {
+		t.Fatal(err)
+	}
+	if got := rememberedSeeds(dir); len(got) != 1 || got["member"] != "member:1" {
+		t.Errorf("remembered %v, want the member alone that is alive and has state", got)
 	}
 }

@@ -3,13 +3,16 @@ package node
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
+	"google.golang.org/grpc"
 
 	apiv1 "github.com/locknode/locknode/api/v1"
 	"github.com/locknode/locknode/fsm"
+	"github.com/locknode/locknode/internal/fair"
 	"github.com/locknode/locknode/internal/host"
 	"github.com/locknode/locknode/internal/mux"
 )
@@ -27,16 +30,16 @@ const (
 	maxLeaders = 64
 )
 
-// maxRerouted bounds the calls that wait for a leader.
-var maxRerouted = mux.Load{Prompt: 100_000, Waits: 400_000}
+// maxRerouted bounds the calls that wait for a leader. One connection gets a third.
+var maxRerouted = mux.Load{Prompt: 200_000, Waits: 600_000}
 
 // Start takes in one operation; its answer goes to call.Done, exactly once. It
 // never blocks. A node that leads runs the operation; another one names the
 // leader if the operation asks for that, and otherwise forwards it, through
 // changes of leadership, until it is answered. What changes the table and has no
 // session is sent in one of the node's own.
-func (n *Node) Start(call *mux.Call) {
-	if _, read := isRead(call.Op); read {
+func (n wire) Start(call *mux.Call) {
+	if call.Op.Kind().Reads() {
 		n.startRead(call, n.cfg.seams.Mono())
 		return
 	}
@@ -67,6 +70,15 @@ func (n *Node) sendElsewhere(call *mux.Call) {
 	if !n.redirect(call) {
 		n.router.add(call)
 	}
+}
+
+// ownerOf names whose an operation is, for the shares of the table: the address that it
+// came from, or the node where it came over no connection.
+func ownerOf(node string, op *apiv1.Operation) string {
+	if owner := op.GetOwner(); owner != "" {
+		return owner
+	}
+	return "node " + node
 }
 
 // redirect answers an operation that asks for a redirect, unless this node is
@@ -102,7 +114,7 @@ func (n *Node) startLocal(e *epoch, call *mux.Call) {
 		n.startKeepAlive(e, call, ka)
 		return
 	}
-	cmd, bad := command(call.Op)
+	cmd, bad := command(call.Op, ownerOf(n.id, call.Op))
 	if bad != nil {
 		call.Done(errorAnswer(call.Op, bad))
 		return
@@ -111,9 +123,9 @@ func (n *Node) startLocal(e *epoch, call *mux.Call) {
 		n.startWait(e, call, acquire)
 		return
 	}
-	e.proposer.submit(cmd, func(o outcome) {
+	e.proposer.submit(call.Owner, cmd, func(o outcome) {
 		if o.err != nil {
-			n.notDone(call, o.err)
+			n.router.notDone(call, o.err)
 			return
 		}
 		call.Done(n.answered(call.Op, &o))
@@ -124,7 +136,7 @@ func (n *Node) startLocal(e *epoch, call *mux.Call) {
 // or with the event that ends its wait, whichever removes it from the waits.
 func (n *Node) startWait(e *epoch, call *mux.Call, cmd fsm.Acquire) {
 	p := n.waits.enter(keyOf(cmd.ID), call)
-	e.proposer.submit(cmd, func(o outcome) {
+	e.proposer.submit(call.Owner, cmd, func(o outcome) {
 		if o.err == nil && o.result.Code == fsm.Queued {
 			if end := n.waits.queued(p, o); end != nil {
 				call.Done(end)
@@ -135,7 +147,7 @@ func (n *Node) startWait(e *epoch, call *mux.Call, cmd fsm.Acquire) {
 			return
 		}
 		if o.err != nil {
-			n.notDone(call, o.err)
+			n.router.notDone(call, o.err)
 			return
 		}
 		call.Done(answer(call.Op, &o.result, o.index, o.now))
@@ -148,49 +160,32 @@ func (n *Node) startKeepAlive(e *epoch, call *mux.Call, ka *apiv1.KeepAliveReque
 		call.Done(errorAnswer(call.Op, bad))
 		return
 	}
-	s := fsm.KeepAliveSession{Session: session, RevocationsSeen: ka.GetRevocationsSeen()}
-	e.proposer.keepAlive(s, func(alive fsm.Alive, o outcome) {
+	n.keepAlive(e, call, fsm.KeepAliveSession{Session: session, RevocationsSeen: ka.GetRevocationsSeen()})
+}
+
+func (n *Node) keepAlive(e *epoch, call *mux.Call, s fsm.KeepAliveSession) {
+	e.proposer.keepAlive(keepAlive{owner: call.Owner, session: s, done: func(alive fsm.Alive, o outcome) {
 		if o.err != nil {
-			n.notDone(call, o.err)
+			n.router.notDone(call, o.err)
 			return
 		}
 		call.Done(keepAliveAnswer(call.Op, alive, o))
-	})
-}
-
-// notDone handles a command that the log did not take, or perhaps took. Both
-// are sent again under the same request ID, by this node or by the client.
-func (n *Node) notDone(call *mux.Call, err error) {
-	if errors.Is(err, errOutcomeUnknown) {
-		call.Doubt()
-	}
-	switch {
-	case errors.Is(err, errOverloaded):
-		call.Done(errorAnswer(call.Op, n.overloaded(call, "too many operations are queued")))
-	case errors.Is(err, errOutcomeUnknown) && call.Op.GetRedirect():
-		e := n.notLeader()
-		e.Code = uint32(apiv1.CodeUnknownOutcome)
-		e.Message = "leadership was lost on the way; send the same request ID again"
-		call.Done(errorAnswer(call.Op, e))
-	case !n.redirect(call):
-		// Not at once: this node may not have noticed yet that its term is over.
-		n.router.again(call, n.cfg.seams.Mono())
-	}
+	}})
 }
 
 // overloaded is why a call is not tried now. That nothing was done can only be said of
 // one that was not tried before.
-func (n *Node) overloaded(call *mux.Call, why string) *apiv1.Error {
+func overloaded(node string, call *mux.Call, why string) *apiv1.Error {
 	if call.Doubtful() {
-		return apiv1.NewError(apiv1.CodeUnknownOutcome, "node %q: %s, and an earlier try may have taken effect; send the same request ID again", n.id, why)
+		return apiv1.NewError(apiv1.CodeUnknownOutcome, "node %q: %s, and an earlier try may have taken effect; send the same request ID again", node, why)
 	}
-	return apiv1.NewError(apiv1.CodeOverloaded, "node %q: %s; nothing was done", n.id, why)
+	return apiv1.NewError(apiv1.CodeOverloaded, "node %q: %s; nothing was done", node, why)
 }
 
 // startRead answers a read at once where it may be stale, and otherwise after
 // the next read round. It has found no leader since.
 func (n *Node) startRead(call *mux.Call, since time.Duration) {
-	maxStale, _ := isRead(call.Op)
+	maxStale := time.Duration(call.Op.MaxStale())
 	if maxStale < 0 {
 		call.Done(errorAnswer(call.Op, apiv1.NewError(apiv1.CodeInvalid, "max_stale_ns %d: 0 or more is allowed", maxStale)))
 		return
@@ -205,7 +200,7 @@ func (n *Node) startRead(call *mux.Call, since time.Duration) {
 		}
 		return
 	}
-	n.rounds.join(func(index uint64, err error) {
+	taken := n.rounds.joinFor(call.Owner, readCost(call.Op), func(index uint64, err error) {
 		switch {
 		case err == nil:
 			n.answerRead(call, index, 0)
@@ -213,6 +208,9 @@ func (n *Node) startRead(call *mux.Call, since time.Duration) {
 			n.router.again(call, since)
 		}
 	})
+	if !taken {
+		call.Done(errorAnswer(call.Op, overloaded(n.id, call, "too many reads wait on this connection")))
+	}
 }
 
 // router holds the calls that wait for somebody to lead, and the connection to
@@ -223,12 +221,12 @@ func (n *Node) startRead(call *mux.Call, since time.Duration) {
 // that it has been waiting: many of them would keep the node busy at the very time when
 // a leader is to be found.
 type router struct {
-	n    *Node
-	wake chan struct{}
+	routerConfig
+	woken chan struct{}
 
 	mu     sync.Mutex
 	fresh  []rerouted // not looked at yet
-	load   mux.Load   // of these and of those in waiting
+	load   load       // of these and of those in waiting
 	closed bool
 	opened *mux.Conn // to the leader, not yet in use
 	opens  bool      // a connection is being opened
@@ -237,7 +235,7 @@ type router struct {
 	view     view                     // as of the last look
 	nextLook time.Duration            // when the first of those that wait is due
 	conn     *mux.Conn                // to the leader
-	leader   string                   // API address that conn, or the one being opened, goes to
+	leader   place                    // where conn, or the one being opened, goes to
 	nextOpen time.Duration            // not before, because the last one failed
 	vainOpen time.Duration            // since when none could be opened
 	giveUp   context.CancelFunc       // opening a connection
@@ -245,33 +243,117 @@ type router struct {
 	opening  sync.WaitGroup
 }
 
+// routerConfig is what a router needs.
+type routerConfig struct {
+	id   string // of this node
+	mono func() time.Duration
+	log  *slog.Logger
+	node routing
+	// dial returns a connection to a node at an API address; it does not wait for it.
+	dial func(id, api string) (*grpc.ClientConn, error)
+}
+
+// routing is what a router needs of its node: who leads, and where calls go from here.
+type routing interface {
+	// leadership is the epoch in which this node leads, or who else does, and whether this
+	// node is about to.
+	leadership() (e *epoch, other place, elected bool)
+	// leadershipChanged is called when another one leads than before.
+	leadershipChanged()
+	redirect(call *mux.Call) bool
+	startRead(call *mux.Call, since time.Duration)
+	startLocal(e *epoch, call *mux.Call)
+	notLeader() *apiv1.Error
+	unavailable() *apiv1.Error
+}
+
+// leadership implements [routing].
+func (n *Node) leadership() (e *epoch, other place, elected bool) {
+	if e = n.epoch.Load(); e == nil {
+		other = n.leaderPlace()
+	}
+	return e, other, n.isElected()
+}
+
+// leadershipChanged implements [routing]: the last round may have failed, and nobody goes
+// to a leader before one is good.
+func (n *Node) leadershipChanged() {
+	if n.rounds != nil {
+		n.rounds.wake()
+	}
+}
+
 // rerouted is a call and when it began to wait.
 type rerouted struct {
 	call  *mux.Call
+	place fair.Place
 	since time.Duration
 	due   time.Duration // not looked at before, unless something changes
+}
+
+// load counts calls by what bounds them, and by their owners.
+type load struct{ prompt, waits fair.Shares }
+
+// enter counts a call, if there is room for it.
+func (l *load) enter(call *mux.Call, room mux.Load) (fair.Place, bool) {
+	switch mux.ClassOf(call.Op) {
+	case mux.Waits:
+		return l.waits.Enter(call.Owner, room.Waits)
+	case mux.Frees:
+		return l.prompt.Enter(call.Owner, 2*room.Prompt)
+	default:
+		return l.prompt.Enter(call.Owner, room.Prompt)
+	}
+}
+
+func (l *load) leave(c rerouted) {
+	if mux.ClassOf(c.call.Op) == mux.Waits {
+		l.waits.Leave(c.place)
+	} else {
+		l.prompt.Leave(c.place)
+	}
 }
 
 // view is what a call that waits depends on.
 type view struct {
 	epoch   *epoch
 	conn    *mux.Conn
-	known   string // API address of the leader
-	elected bool   // this node is about to lead
+	known   place // the leader
+	elected bool  // this node is about to lead
 }
 
-func newRouter(n *Node) *router {
-	return &router{n: n, wake: make(chan struct{}, 1), giveUp: func() {}, patience: make(map[string]*mux.Patience)}
+func newRouter(c routerConfig) *router {
+	return &router{routerConfig: c, woken: make(chan struct{}, 1), giveUp: func() {}, patience: make(map[string]*mux.Patience)}
 }
 
-func (r *router) add(call *mux.Call) { r.put(rerouted{call: call, since: r.n.cfg.seams.Mono()}) }
+func (r *router) add(call *mux.Call) { r.put(rerouted{call: call, since: r.mono()}) }
 
 // again takes back a call that was tried and has found no leader since a time. It
 // waits for a moment: a round or a node that refuses at once would otherwise be
 // asked as fast as it can refuse.
 func (r *router) again(call *mux.Call, since time.Duration) {
-	now := r.n.cfg.seams.Mono()
+	now := r.mono()
 	r.put(rerouted{call: call, since: since, due: nextTry(now, since)})
+}
+
+// notDone handles a command that the log did not take, or perhaps took. Both
+// are sent again under the same request ID, by this node or by the client.
+func (r *router) notDone(call *mux.Call, err error) {
+	if errors.Is(err, errOutcomeUnknown) {
+		call.Doubt()
+	}
+	switch {
+	case errors.Is(err, errOverloaded):
+		call.Done(errorAnswer(call.Op, overloaded(r.id, call, "too many operations of this connection are queued")))
+	case errors.Is(err, errOutcomeUnknown) && call.Op.GetRedirect():
+		e := r.node.notLeader()
+		e.Code = uint32(apiv1.CodeUnknownOutcome)
+		e.Message = "leadership was lost on the way; send the same request ID again"
+		call.Done(errorAnswer(call.Op, e))
+	case !r.node.redirect(call):
+		// Not at once: this node may not have noticed yet that its term is over.
+		r.again(call, r.mono())
+	}
 }
 
 // nextTry is when a call that has waited since a time is looked at again: soon, or when
@@ -284,16 +366,15 @@ func nextTry(now, since time.Duration) time.Duration {
 func pause(vain time.Duration) time.Duration { return min(max(vain/4, rerouteEvery), rerouteLast) }
 
 func (r *router) put(c rerouted) {
-	call, class := c.call, mux.ClassOf(c.call.Op)
+	call := c.call
 	r.mu.Lock()
 	var err *apiv1.Error
-	switch {
-	case r.closed:
-		err = apiv1.NewError(apiv1.CodeUnavailable, "node %q is stopping", r.n.id)
-	case !r.load.Takes(class, maxRerouted):
-		err = r.n.overloaded(call, "too many operations wait for a leader")
-	default:
-		r.load.Add(class, 1)
+	if r.closed {
+		err = apiv1.NewError(apiv1.CodeUnavailable, "node %q is stopping", r.id)
+	} else if place, ok := r.load.enter(call, maxRerouted); !ok {
+		err = overloaded(r.id, call, "too many operations of this connection wait for a leader")
+	} else {
+		c.place = place
 		r.fresh = append(r.fresh, c)
 	}
 	r.mu.Unlock()
@@ -301,13 +382,13 @@ func (r *router) put(c rerouted) {
 		call.Done(errorAnswer(call.Op, err))
 		return
 	}
-	r.nudge()
+	r.wake()
 }
 
-// nudge has the router look soon whether something has changed.
-func (r *router) nudge() {
+// wake has the router look soon whether something has changed.
+func (r *router) wake() {
 	select {
-	case r.wake <- struct{}{}:
+	case r.woken <- struct{}{}:
 	default:
 	}
 }
@@ -323,7 +404,7 @@ func (r *router) run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-r.wake:
+		case <-r.woken:
 		case <-t.C:
 		}
 	}
@@ -332,15 +413,15 @@ func (r *router) run(ctx context.Context) {
 // look brings the calls on their way that can be, and returns how soon to look again;
 // 0: when something comes.
 func (r *router) look(ctx context.Context) time.Duration {
-	now := r.n.cfg.seams.Mono()
+	now := r.mono()
 	r.mu.Lock()
 	calls := r.fresh
 	r.fresh = nil
 	r.mu.Unlock()
 	v := r.observe(ctx, now, len(calls)+len(r.waiting) > 0)
 	changed := v != r.view
-	if changed && r.n.rounds != nil && (v.epoch != r.view.epoch || v.known != r.view.known) {
-		r.n.rounds.nudge() // the last one may have failed, and nobody goes to a leader before one is good
+	if changed && (v.epoch != r.view.epoch || v.known != r.view.known) {
+		r.node.leadershipChanged()
 	}
 	r.view = v
 	if changed || now >= r.nextLook {
@@ -360,11 +441,9 @@ func (r *router) look(ctx context.Context) time.Duration {
 // observe returns the view as it is. It sees to it that there is a connection to the
 // leader if one is needed.
 func (r *router) observe(ctx context.Context, now time.Duration, needed bool) view {
-	v := view{epoch: r.n.epoch.Load(), elected: r.n.isElected()}
-	if v.epoch == nil {
-		v.known = r.n.leaderAPI()
-	}
-	other := v.epoch != nil || v.known != "" && v.known != r.leader
+	var v view
+	v.epoch, v.known, v.elected = r.node.leadership()
+	other := v.epoch != nil || v.known.api != "" && v.known != r.leader
 	r.mu.Lock()
 	if r.opened != nil {
 		r.conn, r.opened = r.opened, nil
@@ -386,10 +465,10 @@ func (r *router) observe(ctx context.Context, now time.Duration, needed bool) vi
 			}
 		}
 	}
-	if other {
+	if other && v.known.id != r.leader.id {
 		r.nextOpen, r.vainOpen = now, now
 	}
-	if needed && r.conn == nil && !opens && now >= r.nextOpen && v.known != "" && v.known != r.n.apiAddr {
+	if needed && r.conn == nil && !opens && now >= r.nextOpen && v.known.api != "" && v.known.id != r.id {
 		r.nextOpen = now + pause(now-r.vainOpen)
 		r.open(ctx, v.known)
 	}
@@ -402,10 +481,10 @@ func (r *router) observe(ctx context.Context, now time.Duration, needed bool) vi
 
 // flush sends calls to whoever leads now; the others wait.
 func (r *router) flush(calls []rerouted, now time.Duration, changed bool) {
-	var gone mux.Load
+	var gone []rerouted
 	for _, c := range calls {
 		if (changed || now >= c.due) && r.send(c, now) {
-			gone.Add(mux.ClassOf(c.call.Op), 1)
+			gone = append(gone, c)
 			continue
 		}
 		if now >= c.due {
@@ -416,23 +495,24 @@ func (r *router) flush(calls []rerouted, now time.Duration, changed bool) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.load.Prompt -= gone.Prompt
-	r.load.Waits -= gone.Waits
+	for _, c := range gone {
+		r.load.leave(c)
+	}
 }
 
 // send reports whether the call is on its way, or answered.
 func (r *router) send(c rerouted, now time.Duration) bool {
-	_, read := isRead(c.call.Op)
+	read := c.call.Op.Kind().Reads()
 	e := r.view.epoch
 	switch {
 	case c.call.Abandoned():
 	case now-c.since > noLeaderPatience:
-		c.call.Done(errorAnswer(c.call.Op, r.n.unavailable()))
+		c.call.Done(errorAnswer(c.call.Op, r.node.unavailable()))
 	case read:
-		r.n.startRead(c.call, c.since)
+		r.node.startRead(c.call, c.since)
 	case !read && e != nil:
-		r.n.startLocal(e, c.call)
-	case r.n.redirect(c.call): // and so it is answered
+		r.node.startLocal(e, c.call)
+	case r.node.redirect(c.call): // and so it is answered
 	case !read && r.conn != nil && !c.call.Op.GetRedirect():
 		r.conn.Start(r.forwarded(c))
 	default:
@@ -444,11 +524,16 @@ func (r *router) send(c rerouted, now time.Duration) bool {
 // forwarded wraps a call for the leader: it is to answer itself or say that it
 // does not lead, and in that case the call comes back here.
 func (r *router) forwarded(c rerouted) *mux.Call {
-	op := &apiv1.Operation{Id: c.call.Op.GetId(), Redirect: true, Request: c.call.Op.GetRequest()}
-	sent := r.n.cfg.seams.Mono()
-	return &mux.Call{Op: op, Done: func(a *apiv1.Answer) {
-		switch code := apiv1.Code(a.GetError().GetCode()); code {
-		case apiv1.CodeNotLeader, apiv1.CodeUnavailable, apiv1.CodeUnknownOutcome, apiv1.CodeNotReady:
+	op := &apiv1.Operation{
+		Id: c.call.Op.GetId(), Redirect: true, Request: c.call.Op.GetRequest(),
+		// Nodes count their connections alike.
+		Owner: ownerOf(r.id, c.call.Op), Connection: c.call.Owner.Connection ^ fair.AddressOf(r.id),
+	}
+	sent := r.mono()
+	return &mux.Call{Op: op, Owner: c.call.Owner, Done: func(a *apiv1.Answer) {
+		code := apiv1.Code(a.GetError().GetCode())
+		switch code.Retry() {
+		case apiv1.RetryElsewhere, apiv1.RetrySameID:
 			if c.call.Abandoned() {
 				return
 			}
@@ -456,14 +541,14 @@ func (r *router) forwarded(c rerouted) *mux.Call {
 				c.call.Doubt()
 			}
 			since := c.since
-			if r.n.cfg.seams.Mono()-sent > time.Second {
-				since = r.n.cfg.seams.Mono() // it had been with a leader: a new search begins
+			if r.mono()-sent > time.Second {
+				since = r.mono() // it had been with a leader: a new search begins
 			}
 			r.again(c.call, since)
 			return
-		case apiv1.CodeOverloaded:
+		case apiv1.RetryLater:
 			if c.call.Doubtful() {
-				a = errorAnswer(c.call.Op, r.n.overloaded(c.call, "the leader has too much to do"))
+				a = errorAnswer(c.call.Op, overloaded(r.id, c.call, "the leader has too much to do"))
 			}
 		}
 		c.call.Done(a)
@@ -472,8 +557,9 @@ func (r *router) forwarded(c rerouted) *mux.Call {
 
 // open opens a stream to the leader, beside run: it may take as long as a connection
 // to a node that is gone takes to fail.
-func (r *router) open(ctx context.Context, api string) {
-	cc, err := r.n.peers.conn(api)
+func (r *router) open(ctx context.Context, at place) {
+	api := at.api
+	cc, err := r.dial(at.id, api)
 	if err != nil {
 		return
 	}
@@ -487,21 +573,21 @@ func (r *router) open(ctx context.Context, api string) {
 	}
 	ctx, r.giveUp = context.WithCancel(ctx)
 	giveUp := r.giveUp
-	r.leader = api
+	r.leader = at
 	r.mu.Lock()
 	r.opens = true
 	r.mu.Unlock()
 	r.opening.Go(func() {
 		defer giveUp()
 		// Whom to leave a silent leader for is what Raft says; until it does there is nobody.
-		conn, err := mux.Open(ctx, cc, mux.Config{Logger: r.n.log, Patience: patience, OnSilent: r.nudge, OnBreak: r.broken})
+		conn, err := mux.Open(ctx, cc, mux.Config{Logger: r.log, Patience: patience, OnSilent: r.wake, OnBreak: r.broken})
 		if err != nil {
-			r.n.log.Debug("stream to the leader", "peer", api, "err", err)
+			r.log.Debug("stream to the leader", "peer", api, "err", err)
 		}
 		r.mu.Lock()
 		r.opens, r.opened = false, conn
 		r.mu.Unlock()
-		r.nudge()
+		r.wake()
 	})
 }
 
@@ -528,6 +614,6 @@ func (r *router) close() {
 		}
 	}
 	for _, c := range calls {
-		c.call.Done(errorAnswer(c.call.Op, apiv1.NewError(apiv1.CodeUnavailable, "node %q is stopping", r.n.id)))
+		c.call.Done(errorAnswer(c.call.Op, apiv1.NewError(apiv1.CodeUnavailable, "node %q is stopping", r.id)))
 	}
 }

@@ -3,7 +3,6 @@ package node
 import (
 	"context"
 	"errors"
-	"net"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -11,9 +10,9 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
-	"google.golang.org/grpc"
 
 	apiv1 "github.com/locknode/locknode/api/v1"
+	"github.com/locknode/locknode/internal/fair"
 	"github.com/locknode/locknode/internal/mux"
 )
 
@@ -31,14 +30,14 @@ func TestAReadWhoseRoundsFailAtOnceIsAnsweredInTime(t *testing.T) {
 			tries.Add(1)
 			return 0, errors.New("this node leads no more")
 		}, nil, n.cfg.seams.Mono)
-		n.router = newRouter(n)
+		n.router = routerOf(n)
 		n.epoch.Store(&epoch{})
 		ctx, cancel := context.WithCancel(t.Context())
 		go n.rounds.run(ctx)
 		go n.router.run(ctx)
 
 		op := &apiv1.Operation{Request: &apiv1.Operation_Get{Get: &apiv1.GetRequest{Name: "a"}}}
-		a, err := mux.Do(t.Context(), n.Start, op)
+		a, err := mux.Do(t.Context(), wire{n}.Start, op)
 		if err != nil || apiv1.Code(a.GetError().GetCode()) != apiv1.CodeUnavailable {
 			t.Errorf("Get on a leader whose rounds fail = %v, %v; want unavailable", a, err)
 		}
@@ -64,7 +63,7 @@ func TestACommandOfATermThatIsOverDoesNotGoRound(t *testing.T) {
 		n := &Node{id: "n1", waits: newWaits()}
 		n.setForming("the test does not form a cluster")
 		n.cfg.seams.Mono = func() time.Duration { return time.Since(begin) }
-		n.router = newRouter(n)
+		n.router = routerOf(n)
 		over := &epoch{proposer: newProposer(1, newLeaderClock(0, n.cfg.seams.Mono), time.Now, nil)}
 		over.proposer.close()
 		n.epoch.Store(over)
@@ -101,14 +100,14 @@ func TestAReadOnALeaderThatDoesNotServeYetDoesNotGoRound(t *testing.T) {
 		}
 		n.rounds = newRounds(func(context.Context) (uint64, error) { return 0, nil },
 			func(_ uint64, f func()) { f() }, n.cfg.seams.Mono)
-		n.router = newRouter(n)
+		n.router = routerOf(n)
 		n.raft.Store(elected(t))
 		background, end := context.WithCancel(t.Context())
 		go n.rounds.run(background)
 		go n.router.run(background)
 
 		op := &apiv1.Operation{Redirect: true, Request: &apiv1.Operation_Get{Get: &apiv1.GetRequest{Name: "a"}}}
-		a, err := mux.Do(ctx, n.Start, op)
+		a, err := mux.Do(ctx, wire{n}.Start, op)
 		if err != nil || apiv1.Code(a.GetError().GetCode()) != apiv1.CodeUnavailable {
 			t.Errorf("Get before the leader serves = %v, %v, after %d looks; want unavailable", a, err, looks.Load())
 		}
@@ -143,16 +142,30 @@ func elected(t *testing.T) *raft.Raft {
 	return r
 }
 
+// routerOf is the router of a node that has no connections.
+func routerOf(n *Node) *router {
+	return newRouter(routerConfig{id: n.id, mono: n.cfg.seams.Mono, node: n})
+}
+
+// nowhere is a node that knows of no leader.
+type nowhere struct{ routing }
+
+func (nowhere) redirect(*mux.Call) bool { return false }
+
+// still is a router in whose time nothing moves.
+func still(id string) *router {
+	return newRouter(routerConfig{id: id, mono: func() time.Duration { return 0 }, node: nowhere{}})
+}
+
 // TestNothingIsRefusedBecauseOfAcquiresThatWaitForALeader: but another acquire that
 // would wait, too.
 func TestNothingIsRefusedBecauseOfAcquiresThatWaitForALeader(t *testing.T) {
-	n := &Node{id: "n1"}
-	n.cfg.seams.Mono = func() time.Duration { return 0 }
-	n.router = newRouter(n)
+	r := still("n1")
 	refused := false
+	var owner fair.Owner
 	add := func(op *apiv1.Operation) bool {
 		refused = false
-		n.router.add(&mux.Call{Op: op, Done: func(a *apiv1.Answer) {
+		r.add(&mux.Call{Op: op, Owner: owner, Done: func(a *apiv1.Answer) {
 			refused = apiv1.Code(a.GetError().GetCode()) == apiv1.CodeOverloaded
 		}})
 		return !refused
@@ -160,96 +173,30 @@ func TestNothingIsRefusedBecauseOfAcquiresThatWaitForALeader(t *testing.T) {
 	wait := &apiv1.Operation{Request: &apiv1.Operation_Acquire{Acquire: &apiv1.AcquireRequest{WaitNs: -1}}}
 	set := &apiv1.Operation{Request: &apiv1.Operation_SetValue{}}
 	free := &apiv1.Operation{Request: &apiv1.Operation_Release{}}
-	for i := range maxRerouted.Waits {
+	for i := range maxRerouted.Waits / 3 { // the share of one owner
 		if !add(wait) {
-			t.Fatalf("acquire %d of %d that may wait is refused", i, maxRerouted.Waits)
+			t.Fatalf("acquire %d of %d that may wait is refused", i, maxRerouted.Waits/3)
 		}
 	}
 	if add(wait) || !add(set) || !add(free) {
 		t.Error("with as many acquires as may wait: want another one to be refused, and nothing else")
 	}
-	for range maxRerouted.Prompt - 2 {
+	for range maxRerouted.Prompt / 3 {
 		add(set)
 	}
 	if add(set) || !add(free) {
 		t.Error("with as many operations as may wait: want another one to be refused, and a release not")
 	}
-}
-
-func TestOnlyALeaderSaysThatANodeWasRemoved(t *testing.T) {
-	members := func(pairs ...string) *apiv1.MembersResponse {
-		var res apiv1.MembersResponse
-		for i := 0; i < len(pairs); i += 2 {
-			res.Members = append(res.Members, &apiv1.Member{Id: pairs[i], Role: pairs[i+1]})
-		}
-		return &res
-	}
-	for name, c := range map[string]struct {
-		res  *apiv1.MembersResponse
-		want bool
-	}{
-		"the leader does not know it":                 {members("a", "leader", "b", "voter"), true},
-		"the leader hears it by gossip alone":         {members("a", "leader", "x", "none"), true},
-		"the leader has it":                           {members("a", "leader", "x", "voter"), false},
-		"a follower has not got the configuration":    {members("a", "voter", "b", "leader", "x", "none"), false},
-		"nobody leads, as far as the other one knows": {members("a", "voter", "b", "voter"), false},
-	} {
-		if got := removedFrom(c.res, "a", "x"); got != c.want {
-			t.Errorf("%s: removed is %v, want %v", name, got, c.want)
-		}
-	}
-}
-
-// remover is a node that says it leads, without another one in its configuration.
-type remover struct {
-	apiv1.UnimplementedLocksServer
-	apiv1.UnimplementedPeersServer
-	leads bool // as its voters see it
-}
-
-func (r *remover) Members(context.Context, *apiv1.MembersRequest) (*apiv1.MembersResponse, error) {
-	return &apiv1.MembersResponse{Members: []*apiv1.Member{{Id: "a", Role: "leader"}}}, nil
-}
-
-func (r *remover) ReadIndex(context.Context, *apiv1.ReadIndexRequest) (*apiv1.ReadIndexResponse, error) {
-	if !r.leads {
-		return nil, errors.New("1 of 3 voters said yes, 2 are needed")
-	}
-	return &apiv1.ReadIndexResponse{Index: 1}, nil
-}
-
-// TestALeaderThatWasDeposedRemovesNobody: it says from memory that it leads, and may
-// have a change in its log that nobody else has.
-func TestALeaderThatWasDeposedRemovesNobody(t *testing.T) {
-	n := &Node{id: "x", peers: newPeers(func(string) string { return "" }, nil)}
-	defer n.peers.close()
-	for _, leads := range []bool{true, false} {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		s, r := grpc.NewServer(), &remover{leads: leads}
-		apiv1.RegisterLocksServer(s, r)
-		apiv1.RegisterPeersServer(s, r)
-		served := make(chan struct{})
-		go func() {
-			defer close(served)
-			_ = s.Serve(l)
-		}()
-		if got := n.saysRemoved(t.Context(), l.Addr().String(), "a"); got != leads {
-			t.Errorf("a leader that its voters confirm: %v; removed: %v", leads, got)
-		}
-		s.Stop()
-		<-served
+	owner.Connection++
+	if !add(set) || !add(wait) {
+		t.Error("another connection is refused because of one that has used up its share")
 	}
 }
 
 // TestARefusalOfALaterTryDoesNotSayThatNothingWasDone: an earlier one may have taken
 // effect, whether this node tried it or the leader did.
 func TestARefusalOfALaterTryDoesNotSayThatNothingWasDone(t *testing.T) {
-	n := &Node{id: "n1"}
-	n.cfg.seams.Mono = func() time.Duration { return 0 }
-	n.router = newRouter(n)
+	r := still("n1")
 	var got apiv1.Code
 	start := func() *mux.Call {
 		op := &apiv1.Operation{Request: &apiv1.Operation_Release{Release: &apiv1.ReleaseRequest{Name: "a", Token: 1}}}
@@ -261,17 +208,34 @@ func TestARefusalOfALaterTryDoesNotSayThatNothingWasDone(t *testing.T) {
 	for doubtful, want := range map[bool]apiv1.Code{false: apiv1.CodeOverloaded, true: apiv1.CodeUnknownOutcome} {
 		here := start()
 		if doubtful {
-			n.notDone(here, errOutcomeUnknown) // and so it is tried again
+			r.notDone(here, errOutcomeUnknown) // and so it is tried again
 		}
-		if n.notDone(here, errOverloaded); got != want {
+		if r.notDone(here, errOverloaded); got != want {
 			t.Errorf("overloaded here, tried before is %v: got %v, want %v", doubtful, got, want)
 		}
 		there := start()
 		if doubtful {
-			n.router.broken([]*mux.Call{n.router.forwarded(rerouted{call: there})}, errors.New("reset"))
+			r.broken([]*mux.Call{r.forwarded(rerouted{call: there})}, errors.New("reset"))
 		}
-		if n.router.forwarded(rerouted{call: there}).Done(refusal(apiv1.CodeOverloaded)); got != want {
+		if r.forwarded(rerouted{call: there}).Done(refusal(apiv1.CodeOverloaded)); got != want {
 			t.Errorf("overloaded there, tried before is %v: got %v, want %v", doubtful, got, want)
+		}
+	}
+}
+
+// Clients of a follower take turns at the leader, as those of the leader do.
+func TestAForwardedOperationTellsWhoseItIs(t *testing.T) {
+	seen := map[uint64]bool{}
+	for _, id := range []string{"n1", "n2"} {
+		r := still(id)
+		for connection := range uint64(2) {
+			op := &apiv1.Operation{Owner: "10.0.0.7", Request: &apiv1.Operation_Release{}}
+			owner := fair.Owner{Address: fair.AddressOf("10.0.0.7"), Connection: connection}
+			sent := r.forwarded(rerouted{call: &mux.Call{Op: op, Owner: owner}})
+			if sent.Owner != owner || sent.Op.GetOwner() != "10.0.0.7" || seen[sent.Op.GetConnection()] {
+				t.Errorf("connection %d of %s is forwarded as %d of %q, queued as %v; want one of its own of the same address", connection, id, sent.Op.GetConnection(), sent.Op.GetOwner(), sent.Owner)
+			}
+			seen[sent.Op.GetConnection()] = true
 		}
 	}
 }

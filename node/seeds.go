@@ -2,71 +2,83 @@ package node
 
 import (
 	"encoding/json"
+	"maps"
 	"os"
 	"path/filepath"
-	"slices"
 
 	"github.com/locknode/locknode/cluster"
+	"github.com/locknode/locknode/internal/address"
 )
 
-// seedsFile remembers where gossip last reached the others, so that a node that
-// is restarted without seeds finds its cluster again. It is a hint: a missing,
-// old or damaged file costs time and nothing else.
+// seedsFile remembers where gossip last reached the other members, so that a node that
+// is restarted without seeds finds its cluster again. It is a hint: a missing, old or
+// damaged file costs time and nothing else.
 const seedsFile = "seeds.json"
+
+// seedList is what is in seedsFile.
+type seedList struct {
+	// Cluster is the ID of the cluster whose members they are: should the node's own
+	// identity be damaged, nobody else is taken for one of them.
+	Cluster string            `json:"cluster,omitempty"`
+	Members map[string]string `json:"members"` // node ID → gossip address
+}
 
 // maxSeeds bounds what is remembered.
 const maxSeeds = 16
 
-// rememberedSeeds returns the gossip addresses of an earlier run.
-func rememberedSeeds(dir string) []string {
+// rememberedSeeds returns the gossip addresses of an earlier run, by node ID. One that
+// cannot be an address is left out: it must not keep a node down.
+func rememberedSeeds(dir string) map[string]string { return readSeeds(dir).Members }
+
+func readSeeds(dir string) (list seedList) {
 	data, err := os.ReadFile(filepath.Join(dir, seedsFile))
-	if err != nil {
-		return nil
+	if err != nil || json.Unmarshal(data, &list) != nil || len(list.Members) > maxSeeds {
+		return seedList{}
 	}
-	var seeds []string
-	if json.Unmarshal(data, &seeds) != nil || len(seeds) > maxSeeds {
-		return nil
-	}
-	return seeds
+	maps.DeleteFunc(list.Members, func(_, addr string) bool { return address.Dial(addr) != nil })
+	return list
 }
 
-// rememberSeeds writes the gossip addresses of the peers that are alive, if they
-// have changed. While nobody is seen, the old ones stay.
-func (n *Node) rememberSeeds(peers []cluster.Peer) {
-	var seeds []string
+// with is the list with where gossip reaches the other members now. A member that it does
+// not reach keeps the address that it had; who is no member is forgotten, as its address may
+// be somebody else's by now.
+func (l seedList) with(clusterID string, peers []cluster.Peer, members map[string]bool) seedList {
+	seeds := make(map[string]string)
+	for id, addr := range l.Members {
+		if members[id] {
+			seeds[id] = addr
+		}
+	}
 	for _, p := range peers {
-		if p.State == cluster.Alive && p.Formed && len(seeds) < maxSeeds {
-			seeds = append(seeds, p.Gossip)
+		if p.State == cluster.Alive && p.Formed && members[p.NodeID] && (len(seeds) < maxSeeds || seeds[p.NodeID] != "") {
+			seeds[p.NodeID] = p.Gossip
 		}
 	}
-	slices.Sort(seeds)
-	if len(seeds) == 0 || slices.Equal(seeds, n.seeds) {
-		return
-	}
-	data, err := json.Marshal(seeds)
-	if err != nil {
-		return
-	}
-	path := filepath.Join(n.cfg.DataDir, seedsFile)
-	if err := os.WriteFile(path+".tmp", data, 0o600); err != nil {
-		n.log.Debug("seeds not written", "err", err)
-		return
-	}
-	if err := os.Rename(path+".tmp", path); err != nil {
-		n.log.Debug("seeds not written", "err", err)
-		return
-	}
-	n.seeds = seeds
+	return seedList{Cluster: clusterID, Members: seeds}
 }
 
-// allSeeds joins the configured seeds with the remembered ones. A remembered
-// address that no seed can be made of is left out: it must not keep a node down.
-func allSeeds(configured, remembered []string) []string {
-	seeds := slices.Clone(configured)
-	for _, s := range remembered {
-		if isHostPort(s) && !slices.Contains(seeds, s) {
-			seeds = append(seeds, s)
-		}
+// write puts the list into a data directory.
+func (l seedList) write(dir string) error {
+	data, err := json.Marshal(l)
+	if err != nil {
+		return err
 	}
-	return seeds
+	path := filepath.Join(dir, seedsFile)
+	if err := os.WriteFile(path+".tmp", data, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(path+".tmp", path)
+}
+
+// rememberSeeds writes down where gossip reaches the other members, if that has changed.
+func (n *Node) rememberSeeds(clusterID string, peers []cluster.Peer, members map[string]bool) {
+	list := n.seeds.with(clusterID, peers, members)
+	if maps.Equal(list.Members, n.seeds.Members) && list.Cluster == n.seeds.Cluster {
+		return
+	}
+	if err := list.write(n.cfg.DataDir); err != nil {
+		n.log.Debug("seeds not written", "err", err)
+		return
+	}
+	n.seeds = list
 }

@@ -11,7 +11,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
-	"github.com/locknode/locknode/fsm"
+	"github.com/locknode/locknode/internal/replica"
 )
 
 // When does a node write a snapshot? What it has applied since the last one it has to
@@ -38,6 +38,8 @@ const (
 	snapshotShare = 4
 	// snapshotRest is how many times the duration of a snapshot comes before the next.
 	snapshotRest = 4
+	// slackShare is the part of that which the log may hold besides what snapshots need.
+	slackShare = 4
 	// snapshotPause is the shortest time between two snapshots, and between two tries.
 	snapshotPause = time.Second
 )
@@ -56,6 +58,7 @@ type snapshots struct {
 	mu    sync.Mutex // guards what follows, of the last snapshot taken or restored
 	at    int64      // of applied
 	index uint64     // of the last command in it
+	entry int64      // bytes of an entry, on average, between it and the one before; 0: not known
 	size  int64
 	rest  time.Duration // mono; nothing is written before
 	now   bool          // another one is being written
@@ -133,16 +136,34 @@ func (s *snapshots) run(ctx context.Context, take func() error) {
 func (s *snapshots) taken(at int64, index uint64, size int64, took time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.entry = 0
+	if index > s.index && at > s.at {
+		s.entry = (at - s.at) / int64(index-s.index)
+	}
 	s.at, s.index, s.size = at, index, size
 	s.rest = s.mono() + max(snapshotPause, snapshotRest*took)
 }
 
-// begin notes that one is being written, and returns the index of the one before.
-func (s *snapshots) begin() (before uint64) {
+// begin notes that one is being written.
+func (s *snapshots) begin() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.now = true
-	return s.index
+}
+
+// trailing is how many entries the log is to keep, when it ends with the entry last and a
+// snapshot of what was applied up to index has been written; see keepLog. most bounds what
+// snapshots do not need.
+func (s *snapshots) trailing(index, last, most uint64) uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	slack := most
+	if s.entry > 0 {
+		slack = min(slack, uint64(s.base/slackShare/s.entry))
+	}
+	before := min(s.index, index) // a newer one may have come from the leader meanwhile
+	last = max(last, index)
+	return (last - before) + (index-before)/slackShare + (last - index) + slack
 }
 
 func (s *snapshots) end() {
@@ -164,37 +185,36 @@ func (n *Node) takeSnapshot(r *raft.Raft) error {
 
 // The rest is the state machine as Raft sees it, and its snapshots.
 
-// replica is the node's state machine as Raft sees it.
-type replica struct {
-	*fsm.Machine
+// watchedTable tells the node of entries and snapshots.
+type watchedTable struct {
+	*replica.Table
 	n *Node
 }
 
 // Apply implements [raft.FSM].
-func (r replica) Apply(l *raft.Log) any {
+func (r watchedTable) Apply(l *raft.Log) any {
 	if applying := r.n.cfg.seams.Applying; applying != nil && l.Type == raft.LogCommand {
 		applying(l.Index)
 	}
-	res := r.Machine.Apply(l)
+	res := r.Table.Apply(l)
 	r.n.snapshots.add(len(l.Data))
 	return res
 }
 
 // Snapshot implements [raft.FSM].
-func (r replica) Snapshot() (raft.FSMSnapshot, error) {
-	s, err := r.Machine.Snapshot()
+func (r watchedTable) Snapshot() (raft.FSMSnapshot, error) {
+	s, err := r.Table.Snapshot()
 	if err != nil {
 		return nil, err
 	}
-	index := r.n.appliedIndex()
-	r.n.keepLog(r.n.snapshots.begin(), index)
-	return &watchedSnapshot{FSMSnapshot: s, n: r.n, at: r.n.snapshots.applied.Load(), index: index}, nil
+	r.n.snapshots.begin()
+	return &watchedSnapshot{FSMSnapshot: s, n: r.n, at: r.n.snapshots.applied.Load(), index: r.n.appliedIndex()}, nil
 }
 
 // Restore implements [raft.FSM].
-func (r replica) Restore(from io.ReadCloser) error {
+func (r watchedTable) Restore(from io.ReadCloser) error {
 	read := &countedReader{ReadCloser: from}
-	if err := r.Machine.Restore(read); err != nil {
+	if err := r.Table.Restore(read); err != nil {
 		return err
 	}
 	r.n.snapshots.taken(r.n.snapshots.applied.Load(), r.n.appliedIndex(), read.bytes, 0)
@@ -204,15 +224,18 @@ func (r replica) Restore(from io.ReadCloser) error {
 // keepLog has Raft leave so much of the log, when it has written a snapshot of what
 // was applied up to index, that the log reaches back behind the snapshot before: the
 // node can start from that one if the new one turns out to be damaged. And somewhat
-// more, for what comes while the snapshot is being written, and for others that have
-// been away for a moment. What is left before the snapshot is not applied at a start.
-func (n *Node) keepLog(before, index uint64) {
+// more, for what comes until Raft cuts the log, which it counts from the end: as much as
+// came while the snapshot was written, and a quarter of what lies between the two. And for
+// others that have been away for a moment, of whom most are content with what is there:
+// entries of a quarter of snapshotBytes, for Raft counts entries, and 2,048 of them may be
+// 256 MiB. What is left before the snapshot is not applied at a start.
+func (n *Node) keepLog(index uint64) {
 	r := n.raft.Load()
 	if r == nil {
 		return
 	}
 	conf := r.ReloadableConfig()
-	conf.TrailingLogs = (index-before)*5/4 + n.logSlack
+	conf.TrailingLogs = n.snapshots.trailing(index, r.LastIndex(), n.logSlack)
 	if err := r.ReloadConfig(conf); err != nil {
 		n.log.Warn("length of the log not changed", "err", err)
 	}
@@ -233,6 +256,7 @@ func (s *watchedSnapshot) Persist(sink raft.SnapshotSink) error {
 	if err := s.FSMSnapshot.Persist(counted); err != nil {
 		return err
 	}
+	s.n.keepLog(s.index)
 	s.n.snapshots.taken(s.at, s.index, counted.bytes, s.n.cfg.seams.Mono()-began)
 	return nil
 }

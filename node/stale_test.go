@@ -9,10 +9,10 @@ import (
 	"github.com/hashicorp/raft"
 
 	apiv1 "github.com/locknode/locknode/api/v1"
-	"github.com/locknode/locknode/internal/guard"
+	"github.com/locknode/locknode/internal/disk"
 	"github.com/locknode/locknode/internal/mux"
+	"github.com/locknode/locknode/internal/proof/simnet"
 	"github.com/locknode/locknode/internal/seam"
-	"github.com/locknode/locknode/internal/simnet"
 )
 
 // openSimulated starts one node per timing, n1 and so on, in virtual time.
@@ -34,14 +34,14 @@ func openSimulatedWith(t *testing.T, network *simnet.Network, change func(id str
 		store := raft.NewInmemStore()
 		world := seam.Node{
 			Network: host,
-			Memory:  &guard.Memory{Log: store, Stable: store, Snapshots: raft.NewInmemSnapshotStore()},
+			Memory:  &disk.Memory{Log: store, Stable: store, Snapshots: raft.NewInmemSnapshotStore()},
 			Raft:    func(conf *raft.Config) { conf.LeaderLeaseTimeout = conf.HeartbeatTimeout },
 		}
 		change(host.Name(), &world)
-		n, err := OpenIn(t.Context(), Config{
+		n, err := Open(seam.With(t.Context(), world), Config{
 			ID: host.Name(), Listen: host.IP().String() + ":7400", HTTPAddr: "off", Insecure: true,
 			BootstrapExpect: len(timings), Join: join, Timing: timing, Fast: true,
-		}, world)
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -114,7 +114,7 @@ func readAfterAPause(t *testing.T, seed uint64) (deceived bool) {
 		}
 		c.eventually("another node leads", func() bool { return next() != nil })
 		leader := next()
-		a, err := mux.Do(c.ctx(), leader.Start, detachedOp("taken meanwhile", time.Hour))
+		a, err := mux.Do(c.ctx(), wire{leader}.Start, detachedOp("taken meanwhile", time.Hour))
 		if err != nil || a.GetAcquire().GetToken() == 0 {
 			t.Fatalf("acquire at the new leader = %v, %v", a, err)
 		}
@@ -125,10 +125,10 @@ func readAfterAPause(t *testing.T, seed uint64) (deceived bool) {
 		// It goes on: somebody asks, and then the old answers arrive.
 		verified := old.raft.Load().VerifyLeader()
 		round := make(chan error, 1)
-		go func() { round <- old.confirmTerm(c.ctx(), term) }()
+		go func() { round <- confirmTerm(c.ctx(), old.raft.Load(), old.id, term, old.peers.peer) }()
 		answered := make(chan *apiv1.Answer, 1)
 		op := &apiv1.Operation{Request: &apiv1.Operation_Get{Get: &apiv1.GetRequest{Name: "taken meanwhile"}}}
-		old.Start(&mux.Call{Op: op, Done: func(a *apiv1.Answer) { answered <- a }})
+		wire{old}.Start(&mux.Call{Op: op, Done: func(a *apiv1.Answer) { answered <- a }})
 		time.Sleep(50 * time.Millisecond)
 		for _, n := range c.nodes[1:] {
 			if n != leader { // what the new leader has to say comes later

@@ -1,8 +1,11 @@
 package node
 
 import (
+	"crypto/subtle"
 	"encoding/hex"
+	"time"
 
+	apiv1 "github.com/locknode/locknode/api/v1"
 	"github.com/locknode/locknode/fsm"
 )
 
@@ -12,19 +15,21 @@ import (
 type tableState struct {
 	fsm.Stats          // DigestIndex is the index of the last entry applied
 	cluster   [16]byte // ID of the cluster; zero until it was founded
+	limit     int64    // of the table's memory
+	key       [16]byte // that its nodes know each other by; zero until then
 }
 
 // publish is called on the goroutine that applies, after each change of the table.
 func (n *Node) publish() {
 	s := &tableState{}
 	intact := n.machine.View(func(t *fsm.Table) {
-		s.Stats, s.cluster = t.Stats(), t.Cluster()
+		s.Stats, s.cluster, s.key, s.limit = t.Stats(), t.Cluster(), t.Key(), t.Limits().TableBytes
 	})
 	if !intact {
 		return // it ends
 	}
 	n.state.Store(s)
-	n.reads.nudge()
+	n.reads.wake()
 }
 
 // appliedIndex is the index of the last command applied: configurations, barriers
@@ -38,4 +43,60 @@ func (n *Node) clusterID() string {
 		return ""
 	}
 	return hex.EncodeToString(c[:])
+}
+
+// peerKey is what this node shows to other nodes of its cluster; empty before it knows
+// the key.
+func (n *Node) peerKey() string {
+	key := n.state.Load().key
+	if key == [16]byte{} {
+		return ""
+	}
+	return string(key[:])
+}
+
+// isPeerKey reports whether only a node of this cluster can have shown key.
+func (n *Node) isPeerKey(key string) bool {
+	own := n.peerKey()
+	return own != "" && subtle.ConstantTimeCompare([]byte(own), []byte(key)) == 1
+}
+
+const (
+	// shownOwners is how many owners a status has.
+	shownOwners = 5
+	// Where there are more than manyOwners, those are looked for once in ownersEvery:
+	// whoever asks how the node is must not keep the table from being changed.
+	manyOwners  = 1000
+	ownersEvery = 250 * time.Millisecond
+)
+
+// ownersShown is what was looked for last.
+type ownersShown struct {
+	uses []*apiv1.OwnerUse
+	at   time.Duration // monotonic time
+}
+
+// topOwners are those who take most of the table, as of the last time that it was not being
+// changed.
+func (n *Node) topOwners() []*apiv1.OwnerUse {
+	now, last := n.cfg.seams.Mono(), n.owners.Load()
+	if last != nil && n.state.Load().Owners > manyOwners && now-last.at < ownersEvery {
+		return last.uses
+	}
+	n.machine.TryView(func(t *fsm.Table) {
+		_, top := t.Owners(shownOwners)
+		uses := make([]*apiv1.OwnerUse, len(top))
+		for i := range top {
+			u := &top[i]
+			uses[i] = &apiv1.OwnerUse{
+				Owner: u.Owner, Sessions: uint64(u.Sessions), Grants: uint64(u.Grants), Waiters: uint64(u.Waiters),
+				OnceRemembered: uint64(u.Once), EndedRemembered: uint64(u.Ended), TableBytes: u.Bytes,
+			}
+		}
+		n.owners.Store(&ownersShown{uses, now})
+	})
+	if last = n.owners.Load(); last != nil {
+		return last.uses
+	}
+	return nil
 }

@@ -48,17 +48,17 @@ type parked struct {
 	next, prev *parked
 	gone       bool // it has been removed
 
-	queued bool    // its own entry was applied and put or found it in line
-	came   int64   // cluster time at which the request entered the table; once it is queued
-	stamp  int64   // cluster time of that entry
-	end    *ending // of the wait, seen before queued; nil: not ended
+	queued bool        // its own entry was applied and put or found it in line
+	came   fsm.Instant // cluster time at which the request entered the table; once it is queued
+	stamp  fsm.Instant // cluster time of that entry
+	end    *ending     // of the wait, seen before queued; nil: not ended
 }
 
 // ending is how a wait has ended.
 type ending struct {
 	result fsm.Result
 	index  uint64
-	now    int64
+	now    fsm.Instant
 }
 
 func newWaits() *waits {
@@ -196,6 +196,12 @@ func (w *waits) tell(id fsm.RequestID, e *fsm.Event, a *fsm.Applied) {
 	end := &ending{result: e.Result, index: a.Index, now: a.Now}
 	if e.Kind != fsm.EventGranted {
 		end.result = fsm.Result{Code: e.Code}
+		if e.Who != "" {
+			end.result.Detail += ", " + e.Who
+		}
+		if e.Reason != "" {
+			end.result.Detail += ": " + e.Reason
+		}
 		if e.Code == fsm.TimedOut {
 			end.result.Holders = w.holders(e.Wants)
 		}
@@ -237,6 +243,6 @@ func (p *parked) answer(end *ending) *apiv1.Answer {
 	}
 	res.Queued = p.came
 	a := answer(p.call.Op, &res, end.index, end.now)
-	a.Stamp = p.stamp
+	a.Stamp = int64(p.stamp)
 	return a
 }

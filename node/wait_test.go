@@ -10,6 +10,7 @@ import (
 	apiv1 "github.com/locknode/locknode/api/v1"
 	"github.com/locknode/locknode/fsm"
 	"github.com/locknode/locknode/internal/mux"
+	"github.com/locknode/locknode/internal/replica"
 )
 
 // waitBench applies entries to a table and wakes waits with their events, as a
@@ -17,13 +18,13 @@ import (
 type waitBench struct {
 	t       *testing.T
 	waits   *waits
-	machine *fsm.Machine
+	machine *replica.Table
 	index   uint64
 }
 
 func newWaitBench(t *testing.T) *waitBench {
 	b := &waitBench{t: t, waits: newWaits()}
-	b.machine = fsm.NewMachine(func(a fsm.Applied) { b.waits.observe(&a) })
+	b.machine = replica.New(func(a fsm.Applied) { b.waits.observe(&a) })
 	return b
 }
 
@@ -31,7 +32,7 @@ func newWaitBench(t *testing.T) *waitBench {
 func (b *waitBench) apply(commands ...fsm.Command) fsm.Applied {
 	b.t.Helper()
 	b.index++
-	data := fsm.AppendHeader(nil, 1, int64(b.index), 0, len(commands))
+	data := fsm.AppendHeader(nil, 1, fsm.Instant(b.index), 0, len(commands))
 	for _, c := range commands {
 		data = fsm.AppendCommand(data, c)
 	}
@@ -196,7 +197,7 @@ func TestAWaitInVainNamesTheHolder(t *testing.T) {
 	if apiv1.Code(e.GetCode()) != apiv1.CodeTimeout || len(e.GetHolders()) != 1 || e.GetHolders()[0].GetHolder() != "alice" {
 		t.Fatalf("answered %v, want a timeout with alice as the holder", tr.answer)
 	}
-	if want := `lock "orders": not granted within the wait limit; held by alice with token 1`; e.GetMessage() != want {
+	if want := `lock "orders": wait timed out: held by "alice" (token 1)`; e.GetMessage() != want {
 		t.Errorf("message %q, want %q", e.GetMessage(), want)
 	}
 }

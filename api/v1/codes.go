@@ -8,6 +8,8 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/locknode/locknode/internal/quote"
 )
 
 // Code says how an operation ended. [Error] carries it on the wire.
@@ -31,6 +33,7 @@ const (
 	CodeUnknownCommand Code = 11 // this version does not know the operation
 	CodeMalformed      Code = 12 // bytes that are no operation
 	CodeStaleStamp     Code = 13 // between nodes only: proposed again by the leader
+	CodeRevoked        Code = 14 // an operator ended the wait; the message says who, and why
 
 	CodeNotLeader      Code = 64 // redirect was asked for; Error.Leader says where to go
 	CodeUnavailable    Code = 65 // no leader, or the node is stopping or out of reach; a wait in a session of the client's own goes on
@@ -53,44 +56,93 @@ const (
 	exitDenied      = 77
 )
 
-// codeTable is the one place where a code gets its name, its gRPC code, its
-// HTTP status and its exit code. A wait that is over is no 408: programs send such a
-// request again by themselves.
-var codeTable = map[Code]struct {
-	name string
-	grpc codes.Code
-	http int
-	exit int
-}{
-	CodeOK:             {"ok", codes.OK, http.StatusOK, exitOK},
-	CodeQueued:         {"queued", codes.Internal, http.StatusInternalServerError, exitOther},
-	CodeBusy:           {"busy", codes.FailedPrecondition, http.StatusConflict, exitNotAcquired},
-	CodeTimeout:        {"timeout", codes.DeadlineExceeded, http.StatusConflict, exitNotAcquired},
-	CodeNotHeld:        {"not_held", codes.NotFound, http.StatusNotFound, exitOther},
-	CodeNoSession:      {"no_session", codes.NotFound, http.StatusNotFound, exitOther},
-	CodeKindMismatch:   {"kind_mismatch", codes.FailedPrecondition, http.StatusConflict, exitOther},
-	CodeLimit:          {"limit", codes.ResourceExhausted, http.StatusTooManyRequests, exitOther},
-	CodeInvalid:        {"invalid", codes.InvalidArgument, http.StatusBadRequest, exitUsage},
-	CodeCancelled:      {"cancelled", codes.Canceled, http.StatusConflict, exitOther},
-	CodeStaleRequest:   {"stale_request", codes.Aborted, http.StatusConflict, exitOther},
-	CodeUnknownCommand: {"unknown_command", codes.Unimplemented, http.StatusBadRequest, exitOther},
-	CodeMalformed:      {"malformed", codes.InvalidArgument, http.StatusBadRequest, exitOther},
-	CodeStaleStamp:     {"stale_stamp", codes.Internal, http.StatusInternalServerError, exitOther},
+// Retry says whether what ended with a code may be sent again, and how.
+type Retry uint8
 
-	CodeNotLeader:      {"not_leader", codes.Unavailable, http.StatusServiceUnavailable, exitUnavailable},
-	CodeUnavailable:    {"unavailable", codes.Unavailable, http.StatusServiceUnavailable, exitUnavailable},
-	CodeOverloaded:     {"overloaded", codes.ResourceExhausted, http.StatusTooManyRequests, exitUnavailable},
-	CodeUnknownOutcome: {"unknown_outcome", codes.Unknown, http.StatusServiceUnavailable, exitUnavailable},
-	CodeDenied:         {"denied", codes.PermissionDenied, http.StatusForbidden, exitDenied},
-	CodeNoMember:       {"no_member", codes.NotFound, http.StatusNotFound, exitOther},
-	CodeInternal:       {"internal", codes.Internal, http.StatusInternalServerError, exitOther},
-	CodeTooLarge:       {"too_large", codes.ResourceExhausted, http.StatusRequestEntityTooLarge, exitOther},
-	CodeNotReady:       {"not_ready", codes.Unavailable, http.StatusServiceUnavailable, exitUnavailable},
+// The ways.
+const (
+	// RetryNone: it is the answer. Sent again the request gets the same one, or another
+	// one because something else has happened since.
+	RetryNone Retry = iota
+	// RetryChanged: nothing was done, and never will be for this request, until it is
+	// another one or somebody has changed something.
+	RetryChanged
+	// RetryAnew: it was not run this time, but an earlier copy of it may have been: as
+	// another request, with the next sequence or in another session.
+	RetryAnew
+	// RetryLater: nothing was done; the same node will take it in a moment.
+	RetryLater
+	// RetryElsewhere: this node did not do it: another one may, or this one in a while.
+	// Of an earlier copy that is not said.
+	RetryElsewhere
+	// RetrySameID: it may have been done: only under the same request ID.
+	RetrySameID
+)
+
+var retryNames = [...]string{"no", "changed", "anew", "later", "elsewhere", "same ID"}
+
+// String returns what docs/api.md calls it.
+func (r Retry) String() string {
+	if int(r) < len(retryNames) {
+		return retryNames[r]
+	}
+	return fmt.Sprintf("retry_%d", uint8(r))
+}
+
+// codeRow is what is said of a code.
+type codeRow struct {
+	name  string
+	grpc  codes.Code
+	http  int
+	exit  int
+	retry Retry
+}
+
+// codeTable is the one place where a code gets its name, its gRPC code, its
+// HTTP status, its exit code and its way of being retried. A wait that is over is no 408: programs send such a
+// request again by themselves.
+var codeTable = [...]codeRow{
+	CodeOK:             {"ok", codes.OK, http.StatusOK, exitOK, RetryNone},
+	CodeQueued:         {"queued", codes.Internal, http.StatusInternalServerError, exitOther, RetryNone},
+	CodeBusy:           {"busy", codes.FailedPrecondition, http.StatusConflict, exitNotAcquired, RetryNone},
+	CodeTimeout:        {"timeout", codes.DeadlineExceeded, http.StatusConflict, exitNotAcquired, RetryNone},
+	CodeNotHeld:        {"not_held", codes.NotFound, http.StatusNotFound, exitOther, RetryNone},
+	CodeNoSession:      {"no_session", codes.NotFound, http.StatusNotFound, exitOther, RetryAnew},
+	CodeKindMismatch:   {"kind_mismatch", codes.FailedPrecondition, http.StatusConflict, exitOther, RetryNone},
+	CodeLimit:          {"limit", codes.ResourceExhausted, http.StatusTooManyRequests, exitOther, RetryNone},
+	CodeInvalid:        {"invalid", codes.InvalidArgument, http.StatusBadRequest, exitUsage, RetryChanged},
+	CodeCancelled:      {"cancelled", codes.Canceled, http.StatusConflict, exitOther, RetryNone},
+	CodeStaleRequest:   {"stale_request", codes.Aborted, http.StatusConflict, exitOther, RetryAnew},
+	CodeUnknownCommand: {"unknown_command", codes.Unimplemented, http.StatusBadRequest, exitOther, RetryChanged},
+	CodeMalformed:      {"malformed", codes.InvalidArgument, http.StatusBadRequest, exitOther, RetryChanged},
+	CodeRevoked:        {"revoked", codes.Aborted, http.StatusConflict, exitOther, RetryNone},
+	CodeStaleStamp:     {"stale_stamp", codes.Internal, http.StatusInternalServerError, exitOther, RetryLater},
+
+	CodeNotLeader:      {"not_leader", codes.Unavailable, http.StatusServiceUnavailable, exitUnavailable, RetryElsewhere},
+	CodeUnavailable:    {"unavailable", codes.Unavailable, http.StatusServiceUnavailable, exitUnavailable, RetryElsewhere},
+	CodeOverloaded:     {"overloaded", codes.ResourceExhausted, http.StatusTooManyRequests, exitUnavailable, RetryLater},
+	CodeUnknownOutcome: {"unknown_outcome", codes.Unknown, http.StatusServiceUnavailable, exitUnavailable, RetrySameID},
+	CodeDenied:         {"denied", codes.PermissionDenied, http.StatusForbidden, exitDenied, RetryChanged},
+	CodeNoMember:       {"no_member", codes.NotFound, http.StatusNotFound, exitOther, RetryNone},
+	CodeInternal:       {"internal", codes.Internal, http.StatusInternalServerError, exitOther, RetryNone},
+	CodeTooLarge:       {"too_large", codes.ResourceExhausted, http.StatusRequestEntityTooLarge, exitOther, RetryChanged},
+	CodeNotReady:       {"not_ready", codes.Unavailable, http.StatusServiceUnavailable, exitUnavailable, RetryElsewhere},
+}
+
+// unknownCode is the row of a code that this version does not know.
+var unknownCode codeRow
+
+// row returns what is said of c; ok is false for a code that this version does not know.
+func (c Code) row() (row *codeRow, ok bool) {
+	if int(c) >= len(codeTable) || codeTable[c].name == "" {
+		return &unknownCode, false
+	}
+	return &codeTable[c], true
 }
 
 // String returns the code's name as HTTP answers and logs show it.
 func (c Code) String() string {
-	if row, ok := codeTable[c]; ok {
+	if row, ok := c.row(); ok {
 		return row.name
 	}
 	return fmt.Sprintf("code_%d", uint32(c))
@@ -99,7 +151,7 @@ func (c Code) String() string {
 // GRPC returns the code of the gRPC status that carries c; [codes.Unknown] for
 // a code that this version does not know.
 func (c Code) GRPC() codes.Code {
-	if row, ok := codeTable[c]; ok {
+	if row, ok := c.row(); ok {
 		return row.grpc
 	}
 	return codes.Unknown
@@ -108,7 +160,7 @@ func (c Code) GRPC() codes.Code {
 // HTTPStatus returns the status of the HTTP answer that carries c; 500 for a
 // code that this version does not know.
 func (c Code) HTTPStatus() int {
-	if row, ok := codeTable[c]; ok {
+	if row, ok := c.row(); ok {
 		return row.http
 	}
 	return http.StatusInternalServerError
@@ -117,23 +169,35 @@ func (c Code) HTTPStatus() int {
 // ExitCode returns what the locknode program exits with after c; 1 for a code
 // that this version does not know.
 func (c Code) ExitCode() int {
-	if row, ok := codeTable[c]; ok {
+	if row, ok := c.row(); ok {
 		return row.exit
 	}
 	return exitOther
 }
+
+// Retry returns whether what ended with c may be sent again, and how; [RetryNone] for a code
+// that this version does not know.
+func (c Code) Retry() Retry {
+	row, _ := c.row()
+	return row.retry
+}
+
+// Passes reports whether c is of trouble that passes by itself: the same request, under the
+// same request ID, may be sent again as it is.
+func (c Code) Passes() bool { return c.Retry() >= RetryLater }
 
 // NewError returns an error with a message for people.
 func NewError(code Code, format string, args ...any) *Error {
 	return &Error{Code: uint32(code), Message: fmt.Sprintf(format, args...)}
 }
 
-// Error returns the code's name and the message.
+// Error returns the code's name and the message, in one line: what of the message cannot be
+// printed is escaped, for it holds what strangers have written.
 func (e *Error) Error() string {
 	if e.GetMessage() == "" {
 		return Code(e.GetCode()).String()
 	}
-	return Code(e.GetCode()).String() + ": " + e.GetMessage()
+	return Code(e.GetCode()).String() + ": " + quote.Text(e.GetMessage())
 }
 
 // GRPCStatus makes e a gRPC error: a handler may return it as it is, and the

@@ -23,39 +23,41 @@ type row struct {
 	grpc   codes.Code
 	http   int
 	exit   int
+	retry  apiv1.Retry
 }
 
 var published = []row{
-	{apiv1.CodeOK, 0, "ok", codes.OK, 200, 0},
-	{apiv1.CodeQueued, 1, "queued", codes.Internal, 500, 1},
-	{apiv1.CodeBusy, 2, "busy", codes.FailedPrecondition, 409, 75},
-	{apiv1.CodeTimeout, 3, "timeout", codes.DeadlineExceeded, 409, 75},
-	{apiv1.CodeNotHeld, 4, "not_held", codes.NotFound, 404, 1},
-	{apiv1.CodeNoSession, 5, "no_session", codes.NotFound, 404, 1},
-	{apiv1.CodeKindMismatch, 6, "kind_mismatch", codes.FailedPrecondition, 409, 1},
-	{apiv1.CodeLimit, 7, "limit", codes.ResourceExhausted, 429, 1},
-	{apiv1.CodeInvalid, 8, "invalid", codes.InvalidArgument, 400, 64},
-	{apiv1.CodeCancelled, 9, "cancelled", codes.Canceled, 409, 1},
-	{apiv1.CodeStaleRequest, 10, "stale_request", codes.Aborted, 409, 1},
-	{apiv1.CodeUnknownCommand, 11, "unknown_command", codes.Unimplemented, 400, 1},
-	{apiv1.CodeMalformed, 12, "malformed", codes.InvalidArgument, 400, 1},
-	{apiv1.CodeStaleStamp, 13, "stale_stamp", codes.Internal, 500, 1},
-	{apiv1.CodeNotLeader, 64, "not_leader", codes.Unavailable, 503, 69},
-	{apiv1.CodeUnavailable, 65, "unavailable", codes.Unavailable, 503, 69},
-	{apiv1.CodeOverloaded, 66, "overloaded", codes.ResourceExhausted, 429, 69},
-	{apiv1.CodeUnknownOutcome, 67, "unknown_outcome", codes.Unknown, 503, 69},
-	{apiv1.CodeDenied, 68, "denied", codes.PermissionDenied, 403, 77},
-	{apiv1.CodeNoMember, 69, "no_member", codes.NotFound, 404, 1},
-	{apiv1.CodeInternal, 70, "internal", codes.Internal, 500, 1},
-	{apiv1.CodeTooLarge, 71, "too_large", codes.ResourceExhausted, 413, 1},
-	{apiv1.CodeNotReady, 72, "not_ready", codes.Unavailable, 503, 69},
+	{apiv1.CodeOK, 0, "ok", codes.OK, 200, 0, apiv1.RetryNone},
+	{apiv1.CodeQueued, 1, "queued", codes.Internal, 500, 1, apiv1.RetryNone},
+	{apiv1.CodeBusy, 2, "busy", codes.FailedPrecondition, 409, 75, apiv1.RetryNone},
+	{apiv1.CodeTimeout, 3, "timeout", codes.DeadlineExceeded, 409, 75, apiv1.RetryNone},
+	{apiv1.CodeNotHeld, 4, "not_held", codes.NotFound, 404, 1, apiv1.RetryNone},
+	{apiv1.CodeNoSession, 5, "no_session", codes.NotFound, 404, 1, apiv1.RetryAnew},
+	{apiv1.CodeKindMismatch, 6, "kind_mismatch", codes.FailedPrecondition, 409, 1, apiv1.RetryNone},
+	{apiv1.CodeLimit, 7, "limit", codes.ResourceExhausted, 429, 1, apiv1.RetryNone},
+	{apiv1.CodeInvalid, 8, "invalid", codes.InvalidArgument, 400, 64, apiv1.RetryChanged},
+	{apiv1.CodeCancelled, 9, "cancelled", codes.Canceled, 409, 1, apiv1.RetryNone},
+	{apiv1.CodeStaleRequest, 10, "stale_request", codes.Aborted, 409, 1, apiv1.RetryAnew},
+	{apiv1.CodeUnknownCommand, 11, "unknown_command", codes.Unimplemented, 400, 1, apiv1.RetryChanged},
+	{apiv1.CodeMalformed, 12, "malformed", codes.InvalidArgument, 400, 1, apiv1.RetryChanged},
+	{apiv1.CodeStaleStamp, 13, "stale_stamp", codes.Internal, 500, 1, apiv1.RetryLater},
+	{apiv1.CodeRevoked, 14, "revoked", codes.Aborted, 409, 1, apiv1.RetryNone},
+	{apiv1.CodeNotLeader, 64, "not_leader", codes.Unavailable, 503, 69, apiv1.RetryElsewhere},
+	{apiv1.CodeUnavailable, 65, "unavailable", codes.Unavailable, 503, 69, apiv1.RetryElsewhere},
+	{apiv1.CodeOverloaded, 66, "overloaded", codes.ResourceExhausted, 429, 69, apiv1.RetryLater},
+	{apiv1.CodeUnknownOutcome, 67, "unknown_outcome", codes.Unknown, 503, 69, apiv1.RetrySameID},
+	{apiv1.CodeDenied, 68, "denied", codes.PermissionDenied, 403, 77, apiv1.RetryChanged},
+	{apiv1.CodeNoMember, 69, "no_member", codes.NotFound, 404, 1, apiv1.RetryNone},
+	{apiv1.CodeInternal, 70, "internal", codes.Internal, 500, 1, apiv1.RetryNone},
+	{apiv1.CodeTooLarge, 71, "too_large", codes.ResourceExhausted, 413, 1, apiv1.RetryChanged},
+	{apiv1.CodeNotReady, 72, "not_ready", codes.Unavailable, 503, 69, apiv1.RetryElsewhere},
 }
 
 func TestPublishedCodesDoNotChange(t *testing.T) {
 	snake := regexp.MustCompile(`^[a-z]+(_[a-z]+)*$`)
 	names := map[string]bool{}
 	for _, r := range published {
-		got := row{r.code, uint32(r.code), r.code.String(), r.code.GRPC(), r.code.HTTPStatus(), r.code.ExitCode()}
+		got := row{r.code, uint32(r.code), r.code.String(), r.code.GRPC(), r.code.HTTPStatus(), r.code.ExitCode(), r.code.Retry()}
 		if got != r {
 			t.Errorf("code %d: got %+v, want %+v", r.number, got, r)
 		}
@@ -84,6 +86,7 @@ func TestTableResultsKeepTheirNumbersOnTheWire(t *testing.T) {
 		fsm.NotHeld: apiv1.CodeNotHeld, fsm.NoSession: apiv1.CodeNoSession, fsm.KindMismatch: apiv1.CodeKindMismatch,
 		fsm.OverLimit: apiv1.CodeLimit, fsm.Invalid: apiv1.CodeInvalid, fsm.Cancelled: apiv1.CodeCancelled,
 		fsm.StaleRequest: apiv1.CodeStaleRequest, fsm.UnknownCommand: apiv1.CodeUnknownCommand,
+		fsm.Revoked:   apiv1.CodeRevoked,
 		fsm.Malformed: apiv1.CodeMalformed, fsm.StaleStamp: apiv1.CodeStaleStamp,
 	} {
 		if uint32(table) != uint32(wire) {

@@ -21,7 +21,7 @@ func FuzzStatus(f *testing.F) {
 		f.Add(b)
 	}
 	for code := range codeTable {
-		add(NewError(code, "why").GRPCStatus())
+		add(NewError(Code(code), "why").GRPCStatus())
 	}
 	for c := codes.OK; c <= codes.Unauthenticated; c++ {
 		add(status.New(c, "why"))

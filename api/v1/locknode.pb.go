@@ -1750,7 +1750,7 @@ type Holder struct {
 	Lock          string                 `protobuf:"bytes,1,opt,name=lock,proto3" json:"lock,omitempty"`
 	Token         uint64                 `protobuf:"varint,2,opt,name=token,proto3" json:"token,omitempty"`
 	Holder        string                 `protobuf:"bytes,3,opt,name=holder,proto3" json:"holder,omitempty"`
-	Session       []byte                 `protobuf:"bytes,4,opt,name=session,proto3" json:"session,omitempty"` // empty: a detached grant
+	Session       []byte                 `protobuf:"bytes,4,opt,name=session,proto3" json:"session,omitempty"` // hash of the session, 8 bytes; empty: a detached grant
 	Mode          Mode                   `protobuf:"varint,5,opt,name=mode,proto3,enum=locknode.v1.Mode" json:"mode,omitempty"`
 	Permits       uint32                 `protobuf:"varint,6,opt,name=permits,proto3" json:"permits,omitempty"`
 	RemainingNs   int64                  `protobuf:"varint,7,opt,name=remaining_ns,json=remainingNs,proto3" json:"remaining_ns,omitempty"`   // until the grant or its session runs out if nobody renews
@@ -1867,6 +1867,13 @@ type Operation struct {
 	Id    uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"` // chosen by the sender, repeated in the answer
 	// redirect: a follower answers not_leader and who leads, instead of forwarding.
 	Redirect bool `protobuf:"varint,2,opt,name=redirect,proto3" json:"redirect,omitempty"`
+	// Who asked for it, as far as that was seen: the address of the connection that it came
+	// over. The node that takes it in writes it down, whatever was there; only nodes pass it
+	// on to each other.
+	Owner string `protobuf:"bytes,14,opt,name=owner,proto3" json:"owner,omitempty"`
+	// Tells the connections of an owner apart, among nodes: they take turns. Any other
+	// sender's is not looked at.
+	Connection uint64 `protobuf:"fixed64,15,opt,name=connection,proto3" json:"connection,omitempty"`
 	// Types that are valid to be assigned to Request:
 	//
 	//	*Operation_OpenSession
@@ -1927,6 +1934,20 @@ func (x *Operation) GetRedirect() bool {
 		return x.Redirect
 	}
 	return false
+}
+
+func (x *Operation) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *Operation) GetConnection() uint64 {
+	if x != nil {
+		return x.Connection
+	}
+	return 0
 }
 
 func (x *Operation) GetRequest() isOperation_Request {
@@ -2109,7 +2130,7 @@ type Answer struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Id    uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
 	Index uint64                 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"` // log index that decided it, or that a read is valid at
-	Stamp int64                  `protobuf:"varint,3,opt,name=stamp,proto3" json:"stamp,omitempty"` // cluster time at which the request was applied
+	Stamp int64                  `protobuf:"varint,3,opt,name=stamp,proto3" json:"stamp,omitempty"` // cluster time at which the request was applied; 0: not known
 	// Types that are valid to be assigned to Result:
 	//
 	//	*Answer_Error
@@ -2577,6 +2598,7 @@ type SessionResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Answers       []*Answer              `protobuf:"bytes,1,rep,name=answers,proto3" json:"answers,omitempty"`
 	Notices       []*Notice              `protobuf:"bytes,2,rep,name=notices,proto3" json:"notices,omitempty"`
+	Directory     *Directory             `protobuf:"bytes,3,opt,name=directory,proto3" json:"directory,omitempty"` // in the first message of a stream, and again when it has changed
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2625,6 +2647,128 @@ func (x *SessionResponse) GetNotices() []*Notice {
 	return nil
 }
 
+func (x *SessionResponse) GetDirectory() *Directory {
+	if x != nil {
+		return x.Directory
+	}
+	return nil
+}
+
+// Directory says where the members of the cluster are reached, so that a client that
+// was told of one node finds the others, also when all of them were replaced since.
+type Directory struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ClusterId     string                 `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	Index         uint64                 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"` // log index up to which the node has applied: of two, the later one counts
+	Members       []*Place               `protobuf:"bytes,3,rep,name=members,proto3" json:"members,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Directory) Reset() {
+	*x = Directory{}
+	mi := &file_locknode_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Directory) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Directory) ProtoMessage() {}
+
+func (x *Directory) ProtoReflect() protoreflect.Message {
+	mi := &file_locknode_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Directory.ProtoReflect.Descriptor instead.
+func (*Directory) Descriptor() ([]byte, []int) {
+	return file_locknode_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *Directory) GetClusterId() string {
+	if x != nil {
+		return x.ClusterId
+	}
+	return ""
+}
+
+func (x *Directory) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *Directory) GetMembers() []*Place {
+	if x != nil {
+		return x.Members
+	}
+	return nil
+}
+
+// Place is one member.
+type Place struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	ApiAddress    string                 `protobuf:"bytes,2,opt,name=api_address,json=apiAddress,proto3" json:"api_address,omitempty"` // empty: the node does not know it (yet)
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Place) Reset() {
+	*x = Place{}
+	mi := &file_locknode_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Place) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Place) ProtoMessage() {}
+
+func (x *Place) ProtoReflect() protoreflect.Message {
+	mi := &file_locknode_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Place.ProtoReflect.Descriptor instead.
+func (*Place) Descriptor() ([]byte, []int) {
+	return file_locknode_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *Place) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Place) GetApiAddress() string {
+	if x != nil {
+		return x.ApiAddress
+	}
+	return ""
+}
+
 // Notice is pushed on a stream for every session that the stream has named in
 // an open-session or keep-alive operation. A notice may be missed; keep-alive
 // answers repeat revocations until they are seen.
@@ -2638,7 +2782,7 @@ type Notice struct {
 
 func (x *Notice) Reset() {
 	*x = Notice{}
-	mi := &file_locknode_proto_msgTypes[36]
+	mi := &file_locknode_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2650,7 +2794,7 @@ func (x *Notice) String() string {
 func (*Notice) ProtoMessage() {}
 
 func (x *Notice) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[36]
+	mi := &file_locknode_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2663,7 +2807,7 @@ func (x *Notice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Notice.ProtoReflect.Descriptor instead.
 func (*Notice) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{36}
+	return file_locknode_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Notice) GetSession() []byte {
@@ -2688,7 +2832,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_locknode_proto_msgTypes[37]
+	mi := &file_locknode_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2700,7 +2844,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[37]
+	mi := &file_locknode_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2713,7 +2857,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{37}
+	return file_locknode_proto_rawDescGZIP(), []int{39}
 }
 
 type StatusResponse struct {
@@ -2739,13 +2883,32 @@ type StatusResponse struct {
 	HttpAddress    string                 `protobuf:"bytes,19,opt,name=http_address,json=httpAddress,proto3" json:"http_address,omitempty"`
 	NotReadyReason string                 `protobuf:"bytes,20,opt,name=not_ready_reason,json=notReadyReason,proto3" json:"not_ready_reason,omitempty"`
 	VotesFrom      uint64                 `protobuf:"varint,21,opt,name=votes_from,json=votesFrom,proto3" json:"votes_from,omitempty"` // log index that must be committed before a node that joined votes; 0: it votes
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// What follows is as the leader last confirmed it, at most a few seconds ago; it is
+	// empty while the node is not ready.
+	Voters        uint32 `protobuf:"varint,22,opt,name=voters,proto3" json:"voters,omitempty"`                                    // of the latest committed configuration; 0: not known
+	VotersHealthy uint32 `protobuf:"varint,23,opt,name=voters_healthy,json=votersHealthy,proto3" json:"voters_healthy,omitempty"` // those of them that answer the leader's Raft, itself included
+	Voter         bool   `protobuf:"varint,24,opt,name=voter,proto3" json:"voter,omitempty"`                                      // this node is one of them, and votes
+	Nonvoter      bool   `protobuf:"varint,25,opt,name=nonvoter,proto3" json:"nonvoter,omitempty"`                                // this node is set up not to vote
+	// The next node may be stopped: this one is ready and votes, or is set up not to, and
+	// the cluster has the majority of its voters without any one of them, or all answer.
+	VoterReady      bool        `protobuf:"varint,26,opt,name=voter_ready,json=voterReady,proto3" json:"voter_ready,omitempty"`
+	VoterReason     string      `protobuf:"bytes,27,opt,name=voter_reason,json=voterReason,proto3" json:"voter_reason,omitempty"` // why voter_ready is not set, or what is to be said besides
+	Directory       *Directory  `protobuf:"bytes,30,opt,name=directory,proto3" json:"directory,omitempty"`                        // where the members are reached, by what this node knows
+	Grants          uint64      `protobuf:"varint,31,opt,name=grants,proto3" json:"grants,omitempty"`
+	Owners          uint64      `protobuf:"varint,32,opt,name=owners,proto3" json:"owners,omitempty"`                           // addresses that have something in the table
+	TopOwners       []*OwnerUse `protobuf:"bytes,33,rep,name=top_owners,json=topOwners,proto3" json:"top_owners,omitempty"`     // those that take most of its memory
+	TableBytes      int64       `protobuf:"varint,34,opt,name=table_bytes,json=tableBytes,proto3" json:"table_bytes,omitempty"` // what the table costs
+	TableBytesLimit int64       `protobuf:"varint,35,opt,name=table_bytes_limit,json=tableBytesLimit,proto3" json:"table_bytes_limit,omitempty"`
+	// Of the table, 0 while this node has none; and the highest that this node can apply.
+	FeatureLevel      uint32 `protobuf:"varint,36,opt,name=feature_level,json=featureLevel,proto3" json:"feature_level,omitempty"`
+	FeatureLevelKnown uint32 `protobuf:"varint,37,opt,name=feature_level_known,json=featureLevelKnown,proto3" json:"feature_level_known,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_locknode_proto_msgTypes[38]
+	mi := &file_locknode_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2757,7 +2920,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[38]
+	mi := &file_locknode_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2770,7 +2933,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{38}
+	return file_locknode_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *StatusResponse) GetNodeId() string {
@@ -2920,6 +3083,935 @@ func (x *StatusResponse) GetVotesFrom() uint64 {
 	return 0
 }
 
+func (x *StatusResponse) GetVoters() uint32 {
+	if x != nil {
+		return x.Voters
+	}
+	return 0
+}
+
+func (x *StatusResponse) GetVotersHealthy() uint32 {
+	if x != nil {
+		return x.VotersHealthy
+	}
+	return 0
+}
+
+func (x *StatusResponse) GetVoter() bool {
+	if x != nil {
+		return x.Voter
+	}
+	return false
+}
+
+func (x *StatusResponse) GetNonvoter() bool {
+	if x != nil {
+		return x.Nonvoter
+	}
+	return false
+}
+
+func (x *StatusResponse) GetVoterReady() bool {
+	if x != nil {
+		return x.VoterReady
+	}
+	return false
+}
+
+func (x *StatusResponse) GetVoterReason() string {
+	if x != nil {
+		return x.VoterReason
+	}
+	return ""
+}
+
+func (x *StatusResponse) GetDirectory() *Directory {
+	if x != nil {
+		return x.Directory
+	}
+	return nil
+}
+
+func (x *StatusResponse) GetGrants() uint64 {
+	if x != nil {
+		return x.Grants
+	}
+	return 0
+}
+
+func (x *StatusResponse) GetOwners() uint64 {
+	if x != nil {
+		return x.Owners
+	}
+	return 0
+}
+
+func (x *StatusResponse) GetTopOwners() []*OwnerUse {
+	if x != nil {
+		return x.TopOwners
+	}
+	return nil
+}
+
+func (x *StatusResponse) GetTableBytes() int64 {
+	if x != nil {
+		return x.TableBytes
+	}
+	return 0
+}
+
+func (x *StatusResponse) GetTableBytesLimit() int64 {
+	if x != nil {
+		return x.TableBytesLimit
+	}
+	return 0
+}
+
+func (x *StatusResponse) GetFeatureLevel() uint32 {
+	if x != nil {
+		return x.FeatureLevel
+	}
+	return 0
+}
+
+func (x *StatusResponse) GetFeatureLevelKnown() uint32 {
+	if x != nil {
+		return x.FeatureLevelKnown
+	}
+	return 0
+}
+
+// OwnerUse is what the sessions and requests have that came from one address.
+type OwnerUse struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Owner           string                 `protobuf:"bytes,1,opt,name=owner,proto3" json:"owner,omitempty"` // an IP address, of IPv6 its /64; or "node " and an ID, for what a node does itself
+	Sessions        uint64                 `protobuf:"varint,2,opt,name=sessions,proto3" json:"sessions,omitempty"`
+	Grants          uint64                 `protobuf:"varint,3,opt,name=grants,proto3" json:"grants,omitempty"`
+	Waiters         uint64                 `protobuf:"varint,4,opt,name=waiters,proto3" json:"waiters,omitempty"`
+	OnceRemembered  uint64                 `protobuf:"varint,5,opt,name=once_remembered,json=onceRemembered,proto3" json:"once_remembered,omitempty"`
+	EndedRemembered uint64                 `protobuf:"varint,6,opt,name=ended_remembered,json=endedRemembered,proto3" json:"ended_remembered,omitempty"`
+	TableBytes      int64                  `protobuf:"varint,7,opt,name=table_bytes,json=tableBytes,proto3" json:"table_bytes,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *OwnerUse) Reset() {
+	*x = OwnerUse{}
+	mi := &file_locknode_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OwnerUse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OwnerUse) ProtoMessage() {}
+
+func (x *OwnerUse) ProtoReflect() protoreflect.Message {
+	mi := &file_locknode_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OwnerUse.ProtoReflect.Descriptor instead.
+func (*OwnerUse) Descriptor() ([]byte, []int) {
+	return file_locknode_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *OwnerUse) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *OwnerUse) GetSessions() uint64 {
+	if x != nil {
+		return x.Sessions
+	}
+	return 0
+}
+
+func (x *OwnerUse) GetGrants() uint64 {
+	if x != nil {
+		return x.Grants
+	}
+	return 0
+}
+
+func (x *OwnerUse) GetWaiters() uint64 {
+	if x != nil {
+		return x.Waiters
+	}
+	return 0
+}
+
+func (x *OwnerUse) GetOnceRemembered() uint64 {
+	if x != nil {
+		return x.OnceRemembered
+	}
+	return 0
+}
+
+func (x *OwnerUse) GetEndedRemembered() uint64 {
+	if x != nil {
+		return x.EndedRemembered
+	}
+	return 0
+}
+
+func (x *OwnerUse) GetTableBytes() int64 {
+	if x != nil {
+		return x.TableBytes
+	}
+	return 0
+}
+
+type ListSessionsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Owner         string                 `protobuf:"bytes,1,opt,name=owner,proto3" json:"owner,omitempty"`  // empty: of all
+	Lock          string                 `protobuf:"bytes,2,opt,name=lock,proto3" json:"lock,omitempty"`    // only those that hold this lock or wait for it; empty: all
+	Limit         uint32                 `protobuf:"varint,3,opt,name=limit,proto3" json:"limit,omitempty"` // 0: 100; at most 1000
+	After         uint64                 `protobuf:"varint,4,opt,name=after,proto3" json:"after,omitempty"` // opened after the one with this number: the next page
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListSessionsRequest) Reset() {
+	*x = ListSessionsRequest{}
+	mi := &file_locknode_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListSessionsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListSessionsRequest) ProtoMessage() {}
+
+func (x *ListSessionsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_locknode_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListSessionsRequest.ProtoReflect.Descriptor instead.
+func (*ListSessionsRequest) Descriptor() ([]byte, []int) {
+	return file_locknode_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *ListSessionsRequest) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *ListSessionsRequest) GetLock() string {
+	if x != nil {
+		return x.Lock
+	}
+	return ""
+}
+
+func (x *ListSessionsRequest) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *ListSessionsRequest) GetAfter() uint64 {
+	if x != nil {
+		return x.After
+	}
+	return 0
+}
+
+type ListSessionsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Sessions      []*SessionInfo         `protobuf:"bytes,1,rep,name=sessions,proto3" json:"sessions,omitempty"`
+	Next          uint64                 `protobuf:"varint,2,opt,name=next,proto3" json:"next,omitempty"` // pass as after; 0 at the end
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListSessionsResponse) Reset() {
+	*x = ListSessionsResponse{}
+	mi := &file_locknode_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListSessionsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListSessionsResponse) ProtoMessage() {}
+
+func (x *ListSessionsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_locknode_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListSessionsResponse.ProtoReflect.Descriptor instead.
+func (*ListSessionsResponse) Descriptor() ([]byte, []int) {
+	return file_locknode_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *ListSessionsResponse) GetSessions() []*SessionInfo {
+	if x != nil {
+		return x.Sessions
+	}
+	return nil
+}
+
+func (x *ListSessionsResponse) GetNext() uint64 {
+	if x != nil {
+		return x.Next
+	}
+	return 0
+}
+
+// SessionInfo is one open session. Its ID is its client's secret: the hash stands for it.
+type SessionInfo struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Hash          []byte                 `protobuf:"bytes,1,opt,name=hash,proto3" json:"hash,omitempty"`      // 8 bytes
+	Number        uint64                 `protobuf:"varint,2,opt,name=number,proto3" json:"number,omitempty"` // sessions and requests are numbered as they come
+	Owner         string                 `protobuf:"bytes,3,opt,name=owner,proto3" json:"owner,omitempty"`
+	Holder        string                 `protobuf:"bytes,4,opt,name=holder,proto3" json:"holder,omitempty"`
+	TtlNs         int64                  `protobuf:"varint,5,opt,name=ttl_ns,json=ttlNs,proto3" json:"ttl_ns,omitempty"`
+	RemainingNs   int64                  `protobuf:"varint,6,opt,name=remaining_ns,json=remainingNs,proto3" json:"remaining_ns,omitempty"` // until it ends unless its client is heard of
+	Grants        uint64                 `protobuf:"varint,7,opt,name=grants,proto3" json:"grants,omitempty"`
+	Waiters       uint64                 `protobuf:"varint,8,opt,name=waiters,proto3" json:"waiters,omitempty"`                         // its places in line
+	TableBytes    int64                  `protobuf:"varint,9,opt,name=table_bytes,json=tableBytes,proto3" json:"table_bytes,omitempty"` // that the session itself costs, without its grants
+	Labels        []*Label               `protobuf:"bytes,10,rep,name=labels,proto3" json:"labels,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SessionInfo) Reset() {
+	*x = SessionInfo{}
+	mi := &file_locknode_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SessionInfo) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SessionInfo) ProtoMessage() {}
+
+func (x *SessionInfo) ProtoReflect() protoreflect.Message {
+	mi := &file_locknode_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SessionInfo.ProtoReflect.Descriptor instead.
+func (*SessionInfo) Descriptor() ([]byte, []int) {
+	return file_locknode_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *SessionInfo) GetHash() []byte {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
+
+func (x *SessionInfo) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *SessionInfo) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *SessionInfo) GetHolder() string {
+	if x != nil {
+		return x.Holder
+	}
+	return ""
+}
+
+func (x *SessionInfo) GetTtlNs() int64 {
+	if x != nil {
+		return x.TtlNs
+	}
+	return 0
+}
+
+func (x *SessionInfo) GetRemainingNs() int64 {
+	if x != nil {
+		return x.RemainingNs
+	}
+	return 0
+}
+
+func (x *SessionInfo) GetGrants() uint64 {
+	if x != nil {
+		return x.Grants
+	}
+	return 0
+}
+
+func (x *SessionInfo) GetWaiters() uint64 {
+	if x != nil {
+		return x.Waiters
+	}
+	return 0
+}
+
+func (x *SessionInfo) GetTableBytes() int64 {
+	if x != nil {
+		return x.TableBytes
+	}
+	return 0
+}
+
+func (x *SessionInfo) GetLabels() []*Label {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+type KillSessionsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Hash          []byte                 `protobuf:"bytes,1,opt,name=hash,proto3" json:"hash,omitempty"`   // of one session
+	Owner         string                 `protobuf:"bytes,2,opt,name=owner,proto3" json:"owner,omitempty"` // or: all sessions of an owner
+	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	Who           string                 `protobuf:"bytes,4,opt,name=who,proto3" json:"who,omitempty"` // the node writes it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KillSessionsRequest) Reset() {
+	*x = KillSessionsRequest{}
+	mi := &file_locknode_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KillSessionsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KillSessionsRequest) ProtoMessage() {}
+
+func (x *KillSessionsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_locknode_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KillSessionsRequest.ProtoReflect.Descriptor instead.
+func (*KillSessionsRequest) Descriptor() ([]byte, []int) {
+	return file_locknode_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *KillSessionsRequest) GetHash() []byte {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
+
+func (x *KillSessionsRequest) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *KillSessionsRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *KillSessionsRequest) GetWho() string {
+	if x != nil {
+		return x.Who
+	}
+	return ""
+}
+
+type KillSessionsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Killed        uint64                 `protobuf:"varint,1,opt,name=killed,proto3" json:"killed,omitempty"`
+	Grants        uint64                 `protobuf:"varint,2,opt,name=grants,proto3" json:"grants,omitempty"` // of no session that were ended
+	Waiters       uint64                 `protobuf:"varint,3,opt,name=waiters,proto3" json:"waiters,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KillSessionsResponse) Reset() {
+	*x = KillSessionsResponse{}
+	mi := &file_locknode_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KillSessionsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KillSessionsResponse) ProtoMessage() {}
+
+func (x *KillSessionsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_locknode_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KillSessionsResponse.ProtoReflect.Descriptor instead.
+func (*KillSessionsResponse) Descriptor() ([]byte, []int) {
+	return file_locknode_proto_rawDescGZIP(), []int{46}
+}
+
+func (x *KillSessionsResponse) GetKilled() uint64 {
+	if x != nil {
+		return x.Killed
+	}
+	return 0
+}
+
+func (x *KillSessionsResponse) GetGrants() uint64 {
+	if x != nil {
+		return x.Grants
+	}
+	return 0
+}
+
+func (x *KillSessionsResponse) GetWaiters() uint64 {
+	if x != nil {
+		return x.Waiters
+	}
+	return 0
+}
+
+type ClearLockRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	Who           string                 `protobuf:"bytes,3,opt,name=who,proto3" json:"who,omitempty"` // the node writes it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClearLockRequest) Reset() {
+	*x = ClearLockRequest{}
+	mi := &file_locknode_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClearLockRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClearLockRequest) ProtoMessage() {}
+
+func (x *ClearLockRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_locknode_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClearLockRequest.ProtoReflect.Descriptor instead.
+func (*ClearLockRequest) Descriptor() ([]byte, []int) {
+	return file_locknode_proto_rawDescGZIP(), []int{47}
+}
+
+func (x *ClearLockRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ClearLockRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *ClearLockRequest) GetWho() string {
+	if x != nil {
+		return x.Who
+	}
+	return ""
+}
+
+type ClearLockResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Grants        uint64                 `protobuf:"varint,1,opt,name=grants,proto3" json:"grants,omitempty"` // that were ended
+	Waiters       uint64                 `protobuf:"varint,2,opt,name=waiters,proto3" json:"waiters,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClearLockResponse) Reset() {
+	*x = ClearLockResponse{}
+	mi := &file_locknode_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClearLockResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClearLockResponse) ProtoMessage() {}
+
+func (x *ClearLockResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_locknode_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClearLockResponse.ProtoReflect.Descriptor instead.
+func (*ClearLockResponse) Descriptor() ([]byte, []int) {
+	return file_locknode_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *ClearLockResponse) GetGrants() uint64 {
+	if x != nil {
+		return x.Grants
+	}
+	return 0
+}
+
+func (x *ClearLockResponse) GetWaiters() uint64 {
+	if x != nil {
+		return x.Waiters
+	}
+	return 0
+}
+
+// Limit is one limit of the lock table.
+type Limit struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`    // as in the settings, without "limits."
+	Value         int64                  `protobuf:"varint,2,opt,name=value,proto3" json:"value,omitempty"` // a number, bytes, or nanoseconds
+	Default       int64                  `protobuf:"varint,3,opt,name=default,proto3" json:"default,omitempty"`
+	Largest       int64                  `protobuf:"varint,4,opt,name=largest,proto3" json:"largest,omitempty"`   // that is allowed
+	Duration      bool                   `protobuf:"varint,5,opt,name=duration,proto3" json:"duration,omitempty"` // value, default and largest are nanoseconds
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Limit) Reset() {
+	*x = Limit{}
+	mi := &file_locknode_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Limit) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Limit) ProtoMessage() {}
+
+func (x *Limit) ProtoReflect() protoreflect.Message {
+	mi := &file_locknode_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Limit.ProtoReflect.Descriptor instead.
+func (*Limit) Descriptor() ([]byte, []int) {
+	return file_locknode_proto_rawDescGZIP(), []int{49}
+}
+
+func (x *Limit) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Limit) GetValue() int64 {
+	if x != nil {
+		return x.Value
+	}
+	return 0
+}
+
+func (x *Limit) GetDefault() int64 {
+	if x != nil {
+		return x.Default
+	}
+	return 0
+}
+
+func (x *Limit) GetLargest() int64 {
+	if x != nil {
+		return x.Largest
+	}
+	return 0
+}
+
+func (x *Limit) GetDuration() bool {
+	if x != nil {
+		return x.Duration
+	}
+	return false
+}
+
+type GetLimitsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetLimitsRequest) Reset() {
+	*x = GetLimitsRequest{}
+	mi := &file_locknode_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetLimitsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetLimitsRequest) ProtoMessage() {}
+
+func (x *GetLimitsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_locknode_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetLimitsRequest.ProtoReflect.Descriptor instead.
+func (*GetLimitsRequest) Descriptor() ([]byte, []int) {
+	return file_locknode_proto_rawDescGZIP(), []int{50}
+}
+
+type GetLimitsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Limits        []*Limit               `protobuf:"bytes,1,rep,name=limits,proto3" json:"limits,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetLimitsResponse) Reset() {
+	*x = GetLimitsResponse{}
+	mi := &file_locknode_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetLimitsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetLimitsResponse) ProtoMessage() {}
+
+func (x *GetLimitsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_locknode_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetLimitsResponse.ProtoReflect.Descriptor instead.
+func (*GetLimitsResponse) Descriptor() ([]byte, []int) {
+	return file_locknode_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *GetLimitsResponse) GetLimits() []*Limit {
+	if x != nil {
+		return x.Limits
+	}
+	return nil
+}
+
+type SetLimitsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Limits        []*Limit               `protobuf:"bytes,1,rep,name=limits,proto3" json:"limits,omitempty"` // name and value; value 0: the default
+	Who           string                 `protobuf:"bytes,2,opt,name=who,proto3" json:"who,omitempty"`       // the node writes it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetLimitsRequest) Reset() {
+	*x = SetLimitsRequest{}
+	mi := &file_locknode_proto_msgTypes[52]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetLimitsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetLimitsRequest) ProtoMessage() {}
+
+func (x *SetLimitsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_locknode_proto_msgTypes[52]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetLimitsRequest.ProtoReflect.Descriptor instead.
+func (*SetLimitsRequest) Descriptor() ([]byte, []int) {
+	return file_locknode_proto_rawDescGZIP(), []int{52}
+}
+
+func (x *SetLimitsRequest) GetLimits() []*Limit {
+	if x != nil {
+		return x.Limits
+	}
+	return nil
+}
+
+func (x *SetLimitsRequest) GetWho() string {
+	if x != nil {
+		return x.Who
+	}
+	return ""
+}
+
+type SetLimitsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Before        []*Limit               `protobuf:"bytes,1,rep,name=before,proto3" json:"before,omitempty"` // of those that were named
+	After         []*Limit               `protobuf:"bytes,2,rep,name=after,proto3" json:"after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetLimitsResponse) Reset() {
+	*x = SetLimitsResponse{}
+	mi := &file_locknode_proto_msgTypes[53]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetLimitsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetLimitsResponse) ProtoMessage() {}
+
+func (x *SetLimitsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_locknode_proto_msgTypes[53]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetLimitsResponse.ProtoReflect.Descriptor instead.
+func (*SetLimitsResponse) Descriptor() ([]byte, []int) {
+	return file_locknode_proto_rawDescGZIP(), []int{53}
+}
+
+func (x *SetLimitsResponse) GetBefore() []*Limit {
+	if x != nil {
+		return x.Before
+	}
+	return nil
+}
+
+func (x *SetLimitsResponse) GetAfter() []*Limit {
+	if x != nil {
+		return x.After
+	}
+	return nil
+}
+
 type MembersRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -2928,7 +4020,7 @@ type MembersRequest struct {
 
 func (x *MembersRequest) Reset() {
 	*x = MembersRequest{}
-	mi := &file_locknode_proto_msgTypes[39]
+	mi := &file_locknode_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2940,7 +4032,7 @@ func (x *MembersRequest) String() string {
 func (*MembersRequest) ProtoMessage() {}
 
 func (x *MembersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[39]
+	mi := &file_locknode_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2953,7 +4045,7 @@ func (x *MembersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MembersRequest.ProtoReflect.Descriptor instead.
 func (*MembersRequest) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{39}
+	return file_locknode_proto_rawDescGZIP(), []int{54}
 }
 
 type MembersResponse struct {
@@ -2965,7 +4057,7 @@ type MembersResponse struct {
 
 func (x *MembersResponse) Reset() {
 	*x = MembersResponse{}
-	mi := &file_locknode_proto_msgTypes[40]
+	mi := &file_locknode_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2977,7 +4069,7 @@ func (x *MembersResponse) String() string {
 func (*MembersResponse) ProtoMessage() {}
 
 func (x *MembersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[40]
+	mi := &file_locknode_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2990,7 +4082,7 @@ func (x *MembersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MembersResponse.ProtoReflect.Descriptor instead.
 func (*MembersResponse) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{40}
+	return file_locknode_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *MembersResponse) GetMembers() []*Member {
@@ -3011,13 +4103,14 @@ type Member struct {
 	Health        string                 `protobuf:"bytes,7,opt,name=health,proto3" json:"health,omitempty"` // alive, failed, left, unknown
 	Version       string                 `protobuf:"bytes,8,opt,name=version,proto3" json:"version,omitempty"`
 	Zone          string                 `protobuf:"bytes,9,opt,name=zone,proto3" json:"zone,omitempty"`
+	FeatureLevel  uint32                 `protobuf:"varint,10,opt,name=feature_level,json=featureLevel,proto3" json:"feature_level,omitempty"` // the highest that the node agrees to; 0: not known
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_locknode_proto_msgTypes[41]
+	mi := &file_locknode_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3029,7 +4122,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[41]
+	mi := &file_locknode_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3042,7 +4135,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{41}
+	return file_locknode_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *Member) GetId() string {
@@ -3108,6 +4201,13 @@ func (x *Member) GetZone() string {
 	return ""
 }
 
+func (x *Member) GetFeatureLevel() uint32 {
+	if x != nil {
+		return x.FeatureLevel
+	}
+	return 0
+}
+
 type TransferLeadershipRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	To            string                 `protobuf:"bytes,1,opt,name=to,proto3" json:"to,omitempty"` // node ID; empty: the most up to date
@@ -3117,7 +4217,7 @@ type TransferLeadershipRequest struct {
 
 func (x *TransferLeadershipRequest) Reset() {
 	*x = TransferLeadershipRequest{}
-	mi := &file_locknode_proto_msgTypes[42]
+	mi := &file_locknode_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3129,7 +4229,7 @@ func (x *TransferLeadershipRequest) String() string {
 func (*TransferLeadershipRequest) ProtoMessage() {}
 
 func (x *TransferLeadershipRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[42]
+	mi := &file_locknode_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3142,7 +4242,7 @@ func (x *TransferLeadershipRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferLeadershipRequest.ProtoReflect.Descriptor instead.
 func (*TransferLeadershipRequest) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{42}
+	return file_locknode_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *TransferLeadershipRequest) GetTo() string {
@@ -3161,7 +4261,7 @@ type TransferLeadershipResponse struct {
 
 func (x *TransferLeadershipResponse) Reset() {
 	*x = TransferLeadershipResponse{}
-	mi := &file_locknode_proto_msgTypes[43]
+	mi := &file_locknode_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3173,7 +4273,7 @@ func (x *TransferLeadershipResponse) String() string {
 func (*TransferLeadershipResponse) ProtoMessage() {}
 
 func (x *TransferLeadershipResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[43]
+	mi := &file_locknode_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3186,7 +4286,7 @@ func (x *TransferLeadershipResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferLeadershipResponse.ProtoReflect.Descriptor instead.
 func (*TransferLeadershipResponse) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{43}
+	return file_locknode_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *TransferLeadershipResponse) GetLeaderId() string {
@@ -3205,7 +4305,7 @@ type RemoveMemberRequest struct {
 
 func (x *RemoveMemberRequest) Reset() {
 	*x = RemoveMemberRequest{}
-	mi := &file_locknode_proto_msgTypes[44]
+	mi := &file_locknode_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3217,7 +4317,7 @@ func (x *RemoveMemberRequest) String() string {
 func (*RemoveMemberRequest) ProtoMessage() {}
 
 func (x *RemoveMemberRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[44]
+	mi := &file_locknode_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3230,7 +4330,7 @@ func (x *RemoveMemberRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveMemberRequest.ProtoReflect.Descriptor instead.
 func (*RemoveMemberRequest) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{44}
+	return file_locknode_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *RemoveMemberRequest) GetId() string {
@@ -3248,7 +4348,7 @@ type RemoveMemberResponse struct {
 
 func (x *RemoveMemberResponse) Reset() {
 	*x = RemoveMemberResponse{}
-	mi := &file_locknode_proto_msgTypes[45]
+	mi := &file_locknode_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3260,7 +4360,7 @@ func (x *RemoveMemberResponse) String() string {
 func (*RemoveMemberResponse) ProtoMessage() {}
 
 func (x *RemoveMemberResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[45]
+	mi := &file_locknode_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3273,459 +4373,7 @@ func (x *RemoveMemberResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveMemberResponse.ProtoReflect.Descriptor instead.
 func (*RemoveMemberResponse) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{45}
-}
-
-type TermRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *TermRequest) Reset() {
-	*x = TermRequest{}
-	mi := &file_locknode_proto_msgTypes[46]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *TermRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*TermRequest) ProtoMessage() {}
-
-func (x *TermRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[46]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use TermRequest.ProtoReflect.Descriptor instead.
-func (*TermRequest) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{46}
-}
-
-type TermResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Term          uint64                 `protobuf:"varint,1,opt,name=term,proto3" json:"term,omitempty"`
-	NodeId        string                 `protobuf:"bytes,2,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *TermResponse) Reset() {
-	*x = TermResponse{}
-	mi := &file_locknode_proto_msgTypes[47]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *TermResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*TermResponse) ProtoMessage() {}
-
-func (x *TermResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[47]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use TermResponse.ProtoReflect.Descriptor instead.
-func (*TermResponse) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{47}
-}
-
-func (x *TermResponse) GetTerm() uint64 {
-	if x != nil {
-		return x.Term
-	}
-	return 0
-}
-
-func (x *TermResponse) GetNodeId() string {
-	if x != nil {
-		return x.NodeId
-	}
-	return ""
-}
-
-type ReadIndexRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *ReadIndexRequest) Reset() {
-	*x = ReadIndexRequest{}
-	mi := &file_locknode_proto_msgTypes[48]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *ReadIndexRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*ReadIndexRequest) ProtoMessage() {}
-
-func (x *ReadIndexRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[48]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use ReadIndexRequest.ProtoReflect.Descriptor instead.
-func (*ReadIndexRequest) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{48}
-}
-
-type ReadIndexResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Index         uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *ReadIndexResponse) Reset() {
-	*x = ReadIndexResponse{}
-	mi := &file_locknode_proto_msgTypes[49]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *ReadIndexResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*ReadIndexResponse) ProtoMessage() {}
-
-func (x *ReadIndexResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[49]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use ReadIndexResponse.ProtoReflect.Descriptor instead.
-func (*ReadIndexResponse) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{49}
-}
-
-func (x *ReadIndexResponse) GetIndex() uint64 {
-	if x != nil {
-		return x.Index
-	}
-	return 0
-}
-
-type JoinRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	NodeId        string                 `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
-	RaftAddress   string                 `protobuf:"bytes,2,opt,name=raft_address,json=raftAddress,proto3" json:"raft_address,omitempty"`
-	ClusterId     string                 `protobuf:"bytes,3,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"` // empty: any
-	Nonvoter      bool                   `protobuf:"varint,4,opt,name=nonvoter,proto3" json:"nonvoter,omitempty"`
-	Version       string                 `protobuf:"bytes,5,opt,name=version,proto3" json:"version,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *JoinRequest) Reset() {
-	*x = JoinRequest{}
-	mi := &file_locknode_proto_msgTypes[50]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *JoinRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*JoinRequest) ProtoMessage() {}
-
-func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[50]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
-func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{50}
-}
-
-func (x *JoinRequest) GetNodeId() string {
-	if x != nil {
-		return x.NodeId
-	}
-	return ""
-}
-
-func (x *JoinRequest) GetRaftAddress() string {
-	if x != nil {
-		return x.RaftAddress
-	}
-	return ""
-}
-
-func (x *JoinRequest) GetClusterId() string {
-	if x != nil {
-		return x.ClusterId
-	}
-	return ""
-}
-
-func (x *JoinRequest) GetNonvoter() bool {
-	if x != nil {
-		return x.Nonvoter
-	}
-	return false
-}
-
-func (x *JoinRequest) GetVersion() string {
-	if x != nil {
-		return x.Version
-	}
-	return ""
-}
-
-type JoinResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	ClusterId     string                 `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
-	Index         uint64                 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"` // the node is a member there, and votes once its log has got that far
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *JoinResponse) Reset() {
-	*x = JoinResponse{}
-	mi := &file_locknode_proto_msgTypes[51]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *JoinResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*JoinResponse) ProtoMessage() {}
-
-func (x *JoinResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[51]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use JoinResponse.ProtoReflect.Descriptor instead.
-func (*JoinResponse) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{51}
-}
-
-func (x *JoinResponse) GetClusterId() string {
-	if x != nil {
-		return x.ClusterId
-	}
-	return ""
-}
-
-func (x *JoinResponse) GetIndex() uint64 {
-	if x != nil {
-		return x.Index
-	}
-	return 0
-}
-
-type DigestsRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Indexes       []uint64               `protobuf:"varint,1,rep,packed,name=indexes,proto3" json:"indexes,omitempty"` // at most 64
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *DigestsRequest) Reset() {
-	*x = DigestsRequest{}
-	mi := &file_locknode_proto_msgTypes[52]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *DigestsRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*DigestsRequest) ProtoMessage() {}
-
-func (x *DigestsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[52]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use DigestsRequest.ProtoReflect.Descriptor instead.
-func (*DigestsRequest) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{52}
-}
-
-func (x *DigestsRequest) GetIndexes() []uint64 {
-	if x != nil {
-		return x.Indexes
-	}
-	return nil
-}
-
-type DigestsResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	NodeId        string                 `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
-	ClusterId     string                 `protobuf:"bytes,2,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
-	Checkpoints   []*Checkpoint          `protobuf:"bytes,3,rep,name=checkpoints,proto3" json:"checkpoints,omitempty"` // of the indexes that the node still knows
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *DigestsResponse) Reset() {
-	*x = DigestsResponse{}
-	mi := &file_locknode_proto_msgTypes[53]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *DigestsResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*DigestsResponse) ProtoMessage() {}
-
-func (x *DigestsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[53]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use DigestsResponse.ProtoReflect.Descriptor instead.
-func (*DigestsResponse) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{53}
-}
-
-func (x *DigestsResponse) GetNodeId() string {
-	if x != nil {
-		return x.NodeId
-	}
-	return ""
-}
-
-func (x *DigestsResponse) GetClusterId() string {
-	if x != nil {
-		return x.ClusterId
-	}
-	return ""
-}
-
-func (x *DigestsResponse) GetCheckpoints() []*Checkpoint {
-	if x != nil {
-		return x.Checkpoints
-	}
-	return nil
-}
-
-type Checkpoint struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Index         uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
-	Digest        uint64                 `protobuf:"fixed64,2,opt,name=digest,proto3" json:"digest,omitempty"` // of everything applied up to index
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Checkpoint) Reset() {
-	*x = Checkpoint{}
-	mi := &file_locknode_proto_msgTypes[54]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Checkpoint) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Checkpoint) ProtoMessage() {}
-
-func (x *Checkpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[54]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Checkpoint.ProtoReflect.Descriptor instead.
-func (*Checkpoint) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{54}
-}
-
-func (x *Checkpoint) GetIndex() uint64 {
-	if x != nil {
-		return x.Index
-	}
-	return 0
-}
-
-func (x *Checkpoint) GetDigest() uint64 {
-	if x != nil {
-		return x.Digest
-	}
-	return 0
+	return file_locknode_proto_rawDescGZIP(), []int{60}
 }
 
 var File_locknode_proto protoreflect.FileDescriptor
@@ -3855,10 +4503,14 @@ const file_locknode_proto_rawDesc = "" +
 	"\rsince_unix_ms\x18\b \x01(\x03R\vsinceUnixMs\x12\x14\n" +
 	"\x05value\x18\t \x01(\fR\x05value\x12*\n" +
 	"\x06labels\x18\n" +
-	" \x03(\v2\x12.locknode.v1.LabelR\x06labels\"\xc9\x05\n" +
+	" \x03(\v2\x12.locknode.v1.LabelR\x06labels\"\xff\x05\n" +
 	"\tOperation\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x1a\n" +
-	"\bredirect\x18\x02 \x01(\bR\bredirect\x12D\n" +
+	"\bredirect\x18\x02 \x01(\bR\bredirect\x12\x14\n" +
+	"\x05owner\x18\x0e \x01(\tR\x05owner\x12\x1e\n" +
+	"\n" +
+	"connection\x18\x0f \x01(\x06R\n" +
+	"connection\x12D\n" +
 	"\fopen_session\x18\x03 \x01(\v2\x1f.locknode.v1.OpenSessionRequestH\x00R\vopenSession\x12>\n" +
 	"\n" +
 	"keep_alive\x18\x04 \x01(\v2\x1d.locknode.v1.KeepAliveRequestH\x00R\tkeepAlive\x12A\n" +
@@ -3908,16 +4560,26 @@ const file_locknode_proto_rawDesc = "" +
 	"\x0eSessionRequest\x126\n" +
 	"\n" +
 	"operations\x18\x01 \x03(\v2\x16.locknode.v1.OperationR\n" +
-	"operations\"o\n" +
+	"operations\"\xa5\x01\n" +
 	"\x0fSessionResponse\x12-\n" +
 	"\aanswers\x18\x01 \x03(\v2\x13.locknode.v1.AnswerR\aanswers\x12-\n" +
-	"\anotices\x18\x02 \x03(\v2\x13.locknode.v1.NoticeR\anotices\"[\n" +
+	"\anotices\x18\x02 \x03(\v2\x13.locknode.v1.NoticeR\anotices\x124\n" +
+	"\tdirectory\x18\x03 \x01(\v2\x16.locknode.v1.DirectoryR\tdirectory\"n\n" +
+	"\tDirectory\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12\x14\n" +
+	"\x05index\x18\x02 \x01(\x04R\x05index\x12,\n" +
+	"\amembers\x18\x03 \x03(\v2\x12.locknode.v1.PlaceR\amembers\"8\n" +
+	"\x05Place\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1f\n" +
+	"\vapi_address\x18\x02 \x01(\tR\n" +
+	"apiAddress\"[\n" +
 	"\x06Notice\x12\x18\n" +
 	"\asession\x18\x01 \x01(\fR\asession\x127\n" +
 	"\n" +
 	"revocation\x18\x02 \x01(\v2\x17.locknode.v1.RevocationR\n" +
 	"revocation\"\x0f\n" +
-	"\rStatusRequest\"\x80\x05\n" +
+	"\rStatusRequest\"\xf3\b\n" +
 	"\x0eStatusResponse\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x1d\n" +
 	"\n" +
@@ -3943,10 +4605,88 @@ const file_locknode_proto_rawDesc = "" +
 	"\fhttp_address\x18\x13 \x01(\tR\vhttpAddress\x12(\n" +
 	"\x10not_ready_reason\x18\x14 \x01(\tR\x0enotReadyReason\x12\x1d\n" +
 	"\n" +
-	"votes_from\x18\x15 \x01(\x04R\tvotesFrom\"\x10\n" +
+	"votes_from\x18\x15 \x01(\x04R\tvotesFrom\x12\x16\n" +
+	"\x06voters\x18\x16 \x01(\rR\x06voters\x12%\n" +
+	"\x0evoters_healthy\x18\x17 \x01(\rR\rvotersHealthy\x12\x14\n" +
+	"\x05voter\x18\x18 \x01(\bR\x05voter\x12\x1a\n" +
+	"\bnonvoter\x18\x19 \x01(\bR\bnonvoter\x12\x1f\n" +
+	"\vvoter_ready\x18\x1a \x01(\bR\n" +
+	"voterReady\x12!\n" +
+	"\fvoter_reason\x18\x1b \x01(\tR\vvoterReason\x124\n" +
+	"\tdirectory\x18\x1e \x01(\v2\x16.locknode.v1.DirectoryR\tdirectory\x12\x16\n" +
+	"\x06grants\x18\x1f \x01(\x04R\x06grants\x12\x16\n" +
+	"\x06owners\x18  \x01(\x04R\x06owners\x124\n" +
+	"\n" +
+	"top_owners\x18! \x03(\v2\x15.locknode.v1.OwnerUseR\ttopOwners\x12\x1f\n" +
+	"\vtable_bytes\x18\" \x01(\x03R\n" +
+	"tableBytes\x12*\n" +
+	"\x11table_bytes_limit\x18# \x01(\x03R\x0ftableBytesLimit\x12#\n" +
+	"\rfeature_level\x18$ \x01(\rR\ffeatureLevel\x12.\n" +
+	"\x13feature_level_known\x18% \x01(\rR\x11featureLevelKnown\"\xe3\x01\n" +
+	"\bOwnerUse\x12\x14\n" +
+	"\x05owner\x18\x01 \x01(\tR\x05owner\x12\x1a\n" +
+	"\bsessions\x18\x02 \x01(\x04R\bsessions\x12\x16\n" +
+	"\x06grants\x18\x03 \x01(\x04R\x06grants\x12\x18\n" +
+	"\awaiters\x18\x04 \x01(\x04R\awaiters\x12'\n" +
+	"\x0fonce_remembered\x18\x05 \x01(\x04R\x0eonceRemembered\x12)\n" +
+	"\x10ended_remembered\x18\x06 \x01(\x04R\x0fendedRemembered\x12\x1f\n" +
+	"\vtable_bytes\x18\a \x01(\x03R\n" +
+	"tableBytes\"k\n" +
+	"\x13ListSessionsRequest\x12\x14\n" +
+	"\x05owner\x18\x01 \x01(\tR\x05owner\x12\x12\n" +
+	"\x04lock\x18\x02 \x01(\tR\x04lock\x12\x14\n" +
+	"\x05limit\x18\x03 \x01(\rR\x05limit\x12\x14\n" +
+	"\x05after\x18\x04 \x01(\x04R\x05after\"`\n" +
+	"\x14ListSessionsResponse\x124\n" +
+	"\bsessions\x18\x01 \x03(\v2\x18.locknode.v1.SessionInfoR\bsessions\x12\x12\n" +
+	"\x04next\x18\x02 \x01(\x04R\x04next\"\xa0\x02\n" +
+	"\vSessionInfo\x12\x12\n" +
+	"\x04hash\x18\x01 \x01(\fR\x04hash\x12\x16\n" +
+	"\x06number\x18\x02 \x01(\x04R\x06number\x12\x14\n" +
+	"\x05owner\x18\x03 \x01(\tR\x05owner\x12\x16\n" +
+	"\x06holder\x18\x04 \x01(\tR\x06holder\x12\x15\n" +
+	"\x06ttl_ns\x18\x05 \x01(\x03R\x05ttlNs\x12!\n" +
+	"\fremaining_ns\x18\x06 \x01(\x03R\vremainingNs\x12\x16\n" +
+	"\x06grants\x18\a \x01(\x04R\x06grants\x12\x18\n" +
+	"\awaiters\x18\b \x01(\x04R\awaiters\x12\x1f\n" +
+	"\vtable_bytes\x18\t \x01(\x03R\n" +
+	"tableBytes\x12*\n" +
+	"\x06labels\x18\n" +
+	" \x03(\v2\x12.locknode.v1.LabelR\x06labels\"i\n" +
+	"\x13KillSessionsRequest\x12\x12\n" +
+	"\x04hash\x18\x01 \x01(\fR\x04hash\x12\x14\n" +
+	"\x05owner\x18\x02 \x01(\tR\x05owner\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x10\n" +
+	"\x03who\x18\x04 \x01(\tR\x03who\"`\n" +
+	"\x14KillSessionsResponse\x12\x16\n" +
+	"\x06killed\x18\x01 \x01(\x04R\x06killed\x12\x16\n" +
+	"\x06grants\x18\x02 \x01(\x04R\x06grants\x12\x18\n" +
+	"\awaiters\x18\x03 \x01(\x04R\awaiters\"P\n" +
+	"\x10ClearLockRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x10\n" +
+	"\x03who\x18\x03 \x01(\tR\x03who\"E\n" +
+	"\x11ClearLockResponse\x12\x16\n" +
+	"\x06grants\x18\x01 \x01(\x04R\x06grants\x12\x18\n" +
+	"\awaiters\x18\x02 \x01(\x04R\awaiters\"\x81\x01\n" +
+	"\x05Limit\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value\x12\x18\n" +
+	"\adefault\x18\x03 \x01(\x03R\adefault\x12\x18\n" +
+	"\alargest\x18\x04 \x01(\x03R\alargest\x12\x1a\n" +
+	"\bduration\x18\x05 \x01(\bR\bduration\"\x12\n" +
+	"\x10GetLimitsRequest\"?\n" +
+	"\x11GetLimitsResponse\x12*\n" +
+	"\x06limits\x18\x01 \x03(\v2\x12.locknode.v1.LimitR\x06limits\"P\n" +
+	"\x10SetLimitsRequest\x12*\n" +
+	"\x06limits\x18\x01 \x03(\v2\x12.locknode.v1.LimitR\x06limits\x12\x10\n" +
+	"\x03who\x18\x02 \x01(\tR\x03who\"i\n" +
+	"\x11SetLimitsResponse\x12*\n" +
+	"\x06before\x18\x01 \x03(\v2\x12.locknode.v1.LimitR\x06before\x12(\n" +
+	"\x05after\x18\x02 \x03(\v2\x12.locknode.v1.LimitR\x05after\"\x10\n" +
 	"\x0eMembersRequest\"@\n" +
 	"\x0fMembersResponse\x12-\n" +
-	"\amembers\x18\x01 \x03(\v2\x13.locknode.v1.MemberR\amembers\"\x80\x02\n" +
+	"\amembers\x18\x01 \x03(\v2\x13.locknode.v1.MemberR\amembers\"\xa5\x02\n" +
 	"\x06Member\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1f\n" +
 	"\vapi_address\x18\x02 \x01(\tR\n" +
@@ -3957,48 +4697,21 @@ const file_locknode_proto_rawDesc = "" +
 	"\x04role\x18\x06 \x01(\tR\x04role\x12\x16\n" +
 	"\x06health\x18\a \x01(\tR\x06health\x12\x18\n" +
 	"\aversion\x18\b \x01(\tR\aversion\x12\x12\n" +
-	"\x04zone\x18\t \x01(\tR\x04zone\"+\n" +
+	"\x04zone\x18\t \x01(\tR\x04zone\x12#\n" +
+	"\rfeature_level\x18\n" +
+	" \x01(\rR\ffeatureLevel\"+\n" +
 	"\x19TransferLeadershipRequest\x12\x0e\n" +
 	"\x02to\x18\x01 \x01(\tR\x02to\"9\n" +
 	"\x1aTransferLeadershipResponse\x12\x1b\n" +
 	"\tleader_id\x18\x01 \x01(\tR\bleaderId\"%\n" +
 	"\x13RemoveMemberRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"\x16\n" +
-	"\x14RemoveMemberResponse\"\r\n" +
-	"\vTermRequest\";\n" +
-	"\fTermResponse\x12\x12\n" +
-	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x17\n" +
-	"\anode_id\x18\x02 \x01(\tR\x06nodeId\"\x12\n" +
-	"\x10ReadIndexRequest\")\n" +
-	"\x11ReadIndexResponse\x12\x14\n" +
-	"\x05index\x18\x01 \x01(\x04R\x05index\"\x9e\x01\n" +
-	"\vJoinRequest\x12\x17\n" +
-	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12!\n" +
-	"\fraft_address\x18\x02 \x01(\tR\vraftAddress\x12\x1d\n" +
-	"\n" +
-	"cluster_id\x18\x03 \x01(\tR\tclusterId\x12\x1a\n" +
-	"\bnonvoter\x18\x04 \x01(\bR\bnonvoter\x12\x18\n" +
-	"\aversion\x18\x05 \x01(\tR\aversion\"C\n" +
-	"\fJoinResponse\x12\x1d\n" +
-	"\n" +
-	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12\x14\n" +
-	"\x05index\x18\x02 \x01(\x04R\x05index\"*\n" +
-	"\x0eDigestsRequest\x12\x18\n" +
-	"\aindexes\x18\x01 \x03(\x04R\aindexes\"\x84\x01\n" +
-	"\x0fDigestsResponse\x12\x17\n" +
-	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x1d\n" +
-	"\n" +
-	"cluster_id\x18\x02 \x01(\tR\tclusterId\x129\n" +
-	"\vcheckpoints\x18\x03 \x03(\v2\x17.locknode.v1.CheckpointR\vcheckpoints\":\n" +
-	"\n" +
-	"Checkpoint\x12\x14\n" +
-	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x16\n" +
-	"\x06digest\x18\x02 \x01(\x06R\x06digest*S\n" +
+	"\x14RemoveMemberResponse*S\n" +
 	"\x04Mode\x12\x14\n" +
 	"\x10MODE_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eMODE_EXCLUSIVE\x10\x01\x12\x0f\n" +
 	"\vMODE_SHARED\x10\x02\x12\x10\n" +
-	"\fMODE_PERMITS\x10\x032\xe7\t\n" +
+	"\fMODE_PERMITS\x10\x032\xf5\f\n" +
 	"\x05Locks\x12P\n" +
 	"\vOpenSession\x12\x1f.locknode.v1.OpenSessionRequest\x1a .locknode.v1.OpenSessionResponse\x12J\n" +
 	"\tKeepAlive\x12\x1d.locknode.v1.KeepAliveRequest\x1a\x1e.locknode.v1.KeepAliveResponse\x12M\n" +
@@ -4017,12 +4730,12 @@ const file_locknode_proto_rawDesc = "" +
 	"\x06Status\x12\x1a.locknode.v1.StatusRequest\x1a\x1b.locknode.v1.StatusResponse\x12D\n" +
 	"\aMembers\x12\x1b.locknode.v1.MembersRequest\x1a\x1c.locknode.v1.MembersResponse\x12e\n" +
 	"\x12TransferLeadership\x12&.locknode.v1.TransferLeadershipRequest\x1a'.locknode.v1.TransferLeadershipResponse\x12S\n" +
-	"\fRemoveMember\x12 .locknode.v1.RemoveMemberRequest\x1a!.locknode.v1.RemoveMemberResponse2\x93\x02\n" +
-	"\x05Peers\x12;\n" +
-	"\x04Term\x12\x18.locknode.v1.TermRequest\x1a\x19.locknode.v1.TermResponse\x12J\n" +
-	"\tReadIndex\x12\x1d.locknode.v1.ReadIndexRequest\x1a\x1e.locknode.v1.ReadIndexResponse\x12;\n" +
-	"\x04Join\x12\x18.locknode.v1.JoinRequest\x1a\x19.locknode.v1.JoinResponse\x12D\n" +
-	"\aDigests\x12\x1b.locknode.v1.DigestsRequest\x1a\x1c.locknode.v1.DigestsResponseB+Z)github.com/locknode/locknode/api/v1;apiv1b\x06proto3"
+	"\fRemoveMember\x12 .locknode.v1.RemoveMemberRequest\x1a!.locknode.v1.RemoveMemberResponse\x12S\n" +
+	"\fListSessions\x12 .locknode.v1.ListSessionsRequest\x1a!.locknode.v1.ListSessionsResponse\x12S\n" +
+	"\fKillSessions\x12 .locknode.v1.KillSessionsRequest\x1a!.locknode.v1.KillSessionsResponse\x12J\n" +
+	"\tClearLock\x12\x1d.locknode.v1.ClearLockRequest\x1a\x1e.locknode.v1.ClearLockResponse\x12J\n" +
+	"\tGetLimits\x12\x1d.locknode.v1.GetLimitsRequest\x1a\x1e.locknode.v1.GetLimitsResponse\x12J\n" +
+	"\tSetLimits\x12\x1d.locknode.v1.SetLimitsRequest\x1a\x1e.locknode.v1.SetLimitsResponseB+Z)github.com/locknode/locknode/api/v1;apiv1b\x06proto3"
 
 var (
 	file_locknode_proto_rawDescOnce sync.Once
@@ -4037,7 +4750,7 @@ func file_locknode_proto_rawDescGZIP() []byte {
 }
 
 var file_locknode_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_locknode_proto_msgTypes = make([]protoimpl.MessageInfo, 55)
+var file_locknode_proto_msgTypes = make([]protoimpl.MessageInfo, 61)
 var file_locknode_proto_goTypes = []any{
 	(Mode)(0),                          // 0: locknode.v1.Mode
 	(*RequestID)(nil),                  // 1: locknode.v1.RequestID
@@ -4076,25 +4789,31 @@ var file_locknode_proto_goTypes = []any{
 	(*BatchResponse)(nil),              // 34: locknode.v1.BatchResponse
 	(*SessionRequest)(nil),             // 35: locknode.v1.SessionRequest
 	(*SessionResponse)(nil),            // 36: locknode.v1.SessionResponse
-	(*Notice)(nil),                     // 37: locknode.v1.Notice
-	(*StatusRequest)(nil),              // 38: locknode.v1.StatusRequest
-	(*StatusResponse)(nil),             // 39: locknode.v1.StatusResponse
-	(*MembersRequest)(nil),             // 40: locknode.v1.MembersRequest
-	(*MembersResponse)(nil),            // 41: locknode.v1.MembersResponse
-	(*Member)(nil),                     // 42: locknode.v1.Member
-	(*TransferLeadershipRequest)(nil),  // 43: locknode.v1.TransferLeadershipRequest
-	(*TransferLeadershipResponse)(nil), // 44: locknode.v1.TransferLeadershipResponse
-	(*RemoveMemberRequest)(nil),        // 45: locknode.v1.RemoveMemberRequest
-	(*RemoveMemberResponse)(nil),       // 46: locknode.v1.RemoveMemberResponse
-	(*TermRequest)(nil),                // 47: locknode.v1.TermRequest
-	(*TermResponse)(nil),               // 48: locknode.v1.TermResponse
-	(*ReadIndexRequest)(nil),           // 49: locknode.v1.ReadIndexRequest
-	(*ReadIndexResponse)(nil),          // 50: locknode.v1.ReadIndexResponse
-	(*JoinRequest)(nil),                // 51: locknode.v1.JoinRequest
-	(*JoinResponse)(nil),               // 52: locknode.v1.JoinResponse
-	(*DigestsRequest)(nil),             // 53: locknode.v1.DigestsRequest
-	(*DigestsResponse)(nil),            // 54: locknode.v1.DigestsResponse
-	(*Checkpoint)(nil),                 // 55: locknode.v1.Checkpoint
+	(*Directory)(nil),                  // 37: locknode.v1.Directory
+	(*Place)(nil),                      // 38: locknode.v1.Place
+	(*Notice)(nil),                     // 39: locknode.v1.Notice
+	(*StatusRequest)(nil),              // 40: locknode.v1.StatusRequest
+	(*StatusResponse)(nil),             // 41: locknode.v1.StatusResponse
+	(*OwnerUse)(nil),                   // 42: locknode.v1.OwnerUse
+	(*ListSessionsRequest)(nil),        // 43: locknode.v1.ListSessionsRequest
+	(*ListSessionsResponse)(nil),       // 44: locknode.v1.ListSessionsResponse
+	(*SessionInfo)(nil),                // 45: locknode.v1.SessionInfo
+	(*KillSessionsRequest)(nil),        // 46: locknode.v1.KillSessionsRequest
+	(*KillSessionsResponse)(nil),       // 47: locknode.v1.KillSessionsResponse
+	(*ClearLockRequest)(nil),           // 48: locknode.v1.ClearLockRequest
+	(*ClearLockResponse)(nil),          // 49: locknode.v1.ClearLockResponse
+	(*Limit)(nil),                      // 50: locknode.v1.Limit
+	(*GetLimitsRequest)(nil),           // 51: locknode.v1.GetLimitsRequest
+	(*GetLimitsResponse)(nil),          // 52: locknode.v1.GetLimitsResponse
+	(*SetLimitsRequest)(nil),           // 53: locknode.v1.SetLimitsRequest
+	(*SetLimitsResponse)(nil),          // 54: locknode.v1.SetLimitsResponse
+	(*MembersRequest)(nil),             // 55: locknode.v1.MembersRequest
+	(*MembersResponse)(nil),            // 56: locknode.v1.MembersResponse
+	(*Member)(nil),                     // 57: locknode.v1.Member
+	(*TransferLeadershipRequest)(nil),  // 58: locknode.v1.TransferLeadershipRequest
+	(*TransferLeadershipResponse)(nil), // 59: locknode.v1.TransferLeadershipResponse
+	(*RemoveMemberRequest)(nil),        // 60: locknode.v1.RemoveMemberRequest
+	(*RemoveMemberResponse)(nil),       // 61: locknode.v1.RemoveMemberResponse
 }
 var file_locknode_proto_depIdxs = []int32{
 	2,  // 0: locknode.v1.RequestID.answered:type_name -> locknode.v1.Span
@@ -4144,57 +4863,68 @@ var file_locknode_proto_depIdxs = []int32{
 	31, // 44: locknode.v1.BatchResponse.answers:type_name -> locknode.v1.Answer
 	30, // 45: locknode.v1.SessionRequest.operations:type_name -> locknode.v1.Operation
 	31, // 46: locknode.v1.SessionResponse.answers:type_name -> locknode.v1.Answer
-	37, // 47: locknode.v1.SessionResponse.notices:type_name -> locknode.v1.Notice
-	9,  // 48: locknode.v1.Notice.revocation:type_name -> locknode.v1.Revocation
-	42, // 49: locknode.v1.MembersResponse.members:type_name -> locknode.v1.Member
-	55, // 50: locknode.v1.DigestsResponse.checkpoints:type_name -> locknode.v1.Checkpoint
-	5,  // 51: locknode.v1.Locks.OpenSession:input_type -> locknode.v1.OpenSessionRequest
-	7,  // 52: locknode.v1.Locks.KeepAlive:input_type -> locknode.v1.KeepAliveRequest
-	10, // 53: locknode.v1.Locks.EndSession:input_type -> locknode.v1.EndSessionRequest
-	12, // 54: locknode.v1.Locks.Acquire:input_type -> locknode.v1.AcquireRequest
-	14, // 55: locknode.v1.Locks.Cancel:input_type -> locknode.v1.CancelRequest
-	16, // 56: locknode.v1.Locks.Release:input_type -> locknode.v1.ReleaseRequest
-	18, // 57: locknode.v1.Locks.Renew:input_type -> locknode.v1.RenewRequest
-	20, // 58: locknode.v1.Locks.SetValue:input_type -> locknode.v1.SetValueRequest
-	22, // 59: locknode.v1.Locks.ForceRelease:input_type -> locknode.v1.ForceReleaseRequest
-	24, // 60: locknode.v1.Locks.Get:input_type -> locknode.v1.GetRequest
-	26, // 61: locknode.v1.Locks.List:input_type -> locknode.v1.ListRequest
-	33, // 62: locknode.v1.Locks.Batch:input_type -> locknode.v1.BatchRequest
-	35, // 63: locknode.v1.Locks.Session:input_type -> locknode.v1.SessionRequest
-	38, // 64: locknode.v1.Locks.Status:input_type -> locknode.v1.StatusRequest
-	40, // 65: locknode.v1.Locks.Members:input_type -> locknode.v1.MembersRequest
-	43, // 66: locknode.v1.Locks.TransferLeadership:input_type -> locknode.v1.TransferLeadershipRequest
-	45, // 67: locknode.v1.Locks.RemoveMember:input_type -> locknode.v1.RemoveMemberRequest
-	47, // 68: locknode.v1.Peers.Term:input_type -> locknode.v1.TermRequest
-	49, // 69: locknode.v1.Peers.ReadIndex:input_type -> locknode.v1.ReadIndexRequest
-	51, // 70: locknode.v1.Peers.Join:input_type -> locknode.v1.JoinRequest
-	53, // 71: locknode.v1.Peers.Digests:input_type -> locknode.v1.DigestsRequest
-	6,  // 72: locknode.v1.Locks.OpenSession:output_type -> locknode.v1.OpenSessionResponse
-	8,  // 73: locknode.v1.Locks.KeepAlive:output_type -> locknode.v1.KeepAliveResponse
-	11, // 74: locknode.v1.Locks.EndSession:output_type -> locknode.v1.EndSessionResponse
-	13, // 75: locknode.v1.Locks.Acquire:output_type -> locknode.v1.AcquireResponse
-	15, // 76: locknode.v1.Locks.Cancel:output_type -> locknode.v1.CancelResponse
-	17, // 77: locknode.v1.Locks.Release:output_type -> locknode.v1.ReleaseResponse
-	19, // 78: locknode.v1.Locks.Renew:output_type -> locknode.v1.RenewResponse
-	21, // 79: locknode.v1.Locks.SetValue:output_type -> locknode.v1.SetValueResponse
-	23, // 80: locknode.v1.Locks.ForceRelease:output_type -> locknode.v1.ForceReleaseResponse
-	25, // 81: locknode.v1.Locks.Get:output_type -> locknode.v1.GetResponse
-	27, // 82: locknode.v1.Locks.List:output_type -> locknode.v1.ListResponse
-	34, // 83: locknode.v1.Locks.Batch:output_type -> locknode.v1.BatchResponse
-	36, // 84: locknode.v1.Locks.Session:output_type -> locknode.v1.SessionResponse
-	39, // 85: locknode.v1.Locks.Status:output_type -> locknode.v1.StatusResponse
-	41, // 86: locknode.v1.Locks.Members:output_type -> locknode.v1.MembersResponse
-	44, // 87: locknode.v1.Locks.TransferLeadership:output_type -> locknode.v1.TransferLeadershipResponse
-	46, // 88: locknode.v1.Locks.RemoveMember:output_type -> locknode.v1.RemoveMemberResponse
-	48, // 89: locknode.v1.Peers.Term:output_type -> locknode.v1.TermResponse
-	50, // 90: locknode.v1.Peers.ReadIndex:output_type -> locknode.v1.ReadIndexResponse
-	52, // 91: locknode.v1.Peers.Join:output_type -> locknode.v1.JoinResponse
-	54, // 92: locknode.v1.Peers.Digests:output_type -> locknode.v1.DigestsResponse
-	72, // [72:93] is the sub-list for method output_type
-	51, // [51:72] is the sub-list for method input_type
-	51, // [51:51] is the sub-list for extension type_name
-	51, // [51:51] is the sub-list for extension extendee
-	0,  // [0:51] is the sub-list for field type_name
+	39, // 47: locknode.v1.SessionResponse.notices:type_name -> locknode.v1.Notice
+	37, // 48: locknode.v1.SessionResponse.directory:type_name -> locknode.v1.Directory
+	38, // 49: locknode.v1.Directory.members:type_name -> locknode.v1.Place
+	9,  // 50: locknode.v1.Notice.revocation:type_name -> locknode.v1.Revocation
+	37, // 51: locknode.v1.StatusResponse.directory:type_name -> locknode.v1.Directory
+	42, // 52: locknode.v1.StatusResponse.top_owners:type_name -> locknode.v1.OwnerUse
+	45, // 53: locknode.v1.ListSessionsResponse.sessions:type_name -> locknode.v1.SessionInfo
+	4,  // 54: locknode.v1.SessionInfo.labels:type_name -> locknode.v1.Label
+	50, // 55: locknode.v1.GetLimitsResponse.limits:type_name -> locknode.v1.Limit
+	50, // 56: locknode.v1.SetLimitsRequest.limits:type_name -> locknode.v1.Limit
+	50, // 57: locknode.v1.SetLimitsResponse.before:type_name -> locknode.v1.Limit
+	50, // 58: locknode.v1.SetLimitsResponse.after:type_name -> locknode.v1.Limit
+	57, // 59: locknode.v1.MembersResponse.members:type_name -> locknode.v1.Member
+	5,  // 60: locknode.v1.Locks.OpenSession:input_type -> locknode.v1.OpenSessionRequest
+	7,  // 61: locknode.v1.Locks.KeepAlive:input_type -> locknode.v1.KeepAliveRequest
+	10, // 62: locknode.v1.Locks.EndSession:input_type -> locknode.v1.EndSessionRequest
+	12, // 63: locknode.v1.Locks.Acquire:input_type -> locknode.v1.AcquireRequest
+	14, // 64: locknode.v1.Locks.Cancel:input_type -> locknode.v1.CancelRequest
+	16, // 65: locknode.v1.Locks.Release:input_type -> locknode.v1.ReleaseRequest
+	18, // 66: locknode.v1.Locks.Renew:input_type -> locknode.v1.RenewRequest
+	20, // 67: locknode.v1.Locks.SetValue:input_type -> locknode.v1.SetValueRequest
+	22, // 68: locknode.v1.Locks.ForceRelease:input_type -> locknode.v1.ForceReleaseRequest
+	24, // 69: locknode.v1.Locks.Get:input_type -> locknode.v1.GetRequest
+	26, // 70: locknode.v1.Locks.List:input_type -> locknode.v1.ListRequest
+	33, // 71: locknode.v1.Locks.Batch:input_type -> locknode.v1.BatchRequest
+	35, // 72: locknode.v1.Locks.Session:input_type -> locknode.v1.SessionRequest
+	40, // 73: locknode.v1.Locks.Status:input_type -> locknode.v1.StatusRequest
+	55, // 74: locknode.v1.Locks.Members:input_type -> locknode.v1.MembersRequest
+	58, // 75: locknode.v1.Locks.TransferLeadership:input_type -> locknode.v1.TransferLeadershipRequest
+	60, // 76: locknode.v1.Locks.RemoveMember:input_type -> locknode.v1.RemoveMemberRequest
+	43, // 77: locknode.v1.Locks.ListSessions:input_type -> locknode.v1.ListSessionsRequest
+	46, // 78: locknode.v1.Locks.KillSessions:input_type -> locknode.v1.KillSessionsRequest
+	48, // 79: locknode.v1.Locks.ClearLock:input_type -> locknode.v1.ClearLockRequest
+	51, // 80: locknode.v1.Locks.GetLimits:input_type -> locknode.v1.GetLimitsRequest
+	53, // 81: locknode.v1.Locks.SetLimits:input_type -> locknode.v1.SetLimitsRequest
+	6,  // 82: locknode.v1.Locks.OpenSession:output_type -> locknode.v1.OpenSessionResponse
+	8,  // 83: locknode.v1.Locks.KeepAlive:output_type -> locknode.v1.KeepAliveResponse
+	11, // 84: locknode.v1.Locks.EndSession:output_type -> locknode.v1.EndSessionResponse
+	13, // 85: locknode.v1.Locks.Acquire:output_type -> locknode.v1.AcquireResponse
+	15, // 86: locknode.v1.Locks.Cancel:output_type -> locknode.v1.CancelResponse
+	17, // 87: locknode.v1.Locks.Release:output_type -> locknode.v1.ReleaseResponse
+	19, // 88: locknode.v1.Locks.Renew:output_type -> locknode.v1.RenewResponse
+	21, // 89: locknode.v1.Locks.SetValue:output_type -> locknode.v1.SetValueResponse
+	23, // 90: locknode.v1.Locks.ForceRelease:output_type -> locknode.v1.ForceReleaseResponse
+	25, // 91: locknode.v1.Locks.Get:output_type -> locknode.v1.GetResponse
+	27, // 92: locknode.v1.Locks.List:output_type -> locknode.v1.ListResponse
+	34, // 93: locknode.v1.Locks.Batch:output_type -> locknode.v1.BatchResponse
+	36, // 94: locknode.v1.Locks.Session:output_type -> locknode.v1.SessionResponse
+	41, // 95: locknode.v1.Locks.Status:output_type -> locknode.v1.StatusResponse
+	56, // 96: locknode.v1.Locks.Members:output_type -> locknode.v1.MembersResponse
+	59, // 97: locknode.v1.Locks.TransferLeadership:output_type -> locknode.v1.TransferLeadershipResponse
+	61, // 98: locknode.v1.Locks.RemoveMember:output_type -> locknode.v1.RemoveMemberResponse
+	44, // 99: locknode.v1.Locks.ListSessions:output_type -> locknode.v1.ListSessionsResponse
+	47, // 100: locknode.v1.Locks.KillSessions:output_type -> locknode.v1.KillSessionsResponse
+	49, // 101: locknode.v1.Locks.ClearLock:output_type -> locknode.v1.ClearLockResponse
+	52, // 102: locknode.v1.Locks.GetLimits:output_type -> locknode.v1.GetLimitsResponse
+	54, // 103: locknode.v1.Locks.SetLimits:output_type -> locknode.v1.SetLimitsResponse
+	82, // [82:104] is the sub-list for method output_type
+	60, // [60:82] is the sub-list for method input_type
+	60, // [60:60] is the sub-list for extension type_name
+	60, // [60:60] is the sub-list for extension extendee
+	0,  // [0:60] is the sub-list for field type_name
 }
 
 func init() { file_locknode_proto_init() }
@@ -4235,9 +4965,9 @@ func file_locknode_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_locknode_proto_rawDesc), len(file_locknode_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   55,
+			NumMessages:   61,
 			NumExtensions: 0,
-			NumServices:   2,
+			NumServices:   1,
 		},
 		GoTypes:           file_locknode_proto_goTypes,
 		DependencyIndexes: file_locknode_proto_depIdxs,

@@ -46,6 +46,11 @@ const (
 	Locks_Members_FullMethodName            = "/locknode.v1.Locks/Members"
 	Locks_TransferLeadership_FullMethodName = "/locknode.v1.Locks/TransferLeadership"
 	Locks_RemoveMember_FullMethodName       = "/locknode.v1.Locks/RemoveMember"
+	Locks_ListSessions_FullMethodName       = "/locknode.v1.Locks/ListSessions"
+	Locks_KillSessions_FullMethodName       = "/locknode.v1.Locks/KillSessions"
+	Locks_ClearLock_FullMethodName          = "/locknode.v1.Locks/ClearLock"
+	Locks_GetLimits_FullMethodName          = "/locknode.v1.Locks/GetLimits"
+	Locks_SetLimits_FullMethodName          = "/locknode.v1.Locks/SetLimits"
 )
 
 // LocksClient is the client API for Locks service.
@@ -77,6 +82,19 @@ type LocksClient interface {
 	Members(ctx context.Context, in *MembersRequest, opts ...grpc.CallOption) (*MembersResponse, error)
 	TransferLeadership(ctx context.Context, in *TransferLeadershipRequest, opts ...grpc.CallOption) (*TransferLeadershipResponse, error)
 	RemoveMember(ctx context.Context, in *RemoveMemberRequest, opts ...grpc.CallOption) (*RemoveMemberResponse, error)
+	// ListSessions lists open sessions in the order in which they were opened.
+	ListSessions(ctx context.Context, in *ListSessionsRequest, opts ...grpc.CallOption) (*ListSessionsResponse, error)
+	// KillSessions ends sessions against their clients' will, with all that they hold and
+	// wait for. Their clients are told. Of an owner it also ends what is of no session:
+	// detached grants, and detached acquires that wait.
+	KillSessions(ctx context.Context, in *KillSessionsRequest, opts ...grpc.CallOption) (*KillSessionsResponse, error)
+	// ClearLock ends all grants on a lock and all requests that wait for it. Their clients
+	// are told. Who asks for it later is left alone.
+	ClearLock(ctx context.Context, in *ClearLockRequest, opts ...grpc.CallOption) (*ClearLockResponse, error)
+	GetLimits(ctx context.Context, in *GetLimitsRequest, opts ...grpc.CallOption) (*GetLimitsResponse, error)
+	// SetLimits changes limits of the lock table, for all nodes and for good. Nothing that
+	// exists is taken away.
+	SetLimits(ctx context.Context, in *SetLimitsRequest, opts ...grpc.CallOption) (*SetLimitsResponse, error)
 }
 
 type locksClient struct {
@@ -260,6 +278,56 @@ func (c *locksClient) RemoveMember(ctx context.Context, in *RemoveMemberRequest,
 	return out, nil
 }
 
+func (c *locksClient) ListSessions(ctx context.Context, in *ListSessionsRequest, opts ...grpc.CallOption) (*ListSessionsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListSessionsResponse)
+	err := c.cc.Invoke(ctx, Locks_ListSessions_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *locksClient) KillSessions(ctx context.Context, in *KillSessionsRequest, opts ...grpc.CallOption) (*KillSessionsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(KillSessionsResponse)
+	err := c.cc.Invoke(ctx, Locks_KillSessions_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *locksClient) ClearLock(ctx context.Context, in *ClearLockRequest, opts ...grpc.CallOption) (*ClearLockResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ClearLockResponse)
+	err := c.cc.Invoke(ctx, Locks_ClearLock_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *locksClient) GetLimits(ctx context.Context, in *GetLimitsRequest, opts ...grpc.CallOption) (*GetLimitsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetLimitsResponse)
+	err := c.cc.Invoke(ctx, Locks_GetLimits_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *locksClient) SetLimits(ctx context.Context, in *SetLimitsRequest, opts ...grpc.CallOption) (*SetLimitsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SetLimitsResponse)
+	err := c.cc.Invoke(ctx, Locks_SetLimits_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // LocksServer is the server API for Locks service.
 // All implementations must embed UnimplementedLocksServer
 // for forward compatibility.
@@ -289,6 +357,19 @@ type LocksServer interface {
 	Members(context.Context, *MembersRequest) (*MembersResponse, error)
 	TransferLeadership(context.Context, *TransferLeadershipRequest) (*TransferLeadershipResponse, error)
 	RemoveMember(context.Context, *RemoveMemberRequest) (*RemoveMemberResponse, error)
+	// ListSessions lists open sessions in the order in which they were opened.
+	ListSessions(context.Context, *ListSessionsRequest) (*ListSessionsResponse, error)
+	// KillSessions ends sessions against their clients' will, with all that they hold and
+	// wait for. Their clients are told. Of an owner it also ends what is of no session:
+	// detached grants, and detached acquires that wait.
+	KillSessions(context.Context, *KillSessionsRequest) (*KillSessionsResponse, error)
+	// ClearLock ends all grants on a lock and all requests that wait for it. Their clients
+	// are told. Who asks for it later is left alone.
+	ClearLock(context.Context, *ClearLockRequest) (*ClearLockResponse, error)
+	GetLimits(context.Context, *GetLimitsRequest) (*GetLimitsResponse, error)
+	// SetLimits changes limits of the lock table, for all nodes and for good. Nothing that
+	// exists is taken away.
+	SetLimits(context.Context, *SetLimitsRequest) (*SetLimitsResponse, error)
 	mustEmbedUnimplementedLocksServer()
 }
 
@@ -349,6 +430,21 @@ func (UnimplementedLocksServer) TransferLeadership(context.Context, *TransferLea
 }
 func (UnimplementedLocksServer) RemoveMember(context.Context, *RemoveMemberRequest) (*RemoveMemberResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RemoveMember not implemented")
+}
+func (UnimplementedLocksServer) ListSessions(context.Context, *ListSessionsRequest) (*ListSessionsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListSessions not implemented")
+}
+func (UnimplementedLocksServer) KillSessions(context.Context, *KillSessionsRequest) (*KillSessionsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method KillSessions not implemented")
+}
+func (UnimplementedLocksServer) ClearLock(context.Context, *ClearLockRequest) (*ClearLockResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ClearLock not implemented")
+}
+func (UnimplementedLocksServer) GetLimits(context.Context, *GetLimitsRequest) (*GetLimitsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetLimits not implemented")
+}
+func (UnimplementedLocksServer) SetLimits(context.Context, *SetLimitsRequest) (*SetLimitsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SetLimits not implemented")
 }
 func (UnimplementedLocksServer) mustEmbedUnimplementedLocksServer() {}
 func (UnimplementedLocksServer) testEmbeddedByValue()               {}
@@ -666,6 +762,96 @@ func _Locks_RemoveMember_Handler(srv interface{}, ctx context.Context, dec func(
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Locks_ListSessions_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListSessionsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LocksServer).ListSessions(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Locks_ListSessions_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LocksServer).ListSessions(ctx, req.(*ListSessionsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Locks_KillSessions_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(KillSessionsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LocksServer).KillSessions(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Locks_KillSessions_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LocksServer).KillSessions(ctx, req.(*KillSessionsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Locks_ClearLock_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ClearLockRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LocksServer).ClearLock(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Locks_ClearLock_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LocksServer).ClearLock(ctx, req.(*ClearLockRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Locks_GetLimits_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetLimitsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LocksServer).GetLimits(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Locks_GetLimits_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LocksServer).GetLimits(ctx, req.(*GetLimitsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Locks_SetLimits_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SetLimitsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LocksServer).SetLimits(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Locks_SetLimits_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LocksServer).SetLimits(ctx, req.(*SetLimitsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Locks_ServiceDesc is the grpc.ServiceDesc for Locks service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -737,6 +923,26 @@ var Locks_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "RemoveMember",
 			Handler:    _Locks_RemoveMember_Handler,
 		},
+		{
+			MethodName: "ListSessions",
+			Handler:    _Locks_ListSessions_Handler,
+		},
+		{
+			MethodName: "KillSessions",
+			Handler:    _Locks_KillSessions_Handler,
+		},
+		{
+			MethodName: "ClearLock",
+			Handler:    _Locks_ClearLock_Handler,
+		},
+		{
+			MethodName: "GetLimits",
+			Handler:    _Locks_GetLimits_Handler,
+		},
+		{
+			MethodName: "SetLimits",
+			Handler:    _Locks_SetLimits_Handler,
+		},
 	},
 	Streams: []grpc.StreamDesc{
 		{
@@ -746,237 +952,5 @@ var Locks_ServiceDesc = grpc.ServiceDesc{
 			ClientStreams: true,
 		},
 	},
-	Metadata: "locknode.proto",
-}
-
-const (
-	Peers_Term_FullMethodName      = "/locknode.v1.Peers/Term"
-	Peers_ReadIndex_FullMethodName = "/locknode.v1.Peers/ReadIndex"
-	Peers_Join_FullMethodName      = "/locknode.v1.Peers/Join"
-	Peers_Digests_FullMethodName   = "/locknode.v1.Peers/Digests"
-)
-
-// PeersClient is the client API for Peers service.
-//
-// For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
-//
-// Peers is what nodes ask each other.
-type PeersClient interface {
-	// Term answers the node's current Raft term: one vote of a read round.
-	Term(ctx context.Context, in *TermRequest, opts ...grpc.CallOption) (*TermResponse, error)
-	// ReadIndex asks the leader for an index at which a linearizable read may be
-	// served by the asking node.
-	ReadIndex(ctx context.Context, in *ReadIndexRequest, opts ...grpc.CallOption) (*ReadIndexResponse, error)
-	// Join asks the leader to take a fresh node into the cluster.
-	Join(ctx context.Context, in *JoinRequest, opts ...grpc.CallOption) (*JoinResponse, error)
-	// Digests tells what the node's state was at some places of the log. Nodes
-	// compare them to find out whether their states have drifted apart.
-	Digests(ctx context.Context, in *DigestsRequest, opts ...grpc.CallOption) (*DigestsResponse, error)
-}
-
-type peersClient struct {
-	cc grpc.ClientConnInterface
-}
-
-func NewPeersClient(cc grpc.ClientConnInterface) PeersClient {
-	return &peersClient{cc}
-}
-
-func (c *peersClient) Term(ctx context.Context, in *TermRequest, opts ...grpc.CallOption) (*TermResponse, error) {
-	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	out := new(TermResponse)
-	err := c.cc.Invoke(ctx, Peers_Term_FullMethodName, in, out, cOpts...)
-	if err != nil {
-		return nil, err
-	}
-	return out, nil
-}
-
-func (c *peersClient) ReadIndex(ctx context.Context, in *ReadIndexRequest, opts ...grpc.CallOption) (*ReadIndexResponse, error) {
-	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	out := new(ReadIndexResponse)
-	err := c.cc.Invoke(ctx, Peers_ReadIndex_FullMethodName, in, out, cOpts...)
-	if err != nil {
-		return nil, err
-	}
-	return out, nil
-}
-
-func (c *peersClient) Join(ctx context.Context, in *JoinRequest, opts ...grpc.CallOption) (*JoinResponse, error) {
-	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	out := new(JoinResponse)
-	err := c.cc.Invoke(ctx, Peers_Join_FullMethodName, in, out, cOpts...)
-	if err != nil {
-		return nil, err
-	}
-	return out, nil
-}
-
-func (c *peersClient) Digests(ctx context.Context, in *DigestsRequest, opts ...grpc.CallOption) (*DigestsResponse, error) {
-	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	out := new(DigestsResponse)
-	err := c.cc.Invoke(ctx, Peers_Digests_FullMethodName, in, out, cOpts...)
-	if err != nil {
-		return nil, err
-	}
-	return out, nil
-}
-
-// PeersServer is the server API for Peers service.
-// All implementations must embed UnimplementedPeersServer
-// for forward compatibility.
-//
-// Peers is what nodes ask each other.
-type PeersServer interface {
-	// Term answers the node's current Raft term: one vote of a read round.
-	Term(context.Context, *TermRequest) (*TermResponse, error)
-	// ReadIndex asks the leader for an index at which a linearizable read may be
-	// served by the asking node.
-	ReadIndex(context.Context, *ReadIndexRequest) (*ReadIndexResponse, error)
-	// Join asks the leader to take a fresh node into the cluster.
-	Join(context.Context, *JoinRequest) (*JoinResponse, error)
-	// Digests tells what the node's state was at some places of the log. Nodes
-	// compare them to find out whether their states have drifted apart.
-	Digests(context.Context, *DigestsRequest) (*DigestsResponse, error)
-	mustEmbedUnimplementedPeersServer()
-}
-
-// UnimplementedPeersServer must be embedded to have
-// forward compatible implementations.
-//
-// NOTE: this should be embedded by value instead of pointer to avoid a nil
-// pointer dereference when methods are called.
-type UnimplementedPeersServer struct{}
-
-func (UnimplementedPeersServer) Term(context.Context, *TermRequest) (*TermResponse, error) {
-	return nil, status.Error(codes.Unimplemented, "method Term not implemented")
-}
-func (UnimplementedPeersServer) ReadIndex(context.Context, *ReadIndexRequest) (*ReadIndexResponse, error) {
-	return nil, status.Error(codes.Unimplemented, "method ReadIndex not implemented")
-}
-func (UnimplementedPeersServer) Join(context.Context, *JoinRequest) (*JoinResponse, error) {
-	return nil, status.Error(codes.Unimplemented, "method Join not implemented")
-}
-func (UnimplementedPeersServer) Digests(context.Context, *DigestsRequest) (*DigestsResponse, error) {
-	return nil, status.Error(codes.Unimplemented, "method Digests not implemented")
-}
-func (UnimplementedPeersServer) mustEmbedUnimplementedPeersServer() {}
-func (UnimplementedPeersServer) testEmbeddedByValue()               {}
-
-// UnsafePeersServer may be embedded to opt out of forward compatibility for this service.
-// Use of this interface is not recommended, as added methods to PeersServer will
-// result in compilation errors.
-type UnsafePeersServer interface {
-	mustEmbedUnimplementedPeersServer()
-}
-
-func RegisterPeersServer(s grpc.ServiceRegistrar, srv PeersServer) {
-	// If the following call panics, it indicates UnimplementedPeersServer was
-	// embedded by pointer and is nil.  This will cause panics if an
-	// unimplemented method is ever invoked, so we test this at initialization
-	// time to prevent it from happening at runtime later due to I/O.
-	if t, ok := srv.(interface{ testEmbeddedByValue() }); ok {
-		t.testEmbeddedByValue()
-	}
-	s.RegisterService(&Peers_ServiceDesc, srv)
-}
-
-func _Peers_Term_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
-	in := new(TermRequest)
-	if err := dec(in); err != nil {
-		return nil, err
-	}
-	if interceptor == nil {
-		return srv.(PeersServer).Term(ctx, in)
-	}
-	info := &grpc.UnaryServerInfo{
-		Server:     srv,
-		FullMethod: Peers_Term_FullMethodName,
-	}
-	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
-		return srv.(PeersServer).Term(ctx, req.(*TermRequest))
-	}
-	return interceptor(ctx, in, info, handler)
-}
-
-func _Peers_ReadIndex_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
-	in := new(ReadIndexRequest)
-	if err := dec(in); err != nil {
-		return nil, err
-	}
-	if interceptor == nil {
-		return srv.(PeersServer).ReadIndex(ctx, in)
-	}
-	info := &grpc.UnaryServerInfo{
-		Server:     srv,
-		FullMethod: Peers_ReadIndex_FullMethodName,
-	}
-	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
-		return srv.(PeersServer).ReadIndex(ctx, req.(*ReadIndexRequest))
-	}
-	return interceptor(ctx, in, info, handler)
-}
-
-func _Peers_Join_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
-	in := new(JoinRequest)
-	if err := dec(in); err != nil {
-		return nil, err
-	}
-	if interceptor == nil {
-		return srv.(PeersServer).Join(ctx, in)
-	}
-	info := &grpc.UnaryServerInfo{
-		Server:     srv,
-		FullMethod: Peers_Join_FullMethodName,
-	}
-	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
-		return srv.(PeersServer).Join(ctx, req.(*JoinRequest))
-	}
-	return interceptor(ctx, in, info, handler)
-}
-
-func _Peers_Digests_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
-	in := new(DigestsRequest)
-	if err := dec(in); err != nil {
-		return nil, err
-	}
-	if interceptor == nil {
-		return srv.(PeersServer).Digests(ctx, in)
-	}
-	info := &grpc.UnaryServerInfo{
-		Server:     srv,
-		FullMethod: Peers_Digests_FullMethodName,
-	}
-	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
-		return srv.(PeersServer).Digests(ctx, req.(*DigestsRequest))
-	}
-	return interceptor(ctx, in, info, handler)
-}
-
-// Peers_ServiceDesc is the grpc.ServiceDesc for Peers service.
-// It's only intended for direct use with grpc.RegisterService,
-// and not to be introspected or modified (even as a copy)
-var Peers_ServiceDesc = grpc.ServiceDesc{
-	ServiceName: "locknode.v1.Peers",
-	HandlerType: (*PeersServer)(nil),
-	Methods: []grpc.MethodDesc{
-		{
-			MethodName: "Term",
-			Handler:    _Peers_Term_Handler,
-		},
-		{
-			MethodName: "ReadIndex",
-			Handler:    _Peers_ReadIndex_Handler,
-		},
-		{
-			MethodName: "Join",
-			Handler:    _Peers_Join_Handler,
-		},
-		{
-			MethodName: "Digests",
-			Handler:    _Peers_Digests_Handler,
-		},
-	},
-	Streams:  []grpc.StreamDesc{},
 	Metadata: "locknode.proto",
 }

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/locknode/locknode/client"
+	"github.com/locknode/locknode/internal/document"
 )
 
 // Tests of acquire: its wait and all the ways in which that may end.
@@ -24,7 +25,7 @@ import (
 func TestAcquireWaitsInLineIfToldTo(t *testing.T) {
 	t.Parallel()
 	c := testClient(t)
-	held, err := c.Lock(within(t, 10*time.Second), "queue")
+	held, err := c.Lock(within(t, generous), "queue")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -32,7 +33,7 @@ func TestAcquireWaitsInLineIfToldTo(t *testing.T) {
 		t.Errorf("acquire after a wait in vain: got %+v, want exit code 75", o)
 	}
 	o := locknode(t, "acquire", "queue", "--wait", "1s", "-o", "json")
-	var failure struct{ Error errorJSON }
+	var failure struct{ Error document.Error }
 	if err := json.Unmarshal([]byte(o.stderr), &failure); err != nil || failure.Error.Code != "timeout" ||
 		len(failure.Error.Holders) != 1 || failure.Error.Holders[0].Holder != "test" || !strings.Contains(failure.Error.Message, `held by "test"`) {
 		t.Errorf("the same as JSON: got %+v, %v, want the holder named", o, err)
@@ -52,11 +53,11 @@ func TestAcquireWaitsInLineIfToldTo(t *testing.T) {
 func TestEndOfAWaitNamesTheHolderInAnyCase(t *testing.T) {
 	t.Parallel()
 	c := testClient(t)
-	g, err := c.Lock(within(t, 10*time.Second), "named")
+	g, err := c.Lock(within(t, generous), "named")
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx := within(t, 10*time.Second)
+	ctx := within(t, generous)
 	ended := nameHolders(ctx, c, fmt.Errorf("acquire: %w", &client.TimeoutError{Lock: "named"}))
 	if holders := holdersOf(ended); len(holders) != 1 || holders[0].Token != g.Token() || !errors.Is(ended, client.ErrTimeout) {
 		t.Errorf("got %v, want a wait that is over and token %d", ended, g.Token())
@@ -71,7 +72,7 @@ func TestEndOfAWaitNamesTheHolderInAnyCase(t *testing.T) {
 func TestLongestWaitIsLong(t *testing.T) {
 	t.Parallel()
 	c := testClient(t)
-	if _, err := c.Lock(within(t, 10*time.Second), "longest"); err != nil {
+	if _, err := c.Lock(within(t, generous), "longest"); err != nil {
 		t.Fatal(err)
 	}
 	r := startLocknode(t, "run", "-w", "2562047h47m16.854775807s", "longest", "--", "/bin/true")
@@ -85,7 +86,7 @@ func TestLongestWaitIsLong(t *testing.T) {
 func TestInterruptedAcquireLeavesNoWaiterBehind(t *testing.T) {
 	t.Parallel()
 	c := testClient(t)
-	if _, err := c.Lock(within(t, 10*time.Second), "interrupted"); err != nil {
+	if _, err := c.Lock(within(t, generous), "interrupted"); err != nil {
 		t.Fatal(err)
 	}
 	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT} {
@@ -99,7 +100,7 @@ func TestInterruptedAcquireLeavesNoWaiterBehind(t *testing.T) {
 			if code := r.wait(); code != exitSignal+int(sig) {
 				t.Errorf("%s, %v: exit code %d, want %d", args[0], sig, code, exitSignal+int(sig))
 			}
-			info, err := c.Get(within(t, 10*time.Second), "interrupted")
+			info, err := c.Get(within(t, generous), "interrupted")
 			if err != nil || info.Waiters != 0 {
 				t.Errorf("%s, %v: after its end: got %+v, %v, want nobody in line", args[0], sig, info, err)
 			}
@@ -114,7 +115,7 @@ func TestAcquireInterruptedAtItsGrantPrintsTheTokenOrLeavesTheLockFree(t *testin
 	c := testClient(t)
 	printed := 0
 	for try := range 12 {
-		g, err := c.Lock(within(t, 10*time.Second), "raced")
+		g, err := c.Lock(within(t, generous), "raced")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -132,7 +133,7 @@ func TestAcquireInterruptedAtItsGrantPrintsTheTokenOrLeavesTheLockFree(t *testin
 			_, _ = fmt.Sscanf(line, "raced: acquired, token %d,", &token)
 		}
 		code := r.wait()
-		info, err := c.Get(within(t, 10*time.Second), "raced")
+		info, err := c.Get(within(t, generous), "raced")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -143,7 +144,7 @@ func TestAcquireInterruptedAtItsGrantPrintsTheTokenOrLeavesTheLockFree(t *testin
 			t.Fatalf("token %d was printed (exit code %d), and the lock is %+v", token, code, info)
 		case token != 0:
 			printed++
-			if err := c.Detached().Release(within(t, 10*time.Second), "raced", token); err != nil {
+			if err := c.Detached().Release(within(t, generous), "raced", token); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -154,7 +155,7 @@ func TestAcquireInterruptedAtItsGrantPrintsTheTokenOrLeavesTheLockFree(t *testin
 func TestKilledAcquireLeavesTheLine(t *testing.T) {
 	t.Parallel()
 	c := testClient(t)
-	if _, err := c.Lock(within(t, 10*time.Second), "killed"); err != nil {
+	if _, err := c.Lock(within(t, generous), "killed"); err != nil {
 		t.Fatal(err)
 	}
 	r := startLocknode(t, "acquire", "killed", "--wait", "10m", "--ttl", "10m")
@@ -176,7 +177,7 @@ func TestLoopOfTheHelpGetsTheLock(t *testing.T) {
 		t.Fatalf("the loop: got %q", loop)
 	}
 	d := testClient(t).Detached()
-	g, err := d.Acquire(within(t, 10*time.Second), "loop/42", 10*time.Minute)
+	g, err := d.Acquire(within(t, generous), "loop/42", 10*time.Minute)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -194,7 +195,7 @@ func TestLoopOfTheHelpGetsTheLock(t *testing.T) {
 	r := start(t, cmd)
 	r.await(`held by "test"`)
 	r.await(`held by "test"`)
-	if err := d.Release(within(t, 10*time.Second), "loop/42", g.Token); err != nil {
+	if err := d.Release(within(t, generous), "loop/42", g.Token); err != nil {
 		t.Fatal(err)
 	}
 	r.await("loop/42: acquired, token ")
@@ -206,8 +207,8 @@ func TestLoopOfTheHelpGetsTheLock(t *testing.T) {
 func TestRetryWithTheSameRequestIDGetsTheSameGrant(t *testing.T) {
 	t.Parallel()
 	args := []string{"acquire", "retried", "--request-id", "8a9d2f0e-once", "-o", "json"}
-	first := into[grantJSON](t, locknode(t, args...))
-	second := into[grantJSON](t, locknode(t, args...))
+	first := into[document.Grant](t, locknode(t, args...))
+	second := into[document.Grant](t, locknode(t, args...))
 	if first.Token == 0 || second.Token != first.Token {
 		t.Errorf("got tokens %d and %d, want the same", first.Token, second.Token)
 	}
@@ -217,7 +218,7 @@ func TestRetryWithTheSameRequestIDGetsTheSameGrant(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = res.Body.Close() }()
-	var third grantJSON
+	var third document.Grant
 	if err := json.NewDecoder(res.Body).Decode(&third); err != nil || third.Token != first.Token {
 		t.Errorf("over HTTP: got %s, %+v, %v, want token %d", res.Status, third, err, first.Token)
 	}

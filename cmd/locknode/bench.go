@@ -19,7 +19,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/locknode/locknode/client"
-	"github.com/locknode/locknode/internal/proc"
+	"github.com/locknode/locknode/internal/proof/proc"
 )
 
 type benchOptions struct {

@@ -20,8 +20,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/locknode/locknode/internal/chaos"
-	"github.com/locknode/locknode/internal/netns"
+	"github.com/locknode/locknode/internal/proof/chaos"
+	"github.com/locknode/locknode/internal/proof/netns"
 )
 
 type chaosOptions struct {

@@ -11,7 +11,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/locknode/locknode/internal/chaos"
+	"github.com/locknode/locknode/internal/proof/chaos"
+	"github.com/locknode/locknode/internal/proof/testall"
 )
 
 // patient is a recovery bound for machines that are busy with other things: what is
@@ -19,9 +20,7 @@ import (
 const patient = "30s"
 
 func TestChaosBreaksProcessesAndReports(t *testing.T) {
-	if testing.Short() {
-		t.Skip("breaks real processes for a while")
-	}
+	testall.Only(t, "breaks real processes for a while")
 	dir := t.TempDir()
 	page, facts, data := filepath.Join(dir, "report.html"), filepath.Join(dir, "report.json"), filepath.Join(dir, "data")
 	o := locknodeAt(t, nil, "chaos", "--faults", "kill-leader,kill-all,pause-client,pause-one,reset,transfer", "--cycles", "6", "--seed", "42",
@@ -52,9 +51,7 @@ func TestChaosBreaksProcessesAndReports(t *testing.T) {
 }
 
 func TestLateRecoveryIsAFailureAndKeepsTheEvidence(t *testing.T) {
-	if testing.Short() {
-		t.Skip("breaks real processes for a while")
-	}
+	testall.Only(t, "breaks real processes for a while")
 	temp := t.TempDir()
 	cmd := command(t, "locknode", "chaos", "--faults", "kill-one", "--cycles", "1", "--recovery-bound", "1ns")
 	cmd.Env = append(cmd.Env, "TMPDIR="+temp)
@@ -75,9 +72,7 @@ func TestLateRecoveryIsAFailureAndKeepsTheEvidence(t *testing.T) {
 }
 
 func TestInterruptedChaosReportsWhatItHasFound(t *testing.T) {
-	if testing.Short() {
-		t.Skip("breaks real processes for a while")
-	}
+	testall.Only(t, "breaks real processes for a while")
 	temp := t.TempDir()
 	cmd := command(t, "locknode", "chaos", "--faults", "pause-client", "--duration", "1h", "--recovery-bound", patient)
 	cmd.Env = append(cmd.Env, "TMPDIR="+temp)
@@ -108,9 +103,7 @@ func TestFaultsAreListed(t *testing.T) {
 }
 
 func TestDrillLosesNothingWithTokens(t *testing.T) {
-	if testing.Short() {
-		t.Skip("pauses real processes for a while")
-	}
+	testall.Only(t, "pauses real processes for a while")
 	o := locknodeAt(t, nil, "chaos", "--drill", "guarded-set", "--adds", "2000", "-o", "json")
 	guarded := into[chaos.DrillResult](t, o)
 	if guarded.Lost != 0 || guarded.Pauses == 0 || guarded.Adds != 2000 || !guarded.Guarded {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +14,8 @@ import (
 
 	"github.com/spf13/pflag"
 	"go.yaml.in/yaml/v3"
+
+	"github.com/locknode/locknode/internal/quote"
 )
 
 // A value comes from one of these places; the first that has it wins.
@@ -25,6 +28,8 @@ import (
 type origin struct {
 	values []string
 	source string // such as "flag --timing", "LOCKNODE_TIMING", "locknode.yaml:3"
+	flag   bool   // it is a flag's
+	file   string // it stands in this file
 }
 
 // resolved is a setting with the value that won.
@@ -66,17 +71,39 @@ func resolve(flags *pflag.FlagSet, lookup func(string) (string, bool)) (serveCon
 				continue
 			}
 			var scratch serveConfig
-			if err := s.set(&scratch, o.values); err != nil {
+			err := s.set(&scratch, o.values)
+			if s.secret && o.flag && strings.Join(o.values, "") != "" {
+				err = fmt.Errorf("other users of the machine see a command line: put the value into a file and give --%s-file, or set %s", s.flag(), s.environment())
+			}
+			if err != nil {
 				faults = append(faults, &fault{o.source, s.key, s.show(o.values), err})
 			}
 			won = *o
 		}
-		if err := s.set(&c, won.values); err != nil && won.source == "default" {
-			panic(fmt.Sprintf("the default of %s, %q, is refused: %v", s.key, won.values, err))
+		if err := s.set(&c, won.values); err != nil {
+			s.reset(&c) // it is told above; what else is wrong is looked for without it
 		}
 		out = append(out, resolved{s, won})
 	}
 	return c, out, errors.Join(faults...)
+}
+
+// reset sets a setting to its default.
+func (s *setting) reset(c *serveConfig) {
+	values := []string{s.def}
+	if s.list && s.def == "" {
+		values = nil
+	}
+	if err := s.set(c, values); err != nil {
+		panic(fmt.Sprintf("the default of %s, %q, is refused: %v", s.key, values, err))
+	}
+}
+
+// together finds what is wrong with settings beside each other. That there is no data
+// directory is left to the command.
+func together(c serveConfig) error {
+	c.node.DataDir = cmp.Or(c.node.DataDir, ".")
+	return errors.Join(c.node.Validate(), oneGossipKey(c))
 }
 
 // show is how values are written where people see them.
@@ -100,7 +127,7 @@ func flagOrigin(s *setting, flags *pflag.FlagSet) *origin {
 	if f == nil || !f.Changed {
 		return nil
 	}
-	return &origin{values: f.Value.(*rawValue).values, source: "flag --" + s.flag()}
+	return &origin{values: f.Value.(*rawValue).values, source: "flag --" + s.flag(), flag: true}
 }
 
 // environmentOrigin takes a variable that is set but empty as not set.
@@ -177,6 +204,9 @@ func fileOrigins(path string, all []*setting) (map[string]*origin, error) {
 	}
 	r := &fileReader{path: path, all: all, found: map[string]*origin{}}
 	r.mapping("", doc.Content[0])
+	for _, o := range r.found {
+		o.file = path
+	}
 	return r.found, errors.Join(r.faults...)
 }
 
@@ -304,8 +334,8 @@ func edits(a, b string) int {
 	return row[len(b)]
 }
 
-// printConfig writes the configuration as a file that could be read again, with
-// where each value came from. Secrets are left out.
+// printConfig writes the configuration as a file that can be read again, with where each
+// value came from. Secrets are comments that say that they are set.
 func printConfig(w io.Writer, all []resolved) error {
 	var b strings.Builder
 	limits := false
@@ -318,20 +348,22 @@ func printConfig(w io.Writer, all []resolved) error {
 			}
 			key, indent = rest, "  "
 		}
+		if r.secret && strings.Join(r.values, "") != "" {
+			fmt.Fprintf(&b, "%-44s # %s\n", "# "+indent+key+": set, and not shown", quote.Text(r.source))
+			continue
+		}
 		value, err := r.yaml()
 		if err != nil {
 			return fmt.Errorf("print %s: %w", r.key, err)
 		}
-		fmt.Fprintf(&b, "%-44s # %s\n", indent+key+": "+value, r.source)
+		fmt.Fprintf(&b, "%-44s # %s\n", indent+key+": "+value, quote.Text(r.source))
 	}
-	_, err := io.WriteString(w, b.String())
+	// What cannot be printed stands in double quotes, where YAML has the same escapes.
+	_, err := io.WriteString(w, quote.Page(b.String()))
 	return err
 }
 
 func (r *resolved) yaml() (string, error) {
-	if r.secret {
-		return `""`, nil
-	}
 	n := &yaml.Node{Kind: yaml.SequenceNode, Style: yaml.FlowStyle}
 	for _, v := range r.values {
 		scalar := &yaml.Node{Kind: yaml.ScalarNode, Value: v}

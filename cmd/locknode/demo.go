@@ -11,7 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/locknode/locknode/client"
-	"github.com/locknode/locknode/internal/proc"
+	"github.com/locknode/locknode/internal/proof/proc"
 )
 
 // demoLimit bounds the whole demo, and stepLimit everything in it that waits.
@@ -136,7 +136,7 @@ func storyOfExpiry(ctx context.Context, d *demo) error {
 		return err
 	}
 	defer closeQuietly(c)
-	options := []client.AcquireOption{client.Wait(4 * time.Second), client.TTL(2 * time.Second)}
+	options := []client.LockOption{client.Wait(4 * time.Second), client.TTL(2 * time.Second)}
 	first, err := c.Lock(ctx, name, options...)
 	if err != nil {
 		return err
@@ -193,7 +193,7 @@ func storyOfRelease(ctx context.Context, d *demo) error {
 		return err
 	}
 	defer closeQuietly(c)
-	options := []client.AcquireOption{client.Wait(4 * time.Second), client.TTL(2 * time.Second)}
+	options := []client.LockOption{client.Wait(4 * time.Second), client.TTL(2 * time.Second)}
 	first, err := c.Lock(ctx, name, options...)
 	if err != nil {
 		return err

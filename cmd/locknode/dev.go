@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -108,7 +109,7 @@ func (a *app) openDev(ctx context.Context, o devOptions) (*devCluster, error) {
 	for _, cfg := range configs {
 		cfg.DataDir = filepath.Join(d.dir, cfg.ID)
 		if o.verbose {
-			cfg.Logger = newLogger(a.stderr, 0, "text")
+			cfg.Logger = newLogger(a.stderr, slog.LevelInfo, "text")
 		}
 		n, err := openNode(ctx, cfg)
 		if err != nil {
@@ -188,12 +189,8 @@ type devNodeJSON struct {
 func (a *app) printDev(ctx context.Context, d *devCluster, took time.Duration) error {
 	out := devJSON{Ready: true, Data: d.dir}
 	for _, n := range d.nodes {
-		status, err := n.Status(ctx)
-		if err != nil {
-			return err
-		}
-		out.Leader = status.GetLeaderId()
-		out.Nodes = append(out.Nodes, devNodeJSON{status.GetNodeId(), n.APIAddr(), n.HTTPAddr()})
+		out.Leader = n.Status().LeaderID
+		out.Nodes = append(out.Nodes, devNodeJSON{n.ID(), n.APIAddr(), n.HTTPAddr()})
 	}
 	if a.json {
 		return a.printJSON(out)

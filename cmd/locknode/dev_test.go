@@ -11,9 +11,9 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
-	"github.com/locknode/locknode/internal/proc"
+	"github.com/locknode/locknode/internal/document"
+	"github.com/locknode/locknode/internal/proof/proc"
 )
 
 // devPort finds a port with blocks of ten behind it that are free just now.
@@ -63,13 +63,13 @@ func TestDevServesAndFindsItsLocksAgain(t *testing.T) {
 		}
 	}
 	// Written as soon as it says ready, to the last of them.
-	got := into[grantJSON](t, locknodeAt(t, endpoints[2:], "acquire", "kept", "--ttl", "5m", "--holder", "alice", "-o", "json"))
+	got := into[document.Grant](t, locknodeAt(t, endpoints[2:], "acquire", "kept", "--ttl", "5m", "--holder", "alice", "-o", "json"))
 	r.signal(syscall.SIGINT)
 	if code := r.wait(); code != 0 {
 		t.Errorf("exit code after Ctrl-C: got %d, want 0", code)
 	}
 	r, endpoints = startDev(t, listen, "--data", data)
-	l := into[lockJSON](t, locknodeAt(t, endpoints[:1], "get", "kept", "-o", "json"))
+	l := into[document.Lock](t, locknodeAt(t, endpoints[:1], "get", "kept", "-o", "json"))
 	if !l.Held || l.Holders[0].Token != got.Token || l.Holders[0].Holder != "alice" {
 		t.Errorf("after the second start: got %+v, want alice with token %d", l, got.Token)
 	}
@@ -221,16 +221,16 @@ func TestServeStopsInGoodOrderAndComesBack(t *testing.T) {
 		t.Skip("needs a cluster")
 	}
 	c := startCluster(t, clusterOptions())
-	ctx := within(t, time.Minute)
+	ctx := within(t, generous)
 	leader, err := c.Leader(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := into[grantJSON](t, locknodeAt(t, c.Endpoints(), "acquire", "kept", "--ttl", "5m", "-o", "json"))
+	got := into[document.Grant](t, locknodeAt(t, c.Endpoints(), "acquire", "kept", "--ttl", "5m", "-o", "json"))
 	if err := leader.Stop(ctx); err != nil {
 		t.Fatal(err)
 	}
-	l := into[lockJSON](t, locknodeAt(t, c.Endpoints(), "get", "kept", "-o", "json"))
+	l := into[document.Lock](t, locknodeAt(t, c.Endpoints(), "get", "kept", "-o", "json"))
 	if !l.Held || l.Holders[0].Token != got.Token {
 		t.Errorf("without its first leader: got %+v, want token %d", l, got.Token)
 	}
@@ -244,13 +244,13 @@ func TestStatusMembersAndLeadership(t *testing.T) {
 		t.Skip("needs a cluster")
 	}
 	c := startCluster(t, clusterOptions())
-	ctx := within(t, time.Minute)
+	ctx := within(t, generous)
 	leader, err := c.Leader(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
 	at := func(args ...string) outcome { t.Helper(); return locknodeAt(t, c.Endpoints(), args...) }
-	status := into[map[string][]statusJSON](t, at("status", "-o", "json"))["nodes"]
+	status := into[map[string][]nodeJSON](t, at("status", "-o", "json"))["nodes"]
 	leaders := 0
 	for _, s := range status {
 		if s.State == "leader" {
@@ -263,7 +263,7 @@ func TestStatusMembersAndLeadership(t *testing.T) {
 	if len(status) != 3 || leaders != 1 {
 		t.Errorf("status: got %d nodes and %d leaders, want 3 and 1", len(status), leaders)
 	}
-	members := into[map[string][]memberJSON](t, at("members", "-o", "json"))["members"]
+	members := into[map[string][]document.Member](t, at("members", "-o", "json"))["members"]
 	if len(members) != 3 {
 		t.Errorf("members: got %+v, want 3", members)
 	}
@@ -300,7 +300,7 @@ func removeStopped(t *testing.T, c *proc.Cluster, at func(...string) outcome, n 
 	}
 	at("members", "remove", n.ID).succeeds(t)
 	eventually(t, n.ID+" is no voter", func() bool {
-		for _, m := range into[map[string][]memberJSON](t, at("members", "-o", "json"))["members"] {
+		for _, m := range into[map[string][]document.Member](t, at("members", "-o", "json"))["members"] {
 			if m.ID == n.ID && m.Role != "none" {
 				return false
 			}

@@ -126,12 +126,16 @@ func advice(err error) string {
 		return "nothing was changed; see who holds it: locknode get NAME"
 	case apiv1.CodeUnavailable, apiv1.CodeNotReady, apiv1.CodeNotLeader:
 		return "are most of the nodes up, and are --endpoints right? `locknode dev` starts a cluster on this machine"
-	case apiv1.CodeOverloaded, apiv1.CodeLimit:
-		return "try again in a moment; the limits are under `limits` in the nodes' configuration"
+	case apiv1.CodeOverloaded:
+		return "nothing was done: try again in a moment"
+	case apiv1.CodeLimit:
+		return "nothing was done: `locknode limits get` shows the limits, `locknode status` and `locknode sessions ls` who takes most"
+	case apiv1.CodeRevoked:
+		return "the message says who ended the wait and why; ask them before you stand in line again"
 	case apiv1.CodeUnknownOutcome:
 		return "it may have been done: look with `locknode get NAME`, or repeat it with the same --request-id"
 	case apiv1.CodeDenied:
-		return "ask whoever runs the cluster for the right to do it"
+		return "nothing was changed: bring back what is missing first; `locknode members` shows who is there"
 	case apiv1.CodeNoSession, apiv1.CodeStaleRequest:
 		return "start again: whatever the session held is free"
 	case apiv1.CodeUnknownCommand:

@@ -8,7 +8,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/locknode/locknode/internal/proc"
+	"github.com/locknode/locknode/internal/proof/proc"
 )
 
 // settle is how long a cluster that is whole again works before the next kill.

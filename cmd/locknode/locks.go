@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/locknode/locknode/client"
+	"github.com/locknode/locknode/internal/document"
 )
 
 // The commands that work on locks one request at a time. Their grants are
@@ -84,7 +85,7 @@ Use an ID that is random and not used for anything else.`,
 }
 
 func (a *app) acquire(ctx context.Context, o acquireOptions, c *client.Client, name string) (client.DetachedGrant, error) {
-	opts := []client.AcquireOption{client.Wait(o.wait), client.Value([]byte(o.value))}
+	opts := []client.DetachedOption{client.Wait(o.wait), client.Value([]byte(o.value))}
 	if o.requestID != "" {
 		opts = append(opts, client.RequestID(requestIDOf(o.requestID)))
 	}
@@ -101,7 +102,7 @@ func (a *app) acquire(ctx context.Context, o acquireOptions, c *client.Client, n
 
 // deliver prints the token, or releases the lock.
 func (a *app) deliver(ctx context.Context, c *client.Client, g client.DetachedGrant) error {
-	err := a.printGrant("acquired", g.Name, g.Token, g.ExpiresIn)
+	err := a.printGrant("acquired", document.NewGrant(g.Name, g.Token, g.ExpiresIn, g.Waited), g.Name, g.Token, g.ExpiresIn)
 	if err == nil {
 		err = a.result().flush()
 	}
@@ -193,16 +194,9 @@ than it would have. It fails, and changes nothing, when TOKEN is not the current
 		if err != nil {
 			return err
 		}
-		return a.printGrant("renewed", args[0], n, expiresIn)
+		return a.printGrant("renewed", document.NewRenewed(args[0], n, expiresIn), args[0], n, expiresIn)
 	})
 	return c
-}
-
-// releasedJSON is the result of release and force-release.
-type releasedJSON struct {
-	Name     string `json:"name"`
-	Token    uint64 `json:"token,omitempty"`
-	Released bool   `json:"released"`
 }
 
 func (a *app) releaseCommand() *cobra.Command {
@@ -228,7 +222,7 @@ of its successor.`,
 			return err
 		}
 		if a.json {
-			return a.printJSON(releasedJSON{Name: args[0], Token: n, Released: true})
+			return a.printJSON(document.Release{Name: args[0], Token: n})
 		}
 		return a.printf("%s: released, token %d\n", quoteName(args[0]), n)
 	})
@@ -260,11 +254,12 @@ token, so that nobody but the holder you looked at can be hit.`,
 			return hinted(usageError("force-release wants --reason"), "it is told to the holder and kept for the record")
 		}
 		return a.withClient(func(ctx context.Context, c *client.Client, args []string) error {
-			if err := c.ForceRelease(ctx, args[0], token, reason); err != nil {
+			released, err := c.ForceRelease(ctx, args[0], token, reason)
+			if err != nil {
 				return err
 			}
 			if a.json {
-				return a.printJSON(releasedJSON{Name: args[0], Token: token, Released: true})
+				return a.printJSON(document.Released{Name: args[0], Released: holderDocuments(released, true)})
 			}
 			return a.printf("%s: released by force\n", quoteName(args[0]))
 		}, client.Holder(who))(cmd, args)
@@ -293,7 +288,9 @@ answered before it was asked. With --stale any node may answer from what it know
 			return err
 		}
 		if a.json {
-			return a.printJSON(lockInfoJSON(info))
+			d := lockDocument(info)
+			d.Age = ageOf(stale, info.Age)
+			return a.printJSON(d)
 		}
 		return a.printf("%s", lockText(info))
 	})
@@ -308,7 +305,7 @@ func readOptions(stale time.Duration) []client.ReadOption {
 }
 
 func (a *app) lsCommand() *cobra.Command {
-	var stale time.Duration
+	var o client.ListOptions
 	var limit int
 	c := &cobra.Command{
 		Use:     "ls [PREFIX]",
@@ -321,39 +318,45 @@ that nobody holds or waits for does not exist, and is not listed.`,
 		Args: arguments(0, 1, "at most one PREFIX"),
 	}
 	a.clientFlags(c)
-	addDuration(c.Flags(), &stale, "stale", "", 0, "an answer that is at most this old will do")
+	addDuration(c.Flags(), &o.Stale, "stale", "", 0, "an answer that is at most this old will do")
 	c.Flags().IntVar(&limit, "limit", 0, "stop after this many (default: all)")
+	c.Flags().StringVar(&o.After, "page", "", "go on where a list ended that --limit cut off: its \"next\"")
 	c.RunE = a.withClient(func(ctx context.Context, c *client.Client, args []string) error {
 		if limit < 0 {
 			return usageError("--limit %d: 0 for all, or how many", limit)
 		}
 		prefix := strings.Join(args, "")
-		locks, more, err := listLocks(ctx, c, prefix, limit, stale)
+		all, err := listLocks(ctx, c, prefix, limit, o)
 		if err != nil {
 			return err
 		}
-		if a.json {
-			return a.printJSON(locksJSON(locks, more))
+		if !a.json {
+			return a.printLocks(all.Locks, all.Next, prefix)
 		}
-		return a.printLocks(locks, more, prefix)
+		page := document.Page{Locks: make([]document.Lock, 0, len(all.Locks)), Next: all.Next, Age: ageOf(o.Stale, all.Age)}
+		for _, l := range all.Locks {
+			page.Locks = append(page.Locks, lockDocument(l))
+		}
+		return a.printJSON(page)
 	})
 	return c
 }
 
-// listLocks collects pages until limit is reached, 0 for all of them.
-func listLocks(ctx context.Context, c *client.Client, prefix string, limit int, stale time.Duration) (locks []client.LockInfo, more bool, err error) {
-	o := client.ListOptions{Limit: 1000, Stale: stale}
+// listLocks collects pages until limit is reached, 0 for all of them. Their age is that of
+// the oldest.
+func listLocks(ctx context.Context, c *client.Client, prefix string, limit int, o client.ListOptions) (all client.Page, err error) {
 	for {
+		o.Limit = 1000
 		if limit > 0 {
-			o.Limit = min(1000, limit-len(locks))
+			o.Limit = min(1000, limit-len(all.Locks))
 		}
 		page, err := c.List(ctx, prefix, o)
 		if err != nil {
-			return nil, false, err
+			return client.Page{}, err
 		}
-		locks = append(locks, page.Locks...)
-		if page.Next == "" || limit > 0 && len(locks) >= limit {
-			return locks, page.Next != "", nil
+		all.Locks, all.Next, all.Age = append(all.Locks, page.Locks...), page.Next, max(all.Age, page.Age)
+		if page.Next == "" || limit > 0 && len(all.Locks) >= limit {
+			return all, nil
 		}
 		o.After = page.Next
 	}

@@ -1,7 +1,7 @@
 package main
 
 import (
-	"encoding/base64"
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,14 +11,14 @@ import (
 	"strings"
 	"syscall"
 	"time"
-	"unicode/utf8"
 
-	apiv1 "github.com/locknode/locknode/api/v1"
 	"github.com/locknode/locknode/client"
+	"github.com/locknode/locknode/internal/document"
+	"github.com/locknode/locknode/internal/quote"
 )
 
-// Results as people read them and as JSON. The JSON has the names of the HTTP
-// API: durations are Go strings, tokens are numbers.
+// Results as people read them and as JSON. The JSON is that of the HTTP API: the documents
+// of package document, which are filled here from the types of package client.
 
 // result is where results are printed.
 func (a *app) result() resultWriter { return resultWriter{a.stdout} }
@@ -52,20 +52,44 @@ func (w resultWriter) flush() error {
 }
 
 func (a *app) printf(format string, args ...any) error {
-	_, err := fmt.Fprintf(a.result(), format, args...)
+	_, err := io.WriteString(a.result(), quote.Page(fmt.Sprintf(format, args...)))
 	return err
 }
 
 // printJSON prints one value in one line.
-func (a *app) printJSON(v any) error {
-	encoder := json.NewEncoder(a.result())
+func (a *app) printJSON(v any) error { return writeJSON(a.result(), v) }
+
+// writeJSON writes one value in one line, in which all can be printed.
+func writeJSON(w io.Writer, v any) error {
+	var b bytes.Buffer
+	encoder := json.NewEncoder(&b)
 	encoder.SetEscapeHTML(false)
-	return encoder.Encode(v)
+	if err := encoder.Encode(v); err != nil {
+		return err
+	}
+	_, err := w.Write(quote.JSON(b.Bytes()))
+	return err
 }
 
-// left is a remaining time as JSON has it: rounded down, because whoever counts
-// on it must not be told more than there is.
-func left(d time.Duration) string { return max(0, d).Truncate(time.Millisecond).String() }
+// pageWriter escapes what cannot be printed. A write is of whole letters.
+type pageWriter struct{ io.Writer }
+
+func (w pageWriter) Write(b []byte) (int, error) {
+	if _, err := io.WriteString(w.Writer, quote.Page(string(b))); err != nil {
+		return 0, err
+	}
+	return len(b), nil
+}
+
+// jsonWriter escapes in JSON what cannot be printed. A write is of whole lines.
+type jsonWriter struct{ io.Writer }
+
+func (w jsonWriter) Write(b []byte) (int, error) {
+	if _, err := w.Writer.Write(quote.JSON(b)); err != nil {
+		return 0, err
+	}
+	return len(b), nil
+}
 
 // roughly is a time for people.
 func roughly(d time.Duration) string {
@@ -75,84 +99,56 @@ func roughly(d time.Duration) string {
 	return d.Truncate(100 * time.Millisecond).String()
 }
 
-type grantJSON struct {
-	Name      string `json:"name"`
-	Token     uint64 `json:"token"`
-	ExpiresIn string `json:"expires_in"`
-}
-
-func (a *app) printGrant(verb, name string, token uint64, expiresIn time.Duration) error {
+func (a *app) printGrant(verb string, d any, name string, token uint64, expiresIn time.Duration) error {
 	if a.json {
-		return a.printJSON(grantJSON{name, token, left(expiresIn)})
+		return a.printJSON(d)
 	}
 	return a.printf("%s: %s, token %d, expires in %s\n", quoteName(name), verb, token, roughly(expiresIn))
 }
 
-type lockJSON struct {
-	Name        string       `json:"name"`
-	Held        bool         `json:"held"`
-	Holders     []holderJSON `json:"holders"` // the first 64
-	HolderCount int          `json:"holder_count"`
-	Waiters     int          `json:"waiters"`
-	Limit       int          `json:"limit,omitempty"`
-	DelayLeft   string       `json:"delay_left,omitempty"`
-	Age         string       `json:"age,omitempty"`
-}
-
-type holderJSON struct {
-	Token       uint64            `json:"token"`
-	Holder      string            `json:"holder"`
-	Session     string            `json:"session,omitempty"`
-	Mode        string            `json:"mode"`
-	Permits     int               `json:"permits,omitempty"`
-	Remaining   string            `json:"remaining"`
-	Since       string            `json:"since"`
-	Value       *string           `json:"value,omitempty"`
-	ValueBase64 string            `json:"value_base64,omitempty"`
-	Labels      map[string]string `json:"labels,omitempty"`
-}
-
-func lockInfoJSON(l client.LockInfo) lockJSON {
-	out := lockJSON{
-		Name: l.Name, Held: l.Held(), Holders: holdersJSON(l.Holders), HolderCount: l.HolderCount,
+// lockDocument is a lock as JSON has it. Its age is for the caller to add.
+func lockDocument(l client.LockInfo) document.Lock {
+	d := document.Lock{
+		Name: l.Name, Held: l.Held(), Holders: holderDocuments(l.Holders, false), HolderCount: l.HolderCount,
 		Waiters: l.Waiters, Limit: l.Limit,
 	}
-	if l.DelayLeft > 0 {
-		out.DelayLeft = left(l.DelayLeft)
-	}
-	if l.Age > 0 {
-		out.Age = l.Age.String()
-	}
-	return out
+	d.SetDelay(l.DelayLeft)
+	return d
 }
 
-func holdersJSON(holders []client.HolderInfo) []holderJSON {
-	out := make([]holderJSON, 0, len(holders))
+// holderDocuments names the lock of each where it is not clear.
+func holderDocuments(holders []client.HolderInfo, named bool) []document.Holder {
+	documents := make([]document.Holder, 0, len(holders))
 	for _, h := range holders {
-		j := holderJSON{
-			Token: h.Token, Holder: h.Holder, Session: h.Session, Mode: mode(h), Permits: h.Permits,
-			Remaining: left(h.Remaining), Since: h.Since.UTC().Format("2006-01-02T15:04:05.000Z07:00"), Labels: h.Labels,
+		d := document.Holder{
+			Token: h.Token, Holder: h.Holder, Session: h.Session, Mode: mode(h), Permits: h.Permits, Labels: h.Labels,
 		}
-		switch text := string(h.Value); {
-		case text == "":
-		case utf8.ValidString(text):
-			j.Value = &text
-		default:
-			j.ValueBase64 = base64.StdEncoding.EncodeToString(h.Value)
+		d.SetTimes(h.Remaining, h.Since)
+		d.SetValue(h.Value)
+		if named {
+			d.Lock = h.Lock
 		}
-		out = append(out, j)
+		documents = append(documents, d)
 	}
-	return out
+	return documents
+}
+
+// ageOf is how old an answer may be, where a stale one was allowed.
+func ageOf(stale, age time.Duration) document.Age {
+	if stale == 0 {
+		return document.Age{}
+	}
+	return document.NewAge(age)
 }
 
 func mode(h client.HolderInfo) string {
 	switch {
 	case h.Shared:
-		return "shared"
+		return document.Shared
 	case h.Permits > 0:
-		return "permits"
+		return document.Permits
 	default:
-		return "exclusive"
+		return document.Exclusive
 	}
 }
 
@@ -204,20 +200,7 @@ func holderText(h client.HolderInfo) string {
 	return text
 }
 
-type pageJSON struct {
-	Locks []lockJSON `json:"locks"`
-	More  bool       `json:"more,omitempty"` // --limit left some out
-}
-
-func locksJSON(locks []client.LockInfo, more bool) pageJSON {
-	out := pageJSON{Locks: make([]lockJSON, 0, len(locks)), More: more}
-	for _, l := range locks {
-		out.Locks = append(out.Locks, lockInfoJSON(l))
-	}
-	return out
-}
-
-func (a *app) printLocks(locks []client.LockInfo, more bool, prefix string) error {
+func (a *app) printLocks(locks []client.LockInfo, next, prefix string) error {
 	if len(locks) == 0 {
 		return a.printf("%s", noLocks(prefix))
 	}
@@ -233,107 +216,98 @@ func (a *app) printLocks(locks []client.LockInfo, more bool, prefix string) erro
 		}
 		rows = append(rows, row)
 	}
-	if err := a.table([]string{"NAME", "HOLDER", "TOKEN", "LEFT", "WAITING"}, rows); err != nil || !more {
+	if err := a.table([]string{"NAME", "HOLDER", "TOKEN", "LEFT", "WAITING"}, rows); err != nil || next == "" {
 		return err
 	}
-	return a.printf("and more: --limit 0 lists all\n")
+	return a.printf("and more: --limit 0 lists all, --page %s the next ones\n", quoteName(next))
 }
 
-type statusJSON struct {
-	NodeID         string `json:"node_id,omitempty"`
-	Address        string `json:"api_address"`
-	Error          string `json:"error,omitempty"`
-	ClusterID      string `json:"cluster_id,omitempty"`
-	Version        string `json:"version,omitempty"`
-	State          string `json:"state"`
-	Ready          bool   `json:"ready"`
-	NotReadyReason string `json:"not_ready_reason,omitempty"`
-	LeaderID       string `json:"leader_id,omitempty"`
-	LeaderAddress  string `json:"leader_address,omitempty"`
-	HTTPAddress    string `json:"http_address,omitempty"`
-	Term           uint64 `json:"term"`
-	CommitIndex    uint64 `json:"commit_index"`
-	AppliedIndex   uint64 `json:"applied_index"`
-	Locks          uint64 `json:"locks"`
-	Sessions       uint64 `json:"sessions"`
-	Waiters        uint64 `json:"waiters"`
-	LastToken      uint64 `json:"last_token"`
-	ClusterTime    string `json:"cluster_time,omitempty"`
-	LogStore       string `json:"log_store,omitempty"`
-	Digest         string `json:"digest,omitempty"` // hexadecimal
-	DigestIndex    uint64 `json:"digest_index"`
+// nodeJSON is one node of status: what it says itself, or why it says nothing.
+type nodeJSON struct {
+	APIAddress string `json:"api_address"`
+	Error      string `json:"error,omitempty"`
+	document.Status
 }
 
-func statusesJSON(nodes []nodeStatus) map[string][]statusJSON {
-	out := make([]statusJSON, 0, len(nodes))
+func statusesJSON(nodes []nodeStatus) map[string][]nodeJSON {
+	out := make([]nodeJSON, 0, len(nodes))
 	for _, n := range nodes {
+		one := nodeJSON{APIAddress: n.address}
 		if n.err != nil {
-			out = append(out, statusJSON{NodeID: n.id, Address: n.address, State: "unreachable", Error: n.err.Error()})
-			continue
+			one.NodeID, one.State, one.Error = n.id, "unreachable", n.reason().Error()
+		} else {
+			one.Status = statusDocument(n)
 		}
-		s := n.status
-		out = append(out, statusJSON{
-			NodeID: s.GetNodeId(), Address: n.address, ClusterID: s.GetClusterId(), Version: s.GetVersion(), State: s.GetState(),
-			Ready: s.GetReady(), NotReadyReason: s.GetNotReadyReason(), LeaderID: s.GetLeaderId(), LeaderAddress: s.GetLeaderAddress(),
-			HTTPAddress: s.GetHttpAddress(), Term: s.GetTerm(), CommitIndex: s.GetCommitIndex(), AppliedIndex: s.GetAppliedIndex(),
-			Locks: s.GetLocks(), Sessions: s.GetSessions(), Waiters: s.GetWaiters(), LastToken: s.GetLastToken(),
-			ClusterTime: left(time.Duration(s.GetClusterTime())), LogStore: s.GetLogStore(),
-			Digest: fmt.Sprintf("%016x", s.GetDigest()), DigestIndex: s.GetDigestIndex(),
+		out = append(out, one)
+	}
+	return map[string][]nodeJSON{"nodes": out}
+}
+
+func statusDocument(n nodeStatus) document.Status {
+	s := n.status
+	d := document.Status{
+		NodeID: s.NodeID, ClusterID: s.ClusterID, Version: s.Version, State: string(s.State),
+		Ready: s.Ready, NotReadyReason: s.NotReadyReason, LeaderID: s.LeaderID, LeaderAddress: s.LeaderAddress,
+		HTTPAddress: s.HTTPAddress, Term: s.Term, CommitIndex: s.CommitIndex, AppliedIndex: s.AppliedIndex,
+		Locks: s.Locks, Sessions: s.Sessions, Waiters: s.Waiters, LastToken: s.LastToken,
+		LogStore: s.LogStore,
+		Voter:    s.Voter, Nonvoter: s.Nonvoter, Voters: s.Voters, VotersHealthy: s.VotersHealthy,
+		VoterReady: s.VoterReady, VoterReason: s.VoterReason,
+		Grants: s.Grants, Owners: s.Owners, TopOwners: []document.Owner{},
+		TableBytes: s.TableBytes, TableBytesLimit: s.TableBytesLimit,
+		FeatureLevel: s.FeatureLevel, FeatureLevelKnown: s.FeatureLevelKnown,
+	}
+	d.SetTable(s.ClusterTime, s.Digest, s.DigestIndex)
+	for _, o := range s.TopOwners {
+		d.TopOwners = append(d.TopOwners, document.Owner{
+			Owner: o.Owner, Sessions: o.Sessions, Grants: o.Grants, Waiters: o.Waiters,
+			OnceRemembered: o.RequestIDs, EndedRemembered: o.EndedSessions, TableBytes: o.Bytes,
 		})
 	}
-	return map[string][]statusJSON{"nodes": out}
+	return d
 }
 
 func (a *app) printStatus(nodes []nodeStatus) error {
 	var rows [][]string
 	for _, n := range nodes {
 		if n.err != nil {
-			rows = append(rows, []string{a.nameCell(n.id), quoteName(n.address), "unreachable", "", "", "", "", "", "no"})
+			rows = append(rows, []string{a.nameCell(n.id), quoteName(n.address), "unreachable", "", "", "", "", "", "no: " + quote.Text(n.reason().Error())})
 			continue
 		}
 		s := n.status
 		ready := "yes"
-		if !s.GetReady() {
-			ready = "no: " + printableText(s.GetNotReadyReason())
+		if !s.Ready {
+			ready = "no: " + quote.Text(s.NotReadyReason)
 		}
 		number := func(n uint64) string { return strconv.FormatUint(n, 10) }
 		rows = append(rows, []string{
-			a.nameCell(s.GetNodeId()), n.address, quoteName(s.GetState()), number(s.GetTerm()), fmt.Sprintf("%d of %d", s.GetAppliedIndex(), s.GetCommitIndex()),
-			number(s.GetLocks()), number(s.GetWaiters()), number(s.GetSessions()), ready,
+			a.nameCell(s.NodeID), quoteName(n.address), quoteName(string(s.State)), number(s.Term), fmt.Sprintf("%d of %d", s.AppliedIndex, s.CommitIndex),
+			strconv.Itoa(s.Locks), strconv.Itoa(s.Waiters), strconv.Itoa(s.Sessions), ready,
 		})
 	}
-	return a.table([]string{"NODE", "API", "STATE", "TERM", "APPLIED", "LOCKS", "WAITING", "SESSIONS", "READY"}, rows)
+	if err := a.table([]string{"NODE", "API", "STATE", "TERM", "APPLIED", "LOCKS", "WAITING", "SESSIONS", "READY"}, rows); err != nil {
+		return err
+	}
+	return a.printOwners(nodes)
 }
 
-type memberJSON struct {
-	ID            string `json:"id"`
-	APIAddress    string `json:"api_address"`
-	HTTPAddress   string `json:"http_address"`
-	RaftAddress   string `json:"raft_address"`
-	GossipAddress string `json:"gossip_address"`
-	Role          string `json:"role"`
-	Health        string `json:"health"`
-	Version       string `json:"version"`
-	Zone          string `json:"zone"`
-}
-
-func membersJSON(members []*apiv1.Member) map[string][]memberJSON {
-	out := make([]memberJSON, 0, len(members))
+func membersDocument(members []client.Member) document.Members {
+	d := document.Members{Members: make([]document.Member, 0, len(members))}
 	for _, m := range members {
-		out = append(out, memberJSON{
-			ID: m.GetId(), APIAddress: m.GetApiAddress(), HTTPAddress: m.GetHttpAddress(), RaftAddress: m.GetRaftAddress(),
-			GossipAddress: m.GetGossipAddress(), Role: m.GetRole(), Health: m.GetHealth(), Version: m.GetVersion(), Zone: m.GetZone(),
+		d.Members = append(d.Members, document.Member{
+			ID: m.ID, APIAddress: m.APIAddress, HTTPAddress: m.HTTPAddress, RaftAddress: m.RaftAddress,
+			GossipAddress: m.GossipAddress, Role: string(m.Role), Health: string(m.Health), Version: m.Version, Zone: m.Zone, FeatureLevel: m.FeatureLevel,
 		})
 	}
-	return map[string][]memberJSON{"members": out}
+	return d
 }
 
-func (a *app) printMembers(members []*apiv1.Member) error {
+func (a *app) printMembers(members []client.Member) error {
 	var rows [][]string
 	for _, m := range members {
-		row := []string{a.nameCell(m.GetId())}
+		row := []string{a.nameCell(m.ID)}
 		for _, cell := range []string{
-			m.GetRole(), m.GetHealth(), m.GetApiAddress(), m.GetHttpAddress(), m.GetRaftAddress(), m.GetVersion(), m.GetZone(),
+			string(m.Role), string(m.Health), m.APIAddress, m.HTTPAddress, m.RaftAddress, m.Version, orNothing(m.FeatureLevel), m.Zone,
 		} {
 			if cell != "" {
 				cell = a.nameCell(cell)
@@ -342,7 +316,7 @@ func (a *app) printMembers(members []*apiv1.Member) error {
 		}
 		rows = append(rows, row)
 	}
-	return a.table([]string{"ID", "ROLE", "HEALTH", "API", "HTTP", "RAFT", "VERSION", "ZONE"}, rows)
+	return a.table([]string{"ID", "ROLE", "HEALTH", "API", "HTTP", "RAFT", "VERSION", "LEVEL", "ZONE"}, rows)
 }
 
 // The result of bench.
@@ -368,4 +342,12 @@ type failoverJSON struct {
 	Kills       int     `json:"kills"`
 	GapMedianMS float64 `json:"gap_median_ms"`
 	GapMaxMS    float64 `json:"gap_max_ms"`
+}
+
+// orNothing is a number for a table in which 0 means that it is not known.
+func orNothing(n int) string {
+	if n == 0 {
+		return ""
+	}
+	return strconv.Itoa(n)
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -17,6 +16,8 @@ import (
 
 	apiv1 "github.com/locknode/locknode/api/v1"
 	"github.com/locknode/locknode/client"
+	"github.com/locknode/locknode/internal/document"
+	"github.com/locknode/locknode/internal/quote"
 )
 
 // program is one run of locknode and what it has of the world.
@@ -24,6 +25,7 @@ type program struct {
 	stdin          *os.File
 	stdout, stderr io.Writer
 	lookup         func(string) (string, bool) // of the environment
+	environ        func() []string             // all of it; nil: none
 }
 
 // app is what the commands share.
@@ -33,6 +35,7 @@ type app struct {
 	output         string
 	endpoints      []string
 	connectTimeout time.Duration
+	hangups        chan struct{} // a command that reloads should do so
 }
 
 // The groups of commands in the help.
@@ -50,11 +53,18 @@ var defaultEndpoints = []string{"127.0.0.1:7400", "127.0.0.1:7410", "127.0.0.1:7
 func (p program) run(args []string) int {
 	// Signals are taken to the very end: one that ended the program after its result
 	// is printed would say that there is none.
-	ctx, _ := signalContext(context.Background())
+	signals := make(chan os.Signal, 4)
+	notify(signals, append(slices.Clone(stops), syscall.SIGHUP))
 	failPipes()
-	a := &app{program: p}
+	a := &app{program: p, hangups: make(chan struct{}, 1)}
 	root := a.root()
 	root.SetArgs(args)
+	hangup := func() bool { return false }
+	if reloads(root, args) {
+		hangup = a.hangup
+		signal.Notify(signals, syscall.SIGHUP) // also under nohup: it stops nothing
+	}
+	ctx := signalContext(signals, hangup)
 	err := root.ExecuteContext(ctx)
 	var sig signalled
 	if errors.As(context.Cause(ctx), &sig) && errors.Is(err, context.Canceled) {
@@ -70,33 +80,51 @@ func (p program) run(args []string) int {
 // that are started get the signal as it was.
 func failPipes() { signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) }
 
-// signalContext ends at the first signal that asks the program to stop. QUIT is
-// one of them: a place in line has to be given up first.
-func signalContext(parent context.Context) (context.Context, func()) {
-	ctx, cancel := context.WithCancelCause(parent)
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, notIgnored([]os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT})...)
-	stopped := make(chan struct{})
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		select {
-		case s := <-signals:
-			cancel(signalled{int(s.(syscall.Signal))})
-		case <-stopped:
+// stops are the signals that ask the program to stop. QUIT is one of them: a place
+// in line has to be given up first. So is HUP, but where a node runs.
+var stops = []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGQUIT}
+
+// reloads is the annotation of a command that reloads at SIGHUP and goes on.
+const reloadsAnnotation = "reloads"
+
+func reloads(root *cobra.Command, args []string) bool {
+	c, _, err := root.Find(args)
+	return err == nil && c.Annotations[reloadsAnnotation] != ""
+}
+
+// hangup has the command reload, and returns true: the program does not stop.
+func (a *app) hangup() bool {
+	select {
+	case a.hangups <- struct{}{}:
+	default: // it will
+	}
+	return true
+}
+
+// signalContext ends at the first signal that asks the program to stop: at HUP
+// unless hangup returns true.
+func signalContext(signals <-chan os.Signal, hangup func() bool) context.Context {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	go func() { // to the end of the program
+		for s := range signals {
+			if s != syscall.SIGHUP || !hangup() {
+				cancel(signalled{int(s.(syscall.Signal))})
+			}
 		}
 	}()
-	return ctx, func() {
-		signal.Stop(signals)
-		close(stopped)
-		<-done
-		cancel(nil)
-	}
+	return ctx
 }
 
 // dumpOnQuit gives QUIT its meaning in Go back: all goroutines are printed. That
 // is worth more than an end in order where a node runs.
 func dumpOnQuit() { signal.Reset(syscall.SIGQUIT) }
+
+// notify relays those of the signals that this process was not told to ignore.
+func notify(c chan<- os.Signal, signals []os.Signal) {
+	if signals = notIgnored(signals); len(signals) > 0 { // none would mean all
+		signal.Notify(c, signals...)
+	}
+}
 
 // notIgnored leaves out the signals that this process was told to ignore.
 func notIgnored(signals []os.Signal) []os.Signal {
@@ -139,8 +167,8 @@ Environment, where no flag says otherwise; an empty variable counts as not set:
 		PersistentPreRunE: a.prepare,
 	}
 	root.SuggestionsMinimumDistance = 2
-	root.SetOut(a.stdout)
-	root.SetErr(a.stderr)
+	root.SetOut(pageWriter{a.stdout}) // cobra repeats arguments
+	root.SetErr(pageWriter{a.stderr})
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return hinted(usageError("%s: %w", c.CommandPath(), err), "see `%s --help`", c.CommandPath())
 	})
@@ -153,8 +181,8 @@ Environment, where no flag says otherwise; an empty variable counts as not set:
 	)
 	root.AddCommand(
 		a.acquireCommand(), a.renewCommand(), a.releaseCommand(),
-		a.getCommand(), a.lsCommand(), a.forceReleaseCommand(),
-		a.statusCommand(), a.membersCommand(), a.transferLeadershipCommand(),
+		a.getCommand(), a.lsCommand(), a.forceReleaseCommand(), a.clearCommand(),
+		a.statusCommand(), a.waitCommand(), a.membersCommand(), a.transferLeadershipCommand(), a.sessionsCommand(), a.limitsCommand(),
 		a.serveCommand(), a.reseedCommand(), a.devCommand(), a.versionCommand(),
 	)
 	root.AddCommand(a.processCommands()...)
@@ -214,11 +242,15 @@ func arguments(least, most int, what string) cobra.PositionalArgs {
 
 // clientFlags are those of every command that talks to a cluster.
 func (a *app) clientFlags(c *cobra.Command) {
-	c.Flags().StringSliceVar(&a.endpoints, "endpoints", nil,
-		"API addresses of nodes, any of them (LOCKNODE_ENDPOINTS; default "+strings.Join(defaultEndpoints, ",")+")")
+	a.endpointsFlag(c)
 	addDuration(c.Flags(), &a.connectTimeout, "connect-timeout", "", 5*time.Second,
 		"give up, with exit code 69, when no leader is reached for this long (LOCKNODE_CONNECT_TIMEOUT)")
 	c.PreRunE = func(c *cobra.Command, _ []string) error { return a.clientEnvironment(c) }
+}
+
+func (a *app) endpointsFlag(c *cobra.Command) {
+	c.Flags().StringSliceVar(&a.endpoints, "endpoints", nil,
+		"API addresses of nodes, any of them (LOCKNODE_ENDPOINTS; default "+strings.Join(defaultEndpoints, ",")+")")
 }
 
 // clientEnvironment takes from the environment what no flag has set.
@@ -241,20 +273,24 @@ func (a *app) clientEnvironment(c *cobra.Command) error {
 		return usageError("--connect-timeout %v: a positive duration is allowed", a.connectTimeout)
 	}
 	for _, e := range a.endpoints {
-		if err := address(e); err != nil {
+		if err := dial(e); err != nil {
 			return usageError("%s: %q: %w", source, e, err)
 		}
 	}
 	return nil
 }
 
+// addresses are the endpoints.
+func (a *app) addresses() []string {
+	if len(a.endpoints) == 0 {
+		return defaultEndpoints
+	}
+	return a.endpoints
+}
+
 // dial makes a client; it connects when it is first used.
 func (a *app) dial(ctx context.Context, opts ...client.Option) (*client.Client, error) {
-	endpoints := a.endpoints
-	if len(endpoints) == 0 {
-		endpoints = defaultEndpoints
-	}
-	return client.Dial(ctx, endpoints, append([]client.Option{client.ConnectTimeout(a.connectTimeout)}, opts...)...)
+	return client.Dial(ctx, a.addresses(), append([]client.Option{client.ConnectTimeout(a.connectTimeout)}, opts...)...)
 }
 
 func closeQuietly(c *client.Client) {
@@ -263,7 +299,7 @@ func closeQuietly(c *client.Client) {
 
 // say tells the person at the terminal what happens.
 func (a *app) say(format string, args ...any) {
-	fmt.Fprintf(a.stderr, "locknode: %s\n", printableText(fmt.Sprintf(format, args...)))
+	fmt.Fprintf(a.stderr, "locknode: %s\n", quote.Lines(fmt.Sprintf(format, args...)))
 }
 
 // report prints an error and what to do about it.
@@ -279,21 +315,12 @@ func (a *app) report(err error) {
 	}
 	a.say("%v", err)
 	if hint != "" {
-		fmt.Fprintf(a.stderr, "  %s\n", printableText(hint))
+		fmt.Fprintf(a.stderr, "  %s\n", quote.Lines(hint))
 	}
 }
 
-// errorJSON is an error as the HTTP API has it, with the exit code and a hint.
-type errorJSON struct {
-	Code     string       `json:"code"`
-	Message  string       `json:"message"`
-	Holders  []holderJSON `json:"holders,omitempty"`
-	ExitCode int          `json:"exit_code"`
-	Hint     string       `json:"hint,omitempty"`
-}
-
 func (a *app) reportJSON(err error, hint string) {
-	out := errorJSON{Code: "other", Message: err.Error(), ExitCode: exitCode(err), Hint: hint}
+	out := document.Error{Code: "other", Message: err.Error(), ExitCode: exitCode(err), Hint: hint}
 	var own *apiv1.Error
 	switch {
 	case errors.As(err, &own):
@@ -302,9 +329,7 @@ func (a *app) reportJSON(err error, hint string) {
 		out.Code = "usage"
 	}
 	if holders := holdersOf(err); len(holders) > 0 {
-		out.Holders = holdersJSON(holders)
+		out.Holders = holderDocuments(holders, true)
 	}
-	encoder := json.NewEncoder(a.stderr)
-	encoder.SetEscapeHTML(false)
-	_ = encoder.Encode(map[string]errorJSON{"error": out}) // nobody is left to tell
+	_ = writeJSON(a.stderr, document.Failure{Error: out}) // nobody is left to tell
 }

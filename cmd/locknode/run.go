@@ -208,7 +208,7 @@ func (a *app) acquireAll(ctx context.Context, o runOptions, c *client.Client, na
 }
 
 func (a *app) acquireOne(ctx context.Context, o runOptions, c *client.Client, name string, deadline time.Time) (*client.Grant, error) {
-	opts := []client.AcquireOption{client.Value([]byte(o.value))}
+	opts := []client.LockOption{client.Value([]byte(o.value))}
 	if !o.waits() {
 		return c.Lock(ctx, name, append(opts, client.Wait(0))...)
 	}

@@ -4,14 +4,13 @@ package main
 
 import (
 	"fmt"
+	"github.com/locknode/locknode/internal/document"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
-
-	"github.com/locknode/locknode/client"
 )
 
 func TestRunEndsWithTheChildsExitCode(t *testing.T) {
@@ -90,7 +89,7 @@ func TestRunKeepsItsLockForLongerThanItsTTL(t *testing.T) {
 	token := strings.TrimPrefix(r.await("token"), "token ")
 	c := testClient(t)
 	for began, looks := time.Now(), 0; time.Since(began) < 5*time.Second; looks++ {
-		info, err := c.Get(within(t, 10*time.Second), "run/long")
+		info, err := c.Get(within(t, generous), "run/long")
 		if err != nil || len(info.Holders) != 1 || fmt.Sprint(info.Holders[0].Token) != token {
 			t.Fatalf("look %d, after %v: got %+v, %v, want it held with token %s", looks, time.Since(began), info, err, token)
 		}
@@ -106,7 +105,7 @@ func TestRunKeepsItsLockForLongerThanItsTTL(t *testing.T) {
 func TestRunThatDoesNotWaitSaysWhoHoldsIt(t *testing.T) {
 	t.Parallel()
 	c := testClient(t)
-	if _, err := c.Lock(within(t, 10*time.Second), "run/busy"); err != nil {
+	if _, err := c.Lock(within(t, generous), "run/busy"); err != nil {
 		t.Fatal(err)
 	}
 	for _, x := range []struct {
@@ -121,6 +120,12 @@ func TestRunThatDoesNotWaitSaysWhoHoldsIt(t *testing.T) {
 		{[]string{"-w", "1s", "-E", "0"}, 0, "timed out"},
 	} {
 		o := locknode(t, append(append([]string{"run"}, x.args...), "run/busy", "--", "/bin/echo", "ran")...)
+		for range 5 { // on a busy machine a second may be over before the cluster has said who holds it
+			if strings.Contains(o.stderr, x.text) || o.code != x.want && o.code != exitUnavailable {
+				break
+			}
+			o = locknode(t, append(append([]string{"run"}, x.args...), "run/busy", "--", "/bin/echo", "ran")...)
+		}
 		if o.code != x.want || !strings.Contains(o.stderr, x.text) || o.stdout != "" {
 			t.Errorf("run %q: got %+v, want exit code %d and %q", x.args, o, x.want, x.text)
 		}
@@ -130,7 +135,7 @@ func TestRunThatDoesNotWaitSaysWhoHoldsIt(t *testing.T) {
 func TestRunWaitsItsTurn(t *testing.T) {
 	t.Parallel()
 	c := testClient(t)
-	g, err := c.Lock(within(t, 10*time.Second), "run/turn")
+	g, err := c.Lock(within(t, generous), "run/turn")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -148,7 +153,7 @@ func TestRunWaitsItsTurn(t *testing.T) {
 func TestRunInterruptedInLineLeavesNoWaiterBehind(t *testing.T) {
 	t.Parallel()
 	c := testClient(t)
-	if _, err := c.Lock(within(t, 10*time.Second), "run/gone"); err != nil {
+	if _, err := c.Lock(within(t, generous), "run/gone"); err != nil {
 		t.Fatal(err)
 	}
 	r := startLocknode(t, "run", "run/gone", "--", "/bin/echo", "ran")
@@ -233,7 +238,7 @@ func TestRunWithinARunDoesNotWaitForItsLock(t *testing.T) {
 func TestRunTakesSeveralLocksOrNone(t *testing.T) {
 	t.Parallel()
 	c := testClient(t)
-	g, err := c.Lock(within(t, 10*time.Second), "run/several/b")
+	g, err := c.Lock(within(t, generous), "run/several/b")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -243,7 +248,7 @@ func TestRunTakesSeveralLocksOrNone(t *testing.T) {
 		t.Errorf("with one of them held: got %+v, want exit code 75", o)
 	}
 	for _, name := range []string{"run/several/a", "run/several/c"} {
-		if held, err := c.IsLocked(within(t, 10*time.Second), name); held || err != nil {
+		if held, err := c.IsLocked(within(t, generous), name); held || err != nil {
 			t.Errorf("%s after that: held %v, %v, want it free", name, held, err)
 		}
 	}
@@ -258,21 +263,22 @@ func TestRunTakesSeveralLocksOrNone(t *testing.T) {
 
 func TestRunThatIsKilledFreesTheLockAfterItsTTL(t *testing.T) {
 	t.Parallel()
-	r := startLocknode(t, "run", "--ttl", "1s", "run/killed", "--", "/bin/sh", "-c", "echo waiting; sleep 60")
-	r.await("waiting")
 	c := testClient(t)
-	r.signal(syscall.SIGKILL)
-	killed := time.Now()
-	g, err := c.Lock(within(t, 20*time.Second), "run/killed", client.Wait(15*time.Second))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if took := time.Since(killed); took > 2500*time.Millisecond {
-		t.Errorf("the next waiter got it after %v, want its TTL and at most a second", took)
-	}
-	if err := g.Unlock(); err != nil {
-		t.Fatal(err)
-	}
+	timely(t, func() (took, most time.Duration) {
+		r := startLocknode(t, "run", "--ttl", "2s", "run/killed", "--", "/bin/sh", "-c", "echo waiting; sleep 60")
+		r.await("waiting")
+		r.signal(syscall.SIGKILL)
+		killed := time.Now()
+		g, err := c.Lock(within(t, generous), "run/killed")
+		if err != nil {
+			t.Fatal(err)
+		}
+		took = time.Since(killed)
+		if err := g.Unlock(); err != nil {
+			t.Fatal(err)
+		}
+		return took, 3500 * time.Millisecond // its TTL and at most a second
+	})
 }
 
 func TestRunKeepsItsLockWhenTheLeaderIsKilled(t *testing.T) {
@@ -281,7 +287,7 @@ func TestRunKeepsItsLockWhenTheLeaderIsKilled(t *testing.T) {
 	}
 	t.Parallel()
 	cluster := startCluster(t, clusterOptions())
-	ctx := within(t, time.Minute)
+	ctx := within(t, generous)
 	followers, err := cluster.Followers(ctx)
 	if err != nil {
 		t.Fatal(err)
@@ -298,7 +304,7 @@ func TestRunKeepsItsLockWhenTheLeaderIsKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	endpoints := []string{followers[1].API()}
-	l := into[lockJSON](t, locknodeAt(t, endpoints, "get", "kept", "-o", "json"))
+	l := into[document.Lock](t, locknodeAt(t, endpoints, "get", "kept", "-o", "json"))
 	if !l.Held || fmt.Sprint(l.Holders[0].Token) != token {
 		t.Errorf("after the kill: got %+v, want it held with token %s", l, token)
 	}
@@ -308,7 +314,7 @@ func TestRunKeepsItsLockWhenTheLeaderIsKilled(t *testing.T) {
 	if code := r.wait(); code != 0 {
 		t.Errorf("exit code: got %d, want 0", code)
 	}
-	if l := into[lockJSON](t, locknodeAt(t, endpoints, "get", "kept", "-o", "json")); l.Held {
+	if l := into[document.Lock](t, locknodeAt(t, endpoints, "get", "kept", "-o", "json")); l.Held {
 		t.Errorf("after the command: got %+v, want it free", l)
 	}
 }
@@ -329,7 +335,7 @@ func TestRunKeepsItsLockWhenLeadershipMoves(t *testing.T) {
 	// The client does nothing but keep its session alive: its old leader is well,
 	// and merely refuses. It has to notice before the TTL is over.
 	for moved := time.Now(); time.Since(moved) < 4*time.Second; {
-		l := into[lockJSON](t, locknodeAt(t, cluster.Endpoints(), "get", "moved", "-o", "json"))
+		l := into[document.Lock](t, locknodeAt(t, cluster.Endpoints(), "get", "moved", "-o", "json"))
 		if !l.Held || fmt.Sprint(l.Holders[0].Token) != token {
 			t.Fatalf("%v after leadership moved: got %+v, want it held with token %s", time.Since(moved), l, token)
 		}

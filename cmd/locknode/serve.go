@@ -6,6 +6,10 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -24,25 +28,31 @@ then hands leadership over first, so that clients see no gap.
 
 Every setting can be given as a flag, in the environment or in a YAML file, and
 that is the order in which they win: --data-dir, LOCKNODE_DATA_DIR, data_dir.
-An empty variable counts as not set. All faults are reported at once. The limits
+An empty variable counts as not set; one that begins with LOCKNODE_ and is close to a
+setting's name is refused. All faults are reported at once. The limits
 of the lock table have flags too (--limits.name-bytes), which this help leaves
 out; --print-config shows all settings with their values and where each came from.
 
 A new cluster: start three nodes with --bootstrap-expect 3 that know each other
 through --join; together they form it, once, and later starts just continue.
-To enlarge it start one more with --join and without --bootstrap-expect.`,
+To enlarge it start one more with --join and without --bootstrap-expect.
+
+SIGHUP never stops the node: it reads the file again, takes up log_level and http_hosts, and logs which
+other settings have changed and wait for the next start. A file that is wrong changes nothing.`,
 		Example: `  locknode serve --data-dir /var/lib/locknode --bootstrap-expect 1
   locknode serve --config /etc/locknode.yaml
   LOCKNODE_LISTEN=10.0.0.1:7400 locknode serve --config /etc/locknode.yaml --print-config
   locknode serve --data-dir d1 --listen 127.0.0.1:7400 --bootstrap-expect 3 \
       --join 127.0.0.1:7413 --join 127.0.0.1:7423`,
-		Args: arguments(0, 0, ""),
+		Args:        arguments(0, 0, ""),
+		Annotations: map[string]string{reloadsAnnotation: "yes"},
 	}
 	c.Flags().String("config", "", "YAML file to read (LOCKNODE_CONFIG)")
 	c.Flags().BoolVar(&printOnly, "print-config", false, "print the settings and where each comes from, and exit")
 	addSettingFlags(c.Flags())
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		cfg, all, err := resolve(c.Flags(), a.lookup)
+		err = errors.Join(err, together(cfg), a.environmentFault())
 		if printOnly {
 			return errors.Join(a.printSettings(all), configFault(err))
 		}
@@ -53,7 +63,10 @@ To enlarge it start one more with --join and without --bootstrap-expect.`,
 		if err != nil {
 			return configFault(err)
 		}
-		return a.serve(c.Context(), cfg)
+		level := &slog.LevelVar{}
+		level.Set(cfg.logLevel)
+		cfg.node.Logger = newLogger(a.stderr, level, cfg.logFormat)
+		return a.serve(c.Context(), cfg, &reloader{flags: c.Flags(), lookup: a.lookup, level: level, current: all, log: cfg.node.Logger})
 	}
 	return c
 }
@@ -86,24 +99,29 @@ func (a *app) printSettings(all []resolved) error {
 	return a.printJSON(out)
 }
 
-func newLogger(w io.Writer, level slog.Level, format string) *slog.Logger {
+func newLogger(w io.Writer, level slog.Leveler, format string) *slog.Logger {
 	options := &slog.HandlerOptions{Level: level}
 	if format == "json" {
-		return slog.New(slog.NewJSONHandler(w, options))
+		return slog.New(slog.NewJSONHandler(jsonWriter{w}, options))
 	}
 	return slog.New(slog.NewTextHandler(w, options))
 }
 
 // serve runs a node until ctx ends or the node does.
-func (a *app) serve(ctx context.Context, cfg serveConfig) error {
+func (a *app) serve(ctx context.Context, cfg serveConfig, r *reloader) error {
 	dumpOnQuit()
-	cfg.node.Logger = newLogger(a.stderr, cfg.logLevel, cfg.logFormat)
 	cfg.node.Version = readBuildInfo().Version
 	log := cfg.node.Logger
+	if unknown := a.unknownVariables(); len(unknown) > 0 {
+		log.Warn("variables that begin with LOCKNODE_ and are no settings", "variables", strings.Join(unknown, ", "))
+	}
+	warnOfOpenKey(log, r.current)
+	a.limitMemory(log)
 	n, err := openNode(ctx, cfg.node)
 	if err != nil {
 		return err
 	}
+	r.node = n
 	log.Info("listening", "api", n.APIAddr(), "http", n.HTTPAddr(), "raft", n.RaftAddr(), "gossip", n.GossipAddr(), "data_dir", cfg.node.DataDir)
 	started := time.Now()
 	ready := make(chan error, 1)
@@ -115,6 +133,8 @@ func (a *app) serve(ctx context.Context, cfg serveConfig) error {
 				log.Info("ready", "after", time.Since(started).Round(time.Millisecond))
 			}
 			ready = nil // what else ends the wait is noticed below
+		case <-a.hangups:
+			r.reload()
 		case <-ctx.Done():
 			log.Info("stopping", "because", context.Cause(ctx))
 			return a.closeNode(n)
@@ -154,12 +174,13 @@ func (a *app) closeNode(n *node.Node) error {
 		return err
 	case <-time.After(impatience):
 	}
-	again, stop := signalContext(context.Background())
-	defer stop()
+	again := make(chan os.Signal, 1)
+	notify(again, stops)
+	defer signal.Stop(again)
 	select {
 	case err := <-closed:
 		return err
-	case <-again.Done():
-		return fmt.Errorf("stop: %w before the node had stopped in good order", context.Cause(again))
+	case s := <-again:
+		return fmt.Errorf("stop: %w before the node had stopped in good order", signalled{int(s.(syscall.Signal))})
 	}
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -12,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/locknode/locknode/fsm"
+	"github.com/locknode/locknode/internal/address"
 	"github.com/locknode/locknode/node"
 )
 
@@ -20,6 +21,9 @@ type serveConfig struct {
 	node      node.Config
 	logLevel  slog.Level
 	logFormat string
+
+	gossipKeyGiven bool   // as gossip_key
+	gossipKeyFile  string // the key is from there
 }
 
 // setting is one thing that can be configured, by three roads: the key in the
@@ -47,49 +51,74 @@ func (s *setting) environment() string {
 func settings() []*setting {
 	all := []*setting{
 		text("node_id", "name of the node in its cluster, for ever; a new data directory gets a random one", "",
-			func(c *serveConfig) *string { return &c.node.ID }, atMost(64)),
+			func(c *serveConfig) *string { return &c.node.ID }, atMost(64), onlyText),
 		text("data_dir", "directory of the log, the snapshots and the node's identity; required", "",
 			func(c *serveConfig) *string { return &c.node.DataDir }),
 		text("listen", "first of four consecutive ports: API, HTTP, Raft, gossip", "127.0.0.1:7400",
-			func(c *serveConfig) *string { return &c.node.Listen }, address),
+			func(c *serveConfig) *string { return &c.node.Listen }, bind),
 		text("api_addr", "address of the gRPC API alone", "",
-			func(c *serveConfig) *string { return &c.node.APIAddr }, address),
+			func(c *serveConfig) *string { return &c.node.APIAddr }, bind),
 		text("http_addr", "address of HTTP (JSON, health, metrics) alone; \"off\" for none", "",
 			func(c *serveConfig) *string { return &c.node.HTTPAddr }, addressOr("off")),
 		text("raft_addr", "address of Raft alone", "",
-			func(c *serveConfig) *string { return &c.node.RaftAddr }, address),
+			func(c *serveConfig) *string { return &c.node.RaftAddr }, bind),
 		text("gossip_addr", "address of gossip alone, TCP and UDP", "",
-			func(c *serveConfig) *string { return &c.node.GossipAddr }, address),
+			func(c *serveConfig) *string { return &c.node.GossipAddr }, bind),
 		text("advertise_host", "host that others dial, where it is not the one listened on", "",
-			func(c *serveConfig) *string { return &c.node.AdvertiseHost }),
+			func(c *serveConfig) *string { return &c.node.AdvertiseHost }, host),
+		{key: "http_hosts", kind: "name", list: true,
+			usage: "name under which HTTP is answered, besides IP addresses, localhost and advertise_host; *.NAME for all below it; SIGHUP takes it up again",
+			set: func(c *serveConfig, values []string) error {
+				c.node.HTTPHosts = values
+				return each(values, address.Name)
+			}},
+		text("cluster_name", "keeps clusters apart that can reach each other: the same on all nodes of one", "",
+			func(c *serveConfig) *string { return &c.node.ClusterName }, matching(`^[A-Za-z0-9._-]{1,64}$`, "1 to 64 letters, digits, dots, dashes and underscores")),
 		{key: "join", kind: "host:port", list: true,
 			usage: "gossip address of another node to start from; may be given several times",
 			set: func(c *serveConfig, values []string) error {
 				c.node.Join = values
-				return each(values, address)
+				return each(values, dial)
 			}},
 		number("bootstrap_expect", "how many fresh voters form the cluster together; 0: only join one that exists", 0, 0, 9,
 			func(c *serveConfig) *int { return &c.node.BootstrapExpect }),
 		truth("nonvoter", "keep a copy of the lock table and never vote",
 			func(c *serveConfig) *bool { return &c.node.Nonvoter }),
 		text("zone", "where the node stands, for people", "",
-			func(c *serveConfig) *string { return &c.node.Zone }, atMost(64)),
+			func(c *serveConfig) *string { return &c.node.Zone }, atMost(64), onlyText),
 		duration("timing", "heartbeat and election timeout, from which the others follow", "200ms",
 			func(c *serveConfig) *time.Duration { return &c.node.Timing }, between(20*time.Millisecond, 10*time.Second)),
 		text("log_store", "store of the Raft log: wal or boltdb; not set: the one the data directory was made with, wal for a new one", "",
 			func(c *serveConfig) *string { return &c.node.LogStore }, oneOf("wal", "boltdb")),
 		duration("remove_failed_after", "how long a failed member stays a member; negative: for ever", "72h",
 			func(c *serveConfig) *time.Duration { return &c.node.RemoveFailedAfter }),
+		duration("remove_replaced_after", "how long a failed voter stays a member when another one votes in its place; negative: remove_failed_after", "10m",
+			func(c *serveConfig) *time.Duration { return &c.node.RemoveReplacedAfter }),
 		truth("leave_on_stop", "leave the cluster for good when stopped",
 			func(c *serveConfig) *bool { return &c.node.LeaveOnStop }),
+		unset(duration("leave_wait", "how long a node that leaves waits until the others can do without it; negative: no time; not set: 25s, 5s with fast", "",
+			func(c *serveConfig) *time.Duration { return &c.node.LeaveWait })),
+		unset(duration("stop_wait", "how long a stop waits for other voters to come back, if too few would be left; negative: no time; not set: 5s, none with fast", "",
+			func(c *serveConfig) *time.Duration { return &c.node.StopWait })),
+		number("max_connections", "connections of clients, of gRPC and of HTTP each; fewer if the process may open no more files", 10_000, 8, 1_000_000,
+			func(c *serveConfig) *int { return &c.node.MaxConnections }),
+		number("max_connections_per_address", "of these from one address; of IPv6 from one /64", 2048, 8, 1_000_000,
+			func(c *serveConfig) *int { return &c.node.MaxConnectionsPerAddress }),
+		number("max_nonvoters", "nonvoters that the cluster takes in while this node leads; a node that joins is one until it votes", 64, 1, 1000,
+			func(c *serveConfig) *int { return &c.node.MaxNonvoters }),
+		number("feature_level", "highest feature level that this node agrees to; the level of the version before keeps the way back to it open during an upgrade; 0: the highest that this version knows", 0, 0, int(fsm.Level),
+			func(c *serveConfig) *int { return &c.node.FeatureLevel }),
 		truth("insecure", "allow plain text on addresses other than loopback",
 			func(c *serveConfig) *bool { return &c.node.Insecure }),
 		{key: "gossip_key", kind: "base64", secret: true,
-			usage: "encrypts gossip: 16, 24 or 32 bytes in base64, the same on all nodes",
+			usage: "encrypts gossip: 16, 24 or 32 bytes in base64, the same on all nodes; in a file or the environment only; required beyond loopback",
 			set:   setGossipKey},
+		{key: "gossip_key_file", kind: "path",
+			usage: "file with the gossip_key, which nobody else should be able to read",
+			set:   setGossipKeyFile},
 		truth("fast", "short times for noticing and promoting members, for clusters on one machine",
 			func(c *serveConfig) *bool { return &c.node.Fast }),
-		{key: "log_level", kind: "string", def: "info", usage: "least of what is logged: debug, info, warn or error",
+		{key: "log_level", kind: "string", def: "info", usage: "least of what is logged: debug, info, warn or error; SIGHUP takes it up again",
 			set: func(c *serveConfig, values []string) error {
 				if err := oneOf("debug", "info", "warn", "error")(values[0]); err != nil {
 					return err
@@ -102,8 +131,9 @@ func settings() []*setting {
 	return append(all, limitSettings()...)
 }
 
-// limitSettings bound what grows in the lock table. The first leader writes them
-// into the table; 0 takes the table's default.
+// limitSettings bound what grows in the lock table. The first leader of a new cluster
+// writes them into the table; 0 takes the table's default. Later `locknode limits set`
+// changes them.
 func limitSettings() []*setting {
 	count := func(key, usage string, field func(*serveConfig) *int) *setting {
 		s := number("limits."+key, usage, 0, 0, 1<<31-1, field)
@@ -143,6 +173,11 @@ func limitSettings() []*setting {
 		span("max_delay", "longest delay after a loss", func(c *serveConfig) *int64 { return &c.node.Limits.MaxDelay }),
 		count("reason_bytes", "of the reason of a forced release", func(c *serveConfig) *int { return &c.node.Limits.ReasonBytes }),
 		count("expiries_per_entry", "before the rest waits for the next log entry", func(c *serveConfig) *int { return &c.node.Limits.ExpiriesPerEntry }),
+		{key: "limits.table_bytes", kind: "size", usage: "memory that the table may take; 0: a quarter of what the node that forms the cluster may take", def: "0", tuning: true,
+			set: func(c *serveConfig, values []string) (err error) {
+				c.node.Limits.TableBytes, err = parseBytes(values[0])
+				return err
+			}},
 	}
 }
 
@@ -200,16 +235,16 @@ func duration(key, usage, def string, field func(*serveConfig) *time.Duration, c
 	}}
 }
 
-func setGossipKey(c *serveConfig, values []string) error {
-	if values[0] == "" {
-		return nil
+// unset lets a setting be empty: then the node has its own default.
+func unset(s *setting) *setting {
+	set := s.set
+	s.set = func(c *serveConfig, values []string) error {
+		if values[0] == "" {
+			return nil
+		}
+		return set(c, values)
 	}
-	key, err := base64.StdEncoding.DecodeString(values[0])
-	if err == nil && (len(key) == 16 || len(key) == 24 || len(key) == 32) {
-		c.node.GossipKey = key
-		return nil
-	}
-	return errors.New("16, 24 or 32 bytes in base64 are allowed, as `head -c 32 /dev/urandom | base64` prints them")
+	return s
 }
 
 // The checks.
@@ -247,6 +282,16 @@ func atMost(bytes int) func(string) error {
 	}
 }
 
+func matching(pattern, allowed string) func(string) error {
+	p := regexp.MustCompile(pattern)
+	return func(s string) error {
+		if !p.MatchString(s) {
+			return errors.New(allowed + " are allowed")
+		}
+		return nil
+	}
+}
+
 func oneOf(allowed ...string) func(string) error {
 	return func(s string) error {
 		for _, a := range allowed {
@@ -258,7 +303,17 @@ func oneOf(allowed ...string) func(string) error {
 	}
 }
 
-func address(s string) error {
+// host is one that others dial.
+func host(s string) error {
+	_, err := address.Host(s)
+	return err
+}
+
+// dial is an address of another node.
+func dial(s string) error { return address.Dial(s) }
+
+// bind is an address to listen on.
+func bind(s string) error {
 	if _, port, err := net.SplitHostPort(s); err == nil {
 		if n, err := strconv.Atoi(port); err == nil && n >= 0 && n <= 65535 {
 			return nil
@@ -269,7 +324,7 @@ func address(s string) error {
 
 func addressOr(word string) func(string) error {
 	return func(s string) error {
-		if s == word || address(s) == nil {
+		if s == word || bind(s) == nil {
 			return nil
 		}
 		return fmt.Errorf("host:port or %q is allowed", word)
@@ -277,10 +332,21 @@ func addressOr(word string) func(string) error {
 }
 
 func each(values []string, check func(string) error) error {
+	var faults []string
 	for _, v := range values {
 		if err := check(v); err != nil {
-			return fmt.Errorf("%q: %w", v, err)
+			faults = append(faults, fmt.Sprintf("%q: %v", v, err))
 		}
+	}
+	if len(faults) > 0 {
+		return errors.New(strings.Join(faults, "; "))
+	}
+	return nil
+}
+
+func onlyText(s string) error {
+	if printable(s) != s {
+		return errors.New("text that can be printed is allowed")
 	}
 	return nil
 }

@@ -57,7 +57,7 @@ var forwarded = []os.Signal{
 }
 
 // notifyForwarded has the signals to be forwarded delivered to a channel.
-func notifyForwarded(signals chan os.Signal) { signal.Notify(signals, notIgnored(forwarded)...) }
+func notifyForwarded(signals chan os.Signal) { notify(signals, forwarded) }
 
 // startChild starts a command with locknode's own standard files. dog watches it
 // from then on, and is the caller's to say farewell to.

@@ -1,12 +1,11 @@
 package main
 
 import (
-	"strconv"
 	"strings"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/rivo/uniseg"
+
+	"github.com/locknode/locknode/internal/quote"
 )
 
 // How text that others have chosen stands in a terminal: names, holders, reasons.
@@ -14,33 +13,7 @@ import (
 // quoteName leaves ordinary names as they are and quotes the others as Go does: what
 // a stranger has put in there must not move the cursor, turn the line around or look
 // like something that it is not.
-func quoteName(name string) string {
-	ordinary := len(strconv.Quote(name)) == len(name)+2 && strings.TrimSpace(name) == name
-	if name == "" || name == nothing || !ordinary {
-		return strconv.Quote(name)
-	}
-	return name
-}
-
-// printableText escapes what is neither printable nor the end of a line, and indents
-// all lines but the first, so that none looks like a message of its own.
-func printableText(text string) string {
-	var b strings.Builder
-	for i, r := range text {
-		switch {
-		case r == '\n':
-			b.WriteString("\n  ")
-		case r == utf8.RuneError && !strings.HasPrefix(text[i:], string(utf8.RuneError)):
-			b.WriteString(`\x` + strconv.FormatUint(uint64(text[i]), 16))
-		case unicode.IsPrint(r):
-			b.WriteRune(r)
-		default:
-			quoted := strconv.QuoteRune(r)
-			b.WriteString(quoted[1 : len(quoted)-1])
-		}
-	}
-	return b.String()
-}
+func quoteName(name string) string { return quote.Name(name, nothing) }
 
 // nothing stands in the cells of a table that are empty.
 const nothing = "-"

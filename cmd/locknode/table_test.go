@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/rivo/uniseg"
+
+	"github.com/locknode/locknode/internal/quote"
 )
 
 // awkward are names that make tables crooked, or worse.
@@ -95,7 +97,7 @@ func TestMessagesOfOthersAreShownWithoutHarm(t *testing.T) {
 		"one\nlocknode: two":           "one\n  locknode: two",
 		"\x1b[2Jx\u202ey\r\xffz\ufffd": `\x1b[2Jx\u202ey\r\xffz` + "\ufffd",
 	} {
-		if got := printableText(text); got != want {
+		if got := quote.Lines(text); got != want {
 			t.Errorf("%q: got %q, want %q", text, got, want)
 		}
 	}

@@ -10,7 +10,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -75,7 +74,7 @@ func TestNothingOfACommandRunsBesideTheNextHolder(t *testing.T) {
 			watchdog := watchdogOf(t, r)
 			c := testClient(t)
 			strike(r, pids)
-			g, err := c.Lock(within(t, 20*time.Second), lock)
+			g, err := c.Lock(within(t, generous), lock)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -105,7 +104,7 @@ func TestNothingOfARunWithinACommandRunsBesideTheNextHolder(t *testing.T) {
 		pids := r.pids(3)
 		c := testClient(t)
 		r.signal(syscall.SIGKILL)
-		g, err := c.Lock(within(t, 20*time.Second), lock)
+		g, err := c.Lock(within(t, generous), lock)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -134,24 +133,59 @@ func TestStoppedRunThatGoesOnFindsItsCommandEnded(t *testing.T) {
 	}
 }
 
-// Programs take a second TERM for impatience, so there is one for each process.
-func TestEverybodyIsToldOnceWhenRunIsKilled(t *testing.T) {
+// listens is a shell that says under a name when it has caught TERM, and lives on.
+const listens = `trap "echo $0 caught" TERM; echo pid $$; while :; do sleep 0.02; done`
+
+// listeners is a script of two of them: the leader of a group and another process.
+const listeners = `sh -c "$1" other & ` + `set -- "$1"; eval "$1"`
+
+// listening makes a command of them, to be followed by its arguments.
+func listening() []string { return []string{"/bin/sh", "-c", listeners, "leader", listens} }
+
+// Programs take a second TERM for impatience, so the watchdog sends one to each process.
+// The leader hears of it from the kernel, which says it again for each thread of
+// locknode that ends: that is not ours to choose, see supervise_linux.go.
+func TestEverybodyIsToldWhenRunIsKilled(t *testing.T) {
 	t.Parallel()
-	const patient = `trap 'echo caught' TERM; echo pid $$; while :; do sleep 0.02; done`
-	cmd := command(t, "supervise", "500ms", "/bin/sh", "-c", `sh -c "$0" & `+patient, patient)
+	cmd := command(t, "supervise", append([]string{"500ms"}, listening()...)...)
 	cmd.Env = append(cmd.Env, certainFor+"=1m")
 	r := start(t, cmd)
 	r.pids(2)
 	watchdogOf(t, r)
 	r.signal(syscall.SIGKILL)
-	caught := 0
+	caught := map[string]int{}
 	for line := range r.lines { // until all of them are gone
-		if line == "caught" {
-			caught++
+		if who, ok := strings.CutSuffix(line, " caught"); ok {
+			caught[who]++
 		}
 	}
-	if caught != 2 {
-		t.Errorf("TERM was caught %d times by two processes", caught)
+	if caught["leader"] == 0 || caught["other"] != 1 {
+		t.Errorf("TERM was caught %v times, want once by the other and at least once by the leader", caught)
+	}
+}
+
+func TestTheWatchdogTellsTheLeaderNothingThatTheKernelTells(t *testing.T) {
+	t.Parallel()
+	cmd := exec.Command("/bin/sh", listening()[1:]...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	r := start(t, cmd)
+	r.pids(2)
+	g := group{id: cmd.Process.Pid, pidfd: -1}
+	defer g.send(syscall.SIGKILL)
+	g.terminateOrphans()
+	for heard := 0; heard < 2; heard++ { // the second comes after all of the first
+		if line := r.await("caught"); line != "other caught" {
+			t.Errorf("got %q, want that only the other one has caught TERM", line)
+		}
+		if heard == 0 {
+			g.terminateOrphans()
+		}
+	}
+	g.send(syscall.SIGKILL)
+	for line := range r.lines {
+		if strings.HasSuffix(line, " caught") {
+			t.Errorf("got %q, want that TERM was caught twice by the other one and by nobody else", line)
+		}
 	}
 }
 

@@ -11,7 +11,7 @@ import (
 	apiv1 "github.com/locknode/locknode/api/v1"
 	"github.com/locknode/locknode/fsm"
 	"github.com/locknode/locknode/internal/mux"
-	"github.com/locknode/locknode/internal/onethread"
+	"github.com/locknode/locknode/internal/proof/onethread"
 )
 
 func TestMain(m *testing.M) {

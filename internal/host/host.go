@@ -15,17 +15,17 @@ import (
 )
 
 const (
-	// keepPlace is how long the place in line or the grant of a request ID is kept
-	// when its caller has gone: for the same request, sent again.
+	// keepPlace is how long the place in line or the grant of a once ID is kept after its
+	// caller has gone, for a retry of the request.
 	keepPlace = 5 * time.Second
-	// idleSession is how long a session is kept for nothing.
+	// idleSession is how long an unused session is kept.
 	idleSession = time.Minute
 	// maxUnanswered is how many requests a session has at a time. The cluster
 	// remembers their answers.
 	maxUnanswered = 4096
 	// openPatience is how long a request waits for a session to be opened.
 	openPatience = 5 * time.Second
-	// retryAfter is how long what was refused for now is not sent again.
+	// retryAfter is the pause before a request that was refused for now is sent again.
 	retryAfter = 100 * time.Millisecond
 	// maxSessions bounds how many sessions one request is sent in.
 	maxSessions = 8
@@ -35,8 +35,7 @@ const (
 
 // Config is what a Host needs. Everything but Logger is required.
 type Config struct {
-	// Start brings an operation to the leader and has it answered, without
-	// blocking: what has a session already.
+	// Start sends an operation that has a session to the leader. It must not block.
 	Start func(*mux.Call)
 	// Mono is the node's monotonic clock. Timers are real.
 	Mono func() time.Duration
@@ -53,7 +52,7 @@ type Config struct {
 // concurrent use.
 type Host struct {
 	cfg     Config
-	wake    chan struct{}                   // of capacity 1: Run looks at the time again
+	woken   chan struct{}                   // of capacity 1: Run looks at the time again
 	ids     atomic.Pointer[[]fsm.SessionID] // of byID
 	applied atomic.Uint64                   // log index that this node has applied
 	waits   atomic.Bool                     // something in behind
@@ -74,14 +73,14 @@ type Host struct {
 	answers  []told        // to be given by unlock
 }
 
-// later is something that is due at a time.
+// later is a request with the time at which something is due.
 type later struct {
 	r   *request
 	due time.Duration
 }
 
-// behind is an acquire that waits until this node knows as much as the answer
-// that its session is over.
+// behind is an acquire whose session is over, and that waits until this node has applied the
+// log up to the index of that answer.
 type behind struct {
 	r     *request
 	index uint64
@@ -97,13 +96,12 @@ func New(cfg Config) *Host {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	h := &Host{cfg: cfg, wake: make(chan struct{}, 1), byID: make(map[fsm.SessionID]*session), tokens: make(map[uint64][]*request)}
+	h := &Host{cfg: cfg, woken: make(chan struct{}, 1), byID: make(map[fsm.SessionID]*session), tokens: make(map[uint64][]*request)}
 	h.ids.Store(&[]fsm.SessionID{})
 	return h
 }
 
-// Start takes in an operation for which [Takes] is true, and has it answered. It
-// never blocks.
+// Start takes an operation for which [Takes] is true, and gets it answered. It never blocks.
 func (h *Host) Start(call *mux.Call) {
 	r := h.newRequest(call)
 	call.OnAbandon(func() { h.abandoned(r) })
@@ -118,24 +116,25 @@ func (h *Host) Start(call *mux.Call) {
 	}
 }
 
-// abandoned is told that nobody gets the answer of r. It may be called with locks
-// held, so that Run does the rest.
+// abandoned records that nobody gets the answer of r. It may be called with locks held, so
+// Run does the rest.
 func (h *Host) abandoned(r *request) {
 	h.mu.Lock()
 	r.gone = true
 	h.left = append(h.left, r)
 	h.mu.Unlock()
-	h.nudge()
+	h.wake()
 }
 
-func (h *Host) nudge() {
+func (h *Host) wake() {
 	select {
-	case h.wake <- struct{}{}:
+	case h.woken <- struct{}{}:
 	default:
 	}
 }
 
-// unlock releases the mutex, and then does what must not be done with it.
+// unlock releases the mutex, and then starts and answers calls, for which the mutex must not
+// be held.
 func (h *Host) unlock() {
 	calls, answers := h.calls, h.answers
 	h.calls, h.answers = nil, nil
@@ -157,7 +156,7 @@ func (h *Host) Run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-timer.C:
-		case <-h.wake:
+		case <-h.woken:
 		}
 		timer.Reset(h.tick())
 	}
@@ -197,7 +196,7 @@ func (h *Host) tick() time.Duration {
 	return max(next-now, time.Millisecond)
 }
 
-// size gives new sessions what depends on the limits.
+// size sets what depends on the limits in new sessions.
 func (h *Host) size() {
 	h.mu.Lock()
 	sized := !slices.ContainsFunc(h.sessions, func(s *session) bool { return s.ttl == 0 })
@@ -219,8 +218,8 @@ func (h *Host) size() {
 	}
 }
 
-// Observe is told of every entry that this node applies, on the goroutine that
-// applies it. It notes which requests were granted, and which of these grants ended.
+// Observe is called for every entry that this node applies, on the goroutine that applies
+// it. It records which requests were granted, and which of these grants ended.
 func (h *Host) Observe(a *fsm.Applied) {
 	ids := *h.ids.Load()
 	for i := range a.Events {
@@ -240,7 +239,7 @@ func (h *Host) Observe(a *fsm.Applied) {
 	h.Restored(a.Index)
 }
 
-// granted notes that the log grants a request, if it is one of the host's.
+// granted records that the log grants a request, if it is one of the host's.
 func (h *Host) granted(ids []fsm.SessionID, id fsm.RequestID, e *fsm.Event, a *fsm.Applied) {
 	if !slices.Contains(ids, id.Session) {
 		return
@@ -255,7 +254,7 @@ func (h *Host) granted(ids []fsm.SessionID, id fsm.RequestID, e *fsm.Event, a *f
 	}
 }
 
-// ended notes that the log ends a grant, if it is that of one of the host's requests.
+// ended records that the log ends a grant, if it is that of one of the host's requests.
 func (h *Host) ended(token uint64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -265,7 +264,7 @@ func (h *Host) ended(token uint64) {
 	delete(h.tokens, token)
 }
 
-// forgetGrantLocked is for a request whose answer is of no more use.
+// forgetGrantLocked is for a request whose answer is no longer needed.
 func (h *Host) forgetGrantLocked(r *request) {
 	if r.granted == nil {
 		return
@@ -278,21 +277,20 @@ func (h *Host) forgetGrantLocked(r *request) {
 	}
 }
 
-// Restored is told that a snapshot has brought this node's table to an index. No
-// events tell what happened up to there: a request that was granted meanwhile, and
-// whose session is over, is taken for one that was not.
+// Restored is called after a snapshot has brought this node's table to an index. There are no
+// events for what happened up to there: a request that was granted meanwhile, and whose
+// session is over, counts as not granted.
 func (h *Host) Restored(index uint64) {
 	h.applied.Store(index)
 	if h.waits.Load() {
-		h.nudge()
+		h.wake()
 	}
 }
 
-// Close ends what can be ended: requests that are unanswered are answered
-// unavailable, acquires among them are given up as if their callers had gone, and the
-// sessions are ended. A session in which a place is kept for a repeat is left alone:
-// it ends with its TTL. Close waits until the cluster has taken that in or ctx ends;
-// Run has to run meanwhile.
+// Close answers unanswered requests with unavailable, gives up the acquires among them as if
+// their callers had gone, and ends the sessions. A session in which a place is kept for a
+// retry is not ended: it expires. Close waits until the cluster has applied all that or ctx
+// ends; Run has to run meanwhile.
 func (h *Host) Close(ctx context.Context) {
 	done := make(chan struct{})
 	h.mu.Lock()

@@ -7,7 +7,9 @@ import (
 
 	apiv1 "github.com/locknode/locknode/api/v1"
 	"github.com/locknode/locknode/fsm"
+	"github.com/locknode/locknode/internal/fair"
 	"github.com/locknode/locknode/internal/mux"
+	"github.com/locknode/locknode/internal/window"
 )
 
 // request is one operation that is sent in a session: a caller's, or one of the
@@ -21,6 +23,7 @@ type request struct {
 	once    bool             // constant. The caller has an ID of its own for it
 	target  *request         // constant. Of a cancel
 	confirm *request         // constant. Of a renewal: the acquire whose grant it confirms
+	turns   fair.Owner       // constant. Whose turns it takes
 	until   time.Duration    // constant. When its wait is over; of the host's own, when it is moot; 0: never
 
 	placed  time.Duration    // when it was given a session
@@ -38,30 +41,14 @@ type request struct {
 }
 
 // Takes reports whether op is one for a Host: it changes the table, and has no session.
-// A cancel has none of its own and needs none: it is of a request in a session, and
-// does the same however often it is sent.
-func Takes(op *apiv1.Operation) bool {
-	switch r := op.GetRequest().(type) {
-	case *apiv1.Operation_Acquire:
-		return hasNoSession(r.Acquire.GetId())
-	case *apiv1.Operation_Release:
-		return hasNoSession(r.Release.GetId())
-	case *apiv1.Operation_Renew:
-		return hasNoSession(r.Renew.GetId())
-	case *apiv1.Operation_SetValue:
-		return hasNoSession(r.SetValue.GetId())
-	case *apiv1.Operation_ForceRelease:
-		return hasNoSession(r.ForceRelease.GetId())
-	}
-	return false
-}
+func Takes(op *apiv1.Operation) bool { return op.Kind().Hosted() && hasNoSession(op.RequestID()) }
 
 func hasNoSession(id *apiv1.RequestID) bool {
 	return len(id.GetSession()) == 0 && id.GetSequence() == 0
 }
 
 func (h *Host) newRequest(call *mux.Call) *request {
-	r := &request{h: h, outer: call, op: call.Op}
+	r := &request{h: h, outer: call, op: call.Op, turns: call.Owner}
 	if a := call.Op.GetAcquire(); a != nil {
 		r.acquire, r.waits, r.once = true, a.GetWaitNs() > 0, len(a.GetId().GetOnce()) > 0
 		if r.waits {
@@ -74,7 +61,7 @@ func (h *Host) newRequest(call *mux.Call) *request {
 	return r
 }
 
-// placeLocked sends r in the current session, or has it wait for one.
+// placeLocked sends r in the current session, or lets it wait for one.
 func (h *Host) placeLocked(r *request) {
 	if r.sent++; r.sent > maxSessions && r.outer != nil {
 		h.finishLocked(r, failed(apiv1.CodeUnavailable, "the sessions in which the request was sent have ended, one after the other; nothing was done"))
@@ -84,7 +71,7 @@ func (h *Host) placeLocked(r *request) {
 	if s == nil || s.isFullLocked(r) {
 		s = h.newSessionLocked() // the one before retires
 		h.current = s
-		h.nudge()
+		h.wake()
 	}
 	r.s, r.id, r.settled = s, nil, false
 	r.placed = h.cfg.Mono()
@@ -111,7 +98,7 @@ func (h *Host) dropLocked(r *request) {
 	}
 }
 
-// issueLocked gives r its sequence, and has it sent.
+// issueLocked gives r its sequence, and sends it.
 func (s *session) issueLocked(r *request) {
 	r.id = &apiv1.RequestID{Session: s.id[:], Once: r.op.GetAcquire().GetId().GetOnce()}
 	s.window.Issue(r, r.id)
@@ -123,9 +110,12 @@ func (s *session) issueLocked(r *request) {
 	s.h.sendLocked(r, withID(r.op, r.id, wait))
 }
 
-// sendLocked has op, which is r as it is sent now, started by unlock.
+// sendLocked lets unlock start op, which is r as it is sent now.
 func (h *Host) sendLocked(r *request, op *apiv1.Operation) {
-	call := &mux.Call{Op: op}
+	if op != r.op {
+		op.Owner = r.op.GetOwner()
+	}
+	call := &mux.Call{Op: op, Owner: r.turns}
 	call.Done = func(a *apiv1.Answer) { h.answered(r, call, a) }
 	r.call = call
 	h.calls = append(h.calls, call)
@@ -134,40 +124,15 @@ func (h *Host) sendLocked(r *request, op *apiv1.Operation) {
 // withID is op as it is sent in a session. A caller's op is not changed: the one
 // before it may still be on its way.
 func withID(op *apiv1.Operation, id *apiv1.RequestID, wait time.Duration) *apiv1.Operation {
-	switch r := op.GetRequest().(type) {
-	case *apiv1.Operation_Acquire:
-		a := r.Acquire
-		return &apiv1.Operation{Request: &apiv1.Operation_Acquire{Acquire: &apiv1.AcquireRequest{
-			Id: id, Locks: a.GetLocks(), TtlNs: a.GetTtlNs(), WaitNs: waitOf(a, wait), Holder: a.GetHolder(),
-			Value: a.GetValue(), Labels: a.GetLabels(), DelayNs: a.GetDelayNs(), Detached: true,
-		}}}
-	case *apiv1.Operation_Release:
-		return &apiv1.Operation{Request: &apiv1.Operation_Release{Release: &apiv1.ReleaseRequest{
-			Id: id, Name: r.Release.GetName(), Token: r.Release.GetToken(), Lost: r.Release.GetLost(),
-		}}}
-	case *apiv1.Operation_Renew:
-		return &apiv1.Operation{Request: &apiv1.Operation_Renew{Renew: &apiv1.RenewRequest{
-			Id: id, Name: r.Renew.GetName(), Token: r.Renew.GetToken(), TtlNs: r.Renew.GetTtlNs(),
-		}}}
-	case *apiv1.Operation_SetValue:
-		return &apiv1.Operation{Request: &apiv1.Operation_SetValue{SetValue: &apiv1.SetValueRequest{
-			Id: id, Name: r.SetValue.GetName(), Token: r.SetValue.GetToken(), Value: r.SetValue.GetValue(),
-		}}}
-	case *apiv1.Operation_ForceRelease:
-		f := r.ForceRelease
-		return &apiv1.Operation{Request: &apiv1.Operation_ForceRelease{ForceRelease: &apiv1.ForceReleaseRequest{
-			Id: id, Name: f.GetName(), Token: f.GetToken(), Reason: f.GetReason(), Who: f.GetWho(),
-		}}}
-	case *apiv1.Operation_Cancel:
-		return &apiv1.Operation{Request: &apiv1.Operation_Cancel{Cancel: &apiv1.CancelRequest{
-			Id: id, Target: r.Cancel.GetTarget(),
-		}}}
+	sent := op.Under(id)
+	if a := sent.GetAcquire(); a != nil {
+		a.WaitNs, a.Detached = waitOf(a, wait), true
 	}
-	return op
+	return sent
 }
 
-// waitOf is the wait that is left of an acquire's. What is no wait, or not a valid
-// one, stays as it is.
+// waitOf returns what is left of an acquire's wait. A wait that is zero or not valid is
+// returned as it is.
 func waitOf(a *apiv1.AcquireRequest, left time.Duration) int64 {
 	if a.GetWaitNs() <= 0 {
 		return a.GetWaitNs()
@@ -175,17 +140,12 @@ func waitOf(a *apiv1.AcquireRequest, left time.Duration) int64 {
 	return min(a.GetWaitNs(), int64(left))
 }
 
-// isPassing reports whether what was refused with code may be taken later.
+// isPassing reports whether a request that was refused with code may be accepted later.
 func isPassing(code apiv1.Code) bool {
-	switch code {
-	case apiv1.CodeUnavailable, apiv1.CodeUnknownOutcome, apiv1.CodeNotLeader, apiv1.CodeNotReady,
-		apiv1.CodeStaleStamp, apiv1.CodeOverloaded, apiv1.CodeInternal:
-		return true
-	}
-	return false
+	return code.Passes() || code == apiv1.CodeInternal // of one node: the next leader may do it
 }
 
-// answered has the answer of a call. It is called by whoever brings that.
+// answered processes the answer of a call, on the goroutine that brings it.
 func (h *Host) answered(r *request, call *mux.Call, a *apiv1.Answer) {
 	h.mu.Lock()
 	defer h.unlock()
@@ -196,12 +156,14 @@ func (h *Host) answered(r *request, call *mux.Call, a *apiv1.Answer) {
 	switch code := apiv1.Code(a.GetError().GetCode()); {
 	case r.confirm != nil:
 		h.confirmedLocked(r, call, code, a)
-	case r.id != nil && (code == apiv1.CodeNoSession || code == apiv1.CodeStaleRequest):
+	case r.id != nil && code.Retry() == apiv1.RetryAnew:
 		h.notRunLocked(r, call, code, a)
 	case r.outer == nil && isPassing(code) && (r.until == 0 || h.cfg.Mono() < r.until):
 		h.again = append(h.again, later{r, h.cfg.Mono() + retryAfter})
 		r.call = call
-		h.nudge()
+		h.wake()
+	case r.target != nil && window.FateOf(code) == window.Refused:
+		h.cancelAgainLocked(r, a)
 	case r.outer == nil:
 		if r.target != nil {
 			h.settleLocked(r.target)
@@ -234,35 +196,34 @@ func (h *Host) passOnLocked(r *request, a *apiv1.Answer) {
 	case r.token == 0, !r.gone && !r.once:
 		h.settleLocked(r)
 	case !r.gone:
-		h.keepLocked(r) // the answer may turn out to be lost
+		h.keepLocked(r) // the answer may be lost on its way
 	}
 	h.tellLocked(r, a)
 }
 
-// confirmLocked renews a grant that may have come out of a wait. Such a one ends with
-// the sessions of its request until it is renewed in one of them. So whoever waits
-// through a node that dies blocks nobody, and a caller that is told of its grant has it
-// whatever becomes of the node.
+// confirmLocked renews a grant that may have come out of a wait. Such a grant ends with the
+// sessions of its request until it is renewed in one of them. So a waiter whose node fails
+// blocks nobody, and a caller that got its grant keeps it whatever happens to the node.
 func (h *Host) confirmLocked(r *request, a *apiv1.Answer) {
 	r.answer = a
 	ttl := r.op.GetAcquire().GetTtlNs()
 	c := &request{
-		h: h, s: r.s, confirm: r, until: h.cfg.Mono() + time.Duration(ttl),
+		h: h, s: r.s, confirm: r, turns: r.turns, until: h.cfg.Mono() + time.Duration(ttl),
 		op: &apiv1.Operation{Request: &apiv1.Operation_Renew{Renew: &apiv1.RenewRequest{Token: r.token, TtlNs: ttl}}},
 	}
 	h.ownLocked(+1)
 	r.s.issueLocked(c)
 }
 
-// confirmedLocked has the answer of a renewal that confirms a grant. If the grant is
-// gone, its caller stands in line again.
+// confirmedLocked processes the answer of a renewal that confirms a grant. If the grant is
+// gone, the acquire is sent again.
 func (h *Host) confirmedLocked(c *request, call *mux.Call, code apiv1.Code, a *apiv1.Answer) {
 	r := c.confirm
 	switch {
 	case isPassing(code) && code != apiv1.CodeUnavailable && !r.gone && h.cfg.Mono() < c.until:
 		c.call = call
 		h.again = append(h.again, later{c, h.cfg.Mono() + retryAfter})
-		h.nudge()
+		h.wake()
 		return
 	case r.gone: // it is kept, or being cancelled
 	case code == apiv1.CodeOK:
@@ -286,8 +247,8 @@ func (h *Host) confirmedLocked(c *request, call *mux.Call, code apiv1.Code, a *a
 	h.ownDoneLocked(c)
 }
 
-// gaveUpLocked passes on that r was not answered in time. It may be in the log: an
-// acquire gets nothing out of that unless it is repeated.
+// gaveUpLocked is called when r was not answered in time. It may be in the log; the grant of
+// an acquire is then released unless the request is retried.
 func (h *Host) gaveUpLocked(r *request, a *apiv1.Answer) {
 	if !r.acquire {
 		h.finishLocked(r, a)
@@ -299,7 +260,7 @@ func (h *Host) gaveUpLocked(r *request, a *apiv1.Answer) {
 	}
 }
 
-// tellGivenUpLocked tells the caller of an acquire that nothing came of it.
+// tellGivenUpLocked answers the caller of an acquire that was given up.
 func (h *Host) tellGivenUpLocked(r *request, a *apiv1.Answer) {
 	e := a.GetError()
 	if apiv1.Code(e.GetCode()) != apiv1.CodeInternal {
@@ -321,7 +282,7 @@ func (h *Host) tellLocked(r *request, a *apiv1.Answer) {
 	}
 }
 
-// settleLocked says that the answer to r is of no more use.
+// settleLocked acknowledges the sequence of r, whose answer is no longer needed.
 func (h *Host) settleLocked(r *request) {
 	s := r.s
 	if r.settled || s == nil {
@@ -335,11 +296,11 @@ func (h *Host) settleLocked(r *request) {
 	h.forgetGrantLocked(r)
 	if s.window.Len() == 0 {
 		s.forgetIfEmptyLocked()
-		h.nudge() // it may have retired
+		h.wake() // it may have retired
 	}
 }
 
-// leaveLocked undoes what was done for a caller that did not get its answer.
+// leaveLocked undoes what was done for a caller that did not get the answer.
 func (h *Host) leaveLocked(r *request) {
 	if r.left {
 		return
@@ -358,14 +319,14 @@ func (h *Host) leaveLocked(r *request) {
 	}
 }
 
-// keepLocked keeps the place in line or the grant of a request ID for its repeat.
+// keepLocked keeps the place in line or the grant of a once ID for a retry.
 func (h *Host) keepLocked(r *request) {
 	r.keep = h.cfg.Mono() + keepPlace
 	h.kept = append(h.kept, later{r, r.keep})
-	h.nudge()
+	h.wake()
 }
 
-// stopKeepingLocked is for a place or grant that was kept for long enough.
+// stopKeepingLocked ends the keeping of a place or grant when its time is over.
 func (h *Host) stopKeepingLocked(l later) {
 	r := l.r
 	switch {
@@ -382,17 +343,24 @@ func (h *Host) cancelLocked(r *request) {
 	if r.call != nil {
 		r.call.Abandon()
 	}
-	c := &request{h: h, s: r.s, target: r, op: &apiv1.Operation{Request: &apiv1.Operation_Cancel{Cancel: &apiv1.CancelRequest{
-		Target: &apiv1.RequestID{Session: r.id.GetSession(), Sequence: r.id.GetSequence()},
-	}}}}
+	c := &request{h: h, s: r.s, target: r, turns: r.turns, op: window.Cancel(nil, r.id)}
 	h.ownLocked(+1)
 	r.s.issueLocked(c)
 }
 
-// releaseLocked gives the grant of r back, that nobody was told of.
+// cancelAgainLocked sends a cancel that was refused again in a while, as another request.
+func (h *Host) cancelAgainLocked(c *request, a *apiv1.Answer) {
+	h.cfg.Logger.Warn("cancel refused", "err", a.GetError())
+	h.settleLocked(c)
+	c.settled = false
+	h.again = append(h.again, later{c, h.cfg.Mono() + retryAfter})
+	h.wake()
+}
+
+// releaseLocked releases the grant of r, which no caller got.
 func (h *Host) releaseLocked(r *request, token uint64) {
 	release := &request{
-		h: h, until: h.cfg.Mono() + time.Duration(r.op.GetAcquire().GetTtlNs()), // by then it has ended
+		h: h, turns: r.turns, until: h.cfg.Mono() + time.Duration(r.op.GetAcquire().GetTtlNs()), // by then it has ended
 		op: &apiv1.Operation{Request: &apiv1.Operation_Release{Release: &apiv1.ReleaseRequest{Token: token}}},
 	}
 	h.ownLocked(+1)
@@ -405,13 +373,17 @@ func (h *Host) ownDoneLocked(r *request) {
 	h.ownLocked(-1)
 }
 
-// sendAgainLocked sends the host's own requests again that were refused, and returns
-// when the next one is due.
+// sendAgainLocked retries the host's own requests that were refused, and returns when the
+// next one is due.
 func (h *Host) sendAgainLocked(now time.Duration) time.Duration {
 	for len(h.again) > 0 && h.again[0].due <= now {
 		r := h.again[0].r
 		h.again = h.again[1:]
-		h.sendLocked(r, r.call.Op)
+		if r.call == nil { // it was refused under its last sequence
+			r.s.issueLocked(r)
+		} else {
+			h.sendLocked(r, r.call.Op)
+		}
 	}
 	if len(h.again) == 0 {
 		return never
@@ -419,7 +391,7 @@ func (h *Host) sendAgainLocked(now time.Duration) time.Duration {
 	return h.again[0].due
 }
 
-// notRunLocked is for a request that this time has not run: its session is over, or
+// notRunLocked is called for a request that has not run this time: its session is over, or
 // its sequence counts as acknowledged. An earlier copy of it may have run.
 func (h *Host) notRunLocked(r *request, call *mux.Call, code apiv1.Code, a *apiv1.Answer) {
 	if code == apiv1.CodeNoSession {
@@ -442,15 +414,15 @@ func (h *Host) notRunLocked(r *request, call *mux.Call, code apiv1.Code, a *apiv
 	}
 }
 
-// catchUpLocked decides about an acquire whose session is over once this node has
-// applied all that came before: it then knows whether the acquire was granted.
+// catchUpLocked decides about an acquire whose session is over once this node has applied the
+// log up to the session's end, and so knows whether the acquire was granted.
 func (h *Host) catchUpLocked(r *request, index uint64) {
 	h.behind = append(h.behind, behind{r, index})
 	h.waits.Store(true)
-	h.nudge()
+	h.wake()
 }
 
-// resumeLocked decides about the acquires of which this node now knows enough.
+// resumeLocked decides about the acquires for which this node has applied enough of the log.
 func (h *Host) resumeLocked() {
 	applied := h.applied.Load()
 	h.behind = slices.DeleteFunc(h.behind, func(b behind) bool {
@@ -475,11 +447,11 @@ func (h *Host) resumeLocked() {
 	h.waits.Store(len(h.behind) > 0)
 }
 
-// moveLocked sends r in another session. Who waited stands in line at the end.
+// moveLocked sends r in another session. An acquire that waited goes to the end of the line.
 func (h *Host) moveLocked(r *request) {
 	h.settleLocked(r)
 	if r.waits && h.cfg.Mono() >= r.until {
-		h.tellLocked(r, failed(apiv1.CodeTimeout, "%s: not granted within the wait limit", subject(r.op)))
+		h.tellLocked(r, failed(apiv1.CodeTimeout, "%s: wait timed out", subject(r.op)))
 		return
 	}
 	h.placeLocked(r)
@@ -488,8 +460,8 @@ func (h *Host) moveLocked(r *request) {
 // grantAnswer is the answer of a request that the log has granted. Its stamp is the
 // time at which the request entered the table, or a later one.
 func grantAnswer(res *fsm.Result, index uint64) *apiv1.Answer {
-	return &apiv1.Answer{Index: index, Stamp: res.Queued, Result: &apiv1.Answer_Acquire{Acquire: &apiv1.AcquireResponse{
-		Token: res.Token, Deadline: res.Deadline, Queued: res.Queued, Granted: res.Granted,
+	return &apiv1.Answer{Index: index, Stamp: int64(res.Queued), Result: &apiv1.Answer_Acquire{Acquire: &apiv1.AcquireResponse{
+		Token: res.Token, Deadline: int64(res.Deadline), Queued: int64(res.Queued), Granted: int64(res.Granted),
 	}}}
 }
 

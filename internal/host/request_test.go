@@ -121,6 +121,30 @@ func TestCancelsAreRepeatedUntilTheyAreAnswered(t *testing.T) {
 	})
 }
 
+func TestRefusedCancelsAreSentUnderAnotherSequence(t *testing.T) {
+	inBubble(t, func(b *bench) {
+		c := b.ask(acquire(time.Hour, ""))
+		b.open()
+		wait := b.next()
+		c.call.Abandon()
+		cancel := b.next()
+		for _, code := range []apiv1.Code{apiv1.CodeLimit, apiv1.CodeDenied} {
+			before := cancel.Op.GetCancel().GetId()
+			done(cancel, refused(code))
+			b.quiet("at once")
+			b.passes(retryAfter)
+			cancel = b.next()
+			b.isCancelOf(cancel, wait)
+			if id := cancel.Op.GetCancel().GetId(); id.GetSequence() <= before.GetSequence() || id.GetAcknowledged() >= wait.Op.GetAcquire().GetId().GetSequence() {
+				t.Errorf("after %v: cancelled under %v, before under %v; want another sequence, and the acquire's not acknowledged", code, id, before)
+			}
+		}
+		done(cancel, cancelled())
+		b.passes(10 * time.Second)
+		b.quiet("after the cancel was answered")
+	})
+}
+
 func TestAnAnswerThatReachesNobodyLeavesNoGrant(t *testing.T) {
 	t.Run("without an ID", func(t *testing.T) {
 		inBubble(t, func(b *bench) {

@@ -50,7 +50,7 @@ func (s *session) renameLocked() {
 	s.h.tellIDsLocked()
 }
 
-// tellIDsLocked has Observe know the sessions.
+// tellIDsLocked publishes the IDs of the sessions to Observe.
 func (h *Host) tellIDsLocked() {
 	ids := make([]fsm.SessionID, 0, len(h.byID))
 	for id := range h.byID {
@@ -59,7 +59,7 @@ func (h *Host) tellIDsLocked() {
 	h.ids.Store(&ids)
 }
 
-// isFullLocked reports whether r is to be sent in another session.
+// isFullLocked reports whether r has to be sent in another session.
 func (s *session) isFullLocked(r *request) bool {
 	return s.window.Len()+len(s.queue) >= maxUnanswered || r.waits && s.maxWaits > 0 && s.waits >= s.maxWaits
 }
@@ -102,9 +102,9 @@ func (s *session) nextLocked() time.Duration {
 	return next
 }
 
-// waitToOpenLocked sends the request that opens the session, and answers those who
-// have waited for it long enough. Without any the session is given up: if it is
-// opened after all it ends with its TTL.
+// waitToOpenLocked sends the request that opens the session, and answers requests that have
+// waited for it too long. When no request waits, the session is given up: if it is opened
+// nevertheless, it expires.
 func (s *session) waitToOpenLocked(now time.Duration) {
 	s.queue = slices.DeleteFunc(s.queue, func(r *request) bool {
 		switch {
@@ -126,8 +126,8 @@ func (s *session) waitToOpenLocked(now time.Duration) {
 	}
 }
 
-// patienceEnds is when r does not wait any more for its session to be opened. One of
-// the host's own waits until it is moot.
+// patienceEnds returns until when r waits for its session to be opened. One of the host's own
+// waits until it is moot.
 func (r *request) patienceEnds() time.Duration {
 	if r.outer == nil {
 		return r.until
@@ -152,7 +152,7 @@ func (s *session) sendOpenLocked(now time.Duration) {
 	})
 }
 
-// openedLocked has the answer of the request that was sent at a time.
+// openedLocked processes the answer of the request that was sent at a time.
 func (s *session) openedLocked(sent time.Duration, a *apiv1.Answer) {
 	s.opening = false
 	h, e := s.h, a.GetError()
@@ -171,7 +171,7 @@ func (s *session) openedLocked(sent time.Duration, a *apiv1.Answer) {
 				s.issueLocked(r)
 			}
 		}
-		h.cfg.Logger.Debug("session for requests without one opened", "session", hex.EncodeToString(s.id[:]), "ttl", s.ttl)
+		h.cfg.Logger.Debug("session for requests without one opened", "session", hex.EncodeToString(apiv1.SessionHash(s.id[:])), "ttl", s.ttl)
 	case code == apiv1.CodeNoSession: // opened, the answer was lost, and its time is up
 		s.renameLocked()
 	case isPassing(code):
@@ -179,12 +179,12 @@ func (s *session) openedLocked(sent time.Duration, a *apiv1.Answer) {
 	default:
 		s.refusedLocked(e)
 	}
-	h.nudge()
+	h.wake()
 }
 
-// refusedLocked is for a session that the table does not open: it has no room for
-// another one. Acquires are refused. What frees a lock or keeps it must not be: it is
-// sent without a request ID.
+// refusedLocked is called when the table has no room for another session. Acquires are
+// refused. Operations that free a lock or keep it must not be refused: they are sent without
+// a request ID.
 func (s *session) refusedLocked(e *apiv1.Error) {
 	h, queue := s.h, s.queue
 	s.queue = nil
@@ -201,8 +201,8 @@ func (s *session) refusedLocked(e *apiv1.Error) {
 	}
 }
 
-// renewLocked sends a keep-alive. Each has its own beginning, so each is sent as it
-// is and never again.
+// renewLocked sends a keep-alive. A TTL counts from when its keep-alive was sent, so none is
+// sent twice.
 func (s *session) renewLocked(now time.Duration) {
 	s.renewals++
 	s.renewAt = now + s.ttl/3
@@ -220,7 +220,7 @@ func (s *session) renewLocked(now time.Duration) {
 			default:
 				s.renewAt = min(s.renewAt, h.cfg.Mono()+retryAfter)
 			}
-			h.nudge()
+			h.wake()
 		},
 	})
 }
@@ -231,12 +231,12 @@ func (s *session) endedLocked() {
 	if s.over {
 		return
 	}
-	s.h.cfg.Logger.Info("the cluster has ended the session of callers without one", "session", hex.EncodeToString(s.id[:]), "unanswered", s.window.Len())
+	s.h.cfg.Logger.Info("the cluster has ended the session of callers without one", "session", hex.EncodeToString(apiv1.SessionHash(s.id[:])), "unanswered", s.window.Len())
 	s.removeLocked()
 }
 
-// endLocked ends the session in the cluster; undelivered are the sequences whose
-// grants nobody was told of.
+// endLocked ends the session in the cluster; undelivered are the sequences whose grants no
+// caller got.
 func (s *session) endLocked(undelivered []uint64) {
 	s.removeLocked()
 	h := s.h
@@ -250,7 +250,7 @@ func (s *session) endLocked(undelivered []uint64) {
 	h.sendLocked(r, r.op)
 }
 
-// removeLocked takes the session out of those that are kept alive.
+// removeLocked removes the session from those that are kept alive.
 func (s *session) removeLocked() {
 	s.over = true
 	h := s.h
@@ -261,7 +261,7 @@ func (s *session) removeLocked() {
 	s.forgetIfEmptyLocked()
 }
 
-// forgetIfEmptyLocked ends the interest in a session that is over.
+// forgetIfEmptyLocked drops a session that is over and has no requests left.
 func (s *session) forgetIfEmptyLocked() {
 	if s.over && s.window.Len() == 0 {
 		delete(s.h.byID, s.id)
@@ -304,7 +304,7 @@ func (s *session) closeLocked() {
 		for _, r := range undelivered {
 			h.leaveLocked(r)
 		}
-		s.renewLocked(h.cfg.Mono()) // for as long as may be
+		s.renewLocked(h.cfg.Mono()) // so that it lasts a full TTL
 		s.removeLocked()
 		return
 	}

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 
 	apiv1 "github.com/locknode/locknode/api/v1"
+	"github.com/locknode/locknode/internal/fair"
 )
 
 // Call is one operation under way.
@@ -14,6 +15,8 @@ type Call struct {
 	// Done gets the answer: exactly once, from any goroutine, unless the call
 	// was abandoned. It must not block.
 	Done func(*apiv1.Answer)
+	// Owner is who takes the turns of the call wherever calls queue.
+	Owner fair.Owner
 
 	abandoned, doubtful atomic.Bool
 
@@ -21,10 +24,10 @@ type Call struct {
 	left func()
 }
 
-// Abandon says that nobody gets the answer: it is not waited for any more, or it
-// came and could not be passed on. Done need not be called, and the operation need
-// not be sent again. What it has done stays done, unless whoever runs the call has
-// asked to be told (OnAbandon). Abandon may be called more than once.
+// Abandon says that nobody gets the answer: the caller no longer waits for it, or it could
+// not be delivered. Done need not be called then, and the operation need not be sent again.
+// What the operation has done stays done, unless the callee reacts to OnAbandon. Abandon may
+// be called more than once.
 func (c *Call) Abandon() {
 	c.mu.Lock()
 	again := c.abandoned.Swap(true)
@@ -38,10 +41,10 @@ func (c *Call) Abandon() {
 // Abandoned reports whether Abandon was called.
 func (c *Call) Abandoned() bool { return c.abandoned.Load() }
 
-// OnAbandon has f called, once, if the call is abandoned, before Done or after it: f
-// is called exactly if nobody got the answer. It is called at once if the call is
-// abandoned already. There is one f for a call, set before the call can be answered.
-// It must neither block nor answer a call: Abandon may be called with locks held.
+// OnAbandon sets a function that is called once if the call is abandoned, before Done or
+// after it: exactly if nobody got the answer. It is called at once if the call is abandoned
+// already. A call has one such function, set before the call can be answered. It must
+// neither block nor answer a call: Abandon may be called with locks held.
 func (c *Call) OnAbandon(f func()) {
 	c.mu.Lock()
 	c.left = f
@@ -52,8 +55,8 @@ func (c *Call) OnAbandon(f func()) {
 	}
 }
 
-// Doubt says that a try of the operation may have taken effect, though its answer
-// was lost: from now on a refusal does not say that nothing was done.
+// Doubt records that an attempt of the operation may have taken effect, though its answer
+// was lost: from now on a refusal does not mean that nothing was done.
 func (c *Call) Doubt() { c.doubtful.Store(true) }
 
 // Doubtful reports whether Doubt was called.

@@ -2,35 +2,38 @@ package mux
 
 import apiv1 "github.com/locknode/locknode/api/v1"
 
-// Class is what bounds an operation. Nothing else is ever refused because of
-// operations that wait: wherever operations are counted, those are counted apart.
+// Class says by which bound an operation is limited. Operations that wait are counted
+// separately everywhere, so that nothing else is refused because of them.
 type Class int
 
 const (
-	// Prompt is answered as soon as the cluster gets to it.
+	// Prompt is answered as soon as the cluster has processed it.
 	Prompt Class = iota
-	// Frees is prompt, and gives something back or keeps it alive. Half of the room is
-	// for it alone.
+	// Frees is prompt, and releases something or keeps it alive. Half of the room is
+	// reserved for it.
 	Frees
-	// Waits may stand in line for as long as it takes.
+	// Waits may wait in a queue for any time.
 	Waits
 )
 
 // ClassOf returns the class of an operation.
 func ClassOf(op *apiv1.Operation) Class {
-	switch op.GetRequest().(type) {
-	case *apiv1.Operation_Acquire:
-		if waits(op) {
-			return Waits
-		}
-	case *apiv1.Operation_KeepAlive, *apiv1.Operation_EndSession, *apiv1.Operation_Cancel,
-		*apiv1.Operation_Release, *apiv1.Operation_Renew, *apiv1.Operation_ForceRelease:
+	switch {
+	case MayWait(op):
+		return Waits
+	case op.Kind().Frees():
 		return Frees
 	}
 	return Prompt
 }
 
-// Load is how many operations there are, by what bounds them.
+// MayWait reports whether op may wait in a queue: only an acquire does.
+func MayWait(op *apiv1.Operation) bool {
+	a, ok := op.GetRequest().(*apiv1.Operation_Acquire)
+	return ok && a.Acquire.GetWaitNs() != 0
+}
+
+// Load counts operations by class.
 type Load struct{ Prompt, Waits int }
 
 // Add counts n more operations of a class; n may be negative.

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/metadata"
 
 	apiv1 "github.com/locknode/locknode/api/v1"
+	"github.com/locknode/locknode/internal/fair"
 )
 
 // Why a Conn broke, where it was not the stream itself.
@@ -21,28 +22,49 @@ var (
 	ErrClosed  = errors.New("connection closed")
 )
 
-// NoNoticesHeader is the gRPC header of a stream that wants no notices: a node
-// that forwards gets them from its own copy of the log.
+// NoNoticesHeader is the gRPC header of a stream without notices: a node that forwards
+// gets them from its own copy of the log.
 const NoNoticesHeader = "locknode-no-notices"
 
-// Config says how a Conn behaves. The zero value works.
+// ClusterHeader is the gRPC header of calls and streams that are meant for one
+// cluster, with its ID: addresses change hands, and a node of another cluster refuses
+// them.
+const ClusterHeader = "locknode-cluster"
+
+// MemberHeader is the gRPC header of calls and streams that are meant for one node,
+// with its ID: another node that has its address now refuses them. They do it with
+// [apiv1.CodeUnavailable], as nothing was done, and WrongNodeTrailer.
+const MemberHeader = "locknode-member-bin"
+
+// PeerHeader is the gRPC header of streams of other nodes of the cluster, with the key that
+// only they have: such a stream names the owner of each operation. On any other stream the
+// owner is the connection.
+const PeerHeader = "locknode-peer-bin"
+
+// WrongNodeTrailer is the gRPC trailer of a call or stream that was refused because it
+// was meant for another node or cluster.
+const WrongNodeTrailer = "locknode-wrong-node"
+
+// Config configures a Conn. The zero value is valid.
 type Config struct {
 	Logger *slog.Logger // nil: silent
 
 	// Patience is how long the node may be silent. nil: one of its own, which begins
 	// at a second and is forgotten with the conn.
 	Patience *Patience
-	// PingEvery is how long the node may be silent while something takes long, before
-	// it is asked whether it is there. 0: 1 s.
+	// PingEvery is the time between pings while an operation takes long. 0: 1 s.
 	PingEvery time.Duration
 
-	// OnSilent is called when the node has been silent for as long as its patience
-	// lasts, once for each such silence. Somebody may then look for another node; the
-	// conn breaks only after three times as long, because a node that is merely slow
-	// would be given everything again. nil: it breaks at once.
+	// OnSilent is called when the node has been silent for the limit of its patience, once
+	// for each silence. The caller may then look for another node. The conn breaks only
+	// after three times as long, because a node that is merely slow would get everything
+	// again. nil: it breaks after the limit.
 	OnSilent func()
-	// OnNotice gets what the node pushes. nil: the node is asked not to.
+	// OnNotice gets the notices that the node pushes. nil: the stream is one without.
 	OnNotice func(*apiv1.Notice)
+	// OnDirectory gets the addresses of the members, which the node pushes on streams with
+	// notices. nil: they are ignored.
+	OnDirectory func(*apiv1.Directory)
 	// OnBreak gets the calls that were not answered, in the order in which they
 	// were started: once when the conn breaks, even if there are none, and again
 	// for calls that are started later; never from within Start, never two at a
@@ -59,21 +81,22 @@ type Conn struct {
 	stream grpc.BidiStreamingClient[apiv1.SessionRequest, apiv1.SessionResponse]
 	ctx    context.Context // the stream's
 	cancel context.CancelCauseFunc
-	wake   chan struct{} // the queue is no longer empty
+	woken  chan struct{} // the queue is no longer empty
 	sent   chan struct{} // closed when the sender has ended
 	done   chan struct{} // closed when both goroutines have ended
+	odd    bool          // answers to nothing that was asked have been logged; of the receiver
 
-	mu      sync.Mutex       // guards what follows
-	lastID  uint64           // of the stream, counts from 1
-	pending map[uint64]*Call // by id on the stream: sent or queued, and not answered; nil: a ping
-	queue   []queued         // to be sent
-	ahead   []queued         // to be sent before those: pings and keep-alives
-	silence silence          // of the node
-	timer   *time.Timer      // runs check while there is something pending
-	due     time.Time        // when the timer should fire; zero: not set
-	err     error            // why it broke
-	late    []*Call          // started after the break
-	handing bool             // somebody is in handOver and will see late
+	mu      sync.Mutex         // guards what follows
+	lastID  uint64             // of the stream, counts from 1
+	pending map[uint64]*Call   // by id on the stream: sent or queued, and not answered; nil: a ping
+	queue   fair.Queue[queued] // to be sent
+	ahead   fair.Queue[queued] // to be sent before those: pings and keep-alives
+	silence silence            // of the node
+	timer   *time.Timer        // runs check while there is something pending
+	due     time.Time          // when the timer should fire; zero: not set
+	err     error              // why it broke
+	late    []*Call            // started after the break
+	handing bool               // handOver runs and will read late
 }
 
 type queued struct {
@@ -110,13 +133,13 @@ func Open(ctx context.Context, cc grpc.ClientConnInterface, cfg Config) (*Conn, 
 		cancel(err)
 		return nil, fmt.Errorf("open session stream: %w", err)
 	}
-	// Asking for its context keeps gRPC from opening the stream again by itself when a
-	// node went away before it looked at it. That may take as long as it likes and holds
-	// the sender, and another node may be there.
+	// Calling Context keeps gRPC from opening the stream again by itself when a node went
+	// away before it handled it. That has no time limit and blocks the sender, while
+	// another node may be available.
 	_ = stream.Context()
 	c := &Conn{
 		cfg: cfg, stream: stream, ctx: streamCtx, cancel: cancel,
-		wake: make(chan struct{}, 1), sent: make(chan struct{}), done: make(chan struct{}),
+		woken: make(chan struct{}, 1), sent: make(chan struct{}), done: make(chan struct{}),
 		pending: map[uint64]*Call{}, handing: true,
 	}
 	c.timer = time.AfterFunc(time.Hour, c.check)
@@ -141,7 +164,7 @@ func (c *Conn) Start(call *Call) {
 	first := c.enqueueLocked(call)
 	c.mu.Unlock()
 	if first {
-		c.wakeSender()
+		c.wake()
 	}
 }
 
@@ -150,20 +173,27 @@ func (c *Conn) enqueueLocked(call *Call) (first bool) {
 	c.lastID++
 	c.pending[c.lastID] = call
 	if call != nil {
-		c.startedLocked(c.lastID, waits(call.Op))
+		c.startedLocked(c.lastID, MayWait(call.Op))
 	}
-	first = len(c.queue)+len(c.ahead) == 0
-	if q := (queued{c.lastID, call}); call == nil || call.Op.GetKeepAlive() != nil {
-		c.ahead = append(c.ahead, q)
-	} else {
-		c.queue = append(c.queue, q)
-	}
+	first = c.queue.Len()+c.ahead.Len() == 0
+	c.queueLocked(queued{c.lastID, call})
 	return first
 }
 
-func (c *Conn) wakeSender() {
+func (c *Conn) queueLocked(q queued) {
+	switch {
+	case q.call == nil:
+		c.ahead.Put(fair.Owner{}, q, 0)
+	case q.call.Op.GetKeepAlive() != nil:
+		c.ahead.Put(q.call.Owner, q, 0)
+	default:
+		c.queue.Put(q.call.Owner, q, 0)
+	}
+}
+
+func (c *Conn) wake() {
 	select {
-	case c.wake <- struct{}{}:
+	case c.woken <- struct{}{}:
 	default:
 	}
 }
@@ -202,7 +232,7 @@ func (c *Conn) fail(err error) {
 	c.cancel(err)
 }
 
-// handOver gives what is unanswered to OnBreak, until there is nothing more.
+// handOver passes unanswered calls to OnBreak, until there are none.
 func (c *Conn) handOver() {
 	for first := true; ; first = false {
 		c.mu.Lock()
@@ -221,7 +251,9 @@ func (c *Conn) handOver() {
 		}
 		calls = append(calls, c.late...)
 		clear(c.pending)
-		c.queue, c.ahead, c.late = nil, nil, nil
+		c.queue.Clear()
+		c.ahead.Clear()
+		c.late = nil
 		if len(calls) == 0 && !first {
 			c.handing = false
 			c.mu.Unlock()

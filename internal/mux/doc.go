@@ -10,9 +10,11 @@
 // error and nothing is sent. On the stream a Conn uses ids of its own, so that
 // callers need not agree on theirs.
 //
-// Pings and keep-alives go ahead of other operations, and a ping is all that decides
-// whether the node is there: an operation may take as long as it takes. How long a node
-// may be silent is its [Patience], which outlives a Conn.
+// A node forwards for many clients, so the owners of queued calls take turns.
+//
+// Pings and keep-alives are sent before other operations, and only pings decide whether the
+// node is there: an operation may take any time. How long a node may be silent is its
+// [Patience], which outlives a Conn.
 //
 // A Conn owns two goroutines. The sender takes all that is queued, packs it into
 // messages and blocks when the node does not read; the receiver gives answers to
@@ -20,4 +22,10 @@
 // timer that runs only while something is pending watches for silence. Callbacks
 // are made by the receiver (refusals by the sender, calls that are started after
 // the end by a goroutine that ends with the hand-over) and without a lock held.
+//
+// Files:
+//   - call.go: one operation. class.go: which bound does it count against?
+//   - conn.go: how does a stream begin and end? send.go: what is sent next? receive.go: whose
+//     is an answer?
+//   - silence.go: is the node still there? patience.go: how long may it be silent?
 package mux

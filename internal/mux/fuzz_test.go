@@ -12,7 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	apiv1 "github.com/locknode/locknode/api/v1"
-	"github.com/locknode/locknode/internal/fuzz"
+	"github.com/locknode/locknode/internal/proof/fuzz"
 )
 
 // scriptedNode is a connection to a node whose one stream says what it was told,

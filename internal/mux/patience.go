@@ -13,15 +13,13 @@ const (
 	mostPatience = 10
 )
 
-// Patience is how long one node may be silent. It outlives a Conn: whoever opens
-// conns to the same address, one after the other, gives all of them the same
-// Patience, and then a node that is only slow is reached in the end, while a fast one
-// that dies is left as soon as ever.
+// Patience is how long one node may be silent. It outlives a Conn: all conns that are opened
+// to one address, one after the other, get the same Patience. So a node that is only slow
+// is reached in the end, and a fast one that fails is given up quickly.
 //
-// It grows with the round trip, which pings measure, and questions like [Patience.Took].
-// It doubles with each conn that
-// broke for silence, and every ping that is answered takes one such doubling back. All
-// methods are safe for concurrent use.
+// It grows with the round trip, which is measured by pings and by [Patience.Took]. It doubles
+// with each conn that broke because of silence, and halves again with every answered ping.
+// All methods are safe for concurrent use.
 type Patience struct {
 	least, most time.Duration
 
@@ -53,8 +51,8 @@ func (p *Patience) Limit() time.Duration {
 	return min(limit, p.most)
 }
 
-// Took notes how long the node took to answer a question that it answers at once and
-// from memory.
+// Took records how long the node took to answer a request that it answers from memory at
+// once.
 func (p *Patience) Took(trip time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -77,9 +75,9 @@ func (p *Patience) answered(trip time.Duration) {
 	p.tookLocked(trip)
 }
 
-// atMost notes that a round trip takes no longer than an operation took. Without it
-// one that was measured while the node was busy would be believed until it is busy
-// again: pings are sent only when something takes long.
+// atMost records that a round trip takes no longer than an operation took. Without it a
+// round trip that was measured while the node was busy would be kept until it is busy again,
+// because pings are sent only when an operation takes long.
 func (p *Patience) atMost(took time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -88,7 +86,7 @@ func (p *Patience) atMost(took time.Duration) {
 	}
 }
 
-// stalled notes that a conn broke because the node was silent.
+// stalled records that a conn broke because the node was silent.
 func (p *Patience) stalled() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -97,12 +95,12 @@ func (p *Patience) stalled() {
 	}
 }
 
-// ping is how long a ping may be unanswered, with nothing else heard.
+// ping is how long a ping may be unanswered while nothing else arrives.
 func (p *Patience) ping() time.Duration { return p.Limit() - p.least/4 }
 
-// quiet is how long nothing may be heard before there is a ping. After a conn broke
-// there is one at once: a node that is fast again would otherwise not be measured, and
-// its next death be noticed late.
+// quiet is how long nothing may arrive before a ping is sent. After a conn broke a ping is
+// sent at once: otherwise a node that is fast again would not be measured, and its next
+// failure would be noticed late.
 func (p *Patience) quiet() time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -61,7 +61,11 @@ func (c *Conn) deliver(response *apiv1.SessionResponse, calls []*Call) []*Call {
 	for _, n := range response.GetNotices() {
 		c.cfg.OnNotice(n)
 	}
-	if unknown > 0 {
+	if d := response.GetDirectory(); d != nil && c.cfg.OnDirectory != nil {
+		c.cfg.OnDirectory(d)
+	}
+	if unknown > 0 && !c.odd { // logged once: a faulty node might send them without end
+		c.odd = true
 		c.cfg.Logger.Warn("answers to operations that were not asked", "count", unknown)
 	}
 	if unfit != nil {

@@ -2,16 +2,16 @@ package mux
 
 import (
 	"runtime"
-	"unicode/utf8"
 
 	apiv1 "github.com/locknode/locknode/api/v1"
+	"github.com/locknode/locknode/internal/fair"
 )
 
 const (
 	// MaxOperations is how many operations a message of the stream may carry.
 	MaxOperations = 512
-	// maxMessageBytes ends a message early, far below what a node accepts: what goes
-	// ahead waits for the one that is being sent.
+	// maxMessageBytes keeps messages far below what a node accepts, because pings and
+	// keep-alives wait for the message that is being sent.
 	maxMessageBytes = 128 << 10
 	// maxOperationBytes is far above what the default limits of the lock table
 	// allow, and lets the longest HTTP body through; a much longer operation
@@ -21,29 +21,36 @@ const (
 	fewQueued = 64
 )
 
-// outbox is what the sender has taken from a queue: all of it, and the rest that was
-// not sent yet.
+// outbox is what the sender has taken from a queue and not sent yet. It is kept small, so
+// that later calls of other owners get their turn soon.
 type outbox struct{ all, rest []queued }
 
-// refillLocked swaps the queue for one that was sent.
-func (o *outbox) refillLocked(queue *[]queued) {
+// refillLocked takes what may go into the next message, if all before was sent.
+func (o *outbox) refillLocked(queue *fair.Queue[queued]) {
 	if len(o.rest) > 0 {
 		return
 	}
 	clear(o.all)
-	o.all, *queue = *queue, o.all[:0]
+	o.all = o.all[:0]
+	for len(o.all) < MaxOperations {
+		q, _, ok := queue.Pop()
+		if !ok {
+			break
+		}
+		o.all = append(o.all, q)
+	}
 	o.rest = o.all
 }
 
 // send is the sender's goroutine: it packs what is queued into messages. Before each
-// message it looks for what goes ahead, so that a ping or a keep-alive waits for the
-// message that is being sent, and for nothing else.
+// message it sends pings and keep-alives, so that these wait for the message that is being
+// sent, and for nothing else.
 func (c *Conn) send() {
 	defer close(c.sent)
 	var ahead, work outbox
 	for {
 		select {
-		case <-c.wake:
+		case <-c.woken:
 		case <-c.ctx.Done():
 			return
 		}
@@ -63,7 +70,7 @@ func (c *Conn) send() {
 func (c *Conn) take(ahead, work *outbox) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if n := len(c.queue); n > 0 && n < fewQueued && len(work.rest) == 0 {
+	if n := c.queue.Len(); n > 0 && n < fewQueued && len(work.rest) == 0 {
 		c.mu.Unlock()
 		runtime.Gosched()
 		c.mu.Lock()
@@ -73,7 +80,7 @@ func (c *Conn) take(ahead, work *outbox) bool {
 	return len(ahead.rest)+len(work.rest) > 0
 }
 
-// message is one in the making.
+// message is a message while it is packed.
 type message struct {
 	ops   []apiv1.Operation // those that refs points to
 	refs  []*apiv1.Operation
@@ -106,20 +113,20 @@ func (c *Conn) pack(m *message, from []queued) (rest []queued) {
 		m.ops = m.ops[:len(m.ops)+1]
 		op := &m.ops[len(m.ops)-1]
 		op.Id = q.id
-		op.Redirect, op.Request = asked.GetRedirect(), asked.GetRequest()
+		op.Redirect, op.Owner, op.Connection, op.Request = asked.GetRedirect(), asked.GetOwner(), asked.GetConnection(), asked.GetRequest()
 		m.refs = append(m.refs, op)
 	}
 	return from
 }
 
 // write sends a message, unless it is empty, and reports whether the stream still
-// works. grpc may look at a message after Send: nothing of it is used again.
+// works. grpc may read a message after Send, so nothing of it is used again.
 func (c *Conn) write(m *message) bool {
 	if len(m.refs) == 0 {
 		return true
 	}
 	if err := c.stream.Send(&apiv1.SessionRequest{Operations: m.refs}); err != nil {
-		// The receiver learns why a stream ended; cancelling it makes sure.
+		// The receiver gets the reason why a stream ended; cancel makes sure that it ends.
 		if c.ctx.Err() == nil && !isEOF(err) {
 			c.fail(err)
 		}
@@ -132,7 +139,7 @@ func (c *Conn) write(m *message) bool {
 func (c *Conn) refuse(id uint64, problem *apiv1.Error) {
 	c.mu.Lock()
 	if id == c.silence.timed {
-		c.silence.timed = 0 // it tells nothing of the node
+		c.silence.timed = 0 // it says nothing about the node
 	}
 	call := c.pending[id]
 	delete(c.pending, id)
@@ -142,60 +149,18 @@ func (c *Conn) refuse(id uint64, problem *apiv1.Error) {
 	}
 }
 
-// waits reports whether op may stand in line: only an acquire does.
-func waits(op *apiv1.Operation) bool {
-	a, ok := op.GetRequest().(*apiv1.Operation_Acquire)
-	return ok && a.Acquire.GetWaitNs() != 0
-}
-
-// inspect estimates the encoded size of an operation and finds what would make
-// encoding fail: a string that is not UTF-8 cannot be sent at all, and would
-// break the stream, and the next one, for every call on it.
+// inspect estimates the encoded size of an operation and finds what would make encoding
+// fail: a string that is not UTF-8 cannot be sent, and would break the stream, and then the
+// next one, for every call on it.
 func inspect(op *apiv1.Operation) (size int, problem *apiv1.Error) {
-	in := inspection{size: fixedBytes + op.UnknownBytes()}
-	switch r := op.GetRequest().(type) {
-	case *apiv1.Operation_OpenSession:
-		in.bytes(r.OpenSession.GetSession())
-		in.text("holder", r.OpenSession.GetHolder())
-		in.labels(r.OpenSession.GetLabels())
-	case *apiv1.Operation_KeepAlive:
-		in.bytes(r.KeepAlive.GetSession())
-	case *apiv1.Operation_EndSession:
-		in.bytes(r.EndSession.GetSession())
-		in.size += 10 * len(r.EndSession.GetUndelivered())
-	case *apiv1.Operation_Acquire:
-		in.acquire(r.Acquire)
-	case *apiv1.Operation_Cancel:
-		in.id(r.Cancel.GetId())
-		in.id(r.Cancel.GetTarget())
-	case *apiv1.Operation_Release:
-		in.id(r.Release.GetId())
-		in.text("name", r.Release.GetName())
-	case *apiv1.Operation_Renew:
-		in.id(r.Renew.GetId())
-		in.text("name", r.Renew.GetName())
-	case *apiv1.Operation_SetValue:
-		in.id(r.SetValue.GetId())
-		in.text("name", r.SetValue.GetName())
-		in.bytes(r.SetValue.GetValue())
-	case *apiv1.Operation_ForceRelease:
-		in.id(r.ForceRelease.GetId())
-		in.text("name", r.ForceRelease.GetName())
-		in.text("reason", r.ForceRelease.GetReason())
-		in.text("who", r.ForceRelease.GetWho())
-	case *apiv1.Operation_Get:
-		in.text("name", r.Get.GetName())
-	case *apiv1.Operation_List:
-		in.text("prefix", r.List.GetPrefix())
-		in.text("after", r.List.GetAfter())
+	size, badField := op.Measure()
+	if badField != "" {
+		return size, apiv1.NewError(apiv1.CodeInvalid, "%s: is not UTF-8", badField)
 	}
-	if in.badField != "" {
-		return in.size, apiv1.NewError(apiv1.CodeInvalid, "%s: is not UTF-8", in.badField)
+	if size > maxOperationBytes {
+		return size, apiv1.NewError(apiv1.CodeTooLarge, "the operation has %d bytes; at most %d are accepted", size, maxOperationBytes)
 	}
-	if in.size > maxOperationBytes {
-		return in.size, apiv1.NewError(apiv1.CodeTooLarge, "the operation has %d bytes; at most %d are accepted", in.size, maxOperationBytes)
-	}
-	return in.size, nil
+	return size, nil
 }
 
 // Check reports an operation that is too long to travel between nodes, or that
@@ -203,44 +168,4 @@ func inspect(op *apiv1.Operation) (size int, problem *apiv1.Error) {
 func Check(op *apiv1.Operation) *apiv1.Error {
 	_, problem := inspect(op)
 	return problem
-}
-
-// fixedBytes is more than the numbers and tags of any operation need.
-const fixedBytes = 128
-
-type inspection struct {
-	size     int
-	badField string
-}
-
-func (in *inspection) bytes(b []byte) { in.size += len(b) }
-
-func (in *inspection) text(field, s string) {
-	in.size += len(s)
-	if !utf8.ValidString(s) {
-		in.badField = field
-	}
-}
-
-func (in *inspection) id(id *apiv1.RequestID) {
-	in.size += len(id.GetSession()) + len(id.GetOnce()) + 24*len(id.GetAnswered())
-}
-
-func (in *inspection) labels(labels []*apiv1.Label) {
-	for _, l := range labels {
-		in.size += 12
-		in.text("labels", l.GetKey())
-		in.text("labels", l.GetValue())
-	}
-}
-
-func (in *inspection) acquire(r *apiv1.AcquireRequest) {
-	in.id(r.GetId())
-	for _, w := range r.GetLocks() {
-		in.size += 32
-		in.text("name", w.GetName())
-	}
-	in.text("holder", r.GetHolder())
-	in.bytes(r.GetValue())
-	in.labels(r.GetLabels())
 }

@@ -2,16 +2,16 @@ package mux
 
 import "time"
 
-// silence is what a Conn knows about when its node was heard. Whether the node is
-// there is found out by pings alone: work may take as long as it takes, and a node
-// that commits nothing because it has no majority is there all the same.
+// silence records when something arrived from the node. Only pings decide whether the node
+// is there: an operation may take any time, and a node that commits nothing because it has
+// no majority is there nevertheless.
 //
 // A ping is sent when nothing has arrived for a moment (see [Patience.quiet]) since
 // something was asked, and then after twice the time, up to PingEvery, for as long as
-// something is unanswered. It goes ahead of what is queued, and the node answers it ahead
-// of other answers. The conn breaks when the patience has passed since then without a
-// single message: not only without the answer of the ping, which may be stuck behind a
-// long one. Where somebody else can be asked whether the node is there, that comes first.
+// something is unanswered. It is sent before what is queued, and the node sends its answer
+// before other answers. The conn breaks when the limit of the patience has passed since then
+// without a single message; any message counts, because the answer may be stuck behind a
+// long one. With OnSilent, that is called first.
 type silence struct {
 	arrived time.Time     // when the last message came
 	asked   bool          // something was started since
@@ -26,7 +26,7 @@ type silence struct {
 	timedAt time.Time
 }
 
-// startedLocked notes that an operation was queued.
+// startedLocked records that an operation was queued.
 func (c *Conn) startedLocked(id uint64, waiting bool) {
 	s := &c.silence
 	if s.asked && (waiting || s.timed != 0) {
@@ -45,7 +45,8 @@ func (c *Conn) startedLocked(id uint64, waiting bool) {
 	}
 }
 
-// heardLocked notes that a message has arrived: the answer of a ping, of work, or both.
+// heardLocked records that a message has arrived, with answers of a ping, of operations, or
+// both.
 func (c *Conn) heardLocked(now time.Time, ping, work bool) {
 	s := &c.silence
 	s.arrived, s.from, s.asked, s.told = now, now, false, false
@@ -63,7 +64,7 @@ func (c *Conn) heardLocked(now time.Time, ping, work bool) {
 	}
 }
 
-// answeredLocked notes that the operation or ping with the id has left.
+// answeredLocked records that the operation or ping with the id is no longer pending.
 func (s *silence) answeredLocked(id uint64, now time.Time, p *Patience) {
 	if id == s.timed {
 		s.timed = 0
@@ -77,8 +78,8 @@ func (c *Conn) armLocked(now time.Time, d time.Duration) {
 	c.timer.Reset(d)
 }
 
-// check runs on the timer while anything is pending: it asks a node of which nothing
-// is heard for a sign, and breaks the conn when none comes.
+// check runs on the timer while anything is pending: it pings a silent node, and breaks the
+// conn when nothing comes.
 func (c *Conn) check() {
 	tell, over := c.silent(time.Now())
 	if over {
@@ -89,12 +90,11 @@ func (c *Conn) check() {
 	}
 }
 
-// toBreak is how many times the patience it takes to break a conn where somebody is
-// told of the silence before.
+// toBreak is after how many times the limit a conn with OnSilent breaks.
 const toBreak = 3
 
-// silent reports whether the node has been silent for so long that OnSilent is to be
-// called, or that the conn is to break.
+// silent reports whether the node has been silent for so long that OnSilent has to be
+// called, or that the conn has to break.
 func (c *Conn) silent(now time.Time) (tell, over bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -106,8 +106,8 @@ func (c *Conn) silent(now time.Time) (tell, over bool) {
 		return false, false // the next Start sets the timer again
 	}
 	if late > c.cfg.Patience.least/2 {
-		// It was this process that stood still: what has arrived meanwhile
-		// waits to be read, and is given the time for it.
+		// This process was paused: what has arrived meanwhile has not been read yet,
+		// and gets the time for it.
 		s.arrived, s.from, s.pingAt = now, now, time.Time{}
 	}
 	limit := c.cfg.Patience.ping()
@@ -132,7 +132,7 @@ func (c *Conn) silent(now time.Time) (tell, over bool) {
 		c.armLocked(now, limit-silent)
 	case now.Sub(s.from) >= s.quiet:
 		if c.enqueueLocked(nil) {
-			c.wakeSender()
+			c.wake()
 		}
 		s.ping, s.pingAt = c.lastID, now
 		c.armLocked(now, limit)

@@ -1,6 +1,6 @@
 // Package seam is where a simulation takes the place of the world: the clocks,
 // the network and the disk of a node. Other modules cannot name its types, so
-// nothing here is a promise to them.
+// nothing here is a promise to them. A world reaches node.Open in its context.
 package seam
 
 import (
@@ -13,7 +13,9 @@ import (
 
 	"github.com/locknode/locknode/client"
 	"github.com/locknode/locknode/fsm"
-	"github.com/locknode/locknode/internal/guard"
+	"github.com/locknode/locknode/internal/disk"
+	"github.com/locknode/locknode/internal/embedded"
+	"github.com/locknode/locknode/internal/replica"
 )
 
 // Node is the world of one node. A nil field means the real one.
@@ -25,7 +27,7 @@ type Node struct {
 	// Network carries everything the node says and hears.
 	Network Network
 	// Memory replaces the data directory.
-	Memory *guard.Memory
+	Memory *disk.Memory
 	// Applying is called before each command entry is applied, on the goroutine that
 	// applies.
 	Applying func(index uint64)
@@ -40,9 +42,22 @@ type Node struct {
 	// Raft may change how Raft is configured.
 	Raft func(*raft.Config)
 	// Machine is given the node's state machine before it is used.
-	Machine func(*fsm.Machine)
+	Machine func(*replica.Table)
 	// Client may change what clients of this very node are made of.
-	Client func(client.Backend, []client.Option) (client.Backend, []client.Option)
+	Client func(embedded.Node, []client.Option) (embedded.Node, []client.Option)
+}
+
+type key struct{}
+
+// With returns a context with which node.Open starts a node in this world.
+func With(ctx context.Context, world Node) context.Context {
+	return context.WithValue(ctx, key{}, world)
+}
+
+// From returns the world that [With] has put into ctx, if any.
+func From(ctx context.Context) (world Node, ok bool) {
+	world, ok = ctx.Value(key{}).(Node)
+	return world, ok
 }
 
 // Network is a network as one host sees it. Addresses are IP:port.

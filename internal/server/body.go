@@ -20,12 +20,33 @@ import (
 // What a value must be is said in the error, after the name.
 type fields map[string]func(json.RawMessage) error
 
+const (
+	// shortBody is read in any case.
+	shortBody = 4 << 10
+	// bodyCost is what reading and decoding a body takes for each byte of it.
+	bodyCost = 3
+)
+
 // readBody reads a JSON object from the request. The body is read to its end:
 // only then does net/http notice that a client has gone away.
 func (s *Server) readBody(w http.ResponseWriter, r *http.Request, f fields) *apiv1.Error {
 	control := http.NewResponseController(w)
 	_ = control.SetReadDeadline(time.Now().Add(s.cfg.Limits.BodyTime)) // not every ResponseWriter can
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, int64(s.cfg.Limits.BodyBytes)))
+	from := http.MaxBytesReader(w, r.Body, int64(s.cfg.Limits.BodyBytes))
+	body, err := io.ReadAll(io.LimitReader(from, shortBody))
+	if err == nil && len(body) == shortBody { // longer than what frees a lock
+		if conn := httpConn(r.Context()); conn != nil {
+			bytes := bodyCost * s.cfg.Limits.BodyBytes
+			if !conn.in.take(bytes) {
+				w.Header().Set("Connection", "close")
+				return conn.listener.in.crowded()
+			}
+			defer conn.in.force(-bytes)
+		}
+		var rest []byte
+		rest, err = io.ReadAll(from)
+		body = append(body, rest...)
+	}
 	_ = control.SetReadDeadline(time.Time{}) // a parked acquire may take its time
 	var tooLong *http.MaxBytesError
 	switch {

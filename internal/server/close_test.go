@@ -208,12 +208,15 @@ func TestHealthFollowsReadiness(t *testing.T) {
 	if status, _ := get(t, r, "/readyz"); status != 200 {
 		t.Errorf("/readyz = %d, want 200", status)
 	}
+	if got, err := client.Check(t.Context(), &grpc_health_v1.HealthCheckRequest{Service: "voter"}); err != nil || got.GetStatus() != grpc_health_v1.HealthCheckResponse_NOT_SERVING {
+		t.Errorf("Check of the voter that does not vote = %v, %v", got.GetStatus(), err)
+	}
 	if _, err := client.Check(t.Context(), &grpc_health_v1.HealthCheckRequest{Service: "other"}); err == nil {
 		t.Error("Check of an unknown service: no error")
 	}
 	all, err := client.List(t.Context(), &grpc_health_v1.HealthListRequest{})
-	if err != nil || len(all.GetStatuses()) != 2 {
-		t.Errorf("List = %v, %v, want both services", all, err)
+	if err != nil || len(all.GetStatuses()) != 3 {
+		t.Errorf("List = %v, %v, want all services", all, err)
 	}
 	go func() { _ = closeWithin(t, r, patience) }()
 	if got, err := watch.Recv(); err == nil {
@@ -296,5 +299,35 @@ func TestObserverSeesEveryRoad(t *testing.T) {
 	}
 	if seen.streams.Load() != 1 {
 		t.Errorf("%d streams are open, want 1", seen.streams.Load())
+	}
+}
+
+func TestReadyzTellsWhetherTheNextNodeMayBeStopped(t *testing.T) {
+	r := serve(t, Config{})
+	for _, tt := range []struct {
+		status *apiv1.StatusResponse
+		path   string
+		want   int
+		body   string
+	}{
+		{&apiv1.StatusResponse{Ready: true, VoterReason: "not a voter yet"}, "/readyz", 200, `{"ready":true}`},
+		{&apiv1.StatusResponse{Ready: true, VoterReason: "not a voter yet"}, "/readyz?voter", 503, "not a voter yet"},
+		{&apiv1.StatusResponse{NotReadyReason: "no leader", VoterReady: true}, "/readyz?voter", 503, "no leader"},
+		{&apiv1.StatusResponse{Ready: true, VoterReady: true, VotersHealthy: 2}, "/readyz?voter", 200, `{"ready":true}`},
+		{&apiv1.StatusResponse{Ready: true, VoterReady: true, VotersHealthy: 2}, "/readyz?voter=true", 200, `{"ready":true}`},
+		{&apiv1.StatusResponse{Ready: true, VoterReady: true, VoterReason: "does not vote"}, "/readyz?voter=1", 200, `{"ready":true,"note":"does not vote"}`},
+		{&apiv1.StatusResponse{Ready: true, VoterReady: true, VotersHealthy: 2}, "/readyz?voters=3", 503, "2 voters answer the leader, 3 are asked for"},
+		{&apiv1.StatusResponse{Ready: true, VoterReady: true, VotersHealthy: 3}, "/readyz?voters=3", 200, `{"ready":true}`},
+		{&apiv1.StatusResponse{Ready: true, VoterReady: true}, "/readyz?voters", 400, "voters is"},
+		{&apiv1.StatusResponse{Ready: true, VoterReady: true}, "/readyz?voters=0", 400, "voters is"},
+		{&apiv1.StatusResponse{Ready: true}, "/readyz?vote", 400, "are allowed"},
+		{&apiv1.StatusResponse{Ready: true}, "/readyz?voter=false", 400, "are allowed"},
+	} {
+		r.node.mu.Lock()
+		r.node.status = tt.status
+		r.node.mu.Unlock()
+		if status, body := get(t, r, tt.path); status != tt.want || !strings.Contains(body, tt.body) {
+			t.Errorf("%s with %v = %d %s, want %d with %s", tt.path, tt.status, status, body, tt.want, tt.body)
+		}
 	}
 }

@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"time"
 
 	apiv1 "github.com/locknode/locknode/api/v1"
 	"github.com/locknode/locknode/internal/mux"
+	"github.com/locknode/locknode/internal/peerapi"
 )
 
 // Backend is the node behind the server. Its errors are an *apiv1.Error where
@@ -27,16 +29,22 @@ type Backend interface {
 	Members(context.Context) (*apiv1.MembersResponse, error)
 	TransferLeadership(context.Context, *apiv1.TransferLeadershipRequest) (*apiv1.TransferLeadershipResponse, error)
 	RemoveMember(context.Context, *apiv1.RemoveMemberRequest) (*apiv1.RemoveMemberResponse, error)
-	Term(context.Context) (*apiv1.TermResponse, error)
-	ReadIndex(context.Context) (*apiv1.ReadIndexResponse, error)
-	Join(context.Context, *apiv1.JoinRequest) (*apiv1.JoinResponse, error)
-	Digests(context.Context, *apiv1.DigestsRequest) (*apiv1.DigestsResponse, error)
+	ListSessions(context.Context, *apiv1.ListSessionsRequest) (*apiv1.ListSessionsResponse, error)
+	KillSessions(context.Context, *apiv1.KillSessionsRequest) (*apiv1.KillSessionsResponse, error)
+	ClearLock(context.Context, *apiv1.ClearLockRequest) (*apiv1.ClearLockResponse, error)
+	GetLimits(context.Context, *apiv1.GetLimitsRequest) (*apiv1.GetLimitsResponse, error)
+	SetLimits(context.Context, *apiv1.SetLimitsRequest) (*apiv1.SetLimitsResponse, error)
+	Term(context.Context) (*peerapi.TermResponse, error)
+	ReadIndex(context.Context) (*peerapi.ReadIndexResponse, error)
+	Self(context.Context) (*peerapi.SelfResponse, error)
+	Join(context.Context, *peerapi.JoinRequest) (*peerapi.JoinResponse, error)
+	Digests(context.Context, *peerapi.DigestsRequest) (*peerapi.DigestsResponse, error)
 }
 
 // Limits bound what clients may ask of one server. A zero field means its
 // default.
 type Limits struct {
-	Connections          int           // of each listener; default 10,000, or what the process's limit of open files allows
+	Connections          int           // of each listener; default 10,000, or what Config.Files allows
 	ConnectionsPerIP     int           // of each listener; default 2,048. On three quarters of both acquires may wait
 	StreamsPerConnection int           // unary calls and streams under way; default 1,024. Three quarters may wait
 	MessageBytes         int           // one gRPC message; default 1 MiB
@@ -48,6 +56,9 @@ type Limits struct {
 	UnsentAnswers        int           // of one Session stream; default 65,536
 	UnsentBytes          int           // of one Session stream: reads are refused beyond it, and at twice as many the stream is cut; default 4 MiB
 	WatchesPerStream     int           // sessions of one stream that get notices; default 4,096
+	StreamsTotal         int           // calls and streams under way on all connections; twice as many of those that free something; default 20,000
+	Memory               int           // bytes of each listener for answers that are not sent; as many for long operations under way, and half as many for requests that have not arrived whole; default 64 MiB
+	UselessTime          time.Duration // a connection on which no valid request has come is closed after it; default 30 s
 	PingMinTime          time.Duration // grpc clients that ping more often are cut; default 5 s
 }
 
@@ -58,18 +69,33 @@ type Config struct {
 	// Metrics answers GET /metrics; nil: 404.
 	Metrics  http.Handler
 	Observer Observer // nil: nobody counts
-	Limits   Limits
+	// Hosts are the names under which HTTP is answered at first: see [Server.SetHosts].
+	Hosts  []string
+	Limits Limits
+	// Files is how many files the connections of all listeners may take; 0: as many as
+	// the limits allow.
+	Files int
+	// Admit is why a connection that is within the limits is not taken in; nil: it is.
+	Admit func(net.Conn) error
+	// Self says who this node is and what cluster it belongs to, empty as far as it does
+	// not know: calls that are meant for another one are refused. nil: nobody is.
+	Self func() (node, cluster string)
+	// Peer reports whether a key is that of the cluster's nodes: see [mux.PeerHeader]. nil:
+	// no stream is another node's.
+	Peer func(key string) bool
 	// Unfit is why the node cannot do what it has taken in, because its disk hangs,
 	// say. Pings are answered with it, so that clients go elsewhere. nil: it always can.
 	Unfit func() error
 }
+
+const defaultConnections = 10_000
 
 func (l Limits) withDefaults() Limits {
 	for _, f := range []struct {
 		field *int
 		value int
 	}{
-		{&l.Connections, 10_000},
+		{&l.Connections, defaultConnections},
 		{&l.ConnectionsPerIP, 2048},
 		{&l.StreamsPerConnection, 1024},
 		{&l.MessageBytes, 1 << 20},
@@ -80,6 +106,8 @@ func (l Limits) withDefaults() Limits {
 		{&l.UnsentAnswers, 65_536},
 		{&l.UnsentBytes, 4 << 20},
 		{&l.WatchesPerStream, 4096},
+		{&l.StreamsTotal, 20_000},
+		{&l.Memory, 64 << 20},
 	} {
 		if *f.field == 0 {
 			*f.field = f.value
@@ -88,33 +116,34 @@ func (l Limits) withDefaults() Limits {
 	if l.BodyTime == 0 {
 		l.BodyTime = 10 * time.Second
 	}
+	if l.UselessTime == 0 {
+		l.UselessTime = 30 * time.Second
+	}
 	if l.PingMinTime == 0 {
 		l.PingMinTime = 5 * time.Second
 	}
 	return l
 }
 
-// otherFiles is how many files a node opens beside connections of clients: its log,
-// snapshots, connections with the other nodes.
-const otherFiles = 256
-
-// fit lowers the limit of connections to what a process may have that may open so many
-// files, and reports whether it had to.
-func (l *Limits) fit(files uint64) bool {
+// fit lowers the limit of connections so that those of all listeners take no more files,
+// and reports whether it had to.
+func (l *Limits) fit(files int) bool {
 	const listeners = 2
-	if files >= uint64(listeners*l.Connections+otherFiles) {
-		return false
+	capped := files/listeners < l.Connections
+	if capped {
+		l.Connections = max(files/listeners, 8)
 	}
-	l.Connections = max(int(files)-otherFiles, int(files)/2) / listeners
-	l.Connections = max(l.Connections, 8)
 	l.ConnectionsPerIP = min(l.ConnectionsPerIP, l.Connections)
-	return true
+	return capped
 }
 
 func (c Config) validate() error {
 	var errs []error
 	if c.Backend == nil {
 		errs = append(errs, errors.New("config: Backend is nil: a node is needed"))
+	}
+	if c.Files < 0 {
+		errs = append(errs, fmt.Errorf("config: Files is %d: 0 or more is allowed", c.Files))
 	}
 	l := c.Limits
 	for _, f := range []struct {
@@ -126,6 +155,7 @@ func (c Config) validate() error {
 		{"BodyBytes", l.BodyBytes}, {"BatchOperations", l.BatchOperations}, {"InFlight", l.InFlight},
 		{"WaitsPerStream", l.WaitsPerStream},
 		{"UnsentAnswers", l.UnsentAnswers}, {"UnsentBytes", l.UnsentBytes}, {"WatchesPerStream", l.WatchesPerStream},
+		{"StreamsTotal", l.StreamsTotal}, {"Memory", l.Memory}, {"UselessTime", int(l.UselessTime)},
 		{"PingMinTime", int(l.PingMinTime)}, {"BodyTime", int(l.BodyTime)},
 	} {
 		if f.value < 0 {

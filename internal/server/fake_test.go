@@ -16,12 +16,13 @@ import (
 
 	apiv1 "github.com/locknode/locknode/api/v1"
 	"github.com/locknode/locknode/internal/mux"
+	"github.com/locknode/locknode/internal/peerapi"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// patience bounds waits for what must happen soon.
-const patience = 10 * time.Second
+// patience bounds waits for what must happen soon, on a machine that is also busy.
+const patience = time.Minute
 
 // fakeNode is a Backend with a small lock table: exclusive locks, queues, callers
 // that go away, no time. on, if set, sees every call first and may take it.
@@ -38,6 +39,7 @@ type fakeNode struct {
 	watched  int
 	status   *apiv1.StatusResponse
 	admin    error // of the administrative calls
+	asked    []any // by an operator
 	changed  chan struct{}
 }
 
@@ -256,20 +258,24 @@ func (f *fakeNode) RemoveMember(context.Context, *apiv1.RemoveMemberRequest) (*a
 	return &apiv1.RemoveMemberResponse{}, f.admin
 }
 
-func (f *fakeNode) Term(context.Context) (*apiv1.TermResponse, error) {
-	return &apiv1.TermResponse{Term: 3, NodeId: "n1"}, f.admin
+func (f *fakeNode) Term(context.Context) (*peerapi.TermResponse, error) {
+	return &peerapi.TermResponse{Term: 3, NodeId: "n1"}, f.admin
 }
 
-func (f *fakeNode) ReadIndex(context.Context) (*apiv1.ReadIndexResponse, error) {
-	return &apiv1.ReadIndexResponse{Index: 9}, f.admin
+func (f *fakeNode) ReadIndex(context.Context) (*peerapi.ReadIndexResponse, error) {
+	return &peerapi.ReadIndexResponse{Index: 9}, f.admin
 }
 
-func (f *fakeNode) Join(context.Context, *apiv1.JoinRequest) (*apiv1.JoinResponse, error) {
-	return &apiv1.JoinResponse{ClusterId: "c"}, f.admin
+func (f *fakeNode) Self(context.Context) (*peerapi.SelfResponse, error) {
+	return &peerapi.SelfResponse{NodeId: "n1"}, f.admin
 }
 
-func (f *fakeNode) Digests(context.Context, *apiv1.DigestsRequest) (*apiv1.DigestsResponse, error) {
-	return &apiv1.DigestsResponse{NodeId: "n1"}, f.admin
+func (f *fakeNode) Join(context.Context, *peerapi.JoinRequest) (*peerapi.JoinResponse, error) {
+	return &peerapi.JoinResponse{ClusterId: "c"}, f.admin
+}
+
+func (f *fakeNode) Digests(context.Context, *peerapi.DigestsRequest) (*peerapi.DigestsResponse, error) {
+	return &peerapi.DigestsResponse{NodeId: "n1"}, f.admin
 }
 
 // await waits until the node's state is as cond wants it.

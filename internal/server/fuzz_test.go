@@ -61,7 +61,7 @@ func FuzzSessionRequest(f *testing.F) {
 	f.Add([]byte{0x0a, 0x03, 0x9a, 0x06, 0x00}) // an operation of the future
 	node := newFakeNode()
 	node.on = func(c *mux.Call) bool {
-		c.Done(errorAnswer(c.Op.GetId(), apiv1.NewError(apiv1.CodeNoSession, "%s", kindOf(c.Op))))
+		c.Done(errorAnswer(c.Op.GetId(), apiv1.NewError(apiv1.CodeNoSession, "%s", c.Op.Kind())))
 		return true
 	}
 	s, err := New(Config{Backend: node, Limits: Limits{WatchesPerStream: 5}})

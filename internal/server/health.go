@@ -3,6 +3,12 @@ package server
 
 import (
 	"context"
+	"fmt"
+	"maps"
+	"net/url"
+	"slices"
+	"strconv"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -21,28 +27,89 @@ const healthEvery = 250 * time.Millisecond
 type health struct {
 	grpc_health_v1.UnimplementedHealthServer
 	server *Server
+	watch  watch
 }
 
-// services are the names that have a health: the server as a whole and Locks.
-var services = []string{"", apiv1.Locks_ServiceDesc.ServiceName}
+// voterService is the name under which a node is healthy while the next one may be
+// stopped, as /readyz?voter.
+const voterService = "voter"
 
-func known(service string) bool { return service == services[0] || service == services[1] }
+// services are the names that have a health: the server as a whole, Locks, and the voter.
+var services = []string{"", apiv1.Locks_ServiceDesc.ServiceName, voterService}
 
-func (h *health) now(ctx context.Context) grpc_health_v1.HealthCheckResponse_ServingStatus {
-	if ready, _ := h.server.ready(ctx); ready {
+func known(service string) bool { return slices.Contains(services, service) }
+
+func (h *health) now(ctx context.Context, service string) grpc_health_v1.HealthCheckResponse_ServingStatus {
+	if ready, _ := h.server.passes(ctx, gate{voter: service == voterService}); ready {
 		return grpc_health_v1.HealthCheckResponse_SERVING
 	}
 	return grpc_health_v1.HealthCheckResponse_NOT_SERVING
 }
 
-// ready says whether the node serves, and otherwise why not.
-func (s *Server) ready(ctx context.Context) (ready bool, reason string) {
+// all is the health of each service.
+func (h *health) all(ctx context.Context) map[string]grpc_health_v1.HealthCheckResponse_ServingStatus {
+	all := map[string]grpc_health_v1.HealthCheckResponse_ServingStatus{}
+	for _, service := range services {
+		all[service] = h.now(ctx, service)
+	}
+	return all
+}
+
+// gate is what a caller of /readyz wants to know.
+type gate struct {
+	voter  bool   // whether the next node may be stopped
+	voters uint64 // and so many voters answer the leader
+}
+
+// gateOf reads the query of /readyz. What it does not know is an error: a deployer who
+// misspelled it would stop the next node too early.
+func gateOf(query string) (g gate, err error) {
+	values, err := url.ParseQuery(query)
+	if err != nil {
+		return g, apiv1.NewError(apiv1.CodeInvalid, "query %q: %v", query, err)
+	}
+	for key := range values {
+		switch value := values.Get(key); {
+		case key == "voter" && (value == "" || value == "true" || value == "1"):
+			g.voter = true
+		case key == "voters":
+			g.voter = true
+			if g.voters, err = strconv.ParseUint(value, 10, 8); err != nil || g.voters == 0 {
+				return g, apiv1.NewError(apiv1.CodeInvalid, "voters is %q, must be a number from 1 to 255", value)
+			}
+		default:
+			return g, apiv1.NewError(apiv1.CodeInvalid, "query %q: \"voter\" and \"voters=N\" are allowed", query)
+		}
+	}
+	return g, nil
+}
+
+// passes says whether the node is as ready as g asks, and why not, or what is to be said
+// besides.
+func (s *Server) passes(ctx context.Context, g gate) (ready bool, note string) {
+	st, err := s.status(ctx)
+	ready, note = serves(st, err)
+	if !ready || !g.voter {
+		return ready, note
+	}
+	if ready, note = st.GetVoterReady(), st.GetVoterReason(); ready && uint64(st.GetVotersHealthy()) < g.voters {
+		return false, fmt.Sprintf("%d voters answer the leader, %d are asked for", st.GetVotersHealthy(), g.voters)
+	}
+	return ready, note
+}
+
+// status is the node's, with an error while it stops.
+func (s *Server) status(ctx context.Context) (*apiv1.StatusResponse, error) {
 	select {
 	case <-s.stopping:
-		return false, "the node is stopping"
+		return nil, apiv1.NewError(apiv1.CodeUnavailable, "the node is stopping")
 	default:
+		return s.backend.Status(ctx)
 	}
-	st, err := s.backend.Status(ctx)
+}
+
+// serves says whether a node with this status serves, and otherwise why not.
+func serves(st *apiv1.StatusResponse, err error) (ready bool, reason string) {
 	switch {
 	case err != nil:
 		return false, apiv1.AsError(err).GetMessage()
@@ -57,25 +124,25 @@ func (h *health) Check(ctx context.Context, r *grpc_health_v1.HealthCheckRequest
 	if !known(r.GetService()) {
 		return nil, status.Errorf(codes.NotFound, "no service %q", r.GetService())
 	}
-	return &grpc_health_v1.HealthCheckResponse{Status: h.now(ctx)}, nil
+	return &grpc_health_v1.HealthCheckResponse{Status: h.now(ctx, r.GetService())}, nil
 }
 
 func (h *health) List(ctx context.Context, _ *grpc_health_v1.HealthListRequest) (*grpc_health_v1.HealthListResponse, error) {
 	all := map[string]*grpc_health_v1.HealthCheckResponse{}
-	for _, service := range services {
-		all[service] = &grpc_health_v1.HealthCheckResponse{Status: h.now(ctx)}
+	for service, now := range h.all(ctx) {
+		all[service] = &grpc_health_v1.HealthCheckResponse{Status: now}
 	}
 	return &grpc_health_v1.HealthListResponse{Statuses: all}, nil
 }
 
 func (h *health) Watch(r *grpc_health_v1.HealthCheckRequest, stream grpc.ServerStreamingServer[grpc_health_v1.HealthCheckResponse]) error {
-	ticker := time.NewTicker(healthEvery)
-	defer ticker.Stop()
+	defer h.watch.join(h)()
 	last := grpc_health_v1.HealthCheckResponse_ServingStatus(-1)
 	for {
-		now := grpc_health_v1.HealthCheckResponse_SERVICE_UNKNOWN
-		if known(r.GetService()) {
-			now = h.now(stream.Context())
+		seen, changed := h.watch.look()
+		now, ok := seen[r.GetService()]
+		if !ok {
+			now = grpc_health_v1.HealthCheckResponse_SERVICE_UNKNOWN
 		}
 		if now != last {
 			if err := stream.Send(&grpc_health_v1.HealthCheckResponse{Status: now}); err != nil {
@@ -84,11 +151,70 @@ func (h *health) Watch(r *grpc_health_v1.HealthCheckRequest, stream grpc.ServerS
 			last = now
 		}
 		select {
-		case <-ticker.C:
+		case <-changed:
 		case <-h.server.stopping:
 			return stopping()
 		case <-stream.Context().Done():
 			return status.FromContextError(stream.Context().Err()).Err()
 		}
 	}
+}
+
+// watch is the health as all watchers see it: one goroutine looks for all of them, as long
+// as there are any, and wakes them when something has changed. The zero value is ready.
+type watch struct {
+	mu       sync.Mutex // guards what follows
+	watchers int
+	end      chan struct{}                                               // closed with the last watcher
+	seen     map[string]grpc_health_v1.HealthCheckResponse_ServingStatus // by service; replaced, not changed
+	changed  chan struct{}                                               // closed when seen is replaced
+}
+
+// join adds a watcher, until leave is called.
+func (w *watch) join(h *health) (leave func()) {
+	seen := h.all(context.Background())
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.watchers++; w.watchers == 1 {
+		w.seen, w.changed, w.end = seen, make(chan struct{}), make(chan struct{})
+		h.server.receivers.add(1)
+		go w.run(h, w.end)
+	}
+	return func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if w.watchers--; w.watchers == 0 {
+			close(w.end)
+		}
+	}
+}
+
+// run is the goroutine that looks.
+func (w *watch) run(h *health, end <-chan struct{}) {
+	defer h.server.receivers.add(-1)
+	ticker := time.NewTicker(healthEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+		case <-end:
+			return
+		case <-h.server.stopping:
+			return
+		}
+		seen := h.all(context.Background())
+		w.mu.Lock()
+		if !maps.Equal(seen, w.seen) {
+			close(w.changed)
+			w.seen, w.changed = seen, make(chan struct{})
+		}
+		w.mu.Unlock()
+	}
+}
+
+// look returns what is seen, and what is closed when that changes.
+func (w *watch) look() (seen map[string]grpc_health_v1.HealthCheckResponse_ServingStatus, changed <-chan struct{}) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.seen, w.changed
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
-	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -14,6 +13,7 @@ import (
 	"unicode/utf8"
 
 	apiv1 "github.com/locknode/locknode/api/v1"
+	"github.com/locknode/locknode/internal/document"
 	"github.com/locknode/locknode/internal/mux"
 )
 
@@ -31,11 +31,16 @@ POST /v1/release              {"name":"orders/42","token":1}
 POST /v1/force-release        {"name":"orders/42","token":1,"reason":"why"}
 GET  /v1/locks/NAME           ?stale=5s
 GET  /v1/locks                ?prefix=&limit=&page=&stale=5s
+GET  /v1/sessions             ?owner=&lock=&limit=&page=
+POST /v1/sessions/kill        {"hash":"of one session"} or {"owner":"10.0.0.7"}, and "reason"
+POST /v1/clear                {"name":"orders/42","reason":"why"}
+GET  /v1/limits
+POST /v1/limits               {"name":"sessions","value":200000}
 GET  /v1/status
 GET  /v1/members
 POST /v1/transfer-leadership  {"to":"node ID, or nothing"}
 POST /v1/members/remove       {"id":"node ID"}
-GET  /healthz  /readyz  /metrics
+GET  /healthz  /readyz  /readyz?voter  /metrics
 `
 
 // handler routes by hand: a lock's name may contain what net/http's own router
@@ -49,6 +54,10 @@ func (s *Server) handler() http.Handler {
 		"/v1/force-release":       {http.MethodPost: s.httpForceRelease},
 		"/v1/locks":               {http.MethodGet: s.httpList},
 		locksPrefix:               {http.MethodGet: s.httpGet},
+		"/v1/sessions":            {http.MethodGet: s.httpSessions},
+		"/v1/sessions/kill":       {http.MethodPost: s.httpKillSessions},
+		"/v1/clear":               {http.MethodPost: s.httpClear},
+		"/v1/limits":              {http.MethodGet: s.httpLimits, http.MethodPost: s.httpSetLimit},
 		"/v1/status":              {http.MethodGet: s.httpStatus},
 		"/v1/members":             {http.MethodGet: s.httpMembers},
 		"/v1/transfer-leadership": {http.MethodPost: s.httpTransferLeadership},
@@ -66,6 +75,13 @@ func (s *Server) handler() http.Handler {
 	}
 	crossOrigin := http.NewCrossOriginProtection()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Body != http.NoBody { // net/http waits for one that nobody reads, too
+			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(s.cfg.Limits.BodyTime))
+		}
+		if err := s.checkHost(r); err != nil {
+			writeStatusError(w, http.StatusMisdirectedRequest, err)
+			return
+		}
 		path := r.URL.EscapedPath()
 		if strings.HasPrefix(path, locksPrefix) {
 			path = locksPrefix
@@ -92,6 +108,10 @@ func (s *Server) handler() http.Handler {
 		}
 		s.requests.add(1)
 		defer s.requests.add(-1)
+		conn := httpConn(r.Context())
+		conn.begin()
+		conn.work()
+		defer conn.end()
 		// The deadline of the connection's last answer is over.
 		_ = http.NewResponseController(w).SetWriteDeadline(time.Time{})
 		serve(w, r)
@@ -140,7 +160,7 @@ func (s *Server) httpAcquire(w http.ResponseWriter, r *http.Request) {
 		writeError(w, asAsked(apiv1.AsError(err), requestID))
 		return
 	}
-	if err := writeJSON(w, http.StatusOK, grantViewOf(name, a)); err != nil {
+	if err := writeJSON(w, http.StatusOK, grantDocument(name, a)); err != nil {
 		s.lose(call) // not all of the answer was sent: it has no meaning to anybody
 	}
 }
@@ -172,8 +192,8 @@ func (s *Server) httpRenew(w http.ResponseWriter, r *http.Request) {
 	}
 	op := &apiv1.Operation{Request: &apiv1.Operation_Renew{Renew: &apiv1.RenewRequest{Name: name, Token: token, TtlNs: int64(ttl)}}}
 	if a := s.httpDo(w, r, op); a != nil {
-		left := timeViewOf(a.GetRenew().GetDeadline() - a.GetStamp())
-		_ = writeJSON(w, http.StatusOK, renewedView{Name: name, Token: token, ExpiresIn: left.text, ExpiresInMs: left.ms})
+		left := time.Duration(a.GetRenew().GetDeadline() - a.GetStamp())
+		_ = writeJSON(w, http.StatusOK, document.NewRenewed(name, token, left))
 	}
 }
 
@@ -190,7 +210,7 @@ func (s *Server) httpRelease(w http.ResponseWriter, r *http.Request) {
 	}
 	op := &apiv1.Operation{Request: &apiv1.Operation_Release{Release: &apiv1.ReleaseRequest{Name: name, Token: token}}}
 	if a := s.httpDo(w, r, op); a != nil {
-		_ = writeJSON(w, http.StatusOK, releaseView{Name: name, Token: token})
+		_ = writeJSON(w, http.StatusOK, document.Release{Name: name, Token: token})
 	}
 }
 
@@ -205,15 +225,11 @@ func (s *Server) httpForceRelease(w http.ResponseWriter, r *http.Request) {
 		writeError(w, err)
 		return
 	}
-	who, _, err := net.SplitHostPort(r.RemoteAddr)
-	if err != nil {
-		who = r.RemoteAddr
-	}
 	op := &apiv1.Operation{Request: &apiv1.Operation_ForceRelease{ForceRelease: &apiv1.ForceReleaseRequest{
-		Name: name, Token: token, Reason: reason, Who: "http " + who,
+		Name: name, Token: token, Reason: reason,
 	}}}
 	if a := s.httpDo(w, r, op); a != nil {
-		_ = writeJSON(w, http.StatusOK, releasedView{Name: name, Released: holderViews(a.GetForceRelease().GetReleased(), true)})
+		_ = writeJSON(w, http.StatusOK, document.Released{Name: name, Released: holderDocuments(a.GetForceRelease().GetReleased(), true)})
 	}
 }
 
@@ -230,9 +246,12 @@ func (s *Server) httpGet(w http.ResponseWriter, r *http.Request) {
 	}
 	op := &apiv1.Operation{Request: &apiv1.Operation_Get{Get: &apiv1.GetRequest{Name: name, MaxStaleNs: int64(q.stale)}}}
 	if a := s.httpDo(w, r, op); a != nil {
-		v := lockViewOf(a.GetGet().GetLock())
-		v.Age, v.AgeMs = q.age(a.GetGet().GetAgeNs())
-		_ = writeJSON(w, http.StatusOK, v)
+		lock := a.GetGet().GetLock()
+		d := lockDocument(lock)
+		d.Age = q.age(a.GetGet().GetAgeNs())
+		out := s.newJSONWriter(w)
+		out.lock(d, lock.GetHolders())
+		out.end()
 	}
 }
 
@@ -246,12 +265,10 @@ func (s *Server) httpList(w http.ResponseWriter, r *http.Request) {
 		Prefix: q.prefix, Limit: q.limit, After: q.page, MaxStaleNs: int64(q.stale),
 	}}}
 	if a := s.httpDo(w, r, op); a != nil {
-		page := pageView{Locks: []lockView{}, Next: a.GetList().GetNext()}
-		page.Age, page.AgeMs = q.age(a.GetList().GetAgeNs())
-		for _, l := range a.GetList().GetLocks() {
-			page.Locks = append(page.Locks, lockViewOf(l))
-		}
-		_ = writeJSON(w, http.StatusOK, page)
+		page := document.Page{Locks: []document.Lock{}, Next: a.GetList().GetNext(), Age: q.age(a.GetList().GetAgeNs())}
+		out := s.newJSONWriter(w)
+		out.page(page, a.GetList().GetLocks())
+		out.end()
 	}
 }
 
@@ -288,12 +305,11 @@ func readQuery(r *http.Request) (q query, problem *apiv1.Error) {
 }
 
 // age is shown where a stale answer was allowed.
-func (q query) age(ns int64) (text string, ms *int64) {
+func (q query) age(ns int64) document.Age {
 	if q.stale == 0 {
-		return "", nil
+		return document.Age{}
 	}
-	v := timeViewOf(ns)
-	return v.text, &v.ms
+	return document.NewAge(time.Duration(ns))
 }
 
 func (s *Server) httpStatus(w http.ResponseWriter, r *http.Request) {
@@ -302,7 +318,7 @@ func (s *Server) httpStatus(w http.ResponseWriter, r *http.Request) {
 		writeError(w, apiv1.AsError(err))
 		return
 	}
-	_ = writeJSON(w, http.StatusOK, statusViewOf(st))
+	_ = writeJSON(w, http.StatusOK, statusDocument(st))
 }
 
 func (s *Server) httpMembers(w http.ResponseWriter, r *http.Request) {
@@ -311,7 +327,7 @@ func (s *Server) httpMembers(w http.ResponseWriter, r *http.Request) {
 		writeError(w, apiv1.AsError(err))
 		return
 	}
-	_ = writeJSON(w, http.StatusOK, membersViewOf(m))
+	_ = writeJSON(w, http.StatusOK, membersDocument(m))
 }
 
 func (s *Server) httpTransferLeadership(w http.ResponseWriter, r *http.Request) {
@@ -325,7 +341,7 @@ func (s *Server) httpTransferLeadership(w http.ResponseWriter, r *http.Request) 
 		writeError(w, apiv1.AsError(err))
 		return
 	}
-	_ = writeJSON(w, http.StatusOK, map[string]string{"leader_id": got.GetLeaderId()})
+	_ = writeJSON(w, http.StatusOK, document.Leader{LeaderID: got.GetLeaderId()})
 }
 
 func (s *Server) httpRemoveMember(w http.ResponseWriter, r *http.Request) {
@@ -339,17 +355,28 @@ func (s *Server) httpRemoveMember(w http.ResponseWriter, r *http.Request) {
 		writeError(w, apiv1.AsError(err))
 		return
 	}
-	_ = writeJSON(w, http.StatusOK, map[string]string{"removed": id})
+	_ = writeJSON(w, http.StatusOK, document.Removed{Removed: id})
 }
 
 func (s *Server) httpReady(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), time.Second)
 	defer cancel()
-	if ready, reason := s.ready(ctx); !ready {
-		writeError(w, apiv1.NewError(apiv1.CodeNotReady, "%s", reason))
+	g, err := gateOf(r.URL.RawQuery)
+	if err != nil {
+		writeError(w, apiv1.AsError(err))
 		return
 	}
-	_ = writeJSON(w, http.StatusOK, map[string]bool{"ready": true})
+	ready, note := s.passes(ctx, g)
+	if !ready {
+		writeError(w, apiv1.NewError(apiv1.CodeNotReady, "%s", note))
+		return
+	}
+	_ = writeJSON(w, http.StatusOK, readyView{Ready: true, Note: note})
+}
+
+type readyView struct {
+	Ready bool   `json:"ready"`
+	Note  string `json:"note,omitempty"`
 }
 
 // httpDo runs op; it has answered an error itself if it returns nil.

@@ -18,8 +18,8 @@ import (
 	"unicode/utf8"
 
 	apiv1 "github.com/locknode/locknode/api/v1"
-	"github.com/locknode/locknode/internal/fuzz"
 	"github.com/locknode/locknode/internal/mux"
+	"github.com/locknode/locknode/internal/proof/fuzz"
 )
 
 // taker is a Backend that takes every operation, keeps the last one and answers
@@ -89,7 +89,7 @@ var bodyPaths = []struct {
 	}},
 	{"/v1/force-release", func(op *apiv1.Operation, b loose) bool {
 		r := op.GetForceRelease()
-		return r.GetName() == b.Name && r.GetToken() == b.Token && r.GetReason() == b.Reason && strings.HasPrefix(r.GetWho(), "http ")
+		return r.GetName() == b.Name && r.GetToken() == b.Token && r.GetReason() == b.Reason && r.GetWho() == ""
 	}},
 	{"/v1/transfer-leadership", nil},
 	{"/v1/members/remove", nil},
@@ -131,7 +131,7 @@ func FuzzHTTPBody(f *testing.F) {
 		p := bodyPaths[int(path)%len(bodyPaths)]
 		node.started = nil
 		w := httptest.NewRecorder()
-		handler.ServeHTTP(w, httptest.NewRequest(http.MethodPost, p.path, bytes.NewReader(body)))
+		handler.ServeHTTP(w, httptest.NewRequest(http.MethodPost, "http://127.0.0.1"+p.path, bytes.NewReader(body)))
 		checkJSON(t, w.Result())
 		switch w.Code {
 		case http.StatusOK:
@@ -199,7 +199,7 @@ func FuzzHTTPTarget(f *testing.F) {
 		node.started = nil
 		w := httptest.NewRecorder()
 		r := &http.Request{
-			Method: methods[int(method)%len(methods)], URL: u, Host: "h", Header: http.Header{}, Body: http.NoBody,
+			Method: methods[int(method)%len(methods)], URL: u, Host: "127.0.0.1", Header: http.Header{}, Body: http.NoBody,
 			Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, RemoteAddr: "10.0.0.9:1",
 		}
 		handler.ServeHTTP(w, r)
@@ -270,14 +270,14 @@ func (l *lounge) talk(data []byte) []byte {
 // HTTP, memory is a multiple of what was sent, and the next caller is served.
 func FuzzHTTPConnection(f *testing.F) {
 	post := func(path, body string) string {
-		return "POST " + path + " HTTP/1.1\r\nHost: h\r\nContent-Length: " + strconv.Itoa(len(body)) + "\r\n\r\n" + body
+		return "POST " + path + " HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: " + strconv.Itoa(len(body)) + "\r\n\r\n" + body
 	}
 	f.Add([]byte(post("/v1/acquire", `{"name":"a"}`) + post("/v1/release", `{"name":"a","token":1}`)))
-	f.Add([]byte("GET /v1/locks/a HTTP/1.1\r\nHost: h\r\n\r\nGET /v1/locks HTTP/1.0\r\n\r\n"))
-	f.Add([]byte("POST /v1/renew HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n1a\r\n{\"name\":\"a\",\"token\":1,\"ttl\r\n0\r\n\r\n"))
-	f.Add([]byte("POST /v1/acquire HTTP/1.1\r\nHost: h\r\nContent-Length: 99999999999\r\n\r\n{"))
-	f.Add([]byte("POST /v1/acquire HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 12\r\n\r\n{\"name\":\"a\"}"))
-	f.Add([]byte("POST /v1/acquire HTTP/1.1\r\nHost: h\r\nOrigin: http://evil\r\nSec-Fetch-Site: cross-site\r\nContent-Length: 2\r\n\r\n{}"))
+	f.Add([]byte("GET /v1/locks/a HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\nGET /v1/locks HTTP/1.0\r\n\r\n"))
+	f.Add([]byte("POST /v1/renew HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n1a\r\n{\"name\":\"a\",\"token\":1,\"ttl\r\n0\r\n\r\n"))
+	f.Add([]byte("POST /v1/acquire HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 99999999999\r\n\r\n{"))
+	f.Add([]byte("POST /v1/acquire HTTP/1.1\r\nHost: 127.0.0.1\r\nExpect: 100-continue\r\nContent-Length: 12\r\n\r\n{\"name\":\"a\"}"))
+	f.Add([]byte("POST /v1/acquire HTTP/1.1\r\nHost: 127.0.0.1\r\nOrigin: http://evil\r\nSec-Fetch-Site: cross-site\r\nContent-Length: 2\r\n\r\n{}"))
 	f.Add([]byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"))
 	f.Add([]byte("\x16\x03\x01\x00"))
 	s, err := New(Config{Backend: newTaker(), Limits: Limits{BodyTime: time.Hour}})
@@ -292,7 +292,7 @@ func FuzzHTTPConnection(f *testing.F) {
 			f.Errorf("end of the server: %v", err)
 		}
 	})
-	good := []byte("GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n")
+	good := []byte("GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
 	f.Fuzz(func(t *testing.T, data []byte) {
 		defer fuzz.Watch()()
 		var answers []byte

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	apiv1 "github.com/locknode/locknode/api/v1"
+	"github.com/locknode/locknode/internal/document"
 	"github.com/locknode/locknode/internal/mux"
 )
 
@@ -87,7 +88,7 @@ func TestStoryOverHTTP(t *testing.T) {
 		{"POST", "/v1/force-release", `{"name":"b","token":2,"reason":"stuck"}`, 200,
 			`{"name":"b","released":[{"lock":"b","token":2,"holder":"","mode":"exclusive","remaining":"1.5s","remaining_ms":1500,"since":"2023-11-14T22:13:20.123Z"}]}`},
 		{"GET", "/v1/members", "", 200,
-			`{"members":[{"id":"n1","api_address":"","http_address":"","raft_address":"","gossip_address":"","role":"leader","health":"alive","version":"","zone":""}]}`},
+			`{"members":[{"id":"n1","api_address":"","http_address":"","raft_address":"","gossip_address":"","role":"leader","health":"alive","version":"","zone":"","feature_level":0}]}`},
 		{"POST", "/v1/transfer-leadership", `{"to":"n2"}`, 200, `{"leader_id":"n2"}`},
 		{"POST", "/v1/members/remove", `{"id":"n3"}`, 200, `{"removed":"n3"}`},
 		{"GET", "/healthz", "", 200, `{"alive":true}`},
@@ -102,8 +103,8 @@ func TestStoryOverHTTP(t *testing.T) {
 		}
 	}
 	for _, op := range r.node.started {
-		if f := op.GetForceRelease(); f != nil && (f.GetReason() != "stuck" || f.GetWho() != "http 127.0.0.1") {
-			t.Errorf("audit: reason %q by %q, want who it was", f.GetReason(), f.GetWho())
+		if f := op.GetForceRelease(); f != nil && (f.GetReason() != "stuck" || op.GetOwner() != "127.0.0.1") {
+			t.Errorf("audit: reason %q by %q, want who it was", f.GetReason(), op.GetOwner())
 		}
 	}
 }
@@ -193,7 +194,7 @@ func (w brokenWriter) FlushError() error { return w.on }
 func TestAGrantThatCouldNotBeSentIsGivenUp(t *testing.T) {
 	r := serve(t, Config{})
 	for _, on := range []error{nil, errors.New("connection reset")} {
-		req := httptest.NewRequest(http.MethodPost, "/v1/acquire", strings.NewReader(`{"name":"a"}`))
+		req := httptest.NewRequest(http.MethodPost, "http://127.0.0.1/v1/acquire", strings.NewReader(`{"name":"a"}`))
 		r.handler().ServeHTTP(brokenWriter{httptest.NewRecorder(), on}, req)
 		r.node.await(t, "a free lock", func() bool { return r.node.tokens["a"] == 0 })
 	}
@@ -349,7 +350,7 @@ func TestBadBodyIsRefusedAndSaysWhy(t *testing.T) {
 		{"/v1/members/remove", `{}`, "invalid", "id"},
 	} {
 		status, body := post(t, r, c.path, c.body)
-		var got errorView
+		var got document.Failure
 		if err := json.Unmarshal([]byte(body), &got); err != nil || status != 400 || got.Error.Code != c.code || !strings.Contains(got.Error.Message, c.word) {
 			t.Errorf("POST %s %.60s = %d %s, want 400, %s and %q", c.path, c.body, status, body, c.code, c.word)
 		}
@@ -386,13 +387,25 @@ func TestBodyThatTricklesIsNotWaitedFor(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = conn.Close() }()
-	_, _ = io.WriteString(conn, "POST /v1/acquire HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+	_, _ = io.WriteString(conn, "POST /v1/acquire HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100\r\n\r\n{")
 	_ = conn.SetDeadline(time.Now().Add(patience))
 	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	if err != nil || resp.StatusCode != http.StatusBadRequest || !resp.Close {
 		t.Fatalf("answer %v, error %v; want 400 and the end of the connection", resp, err)
 	}
 	_ = resp.Body.Close()
+	for _, request := range []string{"GET /v1/status", "POST /none", "DELETE /v1/locks"} { // nobody reads the body
+		conn, err := net.Dial("tcp", r.http)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = conn.Close() }()
+		_, _ = io.WriteString(conn, request+" HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100\r\n\r\n{")
+		_ = conn.SetDeadline(time.Now().Add(patience))
+		if _, err := io.ReadAll(conn); err != nil {
+			t.Errorf("%s: %v, want an answer and the end of the connection", request, err)
+		}
+	}
 }
 
 func TestHTTPClientAtTheGRPCPortIsTold(t *testing.T) {
@@ -497,7 +510,7 @@ func TestWebPagesOfOthersReachNothing(t *testing.T) {
 }
 
 func TestValuesThatAreNoTextAreBase64(t *testing.T) {
-	v := holderViews([]*apiv1.Holder{
+	v := holderDocuments([]*apiv1.Holder{
 		{Value: []byte{0xff, 0}, Session: []byte{0xab, 0xcd}, Mode: apiv1.Mode_MODE_PERMITS, Permits: 3, RemainingNs: -5},
 		{Value: []byte("text"), Mode: apiv1.Mode_MODE_SHARED, Permits: 9, Labels: []*apiv1.Label{{Key: "k", Value: "v"}}},
 	}, false)
@@ -514,7 +527,7 @@ func TestHTTPServerIsBounded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if h := s.http; h.ReadHeaderTimeout != 5*time.Second || h.IdleTimeout != 2*time.Minute || h.MaxHeaderBytes != 16<<10 {
+	if h := s.http; h.ReadHeaderTimeout != 5*time.Second || h.IdleTimeout != 2*time.Minute || h.MaxHeaderBytes != 8<<10 {
 		t.Errorf("header timeout %v, idle %v, header bytes %d", h.ReadHeaderTimeout, h.IdleTimeout, h.MaxHeaderBytes)
 	}
 	if s.http.ReadTimeout != 0 || s.http.WriteTimeout != 0 {
@@ -531,7 +544,7 @@ func TestKeptAliveConnectionServesAfterAParkedAcquire(t *testing.T) {
 	defer func() { _ = conn.Close() }()
 	in := bufio.NewReader(conn)
 	ask := func(body string) int {
-		_, _ = fmt.Fprintf(conn, "POST /v1/acquire HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+		_, _ = fmt.Fprintf(conn, "POST /v1/acquire HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
 		resp, err := http.ReadResponse(in, nil)
 		if err != nil {
 			t.Fatal(err)

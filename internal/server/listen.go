@@ -1,24 +1,39 @@
 package server
 
 import (
+	"errors"
 	"log/slog"
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/locknode/locknode/internal/fair"
 )
 
-// limited is a listener that refuses connections over a limit by closing them
-// at once, before a byte is read.
+// limited is a listener that holds connections to its limits. Where one is reached, a
+// newcomer takes the place of the connection that is of the least use (see useOf): whoever
+// opens connections and says nothing shuts nobody out. Where all are of use, the newcomer is
+// closed at once, before a byte is read.
 type limited struct {
 	net.Listener
 	name     string
 	total    int
 	perIP    int
+	mayEnter func(net.Conn) error
+	accepted uint64 // connections so far; owned by Accept
 	observer Observer
 	log      *slog.Logger
 
+	budgets
+	streams atomic.Int64  // under way on all connections; gRPC only
+	idle    time.Duration // a connection on which nothing valid was asked for so long is closed
+
 	mu          sync.Mutex
 	conns       map[*limitedConn]struct{} // open
+	all         order                     // those that may have to make room
+	ofIP        map[string]*order         // the same by address; no empty entries
 	byIP        map[string]int            // open connections; no zero entries
 	waiting     int                       // connections on which acquires wait
 	waitingByIP map[string]int            // the same; no zero entries
@@ -27,9 +42,10 @@ type limited struct {
 
 func newLimited(l net.Listener, name string, cfg Config) *limited {
 	return &limited{
-		Listener: l, name: name, total: cfg.Limits.Connections, perIP: cfg.Limits.ConnectionsPerIP,
+		Listener: l, name: name, total: cfg.Limits.Connections, perIP: cfg.Limits.ConnectionsPerIP, mayEnter: cfg.Admit,
 		observer: cfg.Observer, log: cfg.Logger, byIP: map[string]int{}, conns: map[*limitedConn]struct{}{},
-		waitingByIP: map[string]int{},
+		waitingByIP: map[string]int{}, ofIP: map[string]*order{}, idle: cfg.Limits.UselessTime,
+		budgets: newBudgets(name, cfg),
 	}
 }
 
@@ -41,7 +57,19 @@ func (l *limited) Accept() (net.Conn, error) {
 			return nil, err
 		}
 		c := &limitedConn{Conn: conn, listener: l, ip: ipOf(conn.RemoteAddr())}
-		if l.admit(c) {
+		l.accepted++
+		c.turns = fair.Owner{Address: fair.AddressOf(c.ip), Connection: fair.AddressOf(l.name) + l.accepted}
+		c.in, c.ops, c.out = l.in.account(c), l.ops.account(c), l.out.account(c)
+		if l.name == "grpc" {
+			c.frames = newFrames(c)
+		}
+		boundBuffers(conn)
+		ok, displaced := l.admit(c)
+		if displaced != nil {
+			l.observer.Refused(l.name)
+			_ = displaced.Close()
+		}
+		if ok {
 			l.observer.Connections(l.name, 1)
 			return c, nil
 		}
@@ -50,32 +78,71 @@ func (l *limited) Accept() (net.Conn, error) {
 	}
 }
 
-func (l *limited) admit(c *limitedConn) bool {
+// admit takes c in, if need be in the place of another connection, which is to be closed.
+func (l *limited) admit(c *limitedConn) (ok bool, displaced *limitedConn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.conns) >= l.total || l.byIP[c.ip] >= l.perIP {
-		if !l.refusing {
-			l.refusing = true
-			l.log.Warn("refusing connections over the limit", "listener", l.name, "peer", c.ip,
-				"open", len(l.conns), "limit", l.total, "open_from_peer", l.byIP[c.ip], "limit_per_peer", l.perIP)
+	now := time.Now()
+	why := l.mayEnter(c.Conn)
+	switch {
+	case why != nil: // out of files: whoever goes gives one back, to the next newcomer
+		displaced = l.all.least(now)
+	case l.byIP[c.ip] >= l.perIP:
+		if displaced = l.ofIP[c.ip].least(now); displaced == nil {
+			why = errors.New("max_connections_per_address is reached")
 		}
-		return false
+	case len(l.conns) >= l.total:
+		if displaced = l.all.least(now); displaced == nil {
+			why = errors.New("max_connections is reached")
+		}
+	}
+	if (why != nil || displaced != nil) && !l.refusing {
+		l.refusing = true
+		reason := why
+		if reason == nil {
+			reason = errors.New("all places are taken: connections on which nothing is asked make room for new ones")
+		}
+		l.log.Warn("refusing connections over the limit", "listener", l.name, "peer", c.ip,
+			"open", len(l.conns), "limit", l.total, "open_from_peer", l.byIP[c.ip], "limit_per_peer", l.perIP, "err", reason)
+	}
+	if displaced != nil {
+		l.forgetLocked(displaced)
+	}
+	if why != nil {
+		return false, displaced
 	}
 	l.conns[c] = struct{}{}
 	l.byIP[c.ip]++
-	return true
+	l.rankLocked(c, useless, now)
+	c.early = time.AfterFunc(l.idle, c.closeUseless)
+	return true, displaced
 }
 
 func (l *limited) release(c *limitedConn) {
 	l.observer.Connections(l.name, -1)
+	c.frames.close()
+	l.in.close(c.in)
+	l.ops.close(c.ops)
+	l.out.close(c.out)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	delete(l.conns, c)
-	if l.byIP[c.ip]--; l.byIP[c.ip] == 0 {
-		delete(l.byIP, c.ip)
-	}
+	l.forgetLocked(c)
 	if len(l.conns) < l.total*9/10 && l.byIP[c.ip] < l.perIP*9/10 {
 		l.refusing = false
+	}
+}
+
+// forgetLocked takes c out of the count, if it is still in it.
+func (l *limited) forgetLocked(c *limitedConn) {
+	if _, there := l.conns[c]; !there {
+		return
+	}
+	delete(l.conns, c)
+	l.rankLocked(c, working, time.Time{}) // it makes no room any more
+	c.early.Stop()
+	if l.byIP[c.ip]--; l.byIP[c.ip] == 0 {
+		delete(l.byIP, c.ip)
+		delete(l.ofIP, c.ip)
 	}
 }
 
@@ -112,11 +179,77 @@ func ipOf(addr net.Addr) string {
 // address, so that a handler can find the connection that it answers on.
 type limitedConn struct {
 	net.Conn
-	listener *limited
-	ip       string
-	once     sync.Once
-	waits    int // streams and calls with acquires that wait; guarded by listener.mu
-	calls    int // those of them that are calls; guarded by listener.mu
+	listener     *limited
+	ip           string
+	turns        fair.Owner // whose turns its operations take
+	once         sync.Once
+	waits        int // streams and calls with acquires that wait; guarded by listener.mu
+	calls        int // those of them that are calls; guarded by listener.mu
+	use              // of what use the connection is; guarded by listener.mu
+	in, ops, out *account
+	frames       *frames      // gRPC only
+	serving      atomic.Bool  // HTTP only: a request is being answered
+	heads        atomic.Int64 // HTTP only: what is counted for the head of the next one
+}
+
+// Read counts what arrives.
+func (c *limitedConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	switch {
+	case n <= 0:
+	case c.frames != nil:
+		c.frames.received(b[:n])
+	case !c.serving.Load():
+		cost := headCost * n
+		c.heads.Add(int64(cost))
+		c.in.force(cost)
+	}
+	return n, err
+}
+
+// headArrived says that the head of an HTTP request is there.
+func (c *limitedConn) headArrived() {
+	if c != nil {
+		c.serving.Store(true)
+		c.in.force(-int(c.heads.Swap(0)))
+	}
+}
+
+// headAwaited says that the next one may come.
+func (c *limitedConn) headAwaited() {
+	if c != nil {
+		c.serving.Store(false)
+	}
+}
+
+// headCost is what net/http needs at most for each byte of the head of a request, in lines
+// that are as short as can be.
+const headCost = 32
+
+// Write follows what is sent.
+func (c *limitedConn) Write(b []byte) (int, error) {
+	n, err := c.Conn.Write(b)
+	if n > 0 && c.frames != nil {
+		c.frames.sent(b[:n])
+	}
+	return n, err
+}
+
+// kernelBytes bounds what the system keeps for a connection in each direction, which else
+// grows to some megabytes while nobody reads.
+const kernelBytes = 128 << 10
+
+func boundBuffers(conn net.Conn) {
+	if tcp, ok := conn.(*net.TCPConn); ok {
+		_ = tcp.SetReadBuffer(kernelBytes) // the system's own bound remains
+		_ = tcp.SetWriteBuffer(kernelBytes)
+	}
+}
+
+func (l *limited) addStreams(n int) {
+	if n != 0 {
+		l.streams.Add(int64(n))
+	}
 }
 
 // Close may be called more than once.

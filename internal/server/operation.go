@@ -11,39 +11,6 @@ import (
 	"github.com/locknode/locknode/internal/mux"
 )
 
-// kindOf names an operation as locknode.proto does; "ping" if it is none.
-func kindOf(op *apiv1.Operation) string {
-	switch op.GetRequest().(type) {
-	case *apiv1.Operation_OpenSession:
-		return "open_session"
-	case *apiv1.Operation_KeepAlive:
-		return "keep_alive"
-	case *apiv1.Operation_EndSession:
-		return "end_session"
-	case *apiv1.Operation_Acquire:
-		return "acquire"
-	case *apiv1.Operation_Cancel:
-		return "cancel"
-	case *apiv1.Operation_Release:
-		return "release"
-	case *apiv1.Operation_Renew:
-		return "renew"
-	case *apiv1.Operation_SetValue:
-		return "set_value"
-	case *apiv1.Operation_ForceRelease:
-		return "force_release"
-	case *apiv1.Operation_Get:
-		return "get"
-	case *apiv1.Operation_List:
-		return "list"
-	default:
-		return "ping"
-	}
-}
-
-// waits reports whether op may stand in line.
-func waits(op *apiv1.Operation) bool { return op.GetAcquire().GetWaitNs() != 0 }
-
 // isHosted reports whether op is an acquire that the node sends in a session of its
 // own: if its caller goes away, the node gives it up.
 func isHosted(op *apiv1.Operation) bool {
@@ -68,46 +35,28 @@ func stoppingUnder(op *apiv1.Operation) *apiv1.Error {
 	return e
 }
 
-// maxAnswerBytes is what one answer may have: well below what clients accept.
-const maxAnswerBytes = 1 << 20
-
-// fit shortens the page of a list answer that would be too long for a message.
-// The next page begins where it was cut.
-func fit(a *apiv1.Answer) {
-	list := a.GetList()
-	if list == nil || proto.Size(list) <= maxAnswerBytes {
-		return
-	}
-	size := 0
-	for i, l := range list.GetLocks() {
-		size += proto.Size(l) + 8
-		if size > maxAnswerBytes && i > 0 {
-			list.Locks, list.Next = list.GetLocks()[:i], list.GetLocks()[i-1].GetName()
-			return
-		}
-	}
-}
+// maxAnswerBytes is what one answer may have: well below what clients accept, and little
+// enough that many of them can be held for clients that read slowly.
+const maxAnswerBytes = 128 << 10
 
 // smallAnswer is more than an answer without names, values or holders needs.
 const smallAnswer = 64
 
-// sizeOf estimates the encoded size of an answer.
-func sizeOf(a *apiv1.Answer) int {
-	switch r := a.GetResult().(type) {
-	case *apiv1.Answer_Error:
-		if len(r.Error.GetHolders()) == 0 {
-			return smallAnswer + len(r.Error.GetMessage()) + len(r.Error.GetLeader())
-		}
-	case *apiv1.Answer_Get, *apiv1.Answer_List, *apiv1.Answer_ForceRelease, *apiv1.Answer_KeepAlive:
-	default:
+// sizeOf estimates the encoded size of an answer to an operation of a kind.
+func sizeOf(kind apiv1.Kind, a *apiv1.Answer) int {
+	e := a.GetError()
+	switch {
+	case e != nil && len(e.GetHolders()) == 0:
+		return smallAnswer + len(e.GetMessage()) + len(e.GetLeader())
+	case e == nil && !kind.Long():
 		return smallAnswer
 	}
 	return proto.Size(a)
 }
 
-// isRead reports whether a is the answer to an operation that changes nothing:
+// isRead reports whether a is the result of an operation that changes nothing:
 // another answer may then be given instead.
-func isRead(a *apiv1.Answer) bool { return a.GetGet() != nil || a.GetList() != nil }
+func isRead(kind apiv1.Kind, a *apiv1.Answer) bool { return kind.Reads() && a.GetError() == nil }
 
 // do runs one operation for a caller that waits. An error is an *apiv1.Error, or
 // the cause of ctx's end.
@@ -118,26 +67,35 @@ func (s *Server) do(ctx context.Context, road Road, op *apiv1.Operation) (*apiv1
 // run is do for a call of which the caller wants to say that its answer was lost.
 func (s *Server) run(ctx context.Context, road Road, call *mux.Call) (*apiv1.Answer, error) {
 	op := call.Op
+	conn := connOf(ctx)
+	op.Owner, call.Owner = conn.owner(), conn.takesTurns()
 	if problem := mux.Check(op); problem != nil {
 		return nil, problem
 	}
-	if road == RoadHTTP && waits(op) {
-		conn := httpConn(ctx)
+	if road == RoadHTTP && mux.MayWait(op) {
 		if refusal := conn.startWait(); refusal != nil {
 			return nil, refusal
 		}
 		defer conn.endWait()
 	}
+	held := tallyOf(ctx)
+	if refusal := held.startOp(op); refusal != nil {
+		return nil, refusal
+	}
 	begun := time.Now()
 	// Only parked acquires are told to go when the server stops; what is already
 	// on its way gets its answer.
 	var stop <-chan struct{}
-	if waits(op) {
+	if mux.MayWait(op) {
 		stop = s.stopping
 	}
 	answers := make(chan *apiv1.Answer, 1)
-	call.Done = func(a *apiv1.Answer) { answers <- a }
-	s.backend.Start(call)
+	call.Done = func(a *apiv1.Answer) { answers <- held.answered(op, a) }
+	if op.Kind().Pages() { // it may be answered at once
+		s.turns.take(func() { s.backend.Start(call) })
+	} else {
+		s.backend.Start(call)
+	}
 	var a *apiv1.Answer
 	select {
 	case a = <-answers:
@@ -151,14 +109,18 @@ func (s *Server) run(ctx context.Context, road Road, call *mux.Call) (*apiv1.Ans
 		return nil, context.Cause(ctx)
 	}
 	s.answered(road, op, a, begun)
-	fit(a)
+	if isOverloaded(a) {
+		pause(ctx, refusedPause)
+	}
 	if e := a.GetError(); e != nil {
 		return nil, e
 	}
 	return a, nil
 }
 
-// lose says that nobody gets the answer of a call.
+// lose says that nobody gets the answer of a call: every road gives a call up by it. A call
+// in a session is left at that, as its client asks again or cancels; of one without, the
+// node gives up the acquire (see package host).
 func (s *Server) lose(call *mux.Call) {
 	if isHosted(call.Op) {
 		s.cfg.Observer.Cancelled()
@@ -167,7 +129,7 @@ func (s *Server) lose(call *mux.Call) {
 }
 
 func (s *Server) answered(road Road, op *apiv1.Operation, a *apiv1.Answer, begun time.Time) {
-	s.cfg.Observer.Answered(road, kindOf(op), apiv1.Code(a.GetError().GetCode()), time.Since(begun))
+	s.cfg.Observer.Answered(road, op.Kind().String(), apiv1.Code(a.GetError().GetCode()), time.Since(begun))
 }
 
 // counter is a count that can be waited for. Unlike a sync.WaitGroup it may

@@ -20,16 +20,17 @@ const (
 
 // parcel is what the sender has taken from the stream and not sent yet.
 type parcel struct {
-	ahead   []outgoing
-	answers []outgoing
-	notices []*apiv1.Notice
-	gone    [][16]byte
+	ahead     []outgoing
+	answers   []outgoing
+	notices   []*apiv1.Notice
+	gone      [][16]byte
+	directory *apiv1.Directory
 
 	allAhead, allAnswers []outgoing // the same from their beginning, to be used again
 }
 
 func (p *parcel) empty() bool {
-	return len(p.ahead)+len(p.answers)+len(p.notices)+len(p.gone) == 0
+	return len(p.ahead)+len(p.answers)+len(p.notices)+len(p.gone) == 0 && p.directory == nil
 }
 
 // send is the handler's loop: it sends what is queued until the stream is over.
@@ -75,8 +76,11 @@ func (st *stream) take(p *parcel) (over bool, err error) {
 		p.notices, st.notices = st.notices, nil
 	}
 	p.gone, st.gone = st.gone, nil
+	if p.directory == nil {
+		p.directory = st.untoldLocked()
+	}
 	if st.cut {
-		p.ahead, p.answers, p.notices = nil, nil, nil
+		p.ahead, p.answers, p.notices, p.directory = nil, nil, nil, nil
 	}
 	return st.overLocked()
 }
@@ -97,10 +101,10 @@ func refill(rest, all, queue *[]outgoing) {
 // Send: nothing of it is used again.
 func (st *stream) write(p *parcel) error {
 	resp := &apiv1.SessionResponse{
-		Notices: p.notices,
+		Notices: p.notices, Directory: p.directory,
 		Answers: make([]*apiv1.Answer, 0, min(len(p.ahead)+len(p.answers), mux.MaxOperations)),
 	}
-	p.notices = nil
+	p.notices, p.directory = nil, nil
 	bytes := 0
 	pack := func(from []outgoing) (packed, rest []outgoing) {
 		n := 0
@@ -119,7 +123,7 @@ func (st *stream) write(p *parcel) error {
 	if ahead, p.ahead = pack(p.ahead); len(p.ahead) == 0 {
 		answers, p.answers = pack(p.answers)
 	}
-	if len(resp.GetAnswers())+len(resp.GetNotices()) == 0 {
+	if len(resp.GetAnswers())+len(resp.GetNotices()) == 0 && resp.GetDirectory() == nil {
 		return nil
 	}
 	if err := st.grpc.Send(resp); err != nil {

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -16,19 +18,23 @@ import (
 	"google.golang.org/grpc/reflection"
 
 	apiv1 "github.com/locknode/locknode/api/v1"
+	"github.com/locknode/locknode/internal/peerapi"
 )
 
 // Server answers for one node. Its methods are safe for concurrent use.
 type Server struct {
 	cfg     Config
 	backend Backend
+	turns   turns
 	grpc    *grpc.Server
 	http    *http.Server
 
-	stopping  chan struct{} // closed when Close begins: who waits in line is told
-	closed    chan struct{} // closed when Close has ended
-	requests  counter       // calls, streams and HTTP requests under way
-	receivers counter       // goroutines of streams
+	stopping  chan struct{}            // closed when Close begins: who waits in line is told
+	closed    chan struct{}            // closed when Close has ended
+	requests  counter                  // calls, streams and HTTP requests under way
+	receivers counter                  // goroutines of streams
+	hosts     atomic.Pointer[[]string] // names under which HTTP is answered, in lower case
+	edition   atomic.Pointer[edition]  // nil: nobody is told of the directory yet. Written under mu
 
 	mu        sync.Mutex // guards what follows
 	streams   map[*stream]struct{}
@@ -47,21 +53,36 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Observer == nil {
 		cfg.Observer = nobody{}
 	}
+	if cfg.Self == nil {
+		cfg.Self = func() (node, cluster string) { return "", "" }
+	}
+	if cfg.Peer == nil {
+		cfg.Peer = func(string) bool { return false }
+	}
 	if cfg.Unfit == nil {
 		cfg.Unfit = func() error { return nil }
 	}
 	cfg.Limits = cfg.Limits.withDefaults()
-	if files, ok := openFiles(); ok {
-		if wanted := cfg.Limits.Connections; cfg.Limits.fit(files) {
-			cfg.Logger.Warn("fewer connections are taken than configured: the process may open no more files",
-				"connections", cfg.Limits.Connections, "configured", wanted, "open_files", files)
+	if cfg.Files == 0 {
+		cfg.Files = math.MaxInt
+	}
+	if cfg.Admit == nil {
+		cfg.Admit = func(net.Conn) error { return nil }
+	}
+	if wanted := cfg.Limits.Connections; cfg.Limits.fit(cfg.Files) {
+		level := slog.LevelWarn
+		if wanted == defaultConnections && cfg.Limits.Connections >= defaultConnections/10 {
+			level = slog.LevelDebug // nobody has asked for as many
 		}
+		cfg.Logger.Log(context.Background(), level, "fewer connections are taken than configured: the process may open no more files",
+			"connections", cfg.Limits.Connections, "configured", wanted, "files", cfg.Files)
 	}
 	s := &Server{
-		cfg: cfg, backend: cfg.Backend,
+		cfg: cfg, backend: cfg.Backend, turns: newTurns(),
 		stopping: make(chan struct{}), closed: make(chan struct{}),
 		streams: map[*stream]struct{}{},
 	}
+	s.SetHosts(cfg.Hosts)
 	s.grpc = s.newGRPC()
 	s.http = s.newHTTP()
 	return s, nil
@@ -71,7 +92,13 @@ func (s *Server) newGRPC() *grpc.Server {
 	l := s.cfg.Limits
 	g := grpc.NewServer(
 		grpc.MaxRecvMsgSize(l.MessageBytes),
-		grpc.MaxHeaderListSize(16<<10),
+		grpc.MaxHeaderListSize(8<<10),
+		grpc.ForceServerCodecV2(newCodec()),
+		grpc.InTapHandle(s.enter),
+		// Half of the default: a connection that rests keeps it.
+		grpc.ReadBufferSize(16<<10),
+		// Bounds, too: by itself grpc lets windows grow to megabytes.
+		grpc.StaticStreamWindowSize(256<<10), grpc.StaticConnWindowSize(1<<20),
 		grpc.MaxConcurrentStreams(uint32(l.StreamsPerConnection)),
 		grpc.ConnectionTimeout(5*time.Second), // until the handshake is done
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{
@@ -81,22 +108,54 @@ func (s *Server) newGRPC() *grpc.Server {
 		}),
 		grpc.ChainUnaryInterceptor(s.countCall),
 		grpc.ChainStreamInterceptor(s.countStream),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 15 * time.Second, Timeout: 10 * time.Second}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{
+			Time: 15 * time.Second, Timeout: 10 * time.Second,
+			MaxConnectionIdle: idleTime, // without a call or stream
+		}),
 	)
 	apiv1.RegisterLocksServer(g, &locks{server: s})
-	apiv1.RegisterPeersServer(g, &peers{server: s})
+	peerapi.RegisterPeersServer(g, &peers{server: s})
 	grpc_health_v1.RegisterHealthServer(g, &health{server: s})
 	reflection.Register(g)
 	return g
 }
 
+// idleTime is how long a connection may rest between two requests.
+const idleTime = 2 * time.Minute
+
+// maxHeaders is how many lines the head of an HTTP request may have.
+const maxHeaders = 100
+
+// arrived answers requests with next once their head is there.
+func arrived(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		conn := httpConn(r.Context())
+		conn.headArrived()
+		defer conn.headAwaited()
+		ctx, held := withTally(r.Context(), conn)
+		held.json = true
+		defer held.end()
+		r = r.WithContext(ctx)
+		lines := 0
+		for _, values := range r.Header {
+			lines += len(values)
+		}
+		if lines > maxHeaders {
+			w.Header().Set("Connection", "close")
+			writeStatusError(w, http.StatusRequestHeaderFieldsTooLarge, apiv1.NewError(apiv1.CodeTooLarge, "headers: %d lines; at most %d are accepted", lines, maxHeaders))
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
 func (s *Server) newHTTP() *http.Server {
 	return &http.Server{
-		Handler:           s.handler(),
+		Handler:           arrived(s.handler()),
 		ConnContext:       withConn,
 		ReadHeaderTimeout: 5 * time.Second,
-		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    16 << 10,
+		IdleTimeout:       idleTime,
+		MaxHeaderBytes:    8 << 10,
 		ErrorLog:          slog.NewLogLogger(s.cfg.Logger.Handler(), slog.LevelDebug),
 	}
 }
@@ -211,18 +270,41 @@ func (s *Server) removeStream(st *stream) {
 func (s *Server) countCall(ctx context.Context, r any, _ *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
 	s.requests.add(1)
 	defer s.requests.add(-1)
+	if refusal := s.misdirected(ctx); refusal != nil {
+		_ = grpc.SetTrailer(ctx, wrongNode()) // without it the refusal is one of another kind
+		return nil, refusal
+	}
+	conn := grpcConn(ctx)
+	conn.begin()
+	conn.work()
+	defer conn.end()
+	ctx, held := withTally(ctx, conn)
+	defer held.end()
 	if mayWait(r) {
-		conn := grpcConn(ctx)
 		if refusal := conn.startCall(s.cfg.Limits.StreamsPerConnection); refusal != nil {
 			return nil, grpcError(refusal)
 		}
 		defer conn.endCall()
 	}
-	return handle(ctx, r)
+	response, err := handle(ctx, r)
+	if err != nil || conn == nil {
+		return nil, err
+	}
+	return owned{response, conn.out}, nil
 }
 
 func (s *Server) countStream(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
 	s.requests.add(1)
 	defer s.requests.add(-1)
+	if refusal := s.misdirected(stream.Context()); refusal != nil {
+		stream.SetTrailer(wrongNode())
+		return refusal
+	}
+	conn := grpcConn(stream.Context())
+	conn.begin()
+	defer conn.end()
+	if conn != nil {
+		stream = owning{stream, conn.out}
+	}
 	return handle(srv, stream)
 }

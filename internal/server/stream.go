@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/peer"
 
 	apiv1 "github.com/locknode/locknode/api/v1"
+	"github.com/locknode/locknode/internal/fair"
 	"github.com/locknode/locknode/internal/mux"
 )
 
@@ -24,17 +25,22 @@ type stream struct {
 	sever  func()        // closes the connection
 	wake   chan struct{} // there is something to send, or the stream is over
 	quiet  bool          // the client wants no notices
+	peer   bool          // the client is another node, and says whose the operations are
 
 	mu      sync.Mutex // guards what follows
 	first   *inflight  // operations that were not answered, oldest first
 	last    *inflight
-	open    mux.Load // of them
+	open    mux.Load           // of them
+	shares  map[fair.Owner]int // of open.Prompt, where peer; no zero entries
+	brake   brake
 	out     []outgoing
 	ahead   []outgoing // sent before those: answers of pings and keep-alives
 	unsent  mux.Load   // answers in both and in the sender's hands
 	waits   bool       // the connection counts as one on which acquires wait
 	bytes   int        // of the same, but for those of waits
 	notices []*apiv1.Notice
+	told    uint64              // number of the edition that was sent; 0: none
+	owed    int                 // bytes that the connection's account of answers has for this stream
 	watches map[[16]byte]func() // session → stop
 	gone    [][16]byte          // watched sessions that have ended
 	input   error               // why nothing more is received; io.EOF: the client said all
@@ -46,7 +52,8 @@ type stream struct {
 type outgoing struct {
 	answer *apiv1.Answer
 	size   int
-	ahead  bool // of other answers: it says that the node, or a session, is alive
+	kind   apiv1.Kind // of the operation
+	ahead  bool       // of other answers: it says that the node, or a session, is alive
 	class  mux.Class
 }
 
@@ -59,6 +66,7 @@ type inflight struct {
 	begun      time.Time
 	next, prev *inflight // guarded by stream.mu
 	ended      bool      // no longer in the list
+	bytes      int       // in the connection's account of operations
 }
 
 // Session serves one stream until the client ends it or the server stops.
@@ -67,6 +75,7 @@ func (l *locks) Session(g grpc.BidiStreamingServer[apiv1.SessionRequest, apiv1.S
 	st := &stream{
 		server: s, grpc: g, ctx: g.Context(), sever: func() {},
 		wake: make(chan struct{}, 1), watches: map[[16]byte]func(){},
+		shares: map[fair.Owner]int{}, brake: newBrake(s.cfg.Limits.InFlight),
 	}
 	if st.conn = grpcConn(st.ctx); st.conn != nil {
 		st.sever = func() { _ = st.conn.Close() }
@@ -74,12 +83,16 @@ func (l *locks) Session(g grpc.BidiStreamingServer[apiv1.SessionRequest, apiv1.S
 	if md, ok := metadata.FromIncomingContext(st.ctx); ok {
 		st.quiet = len(md.Get(mux.NoNoticesHeader)) > 0
 	}
+	if st.peer = s.isPeer(st.ctx); st.peer {
+		st.conn.trust()
+	}
 	if !s.addStream(st) {
 		return stopping()
 	}
 	defer s.removeStream(st)
 	s.receivers.add(1)
 	go st.receive()
+	st.wakeSender() // there may be a directory to be told
 	defer st.end()
 	return st.send()
 }
@@ -103,6 +116,7 @@ func (st *stream) receive() {
 		for _, op := range req.GetOperations() {
 			st.accept(op, begun)
 		}
+		st.slowDown(len(req.GetOperations()))
 	}
 }
 
@@ -112,16 +126,19 @@ func (st *stream) accept(op *apiv1.Operation, begun time.Time) {
 		st.answerPing(op)
 		return
 	}
+	if !st.peer {
+		op.Owner = st.conn.owner()
+	}
 	if problem := mux.Check(op); problem != nil {
 		st.answer(errorAnswer(op.GetId(), problem))
 		return
 	}
-	switch op.GetRequest().(type) {
-	case *apiv1.Operation_KeepAlive, *apiv1.Operation_OpenSession:
-		st.watch(watched(op))
-	}
+	st.watch(op.Watches())
 	o := &inflight{stream: st, id: op.GetId(), class: mux.ClassOf(op), begun: begun}
-	o.call.Op, o.call.Done = op, o.done
+	o.call.Op, o.call.Done, o.call.Owner = op, o.done, st.conn.takesTurns()
+	if st.peer {
+		o.call.Owner = fair.Owner{Address: fair.AddressOf(op.GetOwner()), Connection: op.GetConnection()}
+	}
 	if refusal := st.enter(o); refusal != nil {
 		st.answer(errorAnswer(op.GetId(), refusal))
 		return
@@ -137,7 +154,7 @@ func (st *stream) answerPing(op *apiv1.Operation) {
 	} else if err := st.server.cfg.Unfit(); err != nil {
 		a = errorAnswer(op.GetId(), apiv1.NewError(apiv1.CodeUnavailable, "%v", err))
 	}
-	st.push(outgoing{answer: a, size: sizeOf(a), ahead: true})
+	st.push(outgoing{answer: a, size: sizeOf(apiv1.KindPing, a), ahead: true})
 }
 
 // enter puts o into the list, if there is room.
@@ -149,18 +166,36 @@ func (st *stream) enter(o *inflight) (refusal *apiv1.Error) {
 	switch {
 	case st.drained || st.over:
 		return stopping()
+	case !st.fitsLocked(o.call.Owner, o.class, l.InFlight):
+		st.brake.refused++
+		return apiv1.NewError(apiv1.CodeOverloaded, "%d operations of this client are under way on this stream, which it shares with others; nothing was done", st.shares[o.call.Owner])
 	case load.Takes(o.class, mux.Load{Prompt: l.InFlight, Waits: l.WaitsPerStream}):
 	case o.class == mux.Waits:
+		st.brake.refused++
 		return apiv1.NewError(apiv1.CodeOverloaded, "%d acquires of this stream wait; nothing was done", load.Waits)
 	default:
+		st.brake.refused++
 		return apiv1.NewError(apiv1.CodeOverloaded, "%d operations of this stream are under way; nothing was done", load.Prompt)
 	}
 	if o.class == mux.Waits && !st.waits {
 		if refusal := st.conn.startWait(); refusal != nil {
+			st.brake.refused++
 			return refusal
 		}
 		st.waits = true
 	}
+	if o.bytes = longBytes(o.call.Op); !st.conn.takeOp(o.bytes, o.class) {
+		if st.waits && st.open.Waits == 0 {
+			st.waits = false
+			st.conn.endWait()
+		}
+		return st.conn.listener.ops.crowded()
+	}
+	if refusal := st.conn.afford(expected(o.call.Op), true); refusal != nil {
+		st.conn.giveOp(o.bytes)
+		return refusal
+	}
+	st.conn.work()
 	o.prev = st.last
 	if st.last == nil {
 		st.first = o
@@ -169,6 +204,7 @@ func (st *stream) enter(o *inflight) (refusal *apiv1.Error) {
 	}
 	st.last = o
 	st.open.Add(o.class, 1)
+	st.countShareLocked(o.call.Owner, o.class, 1)
 	return nil
 }
 
@@ -190,6 +226,10 @@ func (st *stream) leaveLocked(o *inflight) bool {
 	}
 	o.next, o.prev = nil, nil
 	st.open.Add(o.class, -1)
+	st.conn.giveOp(o.bytes)
+	st.countShareLocked(o.call.Owner, o.class, -1)
+	st.releaseLocked()
+	st.conn.paid(expected(o.call.Op))
 	if st.waits && st.open.Waits == 0 {
 		st.waits = false
 		st.conn.endWait()
@@ -197,25 +237,21 @@ func (st *stream) leaveLocked(o *inflight) bool {
 	return true
 }
 
-// watched is the session that op makes its stream watch, or nil.
-func watched(op *apiv1.Operation) []byte {
-	if r := op.GetKeepAlive(); r != nil {
-		return r.GetSession()
-	}
-	return op.GetOpenSession().GetSession()
-}
-
 // done is the call's Done.
 func (o *inflight) done(a *apiv1.Answer) {
 	st := o.stream
-	fit(a)
+	kind := o.call.Op.Kind()
+	kind.Shorten(a, maxAnswerBytes)
 	a.Id = o.id
-	size := sizeOf(a)
+	size := sizeOf(kind, a)
 	st.mu.Lock()
 	ok := st.leaveLocked(o)
-	cut := ok && st.pushLocked(outgoing{a, size, o.call.Op.GetKeepAlive() != nil, o.class})
+	if isOverloaded(a) {
+		st.brake.refused++
+	}
+	cut := ok && st.pushLocked(outgoing{a, size, kind, kind == apiv1.KindKeepAlive, o.class})
 	if a.GetError().GetCode() == uint32(apiv1.CodeNoSession) {
-		if id := watched(o.call.Op); len(id) == 16 {
+		if id := o.call.Op.Watches(); len(id) == 16 {
 			st.gone = append(st.gone, [16]byte(id))
 		}
 	}
@@ -226,8 +262,10 @@ func (o *inflight) done(a *apiv1.Answer) {
 	}
 }
 
-// answer queues an answer that no call brings.
-func (st *stream) answer(a *apiv1.Answer) { st.push(outgoing{answer: a, size: sizeOf(a)}) }
+// answer queues an error that no call brings.
+func (st *stream) answer(a *apiv1.Answer) {
+	st.push(outgoing{answer: a, size: sizeOf(apiv1.KindPing, a)})
+}
 
 func (st *stream) push(o outgoing) {
 	st.mu.Lock()
@@ -242,10 +280,16 @@ func (st *stream) pushLocked(o outgoing) (cut bool) {
 		return false
 	}
 	l := st.server.cfg.Limits
-	if st.bytes+o.size > l.UnsentBytes && isRead(o.answer) {
+	if st.bytes+o.size > l.UnsentBytes && isRead(o.kind, o.answer) {
 		o.answer = errorAnswer(o.answer.GetId(), apiv1.NewError(apiv1.CodeOverloaded, "%d bytes of answers on this stream were not read yet", st.bytes))
-		o.size = sizeOf(o.answer)
+		o.size = sizeOf(o.kind, o.answer)
 	}
+	if refusal := st.conn.afford(o.size, isRead(o.kind, o.answer)); refusal != nil {
+		o.answer = errorAnswer(o.answer.GetId(), refusal)
+		o.size = sizeOf(o.kind, o.answer)
+		_ = st.conn.afford(o.size, false)
+	}
+	st.owed += o.size
 	if o.ahead {
 		st.ahead = append(st.ahead, o)
 	} else {
@@ -261,6 +305,11 @@ func (st *stream) pushLocked(o outgoing) (cut bool) {
 // that the wait had, and are no reason to cut a stream or to refuse a release.
 func (st *stream) countLocked(o outgoing, n int) {
 	st.unsent.Add(o.class, n)
+	if n < 0 {
+		st.releaseLocked()
+		st.owed -= o.size
+		st.conn.paid(o.size)
+	}
 	if o.class != mux.Waits {
 		st.bytes += n * o.size
 	}
@@ -294,9 +343,9 @@ func (st *stream) drain() {
 		next := o.next
 		if o.class == mux.Waits {
 			st.leaveLocked(o)
-			o.call.Abandon()
+			st.server.lose(&o.call)
 			a := errorAnswer(o.id, stopping())
-			cut = st.pushLocked(outgoing{answer: a, size: sizeOf(a), class: mux.Waits}) || cut
+			cut = st.pushLocked(outgoing{answer: a, size: sizeOf(apiv1.KindAcquire, a), kind: apiv1.KindAcquire, class: mux.Waits}) || cut
 		}
 		o = next
 	}
@@ -310,9 +359,11 @@ func (st *stream) end() {
 	st.over = true
 	for o := st.first; o != nil; o = st.first {
 		st.leaveLocked(o)
-		o.call.Abandon()
+		st.server.lose(&o.call)
 	}
 	st.out, st.ahead, st.notices = nil, nil, nil
+	st.conn.paid(st.owed)
+	st.owed = 0
 	watches := st.watches
 	st.watches = nil
 	st.mu.Unlock()

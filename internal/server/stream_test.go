@@ -25,9 +25,14 @@ type clientStream = grpc.BidiStreamingClient[apiv1.SessionRequest, apiv1.Session
 
 func openStream(t testing.TB, r *running) clientStream {
 	t.Helper()
+	return openStreamOn(t, r.dial(t))
+}
+
+func openStreamOn(t testing.TB, cc grpc.ClientConnInterface) clientStream {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	t.Cleanup(cancel)
-	stream, err := r.client(t).Session(ctx)
+	stream, err := apiv1.NewLocksClient(cc).Session(ctx)
 	if err != nil {
 		t.Fatalf("Session: %v", err)
 	}
@@ -292,7 +297,7 @@ func TestReadsThatAreNotFetchedAreRefused(t *testing.T) {
 	}
 	for range 3 {
 		a := big()
-		if st.pushLocked(outgoing{answer: a, size: sizeOf(a)}) {
+		if st.pushLocked(outgoing{answer: a, size: sizeOf(apiv1.KindGet, a), kind: apiv1.KindGet}) {
 			t.Fatal("reads alone cut the stream")
 		}
 	}
@@ -311,13 +316,13 @@ func TestLongListIsCutIntoPages(t *testing.T) {
 		list.Locks = append(list.Locks, &apiv1.Lock{Name: fmt.Sprintf("l%04d", i), Holders: []*apiv1.Holder{{Value: make([]byte, 4000)}}})
 	}
 	a := &apiv1.Answer{Result: &apiv1.Answer_List{List: list}}
-	fit(a)
+	apiv1.KindList.Shorten(a, maxAnswerBytes)
 	n := len(list.GetLocks())
-	if n < 200 || n > 270 || sizeOf(a) > maxAnswerBytes+1000 || list.GetNext() != list.GetLocks()[n-1].GetName() {
-		t.Errorf("%d locks in %d bytes, next %q; want about 260 in 1 MiB and the last name", n, sizeOf(a), list.GetNext())
+	if n < 25 || n > 34 || sizeOf(apiv1.KindList, a) > maxAnswerBytes+1000 || list.GetNext() != list.GetLocks()[n-1].GetName() {
+		t.Errorf("%d locks in %d bytes, next %q; want about 32 in 128 KiB and the last name", n, sizeOf(apiv1.KindList, a), list.GetNext())
 	}
 	short := &apiv1.Answer{Result: &apiv1.Answer_List{List: &apiv1.ListResponse{Next: "later", Locks: list.GetLocks()[:2]}}}
-	fit(short)
+	apiv1.KindList.Shorten(short, maxAnswerBytes)
 	if got := short.GetList(); len(got.GetLocks()) != 2 || got.GetNext() != "later" {
 		t.Errorf("a short page was changed: %v", got)
 	}

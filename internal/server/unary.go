@@ -12,6 +12,7 @@ import (
 
 	apiv1 "github.com/locknode/locknode/api/v1"
 	"github.com/locknode/locknode/internal/mux"
+	"github.com/locknode/locknode/internal/peerapi"
 )
 
 // locks is the service Locks: every unary call is one operation.
@@ -87,16 +88,16 @@ func (l *locks) Batch(ctx context.Context, r *apiv1.BatchRequest) (*apiv1.BatchR
 	}
 	var stop <-chan struct{}
 	for _, op := range ops {
-		if waits(op) {
+		if mux.MayWait(op) {
 			stop = s.stopping
 		}
 	}
-	answers, calls, done := s.startAll(ops)
+	answers, calls, done := s.startAll(ops, connOf(ctx), tallyOf(ctx))
 	var err error
 	select {
 	case <-done:
 		if ctx.Err() == nil {
-			return &apiv1.BatchResponse{Answers: bounded(answers)}, nil
+			return &apiv1.BatchResponse{Answers: bounded(ops, answers)}, nil
 		}
 		err = context.Cause(ctx)
 	case <-ctx.Done():
@@ -112,7 +113,7 @@ func (l *locks) Batch(ctx context.Context, r *apiv1.BatchRequest) (*apiv1.BatchR
 
 // startAll starts the operations. The answers, in the same order, may be looked
 // at when done is closed.
-func (s *Server) startAll(ops []*apiv1.Operation) (answers []*apiv1.Answer, calls []*mux.Call, done <-chan struct{}) {
+func (s *Server) startAll(ops []*apiv1.Operation, conn *limitedConn, held *tally) (answers []*apiv1.Answer, calls []*mux.Call, done <-chan struct{}) {
 	begun := time.Now()
 	answers = make([]*apiv1.Answer, len(ops))
 	all := make(chan struct{})
@@ -122,13 +123,18 @@ func (s *Server) startAll(ops []*apiv1.Operation) (answers []*apiv1.Answer, call
 			answers[i] = errorAnswer(op.GetId(), apiv1.NewError(apiv1.CodeInvalid, "operations[%d].request: is missing or of a kind that this node does not know", i))
 			continue
 		}
+		op.Owner = conn.owner()
 		if problem := mux.Check(op); problem != nil {
 			answers[i] = errorAnswer(op.GetId(), problem)
 			continue
 		}
-		calls = append(calls, &mux.Call{Op: op, Done: func(a *apiv1.Answer) {
+		if refusal := held.startOp(op); refusal != nil {
+			answers[i] = errorAnswer(op.GetId(), refusal)
+			continue
+		}
+		calls = append(calls, &mux.Call{Op: op, Owner: conn.takesTurns(), Done: func(a *apiv1.Answer) {
 			s.answered(RoadUnary, op, a, begun)
-			fit(a)
+			a = held.answered(op, a)
 			a.Id = op.GetId()
 			answers[i] = a
 			if missing.Add(-1) == 0 {
@@ -147,11 +153,12 @@ func (s *Server) startAll(ops []*apiv1.Operation) (answers []*apiv1.Answer, call
 }
 
 // bounded takes out reads that would make the answers too long for a message.
-func bounded(answers []*apiv1.Answer) []*apiv1.Answer {
+func bounded(ops []*apiv1.Operation, answers []*apiv1.Answer) []*apiv1.Answer {
 	total := 0
 	for i, a := range answers {
-		size := sizeOf(a)
-		if total+size > maxBatchBytes && isRead(a) {
+		kind := ops[i].Kind()
+		size := sizeOf(kind, a)
+		if total+size > maxBatchBytes && isRead(kind, a) {
 			answers[i] = errorAnswer(a.GetId(), apiv1.NewError(apiv1.CodeTooLarge, "operations[%d]: the answers of this batch are too long; ask in another one", i))
 			size = smallAnswer * 4
 		}
@@ -178,23 +185,27 @@ func (l *locks) RemoveMember(ctx context.Context, r *apiv1.RemoveMemberRequest) 
 
 // peers is the service Peers.
 type peers struct {
-	apiv1.UnimplementedPeersServer
+	peerapi.UnimplementedPeersServer
 	server *Server
 }
 
-func (p *peers) Term(ctx context.Context, _ *apiv1.TermRequest) (*apiv1.TermResponse, error) {
+func (p *peers) Term(ctx context.Context, _ *peerapi.TermRequest) (*peerapi.TermResponse, error) {
 	return passed(p.server.backend.Term(ctx))
 }
 
-func (p *peers) ReadIndex(ctx context.Context, _ *apiv1.ReadIndexRequest) (*apiv1.ReadIndexResponse, error) {
+func (p *peers) ReadIndex(ctx context.Context, _ *peerapi.ReadIndexRequest) (*peerapi.ReadIndexResponse, error) {
 	return passed(p.server.backend.ReadIndex(ctx))
 }
 
-func (p *peers) Join(ctx context.Context, r *apiv1.JoinRequest) (*apiv1.JoinResponse, error) {
+func (p *peers) Self(ctx context.Context, _ *peerapi.SelfRequest) (*peerapi.SelfResponse, error) {
+	return passed(p.server.backend.Self(ctx))
+}
+
+func (p *peers) Join(ctx context.Context, r *peerapi.JoinRequest) (*peerapi.JoinResponse, error) {
 	return passed(p.server.backend.Join(ctx, r))
 }
 
-func (p *peers) Digests(ctx context.Context, r *apiv1.DigestsRequest) (*apiv1.DigestsResponse, error) {
+func (p *peers) Digests(ctx context.Context, r *peerapi.DigestsRequest) (*peerapi.DigestsResponse, error) {
 	return passed(p.server.backend.Digests(ctx, r))
 }
 

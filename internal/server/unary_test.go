@@ -15,6 +15,7 @@ import (
 
 	apiv1 "github.com/locknode/locknode/api/v1"
 	"github.com/locknode/locknode/internal/mux"
+	"github.com/locknode/locknode/internal/peerapi"
 )
 
 func TestUnaryCallsTakeTheSameRoad(t *testing.T) {
@@ -41,7 +42,7 @@ func TestUnaryCallsTakeTheSameRoad(t *testing.T) {
 		if err := call.call(); err != nil {
 			t.Errorf("%s: %v", call.kind, err)
 		}
-		if got := kindOf(r.node.started[len(r.node.started)-1]); got != call.kind {
+		if got := r.node.started[len(r.node.started)-1].Kind().String(); got != call.kind {
 			t.Errorf("%s arrived as %s", call.kind, got)
 		}
 	}
@@ -220,13 +221,15 @@ func make6() []*apiv1.Operation {
 }
 
 func TestBatchOfLongReadsStaysBelowTheMessageLimit(t *testing.T) {
+	var ops []*apiv1.Operation
 	var answers []*apiv1.Answer
 	for i := range 10 {
+		ops = append(ops, getOp(uint64(i), "a"))
 		answers = append(answers, &apiv1.Answer{Id: uint64(i), Result: &apiv1.Answer_Get{
 			Get: &apiv1.GetResponse{Lock: &apiv1.Lock{Holders: []*apiv1.Holder{{Value: make([]byte, 900<<10)}}}},
 		}})
 	}
-	got := bounded(answers)
+	got := bounded(ops, answers)
 	if n := proto.Size(&apiv1.BatchResponse{Answers: got}); n > maxBatchBytes+4096 {
 		t.Errorf("%d bytes, want at most %d", n, maxBatchBytes)
 	}
@@ -264,15 +267,16 @@ func TestOperationTooLongForTheNodesIsRefusedOnEveryRoad(t *testing.T) {
 func TestBackendErrorsKeepTheirCode(t *testing.T) {
 	r := serve(t, Config{})
 	ctx := t.Context()
-	c, p := r.client(t), apiv1.NewPeersClient(r.dial(t))
+	c, p := r.client(t), peerapi.NewPeersClient(r.dial(t))
 	calls := map[string]func() error{
 		"members":  func() error { _, err := c.Members(ctx, &apiv1.MembersRequest{}); return err },
 		"transfer": func() error { _, err := c.TransferLeadership(ctx, &apiv1.TransferLeadershipRequest{}); return err },
 		"remove":   func() error { _, err := c.RemoveMember(ctx, &apiv1.RemoveMemberRequest{Id: "n9"}); return err },
-		"term":     func() error { _, err := p.Term(ctx, &apiv1.TermRequest{}); return err },
-		"index":    func() error { _, err := p.ReadIndex(ctx, &apiv1.ReadIndexRequest{}); return err },
-		"join":     func() error { _, err := p.Join(ctx, &apiv1.JoinRequest{}); return err },
-		"digests":  func() error { _, err := p.Digests(ctx, &apiv1.DigestsRequest{}); return err },
+		"term":     func() error { _, err := p.Term(ctx, &peerapi.TermRequest{}); return err },
+		"index":    func() error { _, err := p.ReadIndex(ctx, &peerapi.ReadIndexRequest{}); return err },
+		"self":     func() error { _, err := p.Self(ctx, &peerapi.SelfRequest{}); return err },
+		"join":     func() error { _, err := p.Join(ctx, &peerapi.JoinRequest{}); return err },
+		"digests":  func() error { _, err := p.Digests(ctx, &peerapi.DigestsRequest{}); return err },
 	}
 	for _, want := range []struct {
 		err  error

@@ -3,10 +3,14 @@ package server
 import (
 	"context"
 	"net"
+	"slices"
 
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 
 	apiv1 "github.com/locknode/locknode/api/v1"
+	"github.com/locknode/locknode/internal/fair"
+	"github.com/locknode/locknode/internal/mux"
 )
 
 // Acquires that wait hold connections, and places on connections, for as long as they
@@ -100,7 +104,7 @@ func mayWait(request any) bool {
 		return r.GetWaitNs() != 0
 	case *apiv1.BatchRequest:
 		for _, op := range r.GetOperations() {
-			if waits(op) {
+			if mux.MayWait(op) {
 				return true
 			}
 		}
@@ -129,4 +133,44 @@ func withConn(ctx context.Context, c net.Conn) context.Context {
 func httpConn(ctx context.Context) *limitedConn {
 	c, _ := ctx.Value(connKey{}).(*limitedConn)
 	return c
+}
+
+// owner names whose the operations are that come over the connection: its address, of
+// IPv6 the /64. It is empty where the connection is not known.
+func (c *limitedConn) owner() string {
+	if c == nil {
+		return ""
+	}
+	return c.ip
+}
+
+// takesTurns is whose turns the operations take that come over the connection.
+func (c *limitedConn) takesTurns() fair.Owner {
+	if c == nil {
+		return fair.Owner{}
+	}
+	return c.turns
+}
+
+// connOf is the connection over which a call or request came, nil if it is not known.
+func connOf(ctx context.Context) *limitedConn {
+	if c := httpConn(ctx); c != nil {
+		return c
+	}
+	return grpcConn(ctx)
+}
+
+// ownerOf is owner, of the connection over which a call or request came.
+func ownerOf(ctx context.Context) string {
+	if c := httpConn(ctx); c != nil {
+		return c.owner()
+	}
+	return grpcConn(ctx).owner()
+}
+
+// isPeer reports whether a call or stream is one of another node of the cluster: then it
+// says itself whose the operations are.
+func (s *Server) isPeer(ctx context.Context) bool {
+	md, _ := metadata.FromIncomingContext(ctx)
+	return slices.ContainsFunc(md.Get(mux.PeerHeader), s.cfg.Peer)
 }

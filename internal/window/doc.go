@@ -10,4 +10,11 @@
 //
 // Clients keep one for each of their sessions, nodes for the sessions in which
 // they send the requests of callers that have none.
+//
+// How an acquire that was sent under one of these sequences is given up stands here as well:
+// clients and nodes do it alike.
+//
+// Files:
+//   - window.go: the sequences, and what is said of them
+//   - giveup.go: how an acquire is given up
 package window

@@ -1,6 +1,6 @@
 package main
 
-import "github.com/locknode/locknode/internal/overlay"
+import "github.com/locknode/locknode/internal/proof/overlay"
 
 // seedVariable is read by the runtime as it starts. Without it the seed is 1.
 const seedVariable = "LOCKNODE_DETSIM_SEED"

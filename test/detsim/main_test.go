@@ -10,15 +10,15 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/locknode/locknode/internal/proof/testall"
 )
 
 // TestRunsAreIdenticalWithTheOverlay runs the samples in processes of their own:
 // with the overlay and one seed all do the same, with another seed something
 // else, and without the overlay no two do the same.
 func TestRunsAreIdenticalWithTheOverlay(t *testing.T) {
-	if testing.Short() {
-		t.Skip("builds the standard library anew")
-	}
+	testall.Only(t, "builds the standard library anew")
 	const runs = 10
 	version, root, err := goEnv()
 	if err != nil {

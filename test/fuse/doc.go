@@ -62,4 +62,11 @@
 //   - [Mount] is a volume that the kernel serves; [Control] the commands.
 //
 // Goroutines: those of go-fuse, one for each request, which end with Unmount.
+//
+// Files:
+//   - run.go, run_linux.go, run_other.go: the program, its flags and help. control.go: its
+//     commands. mount.go: does the kernel take it? serve.go: what the kernel asks for.
+//   - fault.go: what goes wrong? dying_linux.go: is who waits being killed?
+//   - volume.go: a directory with its undo logs. content.go: what was in a file at the last
+//     sync? names.go: which names were there? powerloss.go: going back to that.
 package faultfs

@@ -14,7 +14,7 @@ import (
 
 	apiv1 "github.com/locknode/locknode/api/v1"
 	"github.com/locknode/locknode/client"
-	"github.com/locknode/locknode/internal/proc"
+	"github.com/locknode/locknode/internal/proof/proc"
 )
 
 // The roads to a lock: HTTP, gRPC, Go and the command line, on any node.
@@ -196,7 +196,7 @@ func TestStaleReleaseIsRefusedOnEveryRoad(t *testing.T) {
 	if _, err := cl.Detached().Renew(within(t, patience), name, old, time.Minute); !errors.Is(err, client.ErrNotHeld) {
 		t.Errorf("Renew with an old token: got %v, want ErrNotHeld", err)
 	}
-	if err := cl.ForceRelease(within(t, patience), name, old, "test"); !errors.Is(err, client.ErrNotHeld) {
+	if _, err := cl.ForceRelease(within(t, patience), name, old, "test"); !errors.Is(err, client.ErrNotHeld) {
 		t.Errorf("ForceRelease with an old token: got %v, want ErrNotHeld", err)
 	}
 	if err := cl.Detached().Release(within(t, patience), "another "+name, g.Token()); !errors.Is(err, client.ErrNotHeld) {
@@ -231,7 +231,7 @@ func TestForcedReleaseIsToldToTheHolderAtOnce(t *testing.T) {
 			t.Fatal("the holder is not told")
 		}
 		var lost *client.LostError
-		if !errors.As(g.Err(), &lost) || lost.Reason != client.LostForced || lost.Who != "mallory" || lost.Why != "ticket 4711" {
+		if !errors.As(g.Err(), &lost) || lost.Reason != client.LostForced || lost.Who != "127.0.0.1 (says: mallory)" || lost.Why != "ticket 4711" {
 			t.Errorf("Err of a grant that was released by force: got %v, want by whom and why", g.Err())
 		}
 	}

@@ -3,10 +3,46 @@
 package integration
 
 import (
+	"flag"
 	"os/exec"
+	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/locknode/locknode/internal/proof/netns"
 )
+
+var addressRounds = flag.Int("address-rounds", 4, "how often addresses change hands in TestAddressesChangeHands")
+
+// Five nodes exchange their addresses and are cut apart before anybody has noticed, in
+// network namespaces where that is possible. No lock is held twice, no term has two
+// leaders, and no two nodes are in different states.
+func TestAddressesChangeHands(t *testing.T) {
+	t.Parallel()
+	slow(t, "five nodes that are killed and cut apart")
+	if raceDetector {
+		t.Skip("addresses change under load; see onethread.Race")
+	}
+	args := []string{"chaos", "--nodes", "5", "--faults", "exchange-addresses,exchange-addresses-cut", "--cycles", strconv.Itoa(*addressRounds),
+		"--recovery-bound", patience.String(), "--dir", t.TempDir()}
+	if err := netns.Available(); err == nil {
+		args = append(args, "--netns")
+	} else {
+		t.Logf("not in network namespaces: %v", err)
+	}
+	var said output
+	cmd := exec.Command(program, args...)
+	cmd.Env = cleanEnvironment("GORACE=exitcode=0")
+	cmd.Stdout, cmd.Stderr = &said, &said
+	err := cmd.Run()
+	t.Logf("it printed\n%s", said.String())
+	if strings.Contains(said.String(), "is not possible here") {
+		t.Skip("this machine allows it neither in namespaces nor by proxies")
+	}
+	if err != nil {
+		t.Errorf("it ended with %v", err)
+	}
+}
 
 // Disks that say that they have synced, and have not, are outside of what Locknode
 // promises to survive. Here they show that what is lost is found out: that locknode

@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/locknode/locknode/client"
-	"github.com/locknode/locknode/internal/proc"
+	"github.com/locknode/locknode/internal/proof/proc"
 )
 
 // A disk that says that it has synced, and has not, is outside of what Locknode

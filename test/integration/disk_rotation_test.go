@@ -10,8 +10,8 @@ import (
 
 	"github.com/hashicorp/raft"
 
-	"github.com/locknode/locknode/internal/faultdisk"
-	"github.com/locknode/locknode/internal/guard"
+	"github.com/locknode/locknode/internal/disk"
+	"github.com/locknode/locknode/internal/proof/faultdisk"
 )
 
 // The log creates its next file when one is full, and syncs the file's name with the
@@ -25,25 +25,25 @@ func TestLogFileOfAnEarlierLifeOutlivesALossOfPower(t *testing.T) {
 		t.Skip(err)
 	}
 	below, mount := t.TempDir(), t.TempDir()
-	disk, err := faultdisk.Start(within(t, patience), binary, below, mount)
+	broken, err := faultdisk.Start(within(t, patience), binary, below, mount)
 	if errors.Is(err, faultdisk.ErrUnavailable) {
 		t.Skip(err)
 	}
 	must(t, err)
-	t.Cleanup(func() { must(t, disk.Close()) })
+	t.Cleanup(func() { must(t, broken.Close()) })
 	do := func(command string) {
 		t.Helper()
-		_, err := disk.Do(command)
+		_, err := broken.Do(command)
 		must(t, err)
 	}
 	dir := filepath.Join(mount, "n1")
-	open := func() *guard.Stores {
+	open := func() *disk.Stores {
 		t.Helper()
-		s, err := guard.OpenStores(guard.StoreOptions{Dir: dir, NodeID: "n1", LogStore: guard.LogStoreWAL})
+		s, err := disk.OpenStores(disk.StoreOptions{Dir: dir, NodeID: "n1", LogStore: disk.LogStoreWAL})
 		must(t, err)
 		return s
 	}
-	entry := func(s *guard.Stores, index uint64, size int) {
+	entry := func(s *disk.Stores, index uint64, size int) {
 		t.Helper()
 		must(t, s.Log.StoreLog(&raft.Log{Index: index, Term: 1, Data: make([]byte, size)}))
 	}

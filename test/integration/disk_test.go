@@ -17,8 +17,8 @@ import (
 	"time"
 
 	"github.com/locknode/locknode/client"
-	"github.com/locknode/locknode/internal/faultdisk"
-	"github.com/locknode/locknode/internal/proc"
+	"github.com/locknode/locknode/internal/proof/faultdisk"
+	"github.com/locknode/locknode/internal/proof/proc"
 )
 
 // Nodes on disks that fail, hang, fill up, lose power and lie. The disks are those

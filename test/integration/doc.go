@@ -16,6 +16,7 @@
 //     partition_linux_test.go: such proxies between all nodes
 //   - disk_test.go, disk_lie_test.go: nodes on disks that are broken, by a program
 //     of the module test/fuse that is built for them
+//   - upgrade_test.go: a cluster that is rolled to the next version, and back
 //   - thousand_test.go: a thousand clients, and what they leave and lose
 //   - ledger_test.go: who believed to hold what, from when to when, and whether
 //     that contradicts itself; load_test.go: clients that fill it

@@ -6,7 +6,7 @@ import (
 	"testing"
 
 	"github.com/locknode/locknode/client"
-	"github.com/locknode/locknode/internal/proc"
+	"github.com/locknode/locknode/internal/proof/proc"
 )
 
 // What happens when one node that does not lead is away for a while.

@@ -14,8 +14,9 @@ import (
 
 	apiv1 "github.com/locknode/locknode/api/v1"
 	"github.com/locknode/locknode/client"
-	"github.com/locknode/locknode/internal/proc"
-	"github.com/locknode/locknode/internal/stalls"
+	"github.com/locknode/locknode/internal/proof/proc"
+	"github.com/locknode/locknode/internal/proof/stalls"
+	"github.com/locknode/locknode/internal/proof/testall"
 )
 
 // patience is how long a condition is waited for that is bound to come. It says
@@ -27,20 +28,21 @@ var stores = []string{"wal", "boltdb"}
 
 // forEachStore runs a test once with each log store.
 func forEachStore(t *testing.T, f func(t *testing.T, store string)) {
-	for _, store := range stores {
+	for i, store := range stores {
 		t.Run(store, func(t *testing.T) {
 			t.Parallel()
+			if i > 0 {
+				testall.Only(t, "the same with the other log store, which internal/disk tests")
+			}
 			f(t, store)
 		})
 	}
 }
 
-// slow leaves a test out of `go test -short`.
+// slow leaves a test to make test-all.
 func slow(t *testing.T, why string) {
 	t.Helper()
-	if testing.Short() {
-		t.Skipf("left out by -short: %s", why)
-	}
+	testall.Only(t, why)
 }
 
 func within(t *testing.T, d time.Duration) context.Context {
@@ -250,7 +252,7 @@ func dial(t *testing.T, endpoints []string, opts ...client.Option) *client.Clien
 	return c
 }
 
-func lock(t *testing.T, c *client.Client, name string, opts ...client.AcquireOption) *client.Grant {
+func lock(t *testing.T, c *client.Client, name string, opts ...client.LockOption) *client.Grant {
 	t.Helper()
 	g, err := c.Lock(within(t, patience), name, opts...)
 	must(t, err)
@@ -298,7 +300,7 @@ type arrival struct {
 
 // standInLine waits for the lock in the background, and returns when the cluster
 // has the waiter in line behind others.
-func standInLine(t *testing.T, c *client.Client, name string, number int, arrivals chan<- arrival, opts ...client.AcquireOption) {
+func standInLine(t *testing.T, c *client.Client, name string, number int, arrivals chan<- arrival, opts ...client.LockOption) {
 	t.Helper()
 	before := get(t, c, name).Waiters
 	ctx := within(t, patience)

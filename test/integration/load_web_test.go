@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/locknode/locknode/internal/proc"
+	"github.com/locknode/locknode/internal/proof/proc"
 )
 
 // webLoad makes a load of HTTP requests, each to another node than the one

@@ -27,8 +27,13 @@ func TestMain(m *testing.M) {
 }
 
 func play(role string) int {
-	if role == holderRole {
+	switch role {
+	case holderRole:
 		return holderMain(os.Args[1:])
+	case flooderRole:
+		return flooderMain(os.Args[1:])
+	case strangerRole:
+		return strangerMain(os.Args[1:])
 	}
 	fmt.Fprintf(os.Stderr, "%s=%s: no such role\n", actAs, role)
 	return 2

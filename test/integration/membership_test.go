@@ -10,9 +10,8 @@ import (
 	"testing"
 	"time"
 
-	apiv1 "github.com/locknode/locknode/api/v1"
 	"github.com/locknode/locknode/client"
-	"github.com/locknode/locknode/internal/proc"
+	"github.com/locknode/locknode/internal/proof/proc"
 )
 
 // Who belongs to a cluster, and who does not.
@@ -125,7 +124,7 @@ func TestTwoHalfClustersDoNotForm(t *testing.T) {
 	}
 	for began := time.Now(); time.Since(began) < 2*time.Second; {
 		for _, n := range all {
-			if s := n.status(t); s.GetReady() || s.GetLeaderId() != "" || s.GetTerm() != 0 {
+			if s := n.status(t); s.Ready || s.LeaderID != "" || s.Term != 0 {
 				t.Fatalf("%s is in a cluster of half of the nodes: %v", n.id, s)
 			}
 		}
@@ -139,8 +138,11 @@ func TestTwoHalfClustersDoNotForm(t *testing.T) {
 	all[0].serve(t, "--bootstrap-expect", "4", "--join", halves[0][1].gossip(t), "--join", halves[1][0].gossip(t))
 	ids := map[string]bool{}
 	for _, n := range all {
-		eventually(t, n.id+" is ready", func() bool { return n.status(t).GetReady() })
-		ids[n.status(t).GetClusterId()] = true
+		eventually(t, n.id+" is ready and knows the cluster", func() bool {
+			s := n.status(t)
+			return s.Ready && s.ClusterID != ""
+		})
+		ids[n.status(t).ClusterID] = true
 	}
 	if len(ids) != 1 || ids[""] {
 		t.Errorf("cluster IDs %v, want one", ids)
@@ -199,17 +201,17 @@ func (n *lone) serve(t *testing.T, args ...string) {
 	})
 }
 
-// status is what the node says about itself, nil if it does not answer.
-func (n *lone) status(t *testing.T) *apiv1.StatusResponse {
+// status is what the node says about itself; nothing if it does not answer.
+func (n *lone) status(t *testing.T) client.Status {
 	t.Helper()
 	s, err := n.watch.Status(within(t, time.Second))
 	if err != nil {
-		return nil
+		return client.Status{}
 	}
 	return s
 }
 
-func (n *lone) reason(t *testing.T) string { return n.status(t).GetNotReadyReason() }
+func (n *lone) reason(t *testing.T) string { return n.status(t).NotReadyReason }
 
 func (n *lone) stop(t *testing.T) {
 	t.Helper()

@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"github.com/locknode/locknode/client"
-	"github.com/locknode/locknode/internal/proc"
+	"github.com/locknode/locknode/internal/proof/proc"
 )
 
 // Nodes on file systems of the kernel's own that are full or frozen. They need root

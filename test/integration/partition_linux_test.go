@@ -5,8 +5,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/locknode/locknode/internal/proc"
-	network "github.com/locknode/locknode/internal/proxy"
+	"github.com/locknode/locknode/internal/proof/proc"
+	network "github.com/locknode/locknode/internal/proof/proxy"
 )
 
 // A network between the nodes that can be cut, link by link and in each
@@ -62,6 +62,7 @@ func ids(nodes []*proc.Node) (all []string) {
 
 func TestClusterRidesOutPartitions(t *testing.T) {
 	t.Parallel()
+	slow(t, "cuts real processes apart for a while; locktest and simulations do it in virtual time")
 	c := startCluster(t)
 	m := startMesh(t, c)
 	l := startLoad(t, c, patience)

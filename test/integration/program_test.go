@@ -71,8 +71,9 @@ func launch(t *testing.T, cmd *exec.Cmd) *command {
 func locknode(t *testing.T, endpoints []string, args ...string) *command {
 	t.Helper()
 	cmd := exec.Command(program, args...)
-	// The race detector would have every command wait for a second before it ends.
-	cmd.Env = cleanEnvironment("LOCKNODE_ENDPOINTS="+strings.Join(endpoints, ","), "GORACE=atexit_sleep_ms=0")
+	// The race detector would have every command wait for a second before it ends. To find
+	// the cluster may take longer than usual on a busy machine.
+	cmd.Env = cleanEnvironment("LOCKNODE_ENDPOINTS="+strings.Join(endpoints, ","), "GORACE=atexit_sleep_ms=0", "LOCKNODE_CONNECT_TIMEOUT=1m")
 	return launch(t, cmd)
 }
 

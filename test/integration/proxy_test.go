@@ -3,9 +3,15 @@
 package integration
 
 import (
+	"context"
+	"net"
 	"testing"
 
-	network "github.com/locknode/locknode/internal/proxy"
+	"google.golang.org/grpc"
+
+	"github.com/locknode/locknode/client"
+	"github.com/locknode/locknode/internal/proof/proc"
+	network "github.com/locknode/locknode/internal/proof/proxy"
 )
 
 // proxy is a TCP proxy in front of one address, between a client and its server.
@@ -32,17 +38,60 @@ func (p *proxy) address() string { return p.Address() }
 // new connections: requests arrive and take effect, and nobody hears of it.
 func (p *proxy) loseAnswers() { p.links.Set(theServer, theClient, network.Rule{Lose: true}) }
 
-// stall lets nothing through in either direction; what arrives is kept.
-func (p *proxy) stall() {
-	p.links.Cut(theClient, theServer)
-	p.links.Cut(theServer, theClient)
-}
-
-// mend lets everything through again, and delivers what was kept.
-func (p *proxy) mend() { p.links.Heal() }
-
 // breakAll ends all connections, and mends: what was lost stays lost.
 func (p *proxy) breakAll() {
 	p.Reset(func(string) bool { return true })
-	p.mend()
+	p.links.Heal()
+}
+
+// clientNetwork is what some clients reach a cluster over.
+type clientNetwork struct {
+	links   *network.Links
+	proxies map[string]*network.Proxy // API address of a node → the proxy before it
+}
+
+// newClientNetwork puts proxies between clients and all nodes of a cluster: a client is
+// told of every node's address and reaches it there if it can.
+func newClientNetwork(t *testing.T, c *proc.Cluster) *clientNetwork {
+	t.Helper()
+	n := &clientNetwork{links: network.NewLinks(), proxies: map[string]*network.Proxy{}}
+	for _, node := range c.Nodes() {
+		p, err := network.Listen("127.0.0.1:0", node.API(), theServer[0], n.links, nil)
+		must(t, err)
+		t.Cleanup(p.Close)
+		n.proxies[node.API()] = p
+	}
+	return n
+}
+
+// option makes a client dial the proxies and nothing else.
+func (n *clientNetwork) option() client.Option {
+	return client.GRPC(grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
+		if p := n.proxies[address]; p != nil {
+			address = p.Address()
+		}
+		var d net.Dialer
+		return d.DialContext(ctx, "tcp", address)
+	}))
+}
+
+// stall lets nothing through in either direction; what arrives is kept.
+func (n *clientNetwork) stall() {
+	n.links.Cut(theClient, theServer)
+	n.links.Cut(theServer, theClient)
+}
+
+// mend lets everything through again, and delivers what was kept.
+func (n *clientNetwork) mend() { n.links.Heal() }
+
+// loseAnswers throws away what the nodes send from now on: requests arrive and take
+// effect, and nobody hears of it.
+func (n *clientNetwork) loseAnswers() { n.links.Set(theServer, theClient, network.Rule{Lose: true}) }
+
+// breakAll ends all connections, and mends: what was lost stays lost.
+func (n *clientNetwork) breakAll() {
+	for _, p := range n.proxies {
+		p.Reset(func(string) bool { return true })
+	}
+	n.mend()
 }

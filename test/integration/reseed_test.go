@@ -5,6 +5,7 @@ package integration
 import (
 	"bytes"
 	"cmp"
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -13,7 +14,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/locknode/locknode/internal/proc"
+	"github.com/locknode/locknode/internal/proof/proc"
 )
 
 // A node with damaged data says what is damaged and which command helps, and comes
@@ -55,8 +56,11 @@ func refusesAndComesBack(t *testing.T, c *proc.Cluster, n *proc.Node, damage fun
 	name := "a node with: " + says[0]
 	g := lock(t, watch, name)
 	eventually(t, n.ID+" has written down where the others are", func() bool {
+		var seeds struct {
+			Members map[string]string `json:"members"`
+		}
 		b, err := os.ReadFile(filepath.Join(n.Dir, "seeds.json"))
-		return err == nil && bytes.Count(b, []byte(":")) == len(c.Nodes())-1
+		return err == nil && json.Unmarshal(b, &seeds) == nil && len(seeds.Members) == len(c.Nodes())-1
 	})
 	kill(t, n)
 	damage()
@@ -207,7 +211,7 @@ func TestReseedChangesNothingWhereItMustNot(t *testing.T) {
 		return m != nil && m.GetHealth() == "failed"
 	})
 	kill(t, rest[0])
-	fails("", c.Endpoints(), "--data-dir", rest[0].Dir)
+	fails("", c.Endpoints(), "--data-dir", rest[0].Dir, "--connect-timeout", "5s") // there is no leader
 	start(t, rest[0], gone)
 	awaitVoters(t, rest[0], "n1", "n2", "n3")
 	agree(t, c)

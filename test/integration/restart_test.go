@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/locknode/locknode/client"
-	"github.com/locknode/locknode/internal/proc"
+	"github.com/locknode/locknode/internal/proof/proc"
 )
 
 // What is left after all nodes were gone.
@@ -177,13 +177,13 @@ func freePorts(t *testing.T) string {
 func awaitAddresses(t *testing.T, watch *client.Client, want map[string]string) {
 	t.Helper()
 	eventually(t, fmt.Sprintf("the members are at %v", want), func() bool {
-		res, err := watch.Members(within(t, patience))
+		members, err := watch.Members(within(t, patience))
 		if err != nil {
 			return false
 		}
 		right := 0
-		for _, m := range res.GetMembers() {
-			if at, ok := want[m.GetId()]; ok && m.GetApiAddress() == at && m.GetRaftAddress() == offset(t, at, 2) {
+		for _, m := range members {
+			if at, ok := want[m.ID]; ok && m.APIAddress == at && m.RaftAddress == offset(t, at, 2) {
 				right++
 			}
 		}

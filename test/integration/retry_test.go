@@ -10,18 +10,17 @@ import (
 	"time"
 
 	"github.com/locknode/locknode/client"
-	"github.com/locknode/locknode/internal/proc"
+	"github.com/locknode/locknode/internal/proof/proc"
 )
 
 // A request whose answer is lost is sent again, and takes effect once.
 
-// lossy is a cluster whose leader can also be reached through a proxy that loses
-// answers. Whoever is only told of the proxy uses nothing else: a leader's status
-// names no other address.
-func lossy(t *testing.T) (c *proc.Cluster, grpc *proxy, watch *client.Client) {
+// lossy is a cluster, a network that loses the answers of its nodes, and a client that
+// does without that network.
+func lossy(t *testing.T) (c *proc.Cluster, way *clientNetwork, watch *client.Client) {
 	t.Helper()
 	c = startCluster(t)
-	return c, startProxy(t, leaderOf(t, c).API()), dial(t, c.Endpoints(), client.Holder("watch"))
+	return c, newClientNetwork(t, c), dial(t, c.Endpoints(), client.Holder("watch"))
 }
 
 // awaitHeld waits until the lock is held, and returns with which token.
@@ -33,8 +32,8 @@ func awaitHeld(t *testing.T, watch *client.Client, name string) uint64 {
 
 func TestAcquireWhoseAnswerIsLostTakesEffectOnce(t *testing.T) {
 	t.Parallel()
-	c, p, watch := lossy(t)
-	cl := dial(t, []string{p.address()})
+	c, way, watch := lossy(t)
+	cl := dial(t, c.Endpoints(), way.option())
 	must(t, lock(t, cl, "warm").Unlock()) // there is a session and a connection
 	for _, how := range []struct {
 		name    string
@@ -59,13 +58,13 @@ func TestAcquireWhoseAnswerIsLostTakesEffectOnce(t *testing.T) {
 		}
 		answers := make(chan answer, 1)
 		ctx := within(t, patience)
-		p.loseAnswers()
+		way.loseAnswers()
 		go func() {
 			token, err := how.acquire(ctx, how.name)
 			answers <- answer{token, err}
 		}()
 		token := awaitHeld(t, watch, how.name)
-		p.breakAll()
+		way.breakAll()
 		got := <-answers
 		if got.err != nil || got.token != token {
 			t.Errorf("%s: got token %d, %v, want the one that was given at first, %d", how.name, got.token, got.err, token)
@@ -80,17 +79,17 @@ func TestAcquireWhoseAnswerIsLostTakesEffectOnce(t *testing.T) {
 
 func TestWaiterWhoseAnswerIsLostGetsItsGrantOnce(t *testing.T) {
 	t.Parallel()
-	c, p, watch := lossy(t)
+	c, way, watch := lossy(t)
 	name := t.Name()
 	held := lock(t, watch, name)
 	arrivals := make(chan arrival, 2)
-	standInLine(t, dial(t, []string{p.address()}), name, 1, arrivals)
+	standInLine(t, dial(t, c.Endpoints(), way.option()), name, 1, arrivals)
 	standInLine(t, dial(t, c.Endpoints()), name, 2, arrivals)
-	p.loseAnswers()
+	way.loseAnswers()
 	must(t, held.Unlock())
 	eventually(t, "the first in line is given the lock", func() bool { return holder(t, watch, name).Token != held.Token() })
 	token := holder(t, watch, name).Token
-	p.breakAll()
+	way.breakAll()
 	first := arrive(t, arrivals)
 	if first.waiter != 1 || first.grant.Token() != token {
 		t.Errorf("waiter %d got token %d, want waiter 1 with token %d", first.waiter, first.grant.Token(), token)
@@ -105,15 +104,15 @@ func TestWaiterWhoseAnswerIsLostGetsItsGrantOnce(t *testing.T) {
 
 func TestReleaseWhoseAnswerIsLostTakesEffectOnce(t *testing.T) {
 	t.Parallel()
-	c, p, watch := lossy(t)
+	c, way, watch := lossy(t)
 	name := t.Name()
-	cl := dial(t, []string{p.address()})
+	cl := dial(t, c.Endpoints(), way.option())
 	g := lock(t, cl, name)
-	p.loseAnswers()
+	way.loseAnswers()
 	errs := make(chan error, 1)
 	go func() { errs <- g.Unlock() }()
 	next := lock(t, watch, name) // as soon as the release has taken effect
-	p.breakAll()
+	way.breakAll()
 	if err := <-errs; err != nil {
 		t.Errorf("Unlock whose answer was lost: got %v, want nil: it was released in time", err)
 	}

@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"github.com/locknode/locknode/client"
-	"github.com/locknode/locknode/internal/proc"
+	"github.com/locknode/locknode/internal/proof/proc"
 )
 
 // When the log has become long, nodes write a snapshot and forget the entries
@@ -38,9 +38,8 @@ func snapshots(t *testing.T, n *proc.Node) (finished []string) {
 
 // cutsItsLog are the arguments of nodes that cutLog makes forget what is old. They say
 // when they do it, in a line of Raft's that is for debugging. A node writes a snapshot
-// after 32 MiB of entries, and its log reaches back behind the snapshot before, and 2,048
-// entries more. With these values that takes 4,000 entries and 96 MiB; with the largest ones
-// there are, 3,000 and twice the bytes.
+// after 32 MiB of entries, and its log reaches back behind the snapshot before, and 16 MiB
+// more. With these values that takes some 3,500 entries.
 var cutsItsLog = []string{"--log-level", "debug", "--limits.value-bytes", strconv.Itoa(cutValue)}
 
 const cutValue = 24 << 10

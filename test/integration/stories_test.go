@@ -60,7 +60,7 @@ func TestStoryOfAnExpiredLock(t *testing.T) {
 	t.Parallel()
 	c := dial(t, sharedCluster(t).Endpoints())
 	tell(t, func(name string, p pace) (timely bool) {
-		options := []client.AcquireOption{client.Wait(p.wait), client.TTL(p.ttl)}
+		options := []client.LockOption{client.Wait(p.wait), client.TTL(p.ttl)}
 		var second *client.Grant
 		asked := time.Now()
 		err := c.Do(t.Context(), name, func(_ context.Context, first *client.Grant) error {
@@ -102,7 +102,7 @@ func TestStoryOfAReleasedLock(t *testing.T) {
 	t.Parallel()
 	c := dial(t, sharedCluster(t).Endpoints())
 	name := t.Name()
-	options := []client.AcquireOption{client.Wait(4 * time.Second), client.TTL(time.Minute)}
+	options := []client.LockOption{client.Wait(4 * time.Second), client.TTL(time.Minute)}
 	err := c.Do(t.Context(), name, func(_ context.Context, first *client.Grant) error {
 		must(t, first.Unlock())
 		locked, err := c.IsLocked(t.Context(), name)
@@ -125,6 +125,7 @@ func TestStoryOfAReleasedLock(t *testing.T) {
 
 func TestStoryOfAnExpiredLockOnTheCommandLine(t *testing.T) {
 	t.Parallel()
+	slow(t, "tells a story of the client once more, by commands")
 	endpoints := sharedCluster(t).Endpoints()
 	tell(t, func(name string, p pace) bool {
 		acquire := func(name string) grantView {
@@ -154,6 +155,7 @@ func TestStoryOfAnExpiredLockOnTheCommandLine(t *testing.T) {
 
 func TestStoryOfAReleasedLockOnTheCommandLine(t *testing.T) {
 	t.Parallel()
+	slow(t, "tells a story of the client once more, by commands")
 	endpoints := sharedCluster(t).Endpoints()
 	name := t.Name()
 	var tokens []uint64

@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"github.com/locknode/locknode/client"
-	"github.com/locknode/locknode/internal/stalls"
+	"github.com/locknode/locknode/internal/proof/stalls"
 )
 
 // crowd is many clients, each with a connection, a session and a lock of its own that

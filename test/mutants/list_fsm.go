@@ -34,7 +34,7 @@ var fsmMutants = []mutant{
 	},
 	{
 		name:    "release-by-a-stranger",
-		breaks:  "a grant of a session is released by whoever knows its token and has no session",
+		breaks:  "a grant of a session is released by a caller without a session that knows its token",
 		promise: "S5",
 		changes: []change{{
 			file:   "fsm/release.go",
@@ -49,7 +49,7 @@ var fsmMutants = []mutant{
 		promise: "T1, S9",
 		changes: []change{
 			{"fsm/apply.go", "package fsm\n", "package fsm\n\nimport \"time\"\n"},
-			{"fsm/apply.go", "		t.now = max(t.now, h.stamp)\n", "		t.now = max(t.now, time.Now().UnixNano())\n"},
+			{"fsm/apply.go", "		t.now = max(t.now, h.stamp)\n", "		t.now = max(t.now, Instant(time.Now().UnixNano()))\n"},
 		},
 		caught: []catcher{named("./fsm", "TestReplayIsByteIdentical")},
 	},
@@ -187,7 +187,7 @@ var fsmMutants = []mutant{
 		name:    "detached-retry-runs-again",
 		breaks:  "what was granted under a once ID is forgotten when the grant ends",
 		promise: "S6",
-		changes: []change{{"fsm/detached.go", "	m.token, m.forget = r.token, sumTimes(t.now, t.limits.OnceNanos)\n", "	m.token, m.forget = r.token, t.now\n"}},
+		changes: []change{{"fsm/detached.go", "	m.token, m.forget = r.token, t.now.Add(t.limits.OnceNanos)\n", "	m.token, m.forget = r.token, t.now\n"}},
 		caught:  []catcher{named("./fsm", "TestRepeatedAcquireIsToldWhatIsTrueNow")},
 	},
 	{
@@ -210,7 +210,7 @@ var fsmMutants = []mutant{
 		promise: "S6",
 		changes: []change{{
 			"fsm/release.go",
-			"		t.records.delete(once) // the next try runs as new\n",
+			"		t.deleteRecord(once) // the next try runs as new\n",
 			"		t.settleRecord(r)\n",
 		}},
 		caught: []catcher{named("./fsm", "TestRefusalIsNotRememberedForAnotherTry")},
@@ -242,8 +242,8 @@ var fsmMutants = []mutant{
 		promise: "S6",
 		changes: []change{{
 			"fsm/acquire.go",
-			"		return t.refuse(OverLimit, fullOnces, int64(t.limits.OnceRemembered)), true\n",
-			"		if _, id, ok := t.forgets.first(); ok {\n			m, _ := t.records.get(id)\n			t.forget(id, m)\n		}\n",
+			"		if res, ok := t.hasRoom(fullOnces, t.limits.OnceRemembered, t.records.len, use.Once); !ok {\n			return res, false\n		}\n",
+			"		if _, id, ok := t.forgets.first(); ok && t.records.len >= t.limits.OnceRemembered {\n			m, _ := t.records.get(id)\n			t.forget(id, m)\n		}\n",
 		}},
 		caught: []catcher{named("./fsm", "TestOnceIDsAreNeverForgottenEarly")},
 	},

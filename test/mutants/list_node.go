@@ -2,10 +2,31 @@ package main
 
 var nodeMutants = []mutant{
 	{
+		name:    "metrics-outlive-their-node",
+		breaks:  "a node that is closed stays in the registry of its program, so that the next one cannot start",
+		promise: "embedding",
+		changes: []change{{"node/close.go", "	n.unregister()\n", ""}},
+		caught:  []catcher{named("./node", "TestTheProgramsRegistryHasTheMetricsUntilTheNodeIsClosed")},
+	},
+	{
+		name:    "listeners-are-left-open",
+		breaks:  "an Open that refuses its configuration leaves the listeners open that it was given",
+		promise: "embedding",
+		changes: []change{{"node/node.go", "		listeners.close()\n", ""}},
+		caught:  []catcher{named("./node", "TestListenersAreClosedWhenOpenFails")},
+	},
+	{
+		name:    "listener-of-the-program-is-not-used",
+		breaks:  "the node listens on the address of a listener instead of on the listener",
+		promise: "embedding",
+		changes: []change{{"node/node.go", "bound: listeners,", "bound: addresses{},"}},
+		caught:  []catcher{named("./node", "TestANodeListensWhereItsProgramDoes")},
+	},
+	{
 		name:    "leader-stamps-wall-time",
 		breaks:  "the leader stamps what the machine's watch shows",
 		promise: "T2, S2",
-		changes: []change{{"node/clock.go", "	return c.base + int64(c.mono()-c.m0)\n", "	return time.Now().UnixNano()\n"}},
+		changes: []change{{"node/clock.go", "	return c.base + fsm.Instant(c.mono()-c.m0)\n", "	return fsm.Instant(time.Now().UnixNano())\n"}},
 		caught:  []catcher{named("./node", "TestClusterTimeGoesOnWhereTheTableStood")},
 	},
 	{
@@ -30,7 +51,7 @@ var nodeMutants = []mutant{
 			{"node/lead.go", "	clock := newLeaderClock(tableNow, n.cfg.seams.Mono)\n", "	clock := keptClock(n, tableNow)\n"},
 			{
 				"node/lead.go",
-				"// add puts a command that nobody waits for into a batch.\n",
+				"// serve leads until the term is over or ctx ends.\n",
 				`var keptClocks sync.Map
 
 func keptClock(n *Node, tableNow int64) *leaderClock {
@@ -39,7 +60,7 @@ func keptClock(n *Node, tableNow int64) *leaderClock {
 	c.last = tableNow
 	return &c
 }
-
+// serve leads until the term is over or ctx ends.
 // add puts a command that nobody waits for into a batch.
 `,
 			},
@@ -58,7 +79,7 @@ func keptClock(n *Node, tableNow int64) *leaderClock {
 		name:    "keep-alives-queue-behind-acquires",
 		breaks:  "a queue full of acquires refuses keep-alives",
 		promise: "T5",
-		changes: []change{{"node/propose.go", "	case len(p.alive.sessions) >= maxKeepAlives:\n", "	case len(p.alive.sessions) >= maxKeepAlives || len(p.queue.sizes) >= maxQueueCommands:\n"}},
+		changes: []change{{"node/propose.go", "	case !p.lanes.alive.Push(", "	case p.lanes.commands.Len() > maxQueueCommands/4 || !p.lanes.alive.Push("}},
 		caught:  []catcher{named("./node", "TestKeepAlivesOvertakeAFullQueue")},
 	},
 	{
@@ -79,7 +100,7 @@ func keptClock(n *Node, tableNow int64) *leaderClock {
 		name:    "stale-read",
 		breaks:  "a leader that was deposed answers reads as if it were the leader",
 		promise: "S8",
-		changes: []change{{"node/read.go", "	if err := n.confirmTerm(ctx, e.term); err != nil {\n", "	if err := error(nil); err != nil {\n"}},
+		changes: []change{{"node/read.go", "	if err := confirmTerm(ctx, n.raft.Load(), n.id, e.term, n.peers.peer); err != nil {\n", "	if err := error(nil); err != nil {\n"}},
 		caught:  []catcher{named("./node", "TestAReadRoundNeedsAMajorityInItsTerm")},
 	},
 	{
@@ -96,7 +117,7 @@ func keptClock(n *Node, tableNow int64) *leaderClock {
 		changes: []change{{
 			"node/read.go",
 			"	votes := make(chan bool, len(voters))\n",
-			"	votes := make(chan bool, len(voters)+1)\n	if _, voter := n.voter(r, n.id); !voter {\n		votes <- true\n	}\n",
+			"	votes := make(chan bool, len(voters)+1)\n	if s, member := membership.Find(membership.Servers(r), self); !member || s.Suffrage != raft.Voter {\n		votes <- true\n	}\n",
 		}},
 		caught: []catcher{named("./node", "TestALeaderThatIsNoVoterAnyMoreNeedsTheOthers")},
 	},
@@ -104,7 +125,7 @@ func keptClock(n *Node, tableNow int64) *leaderClock {
 		name:    "leader-removes-itself",
 		breaks:  "a leader that is asked to remove itself does, and where it is cut off then nobody may ever lead again",
 		promise: "liveness",
-		changes: []change{{"node/admin.go", "req.GetId() == n.id && n.membership.canDoWithout(n.id) {\n", "req.GetId() == n.id && r == nil {\n"}},
+		changes: []change{{"node/admin.go", "req.GetId() == n.id && n.membership.CanDoWithout(ctx, n.id) {\n", "req.GetId() == n.id && r == nil {\n"}},
 		caught:  []catcher{named("./test/simulation", "TestALeaderThatIsRemovedWhileItIsCutOffLeavesOneThatCanLead")},
 	},
 	{
@@ -149,8 +170,8 @@ func keptClock(n *Node, tableNow int64) *leaderClock {
 		name:    "wiped-voter-is-taken-again",
 		breaks:  "a voter that has lost its disk joins under its old ID and may vote twice",
 		promise: "S7",
-		changes: []change{{"node/membership_change.go", "	if s, ok := membershipFind(servers, id); ok && s.Suffrage != raft.Nonvoter {\n", "	if s, ok := membershipFind(servers, id); ok && s.Address == \"\" {\n"}},
-		caught:  []catcher{named("./node", "TestWipedVoterIsRefusedUntilRemoved")},
+		changes: []change{{"internal/membership/join.go", "	case ok && s.Suffrage != raft.Nonvoter:\n		return \"\", apiv1", "	case ok && s.Address == \"\":\n		return \"\", apiv1"}},
+		caught:  []catcher{named("./internal/membership", "TestWipedVoterIsRefusedUntilRemoved")},
 	},
 	{
 		name:    "halves-form-two-clusters",
@@ -208,14 +229,14 @@ func keptClock(n *Node, tableNow int64) *leaderClock {
 		name:    "answer-is-stamped-with-the-first-one",
 		breaks:  "a repeated acquire is stamped with the entry of the first one, so that its caller counts the whole TTL again",
 		promise: "S3",
-		changes: []change{{"node/op.go", "	case *apiv1.Operation_Acquire:\n		a.Result", "	case *apiv1.Operation_Acquire:\n		a.Stamp = res.Queued\n		a.Result"}},
+		changes: []change{{"node/op.go", "			a.Result = &apiv1.Answer_Acquire{", "			a.Stamp = res.Queued\n			a.Result = &apiv1.Answer_Acquire{"}},
 		caught:  []catcher{named("./node", "TestAnAnswerIsStampedWithTheEntryOfItsOwnCall")},
 	},
 	{
 		name:    "wait-is-stamped-with-its-grant",
 		breaks:  "the answer to a wait is stamped with the entry of the grant, after which its client sent nothing",
 		promise: "T7",
-		changes: []change{{"node/wait.go", "	a.Stamp = p.stamp\n", ""}},
+		changes: []change{{"node/wait.go", "	a.Stamp = int64(p.stamp)\n", ""}},
 		caught:  []catcher{named("./node", "TestAnAnswerIsStampedWithTheEntryOfItsOwnCall")},
 	},
 	{
@@ -278,5 +299,117 @@ func keptClock(n *Node, tableNow int64) *leaderClock {
 			named("./internal/server", "TestWaitsLeaveConnectionsForWhatFrees"),
 			named("./internal/server", "TestWaitsLeavePlacesOfAConnectionForWhatFrees"),
 		},
+	},
+	{
+		name:    "gossip-says-who-is-alive",
+		breaks:  "whether the voters that remain are a majority is asked of gossip, which calls the dead alive for seconds",
+		promise: "liveness",
+		changes: []change{
+			{
+				"internal/membership/contact.go", "if id == m.cfg.ID || !m.cfg.Contact().Answered(raft.ServerID(id)).Before(began) {",
+				"if p, _ := m.cfg.Gossip.Peer(id); id == m.cfg.ID || p.State == cluster.Alive {",
+			},
+			{"internal/membership/contact.go", "	began := time.Now()\n", ""},
+			{"internal/membership/contact.go", "	apiv1 \"github.com/locknode/locknode/api/v1\"\n", "	apiv1 \"github.com/locknode/locknode/api/v1\"\n	\"github.com/locknode/locknode/cluster\"\n"},
+		},
+		caught: []catcher{named("./internal/membership", "TestAMemberThatGossipStillSeesAliveIsNotCountedOn")},
+	},
+	{
+		name:    "answers-from-before-the-check",
+		breaks:  "a voter that answered before the check began counts as one that is there",
+		promise: "liveness",
+		changes: []change{{"internal/membership/contact.go", ".Before(began) {", ".Before(began.Add(-time.Hour)) {"}},
+		caught:  []catcher{named("./internal/membership", "TestAMemberThatGossipStillSeesAliveIsNotCountedOn")},
+	},
+	{
+		name:    "gossip-removes-whom-raft-hears",
+		breaks:  "a member that gossip takes for dead is removed although Raft hears it",
+		promise: "liveness",
+		changes: []change{{"internal/membership/removal.go", "		if m.answering(e.ctx, []string{id}) > 0 {", "		if false && m.answering(e.ctx, []string{id}) > 0 {"}},
+		caught:  []catcher{named("./internal/membership", "TestANewLeaderDoesNotRemoveWhomRaftHears")},
+	},
+	{
+		name:    "promotion-counts-on-nobody",
+		breaks:  "a node that does not answer Raft is made a voter, of whom there are too few then",
+		promise: "liveness",
+		changes: []change{{"internal/membership/autopilot.go", "m.with(e.ctx, servers, string(id)); !Majority(answering, voters) {", "m.with(e.ctx, servers, string(id)); false && !Majority(answering, voters) {"}},
+		caught:  []catcher{named("./internal/membership", "TestANodeThatDoesNotAnswerRaftIsNotPromoted")},
+	},
+	{
+		name:    "well-once-is-well-for-ever",
+		breaks:  "a nonvoter that was well at one look counts as well ever after, and is made a voter although it is silent",
+		promise: "liveness",
+		changes: []change{{"internal/membership/autopilot.go", "		if !known || h.well != well[i] {\n", "		if !known || !h.well {\n"}},
+		caught:  []catcher{named("./internal/membership", "TestJoinerThatFallsSilentIsNotPromoted")},
+	},
+	{
+		name:    "promoted-at-the-first-look",
+		breaks:  "a nonvoter gets a vote as soon as it has been well once",
+		promise: "liveness",
+		changes: []change{{"internal/membership/autopilot.go", "	return h.well && time.Since(h.since) >= e.m.times.stable\n", "	return h.well\n"}},
+		caught:  []catcher{named("./internal/membership", "TestJoinerIsPromotedOnlyWhenStable")},
+	},
+	{
+		name:    "far-behind-is-well",
+		breaks:  "a nonvoter that lacks most of the log is made a voter",
+		promise: "liveness",
+		changes: []change{{"internal/membership/autopilot.go", "	return res.GetLastIndex()+maxLag >= last\n", "	return last > 0\n"}},
+		caught:  []catcher{named("./internal/membership", "TestAJoinerThatIsFarBehindIsNotPromoted")},
+	},
+	{
+		name:    "well-in-another-term",
+		breaks:  "a member that is in another term than its leader counts as well",
+		promise: "liveness",
+		changes: []change{{"internal/membership/autopilot.go", "res.GetLeaderId() != e.m.cfg.ID || res.GetTerm() != term:", "res.GetLeaderId() != e.m.cfg.ID:"}},
+		caught:  []catcher{named("./internal/membership", "TestOnlyTheRightNodeVouchesForItsHealth")},
+	},
+	{
+		name:    "odd-voters-are-cleaned-up",
+		breaks:  "a failed voter is taken for replaced although the cluster bears a failure less without it",
+		promise: "liveness",
+		changes: []change{{"internal/membership/removal.go", "return voters%2 == 0 && !meant", "return !meant"}},
+		caught:  []catcher{named("./internal/membership", "TestADeadVoterIsRemovedOnceItIsReplaced")},
+	},
+	{
+		name:    "a-change-on-its-way-is-told",
+		breaks:  "the leader says who votes by a configuration that is not committed",
+		promise: "liveness",
+		changes: []change{{"internal/membership/electorate.go", "err != nil || m.unsettled.Load() {", "err != nil {"}},
+		caught:  []catcher{named("./internal/membership", "TestARemovalThatIsCutOffSaysThatItMayHaveBeenDone")},
+	},
+	{
+		name:    "who-serves-votes",
+		breaks:  "a node that serves says that the next one may be stopped, although it does not vote yet",
+		promise: "liveness",
+		changes: []change{{"node/voter.go", "case !e.Has(n.id):", "case len(e.Voters) == 1 && !e.Has(n.id):"}},
+		caught:  []catcher{named("./node", "TestANodeServesBeforeItVotes")},
+	},
+	{
+		name:    "the-dead-are-not-counted",
+		breaks:  "a node says that the next one may be stopped while a dead voter is still counted",
+		promise: "liveness",
+		changes: []change{{"internal/membership/electorate.go", "return len(e.Silent) == 0 || Majority(e.Answer()-1, len(e.Voters))", "return Majority(e.Answer(), len(e.Voters))"}},
+		caught:  []catcher{named("./node", "TestNobodyMayBeStoppedWhileAVoterIsDead"), named("./internal/membership", "TestWhenThereIsAVoterToSpare")},
+	},
+	{
+		name:    "a-misspelled-gate-is-open",
+		breaks:  "a deployer who asks /readyz something that it does not know is told that the node is ready",
+		promise: "liveness",
+		changes: []change{{"internal/server/health.go", "			return g, apiv1.NewError(apiv1.CodeInvalid, \"query %q: \\\"voter", "			_ = apiv1.NewError(apiv1.CodeInvalid, \"query %q: \\\"voter"}},
+		caught:  []catcher{named("./internal/server", "TestReadyzTellsWhetherTheNextNodeMayBeStopped")},
+	},
+	{
+		name:    "stops-whoever-is-left",
+		breaks:  "a node stops at once although too few voters are left",
+		promise: "liveness",
+		changes: []change{{"node/leave.go", "	if n.cfg.StopWait <= 0 ||", "	if n.cfg.StopWait != 0 ||"}},
+		caught:  []catcher{named("./node", "TestAStopThatWouldLeaveNoMajorityWaits")},
+	},
+	{
+		name:    "leaves-before-its-replacement-votes",
+		breaks:  "a node that is to leave does not wait for one that has joined, and the only voter gives up at once",
+		promise: "liveness",
+		changes: []change{{"node/leave.go", "	case joining:\n", "	case joining && len(e.Voters) > 1:\n"}, {"node/leave.go", "if errors.Is(err, errOnlyVoter) && time.Since(begun) > aloneWait && !n.membership.HasCompany() {", "if errors.Is(err, errOnlyVoter) && time.Since(begun) >= 0 {"}},
+		caught:  []catcher{named("./node", "TestANodeLeavesOnlyWhenItsReplacementVotes")},
 	},
 }

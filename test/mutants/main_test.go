@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/locknode/locknode/internal/proof/testall"
 )
 
 // TestEveryMutantFitsTheSource needs no build: a mutant whose place in the source
@@ -61,9 +63,7 @@ func TestEveryPackageThatDrawsIsKnown(t *testing.T) {
 // world is a module with a function, its tests, and mutants of it.
 func world(t *testing.T) (root string, list map[string]mutant) {
 	t.Helper()
-	if testing.Short() {
-		t.Skip("builds many tests")
-	}
+	testall.Only(t, "builds many tests")
 	root = t.TempDir()
 	for name, text := range map[string]string{
 		"go.mod": "module example.com/m\n\ngo 1.26\n",

@@ -9,7 +9,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/locknode/locknode/internal/overlay"
+	"github.com/locknode/locknode/internal/proof/overlay"
 )
 
 // mutant is one deliberate bug and who has to notice it.

@@ -11,6 +11,8 @@ import (
 	"regexp"
 	"strings"
 	"time"
+
+	"github.com/locknode/locknode/internal/proof/testall"
 )
 
 // verdict is how a test took a mutant.
@@ -112,7 +114,8 @@ func (r *runner) run(ctx context.Context, c catcher, binary string) (outcome, er
 	cmd := exec.CommandContext(ctx, binary, args...)
 	cmd.Dir = filepath.Join(r.root, c.pkg)
 	cmd.WaitDelay = grace
-	cmd.Env = append(os.Environ(), "TMPDIR="+r.work) // what it leaves behind goes with us
+	// What it leaves behind goes with us. A catcher may be a test of make test-all.
+	cmd.Env = append(os.Environ(), "TMPDIR="+r.work, testall.Variable+"=1")
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	began := time.Now()

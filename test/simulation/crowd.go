@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	apiv1 "github.com/locknode/locknode/api/v1"
@@ -15,10 +16,13 @@ const (
 	crowdLocks = 3
 	// bigCrowd is more than a stream may have under way that is to be answered at once.
 	bigCrowd = 20_400
+	// floodMost keep-alives of sessions that there are not come at once.
+	floodMost = 3000
 )
 
-// crowd lets thousands stand in line through one follower, for a few locks, and
-// looks whether another client gets through beside them: to take a lock, to release
+// crowd lets thousands stand in line through one follower, for a few locks, has
+// thousands of sessions kept alive that nobody has opened, and looks whether another
+// client gets through beside them: to take a lock, to release
 // it, to cancel, and to end its session. Then the first in line are served, and the
 // others leave.
 func (w *worker) crowd(ctx context.Context, c *client.Client) error {
@@ -39,14 +43,17 @@ func (w *worker) crowd(ctx context.Context, c *client.Client) error {
 	if err != nil {
 		return err
 	}
-	l, beside := w.line(follower), w.line(follower)
+	l, beside, strays := w.line(follower), w.line(follower), w.line(follower)
 	defer l.close()
 	defer beside.close()
+	defer strays.close()
 	stand := w.stand(ctx, l, n)
 	if len(stand) == 0 {
 		return nil
 	}
+	answered := w.flood(ctx, strays, floodMost)
 	w.besides(ctx, beside)
+	w.soon(ctx, "every keep-alive of a session that there is not is answered", func(context.Context) bool { return answered() })
 	w.expect(held[0].Unlock())
 	w.soon(ctx, "the first in line is served", func(context.Context) bool { return stand[0].served() })
 	for _, s := range stand {
@@ -122,6 +129,27 @@ func (w *worker) stand(ctx context.Context, l *line, n int) (all []*stander) {
 	return all
 }
 
+// flood keeps n sessions alive that nobody has opened, all at once. It returns whether all
+// of that was answered.
+func (w *worker) flood(ctx context.Context, l *line, n int) (answered func() bool) {
+	var left atomic.Int64
+	if conn := l.to(ctx); conn != nil {
+		left.Store(int64(n))
+		for range n {
+			conn.Start(&mux.Call{
+				Op: &apiv1.Operation{Request: &apiv1.Operation_KeepAlive{KeepAlive: &apiv1.KeepAliveRequest{Session: w.onceID()}}},
+				Done: func(a *apiv1.Answer) {
+					if code := apiv1.Code(a.GetError().GetCode()); code != apiv1.CodeNoSession && !passing(a) {
+						w.r.violate("sessions", "%s: a session that nobody has opened is kept alive: %v", w.w.Name, code)
+					}
+					left.Add(-1)
+				},
+			})
+		}
+	}
+	return func() bool { return left.Load() == 0 }
+}
+
 // besides does through the same node, and beside those in line, what must not wait
 // for them.
 func (w *worker) besides(ctx context.Context, l *line) {
@@ -137,8 +165,12 @@ func (w *worker) besides(ctx context.Context, l *line) {
 	take := func(lock string, wait time.Duration) *apiv1.AcquireRequest {
 		return &apiv1.AcquireRequest{Id: s.sign(), WaitNs: int64(wait), Locks: []*apiv1.Want{{Name: lock}}}
 	}
+	opened := w.r.c.Now()
 	q := take(w.hotName(-1), 0)
 	a := do("a lock is taken beside those in line", &apiv1.Operation{Request: &apiv1.Operation_Acquire{Acquire: q}})
+	if apiv1.Code(a.GetError().GetCode()) == apiv1.CodeNoSession && w.r.calmFor() > w.r.c.Now()-opened+s.ttl {
+		w.r.violate("sessions", "%s: a session that is kept alive beside a flood has ended after %v", w.w.Name, w.r.c.Now()-opened)
+	}
 	if token := a.GetAcquire().GetToken(); token != 0 {
 		do("it is released", &apiv1.Operation{Request: &apiv1.Operation_Release{Release: &apiv1.ReleaseRequest{Id: s.sign(), Token: token}}})
 	}

@@ -13,7 +13,7 @@ import (
 // is back before the cluster has noticed.
 func (w *worker) delays(ctx context.Context, c *client.Client) error {
 	delay := 500*time.Millisecond + time.Duration(w.rand.Int64N(int64(3*time.Second)))
-	opts := []client.AcquireOption{client.DelayAfterLoss(delay), client.Wait(time.Duration(1+w.rand.IntN(10)) * time.Second)}
+	opts := []client.LockOption{client.DelayAfterLoss(delay), client.Wait(time.Duration(1+w.rand.IntN(10)) * time.Second)}
 	if w.rand.IntN(3) == 0 {
 		opts = append(opts, client.TTL(time.Second+time.Duration(w.rand.Int64N(int64(2*time.Second)))))
 	}

@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/locknode/locknode/client"
-	"github.com/locknode/locknode/internal/sim"
+	"github.com/locknode/locknode/internal/proof/sim"
 )
 
 // embedded uses a node's own client, and closes things in any order: the client while

@@ -5,8 +5,7 @@ import (
 	"math/rand/v2"
 	"time"
 
-	apiv1 "github.com/locknode/locknode/api/v1"
-	"github.com/locknode/locknode/internal/sim"
+	"github.com/locknode/locknode/internal/proof/sim"
 )
 
 // leader as a Step's Who is whoever leads then.
@@ -37,6 +36,11 @@ var faults = map[string]fault{
 	"power-off":     {apply: func(c *sim.Cluster, s Step) error { return c.LoseUnsynced(s.Who) }, lift: startAll},
 	"power-off-all": {apply: func(c *sim.Cluster, _ Step) error { return each(c.Nodes(), c.LoseUnsynced) }, lift: startAll},
 	"stop":          {apply: func(c *sim.Cluster, s Step) error { return c.Stop(s.Who) }, lift: startAll},
+
+	// In one profile only; see addresses.go.
+	"exchange-addresses": {apply: exchange, lift: startAll},
+	"take-address":       {apply: takeAddress, lift: startAll},
+	"shift-addresses":    {apply: shiftAddresses, lift: startAll},
 
 	"isolate": {apply: func(c *sim.Cluster, s Step) error { return c.Isolate(s.Who) }, lift: heal},
 	"split": {apply: func(c *sim.Cluster, _ Step) error {
@@ -149,22 +153,25 @@ func others(c *sim.Cluster, name string) (others []string) {
 func majority(c *sim.Cluster) []string { return c.Nodes()[:len(c.Nodes())/2+1] }
 
 func startAll(c *sim.Cluster, _ Step) error {
-	return each(c.Nodes(), func(n string) error {
-		if c.Node(n) != nil {
-			return nil
-		}
-		// A start waits for its disk, and whoever starts nodes is also who ends the
-		// hanging of disks.
-		d, err := c.Disk(n)
-		if err != nil {
-			return err
-		}
-		d.Release()
-		if err := c.Start(n); err != nil && c.Node(n) == nil {
-			return err
-		}
-		return nil // a job that has closed it may have been faster
-	})
+	return each(c.Nodes(), func(n string) error { return startOne(c, n) })
+}
+
+// startOne starts a node unless it runs.
+func startOne(c *sim.Cluster, name string) error {
+	if c.Node(name) != nil {
+		return nil
+	}
+	// A start waits for its disk, and whoever starts nodes is also who ends the
+	// hanging of disks.
+	d, err := c.Disk(name)
+	if err != nil {
+		return err
+	}
+	d.Release()
+	if err := c.Start(name); err != nil && c.Node(name) == nil {
+		return err
+	}
+	return nil // a job that has closed it may have been faster
 }
 
 func heal(c *sim.Cluster, _ Step) error {
@@ -228,6 +235,8 @@ func transfer(c *sim.Cluster, s Step) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	_, err := n.TransferLeadership(ctx, &apiv1.TransferLeadershipRequest{To: s.Other})
+	operator := n.Client()
+	defer func() { _ = operator.Close() }() // it has no session
+	_, err := operator.TransferLeadership(ctx, s.Other)
 	return err
 }

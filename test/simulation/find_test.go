@@ -5,7 +5,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/locknode/locknode/internal/history"
+	"github.com/locknode/locknode/internal/proof/history"
+	"github.com/locknode/locknode/internal/proof/onethread"
+	"github.com/locknode/locknode/internal/proof/testall"
 )
 
 // TestLyingDisksAreFound: a simulation that finds nothing must be able to. All
@@ -64,13 +66,14 @@ func TestShrinkLeavesOnlyWhatGoesWrong(t *testing.T) {
 }
 
 func TestEveryKindOfFaultCanBeApplied(t *testing.T) {
-	if testing.Short() {
-		t.Skip("runs each fault by itself")
-	}
-	for _, kind := range slices.Compact(slices.Sorted(slices.Values(kinds))) {
+	testall.Only(t, "runs each fault by itself; random plans have them all")
+	for _, kind := range slices.Compact(slices.Sorted(slices.Values(slices.Concat(kinds, addressFaults)))) {
 		p, err := NewPlan(3, "mixed", 15*time.Second)
 		if err != nil {
 			t.Fatal(err)
+		}
+		if slices.Contains(addressFaults[:5], kind) && onethread.Race {
+			continue
 		}
 		s := Step{Kind: kind, For: 3 * time.Second, Who: leader, Other: "n2", Amount: 50 * time.Millisecond}
 		if faults[kind].ofClients {

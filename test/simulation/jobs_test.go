@@ -7,7 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/locknode/locknode/internal/sim"
+	"github.com/locknode/locknode/internal/proof/sim"
 )
 
 // TestEveryJobIsDoneByEveryFewSeeds: a short run with seeds that nobody has seen
@@ -25,7 +25,7 @@ func TestEveryJobIsDoneByEveryFewSeeds(t *testing.T) {
 				done[w.Job] = true
 			}
 		}
-		for _, job := range slices.Concat(lightJobs, []string{"", "modes", "crowd"}) {
+		for _, job := range slices.Concat(lightJobs, []string{"", "modes", "crowd", "greedy"}) {
 			if !done[job] {
 				t.Errorf("seeds %d to %d: nobody does %q", first, first+few-1, job)
 			}

@@ -58,8 +58,8 @@ func (w *worker) masses(ctx context.Context, c *client.Client) error {
 		sleep(ctx, time.Duration(w.rand.Int64N(int64(time.Second))))
 	}
 	all(n, func(i int) {
-		w.expect(ops.ForceRelease(ctx, name(i), 0, "the simulation wants all of them"))
-		var err error
+		_, err := ops.ForceRelease(ctx, name(i), 0, "the simulation wants all of them")
+		w.expect(err)
 		taken[i], err = ops.TryLock(ctx, name(i))
 		w.expect(err)
 	})

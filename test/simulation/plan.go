@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/locknode/locknode/fsm"
 )
 
 // Plan is what one run does.
@@ -25,6 +27,7 @@ type Plan struct {
 	MaxExpiry int           `json:"max_expiry"`       // limit on what one entry ends by time
 	Window    int           `json:"window,omitempty"` // limit on the answers remembered for a session; 0: the usual one
 	Onces     int           `json:"onces,omitempty"`  // limit on the IDs remembered; 0: the usual one
+	Limits    fsm.Limits    `json:"limits,omitzero"`  // the others; those above count
 
 	Workers  []Worker           `json:"workers"`
 	Rates    map[string]float64 `json:"rates"` // name → rate of its monotonic clock
@@ -59,11 +62,14 @@ type Step struct {
 }
 
 // Profiles are the kinds of runs. Those after the first five have the name of the
-// job that is done in them.
-var Profiles = []string{"mixed", "tight", "modes", "wide", "five", "scripts", "masses", "crowd", "trees", "delays", "embedded", "reads"}
+// job that is done in them, but for "addresses" and "misled".
+var Profiles = []string{"mixed", "tight", "modes", "wide", "five", "scripts", "masses", "crowd", "trees", "delays", "embedded", "reads", "addresses", "greedy", "misled"}
 
 // lightJobs are done beside others, too.
 var lightJobs = []string{"scripts", "masses", "values", "trees", "delays", "embedded", "reads"}
+
+// besideGreed are those jobs that need little of anything.
+var besideGreed = []string{"delays", "embedded", "reads", "greedy"}
 
 // NewPlan returns the plan of a seed. Without a profile the seed chooses one.
 func NewPlan(seed uint64, profile string, duration time.Duration) (Plan, error) {
@@ -90,12 +96,16 @@ func NewPlan(seed uint64, profile string, duration time.Duration) (Plan, error) 
 		p.Timing, p.Latency, p.Jitter = time.Second, between(r, 10*time.Millisecond, 40*time.Millisecond), 10*time.Millisecond
 	case "five":
 		p.Nodes = 5
+	case "addresses":
+		p.Nodes, p.Locks = 3+2*r.IntN(2), 1+r.IntN(2)
 	case "crowd":
 		p.Window = 0 // thousands are under way in one session
+	case "greedy":
+		p.Limits = greedyLimits(r)
 	case "reads":
 		p.Nodes, p.LongLease = 2+2*r.IntN(2), "n1" // a majority without the leader is smaller if they are even
 	}
-	if r.IntN(4) == 0 {
+	if r.IntN(4) == 0 && p.Profile != "greedy" {
 		p.Onces = 60
 	}
 	p.addWorkers(r)
@@ -108,7 +118,7 @@ func (p *Plan) addWorkers(r *rand.Rand) {
 	n := 3 + r.IntN(3)
 	if p.Profile == "tight" {
 		n = 6
-	} else if slices.Index(Profiles, p.Profile) >= 5 {
+	} else if slices.Index(Profiles, p.Profile) >= 5 && p.Profile != "addresses" && p.Profile != "misled" {
 		n = 2 // and those with the job
 	}
 	for i := range n {
@@ -156,14 +166,26 @@ func (p *Plan) jobs(r *rand.Rand) []string {
 	switch p.Profile {
 	case "tight", "modes":
 		return nil // they have enough to do
-	case "mixed", "wide", "five":
+	case "mixed", "wide", "five", "addresses", "misled":
 		return []string{lightJobs[r.IntN(len(lightJobs))]}
 	case "masses":
 		return []string{"masses", "values"}
 	case "crowd":
 		return []string{"crowd"}
+	case "greedy":
+		return []string{"greedy", "scripts", besideGreed[r.IntN(len(besideGreed))]}
 	}
 	return []string{p.Profile, p.Profile, p.Profile}
+}
+
+// limits are those of the table.
+func (p *Plan) limits() fsm.Limits {
+	l := p.Limits
+	l.ExpiriesPerEntry, l.RequestsWindow = p.MaxExpiry, p.Window
+	if p.Onces != 0 {
+		l.OnceRemembered = p.Onces
+	}
+	return l
 }
 
 // timings are those of the nodes that have one of their own.
@@ -219,6 +241,12 @@ func (p *Plan) newStep(r *rand.Rand, most time.Duration) Step {
 	s := Step{Kind: kinds[r.IntN(len(kinds))], After: between(r, 0, most/2), For: between(r, 50*time.Millisecond, most)}
 	if p.Profile == "reads" && r.IntN(3) > 0 {
 		s.Kind = readFaults[r.IntN(len(readFaults))]
+	}
+	if p.Profile == "addresses" && r.IntN(3) > 0 {
+		s.Kind = addressFaults[r.IntN(len(addressFaults))]
+	}
+	if p.Profile == "misled" && s.Kind == "remove-leader" {
+		s.Kind = "transfer" // who is a member at the end is compared with who was at the beginning
 	}
 	if r.IntN(3) == 0 {
 		s.For = between(r, 50*time.Millisecond, 1500*time.Millisecond) // about as long as an election

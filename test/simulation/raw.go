@@ -88,13 +88,7 @@ func (l *line) do(ctx context.Context, op *apiv1.Operation) *apiv1.Answer {
 }
 
 // passing reports whether an operation has to be sent again.
-func passing(a *apiv1.Answer) bool {
-	switch apiv1.Code(a.GetError().GetCode()) {
-	case apiv1.CodeNotLeader, apiv1.CodeUnavailable, apiv1.CodeNotReady, apiv1.CodeUnknownOutcome, apiv1.CodeOverloaded:
-		return true
-	}
-	return false
-}
+func passing(a *apiv1.Answer) bool { return apiv1.Code(a.GetError().GetCode()).Passes() }
 
 // raw is a session over the protocol itself.
 type raw struct {

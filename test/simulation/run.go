@@ -13,9 +13,8 @@ import (
 	"time"
 
 	"github.com/locknode/locknode/client"
-	"github.com/locknode/locknode/fsm"
-	"github.com/locknode/locknode/internal/history"
-	"github.com/locknode/locknode/internal/sim"
+	"github.com/locknode/locknode/internal/proof/history"
+	"github.com/locknode/locknode/internal/proof/sim"
 )
 
 var (
@@ -46,7 +45,7 @@ func Run(ctx context.Context, p Plan, log *slog.Logger) (*Outcome, error) {
 	started, cancel := context.WithTimeout(ctx, time.Minute)
 	c, err := sim.New(started, sim.Options{
 		Nodes: p.Nodes, Seed: p.Seed, Latency: p.Latency, Jitter: p.Jitter, Timing: p.Timing, Timings: p.timings(),
-		SnapshotThreshold: p.Snapshots, Logger: log, Limits: fsm.Limits{ExpiriesPerEntry: p.MaxExpiry, RequestsWindow: p.Window, OnceRemembered: p.Onces},
+		SnapshotThreshold: p.Snapshots, Logger: log, Limits: p.limits(),
 	})
 	cancel()
 	if err != nil {
@@ -114,6 +113,12 @@ func (r *runner) run(ctx context.Context) error {
 		if err := r.c.SkewClock(name, rate); err != nil {
 			return err
 		}
+	}
+	if r.p.Profile == "five" || r.p.Profile == "addresses" {
+		r.c.Intrude(2 * time.Second) // more often costs more than it finds
+	}
+	if r.p.Profile == "misled" {
+		r.c.Mislead()
 	}
 	work, stop := context.WithCancel(ctx)
 	defer stop()
@@ -312,10 +317,50 @@ func (r *runner) settle(ctx context.Context) {
 	if err != nil {
 		r.violate("S9", "%v", err)
 	}
+	r.countOwners()
+	if r.p.Profile == "misled" {
+		r.lookForMisled(call)
+	}
 	if v != nil {
 		r.mu.Lock()
 		r.out.Violations = append(r.out.Violations, *v)
 		r.mu.Unlock()
+	}
+}
+
+// lookForMisled looks at the members for some seconds: each false word is refuted soon, and
+// is to count for nothing meanwhile.
+func (r *runner) lookForMisled(ctx context.Context) {
+	for range 60 {
+		wrong := r.c.Misled(ctx)
+		for _, err := range wrong {
+			r.violate("gossip only hints", "%v", err)
+		}
+		if len(wrong) > 0 {
+			return
+		}
+		sleep(ctx, 70*time.Millisecond)
+	}
+}
+
+// countOwners looks whether those who have most of the table have no more than there is in
+// it: of grants and waits nothing, as nobody works any more.
+func (r *runner) countOwners() {
+	for _, name := range r.c.Nodes() {
+		n := r.c.Node(name)
+		if n == nil {
+			continue
+		}
+		s := n.Status()
+		var sessions, others int
+		var bytes int64
+		for _, o := range s.TopOwners {
+			sessions, others, bytes = sessions+o.Sessions, others+o.Grants+o.Waiters, bytes+o.Bytes
+		}
+		if sessions > s.Sessions || others > 0 || bytes > s.TableBytes {
+			r.violate("shares", "%s: owners have %d sessions of %d, %d grants and waits of none, %d bytes of %d",
+				name, sessions, s.Sessions, others, bytes, s.TableBytes)
+		}
 	}
 }
 
@@ -325,6 +370,7 @@ func (o *Outcome) Judge() {
 	report := o.History.Check(history.Options{RateError: maxRateError, Alone: true, Watched: true, Working: true})
 	o.Stats = report.Stats
 	o.Violations = append(o.Violations, report.Violations...)
+	o.judgeShares()
 	terms := map[uint64]bool{}
 	for _, e := range o.History.Entries {
 		terms[e.Applied.Term] = true

@@ -3,10 +3,9 @@ package simulation
 import (
 	"fmt"
 	"slices"
-	"testing"
 	"time"
 
-	"github.com/locknode/locknode/internal/history"
+	"github.com/locknode/locknode/internal/proof/history"
 )
 
 // totals add up what many runs did.
@@ -23,11 +22,7 @@ func (s *totals) more(want int, took time.Duration) bool {
 	if want > 0 {
 		return s.Runs < want
 	}
-	limit := *budget
-	if testing.Short() {
-		limit /= 5
-	}
-	return s.Runs == 0 || took < limit
+	return s.Runs == 0 || took < *budget
 }
 
 func (s *totals) add(o *Outcome) {

@@ -60,6 +60,8 @@ func deedsOf(job string) []deed {
 		return []deed{{weight: 3, do: (*worker).trees}, {weight: 1, do: (*worker).any}}
 	case "embedded":
 		return []deed{{weight: 2, do: (*worker).embedded, limit: scriptHold}, {weight: 1, do: (*worker).any}}
+	case "greedy":
+		return []deed{{weight: 1, do: (*worker).greedy, limit: 2 * time.Minute}}
 	case "reads":
 		return []deed{{weight: 1, do: (*worker).reads}}
 	case "delays":
@@ -161,7 +163,7 @@ func (w *worker) holdFor() time.Duration {
 }
 
 func (w *worker) lock(ctx context.Context, c *client.Client) error {
-	var opts []client.AcquireOption
+	var opts []client.LockOption
 	if w.rand.IntN(3) > 0 {
 		opts = append(opts, client.Wait(time.Duration(w.rand.Int64N(int64(8*time.Second)))))
 	}
@@ -241,7 +243,8 @@ func (w *worker) force(ctx context.Context, c *client.Client) error {
 	if err != nil || len(info.Holders) == 0 {
 		return err
 	}
-	return c.ForceRelease(ctx, name, info.Holders[0].Token, "the simulation wants it")
+	_, err = c.ForceRelease(ctx, name, info.Holders[0].Token, "the simulation wants it")
+	return err
 }
 
 func (w *worker) do(ctx context.Context, c *client.Client) error {

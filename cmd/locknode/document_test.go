@@ -1,0 +1,236 @@
+//go:build unix
+
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/locknode/locknode/client"
+	"github.com/locknode/locknode/internal/proof/proc"
+)
+
+// differing are fields of which HTTP and the command line may say something else: they differ
+// from one moment, or one grant, to the next. That the fields are there is compared all the
+// same, and that they are of the same type.
+var differing = []string{
+	"token", "expires_in", "expires_in_ms", "remaining", "remaining_ms", "since", "waited", "waited_ms", "age", "age_ms",
+	"session", "hash", "number", "next", "term", "commit_index", "applied_index", "cluster_time", "digest", "digest_index",
+	"last_token", "table_bytes", "once_remembered", "ended_remembered", "leader_id", "removed",
+}
+
+// commandOnly are fields that only the command line has.
+var commandOnly = []string{"api_address", "exit_code", "hint"}
+
+// compareDocuments compares what HTTP and the command line say, field by field.
+func compareDocuments(t *testing.T, path string, byHTTP, byCommand any) {
+	t.Helper()
+	name := path[strings.LastIndexByte(path, '.')+1:]
+	switch h := byHTTP.(type) {
+	case map[string]any:
+		c, ok := byCommand.(map[string]any)
+		if !ok {
+			t.Errorf("%s: is %v over HTTP, and %v by the command", path, byHTTP, byCommand)
+			return
+		}
+		for field := range h {
+			if _, ok := c[field]; !ok {
+				t.Errorf("%s.%s: is there over HTTP alone", path, field)
+				continue
+			}
+			compareDocuments(t, path+"."+field, h[field], c[field])
+		}
+		for field := range c {
+			if _, ok := h[field]; !ok && !slices.Contains(commandOnly, field) {
+				t.Errorf("%s.%s: is there by the command alone", path, field)
+			}
+		}
+	case []any:
+		c, ok := byCommand.([]any)
+		if !ok || len(h) != len(c) {
+			t.Errorf("%s: is %v over HTTP, and %v by the command", path, byHTTP, byCommand)
+			return
+		}
+		for i := range h {
+			compareDocuments(t, path, h[i], c[i])
+		}
+	default:
+		if reflect.TypeOf(byHTTP) != reflect.TypeOf(byCommand) {
+			t.Errorf("%s: is a %T over HTTP, and a %T by the command", path, byHTTP, byCommand)
+		} else if byHTTP != byCommand && !slices.Contains(differing, name) {
+			t.Errorf("%s: is %v over HTTP, and %v by the command", path, byHTTP, byCommand)
+		}
+	}
+}
+
+// ask has a node answer a request over HTTP. Without a body it is a GET.
+func ask(t *testing.T, n *proc.Node, path, body string) (answer map[string]any) {
+	t.Helper()
+	method := http.MethodGet
+	if body != "" {
+		method = http.MethodPost
+	}
+	req, err := http.NewRequestWithContext(within(t, generous), method, "http://"+n.HTTP()+path, bytes.NewReader([]byte(body)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = res.Body.Close() }()
+	b, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(b, &answer); err != nil {
+		t.Fatalf("%s: %v: %s", path, err, b)
+	}
+	return answer
+}
+
+// asked runs a command and returns its JSON: its result, or else its error.
+func asked(t *testing.T, c *proc.Cluster, args ...string) (answer map[string]any) {
+	t.Helper()
+	o := locknodeAt(t, c.Endpoints(), append(args, "-o", "json")...)
+	out := o.stdout
+	if o.code != 0 {
+		lines := strings.Split(strings.TrimSpace(o.stderr), "\n") // others may say something before
+		out = lines[len(lines)-1]
+	}
+	if err := json.Unmarshal([]byte(out), &answer); err != nil {
+		t.Fatalf("locknode %q: %v: %+v", args, err, o)
+	}
+	return answer
+}
+
+// TestHTTPAndTheCommandLineSayTheSame asks for everything that both can be asked for: their
+// documents have the same fields with the same values.
+func TestHTTPAndTheCommandLineSayTheSame(t *testing.T) {
+	if testing.Short() {
+		t.Skip("needs a cluster of processes")
+	}
+	t.Parallel()
+	c := startCluster(t, proc.Options{Args: append(clusterOptions().Args, "--timing", "1s"), Env: clusterOptions().Env})
+	n := c.Nodes()[0]
+	compare := func(what string, byHTTP, byCommand map[string]any) {
+		t.Helper()
+		t.Run(what, func(t *testing.T) { compareDocuments(t, what, byHTTP, byCommand) })
+	}
+	held := func(answer map[string]any) string { return fmt.Sprintf("%.0f", answer["token"]) }
+
+	// One lock for each, so that both are told the same: what is done to a is done to b.
+	const acquire = `{"name":%q,"holder":"alice","value":"v","ttl":"1m"}`
+	a := ask(t, n, "/v1/acquire", fmt.Sprintf(acquire, "a"))
+	a2 := ask(t, n, "/v1/release", fmt.Sprintf(`{"name":"a","token":%s}`, held(a)))
+	b := asked(t, c, "acquire", "a", "--holder", "alice", "--value", "v", "--ttl", "1m")
+	compare("acquire", a, b)
+	compare("release", a2, asked(t, c, "release", "a", held(b)))
+
+	a = ask(t, n, "/v1/acquire", fmt.Sprintf(acquire, "a"))
+	compare("busy", ask(t, n, "/v1/acquire", `{"name":"a"}`), asked(t, c, "acquire", "a"))
+	compare("timeout", ask(t, n, "/v1/acquire", `{"name":"a","wait":"10ms"}`), asked(t, c, "acquire", "a", "--wait", "10ms"))
+	compare("renew", ask(t, n, "/v1/renew", fmt.Sprintf(`{"name":"a","token":%s,"ttl":"1m"}`, held(a))), asked(t, c, "renew", "a", held(a), "--ttl", "1m"))
+
+	holder, err := client.Dial(t.Context(), c.Endpoints(), client.Holder("carol"), client.Labels(map[string]string{"team": "blue"}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { closeQuietly(holder) })
+	lock := func(name string) {
+		t.Helper()
+		if _, err := holder.Lock(within(t, generous), name, client.Value([]byte{0xff, 0})); err != nil {
+			t.Fatal(err)
+		}
+	}
+	lock("s")
+	for _, name := range []string{"a", "s", "free"} {
+		compare("get "+name, ask(t, n, "/v1/locks/"+name, ""), asked(t, c, "get", name))
+		compare("stale get "+name, ask(t, n, "/v1/locks/"+name+"?stale=1m", ""), asked(t, c, "get", name, "--stale", "1m"))
+	}
+	compare("ls", ask(t, n, "/v1/locks", ""), asked(t, c, "ls"))
+	compare("stale ls", ask(t, n, "/v1/locks?stale=1m", ""), asked(t, c, "ls", "--stale", "1m"))
+	compare("page of ls", ask(t, n, "/v1/locks?limit=1", ""), asked(t, c, "ls", "--limit", "1"))
+
+	if err := c.Agree(within(t, generous)); err != nil { // of a table that goes on, both could say something else
+		t.Fatal(err)
+	}
+	compare("status", ask(t, n, "/v1/status", ""), nodeOf(t, asked(t, c, "status"), n.ID))
+	compare("members", ask(t, n, "/v1/members", ""), asked(t, c, "members"))
+
+	first := asked(t, c, "force-release", "s", "--reason", "test")
+	lock("s")
+	compare("force-release", ask(t, n, "/v1/force-release", `{"name":"s","reason":"test"}`), first)
+	// Of the error's text only the beginning differs, which says what was attempted.
+	missing := ask(t, n, "/v1/force-release", `{"name":"s","reason":"test"}`)
+	delete(missing["error"].(map[string]any), "message")
+	alike := asked(t, c, "force-release", "s", "--reason", "test")
+	delete(alike["error"].(map[string]any), "message")
+	compare("not held", missing, alike)
+
+	filter := "/v1/sessions?owner=127.0.0.1"
+	quiet := asked(t, c, "sessions", "ls", "--owner", "127.0.0.1") // the command opens none of its own for it
+	compare("sessions", ask(t, n, filter, ""), quiet)
+	compare("kill", ask(t, n, "/v1/sessions/kill", `{"owner":"10.9.8.7","reason":"test"}`), asked(t, c, "sessions", "kill", "--owner", "10.9.8.7", "--reason", "test"))
+	lock("s")
+	one := ask(t, n, "/v1/clear", `{"name":"s","reason":"test"}`)
+	lock("s")
+	compare("clear", one, asked(t, c, "clear", "s", "--reason", "test"))
+
+	compare("limits", ask(t, n, "/v1/limits", ""), asked(t, c, "limits", "get"))
+	_ = ask(t, n, "/v1/limits", `{"name":"max_wait","value":60000000000}`)
+	compare("limits set", ask(t, n, "/v1/limits", `{"name":"max_wait","value":60000000000}`), asked(t, c, "limits", "set", "max_wait=1m"))
+
+	leader, err := c.Leader(within(t, generous))
+	if err != nil {
+		t.Fatal(err)
+	}
+	transfer := ask(t, n, "/v1/transfer-leadership", `{}`)
+	if got, _ := transfer["leader_id"].(string); got == "" || got == leader.ID {
+		t.Errorf("leadership of %s was handed to %v", leader.ID, transfer)
+	}
+	compare("transfer", transfer, asked(t, c, "transfer-leadership"))
+	compare("no member", ask(t, n, "/v1/transfer-leadership", `{"to":"nobody"}`)["error"].(map[string]any), trimmed(asked(t, c, "transfer-leadership", "nobody")))
+
+	others, err := c.Followers(within(t, generous))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if leader, err = c.Leader(within(t, generous)); err != nil {
+		t.Fatal(err)
+	}
+	removed := ask(t, leader, "/v1/members/remove", fmt.Sprintf(`{"id":%q}`, others[0].ID))
+	if removed["removed"] != others[0].ID {
+		t.Errorf("%s was to be removed: %v", others[0].ID, removed)
+	}
+	compare("remove", removed, asked(t, c, "members", "remove", others[1].ID))
+}
+
+// trimmed is the error of a command without what its client has put before the text.
+func trimmed(failure map[string]any) map[string]any {
+	e := failure["error"].(map[string]any)
+	message, _ := e["message"].(string)
+	if i := strings.Index(message, "no_member: "); i >= 0 {
+		e["message"] = message[i+len("no_member: "):]
+	}
+	return e
+}
+
+// nodeOf is what status says of one node.
+func nodeOf(t *testing.T, status map[string]any, id string) map[string]any {
+	t.Helper()
+	for _, n := range status["nodes"].([]any) {
+		if n := n.(map[string]any); n["node_id"] == id {
+			return n
+		}
+	}
+	t.Fatalf("status does not have %s: %v", id, status)
+	return nil
+}

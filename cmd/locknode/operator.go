@@ -1,0 +1,346 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/locknode/locknode/client"
+	"github.com/locknode/locknode/internal/document"
+)
+
+// The commands with which an operator does something about clients that take too much, or
+// are gone and hold up others.
+
+func (a *app) sessionsCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:     "sessions",
+		Short:   "list the sessions of clients, or end them",
+		GroupID: groupCluster,
+		Long: `A session is a client's sign of life: its locks and its places in line end with it.
+"sessions ls" lists those that are open, "sessions kill" ends some against their clients'
+will. A session's ID is its client's secret; everybody else sees a hash of it.`,
+		Example: `  locknode sessions ls
+  locknode sessions ls --lock orders/42
+  locknode sessions kill 3f2a9c0d11e5b7a4 --reason "host is gone"
+  locknode sessions kill --owner 10.0.0.7 --reason "runs wild"`,
+		Args: cobra.ArbitraryArgs,
+		RunE: func(c *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return c.Help()
+			}
+			return hinted(usageError("unknown command %q of sessions", args[0]), "see `locknode sessions --help`")
+		},
+	}
+	c.AddCommand(a.sessionsLsCommand(), a.sessionsKillCommand())
+	return c
+}
+
+func (a *app) sessionsLsCommand() *cobra.Command {
+	var filter client.SessionsFilter
+	var limit int
+	c := &cobra.Command{
+		Use:   "ls",
+		Short: "list open sessions",
+		Long: `Ls lists open sessions in the order in which they were opened: the address that each
+was opened from, who it says it is, when it ends unless its client is heard of, what it
+holds and waits for, and its hash, by which "sessions kill" knows it.`,
+		Example: `  locknode sessions ls
+  locknode sessions ls --owner 10.0.0.7 -o json`,
+		Args: arguments(0, 0, ""),
+	}
+	a.clientFlags(c)
+	c.Flags().StringVar(&filter.Owner, "owner", "", "only those opened from this address, as the list shows it")
+	c.Flags().StringVar(&filter.Lock, "lock", "", "only those that hold this lock or wait for it")
+	c.Flags().IntVar(&limit, "limit", 1000, "stop after this many; 0: all")
+	c.Flags().Uint64Var(&filter.After, "page", 0, "go on where a list ended that --limit cut off: its \"next\"")
+	c.RunE = a.withClient(func(ctx context.Context, c *client.Client, _ []string) error {
+		if limit < 0 {
+			return usageError("--limit %d: 0 for all, or how many", limit)
+		}
+		ctx, cancel := a.withinConnectTimeout(ctx)
+		defer cancel()
+		sessions, next, err := listSessions(ctx, c, filter, limit)
+		if err != nil {
+			return err
+		}
+		if a.json {
+			return a.printJSON(sessionsDocument(sessions, next))
+		}
+		return a.printSessions(sessions, next)
+	})
+	return c
+}
+
+// listSessions collects pages until limit is reached, 0 for all of them. next is where it
+// goes on; 0: nowhere.
+func listSessions(ctx context.Context, c *client.Client, filter client.SessionsFilter, limit int) (all []client.SessionInfo, next uint64, err error) {
+	for {
+		filter.Limit = 1000
+		if limit > 0 {
+			filter.Limit = min(1000, limit-len(all))
+		}
+		page, next, err := c.Sessions(ctx, filter)
+		if err != nil {
+			return nil, 0, err
+		}
+		all = append(all, page...)
+		if next == 0 || limit > 0 && len(all) >= limit {
+			return all, next, nil
+		}
+		filter.After = next
+	}
+}
+
+func (a *app) sessionsKillCommand() *cobra.Command {
+	var owner, reason string
+	c := &cobra.Command{
+		Use:   "kill HASH | --owner ADDRESS",
+		Short: "end sessions against their clients' will",
+		Long: `Kill ends one session, by its hash, or all that came from one address: sessions, and
+grants and waits without one, as of "locknode acquire" and curl. What they hold is free for
+the next in line, and what they wait for is given up. Their clients are told at once who
+did it, as the node sees it, and why. A client that goes on opens another
+session: to keep it out, stop it, or lower a limit ("locknode limits set").`,
+		Example: `  locknode sessions kill 3f2a9c0d11e5b7a4 --reason "host is gone"
+  locknode sessions kill --owner 10.0.0.7 --reason "runs wild"`,
+		Args: arguments(0, 1, "one HASH, or --owner"),
+	}
+	a.clientFlags(c)
+	c.Flags().StringVar(&owner, "owner", "", "all sessions opened from this address, as \"sessions ls\" shows it")
+	c.Flags().StringVar(&reason, "reason", "", "why, for the clients and for the record; required")
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		switch {
+		case (len(args) == 1) == (owner != ""):
+			return hinted(usageError("sessions kill wants a HASH or --owner"), "`locknode sessions ls` shows both")
+		case reason == "":
+			return hinted(usageError("sessions kill wants --reason"), "it is told to the clients and kept for the record")
+		}
+		return a.withClient(func(ctx context.Context, c *client.Client, args []string) error {
+			killed, err := client.Killed{Sessions: 1}, error(nil)
+			if owner != "" {
+				killed, err = c.KillSessionsOf(ctx, owner, reason)
+			} else {
+				err = c.KillSession(ctx, args[0], reason)
+			}
+			if err != nil {
+				return err
+			}
+			if a.json {
+				return a.printJSON(document.Killed{Killed: killed.Sessions, Grants: killed.Grants, Waiters: killed.Waiters})
+			}
+			if owner == "" {
+				return a.printf("1 session ended\n")
+			}
+			return a.printf("%s ended, and %s and %s of no session\n", counted(killed.Sessions, "session"), counted(killed.Grants, "grant"), counted(killed.Waiters, "wait"))
+		})(cmd, args)
+	}
+	return c
+}
+
+// counted is a number of things.
+func counted(n int, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return strconv.Itoa(n) + " " + thing + "s"
+}
+
+func (a *app) clearCommand() *cobra.Command {
+	var reason string
+	c := &cobra.Command{
+		Use:     "clear NAME",
+		Short:   "end the whole line of a lock: who holds it and all who wait",
+		GroupID: groupLocks,
+		Long: `Clear takes a lock away from all who hold it and out of the hands of all who wait for
+it, for a line that is full of clients that are gone. Nobody in that line gets the lock in
+between. All are told at once who did it, as the node sees it, and why. Who asks for the
+lock later is left alone; a client that is still there may ask again.`,
+		Example: `  locknode clear orders/42 --reason "9,000 waiters of a crashed deployment"`,
+		Args:    arguments(1, 1, "NAME"),
+	}
+	a.clientFlags(c)
+	c.Flags().StringVar(&reason, "reason", "", "why, for the clients and for the record; required")
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		if reason == "" {
+			return hinted(usageError("clear wants --reason"), "it is told to all in the line and kept for the record")
+		}
+		return a.withClient(func(ctx context.Context, c *client.Client, args []string) error {
+			grants, waiters, err := c.Clear(ctx, args[0], reason)
+			if err != nil {
+				return err
+			}
+			if a.json {
+				return a.printJSON(document.Cleared{Name: args[0], Grants: grants, Waiters: waiters})
+			}
+			return a.printf("%s: %s and %s ended\n", quoteName(args[0]), counted(grants, "grant"), counted(waiters, "wait"))
+		})(cmd, args)
+	}
+	return c
+}
+
+func (a *app) limitsCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:     "limits",
+		Short:   "show or change the limits of the lock table",
+		GroupID: groupCluster,
+		Long: `The limits of the lock table belong to the cluster: they are the same on all nodes.
+Those of a node's configuration count only when a cluster is formed.`,
+		Example: `  locknode limits get
+  locknode limits set sessions=200000 max_ttl=1h`,
+		Args: cobra.ArbitraryArgs,
+		RunE: func(c *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return c.Help()
+			}
+			return hinted(usageError("unknown command %q of limits", args[0]), "see `locknode limits --help`")
+		},
+	}
+	get := &cobra.Command{
+		Use:     "get [NAME…]",
+		Short:   "show the limits in force",
+		Example: "  locknode limits get\n  locknode limits get sessions table_bytes",
+		Args:    cobra.ArbitraryArgs,
+	}
+	a.clientFlags(get)
+	get.RunE = a.withClient(func(ctx context.Context, c *client.Client, names []string) error {
+		ctx, cancel := a.withinConnectTimeout(ctx)
+		defer cancel()
+		limits, err := c.Limits(ctx)
+		if err != nil {
+			return err
+		}
+		if limits, err = limitsNamed(limits, names); err != nil {
+			return err
+		}
+		if a.json {
+			return a.printJSON(document.Limits{Limits: limitDocuments(limits)})
+		}
+		return a.printLimits(limits)
+	})
+	set := &cobra.Command{
+		Use:   "set NAME=VALUE…",
+		Short: "change limits, for all nodes and for good",
+		Long: `Set changes limits of the lock table, all that are given at once: numbers, durations
+such as 10m, and bytes such as 100MiB. 0 is the default. Nothing that exists is taken away:
+who has more than a new limit allows keeps it, and gets no more.`,
+		Example: `  locknode limits set sessions=200000
+  locknode limits set table_bytes=512MiB max_ttl=1h`,
+		Args: arguments(1, -1, "NAME=VALUE"),
+	}
+	a.clientFlags(set)
+	set.RunE = a.withClient(func(ctx context.Context, c *client.Client, args []string) error {
+		ctx, cancel := a.withinConnectTimeout(ctx)
+		defer cancel()
+		known, err := c.Limits(ctx)
+		if err != nil {
+			return err
+		}
+		values, err := limitValues(known, args)
+		if err != nil {
+			return err
+		}
+		before, after, err := c.SetLimits(ctx, values)
+		if err != nil {
+			return err
+		}
+		if a.json {
+			return a.printJSON(document.LimitsSet{Before: limitDocuments(before), After: limitDocuments(after)})
+		}
+		for i, l := range after {
+			if err := a.printf("%s: %s, was %s\n", l.Name, limitText(l), limitText(before[i])); err != nil {
+				return err
+			}
+		}
+		return a.printf("in force on all nodes; nothing that exists is taken away\n")
+	})
+	c.AddCommand(get, set)
+	return c
+}
+
+// limitsNamed are those of the limits that have a name; all if there is none.
+func limitsNamed(limits []client.LimitInfo, names []string) ([]client.LimitInfo, error) {
+	if len(names) == 0 {
+		return limits, nil
+	}
+	var some []client.LimitInfo
+	for _, name := range names {
+		l, err := limitNamed(limits, name)
+		if err != nil {
+			return nil, err
+		}
+		some = append(some, l)
+	}
+	return some, nil
+}
+
+func limitNamed(limits []client.LimitInfo, name string) (client.LimitInfo, error) {
+	name = strings.TrimPrefix(name, "limits.")
+	for _, l := range limits {
+		if l.Name == name {
+			return l, nil
+		}
+	}
+	return client.LimitInfo{}, hinted(usageError("there is no limit %q", name), "`locknode limits get` lists them")
+}
+
+// limitValues reads NAME=VALUE.
+func limitValues(known []client.LimitInfo, args []string) (map[string]int64, error) {
+	values := make(map[string]int64)
+	for _, arg := range args {
+		name, text, ok := strings.Cut(arg, "=")
+		if !ok || text == "" {
+			return nil, usageError("%q: NAME=VALUE is wanted", arg)
+		}
+		l, err := limitNamed(known, name)
+		if err != nil {
+			return nil, err
+		}
+		if _, twice := values[l.Name]; twice {
+			return nil, usageError("limit %s is given twice", l.Name)
+		}
+		value, err := limitValue(l, text)
+		if err != nil {
+			return nil, usageError("%s=%s: %w", l.Name, text, err)
+		}
+		values[l.Name] = value
+	}
+	return values, nil
+}
+
+func limitValue(l client.LimitInfo, text string) (int64, error) {
+	if l.Duration {
+		d, err := parseDuration(text)
+		return int64(d), err
+	}
+	if strings.HasSuffix(l.Name, "_bytes") {
+		return parseBytes(text)
+	}
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || n < 0 {
+		return 0, fmt.Errorf("a whole number from 0 is allowed")
+	}
+	return n, nil
+}
+
+// limitText is the value of a limit as people read it, and as limits set takes it.
+func limitText(l client.LimitInfo) string { return document.LimitText(l.Name, l.Value, l.Duration) }
+
+// parseBytes reads a size, with or without a unit.
+func parseBytes(text string) (int64, error) {
+	unit := int64(1)
+	for _, u := range document.Units {
+		if rest, ok := strings.CutSuffix(text, u.Name); ok {
+			text, unit = strings.TrimSpace(rest), u.Size
+			break
+		}
+	}
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || n < 0 || n > (1<<62)/unit {
+		return 0, fmt.Errorf("a size is allowed, such as 104857600, 100MiB or 2GB")
+	}
+	return n * unit, nil
+}

@@ -1,0 +1,107 @@
+package main
+
+import (
+	"fmt"
+	"strconv"
+
+	"github.com/locknode/locknode/client"
+	"github.com/locknode/locknode/internal/document"
+)
+
+func sessionsDocument(sessions []client.SessionInfo, next uint64) document.Sessions {
+	d := document.Sessions{Sessions: make([]document.Session, 0, len(sessions)), Next: pageText(next)}
+	for _, s := range sessions {
+		one := document.Session{
+			Hash: s.Hash, Number: s.Number, Owner: s.Owner, Holder: s.Holder,
+			Grants: s.Grants, Waiters: s.Waiters, TableBytes: s.Bytes, Labels: s.Labels,
+		}
+		one.SetTimes(s.TTL, s.Remaining)
+		d.Sessions = append(d.Sessions, one)
+	}
+	return d
+}
+
+// pageText is the next page as --page takes it.
+func pageText(next uint64) string {
+	if next == 0 {
+		return ""
+	}
+	return strconv.FormatUint(next, 10)
+}
+
+func (a *app) printSessions(sessions []client.SessionInfo, next uint64) error {
+	if len(sessions) == 0 {
+		return a.printf("no such session is open\n")
+	}
+	var rows [][]string
+	for _, s := range sessions {
+		rows = append(rows, []string{
+			s.Hash, a.nameCell(s.Owner), a.nameCell(s.Holder), document.ShortDuration(s.TTL), roughly(s.Remaining), strconv.Itoa(s.Grants), strconv.Itoa(s.Waiters),
+		})
+	}
+	if err := a.table([]string{"SESSION", "FROM", "HOLDER", "TTL", "LEFT", "GRANTS", "WAITING"}, rows); err != nil || next == 0 {
+		return err
+	}
+	return a.printf("and more: --limit 0 lists all, --page %d the next ones\n", next)
+}
+
+func limitDocuments(limits []client.LimitInfo) []document.Limit {
+	documents := make([]document.Limit, 0, len(limits))
+	for _, l := range limits {
+		documents = append(documents, document.Limit{Name: l.Name, Value: l.Value, Text: limitText(l), Default: l.Default, Largest: l.Largest})
+	}
+	return documents
+}
+
+func (a *app) printLimits(limits []client.LimitInfo) error {
+	var rows [][]string
+	for _, l := range limits {
+		def, largest := l, l
+		def.Value, largest.Value = l.Default, l.Largest
+		rows = append(rows, []string{quoteName(l.Name), limitText(l), limitText(def), limitText(largest)})
+	}
+	return a.table([]string{"LIMIT", "VALUE", "DEFAULT", "LARGEST"}, rows)
+}
+
+// printOwners shows who takes most of the table, as the leader says it, or else who answers.
+func (a *app) printOwners(nodes []nodeStatus) error {
+	var from nodeStatus
+	for _, n := range nodes {
+		if n.err == nil && (from.status.NodeID == "" || n.status.State == client.StateLeader) {
+			from = n
+		}
+	}
+	s := from.status
+	if s.FeatureLevel < s.FeatureLevelKnown {
+		if err := a.printf("\nThe cluster is at feature level %d, and this version knows %d: \"locknode members\" shows who does not agree to more.\n",
+			s.FeatureLevel, s.FeatureLevelKnown); err != nil {
+			return err
+		}
+	}
+	if len(s.TopOwners) == 0 {
+		return nil
+	}
+	var rows [][]string
+	for _, o := range s.TopOwners {
+		number := strconv.Itoa
+		rows = append(rows, []string{
+			a.nameCell(o.Owner), number(o.Sessions), number(o.Grants), number(o.Waiters),
+			number(o.RequestIDs), number(o.EndedSessions), roughBytes(o.Bytes),
+		})
+	}
+	if err := a.printf("\nThe table takes %s of %s; addresses that take most of it, of %d:\n",
+		roughBytes(s.TableBytes), roughBytes(s.TableBytesLimit), s.Owners); err != nil {
+		return err
+	}
+	return a.table([]string{"FROM", "SESSIONS", "GRANTS", "WAITING", "IDS KEPT", "ENDED", "MEMORY"}, rows)
+}
+
+// roughBytes is a size for people.
+func roughBytes(n int64) string {
+	for _, u := range document.Units[:4] {
+		if n >= 10*u.Size || n >= u.Size && u.Size == 1<<10 {
+			return strconv.FormatInt(n/u.Size, 10) + " " + u.Name
+		}
+	}
+	return fmt.Sprintf("%d B", n)
+}

@@ -1,0 +1,57 @@
+package main
+
+import (
+	"errors"
+	"log/slog"
+	"slices"
+
+	"github.com/spf13/pflag"
+
+	"github.com/locknode/locknode/node"
+)
+
+// reloadable are the settings that a running node takes up after SIGHUP. The others
+// are read at the start.
+var reloadable = []string{"log_level", "http_hosts"}
+
+// reloader takes up the configuration again while the node runs. It belongs to the
+// goroutine that serves.
+type reloader struct {
+	flags   *pflag.FlagSet
+	lookup  func(string) (string, bool)
+	level   *slog.LevelVar
+	current []resolved // what the node runs with, of reloadable ones as of the last reload
+	log     *slog.Logger
+	node    *node.Node // nil in tests
+}
+
+// reload reads the file and the environment again and changes what can be changed. It
+// never ends the node: whatever is wrong is logged, and everything stays as it was.
+func (r *reloader) reload() {
+	cfg, all, err := resolve(r.flags, r.lookup)
+	if err = errors.Join(err, cfg.node.Validate(), oneGossipKey(cfg)); err != nil {
+		r.log.Warn("configuration is not reloaded, all settings stay as they are", "err", err)
+		return
+	}
+	var changed, later []string
+	for i, s := range all {
+		switch {
+		case slices.Equal(s.values, r.current[i].values):
+		case slices.Contains(reloadable, s.key):
+			changed = append(changed, s.key)
+			r.current[i] = s
+		default:
+			later = append(later, s.key)
+		}
+	}
+	// By the more talkative of the two levels: whoever reloads looks for these lines.
+	r.level.Set(min(r.level.Level(), cfg.logLevel))
+	if r.node != nil {
+		r.node.SetHTTPHosts(cfg.node.HTTPHosts)
+	}
+	r.log.Info("configuration reloaded", "changed", changed)
+	if len(later) > 0 {
+		r.log.Warn("these settings have changed and take effect at the next start", "settings", later)
+	}
+	r.level.Set(cfg.logLevel)
+}

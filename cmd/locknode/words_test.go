@@ -1,0 +1,82 @@
+//go:build unix
+
+package main
+
+import (
+	"net"
+	"strings"
+	"testing"
+)
+
+// foreignWords are those of libraries, which tell nobody what to do.
+var foreignWords = []string{"http2", "frame", "preface", "rpc error", "desc =", "transport", "closed network connection", "become ready", "unknown_outcome", "context deadline", "EOF"}
+
+// TestWrongEndpointsAreToldInPlainWords: each command at each port that is not the API's.
+func TestWrongEndpointsAreToldInPlainWords(t *testing.T) {
+	t.Parallel()
+	listen := func() net.Listener {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = l.Close() })
+		return l
+	}
+	nobody := listen()
+	_ = nobody.Close()
+	n := sharedCluster(t).Nodes()[0]
+	for name, c := range map[string]struct{ address, want string }{
+		"the HTTP port":     {n.HTTP(), "this is not the API port of a node: HTTP/1 is spoken there, as on a node's other ports"},
+		"the Raft port":     {n.Raft(), "this is not the API port of a node: HTTP/1 is spoken there, as on a node's other ports"},
+		"the gossip port":   {n.Gossip(), "this is not the API port of a node"},
+		"nobody":            {nobody.Addr().String(), "connection refused: nothing listens there; is the node started, and is the port right?"},
+		"a stopped process": {listen().Addr().String(), "it takes connections but does not answer: is the process stopped, or is this not the API port of a node?"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			for _, args := range [][]string{
+				{"get", "a"}, {"acquire", "a"}, {"release", "a", "1"}, {"members"}, {"status"}, {"transfer-leadership"},
+				{"members", "remove", "n1"}, {"wait", "--timeout", "1s"},
+			} {
+				want := exitUnavailable
+				if args[0] == "wait" {
+					want = exitNotAcquired
+				} else {
+					args = append(args, "--connect-timeout", "1500ms")
+				}
+				o := locknodeAt(t, []string{c.address}, args...)
+				if o.code != want || !strings.Contains(o.stderr, c.address+": "+c.want) || o.stdout != "" {
+					t.Errorf("locknode %q: got %+v, want exit code %d and %q", args, o, want, c.want)
+				}
+				for _, word := range foreignWords {
+					if strings.Contains(o.stderr, word) {
+						t.Errorf("locknode %q: %q: %q is a word of a library", args, o.stderr, word)
+					}
+				}
+			}
+		})
+	}
+}
+
+// TestHangingEndpointsHoldUpNobody: most of the endpoints take connections and say
+// nothing, and the commands find the nodes behind them.
+func TestHangingEndpointsHoldUpNobody(t *testing.T) {
+	t.Parallel()
+	var endpoints []string
+	for range 16 {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = l.Close() })
+		endpoints = append(endpoints, l.Addr().String())
+	}
+	cluster := startCluster(t, clusterOptions())
+	endpoints = append(endpoints, cluster.Endpoints()...)
+	for _, args := range [][]string{{"members"}, {"status"}, {"status", "--check"}, {"get", "a"}, {"transfer-leadership"}, {"wait"}} {
+		locknodeAt(t, endpoints, args...).succeeds(t)
+	}
+	if o := locknodeAt(t, endpoints, "members", "remove", "nobody"); o.code != exitOther || !strings.Contains(o.stderr, "no_member") {
+		t.Errorf("members remove: got %+v, want no_member", o)
+	}
+}

@@ -1,0 +1,74 @@
+package membership
+
+import (
+	"fmt"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/locknode/locknode/internal/network"
+)
+
+// What does Raft's configuration say?
+
+// Configured is what has a configuration.
+type Configured interface {
+	GetConfiguration() raft.ConfigurationFuture
+}
+
+// Configuration is the latest one in the log, which may not be committed yet.
+func Configuration(r Configured) ([]raft.Server, error) {
+	f := r.GetConfiguration()
+	if err := f.Error(); err != nil {
+		return nil, fmt.Errorf("read the configuration: %w", err)
+	}
+	return f.Configuration().Servers, nil
+}
+
+// Voters are the voters in the latest configuration. That there is none, or that it
+// cannot be read, is an error: it does not mean that nobody has to agree.
+func Voters(r Configured) (ids []string, err error) {
+	servers, err := Configuration(r)
+	if err != nil {
+		return nil, err
+	}
+	if ids = votersIn(servers); len(ids) == 0 {
+		return nil, fmt.Errorf("the configuration has no voter: %v", servers)
+	}
+	return ids, nil
+}
+
+// votersIn are the voters in a configuration.
+func votersIn(servers []raft.Server) (ids []string) {
+	for _, s := range servers {
+		if s.Suffrage == raft.Voter {
+			ids = append(ids, string(s.ID))
+		}
+	}
+	return ids
+}
+
+// Servers is the latest configuration, for who does not decide anything by
+// it: none if it cannot be read.
+func Servers(r Configured) []raft.Server {
+	servers, err := Configuration(r)
+	if err != nil {
+		return nil
+	}
+	return servers
+}
+
+// Find returns a member of a configuration.
+func Find(servers []raft.Server, id string) (raft.Server, bool) {
+	for _, s := range servers {
+		if string(s.ID) == id {
+			return s, true
+		}
+	}
+	return raft.Server{}, false
+}
+
+// Place is where the configuration has a member: host:port.
+func Place(s raft.Server) string {
+	_, hostport := network.SplitMember(s.Address)
+	return hostport
+}

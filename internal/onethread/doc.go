@@ -1,2 +1,0 @@
-// Package onethread keeps the race detector alive in testing/synctest bubbles.
-package onethread

@@ -1,0 +1,182 @@
+package server
+
+import (
+	"context"
+	"sync"
+
+	"google.golang.org/protobuf/proto"
+
+	apiv1 "github.com/locknode/locknode/api/v1"
+	"github.com/locknode/locknode/internal/mux"
+)
+
+// smallOp is how much of an operation is not counted: the numbers of operations are bounded
+// elsewhere.
+const smallOp = 1 << 10
+
+// longBytes is what op takes beyond a small one.
+func longBytes(op *apiv1.Operation) int {
+	if !op.Kind().Stores() {
+		return 0 // nothing long is kept of them
+	}
+	return max(0, proto.Size(op)-smallOp)
+}
+
+// trust has nothing counted that comes and goes over a connection of another node: what it
+// brings was counted there.
+func (c *limitedConn) trust() {
+	if c != nil {
+		for _, a := range [...]*account{c.in, c.ops, c.out} {
+			a.exempt.Store(true)
+		}
+	}
+}
+
+// takeOp counts an operation's bytes, unless there is no room for them.
+func (c *limitedConn) takeOp(bytes int, class mux.Class) bool {
+	if c == nil {
+		return true
+	}
+	if class == mux.Frees {
+		c.ops.force(bytes)
+		return true
+	}
+	return c.ops.take(bytes)
+}
+
+// giveOp says that they are gone.
+func (c *limitedConn) giveOp(bytes int) {
+	if c != nil {
+		c.ops.force(-bytes)
+	}
+}
+
+// afford counts bytes of answers; if they may be refused and there is no room, it returns
+// the error to be answered instead.
+func (c *limitedConn) afford(bytes int, mayRefuse bool) *apiv1.Error {
+	switch {
+	case c == nil:
+	case !mayRefuse:
+		c.out.force(bytes)
+	case !c.out.take(bytes):
+		return c.listener.out.crowded()
+	}
+	return nil
+}
+
+// paid says that an answer is sent, or thrown away.
+func (c *limitedConn) paid(bytes int) {
+	if c != nil {
+		c.out.force(-bytes)
+	}
+}
+
+// expected is how long the answer to op may be, as far as it is read from the table.
+func expected(op *apiv1.Operation) int {
+	switch kind := op.Kind(); {
+	case kind.Pages():
+		return maxAnswerBytes
+	case kind.Reads():
+		return smallOp
+	}
+	return 0
+}
+
+// tally is what one call or HTTP request has counted. It is given back with its end.
+type tally struct {
+	conn *limitedConn // nil: not known, nothing is counted
+	json bool         // answers are sent as JSON
+
+	mu         sync.Mutex // guards what follows
+	ops, bytes int
+	ended      bool
+}
+
+type tallyKey struct{}
+
+// withTally returns a context that carries a tally.
+func withTally(ctx context.Context, conn *limitedConn) (context.Context, *tally) {
+	t := &tally{conn: conn}
+	return context.WithValue(ctx, tallyKey{}, t), t
+}
+
+func tallyOf(ctx context.Context) *tally {
+	t, _ := ctx.Value(tallyKey{}).(*tally)
+	return t
+}
+
+// startOp counts an operation and what its answer may take, or refuses it: an answer for
+// which there is no room is not made. A nil tally counts nothing.
+func (t *tally) startOp(op *apiv1.Operation) *apiv1.Error {
+	if t == nil {
+		return nil
+	}
+	bytes := longBytes(op)
+	if !t.conn.takeOp(bytes, mux.ClassOf(op)) {
+		return t.conn.listener.ops.crowded()
+	}
+	t.mu.Lock()
+	t.ops += bytes
+	t.mu.Unlock()
+	return t.take(t.cost(expected(op)), true)
+}
+
+// take counts more bytes, unless there is no room for them.
+func (t *tally) take(bytes int, mayRefuse bool) *apiv1.Error {
+	if t == nil || t.conn == nil {
+		return nil
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.ended {
+		return nil
+	}
+	refusal := t.conn.afford(bytes, mayRefuse)
+	if refusal == nil {
+		t.bytes += bytes
+	}
+	return refusal
+}
+
+// answered counts the answer to op, or returns what is answered instead.
+func (t *tally) answered(op *apiv1.Operation, a *apiv1.Answer) *apiv1.Answer {
+	kind := op.Kind()
+	kind.Shorten(a, maxAnswerBytes)
+	t.give(t.cost(expected(op)))
+	if refusal := t.take(t.cost(sizeOf(kind, a)), isRead(kind, a)); refusal != nil {
+		return errorAnswer(a.GetId(), refusal)
+	}
+	return a
+}
+
+// give says that some of it is not needed any more.
+func (t *tally) give(bytes int) {
+	if t == nil || t.conn == nil {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.ended {
+		t.bytes -= bytes
+		t.conn.paid(bytes)
+	}
+}
+
+// cost is what an answer takes until it is sent: in JSON a piece of it (see jsonWriter)
+// may be six times as long, twice.
+func (t *tally) cost(bytes int) int {
+	if t != nil && t.json {
+		bytes += 12 * min(bytes, 16<<10)
+	}
+	return bytes
+}
+
+// end gives everything back.
+func (t *tally) end() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.ended = true
+	t.conn.giveOp(t.ops)
+	t.conn.paid(t.bytes)
+	t.ops, t.bytes = 0, 0
+}

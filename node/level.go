@@ -1,0 +1,89 @@
+package node
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/locknode/locknode/fsm"
+	"github.com/locknode/locknode/internal/disk"
+	"github.com/locknode/locknode/internal/membership"
+)
+
+// Which commands may be written? Those of the feature level of the table (fsm/level.go),
+// which the leader raises once all members agree (internal/membership/level.go).
+
+// tableLevel is the feature level of the table, as of the last entry applied.
+type tableLevel struct {
+	level   uint32
+	version string // the first version of Locknode that knows it
+}
+
+// tableLevel is level 1 before anything was applied.
+func (n *Node) tableLevel() tableLevel {
+	if l := n.level.Load(); l != nil {
+		return *l
+	}
+	return tableLevel{1, fsm.LevelVersion(1)}
+}
+
+// agreedLevel is the highest level that this node agrees to.
+func (c *Config) agreedLevel() uint32 {
+	if c.FeatureLevel == 0 {
+		return fsm.Level
+	}
+	return uint32(c.FeatureLevel) //nolint:gosec // checked
+}
+
+// levelChanged is told by the table. It notes the level on disk, so that a program that
+// does not know it is refused before it looks at anything that a later one has written.
+func (n *Node) levelChanged(level uint32, version string) {
+	n.level.Store(&tableLevel{level, version})
+	if id := n.stores.Identity(); id.FeatureLevel == level && id.FeatureVersion == version {
+		return // a restart
+	}
+	n.log.Info("the lock table has come to another feature level", "level", level, "since_version", version)
+	err := n.stores.UpdateIdentity(func(id *disk.Identity) { id.FeatureLevel, id.FeatureVersion = level, version })
+	if err != nil {
+		n.log.Warn("feature level not noted in the data directory", "level", level, "err", err)
+	}
+}
+
+// knowsLevel is a [fsm.LevelError] if the directory is of a table that this program does
+// not know.
+func knowsLevel(id disk.Identity) error {
+	if id.FeatureLevel > fsm.Level {
+		return &fsm.LevelError{Level: id.FeatureLevel, Version: id.FeatureVersion}
+	}
+	return nil
+}
+
+// levels is what membership needs to know of them.
+func (n *Node) levels() membership.Levels {
+	return membership.Levels{
+		Table: func() uint32 { return n.tableLevel().level },
+		Known: fsm.Level, Agreed: n.cfg.agreedLevel(),
+		Version: func() string { return n.tableLevel().version },
+		Raise: func(ctx context.Context, to uint32) error {
+			e := n.epoch.Load()
+			if e == nil {
+				return fmt.Errorf("raise the feature level to %d: this node does not lead", to)
+			}
+			outcomes, err := n.runAll(ctx, e, fsm.RaiseLevel{Level: to, Version: fsm.LevelVersion(to)})
+			if err == nil && outcomes[0].result.Code != fsm.OK {
+				err = fmt.Errorf("raise the feature level to %d: %s: %s", to, outcomes[0].result.Field, outcomes[0].result.Detail)
+			}
+			return err
+		},
+	}
+}
+
+// belowLevel is the result of a command of a later level than the table's: it is refused
+// and never written.
+func belowLevel(c fsm.Command, table tableLevel) (fsm.Result, bool) {
+	need := fsm.LevelOf(c)
+	if need <= table.level {
+		return fsm.Result{}, false
+	}
+	return fsm.Result{Code: fsm.UnknownCommand, Detail: fmt.Sprintf("this operation needs feature level %d, which Locknode %s and later versions know, and the cluster is at level %d: "+
+		"\"locknode members\" shows who does not know it or does not agree to it", need, fsm.LevelVersion(need), table.level)}, true
+}

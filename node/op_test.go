@@ -1,0 +1,73 @@
+package node
+
+import (
+	"testing"
+
+	apiv1 "github.com/locknode/locknode/api/v1"
+	"github.com/locknode/locknode/fsm"
+)
+
+// Who has done something is said by the node, whatever the caller says.
+func TestTheNodeSaysWhoDidIt(t *testing.T) {
+	for claim, want := range map[string]string{
+		"":                          "10.0.0.7",
+		"alice":                     "10.0.0.7 (says: alice)",
+		"10.0.0.9 (says: the boss)": "10.0.0.7 (says: 10.0.0.9 (says: the boss))",
+	} {
+		c, err := command(&apiv1.Operation{Request: &apiv1.Operation_ForceRelease{
+			ForceRelease: &apiv1.ForceReleaseRequest{Name: "a", Who: claim},
+		}}, "10.0.0.7")
+		if got, ok := c.(fsm.ForceRelease); err != nil || !ok || got.Who != want {
+			t.Errorf("claim %q: %+v, %v, want who %q", claim, c, err, want)
+		}
+	}
+}
+
+// A refusal names the field, what stands in it and what is allowed.
+func TestRefusedTextIsNamed(t *testing.T) {
+	const bad = "a\u202eb"
+	res := fsm.Result{Code: fsm.Invalid, Detail: "must be without control characters"}
+	for field, op := range map[string]*apiv1.Operation{
+		"lock":   {Request: &apiv1.Operation_Acquire{Acquire: &apiv1.AcquireRequest{Locks: []*apiv1.Want{{Name: "good"}, {Name: bad}}}}},
+		"holder": {Request: &apiv1.Operation_OpenSession{OpenSession: &apiv1.OpenSessionRequest{Holder: bad}}},
+		"labels": {Request: &apiv1.Operation_OpenSession{OpenSession: &apiv1.OpenSessionRequest{Labels: []*apiv1.Label{{Key: "k", Value: bad}}}}},
+		"reason": {Request: &apiv1.Operation_ForceRelease{ForceRelease: &apiv1.ForceReleaseRequest{Reason: bad}}},
+		"who":    {Request: &apiv1.Operation_ForceRelease{ForceRelease: &apiv1.ForceReleaseRequest{Who: bad}}},
+	} {
+		res.Field = field
+		if got, want := refusal(op, &res, 0).GetMessage(), field+`: "a\u202eb": must be without control characters`; got != want {
+			t.Errorf("%s: %q, want %q", field, got, want)
+		}
+	}
+}
+
+// Every kind of operation has its part in this node: a command and the result of that, or
+// an answer from the table. What frees is given a command that frees.
+func TestEveryKindOfOperationHasItsPart(t *testing.T) {
+	requests := (&apiv1.Operation{}).ProtoReflect().Descriptor().Oneofs().ByName("request").Fields()
+	for i := range requests.Len() {
+		op := &apiv1.Operation{}
+		op.ProtoReflect().Mutable(requests.Get(i))
+		kind := op.Kind()
+		part := parts[kind]
+		switch {
+		case kind.Reads():
+			if part.read == nil || part.command != nil || part.result != nil {
+				t.Errorf("%s: only reads, and is not only read", kind)
+			}
+		case kind == apiv1.KindKeepAlive: // has no command of its own
+		case part.command == nil || part.result == nil || part.read != nil:
+			t.Errorf("%s: has no command, or no result", kind)
+		default:
+			c, _ := part.command(op, "")
+			if got := frees(c); got != kind.Frees() {
+				t.Errorf("%s frees: %v, and its command %T does: %v", kind, kind.Frees(), c, got)
+			}
+			a := &apiv1.Answer{}
+			part.result(a, &fsm.Result{Token: 1}, 0)
+			if !kind.Fits(a) {
+				t.Errorf("%s: is answered with %v", kind, a)
+			}
+		}
+	}
+}

@@ -1,0 +1,115 @@
+package main
+
+// shareMutants concern what one client can take from the others in the lock table, and what
+// an operator can do about it.
+var shareMutants = []mutant{
+	{
+		name:    "owner-takes-all-that-is-free",
+		breaks:  "one address takes all of a limit of the table",
+		promise: "liveness",
+		changes: []change{{"fsm/owners.go", "	if own < free {\n", "	if free > 0 {\n"}},
+		caught:  []catcher{named("./fsm", "TestOneOwnerCannotTakeWhatOthersNeed"), named("./fsm", "TestTableDoesWhatTheModelDoes"), simulated("greedy", 3)},
+	},
+	{
+		name:    "owner-of-a-detached-request-is-its-sessions",
+		breaks:  "all callers without a session have the share of the node that takes their requests in",
+		promise: "liveness",
+		changes: []change{{"fsm/owners.go", "	if c.Detached {\n		return c.Owner\n", "	if c.Detached && false {\n		return c.Owner\n"}},
+		caught:  []catcher{named("./fsm", "TestOneOwnerCannotTakeWhatOthersNeed")},
+	},
+	{
+		name:    "line-is-not-shared",
+		breaks:  "one address fills the line of a lock",
+		promise: "liveness",
+		changes: []change{{"fsm/acquire.go", "l.queue.len(), l.queue.inQueue(o))", "l.queue.len(), 0)"}},
+		caught:  []catcher{named("./fsm", "TestOneOwnerCannotTakeWhatOthersNeed"), simulated("greedy", 3)},
+	},
+	{
+		name:    "owner-is-forgotten-in-snapshots",
+		breaks:  "after a restart sessions belong to nobody, and their address may have as many again",
+		promise: "liveness",
+		changes: []change{{"fsm/snapshot.go", "	b.string(s.owner.name)\n	b.string(s.holder)\n", "	b.string(\"\")\n	b.string(s.holder)\n"}},
+		caught:  []catcher{named("./fsm", "TestOneOwnerCannotTakeWhatOthersNeed")},
+	},
+	{
+		name:    "owner-is-part-of-what-was-asked",
+		breaks:  "a retry that comes over another address is refused as another command",
+		promise: "S6",
+		changes: []change{{"fsm/codec_commands.go", "		Owner: d.string(), ID: d.requestID()", "		ID: d.requestID(), Owner: d.string()"},
+			{"fsm/codec_commands.go", "	e.string(c.Owner)\n	e.requestID(&c.ID)\n	e.wants(c.Wants)\n", "	e.requestID(&c.ID)\n	e.string(c.Owner)\n	e.wants(c.Wants)\n"}},
+		caught: []catcher{named("./fsm", "TestRefusedShareIsRemembered")},
+	},
+	{
+		name:    "client-says-whose-it-is",
+		breaks:  "a client takes the shares of others, by naming other addresses",
+		promise: "liveness",
+		changes: []change{{"internal/server/stream.go", "	if !st.peer {\n		op.Owner = ", "	if op.Owner == \"\" {\n		op.Owner = "}},
+		caught:  []catcher{named("./internal/server", "TestOwnerIsTheAddressOfTheConnection")},
+	},
+	{
+		name:    "session-pays-for-no-answers",
+		breaks:  "the answers to releases take memory without bound",
+		promise: "liveness",
+		changes: []change{{"fsm/cost.go", "	return min(t.limits.RequestsWindow, fewAnswers)\n", "	return t.limits.RequestsWindow\n"}},
+		caught:  []catcher{named("./fsm", "TestTableIsNeverLargerThanItsLimit")},
+	},
+	{
+		name:    "windows-keep-their-room",
+		breaks:  "a session whose answers were acknowledged keeps the memory of all that there have been",
+		promise: "liveness",
+		changes: []change{{"fsm/window.go", "	if s.peak > 16 && len(s.window) < s.peak/2 {\n", "	if s.peak < 0 {\n"}},
+		caught:  []catcher{named("./fsm", "TestTableTakesNoMoreThanItCosts")},
+	},
+	{
+		name:    "lists-keep-their-room",
+		breaks:  "a session that had many grants keeps the memory of their list for one",
+		promise: "liveness",
+		changes: []change{{"fsm/numbers.go", "	if c := cap(s.few); c > 8 && len(s.few) < c/4 {\n", "	if c := cap(s.few); c < 0 {\n"}},
+		caught:  []catcher{named("./fsm", "TestTableTakesNoMoreThanItCosts")},
+	},
+	{
+		name:    "values-are-free",
+		breaks:  "what a grant's value takes is not counted when it is replaced",
+		promise: "liveness",
+		changes: []change{{"fsm/release.go", "	r.extra = e.orNil()\n	t.rechargeRequest(r)\n", "	r.extra = e.orNil()\n"}},
+		caught:  []catcher{named("./fsm", "TestTableDoesWhatTheModelDoes")},
+	},
+	{
+		name:    "clear-ends-who-comes-later",
+		breaks:  "who asks for a lock while its line is cleared is thrown out as well",
+		promise: "liveness",
+		changes: []change{{"fsm/clear.go", "more || n > number {\n", "more {\n"}},
+		caught:  []catcher{named("./fsm", "TestClearEndsTheWholeLine")},
+	},
+	{
+		name:    "clear-ends-holders-first",
+		breaks:  "while a long line is cleared, those in it get the lock one after the other",
+		promise: "liveness",
+		changes: []change{
+			{"fsm/clear.go", "	waiters, more := l.waitersUpTo(done.UpTo)\n", "	done.Grants, _ = t.clearHolders(c, done.UpTo, clearPerEntry)\n	if l, ok = t.locks.get(c.Lock); !ok {\n		return Result{Cleared: done}\n	}\n	waiters, more := l.waitersUpTo(done.UpTo)\n"},
+			{"fsm/clear.go", "	if !done.More {\n		done.Grants, done.More = t.clearHolders(c, done.UpTo, clearPerEntry-len(waiters))\n	}\n", ""},
+		},
+		caught: []catcher{named("./fsm", "TestClearEndsTheWholeLine")},
+	},
+	{
+		name:    "clear-stops-where-nobody-holds",
+		breaks:  "a long line that waits for another lock, too, is cleared in part and said to be cleared",
+		promise: "liveness",
+		changes: []change{{"fsm/clear.go", "	if !done.More {\n", "	{\n"}},
+		caught:  []catcher{named("./fsm", "TestClearEndsALineBehindNobody")},
+	},
+	{
+		name:    "session-ids-are-shown",
+		breaks:  "a reader of a lock learns the ID of its session, and can use it",
+		promise: "S5",
+		changes: []change{{"node/op.go", "			out[i].Session = apiv1.SessionHash(h.Session[:])\n", "			out[i].Session = h.Session[:]\n"}},
+		caught:  []catcher{named("./node", "TestOperatorSeesAndEndsWhatIsInTheWay")},
+	},
+	{
+		name:    "killed-client-is-told-no-reason",
+		breaks:  "a client whose session an operator has ended is told that it expired",
+		promise: "liveness",
+		changes: []change{{"node/notice.go", "e.Kind == fsm.EventRevoked && e.Session != (fsm.SessionID{}) {\n", "e.Kind == fsm.EventRevoked && e.Number != 0 {\n"}},
+		caught:  []catcher{named("./node", "TestOperatorSeesAndEndsWhatIsInTheWay")},
+	},
+}

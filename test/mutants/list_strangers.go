@@ -1,0 +1,109 @@
+package main
+
+// strangerMutants are about who belongs to a cluster and who does not.
+var strangerMutants = []mutant{
+	{
+		name:    "join-takes-any-name",
+		breaks:  "a leader takes in a node that was told to belong to a cluster of another name",
+		promise: "membership",
+		changes: []change{{"internal/membership/join.go", "	if req.GetClusterName() != m.cfg.ClusterName {\n", "	if false {\n"}},
+		caught:  []catcher{named("./internal/membership", "TestNodeOfAnotherClusterNameIsNotTakenIn")},
+	},
+	{
+		name:    "gossip-of-other-names-is-heard",
+		breaks:  "the cluster name is no part of gossip",
+		promise: "membership",
+		changes: []change{{"node/join.go", "Label: n.cfg.ClusterName, ", ""}},
+		caught:  []catcher{named("./node", "TestClustersOfDifferentNamesMayHaveTheSameIDs")},
+	},
+	{
+		name:    "fresh-node-joins-who-finds-it",
+		breaks:  "a fresh node takes every cluster that finds it for the one that it looks for",
+		promise: "membership",
+		changes: []change{{"cluster/strangers.go", "	if !c.on || own.ClusterID", "	if true || own.ClusterID"}},
+		caught: []catcher{
+			named("./node", "TestAFounderIsNotTakenInByWhoRemembersItsAddress"),
+			named("./cluster", "TestAFreshNodeIsNotFoundByStrangers"),
+		},
+	},
+	{
+		name:    "removed-members-are-looked-for",
+		breaks:  "a peer that is no member is looked for at its last address for ever",
+		promise: "membership",
+		changes: []change{{"cluster/peers.go", "	if t.members == nil {\n		return\n", "	if true {\n		return\n"}},
+		caught:  []catcher{named("./cluster", "TestNobodyLooksForWhoIsNoMemberAnyMore")},
+	},
+	{
+		name:    "strangers-are-remembered-as-seeds",
+		breaks:  "a node remembers the addresses of peers that are no members",
+		promise: "membership",
+		changes: []change{{"node/seeds.go", "p.Formed && members[p.NodeID] && (", "p.Formed && ("}},
+		caught:  []catcher{named("./node", "TestWhoIsNoMemberIsNotRemembered")},
+	},
+	{
+		name:    "identity-before-the-addresses",
+		breaks:  "a new data directory belongs to a node that could not start",
+		promise: "configuration",
+		changes: []change{{"node/node.go", "		BeforeNew: func() error { return n.bind(ctx) },\n", ""}},
+		caught:  []catcher{named("./node", "TestAFirstStartMayBeCorrected")},
+	},
+	{
+		name:    "directory-changes-hands",
+		breaks:  "a data directory that belongs to a member is opened under another ID",
+		promise: "membership",
+		changes: []change{{"internal/disk/identity.go", "	return !id.HasState && !id.HasLog && len(id.Promise) == 0 && id.ClusterID == \"\" && id.VotesFrom == 0 && id.Diverged == \"\"\n", "	return true\n"}},
+		caught:  []catcher{named("./internal/disk", "TestDirectoryBelongsToOneNodeID")},
+	},
+	{
+		name:    "advertised-host-takes-a-port",
+		breaks:  "others are told to dial a host that has a port in it",
+		promise: "configuration",
+		changes: []change{{"internal/address/address.go", "	if strings.Contains(host, \":\") {\n		return \"\", withPort(s)\n", "	if strings.Contains(host, \":\") {\n		return host, nil\n"}},
+		caught: []catcher{
+			named("./internal/address", "TestHostIsWhatOthersDial"),
+			named("./cmd/locknode", "TestServeReportsAllFaultsAtOnce"),
+		},
+	},
+	{
+		name:    "unresolved-name-ends-the-node",
+		breaks:  "a node whose advertised name has no address yet does not start",
+		promise: "configuration",
+		changes: []change{{"cluster/cluster.go", "		c.wait(mc, cfg.Advertise, err)\n		return c, nil\n", "		c.gate.abandon()\n		return nil, err\n"}},
+		caught:  []catcher{named("./cluster", "TestGossipBeginsWhenTheAdvertisedNameHasAnAddress")},
+	},
+	{
+		name:    "misspelled-variables-are-silent",
+		breaks:  "a variable whose name is mistyped is not read, and nobody hears of it",
+		promise: "configuration",
+		changes: []change{{"cmd/locknode/serve.go", ", a.environmentFault())", ")"}},
+		caught:  []catcher{named("./cmd/locknode", "TestServeReportsAllFaultsAtOnce")},
+	},
+	{
+		name:    "faults-come-in-two-rounds",
+		breaks:  "what is wrong with settings beside each other is told when each is right by itself",
+		promise: "configuration",
+		changes: []change{{"cmd/locknode/serve.go", "together(cfg), ", ""}},
+		caught:  []catcher{named("./cmd/locknode", "TestServeReportsAllFaultsAtOnce")},
+	},
+	{
+		name:    "loopback-is-not-said",
+		breaks:  "a node that no other machine can reach says nothing of it",
+		promise: "configuration",
+		changes: []change{{"node/bind.go", "	n.sayLoopback()\n", ""}},
+		caught:  []catcher{named("./node", "TestLoopbackIsSaidInTheLog")},
+	},
+	{
+		name:    "seeds-lead-nowhere-through-mapped-ports",
+		breaks:  "a seed whose address no member has leads to no cluster",
+		promise: "liveness",
+		changes: []change{{"cluster/join.go", "c.circle.isGiven(addr) && c.circle.vouch(err)", "c.circle.isGiven(addr) && false"}},
+		caught:  []catcher{named("./cluster", "TestASeedLeadsThroughAMappedPort")},
+	},
+	{
+		name:    "peer-that-is-elsewhere-stays-alive",
+		breaks:  "what answers at a peer's address counts as that peer, also when it belongs to another cluster",
+		promise: "membership",
+		changes: []change{{"cluster/peers.go", "time.Now(), true\n	t.changeLocked()", "time.Now(), true\n	e.peer.State = Alive\n	t.changeLocked()"}},
+		caught:  []catcher{named("./cluster", "TestAPeerThatBelongsElsewhereIsNotAlive")},
+	},
+}

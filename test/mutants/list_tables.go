@@ -1,0 +1,64 @@
+package main
+
+// tableMutants are false rows of the tables of kinds and codes.
+var tableMutants = []mutant{
+	{
+		name:    "grant-without-a-token",
+		breaks:  "an answer to an acquire that gives no token counts as a grant",
+		promise: "S4",
+		changes: []change{{"api/v1/kinds.go", "a.GetAcquire().GetToken() != 0 }", "a.GetAcquire() != nil }"}},
+		caught:  []catcher{named("./api/v1", "TestOnlyTheResultOfAKindFitsIt")},
+	},
+	{
+		name:    "release-loses-what-is-lost",
+		breaks:  "a release of a lost grant that a node sends in its session starts no delay",
+		promise: "S5",
+		changes: []change{{"api/v1/kinds.go", "Token: r.GetToken(), Lost: r.GetLost()}", "Token: r.GetToken()}"}},
+		caught:  []catcher{named("./api/v1", "TestAnotherRequestIDChangesNothingElse")},
+	},
+	{
+		name:    "renewal-does-not-keep-alive",
+		breaks:  "renewals are refused because of other operations",
+		promise: "liveness",
+		changes: []change{{"api/v1/kinds.go", `name: "renew", method: "Renew", frees: true,`, `name: "renew", method: "Renew",`}},
+		caught:  []catcher{named("./node", "TestEveryKindOfOperationHasItsPart")},
+	},
+	{
+		name:    "reached-limit-is-asked-for-again",
+		breaks:  "what a limit of the table refuses is sent again and again instead of being answered",
+		promise: "liveness",
+		changes: []change{{"api/v1/codes.go", "http.StatusTooManyRequests, exitOther, RetryNone}", "http.StatusTooManyRequests, exitOther, RetryLater}"}},
+		caught:  []catcher{named("./api/v1", "TestPublishedCodesDoNotChange")},
+	},
+	{
+		name:    "refused-cancel-is-forgotten",
+		breaks:  "a cancel that the cluster has refused counts as carried out, and the place in line stays as long as the session",
+		promise: "liveness",
+		changes: []change{{"internal/window/giveup.go", "	return Refused\n", "	return GivenUp\n"}},
+		caught: []catcher{
+			named("./internal/host", "TestRefusedCancelsAreSentUnderAnotherSequence"),
+			named("./client", "TestRefusedReleasesAndCancelsAreRepeated"),
+		},
+	},
+	{
+		name:    "time-begins-anew-at-its-end",
+		breaks:  "a TTL that reaches beyond the end of time ends at once",
+		promise: "S2",
+		changes: []change{{"fsm/instant.go", "later >= i {", "true {"}},
+		caught:  []catcher{named("./fsm", "TestInstantsStopAtTheEndOfTime")},
+	},
+	{
+		name:    "command-line-names-no-lock",
+		breaks:  "a program that reads what force-release prints finds other fields than over HTTP",
+		promise: "liveness",
+		changes: []change{{"cmd/locknode/locks.go", "holderDocuments(released, true)", "holderDocuments(released, false)"}},
+		caught:  []catcher{named("./cmd/locknode", "TestHTTPAndTheCommandLineSayTheSame")},
+	},
+	{
+		name:    "unknown-fields-travel-for-nothing",
+		breaks:  "fields that a node does not know are not counted, and make a message too long for everybody on the stream",
+		promise: "liveness",
+		changes: []change{{"api/v1/measure.go", "24*len(id.Answered) + len(id.unknownFields)", "24*len(id.Answered)"}},
+		caught:  []catcher{named("./api/v1", "TestAllThatTravelsIsMeasured")},
+	},
+}
