@@ -124,6 +124,22 @@ func (b *logBuffer) count(s string) int {
 	return strings.Count(b.buf.String(), s)
 }
 
+func (b *logBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
+
+// await waits for a line that may still be on its way when its cause is known.
+func (b *logBuffer) await(t *testing.T, s string) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); b.count(s) == 0; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("the log does not say %q:\n%s", s, b)
+		}
+	}
+}
+
 func (b *logBuffer) logger() *slog.Logger {
 	return slog.New(slog.NewTextHandler(b, &slog.HandlerOptions{Level: slog.LevelInfo}))
 }
@@ -421,7 +437,7 @@ func TestSecondProcessUnderOneIDIsRefused(t *testing.T) {
 	deadline := time.Now().Add(time.Minute)
 	for logA.count("two addresses claim one node ID") == 0 || logB.count("two processes share one ID") == 0 {
 		if time.Now().After(deadline) {
-			t.Fatalf("no warning; a's log:\n%s\nimposter's log:\n%s", &logA.buf, &logB.buf)
+			t.Fatalf("no warning; a's log:\n%s\nimposter's log:\n%s", &logA, &logB)
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
@@ -436,14 +452,10 @@ func TestSecondProcessUnderOneIDIsRefused(t *testing.T) {
 		rounds++
 	}
 	if n := logA.count("two addresses claim one node ID"); n != 1 {
-		t.Errorf("a warned %d times:\n%s", n, &logA.buf)
+		t.Errorf("a warned %d times:\n%s", n, &logA)
 	}
 	crash(b)
-	for deadline := time.Now().Add(time.Minute); logB.count(gone) == 0; time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("nothing says that the ID is free:\n%s", &logB.buf)
-		}
-	}
+	logB.await(t, gone)
 }
 
 // A node hears of another one of its ID between its rounds, and not in them. It does not
@@ -457,11 +469,11 @@ func TestIDIsNotFreeAsLongAsItIsSeenElsewhere(t *testing.T) {
 		time.Sleep(time.Millisecond)
 	}
 	if told, over := log.count("two processes share one ID"), log.count("no longer in use elsewhere"); told != 1 || over != 0 {
-		t.Fatalf("told %d times that the ID is in use elsewhere, and %d times that it is not, want 1 and 0:\n%s", told, over, &log.buf)
+		t.Fatalf("told %d times that the ID is in use elsewhere, and %d times that it is not, want 1 and 0:\n%s", told, over, &log)
 	}
 	for deadline := time.Now().Add(time.Minute); log.count("no longer in use elsewhere") == 0; a.joinRound() {
 		if time.Now().After(deadline) {
-			t.Fatalf("nothing says that the ID is free:\n%s", &log.buf)
+			t.Fatalf("nothing says that the ID is free:\n%s", &log)
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
@@ -487,8 +499,9 @@ func TestOtherClusterIsRefused(t *testing.T) {
 	if _, known := peerMap(b)["a"]; known {
 		t.Errorf("b sees a peer of another cluster: %+v", b.Peers())
 	}
+	log.await(t, "belongs to another cluster")
 	if n := log.count("belongs to another cluster"); n != 1 {
-		t.Errorf("a warned %d times, want 1:\n%s", n, &log.buf)
+		t.Errorf("a warned %d times, want 1:\n%s", n, &log)
 	}
 	// Once f belongs to one, it no longer counts the other's nodes as peers.
 	m := f.Meta()

@@ -62,7 +62,7 @@ func TestAFreshNodeIsNotFoundByStrangers(t *testing.T) {
 			// The node's own rounds say it, too: one may have begun to when this one comes.
 			const said = "a cluster has found this node and is not joined"
 			f.tellStrangers()
-			awaitTrue(t, f, "a line of the log", func() bool { return log.count(said) > 0 })
+			log.await(t, said)
 			f.tellStrangers()
 			if n := log.count(said); n != 1 {
 				t.Errorf("the log says %d times that it was found, want once", n)
