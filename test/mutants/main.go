@@ -14,6 +14,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/locknode/locknode/internal/proof/testall"
 )
 
 // errSurvived says that a deliberate bug was not noticed.
@@ -103,7 +105,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 			chosen[i].caught = []catcher{simulated(s.simulate, 1000)}
 		}
 	}
-	chosen = sliceOf(chosen, s.slice, int(time.Now().Unix()/(24*60*60)))
+	chosen = testall.Slice(chosen, s.slice, testall.Today())
 	if s.list {
 		return printList(stdout, chosen)
 	}
@@ -117,18 +119,6 @@ func all() []mutant {
 		identityMutants, limitMutants, memoryMutants, queueMutants, strangerMutants, gossipMutants, peopleMutants,
 		levelMutants, simulationMutants, programMutants, wordMutants,
 	)
-}
-
-// sliceOf takes n of a list, going on each day where the day before ended.
-func sliceOf(list []mutant, n, day int) []mutant {
-	if n == 0 || n >= len(list) {
-		return list
-	}
-	var some []mutant
-	for i := range n {
-		some = append(some, list[(day*n+i)%len(list)])
-	}
-	return some
 }
 
 func moduleRoot(ctx context.Context) (string, error) {

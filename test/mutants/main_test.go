@@ -202,33 +202,6 @@ func TestFaultyListsAreRefused(t *testing.T) {
 	}
 }
 
-func TestSlicesOfManyDaysHaveAll(t *testing.T) {
-	list := make([]mutant, 10)
-	for i := range list {
-		list[i].name = string(rune('a' + i))
-	}
-	seen := make(map[string]int)
-	for day := range 5 { // 20 of 10
-		some := sliceOf(list, 4, 20000+day)
-		if len(some) != 4 {
-			t.Errorf("day %d: %d mutants, want 4", day, len(some))
-		}
-		for _, m := range some {
-			seen[m.name]++
-		}
-	}
-	for _, m := range list {
-		if seen[m.name] != 2 {
-			t.Errorf("mutant %s was tried %d times in two rounds, want 2", m.name, seen[m.name])
-		}
-	}
-	for _, n := range []int{0, 10, 11} {
-		if got := sliceOf(list, n, 3); len(got) != 10 {
-			t.Errorf("sliceOf %d = %d mutants, want all 10", n, len(got))
-		}
-	}
-}
-
 func TestFlagsAreChecked(t *testing.T) {
 	for _, args := range [][]string{{"-slice", "-1"}, {"-timeout", "0s"}, {"-run", "("}, {"x"}, {"-what"}, {"-run", "no such mutant"}} {
 		if err := run(t.Context(), args, io.Discard, io.Discard); exitCode(err) != 2 {

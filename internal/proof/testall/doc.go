@@ -16,5 +16,6 @@
 // compiled, vetted and linted by everybody. Go's test cache knows the variable: a
 // result without it is not taken for one with it.
 //
-// Files: testall.go has the variable and what reads it.
+// Files: testall.go has the variable and what reads it; slice.go takes a part of a long
+// list, another one each day.
 package testall

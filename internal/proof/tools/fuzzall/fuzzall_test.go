@@ -116,7 +116,7 @@ func TestNoTargetsIsAnError(t *testing.T) {
 			t.Errorf("%q found nothing to run and is content", args)
 		}
 	}
-	for _, args := range [][]string{{"-time", "0"}, {"-jobs", "0"}, {"-run", "("}} {
+	for _, args := range [][]string{{"-time", "0"}, {"-jobs", "0"}, {"-slice", "-1"}, {"-run", "("}} {
 		if err := fuzzAll(t.Context(), args, &out); err == nil {
 			t.Errorf("%q was accepted", args)
 		}

@@ -16,6 +16,8 @@ import (
 	"syscall"
 	"text/tabwriter"
 	"time"
+
+	"github.com/locknode/locknode/internal/proof/testall"
 )
 
 func main() {
@@ -30,7 +32,7 @@ func main() {
 
 type options struct {
 	time, minimize, grace time.Duration
-	jobs                  int
+	jobs, slice           int
 	run                   *regexp.Regexp
 	dir                   string
 	packages              []string
@@ -42,6 +44,7 @@ func parse(args []string) (o options, err error) {
 	flags.DurationVar(&o.minimize, "minimize", 2*time.Second, "how long to make an input smaller that fails or reaches something new")
 	flags.DurationVar(&o.grace, "grace", 2*time.Minute, "how long after its time a target may take to stop")
 	flags.IntVar(&o.jobs, "jobs", 2, "how many targets to run at once")
+	flags.IntVar(&o.slice, "slice", 0, "only `n` targets, other ones each day; 0: all")
 	flags.StringVar(&o.dir, "C", ".", "directory of the module")
 	pattern := flags.String("run", "", "only targets whose name matches this regular expression")
 	if err := flags.Parse(args); err != nil {
@@ -51,8 +54,13 @@ func parse(args []string) (o options, err error) {
 	if len(o.packages) == 0 {
 		o.packages = []string{"./..."}
 	}
-	if o.time <= 0 || o.jobs < 1 {
-		return o, fmt.Errorf("time %v and jobs %d: both must be positive", o.time, o.jobs)
+	switch {
+	case o.time <= 0:
+		return o, fmt.Errorf("-time: is %v, must be more than 0", o.time)
+	case o.jobs < 1:
+		return o, fmt.Errorf("-jobs: is %d, must be 1 or more", o.jobs)
+	case o.slice < 0:
+		return o, fmt.Errorf("-slice: is %d, must be 0 or more", o.slice)
 	}
 	if o.run, err = regexp.Compile(*pattern); err != nil {
 		return o, fmt.Errorf("run %q: %w", *pattern, err)
@@ -74,6 +82,7 @@ func fuzzAll(ctx context.Context, args []string, w io.Writer) error {
 	if len(targets) == 0 {
 		return fmt.Errorf("no fuzz target in %s matches %q", strings.Join(o.packages, " "), o.run)
 	}
+	targets = testall.Slice(targets, o.slice, testall.Today())
 	r := &runner{time: o.time, minimize: o.minimize, grace: o.grace}
 	if r.cache, err = defaultCache(ctx); err != nil {
 		return err
