@@ -66,7 +66,7 @@ var identityMutants = []mutant{
 			{"internal/network/callback.go", "	places = slices.DeleteFunc(slices.Clone(places), s.ownAddress)\n", ""},
 			{"internal/network/callback.go", "		case !dialled || to != question.from:\n", "		case !dialled && to != \"\":\n"},
 		},
-		caught: []catcher{named("./internal/proof/sim", "TestAddressOfADeadMemberIsNotTheMember"), simulated("addresses", 3)},
+		caught: []catcher{named("./internal/proof/sim", "TestAddressOfADeadMemberIsNotTheMember"), simulatedFrom(6, "addresses", 2)},
 	},
 	{
 		name:    "call-for-another-node-is-taken",
