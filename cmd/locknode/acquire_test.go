@@ -20,7 +20,7 @@ import (
 	"github.com/locknode/locknode/internal/document"
 )
 
-// Tests of acquire: its wait and all the ways in which that may end.
+// Tests of acquire: its wait, and each way in which the wait can end.
 
 func TestAcquireWaitsInLineIfToldTo(t *testing.T) {
 	t.Parallel()
@@ -30,7 +30,7 @@ func TestAcquireWaitsInLineIfToldTo(t *testing.T) {
 		t.Fatal(err)
 	}
 	if o := locknode(t, "acquire", "queue", "--wait", "1s"); o.code != exitNotAcquired || !strings.Contains(o.stderr, "timed out") {
-		t.Errorf("acquire after a wait in vain: got %+v, want exit code 75", o)
+		t.Errorf("acquire after a wait that timed out: got %+v, want exit code 75", o)
 	}
 	o := locknode(t, "acquire", "queue", "--wait", "1s", "-o", "json")
 	var failure struct{ Error document.Error }
@@ -49,7 +49,7 @@ func TestAcquireWaitsInLineIfToldTo(t *testing.T) {
 	}
 }
 
-// The client may end a wait by itself, and then knows of no holders.
+// If the client ends a wait by itself, its error has no holders.
 func TestEndOfAWaitNamesTheHolderInAnyCase(t *testing.T) {
 	t.Parallel()
 	c := testClient(t)
@@ -92,7 +92,7 @@ func TestInterruptedAcquireLeavesNoWaiterBehind(t *testing.T) {
 	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT} {
 		for _, args := range [][]string{{"acquire", "interrupted", "--wait", "1m"}, {"run", "interrupted", "--", "/bin/echo", "ran"}} {
 			if signal.Ignored(sig) {
-				continue // and so it stays
+				continue // it stays ignored
 			}
 			r := startLocknode(t, args...)
 			awaitWaiters(t, c, "interrupted", 1)
@@ -102,14 +102,13 @@ func TestInterruptedAcquireLeavesNoWaiterBehind(t *testing.T) {
 			}
 			info, err := c.Get(within(t, generous), "interrupted")
 			if err != nil || info.Waiters != 0 {
-				t.Errorf("%s, %v: after its end: got %+v, %v, want nobody in line", args[0], sig, info, err)
+				t.Errorf("%s, %v: after its end: got %+v, %v, want an empty queue", args[0], sig, info, err)
 			}
 		}
 	}
 }
 
-// A signal and the grant may come at the same time: the token is printed, or the lock
-// is free.
+// If a signal and the grant come at the same time, the token is printed or the lock is free.
 func TestAcquireInterruptedAtItsGrantPrintsTheTokenOrLeavesTheLockFree(t *testing.T) {
 	t.Parallel()
 	c := testClient(t)
@@ -164,7 +163,7 @@ func TestKilledAcquireLeavesTheLine(t *testing.T) {
 	awaitWaiters(t, c, "killed", 0) // long before its wait is over
 }
 
-// The loop that `acquire --help` shows, word for word.
+// The test runs the loop in the text of `acquire --help`.
 func TestLoopOfTheHelpGetsTheLock(t *testing.T) {
 	t.Parallel()
 	var loop string

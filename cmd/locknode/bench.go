@@ -37,20 +37,21 @@ func (a *app) benchCommand() *cobra.Command {
 		Use:     "bench",
 		Short:   "measure how many locks a second a cluster gives",
 		GroupID: groupCluster,
-		Long: `Bench drives the public Go client against a cluster of real processes: its own, which
-it starts on free loopback ports with default settings and removes at the end, or one
-that --endpoints names. The load runs on the same machine as the cluster, then.
+		Long: `Bench measures a cluster of real processes through the public Go client. By default it
+starts a cluster of its own, with default settings on free loopback ports, and removes it
+at the end; the load then comes from the machine that also runs the cluster. --endpoints
+measures a cluster that already runs.
 
 Workloads:
-  uncontended  every worker takes and releases a lock of its own; a cycle is both
-  handoff      all workers take and release one lock in turn; a cycle is both
-  try          every worker tries a lock that is held, and is refused
-  read         every worker asks, linearizably, whether a held lock is locked
+  uncontended  each worker acquires and releases a lock of its own; a cycle is both
+  handoff      all workers acquire and release the same lock; a cycle is both
+  try          each worker tries a lock that is held, and is refused
+  read         each worker asks, linearizably, whether a held lock is locked
   failover     as uncontended, while the leader is killed with kill -9 again and again;
                reports the longest gap without a finished cycle after each kill
 
-Latencies are those of one cycle; for handoff that includes the wait in line. What
-happens during --warmup is not counted.`,
+A latency is that of one cycle; for handoff it includes the wait in the queue. Cycles
+during --warmup are not counted.`,
 		Example: `  locknode bench
   locknode bench --workload handoff --workers 16 --duration 10s -o json
   locknode bench --workload failover --workers 4 --duration 30s`,
@@ -62,19 +63,19 @@ happens during --warmup is not counted.`,
 			return a.bench(c.Context(), o)
 		},
 	}
-	c.Flags().StringVar(&o.workload, "workload", "uncontended", "what is measured: "+strings.Join(workloadNames(), ", "))
-	c.Flags().IntVar(&o.workers, "workers", 64, "how many goroutines do it at the same time")
-	addDuration(c.Flags(), &o.duration, "duration", "", 10*time.Second, "for how long")
-	addDuration(c.Flags(), &o.warmup, "warmup", "", time.Second, "what comes before and is not counted")
-	c.Flags().IntVar(&o.clients, "clients", 1, "how many clients, each with its session and connection, the workers share")
-	c.Flags().StringSliceVar(&o.endpoints, "endpoints", nil, "API addresses of a cluster to measure (default: its own)")
-	c.Flags().IntVar(&o.nodes, "nodes", 3, "how many nodes its own cluster has")
-	c.Flags().StringVar(&o.data, "data", "", "directory on the disk to be measured, for its own cluster (default: a temporary one)")
-	c.Flags().StringVar(&o.logStore, "log-store", "wal", "store of the Raft log of its own cluster: wal or boltdb")
+	c.Flags().StringVar(&o.workload, "workload", "uncontended", "what to measure: "+strings.Join(workloadNames(), ", "))
+	c.Flags().IntVar(&o.workers, "workers", 64, "number of goroutines that run the workload at the same time")
+	addDuration(c.Flags(), &o.duration, "duration", "", 10*time.Second, "how long to measure")
+	addDuration(c.Flags(), &o.warmup, "warmup", "", time.Second, "how long to run before the measurement starts")
+	c.Flags().IntVar(&o.clients, "clients", 1, "number of clients, each with a session and a connection, that the workers share")
+	c.Flags().StringSliceVar(&o.endpoints, "endpoints", nil, "API addresses of the cluster to measure (default: start one)")
+	c.Flags().IntVar(&o.nodes, "nodes", 3, "number of nodes in the cluster that bench starts")
+	c.Flags().StringVar(&o.data, "data", "", "data directory of the cluster that bench starts, on the disk to measure (default: a temporary one)")
+	c.Flags().StringVar(&o.logStore, "log-store", "wal", "store of the Raft log in the cluster that bench starts: wal or boltdb")
 	return c
 }
 
-// workload is one kind of load. A step is what is counted and timed.
+// workload is one kind of load. A step is the unit that is counted and timed.
 type workload struct {
 	name    string
 	unit    string
@@ -95,14 +96,14 @@ var workloads = []workload{
 			return nil
 		}
 		if err == nil {
-			return errors.Join(errors.New("a held lock was given away"), g.Unlock())
+			return errors.Join(errors.New("a held lock was granted again"), g.Unlock())
 		}
 		return err
 	}},
 	{"read", "reads", holdLock, func(ctx context.Context, _ *bench, _ int, c *client.Client) error {
 		locked, err := c.IsLocked(ctx, heldLock)
 		if err == nil && !locked {
-			return errors.New("a held lock was seen free")
+			return errors.New("a held lock was reported free")
 		}
 		return err
 	}},
@@ -129,7 +130,7 @@ func lockAndUnlock(ctx context.Context, c *client.Client, name string) error {
 	return g.Unlock()
 }
 
-// holdLock has the lock held by a client that does nothing else.
+// holdLock acquires the lock with a client that does nothing else.
 func holdLock(ctx context.Context, b *bench) error {
 	c, err := client.Dial(ctx, b.endpoints, client.Holder("bench"))
 	if err != nil {
@@ -145,22 +146,22 @@ func (o *benchOptions) validate() (workload, error) {
 	var faults []error
 	bad := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
 	if i < 0 {
-		bad("--workload %q: allowed: %s", o.workload, strings.Join(workloadNames(), ", "))
+		bad("--workload: is %q, must be %s", o.workload, either(workloadNames()))
 	}
 	if o.workers < 1 || o.workers > 100_000 {
-		bad("--workers %d: 1 to 100000 are allowed", o.workers)
+		bad("--workers: is %d, must be 1 to 100000", o.workers)
 	}
 	if o.clients < 1 || o.clients > 1000 {
-		bad("--clients %d: 1 to 1000 are allowed", o.clients)
+		bad("--clients: is %d, must be 1 to 1000", o.clients)
 	}
 	if o.duration <= 0 || o.warmup < 0 {
-		bad("--duration %v, --warmup %v: a positive duration and a warm-up that is not negative are allowed", o.duration, o.warmup)
+		bad("--duration and --warmup: are %v and %v, must be more than 0 and at least 0", o.duration, o.warmup)
 	}
 	if o.nodes < 1 || o.nodes > 9 {
-		bad("--nodes %d: 1 to 9 are allowed", o.nodes)
+		bad("--nodes: is %d, must be 1 to 9", o.nodes)
 	}
 	if o.workload == "failover" && (len(o.endpoints) > 0 || o.nodes < 3) {
-		bad("--workload failover: kills nodes, so it wants a cluster of its own with at least three")
+		bad("--workload: is failover, which kills nodes and needs a cluster of its own: leave out --endpoints, and --nodes must be at least 3")
 	}
 	if len(faults) > 0 {
 		return workload{}, usageError("%w", errors.Join(faults...))
@@ -172,7 +173,7 @@ func (o *benchOptions) validate() (workload, error) {
 type bench struct {
 	benchOptions
 	load     workload
-	dialed   []*client.Client // the first clients of them work
+	dialed   []*client.Client // the workers use the first benchOptions.clients of them
 	names    []string         // of the workers' own locks
 	counting atomic.Bool
 }
@@ -240,7 +241,7 @@ func (b *bench) close() {
 	}
 }
 
-// result is what a measurement found.
+// result is the result of a measurement.
 type result struct {
 	took      time.Duration
 	latencies *hdrhistogram.Histogram // nanoseconds
@@ -249,7 +250,7 @@ type result struct {
 	gaps      []time.Duration // failover only
 }
 
-// worker is what one goroutine found.
+// worker is the result of one goroutine.
 type worker struct {
 	latencies *hdrhistogram.Histogram
 	errors    int64
@@ -260,7 +261,7 @@ func newHistogram() *hdrhistogram.Histogram {
 	return hdrhistogram.New(int64(time.Microsecond), int64(time.Minute), 3)
 }
 
-// run lets the workers work and merges what they found.
+// run starts the workers, measures, and merges the workers' results.
 func (b *bench) run(ctx context.Context, cluster *proc.Cluster) (*result, error) {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
@@ -288,13 +289,14 @@ func (b *bench) run(ctx context.Context, cluster *proc.Cluster) (*result, error)
 	return r, nil
 }
 
-// measure waits for the warm-up and counts for as long as the workload takes.
+// measure waits for the warm-up to end, then counts for the given duration, or in the
+// workload failover until the last kill is over.
 func (b *bench) measure(ctx context.Context, cluster *proc.Cluster, finished *lastFinished) (*result, error) {
 	if err := sleep(ctx, b.warmup); err != nil {
 		return nil, err
 	}
 	r := &result{}
-	runtime.GC() // what setting up has left is not part of the load
+	runtime.GC() // garbage of the set-up is not part of the load
 	b.counting.Store(true)
 	began := time.Now()
 	var err error
@@ -335,13 +337,13 @@ func (b *bench) work(ctx context.Context, i int, w *worker, finished *lastFinish
 	}
 }
 
-// printBench prints the result, and on standard error what went wrong.
+// printBench prints the result, and the first error of the workers on standard error.
 func (a *app) printBench(b *bench, r *result) error {
 	if r.firstErr != nil {
 		a.say("%d of the %s failed; the first: %v", r.errors, b.load.unit, r.firstErr)
 	}
 	if r.latencies.TotalCount() == 0 {
-		return errors.New("bench: nothing was finished in the time that counts")
+		return fmt.Errorf("bench: no %s were finished within --duration %v", b.load.unit, b.duration)
 	}
 	out := r.summary(b)
 	if a.json {

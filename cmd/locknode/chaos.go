@@ -44,22 +44,22 @@ func (a *app) chaosCommand() *cobra.Command {
 	var o chaosOptions
 	c := &cobra.Command{
 		Use:     "chaos",
-		Short:   "break a cluster on purpose and see whether a promise breaks",
+		Short:   "break a cluster on purpose and check that its promises hold",
 		GroupID: groupCluster,
-		Long: `Chaos starts a cluster of real processes of this program with real disks, drives
-clients against it, and breaks it: it kills nodes with kill -9, one, the leader or all
-at once, and more; --list-faults lists all kinds. Everything that clients asked, were
-told and believed is recorded and checked: that no two held a lock at once, that tokens
-grow, that nothing ended early, that nothing acknowledged was lost.
+		Long: `Chaos starts a cluster of real processes on real disks, runs clients against it, and
+injects faults: it kills nodes with kill -9 (one, the leader, or all at once), and more;
+--list-faults lists all kinds. It records what clients requested, what they were answered
+and for how long they took each grant to be valid, and checks the record: no two clients
+held a lock at once, tokens grew, nothing ended early, nothing acknowledged was lost.
 
-After each fault it measures how long probing clients had to wait until the cluster
-worked for them: until the slowest of them had acquired and released a lock. For faults
-that leave a majority of the nodes that is counted from the fault, and else from when a
-majority listens again.
+After each fault it measures the recovery: how long it took until the slowest of several
+probing clients had acquired and released a lock. The time counts from the fault if a
+majority of the nodes survived it, otherwise from when a majority listens again.
 
-The exit code is 0 only if no promise broke and every recovery was within its bound.
-The seed determines which faults come in which order; how processes and clients run
-meanwhile is left to the machine. Ctrl-C ends in order, with the report so far.`,
+The exit code is 0 only if every promise held and every recovery was within its bound.
+The seed determines which faults come and in which order; how processes and clients are
+scheduled in between is left to the machine. Ctrl-C stops the run and prints the report
+so far.`,
 		Example: `  locknode chaos
   locknode chaos --faults kill-leader,kill-one,kill-all --cycles 500
   locknode chaos --duration 10m --seed 7 --html report.html --json report.json`,
@@ -83,24 +83,24 @@ meanwhile is left to the machine. Ctrl-C ends in order, with the report so far.`
 	f := c.Flags()
 	f.StringSliceVar(&o.Faults, "faults", []string{"all"}, "kinds of faults, or all")
 	f.BoolVar(&o.list, "list-faults", false, "list the kinds of faults and exit")
-	addDuration(f, &o.Duration, "duration", "", time.Minute, "for how long; the fault that is under way is seen to its end")
-	f.IntVar(&o.Cycles, "cycles", 0, "end after so many faults, instead of --duration")
-	f.Uint64Var(&o.Seed, "seed", 0, "of the schedule of faults (default: a random one, which is printed)")
-	f.IntVar(&o.Nodes, "nodes", 3, "how many nodes the cluster has")
-	f.IntVar(&o.Clients, "clients", 2, "how many client processes there are, each with two clients and a dozen goroutines")
-	f.StringVar(&o.Dir, "dir", "", "directory for data, logs and histories, on the disk to be used (default: a temporary one)")
-	f.BoolVar(&o.keep, "keep", false, "keep the directory also if all was well")
+	addDuration(f, &o.Duration, "duration", "", time.Minute, "how long to run; a fault that is in progress is completed")
+	f.IntVar(&o.Cycles, "cycles", 0, "stop after this many faults, instead of after --duration")
+	f.Uint64Var(&o.Seed, "seed", 0, "seed of the schedule of faults (default: a random one, which is printed)")
+	f.IntVar(&o.Nodes, "nodes", 3, "number of nodes in the cluster")
+	f.IntVar(&o.Clients, "clients", 2, "number of client processes, each with two clients and a dozen goroutines")
+	f.StringVar(&o.Dir, "dir", "", "directory for data, logs and histories, on the disk to use (default: a temporary one)")
+	f.BoolVar(&o.keep, "keep", false, "keep the directory even if every promise held")
 	f.StringVar(&o.jsonFile, "json", "", "write the report as JSON to this file")
-	f.StringVar(&o.htmlFile, "html", "", "write the report for people to this file")
+	f.StringVar(&o.htmlFile, "html", "", "write the report as a web page to this file")
 	addDuration(f, &o.Timing, "timing", "", 0, "heartbeat and election timeout of the nodes (default: theirs)")
 	f.StringVar(&o.LogStore, "log-store", "", "store of the Raft log of the nodes: wal or boltdb (default: theirs)")
-	f.StringVar(&o.Faultfs, "faultfs", "", "program of disks that can be broken (default: faultfs beside locknode or in the PATH)")
-	f.BoolVar(&o.Netns, "netns", false, "put nodes and clients into network namespaces of their own, and break the network there instead of by proxies (Linux, root)")
+	f.StringVar(&o.Faultfs, "faultfs", "", "path of the program faultfs, which provides disks that can be broken (default: beside locknode, or in the PATH)")
+	f.BoolVar(&o.Netns, "netns", false, "run nodes and clients in network namespaces of their own, and break the network there instead of with proxies (Linux, root)")
 	f.BoolVar(&o.inside, "inside-netns", false, "this process is in a network namespace of its own")
-	addDuration(f, &o.RecoveryBound, "recovery-bound", "", time.Second, "how long a recovery may take; some kinds of faults have a longer one of their own")
-	f.StringVar(&o.drill, "drill", "", "instead of faults: "+drillGuardedSet)
-	f.IntVar(&o.adds, "adds", 100_000, "of the drill: how many numbers are added")
-	f.BoolVar(&o.unguarded, "unguarded", false, "of the drill: the resource does not compare tokens, to see what that costs")
+	addDuration(f, &o.RecoveryBound, "recovery-bound", "", time.Second, "how long a recovery may take; some kinds of faults have a longer bound of their own")
+	f.StringVar(&o.drill, "drill", "", "run a drill instead of faults: "+drillGuardedSet)
+	f.IntVar(&o.adds, "adds", 100_000, "drill: how many numbers to add")
+	f.BoolVar(&o.unguarded, "unguarded", false, "drill: let the resource accept every token, to see what is lost without them")
 	if err := f.MarkHidden("inside-netns"); err != nil {
 		panic(err) // there is no such flag
 	}
@@ -108,7 +108,7 @@ meanwhile is left to the machine. Ctrl-C ends in order, with the report so far.`
 	return c
 }
 
-// chaosFlags refuses what would be ignored.
+// chaosFlags refuses flags that would be ignored.
 func chaosFlags(c *cobra.Command) error {
 	ofFaults := []string{
 		"faults", "duration", "cycles", "seed", "clients", "json", "html", "timing", "log-store", "faultfs", "netns", "recovery-bound",
@@ -127,9 +127,9 @@ func chaosWorkerCommand() *cobra.Command {
 	var drill bool
 	c := &cobra.Command{
 		Use:    "worker CONFIG",
-		Short:  "be a client process of locknode chaos",
+		Short:  "run as a client process of locknode chaos",
 		Hidden: true,
-		Args:   arguments(1, 1, "its configuration"),
+		Args:   arguments(1, 1, "CONFIG"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			if drill {
 				return chaos.RunDrillWorker(args[0], os.Stdout)
@@ -137,14 +137,14 @@ func chaosWorkerCommand() *cobra.Command {
 			return chaos.RunWorker(args[0], os.Stdin, os.Stdout)
 		},
 	}
-	c.Flags().BoolVar(&drill, "drill", false, "be one of the drill")
+	c.Flags().BoolVar(&drill, "drill", false, "run as a client process of the drill")
 	return c
 }
 
-// chaosDrill shows what tokens are for.
+// chaosDrill runs the drill, which shows what tokens are for.
 func (a *app) chaosDrill(ctx context.Context, o chaosOptions) error {
 	if o.drill != drillGuardedSet {
-		return usageError("--drill %q: %s is allowed", o.drill, drillGuardedSet)
+		return usageError("--drill: is %q, must be %s", o.drill, drillGuardedSet)
 	}
 	line := a.progressLine("%d pauses, %d numbers added")
 	drill := chaos.DrillOptions{Nodes: o.Nodes, Dir: o.Dir, Adds: o.adds, Unguarded: o.unguarded, Progress: line.show}
@@ -170,7 +170,8 @@ func (a *app) chaosDrill(ctx context.Context, o chaosOptions) error {
 	return errors.Join(err, a.leave(r.Dir, o))
 }
 
-// makeDir makes the directory that was asked for; "" is a temporary one.
+// makeDir creates the directory given by --dir. For "" it does nothing: the run then makes
+// a temporary one.
 func makeDir(dir string) error {
 	if dir == "" {
 		return nil
@@ -181,7 +182,7 @@ func makeDir(dir string) error {
 	return nil
 }
 
-// leave removes a directory that nobody has asked for.
+// leave removes the directory if it is a temporary one, and otherwise says where it is.
 func (a *app) leave(dir string, o chaosOptions) error {
 	if o.Dir == "" && !o.keep {
 		return os.RemoveAll(dir)
@@ -195,7 +196,7 @@ func (a *app) listFaults() error {
 	for _, k := range chaos.Kinds() {
 		rows = append(rows, []string{k.Name, k.Family, k.About})
 	}
-	return a.table([]string{"FAULT", "FAMILY", "WHAT IS DONE"}, rows)
+	return a.table([]string{"FAULT", "FAMILY", "WHAT IT DOES"}, rows)
 }
 
 func (a *app) chaos(ctx context.Context, o chaosOptions) error {
@@ -207,7 +208,7 @@ func (a *app) chaos(ctx context.Context, o chaosOptions) error {
 		if err == nil {
 			return a.chaosInNetns(ctx)
 		}
-		a.say("without network namespaces, with proxies: %v", err)
+		a.say("no network namespaces here, so proxies are used: %v", err)
 		o.Netns = false
 	}
 	if err := makeDir(o.Dir); err != nil {
@@ -223,7 +224,7 @@ func (a *app) chaos(ctx context.Context, o chaosOptions) error {
 	}
 	err = errors.Join(err, a.printChaos(r), writeReports(r, o))
 	if !r.OK() {
-		return errors.Join(err, &exitError{exitOther, errors.New("chaos: not all was as promised")})
+		return errors.Join(err, &exitError{exitOther, errors.New("chaos: a promise was broken or a recovery was late: see the report")})
 	}
 	if err != nil {
 		return err
@@ -231,24 +232,24 @@ func (a *app) chaos(ctx context.Context, o chaosOptions) error {
 	return a.leave(r.Dir, o)
 }
 
-// chaosInNetns runs this command line once more, in a network namespace.
+// chaosInNetns runs this command line again in a network namespace.
 func (a *app) chaosInNetns(ctx context.Context) error {
 	self, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("chaos: %w", err)
 	}
-	runtime.LockOSThread() // the process dies with the thread that started it
+	runtime.LockOSThread() // the process is killed when the thread that started it exits
 	defer runtime.UnlockOSThread()
 	cmd := netns.Command(self, append(slices.Clone(os.Args[1:]), "--inside-netns")...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = a.stdin, a.stdout, a.stderr
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("chaos in a network namespace: %w", err)
 	}
-	stop := context.AfterFunc(ctx, func() { _ = cmd.Process.Signal(syscall.SIGTERM) }) // it may have heard it itself
+	stop := context.AfterFunc(ctx, func() { _ = cmd.Process.Signal(syscall.SIGTERM) }) // fails if the signal has reached it as well, and it has exited
 	defer stop()
 	var exit *exec.ExitError
 	if err := cmd.Wait(); errors.As(err, &exit) {
-		return &exitError{code: exit.ExitCode()} // it has said what there was to say
+		return &exitError{code: exit.ExitCode()} // it has printed its own error
 	}
 	return nil
 }
@@ -281,8 +282,8 @@ func writeReports(r *chaos.Result, o chaosOptions) error {
 	return errors.Join(errs...)
 }
 
-// progressLine tells how far long work is: on a terminal in a line that is written
-// over, elsewhere in a line every ten seconds.
+// progressLine shows the progress of a long run: on a terminal in one line that is
+// overwritten, elsewhere in a new line every ten seconds.
 type progressLine struct {
 	a        *app
 	counts   string // a format for faults and operations
@@ -313,7 +314,7 @@ func (l *progressLine) show(p chaos.Progress) {
 	}
 }
 
-// clear makes room for what is printed next.
+// clear erases the line on a terminal.
 func (l *progressLine) clear() {
 	if l.terminal {
 		fmt.Fprintf(l.a.stderr, "\r%s\r", strings.Repeat(" ", l.width))

@@ -8,5 +8,5 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// watchClock reads the clock by which run and its watchdog agree on a time.
+// watchClock reads the clock that run and its watchdog share.
 func watchClock() time.Duration { return readClock(unix.CLOCK_MONOTONIC) }

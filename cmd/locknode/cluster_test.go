@@ -61,8 +61,8 @@ func sharedCluster(t *testing.T) *proc.Cluster {
 	shared.once.Do(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), generous)
 		defer cancel()
-		// Nobody ends its leader, so nobody has to wait for the next one. On a machine that is
-		// too busy for a heartbeat in a second there would be elections otherwise.
+		// Long timeouts cost nothing here, because no test ends the leader. With short ones a
+		// busy machine that delays a heartbeat by a second would cause elections.
 		o := clusterOptions()
 		o.Args = append(o.Args, "--timing", "2s")
 		shared.cluster, shared.err = proc.Start(ctx, o)
@@ -76,7 +76,7 @@ func sharedCluster(t *testing.T) *proc.Cluster {
 // closeShared is called when all tests are done.
 func closeShared() {
 	if shared.cluster != nil {
-		_ = shared.cluster.Close() // a temporary directory may be left behind
+		_ = shared.cluster.Close() // an error leaves only a temporary directory behind
 	}
 }
 
@@ -99,7 +99,7 @@ func locknodeAt(t *testing.T, endpoints []string, args ...string) outcome {
 	}
 	late := time.AfterFunc(generous, func() { _ = cmd.Process.Kill() })
 	defer late.Stop()
-	_ = cmd.Wait() // the exit code says it
+	_ = cmd.Wait() // the exit code has the result
 	return outcome{cmd.ProcessState.ExitCode(), stdout.String(), stderr.String()}
 }
 
@@ -142,7 +142,7 @@ func lockState(t *testing.T, name string) document.Lock {
 	return into[document.Lock](t, locknode(t, "get", name, "-o", "json"))
 }
 
-// testClient is a client of the shared cluster, to look and to get in the way.
+// testClient is a client of the shared cluster, to look at locks and to hold them.
 func testClient(t *testing.T) *client.Client {
 	t.Helper()
 	c, err := client.Dial(t.Context(), sharedCluster(t).Endpoints(), client.Holder("test"))
@@ -259,10 +259,10 @@ func TestForceReleaseTakesALockAwayAndSaysWhy(t *testing.T) {
 	select {
 	case <-g.Lost():
 	case <-within(t, generous).Done():
-		t.Fatal("the holder was not told")
+		t.Fatal("the holder was not notified")
 	}
 	if err := g.Err(); !strings.Contains(err.Error(), "ticket 4711") || !strings.Contains(err.Error(), "carol") {
-		t.Errorf("the holder was told %q, want the reason and who", err)
+		t.Errorf("the holder's error: got %q, want the reason and who", err)
 	}
 }
 
@@ -384,7 +384,7 @@ func TestErrorsAreJSONIfThatIsAskedFor(t *testing.T) {
 			t.Errorf("locknode %q: got %+v, %v, want code %q and exit code %d", c.args, o, err, c.name, c.code)
 		}
 	}
-	// What comes after -- is the command's own business.
+	// Arguments after -- belong to the command.
 	if o := locknode(t, "run", "--nonsense", "a", "--", "x", "-o", "json"); o.code != exitUsage || strings.HasPrefix(o.stderr, "{") {
 		t.Errorf("-o json of a command: got %+v, want text", o)
 	}
@@ -396,8 +396,8 @@ func TestDurationsOutOfRangeSayWhatIsAllowed(t *testing.T) {
 		args []string
 		want string
 	}{
-		{[]string{"acquire", "a", "--wait", "3000000h"}, "at most 2562047h0m0s is allowed"},
-		{[]string{"run", "-w", "99999999999s", "a", "--", "true"}, "at most 2562047h0m0s is allowed"},
+		{[]string{"acquire", "a", "--wait", "3000000h"}, "must be at most 2562047h0m0s"},
+		{[]string{"run", "-w", "99999999999s", "a", "--", "true"}, "must be at most 2562047h0m0s"},
 		{[]string{"acquire", "a", "--ttl", "30"}, "with its unit"},
 		{[]string{"acquire", "a", "--ttl", "25h"}, "ttl: must be at most 86400s"},
 		{[]string{"acquire", "a", "--ttl", "10ms"}, "ttl: must be at least 1s"},
@@ -433,7 +433,7 @@ func TestHelpOfEveryCommandHasAnExample(t *testing.T) {
 	root := a.root()
 	for _, c := range append(root.Commands(), root) {
 		if c.Name() == "completion" || c.Name() == "help" || c.Name() == "version" {
-			continue // cobra's own, and one without a choice
+			continue // the first two are cobra's; version has nothing to explain
 		}
 		if c.Example == "" || c.Long == "" || c.Short == "" {
 			t.Errorf("%s: want a summary, a description and an example", c.Name())
@@ -453,7 +453,7 @@ func TestCompletionOffersWhatIsMeant(t *testing.T) {
 		}
 	}
 	for _, c := range []struct{ args, want string }{
-		{"tra", "transfer-leadership\tlet another node lead\n:4\n"},
+		{"tra", "transfer-leadership\tmake another node the leader\n:4\n"},
 		{"get --output ", "text\njson\n:4\n"},
 		{"get ", ":4\n"}, // no files
 	} {

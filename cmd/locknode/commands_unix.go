@@ -9,13 +9,13 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// processCommands start processes, and need what Unix has to control them:
-// groups, signals, the terminal's foreground.
+// processCommands are the commands that start processes. They need process groups, signals
+// and the terminal's foreground as on Unix.
 func (a *app) processCommands() []*cobra.Command {
 	return []*cobra.Command{a.runCommand(), a.benchCommand(), a.chaosCommand(), a.demoCommand()}
 }
 
-// onTerminal reports whether somebody looks at what is written there.
+// onTerminal reports whether w is a terminal.
 func onTerminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
 	return ok && isTerminal(f)

@@ -24,12 +24,12 @@ import (
 //	environment  LOCKNODE_DATA_DIR=/var/lib/locknode
 //	file         data_dir: /var/lib/locknode
 
-// origin is a value before anybody has understood it, and where it stood.
+// origin is a value as text, and where it comes from.
 type origin struct {
 	values []string
 	source string // such as "flag --timing", "LOCKNODE_TIMING", "locknode.yaml:3"
-	flag   bool   // it is a flag's
-	file   string // it stands in this file
+	flag   bool   // it comes from a flag
+	file   string // the file that it comes from; empty: another source
 }
 
 // resolved is a setting with the value that won.
@@ -38,22 +38,31 @@ type resolved struct {
 	origin
 }
 
-// fault is one thing that is wrong in a configuration.
+// fault is one error in a configuration.
 type fault struct {
 	source, key, value string
-	allowed            error
+	allowed            error // what the value must be, or what is wrong with it
 }
 
 func (f *fault) Error() string {
 	if f.key == "" {
 		return fmt.Sprintf("%s: %v", f.source, f.allowed)
 	}
-	return fmt.Sprintf("%s: %s: %q: %v", f.source, f.key, f.value, f.allowed)
+	return fmt.Sprintf("%s: %s: %v", f.source, f.key, wrong(f.value, f.allowed))
 }
 
-// resolve finds the value of every setting and reports every fault at once:
-// a value that loses against another source is checked as well, because it will
-// win one day.
+// wrong returns an error that says what a value is and, with allowed, what it must be or
+// what is wrong with it.
+func wrong(value string, allowed error) error {
+	if strings.HasPrefix(allowed.Error(), "must ") {
+		return fmt.Errorf("is %q, %w", value, allowed)
+	}
+	return fmt.Errorf("is %q: %w", value, allowed)
+}
+
+// resolve finds the value of every setting and reports all faults at once. A value that
+// another source overrides is checked as well: it would take effect once the other is
+// removed.
 func resolve(flags *pflag.FlagSet, lookup func(string) (string, bool)) (serveConfig, []resolved, error) {
 	var c serveConfig
 	var faults []error
@@ -73,7 +82,7 @@ func resolve(flags *pflag.FlagSet, lookup func(string) (string, bool)) (serveCon
 			var scratch serveConfig
 			err := s.set(&scratch, o.values)
 			if s.secret && o.flag && strings.Join(o.values, "") != "" {
-				err = fmt.Errorf("other users of the machine see a command line: put the value into a file and give --%s-file, or set %s", s.flag(), s.environment())
+				err = fmt.Errorf("must not be on the command line, which other users of the machine can read: put the value into a file and give --%s-file, or set %s", s.flag(), s.environment())
 			}
 			if err != nil {
 				faults = append(faults, &fault{o.source, s.key, s.show(o.values), err})
@@ -81,7 +90,7 @@ func resolve(flags *pflag.FlagSet, lookup func(string) (string, bool)) (serveCon
 			won = *o
 		}
 		if err := s.set(&c, won.values); err != nil {
-			s.reset(&c) // it is told above; what else is wrong is looked for without it
+			s.reset(&c) // the fault is reported above; the other checks run with the default
 		}
 		out = append(out, resolved{s, won})
 	}
@@ -99,14 +108,14 @@ func (s *setting) reset(c *serveConfig) {
 	}
 }
 
-// together finds what is wrong with settings beside each other. That there is no data
-// directory is left to the command.
+// together checks settings against each other. A missing data directory is reported by the
+// command.
 func together(c serveConfig) error {
 	c.node.DataDir = cmp.Or(c.node.DataDir, ".")
 	return errors.Join(c.node.Validate(), oneGossipKey(c))
 }
 
-// show is how values are written where people see them.
+// show returns values as they are printed: a secret is replaced.
 func (s *setting) show(values []string) string {
 	if s.secret && strings.Join(values, "") != "" {
 		return "(secret)"
@@ -130,7 +139,7 @@ func flagOrigin(s *setting, flags *pflag.FlagSet) *origin {
 	return &origin{values: f.Value.(*rawValue).values, source: "flag --" + s.flag(), flag: true}
 }
 
-// environmentOrigin takes a variable that is set but empty as not set.
+// environmentOrigin treats a variable that is empty as not set.
 func environmentOrigin(s *setting, lookup func(string) (string, bool)) *origin {
 	v, ok := lookup(s.environment())
 	if !ok || v == "" {
@@ -147,8 +156,8 @@ func splitList(s string) []string {
 	return strings.FieldsFunc(s, func(r rune) bool { return r == ',' || r == ' ' || r == '\n' })
 }
 
-// rawValue keeps what a flag was given, so that all faults are found at once,
-// after parsing, and not the first of them during it.
+// rawValue keeps the text of a flag, which is checked after parsing: so all faults are
+// reported at once, and not only the first.
 type rawValue struct {
 	setting *setting
 	values  []string
@@ -170,7 +179,7 @@ func (r *rawValue) Set(v string) error {
 	return nil
 }
 
-// addSettingFlags gives every setting its flag.
+// addSettingFlags adds a flag for every setting.
 func addSettingFlags(flags *pflag.FlagSet) {
 	for _, s := range settings() {
 		f := flags.VarPF(&rawValue{setting: s}, s.flag(), "", s.usage)
@@ -182,7 +191,7 @@ func addSettingFlags(flags *pflag.FlagSet) {
 	}
 }
 
-// fileOrigins reads the settings of a YAML file; no path, no settings.
+// fileOrigins reads the settings of a YAML file. Without a path there are none.
 func fileOrigins(path string, all []*setting) (map[string]*origin, error) {
 	if path == "" {
 		return nil, nil
@@ -200,7 +209,7 @@ func fileOrigins(path string, all []*setting) (map[string]*origin, error) {
 		return nil, fmt.Errorf("read configuration %s: %w", path, err)
 	}
 	if err := decoder.Decode(&more); !errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("read configuration %s: one YAML document is allowed, another follows it", path)
+		return nil, fmt.Errorf("read configuration %s: has several YAML documents, must have one", path)
 	}
 	r := &fileReader{path: path, all: all, found: map[string]*origin{}}
 	r.mapping("", doc.Content[0])
@@ -210,7 +219,7 @@ func fileOrigins(path string, all []*setting) (map[string]*origin, error) {
 	return r.found, errors.Join(r.faults...)
 }
 
-// fileReader walks the YAML tree and collects settings and faults.
+// fileReader walks a YAML tree and collects settings and faults.
 type fileReader struct {
 	path   string
 	all    []*setting
@@ -228,7 +237,7 @@ func (r *fileReader) source(n *yaml.Node) string { return fmt.Sprintf("%s:%d", r
 func (r *fileReader) mapping(prefix string, n *yaml.Node) {
 	if n.Kind != yaml.MappingNode {
 		if n.Tag != "!!null" {
-			r.fault(n, "%q: settings are allowed here, written as key: value", n.Value)
+			r.fault(n, "is %q, must be settings, written as key: value", n.Value)
 		}
 		return
 	}
@@ -237,7 +246,7 @@ func (r *fileReader) mapping(prefix string, n *yaml.Node) {
 		key, value := n.Content[i], resolveAlias(n.Content[i+1])
 		name := prefix + key.Value
 		if line, twice := seen[name]; twice {
-			r.fault(key, "%s: stands in line %d already", printable(name), line)
+			r.fault(key, "%s: is already set in line %d", printable(name), line)
 			continue
 		}
 		seen[name] = key.Line
@@ -265,9 +274,9 @@ func (r *fileReader) value(name string, key, value *yaml.Node) {
 	case value.Kind == yaml.SequenceNode && s.list:
 		r.sequence(name, value)
 	case s.list:
-		r.fault(value, "%s: a list of values is allowed", name)
+		r.fault(value, "%s: must be a list of values", name)
 	default:
-		r.fault(value, "%s: one value is allowed", name)
+		r.fault(value, "%s: must be one value", name)
 	}
 }
 
@@ -276,7 +285,7 @@ func (r *fileReader) sequence(name string, list *yaml.Node) {
 	for _, item := range list.Content {
 		item = resolveAlias(item)
 		if item.Kind != yaml.ScalarNode {
-			r.fault(item, "%s: a list of values is allowed", name)
+			r.fault(item, "%s: must be a list of values", name)
 			return
 		}
 		o.values = append(o.values, item.Value)
@@ -291,7 +300,7 @@ func resolveAlias(n *yaml.Node) *yaml.Node {
 	return n
 }
 
-// printable quotes a key that would not be one line of plain text.
+// printable quotes text that has characters which cannot be printed.
 func printable(key string) string {
 	if strings.ContainsFunc(key, func(c rune) bool { return !unicode.IsPrint(c) }) {
 		return strconv.Quote(key)
@@ -299,9 +308,9 @@ func printable(key string) string {
 	return key
 }
 
-// suggestion names the key that was probably meant.
+// suggestion names the known key that is most similar, if one is similar enough.
 func (r *fileReader) suggestion(name string) string {
-	best, distance := "", 4 // more edits than three are no typing error
+	best, distance := "", 4 // more than three edits are not a typing error
 	for _, s := range r.all {
 		if d := edits(name, s.key); d < distance {
 			best, distance = s.key, d
@@ -313,7 +322,7 @@ func (r *fileReader) suggestion(name string) string {
 	return fmt.Sprintf(", did you mean %s?", best)
 }
 
-// edits is the Levenshtein distance.
+// edits returns the Levenshtein distance of a and b.
 func edits(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {
@@ -334,8 +343,8 @@ func edits(a, b string) int {
 	return row[len(b)]
 }
 
-// printConfig writes the configuration as a file that can be read again, with where each
-// value came from. Secrets are comments that say that they are set.
+// printConfig writes the configuration as a file that can be read again. A comment says
+// where each value comes from. A secret is only a comment, which says that it is set.
 func printConfig(w io.Writer, all []resolved) error {
 	var b strings.Builder
 	limits := false
@@ -358,7 +367,7 @@ func printConfig(w io.Writer, all []resolved) error {
 		}
 		fmt.Fprintf(&b, "%-44s # %s\n", indent+key+": "+value, quote.Text(r.source))
 	}
-	// What cannot be printed stands in double quotes, where YAML has the same escapes.
+	// Text that cannot be printed is in double quotes, where YAML has the same escapes.
 	_, err := io.WriteString(w, quote.Page(b.String()))
 	return err
 }
@@ -368,10 +377,10 @@ func (r *resolved) yaml() (string, error) {
 	for _, v := range r.values {
 		scalar := &yaml.Node{Kind: yaml.ScalarNode, Value: v}
 		if v == "" || v == "~" || strings.EqualFold(v, "null") {
-			scalar.Style = yaml.DoubleQuotedStyle // or it would be read as nothing
+			scalar.Style = yaml.DoubleQuotedStyle // otherwise it would be read as null
 		}
 		if printable(v) != v {
-			scalar.Style = yaml.DoubleQuotedStyle // or it might take several lines, and the comment be part of it
+			scalar.Style = yaml.DoubleQuotedStyle // otherwise it could take several lines and include the comment
 		}
 		n.Content = append(n.Content, scalar)
 	}

@@ -14,11 +14,10 @@ import (
 	"github.com/locknode/locknode/internal/proof/fuzz"
 )
 
-// road resolves a configuration from a file in its own directory, an environment
-// and arguments.
-type road struct{ path string }
+// resolver resolves a configuration from a file at path, an environment and arguments.
+type resolver struct{ path string }
 
-func (r road) resolve(t *testing.T, file []byte, env map[string]string, args []string) (serveConfig, []resolved, error) {
+func (r resolver) resolve(t *testing.T, file []byte, env map[string]string, args []string) (serveConfig, []resolved, error) {
 	t.Helper()
 	flags := pflag.NewFlagSet("serve", pflag.ContinueOnError)
 	flags.SetOutput(&bytes.Buffer{})
@@ -42,7 +41,7 @@ func (r road) resolve(t *testing.T, file []byte, env map[string]string, args []s
 }
 
 // sameWhenPrinted prints a configuration and reads it again.
-func (r road) sameWhenPrinted(t *testing.T, before serveConfig, all []resolved) {
+func (r resolver) sameWhenPrinted(t *testing.T, before serveConfig, all []resolved) {
 	t.Helper()
 	var printed bytes.Buffer
 	if err := printConfig(&printed, all); err != nil {
@@ -50,7 +49,7 @@ func (r road) sameWhenPrinted(t *testing.T, before serveConfig, all []resolved) 
 	}
 	after, _, err := r.resolve(t, printed.Bytes(), nil, nil)
 	if err != nil {
-		t.Fatalf("what was printed is refused: %v\n%s", err, &printed)
+		t.Fatalf("the printed configuration is refused: %v\n%s", err, &printed)
 	}
 	if before.gossipKeyGiven { // secrets are not printed
 		before.gossipKeyGiven, before.node.GossipKey = false, after.node.GossipKey
@@ -60,7 +59,7 @@ func (r road) sameWhenPrinted(t *testing.T, before serveConfig, all []resolved) 
 	}
 }
 
-// same takes no list and an empty one as equal.
+// same compares configurations. A nil list and an empty one are equal.
 func same(a, b serveConfig) bool {
 	if len(a.node.Join)+len(b.node.Join) == 0 {
 		a.node.Join, b.node.Join = nil, nil
@@ -71,8 +70,8 @@ func same(a, b serveConfig) bool {
 	return reflect.DeepEqual(a, b)
 }
 
-// keepsSecrets sees that the gossip key is not in a text, as far as it could be
-// told from the rest of it.
+// keepsSecrets checks that the gossip key is not in a text. It ignores a key that is too
+// short, or that occurs several times in the input, to be told apart from other text.
 func keepsSecrets(t *testing.T, all []resolved, given, text string) {
 	t.Helper()
 	for _, r := range all {
@@ -82,8 +81,8 @@ func keepsSecrets(t *testing.T, all []resolved, given, text string) {
 	}
 }
 
-// FuzzConfigFile reads any file. It is refused with the place of each fault, or
-// means what it means when it is printed and read again.
+// FuzzConfigFile reads any file. Either the file is refused with the place of each fault, or
+// it means the same after it was printed and read again.
 func FuzzConfigFile(f *testing.F) {
 	example, err := os.ReadFile("locknode.example.yaml")
 	if err != nil {
@@ -99,7 +98,7 @@ func FuzzConfigFile(f *testing.F) {
 	} {
 		f.Add([]byte(file))
 	}
-	r := road{filepath.Join(f.TempDir(), "locknode.yaml")}
+	r := resolver{filepath.Join(f.TempDir(), "locknode.yaml")}
 	f.Fuzz(func(t *testing.T, file []byte) {
 		defer fuzz.Watch()()
 		if file == nil {
@@ -124,8 +123,9 @@ func FuzzConfigFile(f *testing.F) {
 	})
 }
 
-// FuzzSettings gives one setting any value on each of the three roads. It is
-// refused by all of them or by none, and where it is taken, it survives.
+// FuzzSettings gives one setting any value, as a flag and in the environment. Either both
+// refuse it or neither does, and a value that is accepted is the same after it was printed
+// and read again.
 func FuzzSettings(f *testing.F) {
 	for i, s := range settings() {
 		f.Add(byte(i), s.def)
@@ -144,7 +144,7 @@ func FuzzSettings(f *testing.F) {
 			}
 		}
 	}
-	r := road{filepath.Join(f.TempDir(), "locknode.yaml")}
+	r := resolver{filepath.Join(f.TempDir(), "locknode.yaml")}
 	f.Fuzz(func(t *testing.T, which byte, value string) {
 		all := settings()
 		s := all[int(which)%len(all)]
@@ -157,11 +157,11 @@ func FuzzSettings(f *testing.F) {
 		}
 		keepsSecrets(t, shown, value, errText(flagErr))
 		if value == "" || strings.ContainsRune(value, 0) {
-			return // no environment has it, or it is as if it were not set
+			return // an environment cannot have it, or it counts as not set
 		}
 		if s.secret {
 			if flagErr == nil {
-				t.Fatalf("%s %q is taken from the command line", s.key, value)
+				t.Fatalf("%s %q is accepted on the command line", s.key, value)
 			}
 			return
 		}
@@ -190,7 +190,7 @@ func FuzzFlags(f *testing.F) {
 	} {
 		f.Add(args)
 	}
-	r := road{filepath.Join(f.TempDir(), "locknode.yaml")}
+	r := resolver{filepath.Join(f.TempDir(), "locknode.yaml")}
 	f.Fuzz(func(t *testing.T, args string) {
 		c, all, err := r.resolve(t, nil, nil, strings.Split(args, "\x00"))
 		if err != nil {

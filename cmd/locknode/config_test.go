@@ -75,8 +75,8 @@ func TestFlagsWinOverEnvironmentOverFile(t *testing.T) {
 	}
 }
 
-// everySetting is a value for each setting that differs from its default, and
-// what it must become.
+// everySetting has for each setting a value that differs from the default, and the result
+// in the configuration.
 var everySetting = []struct {
 	key, value string
 	got        func(serveConfig) any
@@ -137,7 +137,7 @@ var everySetting = []struct {
 	{"limits.expiries_per_entry", "20", func(c serveConfig) any { return c.node.Limits.ExpiriesPerEntry }, 20},
 }
 
-func TestEverySettingCanBeGivenOnAllThreeRoads(t *testing.T) {
+func TestEverySettingCanBeGivenInAllThreeSources(t *testing.T) {
 	if got, want := len(everySetting), len(settings()); got != want {
 		t.Fatalf("the table has %d settings, there are %d", got, want)
 	}
@@ -147,7 +147,7 @@ func TestEverySettingCanBeGivenOnAllThreeRoads(t *testing.T) {
 	limits.WriteString("limits:\n")
 	for _, s := range everySetting {
 		flag := strings.ReplaceAll(s.key, "_", "-")
-		if s.key != "gossip_key" { // no secrets on a command line; there is the same one in the file
+		if s.key != "gossip_key" { // secrets are refused on a command line; gossip_key_file has the same key
 			args = append(args, "--"+flag+"="+s.value)
 		}
 		env["LOCKNODE_"+strings.ToUpper(strings.ReplaceAll(s.key, ".", "_"))] = s.value
@@ -157,26 +157,26 @@ func TestEverySettingCanBeGivenOnAllThreeRoads(t *testing.T) {
 			file.WriteString(s.key + ": " + s.value + "\n")
 		}
 	}
-	for road, give := range map[string]func() (serveConfig, []resolved, error){
+	for source, give := range map[string]func() (serveConfig, []resolved, error){
 		"flags":       func() (serveConfig, []resolved, error) { return configured(t, args, nil, "") },
 		"environment": func() (serveConfig, []resolved, error) { return configured(t, nil, env, "") },
 		"file":        func() (serveConfig, []resolved, error) { return configured(t, nil, nil, file.String()+limits.String()) },
 	} {
 		c, _, err := give()
 		if err != nil {
-			t.Errorf("%s: %v", road, err)
+			t.Errorf("%s: %v", source, err)
 			continue
 		}
 		for _, s := range everySetting {
 			if got := s.got(c); got != s.want {
-				t.Errorf("%s: %s: got %v, want %v", road, s.key, got, s.want)
+				t.Errorf("%s: %s: got %v, want %v", source, s.key, got, s.want)
 			}
 		}
 	}
 }
 
-// The node's zero value is its default, so what the help calls the default must
-// be just that.
+// The zero value of a node's configuration is its default, and the help must show the same
+// default.
 func TestDefaultsAreTheNodes(t *testing.T) {
 	c, _, err := configured(t, nil, nil, "")
 	if err != nil {
@@ -219,21 +219,21 @@ gossip_key: c2hvcnQ=
 		t.Fatal("resolve: want faults")
 	}
 	for _, want := range []string{
-		`flag --timing: timing: "200": a duration with its unit is allowed`,
-		`LOCKNODE_TIMING: timing: "5h": 20ms to 10s are allowed`,
-		`flag --nonvoter: nonvoter: "perhaps": allowed: true, false`,
-		`flag --join: join: "a.example": "a.example": host:port is allowed`,
-		`LOCKNODE_LOG_STORE: log_store: "sqlite": allowed: wal, boltdb`,
-		`locknode.yaml:1: listen: "here": host:port is allowed`,
+		`flag --timing: timing: is "200", must be a duration with its unit`,
+		`LOCKNODE_TIMING: timing: is "5h", must be between 20ms and 10s`,
+		`flag --nonvoter: nonvoter: is "perhaps", must be true or false`,
+		`flag --join: join: is "a.example": "a.example": `,
+		`LOCKNODE_LOG_STORE: log_store: is "sqlite", must be wal or boltdb`,
+		`locknode.yaml:1: listen: is "here", must be host:port`,
 		`locknode.yaml:2: unknown key tming, did you mean timing?`,
-		`locknode.yaml:3: join: a list of values is allowed`,
-		`locknode.yaml:4: bootstrap_expect: "many": a whole number from 0 to 9 is allowed`,
-		`locknode.yaml:5: zone: one value is allowed`,
+		`locknode.yaml:3: join: must be a list of values`,
+		`locknode.yaml:4: bootstrap_expect: is "many", must be a whole number from 0 to 9`,
+		`locknode.yaml:5: zone: must be one value`,
 		`locknode.yaml:7: unknown key limits.sesions, did you mean limits.sessions?`,
-		`locknode.yaml:8: limits.max_ttl: "-1s": a duration that is not negative is allowed`,
-		`locknode.yaml:9: listen: stands in line 1 already`,
+		`locknode.yaml:8: limits.max_ttl: is "-1s", must be 0 or more`,
+		`locknode.yaml:9: listen: is already set in line 1`,
 		"locknode.yaml:10: unknown key wholly_unknown_thing; `locknode serve --print-config` prints all keys",
-		`locknode.yaml:11: gossip_key: "(secret)": 16, 24 or 32 bytes in base64 are allowed`,
+		`locknode.yaml:11: gossip_key: is "(secret)", must be 16, 24 or 32 bytes in base64`,
 	} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("faults lack %q", want)
@@ -249,10 +249,10 @@ gossip_key: c2hvcnQ=
 
 func TestFilesThatAreNoConfiguration(t *testing.T) {
 	for name, c := range map[string]struct{ file, want string }{
-		"no mapping":    {"just text\n", `locknode.yaml:1: "just text": settings are allowed here`},
-		"two documents": {"zone: a\n---\nzone: b\n", "one YAML document is allowed"},
+		"no mapping":    {"just text\n", `locknode.yaml:1: is "just text", must be settings`},
+		"two documents": {"zone: a\n---\nzone: b\n", "has several YAML documents, must have one"},
 		"no YAML":       {"zone: [a\n", "line "},
-		"limits no map": {"limits: 3\n", `locknode.yaml:1: "3": settings are allowed here`},
+		"limits no map": {"limits: 3\n", `locknode.yaml:1: is "3", must be settings`},
 	} {
 		if _, _, err := configured(t, nil, nil, c.file); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: got %v, want %q", name, err, c.want)
@@ -286,8 +286,8 @@ func TestPrintedConfigurationMeansTheSame(t *testing.T) {
 			args = append(args, "--"+strings.ReplaceAll(s.key, "_", "-")+"="+s.value)
 		}
 	}
-	args = append(args, "--zone=null")                                               // a word that YAML would take for nothing
-	args = append(args, "--data-dir=a\nb # c\u2028\u202e\x7f\u009b\U000e0041\ufeff") // several lines, to YAML
+	args = append(args, "--zone=null")                                               // a word that YAML reads as null
+	args = append(args, "--data-dir=a\nb # c\u2028\u202e\x7f\u009b\U000e0041\ufeff") // several lines for YAML
 	for name, args := range map[string][]string{"all set": args, "nothing set": nil} {
 		before, all, err := configured(t, args, nil, "")
 		if err != nil {
@@ -339,7 +339,7 @@ func TestExampleFileShowsEverySettingAndItsDefault(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, _, err := configured(t, nil, nil, string(data)); err != nil {
-		t.Errorf("the file as it is: %v", err)
+		t.Errorf("the unchanged file: %v", err)
 	}
 	var uncommented []string
 	for _, line := range strings.Split(string(data), "\n") {

@@ -10,9 +10,9 @@ import (
 	"testing"
 )
 
-// The tests below give commands a standard output that takes nothing.
+// The tests below give commands a standard output to which writes fail.
 
-// withoutReader is a pipe that nobody reads any more.
+// withoutReader is a pipe whose reading end is closed.
 func withoutReader(t *testing.T) *os.File {
 	t.Helper()
 	r, w, err := os.Pipe()
@@ -42,7 +42,7 @@ func locknodeInto(t *testing.T, stdout *os.File, args ...string) outcome {
 	cmd.Env = append(cmd.Env, "LOCKNODE_ENDPOINTS="+strings.Join(sharedCluster(t).Endpoints(), ","))
 	var stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = stdout, &stderr
-	_ = cmd.Run() // the exit code says it
+	_ = cmd.Run() // the exit code has the result
 	code := cmd.ProcessState.ExitCode()
 	if status := cmd.ProcessState.Sys().(syscall.WaitStatus); status.Signaled() {
 		code = exitSignal + int(status.Signal())
@@ -57,7 +57,7 @@ func TestLockWhoseTokenCannotBeWrittenIsReleased(t *testing.T) {
 			lock := "delivery/" + name
 			o := locknodeInto(t, stdout, append([]string{"acquire", lock, "--ttl", "10m"}, more...)...)
 			if o.code != exitOutput || !strings.Contains(o.stderr, "released again") {
-				t.Errorf("acquire %q into %s: got %+v, want exit code %d and word of the release", more, name, o, exitOutput)
+				t.Errorf("acquire %q into %s: got %+v, want exit code %d and a message about the release", more, name, o, exitOutput)
 			}
 			if l := lockState(t, lock); l.Held {
 				t.Errorf("acquire %q into %s: the lock stays held: %+v", more, name, l)
@@ -73,9 +73,9 @@ func TestResultsThatCannotBeWrittenAreNoSuccess(t *testing.T) {
 		if o.code != exitOutput || !strings.Contains(o.stderr, "write the result") {
 			t.Errorf("locknode %q into a full disk: got %+v, want exit code %d and the reason", args, o, exitOutput)
 		}
-		// As `locknode ls | head -1` has it: no error for anybody to read.
+		// As in `locknode ls | head -1`: that is not an error to report.
 		if o := locknodeInto(t, withoutReader(t), args...); o.code != exitSignal+int(syscall.SIGPIPE) || o.stderr != "" {
-			t.Errorf("locknode %q into a pipe without a reader: got %+v, want exit code 141 and silence", args, o)
+			t.Errorf("locknode %q into a pipe without a reader: got %+v, want exit code 141 and no message", args, o)
 		}
 	}
 }

@@ -14,7 +14,7 @@ import (
 	"github.com/locknode/locknode/internal/proof/proc"
 )
 
-// demoLimit bounds the whole demo, and stepLimit everything in it that waits.
+// demoLimit bounds the whole demo, stepLimit each wait in it.
 const (
 	demoLimit = 30 * time.Second
 	stepLimit = 8 * time.Second
@@ -23,19 +23,20 @@ const (
 func (a *app) demoCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:     "demo",
-		Short:   "see a cluster work, and survive the loss of its leader",
+		Short:   "watch a cluster work and survive the loss of its leader",
 		GroupID: groupNode,
-		Long: `Demo starts a throw-away cluster of three processes of this program on free loopback
-ports and shows what a lock does: it expires, it is released by hand, and it stays
-held while the leader is killed with kill -9. Every step is checked; the exit code is
-not 0 if any of them was not as promised.`,
+		Long: `Demo starts a temporary cluster of three processes on free loopback ports and shows
+what a lock does: it expires, it is released explicitly, and it stays held while the
+leader is killed with kill -9. Every step is checked; the exit code is not 0 if one of
+them failed.`,
 		Example: `  locknode demo`,
 		Args:    arguments(0, 0, ""),
 		RunE:    func(c *cobra.Command, _ []string) error { return a.demo(c.Context()) },
 	}
 }
 
-// demo is the performance. Its steps are told as they happen and remembered for -o json.
+// demo is one run of the demo. Its steps are printed as they happen, or with -o json at the
+// end.
 type demo struct {
 	a       *app
 	started time.Time
@@ -61,7 +62,7 @@ func (a *app) demo(ctx context.Context) (err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, demoLimit, fmt.Errorf("the demo took longer than %v", demoLimit))
 	defer cancel()
 	d := &demo{a: a, started: time.Now()}
-	d.title("start", "Three nodes start, as processes of their own on free loopback ports.")
+	d.title("start", "Three nodes start, each a process of its own on free loopback ports.")
 	if d.cluster, err = proc.Start(ctx, proc.Options{Args: []string{"--fast"}}); err != nil {
 		return fmt.Errorf("demo: %w", err)
 	}
@@ -84,26 +85,26 @@ func (a *app) demo(ctx context.Context) (err error) {
 func (d *demo) finish(err error) error {
 	took := time.Since(d.started).Seconds()
 	if d.failed > 0 && err == nil {
-		err = fmt.Errorf("demo: %d steps were not as promised", d.failed)
+		err = fmt.Errorf("demo: %d steps failed", d.failed)
 	}
 	if d.a.json {
 		return errors.Join(d.a.printJSON(demoJSON{d.failed == 0, took, d.steps}), err)
 	}
 	if err != nil {
-		return hinted(err, "please report it with this output")
+		return hinted(err, "please report this with the output above")
 	}
-	return d.a.printf("\nAll %d steps were as promised, in %.1f s. To try more: locknode dev\n", len(d.steps), took)
+	return d.a.printf("\nAll %d steps succeeded, in %.1f s. To try more: locknode dev\n", len(d.steps), took)
 }
 
-// title begins a story.
+// title starts a story.
 func (d *demo) title(story, text string) {
-	d.steps = append(d.steps, stepJSON{Story: story}) // its first check takes this place
+	d.steps = append(d.steps, stepJSON{Story: story}) // its first check replaces this entry
 	if !d.a.json {
-		_ = d.a.printf("\n%s\n", text) // finish would fail in the same way, and is checked
+		_ = d.a.printf("\n%s\n", text) // finish prints to the same file and returns the error
 	}
 }
 
-// check tells a step and remembers whether it was as promised.
+// check prints a step and records whether it succeeded.
 func (d *demo) check(ok bool, format string, args ...any) {
 	step := stepJSON{Step: fmt.Sprintf(format, args...), OK: ok, Seconds: time.Since(d.started).Seconds()}
 	last := &d.steps[len(d.steps)-1]
@@ -127,10 +128,10 @@ func (d *demo) client(ctx context.Context, holder string) (*client.Client, error
 	return client.Dial(ctx, d.cluster.Endpoints(), client.Holder(holder))
 }
 
-// storyOfExpiry: a hold that is too long loses its lock, and leaving it does no harm.
+// storyOfExpiry: a lock that is held for too long expires, and its late release does no harm.
 func storyOfExpiry(ctx context.Context, d *demo) error {
 	const name = "demo/expiry"
-	d.title("expiry", "A lock that expires: taken for 2 s, ready to wait 4 s for it, and asked about every second.")
+	d.title("expiry", "A lock that expires: acquired for 2 s, with a wait of up to 4 s, and looked at every second.")
 	c, err := d.client(ctx, "alice")
 	if err != nil {
 		return err
@@ -141,34 +142,34 @@ func storyOfExpiry(ctx context.Context, d *demo) error {
 	if err != nil {
 		return err
 	}
-	d.check(first.Token() > 0, "taken, token %d", first.Token())
+	d.check(first.Token() > 0, "acquired, token %d", first.Token())
 	active, err := d.countActive(ctx, c, name)
 	if err != nil {
 		return err
 	}
-	d.check(active == 2, "expired; it was still active %d times, promised were 2", active)
+	d.check(active == 2, "expired; it was still active at %d looks, want 2", active)
 	second, err := c.Lock(ctx, name, options...)
 	if err != nil {
 		return err
 	}
-	d.check(second.Token() > first.Token(), "taken again while the first hold is still in scope, token %d", second.Token())
-	d.check(errors.Is(first.Err(), client.ErrLost), "the first hold knows that it is lost: %v", first.Err())
-	_ = first.Unlock() // leaving the scope; that it is lost was said above
+	d.check(second.Token() > first.Token(), "acquired again while the first grant is still in scope, token %d", second.Token())
+	d.check(errors.Is(first.Err(), client.ErrLost), "the first grant reports its loss: %v", first.Err())
+	_ = first.Unlock() // the end of its scope; the loss was checked above
 	info, err := c.Get(ctx, name)
 	if err != nil {
 		return err
 	}
 	d.check(len(info.Holders) == 1 && info.Holders[0].Token == second.Token() && second.Err() == nil,
-		"leaving the first scope does not touch the second hold")
+		"releasing the first grant leaves the second one alone")
 	return second.Unlock()
 }
 
-// askEvery is how long the asking waits after an answer. A lock never ends early,
-// but on a busy machine it may end late, and so may the questions come: with a
-// second and a little, two fall well before the end and the third well after it.
+// askEvery is the pause between an answer and the next look at the lock. A lock never ends
+// early, but on a busy machine it may end late, and the looks may come late as well. With
+// 1.3 s, two looks come well before the end and the third well after it.
 const askEvery = 1300 * time.Millisecond
 
-// countActive asks again and again until the lock is free.
+// countActive looks at the lock until it is free, and returns how often it was active.
 func (d *demo) countActive(ctx context.Context, c *client.Client, name string) (int, error) {
 	for active := 0; ; active++ {
 		locked, err := c.IsLocked(ctx, name)
@@ -184,10 +185,10 @@ func (d *demo) countActive(ctx context.Context, c *client.Client, name string) (
 	}
 }
 
-// storyOfRelease: released by hand inside its scope, and taken again at once.
+// storyOfRelease: a lock is released before the end of its scope, and acquired again at once.
 func storyOfRelease(ctx context.Context, d *demo) error {
 	const name = "demo/release"
-	d.title("release", "A lock that is released by hand.")
+	d.title("release", "A lock that is released explicitly.")
 	c, err := d.client(ctx, "alice")
 	if err != nil {
 		return err
@@ -198,7 +199,7 @@ func storyOfRelease(ctx context.Context, d *demo) error {
 	if err != nil {
 		return err
 	}
-	d.check(true, "taken, token %d", first.Token())
+	d.check(true, "acquired, token %d", first.Token())
 	if err := first.Unlock(); err != nil {
 		return err
 	}
@@ -206,16 +207,16 @@ func storyOfRelease(ctx context.Context, d *demo) error {
 	if err != nil {
 		return err
 	}
-	d.check(!locked, "released inside its scope; is it locked? %v", locked)
+	d.check(!locked, "released within its scope; is it locked? %v", locked)
 	second, err := c.TryLock(ctx, name, client.TTL(2*time.Second))
 	if err != nil {
 		return err
 	}
-	d.check(second.Token() > first.Token(), "taken again at once, token %d", second.Token())
+	d.check(second.Token() > first.Token(), "acquired again at once, token %d", second.Token())
 	return second.Unlock()
 }
 
-// storyOfFailover: the leader dies with kill -9, the lock does not.
+// storyOfFailover: a lock and the queue for it survive the kill of the leader.
 func storyOfFailover(ctx context.Context, d *demo) error {
 	const name = "demo/failover"
 	d.title("failover", "The leader is killed while a lock is held.")
@@ -238,7 +239,7 @@ func storyOfFailover(ctx context.Context, d *demo) error {
 	if err := d.awaitWaiter(ctx, alice, name); err != nil {
 		return err
 	}
-	d.check(true, "bob waits in line")
+	d.check(true, "bob waits in the queue")
 	if err := d.killLeader(ctx, alice); err != nil {
 		return err
 	}
@@ -248,7 +249,7 @@ func storyOfFailover(ctx context.Context, d *demo) error {
 	}
 	d.check(held.Err() == nil && len(info.Holders) == 1 && info.Holders[0].Token == held.Token(),
 		"alice still holds it, token %d", held.Token())
-	d.check(info.Waiters == 1 && len(waiter) == 0, "bob still waits in line")
+	d.check(info.Waiters == 1 && len(waiter) == 0, "bob still waits in the queue")
 	released := time.Now()
 	if err := held.Unlock(); err != nil {
 		return err
@@ -257,12 +258,12 @@ func storyOfFailover(ctx context.Context, d *demo) error {
 	if got.err != nil {
 		return got.err
 	}
-	d.check(got.grant.Token() > held.Token(), "alice releases it, bob has it %.0f ms later, token %d",
+	d.check(got.grant.Token() > held.Token(), "alice releases it, bob holds it %.0f ms later, token %d",
 		float64(got.at.Sub(released).Microseconds())/1000, got.grant.Token())
 	return got.grant.Unlock()
 }
 
-// arrival is the end of a wait in line.
+// arrival is the end of a wait in the queue.
 type arrival struct {
 	grant *client.Grant
 	err   error
@@ -280,7 +281,7 @@ func (d *demo) waitInLine(ctx context.Context, c *client.Client, name string) <-
 
 // awaitWaiter waits until somebody waits for the lock.
 func (d *demo) awaitWaiter(ctx context.Context, c *client.Client, name string) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, stepLimit, errors.New("nobody stands in line"))
+	ctx, cancel := context.WithTimeoutCause(ctx, stepLimit, errors.New("the queue stayed empty"))
 	defer cancel()
 	for {
 		info, err := c.Get(ctx, name)
@@ -290,9 +291,9 @@ func (d *demo) awaitWaiter(ctx context.Context, c *client.Client, name string) e
 	}
 }
 
-// killLeader kills it and waits until the cluster takes locks again.
+// killLeader kills the leader and waits until the cluster grants locks again.
 func (d *demo) killLeader(ctx context.Context, c *client.Client) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, stepLimit, errors.New("the cluster did not come back"))
+	ctx, cancel := context.WithTimeoutCause(ctx, stepLimit, fmt.Errorf("the cluster did not recover within %v", stepLimit))
 	defer cancel()
 	leader, err := d.cluster.Leader(ctx)
 	if err != nil {
@@ -311,7 +312,7 @@ func (d *demo) killLeader(ctx context.Context, c *client.Client) error {
 	if err != nil {
 		return err
 	}
-	d.check(next != leader, "%s is killed with kill -9; %s leads now, and takes locks again after %.0f ms",
+	d.check(next != leader, "%s is killed with kill -9; %s leads now, and locks are granted again after %.0f ms",
 		leader.ID, next.ID, float64(gap.Microseconds())/1000)
 	return probe.Unlock()
 }

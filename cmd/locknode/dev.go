@@ -31,30 +31,30 @@ func (a *app) devCommand() *cobra.Command {
 	var o devOptions
 	c := &cobra.Command{
 		Use:     "dev",
-		Short:   "run a cluster on this machine, to develop with",
+		Short:   "run a development cluster on this machine",
 		GroupID: groupNode,
 		Long: `Dev runs three real nodes in one process on loopback, with times short enough to
 be ready in about half a second. It prints their addresses and some commands to
 try, and a line that begins with "ready" once the cluster accepts writes. Ctrl-C
 stops it.
 
-Each node has a block of ten ports: gRPC API, HTTP, Raft and gossip are the first
-four of it. Without --data the cluster is gone when it stops; with it, the next
-start finds its locks again.`,
+Each node has a block of ten ports, of which the first four are in use: gRPC API, HTTP,
+Raft and gossip. Without --data the cluster is removed when it stops; with --data the
+next start finds its locks again.`,
 		Example: `  locknode dev
   locknode dev --data ./locknode-data
   locknode dev --listen 127.0.0.1:9400 --nodes 5`,
 		Args: arguments(0, 0, ""),
 		RunE: func(c *cobra.Command, _ []string) error { return a.dev(c.Context(), o) },
 	}
-	c.Flags().StringVar(&o.listen, "listen", defaultEndpoints[0], "first port of the first node; the others follow at a distance of ten")
-	c.Flags().StringVar(&o.data, "data", "", "directory of the nodes' data; default: a temporary one")
-	c.Flags().IntVar(&o.nodes, "nodes", 3, "how many nodes, 1 to 9")
-	c.Flags().BoolVarP(&o.verbose, "verbose", "v", false, "log what the nodes do, to standard error")
+	c.Flags().StringVar(&o.listen, "listen", defaultEndpoints[0], "first address of the first node; the ports of each further node are ten higher")
+	c.Flags().StringVar(&o.data, "data", "", "directory of the nodes' data (default: a temporary one)")
+	c.Flags().IntVar(&o.nodes, "nodes", 3, "number of nodes, 1 to 9")
+	c.Flags().BoolVarP(&o.verbose, "verbose", "v", false, "write the nodes' log to standard error")
 	return c
 }
 
-// devCluster is some nodes in this process.
+// devCluster is the nodes of a development cluster, all in this process.
 type devCluster struct {
 	dir       string
 	temporary bool
@@ -66,12 +66,12 @@ func (a *app) dev(ctx context.Context, o devOptions) (err error) {
 	started := time.Now()
 	d, err := a.openDev(ctx, o)
 	if err != nil {
-		return hinted(fmt.Errorf("start development cluster: %w", err), "if a port is taken choose others: --listen 127.0.0.1:9400")
+		return hinted(fmt.Errorf("start development cluster: %w", err), "if a port is in use, choose others: --listen 127.0.0.1:9400")
 	}
 	defer func() { err = errors.Join(err, d.close()) }()
 	if err := d.waitReady(ctx); err != nil {
 		if ctx.Err() != nil {
-			return nil // Ctrl-C before it was ready
+			return nil // interrupted before it was ready
 		}
 		return err
 	}
@@ -82,7 +82,7 @@ func (a *app) dev(ctx context.Context, o devOptions) (err error) {
 	for i, n := range d.nodes {
 		go func() {
 			<-n.Done()
-			ended <- fmt.Errorf("node n%d ended by itself: %w", i+1, n.Err())
+			ended <- fmt.Errorf("node n%d stopped by itself: %w", i+1, n.Err())
 		}()
 	}
 	select {
@@ -120,18 +120,19 @@ func (a *app) openDev(ctx context.Context, o devOptions) (*devCluster, error) {
 	return d, nil
 }
 
-// devConfigs lays the nodes out: each knows the gossip addresses of all others.
+// devConfigs returns the configurations of the nodes. Each has the gossip addresses of all
+// others.
 func devConfigs(o devOptions) ([]node.Config, error) {
 	host, portText, err := net.SplitHostPort(o.listen)
 	if err != nil {
-		return nil, usageError("--listen %q: %w", o.listen, err)
+		return nil, usageError("--listen: is %q, must be host:port, such as %s", o.listen, defaultEndpoints[0])
 	}
 	if o.nodes < 1 || o.nodes > 9 {
-		return nil, usageError("--nodes %d: 1 to 9 are allowed", o.nodes)
+		return nil, usageError("--nodes: is %d, must be 1 to 9", o.nodes)
 	}
 	port, err := strconv.Atoi(portText)
 	if last := port + portsPerBlock*(o.nodes-1) + 3; err != nil || port < 1 || last > 65535 {
-		return nil, usageError("--listen %q: a port from 1 to %d is allowed", o.listen, 65535-portsPerBlock*(o.nodes-1)-3)
+		return nil, usageError("--listen: is %q, must have a port from 1 to %d", o.listen, 65535-portsPerBlock*(o.nodes-1)-3)
 	}
 	at := func(i, offset int) string { return net.JoinHostPort(host, strconv.Itoa(port+portsPerBlock*i+offset)) }
 	configs := make([]node.Config, o.nodes)
@@ -158,7 +159,8 @@ func (d *devCluster) waitReady(ctx context.Context) error {
 	return nil
 }
 
-// close stops all nodes at once: none waits to hand over to another that stops too.
+// close stops all nodes at the same time, so that none hands leadership to one that stops
+// next.
 func (d *devCluster) close() error {
 	errs := make([]error, len(d.nodes)+1)
 	var wg sync.WaitGroup
@@ -172,7 +174,7 @@ func (d *devCluster) close() error {
 	return errors.Join(errs...)
 }
 
-// devJSON is what dev prints with -o json, in one line, when it is ready.
+// devJSON is printed by dev -o json, in one line, when the cluster is ready.
 type devJSON struct {
 	Ready  bool          `json:"ready"`
 	Leader string        `json:"leader"`
@@ -202,7 +204,7 @@ func (d devJSON) text(temporary bool) string {
 	var b strings.Builder
 	fate := "kept for the next start"
 	if temporary {
-		fate = "removed at the end; --data keeps it"
+		fate = "removed at the end; to keep it, give --data"
 	}
 	fmt.Fprintf(&b, "%d nodes in %s (%s)\n\n", len(d.Nodes), d.Data, fate)
 	var endpoints []string
@@ -225,7 +227,8 @@ func (d devJSON) text(temporary bool) string {
 	return b.String()
 }
 
-// isDefaultEndpoints reports whether the commands reach these without being told.
+// isDefaultEndpoints reports whether one of them is a default of --endpoints, so that
+// commands find the cluster without the flag.
 func isDefaultEndpoints(endpoints []string) bool {
 	for _, e := range endpoints {
 		for _, d := range defaultEndpoints {

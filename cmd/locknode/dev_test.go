@@ -16,7 +16,7 @@ import (
 	"github.com/locknode/locknode/internal/proof/proc"
 )
 
-// devPort finds a port with blocks of ten behind it that are free just now.
+// devPort finds the first port of free blocks of ten, one for each node.
 func devPort(t *testing.T, nodes int) int {
 	t.Helper()
 	for range 200 {
@@ -62,7 +62,7 @@ func TestDevServesAndFindsItsLocksAgain(t *testing.T) {
 			t.Errorf("node %d: got %s, want %s", i+1, e, want)
 		}
 	}
-	// Written as soon as it says ready, to the last of them.
+	// The last node accepts a write as soon as dev prints "ready".
 	got := into[document.Grant](t, locknodeAt(t, endpoints[2:], "acquire", "kept", "--ttl", "5m", "--holder", "alice", "-o", "json"))
 	r.signal(syscall.SIGINT)
 	if code := r.wait(); code != 0 {
@@ -111,7 +111,7 @@ func TestDevOnTakenPortsSaysSo(t *testing.T) {
 	defer func() { _ = l.Close() }()
 	o := locknodeAt(t, nil, "dev", "--nodes", "1", "--listen", l.Addr().String())
 	if o.code != 1 || !strings.Contains(o.stderr, "address already in use") || !strings.Contains(o.stderr, "--listen") {
-		t.Errorf("got %+v, want exit code 1, the reason and a way out", o)
+		t.Errorf("got %+v, want exit code 1, the reason and what to do", o)
 	}
 }
 
@@ -128,11 +128,11 @@ func TestDemoKeepsItsPromises(t *testing.T) {
 			active++
 		}
 		if !s.OK || s.Step == "" {
-			t.Errorf("step %+v: want it as promised", s)
+			t.Errorf("step %+v: want it to succeed", s)
 		}
 	}
 	if !out.OK || active != 2 || stories["expiry"] == 0 || stories["release"] == 0 || stories["failover"] == 0 || out.Seconds > 30 {
-		t.Errorf("got %+v, want three stories, twice still active, in less than 30 s", out)
+		t.Errorf("got %+v, want three stories, the lock still active twice, in less than 30 s", out)
 	}
 }
 
@@ -279,7 +279,7 @@ func TestStatusMembersAndLeadership(t *testing.T) {
 		t.Errorf("leader: got %v, %v, want %s", now, err, next.ID)
 	}
 	var nobody outcome
-	eventually(t, "the new leader answers", func() bool { // until it serves, none is known
+	eventually(t, "the new leader answers", func() bool { // until it serves, no leader is known
 		nobody = at("transfer-leadership", "nobody")
 		return nobody.code != exitUnavailable
 	})
@@ -289,7 +289,7 @@ func TestStatusMembersAndLeadership(t *testing.T) {
 	removeStopped(t, c, at, other)
 }
 
-// removeStopped kills a node, sees it listed, and removes it.
+// removeStopped kills a node, checks that it is listed as unreachable, and removes it.
 func removeStopped(t *testing.T, c *proc.Cluster, at func(...string) outcome, n *proc.Node) {
 	t.Helper()
 	if err := n.Kill(); err != nil {

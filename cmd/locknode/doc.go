@@ -1,31 +1,33 @@
-// Command locknode runs nodes of a lock cluster and works with its locks from
+// Command locknode runs nodes of a lock cluster, and works with its locks from
 // the shell.
 //
-// It is flags, configuration, signals, exit codes and printing: what it does,
-// a Go program can do with packages node and client. Results go to standard
-// output, logs and errors to standard error.
+// It has flags, configuration, signals, exit codes and printing, and no other
+// logic: a Go program can do the same with packages node and client. Results go
+// to standard output, logs and errors to standard error.
 //
-// Goroutines: `run` has one that owns the child, keeps its thread and reaps all
-// children; its watchdog has one that reads what run sends; `bench` has one for
-// each worker and joins them; everything else is the calling goroutine's.
+// Goroutines: `run` has one that starts the child, keeps its thread and reaps all
+// children; its watchdog has one that reads the lines from run; `bench` has one for
+// each worker and joins them; everything else runs in the calling goroutine.
 //
 // Files:
-//   - main.go starts; root.go finds the command and turns its error into an exit code; exit.go
-//     lists the exit codes, and what to do about an error; flags.go has what flags share.
-//   - serve.go runs a node; settings.go lists what can be configured, config.go says which
-//     source wins, environment.go looks for misspelt variables, secrets.go reads the gossip
-//     key, reload.go takes up a changed configuration; memory.go sets the runtime's limit.
+//   - main.go is the entry; root.go finds the command and turns its error into an exit code;
+//     exit.go lists the exit codes and the advice for each error; flags.go has helpers for
+//     flags.
+//   - serve.go runs a node; settings.go lists the settings, config.go decides which source
+//     wins, environment.go finds misspelt variables, secrets.go reads the gossip key,
+//     reload.go applies a changed configuration, memory.go sets the runtime's memory limit.
 //   - run.go runs a command under a lock; nested.go refuses to wait for a lock that a
 //     surrounding run holds; supervise.go, supervise_linux.go and supervise_other.go own the
 //     child; group.go, group_linux.go, group_darwin.go and group_other.go signal its processes;
 //     watchdog.go and watchdog_main.go end it when locknode cannot; clock_linux.go and
-//     clock_other.go are the clock of both.
-//   - locks.go has acquire, release and the others that work on locks; waiting.go says what a
-//     command waits for.
-//   - members.go and wait.go say whether the cluster is well; operator.go has the commands
-//     against clients that take too much; reseed.go is reseed; version.go is version.
-//   - dev.go and demo.go start a cluster to try; bench.go measures, failover.go what a
-//     killed leader costs; chaos.go breaks a cluster on purpose.
-//   - output.go and output_operator.go print results, table.go puts them in columns.
-//   - commands_unix.go and commands_other.go say which commands a system has.
+//     clock_other.go have the clock that run and the watchdog share.
+//   - locks.go has acquire, release and the other commands that work on locks; waiting.go
+//     tells the user what a command waits for.
+//   - members.go and wait.go report whether the cluster is healthy; operator.go has the
+//     commands against clients that use too much; reseed.go and version.go have one command
+//     each.
+//   - dev.go and demo.go start a cluster to try; bench.go measures a cluster, failover.go the
+//     gap after a leader is killed; chaos.go injects faults.
+//   - output.go and output_operator.go print results, table.go prints columns.
+//   - commands_unix.go and commands_other.go list the commands that depend on the system.
 package main

@@ -17,9 +17,9 @@ import (
 	"github.com/locknode/locknode/internal/proof/proc"
 )
 
-// differing are fields of which HTTP and the command line may say something else: they differ
-// from one moment, or one grant, to the next. That the fields are there is compared all the
-// same, and that they are of the same type.
+// differing are fields whose values may differ between HTTP and the command line, because
+// they change over time or with each grant. The test still compares that both have the
+// fields, and their types.
 var differing = []string{
 	"token", "expires_in", "expires_in_ms", "remaining", "remaining_ms", "since", "waited", "waited_ms", "age", "age_ms",
 	"session", "hash", "number", "next", "term", "commit_index", "applied_index", "cluster_time", "digest", "digest_index",
@@ -29,7 +29,7 @@ var differing = []string{
 // commandOnly are fields that only the command line has.
 var commandOnly = []string{"api_address", "exit_code", "hint"}
 
-// compareDocuments compares what HTTP and the command line say, field by field.
+// compareDocuments compares the documents of HTTP and the command line, field by field.
 func compareDocuments(t *testing.T, path string, byHTTP, byCommand any) {
 	t.Helper()
 	name := path[strings.LastIndexByte(path, '.')+1:]
@@ -42,14 +42,14 @@ func compareDocuments(t *testing.T, path string, byHTTP, byCommand any) {
 		}
 		for field := range h {
 			if _, ok := c[field]; !ok {
-				t.Errorf("%s.%s: is there over HTTP alone", path, field)
+				t.Errorf("%s.%s: exists only over HTTP", path, field)
 				continue
 			}
 			compareDocuments(t, path+"."+field, h[field], c[field])
 		}
 		for field := range c {
 			if _, ok := h[field]; !ok && !slices.Contains(commandOnly, field) {
-				t.Errorf("%s.%s: is there by the command alone", path, field)
+				t.Errorf("%s.%s: exists only by the command", path, field)
 			}
 		}
 	case []any:
@@ -70,7 +70,7 @@ func compareDocuments(t *testing.T, path string, byHTTP, byCommand any) {
 	}
 }
 
-// ask has a node answer a request over HTTP. Without a body it is a GET.
+// ask sends a request to a node over HTTP and returns the answer. Without a body it is a GET.
 func ask(t *testing.T, n *proc.Node, path, body string) (answer map[string]any) {
 	t.Helper()
 	method := http.MethodGet
@@ -102,7 +102,7 @@ func asked(t *testing.T, c *proc.Cluster, args ...string) (answer map[string]any
 	o := locknodeAt(t, c.Endpoints(), append(args, "-o", "json")...)
 	out := o.stdout
 	if o.code != 0 {
-		lines := strings.Split(strings.TrimSpace(o.stderr), "\n") // others may say something before
+		lines := strings.Split(strings.TrimSpace(o.stderr), "\n") // other messages may come before
 		out = lines[len(lines)-1]
 	}
 	if err := json.Unmarshal([]byte(out), &answer); err != nil {
@@ -111,8 +111,8 @@ func asked(t *testing.T, c *proc.Cluster, args ...string) (answer map[string]any
 	return answer
 }
 
-// TestHTTPAndTheCommandLineSayTheSame asks for everything that both can be asked for: their
-// documents have the same fields with the same values.
+// TestHTTPAndTheCommandLineSayTheSame runs each operation that both have: their documents
+// have the same fields with the same values.
 func TestHTTPAndTheCommandLineSayTheSame(t *testing.T) {
 	if testing.Short() {
 		t.Skip("needs a cluster of processes")
@@ -126,7 +126,7 @@ func TestHTTPAndTheCommandLineSayTheSame(t *testing.T) {
 	}
 	held := func(answer map[string]any) string { return fmt.Sprintf("%.0f", answer["token"]) }
 
-	// One lock for each, so that both are told the same: what is done to a is done to b.
+	// Each step is done over HTTP and by the command on the same lock, in the same state.
 	const acquire = `{"name":%q,"holder":"alice","value":"v","ttl":"1m"}`
 	a := ask(t, n, "/v1/acquire", fmt.Sprintf(acquire, "a"))
 	a2 := ask(t, n, "/v1/release", fmt.Sprintf(`{"name":"a","token":%s}`, held(a)))
@@ -159,7 +159,7 @@ func TestHTTPAndTheCommandLineSayTheSame(t *testing.T) {
 	compare("stale ls", ask(t, n, "/v1/locks?stale=1m", ""), asked(t, c, "ls", "--stale", "1m"))
 	compare("page of ls", ask(t, n, "/v1/locks?limit=1", ""), asked(t, c, "ls", "--limit", "1"))
 
-	if err := c.Agree(within(t, generous)); err != nil { // of a table that goes on, both could say something else
+	if err := c.Agree(within(t, generous)); err != nil { // otherwise the table could change between the two
 		t.Fatal(err)
 	}
 	compare("status", ask(t, n, "/v1/status", ""), nodeOf(t, asked(t, c, "status"), n.ID))
@@ -168,7 +168,7 @@ func TestHTTPAndTheCommandLineSayTheSame(t *testing.T) {
 	first := asked(t, c, "force-release", "s", "--reason", "test")
 	lock("s")
 	compare("force-release", ask(t, n, "/v1/force-release", `{"name":"s","reason":"test"}`), first)
-	// Of the error's text only the beginning differs, which says what was attempted.
+	// The messages differ only in their beginning, which says what was attempted.
 	missing := ask(t, n, "/v1/force-release", `{"name":"s","reason":"test"}`)
 	delete(missing["error"].(map[string]any), "message")
 	alike := asked(t, c, "force-release", "s", "--reason", "test")
@@ -176,7 +176,7 @@ func TestHTTPAndTheCommandLineSayTheSame(t *testing.T) {
 	compare("not held", missing, alike)
 
 	filter := "/v1/sessions?owner=127.0.0.1"
-	quiet := asked(t, c, "sessions", "ls", "--owner", "127.0.0.1") // the command opens none of its own for it
+	quiet := asked(t, c, "sessions", "ls", "--owner", "127.0.0.1") // the command opens no session itself
 	compare("sessions", ask(t, n, filter, ""), quiet)
 	compare("kill", ask(t, n, "/v1/sessions/kill", `{"owner":"10.9.8.7","reason":"test"}`), asked(t, c, "sessions", "kill", "--owner", "10.9.8.7", "--reason", "test"))
 	lock("s")
@@ -194,7 +194,7 @@ func TestHTTPAndTheCommandLineSayTheSame(t *testing.T) {
 	}
 	transfer := ask(t, n, "/v1/transfer-leadership", `{}`)
 	if got, _ := transfer["leader_id"].(string); got == "" || got == leader.ID {
-		t.Errorf("leadership of %s was handed to %v", leader.ID, transfer)
+		t.Errorf("leadership of %s was transferred to %v", leader.ID, transfer)
 	}
 	compare("transfer", transfer, asked(t, c, "transfer-leadership"))
 	compare("no member", ask(t, n, "/v1/transfer-leadership", `{"to":"nobody"}`)["error"].(map[string]any), trimmed(asked(t, c, "transfer-leadership", "nobody")))
@@ -213,7 +213,8 @@ func TestHTTPAndTheCommandLineSayTheSame(t *testing.T) {
 	compare("remove", removed, asked(t, c, "members", "remove", others[1].ID))
 }
 
-// trimmed is the error of a command without what its client has put before the text.
+// trimmed is the error of a command without the text that its client puts before the
+// message.
 func trimmed(failure map[string]any) map[string]any {
 	e := failure["error"].(map[string]any)
 	message, _ := e["message"].(string)
@@ -223,7 +224,7 @@ func trimmed(failure map[string]any) map[string]any {
 	return e
 }
 
-// nodeOf is what status says of one node.
+// nodeOf is the status of one node in the document of status.
 func nodeOf(t *testing.T, status map[string]any, id string) map[string]any {
 	t.Helper()
 	for _, n := range status["nodes"].([]any) {

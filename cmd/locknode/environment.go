@@ -8,20 +8,21 @@ import (
 	"strings"
 )
 
-// otherVariables are those that belong to no setting.
+// otherVariables are the variables of locknode that belong to no setting.
 var otherVariables = []string{
 	"LOCKNODE_CONFIG", "LOCKNODE_ENDPOINTS", "LOCKNODE_CONNECT_TIMEOUT",
 	"LOCKNODE_NAME", "LOCKNODE_TOKEN", heldVariable,
 }
 
-// linkVariables are what Kubernetes and Docker give every container for a service whose
-// name begins with locknode.
+// linkVariables matches the variables that Kubernetes and Docker set in every container for
+// a service whose name begins with locknode.
 var linkVariables = regexp.MustCompile(`^LOCKNODE_([A-Z0-9_]+_)?(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT(_[0-9]+_(TCP|UDP|SCTP)(_PROTO|_PORT|_ADDR)?)?|ENV_[A-Za-z0-9_]+)$`)
 
-// strayVariables looks for variables that are meant for locknode, and that it does not
-// know. One that is close to a known one is a fault, as a setting that nobody reads is
-// worse than none; others may be somebody's own. One that is empty counts as not set.
-func strayVariables(environ []string) (faults []error, unknown []string) {
+// checkVariables looks for variables that begin with LOCKNODE_ and that locknode does not
+// know. One whose name is close to a known one is a fault: it is probably misspelt, and the
+// setting would be ignored. Others may belong to another program, and are returned as
+// unknown. An empty variable counts as not set.
+func checkVariables(environ []string) (faults []error, unknown []string) {
 	known := slices.Clone(otherVariables)
 	for _, s := range settings() {
 		known = append(known, s.environment())
@@ -42,8 +43,8 @@ func strayVariables(environ []string) (faults []error, unknown []string) {
 	return faults, unknown
 }
 
-// nearest is the known name that was probably meant, "" if none is near: at most
-// three typing errors, and half of the letters right.
+// nearest returns the known name that was probably meant: at most three edits away, and at
+// most as many as half of its letters. It returns "" if there is none.
 func nearest(name string, known []string) string {
 	best, distance := "", 4
 	for _, k := range known {
@@ -55,15 +56,15 @@ func nearest(name string, known []string) string {
 	return best
 }
 
-// environmentFault is what is wrong with the variables of this process.
+// environmentFault returns the faults in the environment of this process.
 func (a *app) environmentFault() error {
-	faults, _ := strayVariables(a.variables())
+	faults, _ := checkVariables(a.variables())
 	return errors.Join(faults...)
 }
 
-// unknownVariables are those that nobody reads.
+// unknownVariables are the variables of this process that nothing reads.
 func (a *app) unknownVariables() []string {
-	_, unknown := strayVariables(a.variables())
+	_, unknown := checkVariables(a.variables())
 	return unknown
 }
 

@@ -24,7 +24,7 @@ func TestMisspelledVariablesAreFaults(t *testing.T) {
 		"LOCKNODE_GOSSIP_KEYS":            "LOCKNODE_GOSSIP_KEY",
 		"LOCKNODE_LIMITS_ONCE_REMEMBRED ": "LOCKNODE_LIMITS_ONCE_REMEMBERED",
 	} {
-		faults, unknown := strayVariables([]string{"PATH=/bin", name + "=secret"})
+		faults, unknown := checkVariables([]string{"PATH=/bin", name + "=secret"})
 		if len(faults) != 1 || len(unknown) > 0 || !strings.HasSuffix(faults[0].Error(), "did you mean "+meant+"?") {
 			t.Errorf("%s: got %v and %v, want a fault that names %s", name, faults, unknown, meant)
 		}
@@ -52,10 +52,10 @@ func TestVariablesOfOthersAreNoFaults(t *testing.T) {
 	for _, s := range settings() {
 		environ = append(environ, s.environment()+"=x")
 	}
-	if faults, unknown := strayVariables(environ); len(faults)+len(unknown) > 0 {
+	if faults, unknown := checkVariables(environ); len(faults)+len(unknown) > 0 {
 		t.Errorf("got %v and %v, want nothing", faults, unknown)
 	}
-	faults, unknown := strayVariables([]string{"LOCKNODE_IMAGE=x", "LOCKNODE_DEPLOYED_BY=y"})
+	faults, unknown := checkVariables([]string{"LOCKNODE_IMAGE=x", "LOCKNODE_DEPLOYED_BY=y"})
 	if len(faults) > 0 || !slices.Equal(unknown, []string{"LOCKNODE_DEPLOYED_BY", "LOCKNODE_IMAGE"}) {
 		t.Errorf("got %v and %v, want a warning of both", faults, unknown)
 	}
@@ -81,14 +81,14 @@ func TestServeReportsAllFaultsAtOnce(t *testing.T) {
 		t.Errorf("exit code %d, want %d", code, exitUsage)
 	}
 	for _, want := range []string{
-		`flag --node-id: node_id: "a`, `text that can be printed is allowed`,
-		`LOCKNODE_ZONE: zone: "zzz`, `at most 64 bytes are allowed, it has 65`,
-		`"b.example": host:port is allowed`, `"d.example:0": host:port is allowed`,
-		`flag --advertise-host: advertise_host: "10.0.0.1:7400": a host without a port is allowed, such as 10.0.0.1`,
-		`flag --cluster-name: cluster_name: "a b": 1 to 64 letters`,
+		`flag --node-id: node_id: is "a`, `must be printable text`,
+		`LOCKNODE_ZONE: zone: is "zzz`, `must have at most 64 bytes, has 65`,
+		`"b.example": `, `"d.example:0": `,
+		`flag --advertise-host: advertise_host: is "10.0.0.1:7400"`, `without a port`,
+		`flag --cluster-name: cluster_name: is "a b", must be 1 to 64 letters`,
 		`nonvoter with bootstrap expect 3`, `set insecure to allow it`,
 		`LOCKNODE_JION: unknown variable, did you mean LOCKNODE_JOIN?`,
-		`a directory that survives restarts is required`,
+		`data_dir: is missing, must be a directory that survives restarts`,
 	} {
 		if !strings.Contains(stderr.String(), want) {
 			t.Errorf("faults lack %q", want)

@@ -10,7 +10,7 @@ import (
 )
 
 // Exit codes, after sysexits.h and the shells. Those of answers from the
-// cluster stand in package apiv1, with everything else about them.
+// cluster are in the table of codes in package apiv1.
 const (
 	exitOther       = 1
 	exitUsage       = 64
@@ -18,13 +18,13 @@ const (
 	exitOutput      = 74 // the result could not be written
 	exitNotAcquired = 75
 	exitLost        = 76
-	exitNotExecuted = 126 // the command is there and cannot be run
-	exitNotFound    = 127 // there is no such command
+	exitNotExecuted = 126 // the command exists and cannot be run
+	exitNotFound    = 127 // the command does not exist
 	exitSignal      = 128 // plus the signal's number
 )
 
-// exitError ends the program with a code. Without an error it does so in
-// silence: whoever ends it has said what there was to say.
+// exitError ends the program with a code. If err is nil nothing is printed: the error was
+// reported already.
 type exitError struct {
 	code int
 	err  error
@@ -39,12 +39,12 @@ func (e *exitError) Error() string {
 
 func (e *exitError) Unwrap() error { return e.err }
 
-// usageError is a command line or a configuration that cannot be understood.
+// usageError is an error in the command line or the configuration.
 func usageError(format string, args ...any) error {
 	return &exitError{exitUsage, fmt.Errorf(format, args...)}
 }
 
-// hintedError tells people what to do next.
+// hintedError is an error with a hint on what to do next.
 type hintedError struct {
 	error
 	hint string
@@ -61,7 +61,7 @@ type signalled struct{ number int }
 
 func (s signalled) Error() string { return fmt.Sprintf("ended by signal %d", s.number) }
 
-// Is makes it a cancellation for whoever cares no further.
+// Is makes it a cancellation to errors.Is.
 func (s signalled) Is(target error) bool { return target == context.Canceled }
 
 // outputError is a result that could not be written.
@@ -70,16 +70,16 @@ type outputError struct{ cause error }
 func (e *outputError) Error() string { return "write the result: " + e.cause.Error() }
 func (e *outputError) Unwrap() error { return e.cause }
 
-// isUnread reports whether err is no more than that nobody reads the result any
-// more, as in `locknode ls | head -1`: the program ends as others do, in silence
-// and as if by the signal.
+// isUnread reports whether err says only that the reader of standard output is gone, as in
+// `locknode ls | head -1`. The program then prints nothing and exits as if by SIGPIPE, as
+// other programs do.
 func isUnread(err error) bool {
 	var output *outputError
-	var exit *exitError // somebody has more to say
+	var exit *exitError // there is another error to report
 	return errors.As(err, &output) && errors.Is(output, syscall.EPIPE) && !errors.As(err, &exit)
 }
 
-// exitCode is what the program ends with after err.
+// exitCode returns the exit code for err.
 func exitCode(err error) int {
 	var exit *exitError
 	var sig signalled
@@ -100,10 +100,11 @@ func exitCode(err error) int {
 	}
 }
 
-// answerCode is the exit code of what the cluster answered, or of not reaching it.
+// answerCode returns the exit code for an answer of the cluster, or for a cluster that was
+// not reached.
 func answerCode(err error) int { return apiv1.CodeOf(err).ExitCode() }
 
-// advice says what to do next about err, empty if nobody can know.
+// advice returns what to do next about err, or "" if there is no advice.
 func advice(err error) string {
 	var h *hintedError
 	if errors.As(err, &h) {
@@ -111,7 +112,7 @@ func advice(err error) string {
 	}
 	var output *outputError
 	if errors.As(err, &output) {
-		return "the command itself was done"
+		return "the command itself was carried out"
 	}
 	var own *apiv1.Error
 	if !errors.As(err, &own) {
@@ -119,7 +120,7 @@ func advice(err error) string {
 	}
 	switch apiv1.Code(own.GetCode()) {
 	case apiv1.CodeBusy:
-		return "wait in line with --wait 30s, or look again: locknode get NAME"
+		return "wait in the queue with --wait 30s, or look again: locknode get NAME"
 	case apiv1.CodeTimeout:
 		return "wait longer, or see who holds it: locknode get NAME"
 	case apiv1.CodeNotHeld:
@@ -127,19 +128,19 @@ func advice(err error) string {
 	case apiv1.CodeUnavailable, apiv1.CodeNotReady, apiv1.CodeNotLeader:
 		return "are most of the nodes up, and are --endpoints right? `locknode dev` starts a cluster on this machine"
 	case apiv1.CodeOverloaded:
-		return "nothing was done: try again in a moment"
+		return "nothing was changed: try again in a moment"
 	case apiv1.CodeLimit:
-		return "nothing was done: `locknode limits get` shows the limits, `locknode status` and `locknode sessions ls` who takes most"
+		return "nothing was changed: `locknode limits get` shows the limits, `locknode status` and `locknode sessions ls` show who uses most"
 	case apiv1.CodeRevoked:
-		return "the message says who ended the wait and why; ask them before you stand in line again"
+		return "the message says who ended the wait and why; ask them before you try again"
 	case apiv1.CodeUnknownOutcome:
-		return "it may have been done: look with `locknode get NAME`, or repeat it with the same --request-id"
+		return "it may have taken effect: look with `locknode get NAME`, or repeat it with the same --request-id"
 	case apiv1.CodeDenied:
-		return "nothing was changed: bring back what is missing first; `locknode members` shows who is there"
+		return "nothing was changed: start the missing nodes first; `locknode members` lists them"
 	case apiv1.CodeNoSession, apiv1.CodeStaleRequest:
-		return "start again: whatever the session held is free"
+		return "start again: the session has ended, and its locks are free"
 	case apiv1.CodeUnknownCommand:
-		return "the nodes are of another version: compare `locknode version` with `locknode members`"
+		return "the nodes run another version: compare `locknode version` with `locknode members`"
 	case apiv1.CodeNoMember:
 		return "`locknode members` lists the members"
 	case apiv1.CodeInternal:

@@ -50,19 +50,19 @@ func TestSignalIsACancellation(t *testing.T) {
 	}
 }
 
-// Whatever the cluster can answer to a command, the message says what to do.
+// There is advice for every error that the cluster can answer to a command.
 func TestFailuresSayWhatToDoNext(t *testing.T) {
 	for code := apiv1.CodeOK; code < 256; code++ {
 		if strings.HasPrefix(code.String(), "code_") {
 			continue // there is no such code
 		}
 		switch code {
-		case apiv1.CodeOK, apiv1.CodeQueued, apiv1.CodeStaleStamp: // between nodes
+		case apiv1.CodeOK, apiv1.CodeQueued, apiv1.CodeStaleStamp: // only between nodes
 			continue
 		case apiv1.CodeInvalid, apiv1.CodeMalformed, apiv1.CodeTooLarge, apiv1.CodeKindMismatch:
-			continue // their own message says which argument to change
+			continue // the message says which argument to change
 		case apiv1.CodeCancelled:
-			continue // by the caller
+			continue // the caller cancelled it
 		}
 		if advice(apiv1.NewError(code, "x")) == "" {
 			t.Errorf("no advice for %s", code)

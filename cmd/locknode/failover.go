@@ -11,10 +11,10 @@ import (
 	"github.com/locknode/locknode/internal/proof/proc"
 )
 
-// settle is how long a cluster that is whole again works before the next kill.
+// settle is the pause between the recovery of a cluster and the next kill.
 const settle = time.Second
 
-// lastFinished follows the gaps between steps that were finished, of all workers.
+// lastFinished measures the gaps between finished steps, over all workers.
 type lastFinished struct {
 	mu      sync.Mutex
 	last    time.Time
@@ -32,22 +32,22 @@ func (f *lastFinished) at(t time.Time) {
 	}
 }
 
-// reset forgets the gaps so far, but not when the last step was finished.
+// reset forgets the gaps so far, but keeps the time of the last finished step.
 func (f *lastFinished) reset() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.longest = 0
 }
 
-// since returns the longest gap since reset, once a step was finished after t.
+// since returns the longest gap since reset; ok says that a step was finished after t.
 func (f *lastFinished) since(t time.Time) (longest time.Duration, ok bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.longest, f.last.After(t)
 }
 
-// killLeaders kills one leader after the other until the duration is over, at
-// least one, and returns the longest gap that each kill made.
+// killLeaders kills leaders, one after the other and at least one, until the duration is
+// over. It returns the longest gap after each kill.
 func (b *bench) killLeaders(ctx context.Context, cluster *proc.Cluster, finished *lastFinished) ([]time.Duration, error) {
 	var gaps []time.Duration
 	for end := time.Now().Add(b.duration); len(gaps) == 0 || time.Now().Before(end); {
@@ -82,8 +82,8 @@ func killLeader(ctx context.Context, cluster *proc.Cluster, finished *lastFinish
 	if next == leader {
 		return 0, fmt.Errorf("node %s leads after it was killed", leader.ID)
 	}
-	// The gap is over when steps are finished again, and a while after that shows
-	// that it was the longest.
+	// The gap ends with the next finished step. The loop waits a little longer, in case a
+	// longer gap follows.
 	for {
 		if _, ok := finished.since(killed.Add(settle)); ok {
 			break

@@ -9,9 +9,9 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// What the flags of all commands have in common.
+// Helpers for the flags of all commands.
 
-// durationFlag is a duration whose faults say what is allowed.
+// durationFlag is a duration. Its error says what the value must be.
 type durationFlag struct{ value *time.Duration }
 
 func (d durationFlag) String() string {
@@ -31,8 +31,8 @@ func (d durationFlag) Set(text string) error {
 	return err
 }
 
-// addDuration adds such a flag. The help shows its default unless that is 0, which
-// stands for none.
+// addDuration adds a durationFlag. The help shows its default unless that is 0, which
+// means none.
 func addDuration(flags *pflag.FlagSet, value *time.Duration, name, short string, def time.Duration, usage string) {
 	*value = def
 	f := flags.VarPF(durationFlag{value}, name, short, usage)
@@ -41,8 +41,7 @@ func addDuration(flags *pflag.FlagSet, value *time.Duration, name, short string,
 	}
 }
 
-// apart refuses a flag that was given together with one of others, because nothing
-// that either says would be true.
+// apart refuses a flag that is given together with one of others.
 func apart(c *cobra.Command, flag string, others ...string) error {
 	if !c.Flags().Changed(flag) {
 		return nil
@@ -51,19 +50,19 @@ func apart(c *cobra.Command, flag string, others ...string) error {
 	if i < 0 {
 		return nil
 	}
-	return hinted(usageError("--%s and --%s exclude each other", flag, others[i]), "see `%s --help`", c.CommandPath())
+	return hinted(usageError("--%s and --%s: must not be given together", flag, others[i]), "see `%s --help`", c.CommandPath())
 }
 
-// onlyWith refuses flags that mean nothing without another one.
+// onlyWith refuses flags that have no effect without another one.
 func onlyWith(c *cobra.Command, flag string, dependents ...string) error {
 	if i := slices.IndexFunc(dependents, c.Flags().Changed); i >= 0 && !c.Flags().Changed(flag) {
-		return hinted(usageError("--%s means nothing without --%s", dependents[i], flag), "see `%s --help`", c.CommandPath())
+		return hinted(usageError("--%s: has no effect without --%s", dependents[i], flag), "see `%s --help`", c.CommandPath())
 	}
 	return nil
 }
 
-// notEmpty refuses a flag that was given an empty value, as by a variable that is not
-// set: it would mean something else than was meant.
+// notEmpty refuses a flag with an empty value, such as from a shell variable that is not
+// set: it would be taken as not given.
 func notEmpty(c *cobra.Command, flags ...string) error {
 	for _, name := range flags {
 		f := c.Flags().Lookup(name)
@@ -72,14 +71,14 @@ func notEmpty(c *cobra.Command, flags ...string) error {
 			empty = "[]"
 		}
 		if f.Changed && f.Value.String() == empty {
-			return hinted(usageError("--%s is empty", name), "leave it out, or give it a value")
+			return hinted(usageError("--%s: is empty, must have a value", name), "to use the default, leave the flag out")
 		}
 	}
 	return nil
 }
 
-// asksForJSON reports whether a command line that could not be understood asks for
-// JSON all the same.
+// asksForJSON reports whether a command line asks for JSON. It works on one that could not
+// be parsed, too.
 func asksForJSON(args []string) bool {
 	output := ""
 	for i, arg := range args {

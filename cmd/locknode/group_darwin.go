@@ -8,7 +8,7 @@ import (
 
 func signalPidfdGroup(int, syscall.Signal) error { return unix.ENOSYS }
 
-// stateZombie is SZOMB of <sys/proc.h>: ended, and not waited for.
+// stateZombie is SZOMB of <sys/proc.h>: the process has ended and is not reaped.
 const stateZombie = 5
 
 // runningInGroup reports whether a process of the group has not ended.
@@ -25,5 +25,5 @@ func runningInGroup(id int) (running, known bool) {
 	return false, true
 }
 
-// terminateOrphans asks everything in the group to end whose locknode is gone.
+// terminateOrphans sends TERM to all processes of a group whose locknode is gone.
 func (g group) terminateOrphans() { g.terminate() }

@@ -14,8 +14,8 @@ func signalPidfdGroup(pidfd int, s syscall.Signal) error {
 	return unix.PidfdSendSignal(pidfd, s, nil, unix.PIDFD_SIGNAL_PROCESS_GROUP)
 }
 
-// runningInGroup reports whether a process of the group has not ended; known is
-// false where /proc does not tell.
+// runningInGroup reports whether a process of the group has not ended. known is false if
+// /proc shows no processes.
 func runningInGroup(id int) (running, known bool) {
 	for pid := range processes {
 		group, state, ok := processStat(pid)
@@ -63,8 +63,8 @@ func processStat(pid int) (group int, state byte, ok bool) {
 	return group, fields[0][0], err == nil
 }
 
-// terminateOrphans asks everything in the group to end whose locknode is gone,
-// which its leader has heard from the kernel.
+// terminateOrphans sends TERM to all processes of a group whose locknode is gone, except to
+// the leader, which has TERM from the kernel.
 func (g group) terminateOrphans() {
 	for pid := range processes {
 		if id, _, ok := processStat(pid); ok && id == g.id && pid != g.id {
@@ -74,7 +74,8 @@ func (g group) terminateOrphans() {
 	g.send(syscall.SIGCONT)
 }
 
-// terminateMember makes sure that it is still the process that was looked at.
+// terminateMember sends TERM to a process if it is still in the group. The pidfd makes sure
+// that the number has not gone to another process in between.
 func (g group) terminateMember(pid int) {
 	fd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {

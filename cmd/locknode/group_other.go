@@ -10,8 +10,8 @@ import (
 
 func signalPidfdGroup(int, syscall.Signal) error { return unix.ENOSYS }
 
-// runningInGroup does not know.
+// runningInGroup has no way to find out on this system.
 func runningInGroup(int) (running, known bool) { return false, false }
 
-// terminateOrphans asks everything in the group to end whose locknode is gone.
+// terminateOrphans sends TERM to all processes of a group whose locknode is gone.
 func (g group) terminateOrphans() { g.terminate() }

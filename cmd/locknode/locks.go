@@ -16,10 +16,10 @@ import (
 	"github.com/locknode/locknode/internal/document"
 )
 
-// The commands that work on locks one request at a time. Their grants are
-// detached: they belong to no program, and live by their TTL.
+// The commands that work on locks with one request each. Their grants are
+// detached: they belong to no session, and last for their TTL.
 
-// withClient gives a command a client that is closed when it is done.
+// withClient runs a command with a client, which is closed when the command returns.
 func (a *app) withClient(f func(ctx context.Context, c *client.Client, args []string) error, opts ...client.Option) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
 		c, err := a.dial(cmd.Context(), opts...)
@@ -28,7 +28,7 @@ func (a *app) withClient(f func(ctx context.Context, c *client.Client, args []st
 		}
 		err = f(cmd.Context(), c, args)
 		if left := c.Close(); left != nil && cmd.Context().Err() != nil {
-			a.say("the cluster could not be told, a place in line is given up after %v: %v", placeInLine, left)
+			a.say("the cluster could not be reached, so a place in the queue is kept for up to %v: %v", placeInLine, left)
 		}
 		return err
 	}
@@ -43,21 +43,21 @@ func (a *app) acquireCommand() *cobra.Command {
 	o := acquireOptions{}
 	c := &cobra.Command{
 		Use:     "acquire NAME",
-		Short:   "take a lock for some time",
+		Short:   "acquire a lock for some time",
 		GroupID: groupLocks,
-		Long: `Acquire takes a lock until it is released or its TTL is over, whatever happens to
-the shell that asked for it. It prints the fencing token, which renews and releases
-the lock, and is to be sent along with every write that the lock protects.
+		Long: `Acquire acquires a lock until it is released or its TTL has passed, whether or not the
+shell that ran it still exists. It prints the fencing token, which renews and releases
+the lock and must be sent along with every write that the lock protects.
 
-It tries once, unless --wait says how long to stand in line. When the lock is not
-acquired the exit code is 75, and the message names the holder. When the token cannot
-be written to standard output (exit code 74) the lock is released again. To wait for a
-lock that a surrounding locknode run holds is refused (64): it would not end.
+It tries once, unless --wait says how long to wait in the queue. If the lock is not
+acquired the exit code is 75, and the message names the holder. If the token cannot be
+written to standard output (exit code 74) the lock is released again. A wait for a lock
+that a surrounding locknode run holds would never end, and is refused (64).
 
-With --request-id a retry is safe: it finds the grant, or the place in line, of an earlier
-try with the same ID, and the answer says how long the lock is held from now on. After
-that grant has ended the ID is refused (1) for some minutes; a refusal is not remembered.
-Use an ID that is random and not used for anything else.`,
+With --request-id a retry is safe: it finds the grant, or the place in the queue, of an
+earlier try with the same ID, and the answer says how long the lock is held from now on.
+When that grant has ended, the ID is refused (1) for some minutes; a try that was refused
+is not remembered. Use a random ID, and use it for nothing else.`,
 		Example: `  locknode acquire orders/42 --ttl 30s
   locknode acquire orders/42 --ttl 5m --wait 1m --holder "$USER" -o json
   id=$(uuidgen); until locknode acquire orders/42 --request-id "$id"; do sleep 1; done`,
@@ -65,9 +65,9 @@ Use an ID that is random and not used for anything else.`,
 	}
 	a.clientFlags(c)
 	addDuration(c.Flags(), &o.ttl, "ttl", "", 30*time.Second, "how long the lock is held unless it is renewed")
-	addDuration(c.Flags(), &o.wait, "wait", "", 0, "stand in line for at most this long")
-	c.Flags().StringVar(&o.holder, "holder", defaultHolder(), "who takes the lock, for people")
-	c.Flags().StringVar(&o.value, "value", "", "text stored with the lock for others to read")
+	addDuration(c.Flags(), &o.wait, "wait", "", 0, "wait in the queue for at most this long")
+	c.Flags().StringVar(&o.holder, "holder", defaultHolder(), "name of the holder, shown to others")
+	c.Flags().StringVar(&o.value, "value", "", "text to store with the lock, for others to read")
 	c.Flags().StringVar(&o.requestID, "request-id", "", "makes a retry safe: the same ID gets the same grant")
 	c.RunE = func(cmd *cobra.Command, args []string) error {
 		if err := notEmpty(cmd, "request-id"); err != nil {
@@ -100,7 +100,7 @@ func (a *app) acquire(ctx context.Context, o acquireOptions, c *client.Client, n
 	return g, nameHolders(ctx, c, err)
 }
 
-// deliver prints the token, or releases the lock.
+// deliver prints the token. If that fails it releases the lock.
 func (a *app) deliver(ctx context.Context, c *client.Client, g client.DetachedGrant) error {
 	err := a.printGrant("acquired", document.NewGrant(g.Name, g.Token, g.ExpiresIn, g.Waited), g.Name, g.Token, g.ExpiresIn)
 	if err == nil {
@@ -113,23 +113,23 @@ func (a *app) deliver(ctx context.Context, c *client.Client, g client.DetachedGr
 }
 
 const (
-	// placeInLine is how long a place in line outlives an acquire that was killed.
+	// placeInLine is how long a place in the queue is kept after its acquire was killed.
 	placeInLine = 5 * time.Second
 	// giveBackWait bounds the release of a lock whose token could not be printed.
 	giveBackWait = 5 * time.Second
 )
 
-// giveBack releases a lock whose token could not be written: nobody else knows it,
-// and the lock would be held for its TTL by nobody.
+// giveBack releases a lock whose token could not be written. Otherwise the lock would be
+// held for its TTL, and nobody could release it.
 func (a *app) giveBack(ctx context.Context, c *client.Client, g client.DetachedGrant, cause error) error {
 	ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), giveBackWait) // a signal may have come meanwhile
 	defer stop()
 	err := c.Detached().Release(ctx, g.Name, g.Token)
 	if err == nil || errors.Is(err, client.ErrNotHeld) {
-		return &exitError{exitOutput, hinted(fmt.Errorf("acquire %q: the lock was released again, because its token is lost: %w", g.Name, cause),
-			"look at where standard output goes; a request ID that was used is used up")}
+		return &exitError{exitOutput, hinted(fmt.Errorf("acquire %q: the lock was released again, because its token could not be printed: %w", g.Name, cause),
+			"check where standard output goes; use another --request-id for the next try")}
 	}
-	return &exitError{exitOutput, hinted(fmt.Errorf("acquire %q: %w; the lock could not be released either, so it stays held with token %d until its TTL is over: %w",
+	return &exitError{exitOutput, hinted(fmt.Errorf("acquire %q: %w; the lock could not be released either, so it is held with token %d until its TTL has passed: %w",
 		g.Name, cause, g.Token, err), "release it when the cluster answers: locknode release NAME TOKEN")}
 }
 
@@ -145,27 +145,27 @@ func defaultHolder() string {
 	return user + "@" + host
 }
 
-// requestIDOf makes an ID of any text, as the HTTP API does: a retry may take the
-// other road.
+// requestIDOf makes an ID of any text, in the same way as the HTTP API: a retry may be
+// sent over HTTP.
 func requestIDOf(text string) [16]byte {
 	sum := sha256.Sum256([]byte(text))
 	return [16]byte(sum[:16])
 }
 
-// tokenArgument takes the token from the command line: NAME TOKEN, or --token.
+// tokenArgument returns the token on the command line: NAME TOKEN, or --token.
 func tokenArgument(args []string, flag string) (uint64, error) {
 	text := flag
 	switch {
 	case len(args) == 2 && flag != "":
-		return 0, usageError("the token is given twice, as %q and with --token %q", args[1], flag)
+		return 0, usageError("TOKEN and --token: are %q and %q, must not be given together", args[1], flag)
 	case len(args) == 2:
 		text = args[1]
 	case flag == "":
-		return 0, hinted(usageError("no token is given"), "it is what acquire printed: locknode release NAME TOKEN")
+		return 0, hinted(usageError("TOKEN: is missing"), "give the token that acquire printed: locknode release NAME TOKEN")
 	}
 	token, err := strconv.ParseUint(text, 10, 64)
 	if err != nil || token == 0 {
-		return 0, usageError("token %q: a positive whole number is allowed, as acquire printed it", text)
+		return 0, usageError("TOKEN: is %q, must be a positive whole number, as acquire printed it", text)
 	}
 	return token, nil
 }
@@ -175,16 +175,17 @@ func (a *app) renewCommand() *cobra.Command {
 	var token string
 	c := &cobra.Command{
 		Use:     "renew NAME TOKEN",
-		Short:   "keep a lock for longer",
+		Short:   "extend the TTL of a lock",
 		GroupID: groupLocks,
-		Long: `Renew makes a lock that was taken with acquire end --ttl from now, and never earlier
-than it would have. It fails, and changes nothing, when TOKEN is not the current one.`,
+		Long: `Renew extends a lock that was acquired with "locknode acquire": it then expires --ttl
+from now, and never earlier than it would have. If TOKEN is not the current token, renew
+fails and changes nothing.`,
 		Example: `  locknode renew orders/42 17 --ttl 1m`,
 		Args:    arguments(1, 2, "NAME and TOKEN"),
 	}
 	a.clientFlags(c)
 	addDuration(c.Flags(), &ttl, "ttl", "", 30*time.Second, "how long the lock is held from now on")
-	c.Flags().StringVar(&token, "token", "", "the token, instead of as an argument")
+	c.Flags().StringVar(&token, "token", "", "the token, instead of the argument TOKEN")
 	c.RunE = a.withClient(func(ctx context.Context, c *client.Client, args []string) error {
 		n, err := tokenArgument(args, token)
 		if err != nil {
@@ -203,16 +204,16 @@ func (a *app) releaseCommand() *cobra.Command {
 	var token string
 	c := &cobra.Command{
 		Use:     "release NAME TOKEN",
-		Short:   "give a lock back",
+		Short:   "release a lock",
 		GroupID: groupLocks,
-		Long: `Release gives a lock back that was taken with acquire. It fails, and changes nothing,
-when TOKEN is not the current one: a holder that was too slow cannot release the lock
-of its successor.`,
+		Long: `Release releases a lock that was acquired with "locknode acquire". If TOKEN is not the
+current token, release fails and changes nothing: a holder that was too slow cannot
+release the lock of the next holder.`,
 		Example: `  locknode release orders/42 17`,
 		Args:    arguments(1, 2, "NAME and TOKEN"),
 	}
 	a.clientFlags(c)
-	c.Flags().StringVar(&token, "token", "", "the token, instead of as an argument")
+	c.Flags().StringVar(&token, "token", "", "the token, instead of the argument TOKEN")
 	c.RunE = a.withClient(func(ctx context.Context, c *client.Client, args []string) error {
 		n, err := tokenArgument(args, token)
 		if err != nil {
@@ -236,22 +237,22 @@ func (a *app) forceReleaseCommand() *cobra.Command {
 		Use:     "force-release NAME",
 		Short:   "take a lock away from its holder",
 		GroupID: groupLocks,
-		Long: `Force-release ends somebody else's hold on a lock. The holder is told at once, with
-the reason, and who did it. With --token it is done only if that is still the current
-token, so that nobody but the holder you looked at can be hit.`,
+		Long: `Force-release takes a lock away from its holder. The holder is notified at once, with
+the reason and with who did it. With --token the lock is released only if that is still
+the current token, so that only the holder you looked at can lose it.`,
 		Example: `  locknode force-release orders/42 --token 17 --reason "host is gone, ticket 4711"`,
 		Args:    arguments(1, 1, "NAME"),
 	}
 	a.clientFlags(c)
-	c.Flags().Uint64Var(&token, "token", 0, "only if this is the current token (default: whoever holds it)")
-	c.Flags().StringVar(&reason, "reason", "", "why, for the holder and for the record; required")
-	c.Flags().StringVar(&who, "who", defaultHolder(), "who does it, for the holder and for the record")
+	c.Flags().Uint64Var(&token, "token", 0, "release only if this is the current token (default: any)")
+	c.Flags().StringVar(&reason, "reason", "", "why, for the holder and the log; required")
+	c.Flags().StringVar(&who, "who", defaultHolder(), "who does it, for the holder and the log")
 	c.RunE = func(cmd *cobra.Command, args []string) error {
 		if token == 0 && cmd.Flags().Changed("token") {
-			return hinted(usageError("--token 0: a positive whole number is allowed"), "without --token the lock is taken away whoever holds it")
+			return hinted(usageError("--token: is 0, must be a positive whole number"), "to release the lock whatever its token is, leave --token out")
 		}
 		if reason == "" {
-			return hinted(usageError("force-release wants --reason"), "it is told to the holder and kept for the record")
+			return hinted(usageError("--reason: is missing"), "force-release sends it to the holder and logs it")
 		}
 		return a.withClient(func(ctx context.Context, c *client.Client, args []string) error {
 			released, err := c.ForceRelease(ctx, args[0], token, reason)
@@ -271,17 +272,17 @@ func (a *app) getCommand() *cobra.Command {
 	var stale time.Duration
 	c := &cobra.Command{
 		Use:     "get NAME",
-		Short:   "show one lock: who holds it, for how long, who waits",
+		Short:   "show one lock: its holder, its time left, its queue",
 		GroupID: groupLocks,
-		Long: `Get shows who holds a lock, with which token and for how long, and how many wait.
-A free lock is no error. The answer is linearizable: it sees everything that was
-answered before it was asked. With --stale any node may answer from what it knows.`,
+		Long: `Get shows who holds a lock, with which token and for how long, and how many wait for it.
+A free lock is not an error. The answer is linearizable: it reflects every operation that
+was answered before get was run. With --stale any node may answer from its own copy.`,
 		Example: `  locknode get orders/42
   locknode get orders/42 --stale 5s -o json`,
 		Args: arguments(1, 1, "NAME"),
 	}
 	a.clientFlags(c)
-	addDuration(c.Flags(), &stale, "stale", "", 0, "an answer that is at most this old will do")
+	addDuration(c.Flags(), &stale, "stale", "", 0, "accept an answer that is at most this old")
 	c.RunE = a.withClient(func(ctx context.Context, c *client.Client, args []string) error {
 		info, err := c.Get(ctx, args[0], readOptions(stale)...)
 		if err != nil {
@@ -311,19 +312,19 @@ func (a *app) lsCommand() *cobra.Command {
 		Use:     "ls [PREFIX]",
 		Short:   "list locks that are held or waited for",
 		GroupID: groupLocks,
-		Long: `Ls lists the locks whose names begin with PREFIX, in the order of their names. A lock
-that nobody holds or waits for does not exist, and is not listed.`,
+		Long: `Ls lists the locks whose names begin with PREFIX, sorted by name. A lock that nobody
+holds or waits for does not exist, and is not listed.`,
 		Example: `  locknode ls
   locknode ls orders/ -o json`,
 		Args: arguments(0, 1, "at most one PREFIX"),
 	}
 	a.clientFlags(c)
-	addDuration(c.Flags(), &o.Stale, "stale", "", 0, "an answer that is at most this old will do")
+	addDuration(c.Flags(), &o.Stale, "stale", "", 0, "accept an answer that is at most this old")
 	c.Flags().IntVar(&limit, "limit", 0, "stop after this many (default: all)")
-	c.Flags().StringVar(&o.After, "page", "", "go on where a list ended that --limit cut off: its \"next\"")
+	c.Flags().StringVar(&o.After, "page", "", "continue a list that --limit cut off: its \"next\"")
 	c.RunE = a.withClient(func(ctx context.Context, c *client.Client, args []string) error {
 		if limit < 0 {
-			return usageError("--limit %d: 0 for all, or how many", limit)
+			return usageError("--limit: is %d, must be 0 or more, 0 for all", limit)
 		}
 		prefix := strings.Join(args, "")
 		all, err := listLocks(ctx, c, prefix, limit, o)
@@ -342,8 +343,8 @@ that nobody holds or waits for does not exist, and is not listed.`,
 	return c
 }
 
-// listLocks collects pages until limit is reached, 0 for all of them. Their age is that of
-// the oldest.
+// listLocks collects pages until limit is reached; 0: all of them. The age of the result is
+// that of the oldest page.
 func listLocks(ctx context.Context, c *client.Client, prefix string, limit int, o client.ListOptions) (all client.Page, err error) {
 	for {
 		o.Limit = 1000
@@ -362,7 +363,7 @@ func listLocks(ctx context.Context, c *client.Client, prefix string, limit int, 
 	}
 }
 
-// noLocks is what ls says instead of an empty table.
+// noLocks is what ls prints instead of an empty table.
 func noLocks(prefix string) string {
 	if prefix == "" {
 		return "no lock is held or waited for\n"

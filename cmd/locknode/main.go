@@ -15,8 +15,8 @@ func main() {
 	os.Exit(program{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, lookup: os.LookupEnv, environ: os.Environ}.run(os.Args[1:]))
 }
 
-// quietGRPC keeps grpc from writing to standard error by itself: a false node could have it
-// do so as often as it likes, past the log. Whoever asks for these lines gets them.
+// quietGRPC stops grpc from writing to standard error: these lines bypass the log, and a
+// stranger could cause any number of them. They are written if the variable asks for them.
 func quietGRPC(lookup func(string) (string, bool)) {
 	if level, ok := lookup("GRPC_GO_LOG_SEVERITY_LEVEL"); !ok || level == "" {
 		grpclog.SetLoggerV2(grpclog.NewLoggerV2(io.Discard, io.Discard, io.Discard))

@@ -15,13 +15,13 @@ import (
 	"time"
 )
 
-// The test binary stands in for two programs, so that tests can run them as
-// processes without building anything: locknode itself; "supervise", which is
-// `locknode run` without a cluster; and a probe that tests put into a group.
+// The variable makes the test binary act as another program, so that tests can run
+// processes without building anything: as "locknode", or as "supervise", which is
+// `locknode run` without a cluster.
 const actAs = "TEST_ACT_AS"
 
-// generous is how long something is waited for that is bound to come. It says nothing
-// about how fast things are: the machine may be busy with other things.
+// generous bounds the wait for a condition that must become true. It is long, because the
+// machine may be busy with other things.
 const generous = 2 * time.Minute
 
 func TestMain(m *testing.M) {
@@ -40,7 +40,8 @@ func TestMain(m *testing.M) {
 	}
 }
 
-// canLose says to superviseMain that the end of descriptor 3 is the loss.
+// canLose is the variable that tells superviseMain to take the end of descriptor 3 as the
+// loss of the lock.
 const canLose = "TEST_CAN_LOSE"
 
 // superviseMain runs a command as if under a lock.
@@ -74,8 +75,8 @@ func superviseMain(args []string) int {
 	return end.code()
 }
 
-// certainFor says to superviseMain that the lock is certain for so long, and then
-// only if somebody keeps it alive, and that there is to be a watchdog.
+// certainFor is the variable that tells superviseMain to start a watchdog, and how long the
+// lock is valid from each moment on, unless superviseMain hangs.
 const certainFor = "TEST_CERTAIN_FOR"
 
 func superviseWatchdog(killAfter time.Duration) *watchdog {
@@ -103,7 +104,7 @@ func command(t *testing.T, role string, args ...string) *exec.Cmd {
 	}
 	c := exec.Command(self, args...)
 	c.Env = append(cleanTestEnvironment(), actAs+"="+role)
-	if role == "locknode" { // to find the cluster may take longer than usual on a busy machine
+	if role == "locknode" { // on a busy machine it may take long to find the cluster
 		c.Env = append(c.Env, "LOCKNODE_CONNECT_TIMEOUT=1m")
 	}
 	return c
@@ -119,7 +120,7 @@ func cleanTestEnvironment() []string {
 	return env
 }
 
-// within returns a context that fails the test when it ends by itself.
+// within returns a context that ends after d, with a cause that names the test.
 func within(t *testing.T, d time.Duration) context.Context {
 	t.Helper()
 	ctx, cancel := context.WithTimeoutCause(t.Context(), d, fmt.Errorf("%s: not done within %v", t.Name(), d))
@@ -135,7 +136,7 @@ type running struct {
 	seen  []string
 }
 
-// start starts a command and has it killed at the end of the test.
+// start starts a command, which is killed at the end of the test.
 func start(t *testing.T, cmd *exec.Cmd) *running {
 	t.Helper()
 	out, w, err := os.Pipe()
@@ -161,7 +162,7 @@ func start(t *testing.T, cmd *exec.Cmd) *running {
 	return r
 }
 
-// readLines ends when everybody has closed the other end.
+// readLines returns when all writers have closed the other end.
 func readLines(f *os.File, lines chan<- string) {
 	defer close(lines)
 	for s := bufio.NewScanner(f); s.Scan(); {
@@ -190,7 +191,7 @@ func (r *running) await(text string) string {
 	}
 }
 
-// wait returns the exit code, and -1 after a signal.
+// wait returns the exit code, or -1 if a signal killed the command.
 func (r *running) wait() int {
 	r.t.Helper()
 	done := make(chan struct{})
@@ -213,7 +214,7 @@ func (r *running) signal(s syscall.Signal) {
 	}
 }
 
-// alive reports whether a process is there and has not ended.
+// alive reports whether a process exists and is not a zombie.
 func alive(pid string) bool {
 	stat, err := os.ReadFile("/proc/" + pid + "/stat")
 	if err != nil {
@@ -233,9 +234,8 @@ func eventually(t *testing.T, what string, condition func() bool) {
 	}
 }
 
-// timely fails the test if something takes longer than it may each time that it is
-// tried. A machine that is busy with other things makes it late once or twice; what is
-// late by itself is so always.
+// timely tries something up to six times, and fails the test if each try takes too long. A
+// machine that is busy with other things delays one or two tries; a bug delays them all.
 func timely(t *testing.T, try func() (took, most time.Duration)) {
 	t.Helper()
 	var late []time.Duration

@@ -14,20 +14,21 @@ import (
 	"github.com/locknode/locknode/internal/document"
 )
 
-// The commands that look at the cluster and change who leads and who belongs to it.
+// The commands that show the cluster, and change its leader and its members.
 
 func (a *app) statusCommand() *cobra.Command {
 	var check bool
 	c := &cobra.Command{
 		Use:     "status",
-		Short:   "show how each node is doing",
+		Short:   "show the state of each node",
 		GroupID: groupCluster,
-		Long: `Status asks every member of the cluster how it sees itself, and fails with exit code
-69 when none answers. A node that does not answer is listed as unreachable.
+		Long: `Status asks every member of the cluster for its state. A node that does not answer is
+listed as unreachable; if none answers, the exit code is 69.
 
-With --check the exit code says how the cluster is: 0 when every member answers, is ready
-and votes, if it is not set up as a nonvoter; 1 when locks can be taken, but a member does
-not; 69 when no node is ready. Without it the exit code is 0 whatever the nodes say.`,
+With --check the exit code says whether the cluster is healthy. 0: every member answers,
+is ready, and votes unless it is configured as a nonvoter. 1: locks can be acquired, but
+that is not true of every member. 69: no node is ready. Without --check the exit code is
+0 whatever the nodes answer.`,
 		Example: `  locknode status
   locknode status --check >/dev/null || page-somebody
   locknode status --endpoints 10.0.0.1:7400 -o json`,
@@ -51,22 +52,22 @@ not; 69 when no node is ready. Without it the exit code is 0 whatever the nodes 
 		}
 		return err
 	})
-	c.Flags().BoolVar(&check, "check", false, "exit with 1 if a member is not well, with 69 if none is ready")
+	c.Flags().BoolVar(&check, "check", false, "exit with 1 if a member is not healthy, with 69 if none is ready")
 	return c
 }
 
-// withinConnectTimeout bounds a command that looks and does not wait.
+// withinConnectTimeout bounds a command that only asks nodes and does not wait in a queue.
 func (a *app) withinConnectTimeout(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeoutCause(ctx, a.connectTimeout, fmt.Errorf("this was all within --connect-timeout %v", a.connectTimeout))
 }
 
-// checkHealth says why not all is well with the cluster.
+// checkHealth returns an error that says why the cluster is not healthy.
 func checkHealth(nodes []nodeStatus) error {
-	var ill, others []string // of a node, and of the others as it sees them
+	var ill, others []string // what is wrong with nodes; what nodes report about others
 	serves := false
 	for _, n := range nodes {
 		if n.role == string(client.RoleNone) {
-			continue // it is no member, or not yet
+			continue // not a member
 		}
 		s := n.status
 		switch {
@@ -77,7 +78,7 @@ func checkHealth(nodes []nodeStatus) error {
 		default:
 			serves = true
 			switch {
-			case s.Voters == 0 || s.VoterReady: // 0: an earlier version
+			case s.Voters == 0 || s.VoterReady: // 0: an earlier version, which does not say
 			case s.Voter || s.Nonvoter:
 				others = append(others, s.VoterReason)
 			default:
@@ -89,15 +90,15 @@ func checkHealth(nodes []nodeStatus) error {
 	switch text := strings.Join(append(ill, slices.Compact(others)...), "; "); {
 	case !serves:
 		return &exitError{exitUnavailable, hinted(fmt.Errorf("status: no node is ready: %w", apiv1.NewError(apiv1.CodeUnavailable, "%s", text)),
-			"start most of the voters, or let them reach each other; the nodes' logs say more")}
+			"start a majority of the voters, and check that they reach each other; the nodes' logs say more")}
 	case text != "":
-		return &exitError{exitOther, hinted(fmt.Errorf("status: locks can be taken, but not all is well: %s", text),
-			"`locknode members` shows who is a member; remove one that is gone for good")}
+		return &exitError{exitOther, hinted(fmt.Errorf("status: locks can be acquired, but the cluster is not healthy: %s", text),
+			"`locknode members` lists the members; remove one that is gone for good")}
 	}
 	return nil
 }
 
-// reason is why a node has said nothing, without what stands around it.
+// reason returns why a node did not answer, without the wrapping of the client's error.
 func (n nodeStatus) reason() error {
 	var unavailable *client.UnavailableError
 	if errors.As(n.err, &unavailable) && unavailable.Last != nil {
@@ -107,17 +108,17 @@ func (n nodeStatus) reason() error {
 	return n.err
 }
 
-// nodeStatus is what one node said, or why it said nothing.
+// nodeStatus is the status of one node, or why it did not answer.
 type nodeStatus struct {
-	id      string // as members has it
+	id      string // as in the list of members
 	address string // empty: gossip does not know it
-	role    string // as members has it; empty: not asked for
+	role    string // as in the list of members; empty: not asked for
 	status  client.Status
-	err     error
+	err     error // why there is no status; nil: there is one
 }
 
-// allStatus asks all members that any endpoint knows of. A node that belongs to
-// no cluster yet knows of none, and speaks for itself.
+// allStatus asks all members that one of the endpoints knows. A node that is in no cluster
+// yet knows no members: the result is then its own status alone.
 func (a *app) allStatus(ctx context.Context, c *client.Client) ([]nodeStatus, error) {
 	first, err := c.Status(ctx)
 	if err != nil {
@@ -152,8 +153,8 @@ func (a *app) membersCommand() *cobra.Command {
 		Use:     "members",
 		Short:   "list the members of the cluster",
 		GroupID: groupCluster,
-		Long: `Members lists who belongs to the cluster, with roles and addresses, and whom gossip
-sees besides. "members remove" takes one out for good.`,
+		Long: `Members lists the members of the cluster, with roles and addresses, and the peers that
+gossip sees besides them. "members remove" removes a member for good.`,
 		Example: `  locknode members
   locknode members remove n3`,
 		Args: arguments(0, 0, ""),
@@ -178,10 +179,10 @@ sees besides. "members remove" takes one out for good.`,
 func (a *app) membersRemoveCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "remove ID",
-		Short: "take a member out of the cluster for good",
-		Long: `Remove takes a member out of the cluster's configuration. Stop the node first: one
-that runs would ask to join again. A node that was removed, or lost its data, comes
-back under its old ID only after this.`,
+		Short: "remove a member from the cluster for good",
+		Long: `Remove removes a member from the cluster's configuration. Stop the node first: one that
+runs would ask to join again. A node that has lost its data can come back under its old
+ID only after this.`,
 		Example: `  locknode members remove n3`,
 		Args:    arguments(1, 1, "ID"),
 	}
@@ -198,32 +199,32 @@ back under its old ID only after this.`,
 	return c
 }
 
-// lookedAt says how to find out what has become of a change that may have been done.
+// lookedAt adds a hint to the error of a change whose outcome is unknown: how to find out.
 func lookedAt(err error) error {
 	if apiv1.CodeOf(err) != apiv1.CodeUnknownOutcome {
 		return err
 	}
-	return hinted(err, "it may have been done: `locknode members` shows who is a member, and who leads")
+	return hinted(err, "it may have taken effect: `locknode members` shows who is a member, and who leads")
 }
 
 func (a *app) transferLeadershipCommand() *cobra.Command {
 	var to string
 	c := &cobra.Command{
 		Use:     "transfer-leadership [ID]",
-		Short:   "let another node lead",
+		Short:   "make another node the leader",
 		GroupID: groupCluster,
-		Long: `Transfer-leadership hands leadership over without a gap that clients would notice: to
-the member with this ID, or to the most up-to-date one.`,
+		Long: `Transfer-leadership transfers leadership to the member with this ID, or without an ID
+to the most up-to-date one. Clients notice no gap.`,
 		Example: `  locknode transfer-leadership
   locknode transfer-leadership n2`,
 		Args: arguments(0, 1, "at most one ID"),
 	}
 	a.clientFlags(c)
-	c.Flags().StringVar(&to, "to", "", "ID of the member, instead of as an argument")
+	c.Flags().StringVar(&to, "to", "", "ID of the member, instead of the argument ID")
 	c.RunE = a.withClient(func(ctx context.Context, c *client.Client, args []string) error {
 		switch {
 		case len(args) == 1 && to != "":
-			return usageError("the member is given twice, as %q and with --to %q", args[0], to)
+			return usageError("ID and --to: are %q and %q, must not be given together", args[0], to)
 		case len(args) == 1:
 			to = args[0]
 		}

@@ -7,16 +7,16 @@ import (
 	"github.com/locknode/locknode/internal/memory"
 )
 
-// memoryShare is which part of the memory that the process may take, in tenths, the runtime
-// is told to stay below: stacks of the system, and pages that the kernel counts for the
-// process, come on top.
+// memoryShare is the soft limit of the Go runtime, in tenths of the memory that the process
+// may use. The rest is for system stacks and for pages that the kernel charges to the
+// process.
 const memoryShare = 9
 
-// limitMemory has the garbage collector work harder before the process takes more memory
-// than it may, unless GOMEMLIMIT says how much that is.
+// limitMemory sets the runtime's soft limit, so that the garbage collector works harder
+// before the process uses more memory than it may. GOMEMLIMIT takes precedence.
 func (a *app) limitMemory(log *slog.Logger) {
 	if set, ok := a.lookup("GOMEMLIMIT"); ok && set != "" {
-		return // the runtime has read it
+		return // the runtime applies it
 	}
 	limit, ok := memory.Limit()
 	if !ok {

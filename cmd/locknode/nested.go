@@ -9,12 +9,12 @@ import (
 	"github.com/locknode/locknode/client"
 )
 
-// A command that run has started may start run again. Waiting there for a lock that
-// a surrounding run holds would never end, so it is refused.
+// A command that run has started may start run again. A wait there for a lock that a
+// surrounding run holds would never end, so it is refused.
 
-// heldVariable has a line for each lock that the surrounding runs hold, all of them:
-// its token and its quoted name. LOCKNODE_NAME and LOCKNODE_TOKEN are those of the
-// innermost alone.
+// heldVariable has a line for each lock that the surrounding runs hold: its token and its
+// quoted name. It covers all of them, while LOCKNODE_NAME and LOCKNODE_TOKEN are those of
+// the innermost run alone.
 const heldVariable = "LOCKNODE_HELD"
 
 // outerLock is a lock that a surrounding run held when it started its command.
@@ -25,7 +25,7 @@ type outerLock struct {
 
 func (h outerLock) String() string { return fmt.Sprintf("%d %q", h.token, h.name) }
 
-// surroundingLocks reads the variable. A line that makes no sense counts as none.
+// surroundingLocks parses the variable. It skips lines that it cannot parse.
 func surroundingLocks(variable string) []outerLock {
 	var held []outerLock
 	for line := range strings.Lines(variable) {
@@ -41,9 +41,8 @@ func surroundingLocks(variable string) []outerLock {
 	return held
 }
 
-// refuseReentry fails if a surrounding run still holds one of the locks that are to
-// be waited for. The variable alone does not say so: it may be of a run that has
-// ended, or whose lock was lost.
+// refuseReentry fails if a surrounding run still holds one of the locks. It asks the
+// cluster, because the variable may come from a run that has ended or lost its lock.
 func (a *app) refuseReentry(ctx context.Context, c *client.Client, names ...string) error {
 	variable, _ := a.lookup(heldVariable)
 	held := surroundingLocks(variable)
@@ -58,8 +57,8 @@ func (a *app) refuseReentry(ctx context.Context, c *client.Client, names ...stri
 			}
 			for _, holder := range info.Holders {
 				if holder.Token == h.token {
-					return hinted(usageError("lock %q: held by the surrounding `locknode run`, token %d: the wait for it would not end", name, h.token),
-						"take another lock, or none: the command is under this one already")
+					return hinted(usageError("lock %q: is held by the surrounding `locknode run`, token %d, so the wait would never end", name, h.token),
+						"the command runs under this lock already: leave the inner lock out, or use another one")
 				}
 			}
 		}

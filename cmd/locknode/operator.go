@@ -12,17 +12,17 @@ import (
 	"github.com/locknode/locknode/internal/document"
 )
 
-// The commands with which an operator does something about clients that take too much, or
-// are gone and hold up others.
+// The commands for operators against clients that use too much, or that are gone and block
+// others.
 
 func (a *app) sessionsCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:     "sessions",
 		Short:   "list the sessions of clients, or end them",
 		GroupID: groupCluster,
-		Long: `A session is a client's sign of life: its locks and its places in line end with it.
-"sessions ls" lists those that are open, "sessions kill" ends some against their clients'
-will. A session's ID is its client's secret; everybody else sees a hash of it.`,
+		Long: `A session stands for a running client: its locks and its places in queues end with it.
+"sessions ls" lists open sessions, "sessions kill" ends them by force. The ID of a session
+is a secret of its client; everybody else sees a hash of it.`,
 		Example: `  locknode sessions ls
   locknode sessions ls --lock orders/42
   locknode sessions kill 3f2a9c0d11e5b7a4 --reason "host is gone"
@@ -45,21 +45,22 @@ func (a *app) sessionsLsCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "ls",
 		Short: "list open sessions",
-		Long: `Ls lists open sessions in the order in which they were opened: the address that each
-was opened from, who it says it is, when it ends unless its client is heard of, what it
-holds and waits for, and its hash, by which "sessions kill" knows it.`,
+		Long: `Ls lists open sessions in the order in which they were opened. It shows the address that
+each was opened from, the holder name that the client gave, how long the session lasts if
+its client sends nothing more, how much it holds and waits for, and the hash that
+"sessions kill" takes.`,
 		Example: `  locknode sessions ls
   locknode sessions ls --owner 10.0.0.7 -o json`,
 		Args: arguments(0, 0, ""),
 	}
 	a.clientFlags(c)
-	c.Flags().StringVar(&filter.Owner, "owner", "", "only those opened from this address, as the list shows it")
-	c.Flags().StringVar(&filter.Lock, "lock", "", "only those that hold this lock or wait for it")
+	c.Flags().StringVar(&filter.Owner, "owner", "", "only sessions opened from this address, as the list shows it")
+	c.Flags().StringVar(&filter.Lock, "lock", "", "only sessions that hold this lock or wait for it")
 	c.Flags().IntVar(&limit, "limit", 1000, "stop after this many; 0: all")
-	c.Flags().Uint64Var(&filter.After, "page", 0, "go on where a list ended that --limit cut off: its \"next\"")
+	c.Flags().Uint64Var(&filter.After, "page", 0, "continue a list that --limit cut off: its \"next\"")
 	c.RunE = a.withClient(func(ctx context.Context, c *client.Client, _ []string) error {
 		if limit < 0 {
-			return usageError("--limit %d: 0 for all, or how many", limit)
+			return usageError("--limit: is %d, must be 0 or more, 0 for all", limit)
 		}
 		ctx, cancel := a.withinConnectTimeout(ctx)
 		defer cancel()
@@ -75,8 +76,8 @@ holds and waits for, and its hash, by which "sessions kill" knows it.`,
 	return c
 }
 
-// listSessions collects pages until limit is reached, 0 for all of them. next is where it
-// goes on; 0: nowhere.
+// listSessions collects pages until limit is reached; 0: all of them. next is where the list
+// continues; 0: it is complete.
 func listSessions(ctx context.Context, c *client.Client, filter client.SessionsFilter, limit int) (all []client.SessionInfo, next uint64, err error) {
 	for {
 		filter.Limit = 1000
@@ -99,25 +100,26 @@ func (a *app) sessionsKillCommand() *cobra.Command {
 	var owner, reason string
 	c := &cobra.Command{
 		Use:   "kill HASH | --owner ADDRESS",
-		Short: "end sessions against their clients' will",
-		Long: `Kill ends one session, by its hash, or all that came from one address: sessions, and
-grants and waits without one, as of "locknode acquire" and curl. What they hold is free for
-the next in line, and what they wait for is given up. Their clients are told at once who
-did it, as the node sees it, and why. A client that goes on opens another
-session: to keep it out, stop it, or lower a limit ("locknode limits set").`,
+		Short: "end sessions by force",
+		Long: `Kill ends one session, by its hash, or with --owner everything from one address:
+sessions, and grants and waits that have no session, such as those of "locknode acquire"
+and curl. Their locks go to the next waiters, and their waits end. The clients are
+notified at once, with the reason and with the address that the command came from. A
+client that still runs opens another session: to keep it out, stop it, or lower a limit
+("locknode limits set").`,
 		Example: `  locknode sessions kill 3f2a9c0d11e5b7a4 --reason "host is gone"
   locknode sessions kill --owner 10.0.0.7 --reason "runs wild"`,
 		Args: arguments(0, 1, "one HASH, or --owner"),
 	}
 	a.clientFlags(c)
-	c.Flags().StringVar(&owner, "owner", "", "all sessions opened from this address, as \"sessions ls\" shows it")
-	c.Flags().StringVar(&reason, "reason", "", "why, for the clients and for the record; required")
+	c.Flags().StringVar(&owner, "owner", "", "end everything from this address, as \"sessions ls\" shows it")
+	c.Flags().StringVar(&reason, "reason", "", "why, for the clients and the log; required")
 	c.RunE = func(cmd *cobra.Command, args []string) error {
 		switch {
 		case (len(args) == 1) == (owner != ""):
-			return hinted(usageError("sessions kill wants a HASH or --owner"), "`locknode sessions ls` shows both")
+			return hinted(usageError("sessions kill: needs either a HASH or --owner"), "`locknode sessions ls` shows both")
 		case reason == "":
-			return hinted(usageError("sessions kill wants --reason"), "it is told to the clients and kept for the record")
+			return hinted(usageError("--reason: is missing"), "sessions kill sends it to the clients and logs it")
 		}
 		return a.withClient(func(ctx context.Context, c *client.Client, args []string) error {
 			killed, err := client.Killed{Sessions: 1}, error(nil)
@@ -135,13 +137,13 @@ session: to keep it out, stop it, or lower a limit ("locknode limits set").`,
 			if owner == "" {
 				return a.printf("1 session ended\n")
 			}
-			return a.printf("%s ended, and %s and %s of no session\n", counted(killed.Sessions, "session"), counted(killed.Grants, "grant"), counted(killed.Waiters, "wait"))
+			return a.printf("%s ended, and %s and %s without a session\n", counted(killed.Sessions, "session"), counted(killed.Grants, "grant"), counted(killed.Waiters, "wait"))
 		})(cmd, args)
 	}
 	return c
 }
 
-// counted is a number of things.
+// counted returns a number with its noun, in the plural where that is needed.
 func counted(n int, thing string) string {
 	if n == 1 {
 		return "1 " + thing
@@ -153,20 +155,21 @@ func (a *app) clearCommand() *cobra.Command {
 	var reason string
 	c := &cobra.Command{
 		Use:     "clear NAME",
-		Short:   "end the whole line of a lock: who holds it and all who wait",
+		Short:   "end all grants of a lock and all waits for it",
 		GroupID: groupLocks,
-		Long: `Clear takes a lock away from all who hold it and out of the hands of all who wait for
-it, for a line that is full of clients that are gone. Nobody in that line gets the lock in
-between. All are told at once who did it, as the node sees it, and why. Who asks for the
-lock later is left alone; a client that is still there may ask again.`,
+		Long: `Clear ends all grants of a lock and all waits for it in one step, so that none of the
+waiters gets the lock in between. It is meant for a queue full of clients that are gone.
+All of them are notified at once, with the reason and with the address that the command
+came from. Later requests for the lock are not affected; a client that still runs may
+request it again.`,
 		Example: `  locknode clear orders/42 --reason "9,000 waiters of a crashed deployment"`,
 		Args:    arguments(1, 1, "NAME"),
 	}
 	a.clientFlags(c)
-	c.Flags().StringVar(&reason, "reason", "", "why, for the clients and for the record; required")
+	c.Flags().StringVar(&reason, "reason", "", "why, for the clients and the log; required")
 	c.RunE = func(cmd *cobra.Command, args []string) error {
 		if reason == "" {
-			return hinted(usageError("clear wants --reason"), "it is told to all in the line and kept for the record")
+			return hinted(usageError("--reason: is missing"), "clear sends it to the clients and logs it")
 		}
 		return a.withClient(func(ctx context.Context, c *client.Client, args []string) error {
 			grants, waiters, err := c.Clear(ctx, args[0], reason)
@@ -188,7 +191,7 @@ func (a *app) limitsCommand() *cobra.Command {
 		Short:   "show or change the limits of the lock table",
 		GroupID: groupCluster,
 		Long: `The limits of the lock table belong to the cluster: they are the same on all nodes.
-Those of a node's configuration count only when a cluster is formed.`,
+The limits in a node's configuration only apply when the cluster is formed.`,
 		Example: `  locknode limits get
   locknode limits set sessions=200000 max_ttl=1h`,
 		Args: cobra.ArbitraryArgs,
@@ -201,7 +204,7 @@ Those of a node's configuration count only when a cluster is formed.`,
 	}
 	get := &cobra.Command{
 		Use:     "get [NAME…]",
-		Short:   "show the limits in force",
+		Short:   "show the current limits",
 		Example: "  locknode limits get\n  locknode limits get sessions table_bytes",
 		Args:    cobra.ArbitraryArgs,
 	}
@@ -223,10 +226,11 @@ Those of a node's configuration count only when a cluster is formed.`,
 	})
 	set := &cobra.Command{
 		Use:   "set NAME=VALUE…",
-		Short: "change limits, for all nodes and for good",
-		Long: `Set changes limits of the lock table, all that are given at once: numbers, durations
-such as 10m, and bytes such as 100MiB. 0 is the default. Nothing that exists is taken away:
-who has more than a new limit allows keeps it, and gets no more.`,
+		Short: "change limits, permanently and for all nodes",
+		Long: `Set changes limits of the lock table, all of the given ones in one step. A value is a
+number, a duration such as 10m, or a size such as 100MiB; 0 is the default. Nothing that
+exists is taken away: a client that has more than a new limit allows keeps it, and gets no
+more.`,
 		Example: `  locknode limits set sessions=200000
   locknode limits set table_bytes=512MiB max_ttl=1h`,
 		Args: arguments(1, -1, "NAME=VALUE"),
@@ -255,13 +259,13 @@ who has more than a new limit allows keeps it, and gets no more.`,
 				return err
 			}
 		}
-		return a.printf("in force on all nodes; nothing that exists is taken away\n")
+		return a.printf("in effect on all nodes; nothing that exists is taken away\n")
 	})
 	c.AddCommand(get, set)
 	return c
 }
 
-// limitsNamed are those of the limits that have a name; all if there is none.
+// limitsNamed returns the limits with these names; without names, all.
 func limitsNamed(limits []client.LimitInfo, names []string) ([]client.LimitInfo, error) {
 	if len(names) == 0 {
 		return limits, nil
@@ -287,24 +291,24 @@ func limitNamed(limits []client.LimitInfo, name string) (client.LimitInfo, error
 	return client.LimitInfo{}, hinted(usageError("there is no limit %q", name), "`locknode limits get` lists them")
 }
 
-// limitValues reads NAME=VALUE.
+// limitValues parses arguments NAME=VALUE.
 func limitValues(known []client.LimitInfo, args []string) (map[string]int64, error) {
 	values := make(map[string]int64)
 	for _, arg := range args {
 		name, text, ok := strings.Cut(arg, "=")
 		if !ok || text == "" {
-			return nil, usageError("%q: NAME=VALUE is wanted", arg)
+			return nil, usageError("argument: is %q, must be NAME=VALUE", arg)
 		}
 		l, err := limitNamed(known, name)
 		if err != nil {
 			return nil, err
 		}
 		if _, twice := values[l.Name]; twice {
-			return nil, usageError("limit %s is given twice", l.Name)
+			return nil, usageError("%s: is given twice, must be given once", l.Name)
 		}
 		value, err := limitValue(l, text)
 		if err != nil {
-			return nil, usageError("%s=%s: %w", l.Name, text, err)
+			return nil, usageError("%s: %w", l.Name, wrong(text, err))
 		}
 		values[l.Name] = value
 	}
@@ -321,15 +325,15 @@ func limitValue(l client.LimitInfo, text string) (int64, error) {
 	}
 	n, err := strconv.ParseInt(text, 10, 64)
 	if err != nil || n < 0 {
-		return 0, fmt.Errorf("a whole number from 0 is allowed")
+		return 0, fmt.Errorf("must be a whole number of 0 or more")
 	}
 	return n, nil
 }
 
-// limitText is the value of a limit as people read it, and as limits set takes it.
+// limitText formats the value of a limit, in a form that limits set accepts.
 func limitText(l client.LimitInfo) string { return document.LimitText(l.Name, l.Value, l.Duration) }
 
-// parseBytes reads a size, with or without a unit.
+// parseBytes parses a size, with or without a unit.
 func parseBytes(text string) (int64, error) {
 	unit := int64(1)
 	for _, u := range document.Units {
@@ -340,7 +344,7 @@ func parseBytes(text string) (int64, error) {
 	}
 	n, err := strconv.ParseInt(text, 10, 64)
 	if err != nil || n < 0 || n > (1<<62)/unit {
-		return 0, fmt.Errorf("a size is allowed, such as 104857600, 100MiB or 2GB")
+		return 0, fmt.Errorf("must be a size, such as 104857600, 100MiB or 2GB")
 	}
 	return n * unit, nil
 }

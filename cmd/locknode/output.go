@@ -17,14 +17,14 @@ import (
 	"github.com/locknode/locknode/internal/quote"
 )
 
-// Results as people read them and as JSON. The JSON is that of the HTTP API: the documents
-// of package document, which are filled here from the types of package client.
+// Results as text and as JSON. The JSON is that of the HTTP API: the documents of package
+// document, which are filled here from the types of package client.
 
 // result is where results are printed.
 func (a *app) result() resultWriter { return resultWriter{a.stdout} }
 
-// resultWriter is standard output. Where a write fails the result is lost, which
-// the exit code has to say.
+// resultWriter is standard output. A write that fails returns an [outputError]: the result
+// is lost, which the exit code has to say.
 type resultWriter struct{ io.Writer }
 
 func (w resultWriter) Write(b []byte) (int, error) {
@@ -35,8 +35,8 @@ func (w resultWriter) Write(b []byte) (int, error) {
 	return n, nil
 }
 
-// flush returns when what was written is where it was to go: some file systems
-// say only then that they are full.
+// flush returns when the output is stored: some file systems report only then that they are
+// full.
 func (w resultWriter) flush() error {
 	f, ok := w.Writer.(*os.File)
 	if !ok {
@@ -59,7 +59,7 @@ func (a *app) printf(format string, args ...any) error {
 // printJSON prints one value in one line.
 func (a *app) printJSON(v any) error { return writeJSON(a.result(), v) }
 
-// writeJSON writes one value in one line, in which all can be printed.
+// writeJSON writes one value in one line. It escapes characters that cannot be printed.
 func writeJSON(w io.Writer, v any) error {
 	var b bytes.Buffer
 	encoder := json.NewEncoder(&b)
@@ -71,7 +71,7 @@ func writeJSON(w io.Writer, v any) error {
 	return err
 }
 
-// pageWriter escapes what cannot be printed. A write is of whole letters.
+// pageWriter escapes characters that cannot be printed. Each write must have whole characters.
 type pageWriter struct{ io.Writer }
 
 func (w pageWriter) Write(b []byte) (int, error) {
@@ -81,7 +81,8 @@ func (w pageWriter) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// jsonWriter escapes in JSON what cannot be printed. A write is of whole lines.
+// jsonWriter escapes characters in JSON that cannot be printed. Each write must have whole
+// lines.
 type jsonWriter struct{ io.Writer }
 
 func (w jsonWriter) Write(b []byte) (int, error) {
@@ -91,7 +92,7 @@ func (w jsonWriter) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// roughly is a time for people.
+// roughly formats a duration without digits that do not matter.
 func roughly(d time.Duration) string {
 	if d >= 10*time.Second {
 		return d.Truncate(time.Second).String()
@@ -106,7 +107,7 @@ func (a *app) printGrant(verb string, d any, name string, token uint64, expiresI
 	return a.printf("%s: %s, token %d, expires in %s\n", quoteName(name), verb, token, roughly(expiresIn))
 }
 
-// lockDocument is a lock as JSON has it. Its age is for the caller to add.
+// lockDocument is the JSON of a lock. The caller adds its age.
 func lockDocument(l client.LockInfo) document.Lock {
 	d := document.Lock{
 		Name: l.Name, Held: l.Held(), Holders: holderDocuments(l.Holders, false), HolderCount: l.HolderCount,
@@ -116,7 +117,7 @@ func lockDocument(l client.LockInfo) document.Lock {
 	return d
 }
 
-// holderDocuments names the lock of each where it is not clear.
+// holderDocuments is the JSON of holders. With named, each has the name of its lock.
 func holderDocuments(holders []client.HolderInfo, named bool) []document.Holder {
 	documents := make([]document.Holder, 0, len(holders))
 	for _, h := range holders {
@@ -133,7 +134,7 @@ func holderDocuments(holders []client.HolderInfo, named bool) []document.Holder 
 	return documents
 }
 
-// ageOf is how old an answer may be, where a stale one was allowed.
+// ageOf is the JSON of an answer's age, empty if no stale answer was accepted.
 func ageOf(stale, age time.Duration) document.Age {
 	if stale == 0 {
 		return document.Age{}
@@ -152,7 +153,7 @@ func mode(h client.HolderInfo) string {
 	}
 }
 
-// lockText is one lock for people.
+// lockText is the text for one lock.
 func lockText(l client.LockInfo) string {
 	var b strings.Builder
 	name := quoteName(l.Name)
@@ -162,7 +163,7 @@ func lockText(l client.LockInfo) string {
 	case l.Held():
 		fmt.Fprintf(&b, "%s: held", name)
 	case l.DelayLeft > 0:
-		fmt.Fprintf(&b, "%s: free, but not to be had for another %s", name, roughly(l.DelayLeft))
+		fmt.Fprintf(&b, "%s: free, but not granted for another %s", name, roughly(l.DelayLeft))
 	default:
 		fmt.Fprintf(&b, "%s: free", name)
 	}
@@ -222,7 +223,7 @@ func (a *app) printLocks(locks []client.LockInfo, next, prefix string) error {
 	return a.printf("and more: --limit 0 lists all, --page %s the next ones\n", quoteName(next))
 }
 
-// nodeJSON is one node of status: what it says itself, or why it says nothing.
+// nodeJSON is one node of status: its own answer, or why it did not answer.
 type nodeJSON struct {
 	APIAddress string `json:"api_address"`
 	Error      string `json:"error,omitempty"`
@@ -337,14 +338,14 @@ type latencyJSON struct {
 	Max float64 `json:"max"`
 }
 
-// failoverJSON is how long nothing was finished around each kill of the leader.
+// failoverJSON has the longest time without a finished cycle after each kill of the leader.
 type failoverJSON struct {
 	Kills       int     `json:"kills"`
 	GapMedianMS float64 `json:"gap_median_ms"`
 	GapMaxMS    float64 `json:"gap_max_ms"`
 }
 
-// orNothing is a number for a table in which 0 means that it is not known.
+// orNothing formats a number for a table; 0 means unknown, and is empty.
 func orNothing(n int) string {
 	if n == 0 {
 		return ""

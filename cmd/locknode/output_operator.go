@@ -21,7 +21,7 @@ func sessionsDocument(sessions []client.SessionInfo, next uint64) document.Sessi
 	return d
 }
 
-// pageText is the next page as --page takes it.
+// pageText is the next page in the form that --page takes.
 func pageText(next uint64) string {
 	if next == 0 {
 		return ""
@@ -63,7 +63,8 @@ func (a *app) printLimits(limits []client.LimitInfo) error {
 	return a.table([]string{"LIMIT", "VALUE", "DEFAULT", "LARGEST"}, rows)
 }
 
-// printOwners shows who takes most of the table, as the leader says it, or else who answers.
+// printOwners shows which addresses use most of the table. The figures are the leader's, or
+// if it does not answer, those of another node.
 func (a *app) printOwners(nodes []nodeStatus) error {
 	var from nodeStatus
 	for _, n := range nodes {
@@ -73,7 +74,7 @@ func (a *app) printOwners(nodes []nodeStatus) error {
 	}
 	s := from.status
 	if s.FeatureLevel < s.FeatureLevelKnown {
-		if err := a.printf("\nThe cluster is at feature level %d, and this version knows %d: \"locknode members\" shows who does not agree to more.\n",
+		if err := a.printf("\nThe cluster is at feature level %d, and this version knows %d: \"locknode members\" shows the level of each node.\n",
 			s.FeatureLevel, s.FeatureLevelKnown); err != nil {
 			return err
 		}
@@ -89,14 +90,14 @@ func (a *app) printOwners(nodes []nodeStatus) error {
 			number(o.RequestIDs), number(o.EndedSessions), roughBytes(o.Bytes),
 		})
 	}
-	if err := a.printf("\nThe table takes %s of %s; addresses that take most of it, of %d:\n",
+	if err := a.printf("\nThe table uses %s of %s. The addresses that use most, out of %d:\n",
 		roughBytes(s.TableBytes), roughBytes(s.TableBytesLimit), s.Owners); err != nil {
 		return err
 	}
 	return a.table([]string{"FROM", "SESSIONS", "GRANTS", "WAITING", "IDS KEPT", "ENDED", "MEMORY"}, rows)
 }
 
-// roughBytes is a size for people.
+// roughBytes formats a size with one unit.
 func roughBytes(n int64) string {
 	for _, u := range document.Units[:4] {
 		if n >= 10*u.Size || n >= u.Size && u.Size == 1<<10 {

@@ -10,23 +10,24 @@ import (
 	"github.com/locknode/locknode/node"
 )
 
-// reloadable are the settings that a running node takes up after SIGHUP. The others
-// are read at the start.
+// reloadable are the settings that SIGHUP changes in a running node. The others take effect
+// at the next start.
 var reloadable = []string{"log_level", "http_hosts"}
 
-// reloader takes up the configuration again while the node runs. It belongs to the
-// goroutine that serves.
+// reloader reloads the configuration of a running node. Only the goroutine that serves may
+// use it.
 type reloader struct {
 	flags   *pflag.FlagSet
 	lookup  func(string) (string, bool)
 	level   *slog.LevelVar
-	current []resolved // what the node runs with, of reloadable ones as of the last reload
+	current []resolved // the settings that the node runs with
 	log     *slog.Logger
 	node    *node.Node // nil in tests
 }
 
-// reload reads the file and the environment again and changes what can be changed. It
-// never ends the node: whatever is wrong is logged, and everything stays as it was.
+// reload reads the file and the environment again and applies the reloadable settings. If
+// the configuration has a fault, it logs the fault and changes nothing. It never ends the
+// node.
 func (r *reloader) reload() {
 	cfg, all, err := resolve(r.flags, r.lookup)
 	if err = errors.Join(err, cfg.node.Validate(), oneGossipKey(cfg)); err != nil {
@@ -44,7 +45,7 @@ func (r *reloader) reload() {
 			later = append(later, s.key)
 		}
 	}
-	// By the more talkative of the two levels: whoever reloads looks for these lines.
+	// Logged at the lower of the two levels: the operator who reloads looks for these lines.
 	r.level.Set(min(r.level.Level(), cfg.logLevel))
 	if r.node != nil {
 		r.node.SetHTTPHosts(cfg.node.HTTPHosts)

@@ -103,7 +103,7 @@ func TestReloadTakesUpWhatItCanAndNothingOfAFaultyFile(t *testing.T) {
 	}
 }
 
-// TestHangupReloadsAndNeverEndsANode: as logrotate and ExecReload send it.
+// TestHangupReloadsAndNeverEndsANode sends SIGHUP as logrotate and ExecReload do.
 func TestHangupReloadsAndNeverEndsANode(t *testing.T) {
 	if testing.Short() {
 		t.Skip("runs a node")
@@ -153,7 +153,7 @@ func TestHangupReloadsAndNeverEndsANode(t *testing.T) {
 	r.wait()
 }
 
-// underNohup has a command start with SIGHUP ignored.
+// underNohup makes a command start with SIGHUP ignored.
 func underNohup(t *testing.T, cmd *exec.Cmd) *exec.Cmd {
 	t.Helper()
 	sh, err := exec.LookPath("sh")
@@ -165,7 +165,7 @@ func underNohup(t *testing.T, cmd *exec.Cmd) *exec.Cmd {
 	return cmd
 }
 
-// Whoever started a command with nohup wants it to go on.
+// A command that was started with nohup must go on after SIGHUP.
 func TestIgnoredHangupStaysIgnored(t *testing.T) {
 	t.Parallel()
 	c := testClient(t)

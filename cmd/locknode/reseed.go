@@ -9,7 +9,7 @@ import (
 	"github.com/locknode/locknode/node"
 )
 
-// reseedJSON is what reseed prints with -o json.
+// reseedJSON is printed by reseed -o json.
 type reseedJSON struct {
 	NodeID    string `json:"node_id"`
 	ClusterID string `json:"cluster_id"`
@@ -21,17 +21,17 @@ func (a *app) reseedCommand() *cobra.Command {
 	var o node.Reseeding
 	c := &cobra.Command{
 		Use:     "reseed --data-dir DIR",
-		Short:   "make a node with damaged data come back from the others",
+		Short:   "let a node with damaged data get them again from the others",
 		GroupID: groupNode,
-		Long: `Reseed is for a node that refuses to run on its data directory, because a file is
-damaged or missing or its state has diverged. It asks the others to remove the member,
-moves its data to a folder in the directory, and leaves what the node needs to join
-again: start it with the same command line as before, and it comes back under its ID
-and gets everything from the others.
+		Long: `Reseed is for a node that refuses to run on its data directory because a file is damaged
+or missing, or because its state has diverged. It asks the others to remove the member,
+moves its data to a folder in the directory, and keeps what the node needs to join again.
+Then start the node with the same command line as before: it joins under its old ID and
+gets everything from the others.
 
-Nothing is changed while a node runs on the directory, and when the others cannot be
-reached or cannot do without the member. Without --endpoints the others are looked for
-where the node last saw them.`,
+Reseed changes nothing while a node runs on the directory, or if the others cannot be
+reached or need the member for a majority. Without --endpoints it looks for the others at
+the addresses where the node last saw them.`,
 		Example: `  locknode reseed --data-dir /var/lib/locknode
   locknode reseed --data-dir data3 --endpoints 10.0.0.1:7400,10.0.0.2:7400
   locknode reseed --data-dir data3 --node-id n3 --delete`,
@@ -39,7 +39,7 @@ where the node last saw them.`,
 	}
 	a.clientFlags(c)
 	c.Flags().StringVar(&o.DataDir, "data-dir", "", "the node's data directory (LOCKNODE_DATA_DIR)")
-	c.Flags().StringVar(&o.ID, "node-id", "", "the node's ID, when the directory cannot tell it any more")
+	c.Flags().StringVar(&o.ID, "node-id", "", "the node's ID, if it cannot be read from the directory any more")
 	c.Flags().BoolVar(&o.Delete, "delete", false, "delete the data instead of moving them aside")
 	run := a.withClient(func(ctx context.Context, c *client.Client, _ []string) error { return a.reseed(ctx, c, o) })
 	c.RunE = func(c *cobra.Command, args []string) error {
@@ -47,7 +47,7 @@ where the node last saw them.`,
 			o.DataDir, _ = a.lookup("LOCKNODE_DATA_DIR")
 		}
 		if o.DataDir == "" {
-			return hinted(usageError("--data-dir is needed"), "see `%s --help`", c.CommandPath())
+			return hinted(usageError("--data-dir: is missing"), "see `%s --help`", c.CommandPath())
 		}
 		if len(a.endpoints) == 0 {
 			a.endpoints = node.LikelyEndpoints(o.DataDir) // empty: the default
@@ -65,7 +65,7 @@ func (a *app) reseed(ctx context.Context, c *client.Client, o node.Reseeding) er
 	if a.json {
 		return a.printJSON(reseedJSON{done.ID, done.ClusterID, done.Removed, done.MovedTo})
 	}
-	was := "was no member any more"
+	was := "was not a member any more"
 	if done.Removed {
 		was = "removed from the cluster"
 	}

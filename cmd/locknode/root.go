@@ -20,22 +20,22 @@ import (
 	"github.com/locknode/locknode/internal/quote"
 )
 
-// program is one run of locknode and what it has of the world.
+// program is one run of locknode with its files and environment.
 type program struct {
 	stdin          *os.File
 	stdout, stderr io.Writer
-	lookup         func(string) (string, bool) // of the environment
-	environ        func() []string             // all of it; nil: none
+	lookup         func(string) (string, bool) // a variable of the environment
+	environ        func() []string             // the whole environment; nil: empty
 }
 
-// app is what the commands share.
+// app has what the commands share.
 type app struct {
 	program
 	json           bool
 	output         string
 	endpoints      []string
 	connectTimeout time.Duration
-	hangups        chan struct{} // a command that reloads should do so
+	hangups        chan struct{} // wakes a command that reloads
 }
 
 // The groups of commands in the help.
@@ -45,14 +45,14 @@ const (
 	groupNode    = "node"
 )
 
-// defaultEndpoints are the nodes of `locknode dev`, the first of which is where
-// a single node listens too.
+// defaultEndpoints are the nodes of `locknode dev`. The first is also the default address
+// of a single node.
 var defaultEndpoints = []string{"127.0.0.1:7400", "127.0.0.1:7410", "127.0.0.1:7420"}
 
-// run does what args say and returns the exit code.
+// run runs the command in args and returns the exit code.
 func (p program) run(args []string) int {
-	// Signals are taken to the very end: one that ended the program after its result
-	// is printed would say that there is none.
+	// Signals are caught until the end: if one killed the program after it has printed its
+	// result, the exit code would say that there is no result.
 	signals := make(chan os.Signal, 4)
 	notify(signals, append(slices.Clone(stops), syscall.SIGHUP))
 	failPipes()
@@ -62,7 +62,7 @@ func (p program) run(args []string) int {
 	hangup := func() bool { return false }
 	if reloads(root, args) {
 		hangup = a.hangup
-		signal.Notify(signals, syscall.SIGHUP) // also under nohup: it stops nothing
+		signal.Notify(signals, syscall.SIGHUP) // under nohup as well: it only reloads
 	}
 	ctx := signalContext(signals, hangup)
 	err := root.ExecuteContext(ctx)
@@ -75,16 +75,16 @@ func (p program) run(args []string) int {
 	return exitCode(err)
 }
 
-// failPipes has writes to a pipe that nobody reads fail, on standard output too,
-// where Go would end the program: acquire has something to do first. Processes
-// that are started get the signal as it was.
+// failPipes makes a write to a pipe without a reader fail. On standard output Go would end
+// the program otherwise, and acquire could not release its lock first. Child processes
+// start with the default action of SIGPIPE.
 func failPipes() { signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) }
 
-// stops are the signals that ask the program to stop. QUIT is one of them: a place
-// in line has to be given up first. So is HUP, but where a node runs.
+// stops are the signals that stop the program. QUIT is one of them, because a place in a
+// queue has to be given up first. HUP stops every command but those that reload.
 var stops = []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGQUIT}
 
-// reloads is the annotation of a command that reloads at SIGHUP and goes on.
+// reloadsAnnotation marks a command that SIGHUP reloads and does not stop.
 const reloadsAnnotation = "reloads"
 
 func reloads(root *cobra.Command, args []string) bool {
@@ -92,20 +92,20 @@ func reloads(root *cobra.Command, args []string) bool {
 	return err == nil && c.Annotations[reloadsAnnotation] != ""
 }
 
-// hangup has the command reload, and returns true: the program does not stop.
+// hangup wakes the command to reload, and returns true: the program does not stop.
 func (a *app) hangup() bool {
 	select {
 	case a.hangups <- struct{}{}:
-	default: // it will
+	default: // a reload is pending
 	}
 	return true
 }
 
-// signalContext ends at the first signal that asks the program to stop: at HUP
-// unless hangup returns true.
+// signalContext returns a context that ends at the first signal. HUP ends it only if hangup
+// returns false.
 func signalContext(signals <-chan os.Signal, hangup func() bool) context.Context {
 	ctx, cancel := context.WithCancelCause(context.Background())
-	go func() { // to the end of the program
+	go func() { // until the program exits
 		for s := range signals {
 			if s != syscall.SIGHUP || !hangup() {
 				cancel(signalled{int(s.(syscall.Signal))})
@@ -115,13 +115,13 @@ func signalContext(signals <-chan os.Signal, hangup func() bool) context.Context
 	return ctx
 }
 
-// dumpOnQuit gives QUIT its meaning in Go back: all goroutines are printed. That
-// is worth more than an end in order where a node runs.
+// dumpOnQuit restores what Go does at QUIT: it prints all goroutines and exits. For a node
+// that is worth more than an orderly stop.
 func dumpOnQuit() { signal.Reset(syscall.SIGQUIT) }
 
 // notify relays those of the signals that this process was not told to ignore.
 func notify(c chan<- os.Signal, signals []os.Signal) {
-	if signals = notIgnored(signals); len(signals) > 0 { // none would mean all
+	if signals = notIgnored(signals); len(signals) > 0 { // to Notify, no signals mean all
 		signal.Notify(c, signals...)
 	}
 }
@@ -136,24 +136,24 @@ func (a *app) root() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "locknode",
 		Short: "a replicated lock service",
-		Long: `Locknode is a lock service: three or five nodes hold one table of locks, a client
-takes a lock on any of them and all others see it taken. When the holder dies the
-lock frees itself; when a node dies nothing is lost.
+		Long: `Locknode is a lock service: three or five nodes replicate one table of locks. A client
+acquires a lock at any of them, and all of them see it as held. If the holder is killed,
+the lock becomes free after its TTL; if a node is killed, nothing is lost.
 
 Results go to standard output, logs and errors to standard error.
 
-Environment, where no flag says otherwise; an empty variable counts as not set:
-  LOCKNODE_ENDPOINTS        --endpoints of all commands that talk to a cluster, but bench
-  LOCKNODE_CONNECT_TIMEOUT  --connect-timeout of the same
+Environment variables. A flag takes precedence; an empty variable counts as not set:
+  LOCKNODE_ENDPOINTS        --endpoints of all commands that talk to a cluster, except bench
+  LOCKNODE_CONNECT_TIMEOUT  --connect-timeout of the same commands
   LOCKNODE_CONFIG           --config of serve
   LOCKNODE_DATA_DIR         --data-dir of serve and reseed; serve takes every setting from
                             a variable like this: LOCKNODE_LISTEN, LOCKNODE_NODE_ID, …
   LOCKNODE_NAME, LOCKNODE_TOKEN, LOCKNODE_HELD
-                            what run tells its command: see locknode run --help`,
-		Example: `  locknode demo                                  see it work, and survive the loss of its leader
-  locknode dev                                   three nodes on this machine, to try things on
+                            set by run for its command: see locknode run --help`,
+		Example: `  locknode demo                                  watch a cluster survive the loss of its leader
+  locknode dev                                   run three nodes on this machine
   locknode run nightly -- ./backup.sh            run a command under a lock
-  locknode acquire orders/42 --ttl 30s           take a lock for 30 s
+  locknode acquire orders/42 --ttl 30s           acquire a lock for 30 s
   locknode serve --config /etc/locknode.yaml     run one node of a real cluster`,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(c *cobra.Command, args []string) error {
@@ -172,7 +172,7 @@ Environment, where no flag says otherwise; an empty variable counts as not set:
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return hinted(usageError("%s: %w", c.CommandPath(), err), "see `%s --help`", c.CommandPath())
 	})
-	root.PersistentFlags().StringVarP(&a.output, "output", "o", "text", "how results are printed: text or json")
+	root.PersistentFlags().StringVarP(&a.output, "output", "o", "text", "format of results: text or json")
 	root.Flags().BoolVar(&version, "version", false, "print the version of this program")
 	root.AddGroup(
 		&cobra.Group{ID: groupLocks, Title: "Locks:"},
@@ -190,8 +190,8 @@ Environment, where no flag says otherwise; an empty variable counts as not set:
 	return root
 }
 
-// completeArguments keeps shells from offering files where locks and members are
-// meant; what follows the names in run is a command line, and stays as it is.
+// completeArguments stops shells from offering files for the names of locks and members. It
+// leaves run alone, whose arguments include a command line.
 func completeArguments(root *cobra.Command) {
 	for _, c := range root.Commands() {
 		if c.Name() != "run" {
@@ -222,38 +222,38 @@ func (a *app) prepare(*cobra.Command, []string) error {
 	case "json":
 		a.json = true
 	default:
-		return usageError("--output %q: text or json are allowed", a.output)
+		return usageError("--output: is %q, must be text or json", a.output)
 	}
 	return nil
 }
 
-// arguments checks the number of arguments; what names them, as the usage line does.
+// arguments checks the number of arguments. what names them, as in the usage line.
 func arguments(least, most int, what string) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {
 		if len(args) >= least && (most < 0 || len(args) <= most) {
 			return nil
 		}
 		if most == 0 {
-			return hinted(usageError("%s takes no arguments, got %q", c.CommandPath(), args), "see `%s --help`", c.CommandPath())
+			return hinted(usageError("%s: has arguments %q, must have none", c.CommandPath(), args), "see `%s --help`", c.CommandPath())
 		}
-		return hinted(usageError("%s wants %s, got %d arguments", c.CommandPath(), what, len(args)), "see `%s --help`", c.CommandPath())
+		return hinted(usageError("%s: has %s, must have %s", c.CommandPath(), counted(len(args), "argument"), what), "see `%s --help`", c.CommandPath())
 	}
 }
 
-// clientFlags are those of every command that talks to a cluster.
+// clientFlags adds the flags of every command that talks to a cluster.
 func (a *app) clientFlags(c *cobra.Command) {
 	a.endpointsFlag(c)
 	addDuration(c.Flags(), &a.connectTimeout, "connect-timeout", "", 5*time.Second,
-		"give up, with exit code 69, when no leader is reached for this long (LOCKNODE_CONNECT_TIMEOUT)")
+		"give up, with exit code 69, if no leader is reached for this long (LOCKNODE_CONNECT_TIMEOUT)")
 	c.PreRunE = func(c *cobra.Command, _ []string) error { return a.clientEnvironment(c) }
 }
 
 func (a *app) endpointsFlag(c *cobra.Command) {
 	c.Flags().StringSliceVar(&a.endpoints, "endpoints", nil,
-		"API addresses of nodes, any of them (LOCKNODE_ENDPOINTS; default "+strings.Join(defaultEndpoints, ",")+")")
+		"API addresses of one or more nodes (LOCKNODE_ENDPOINTS; default "+strings.Join(defaultEndpoints, ",")+")")
 }
 
-// clientEnvironment takes from the environment what no flag has set.
+// clientEnvironment takes the values of flags that are not given from the environment.
 func (a *app) clientEnvironment(c *cobra.Command) error {
 	if err := notEmpty(c, "endpoints"); err != nil {
 		return err
@@ -265,22 +265,22 @@ func (a *app) clientEnvironment(c *cobra.Command) error {
 	if v, ok := a.lookup("LOCKNODE_CONNECT_TIMEOUT"); ok && v != "" && !c.Flags().Changed("connect-timeout") {
 		d, err := parseDuration(v)
 		if err != nil {
-			return usageError("LOCKNODE_CONNECT_TIMEOUT: %q: %w", v, err)
+			return usageError("LOCKNODE_CONNECT_TIMEOUT: %w", wrong(v, err))
 		}
 		a.connectTimeout = d
 	}
 	if a.connectTimeout <= 0 {
-		return usageError("--connect-timeout %v: a positive duration is allowed", a.connectTimeout)
+		return usageError("--connect-timeout: is %v, must be more than 0", a.connectTimeout)
 	}
 	for _, e := range a.endpoints {
 		if err := dial(e); err != nil {
-			return usageError("%s: %q: %w", source, e, err)
+			return usageError("%s: %w", source, wrong(e, err))
 		}
 	}
 	return nil
 }
 
-// addresses are the endpoints.
+// addresses are the endpoints, or the default ones if none are given.
 func (a *app) addresses() []string {
 	if len(a.endpoints) == 0 {
 		return defaultEndpoints
@@ -288,16 +288,16 @@ func (a *app) addresses() []string {
 	return a.endpoints
 }
 
-// dial makes a client; it connects when it is first used.
+// dial returns a client. It connects when it is first used.
 func (a *app) dial(ctx context.Context, opts ...client.Option) (*client.Client, error) {
 	return client.Dial(ctx, a.addresses(), append([]client.Option{client.ConnectTimeout(a.connectTimeout)}, opts...)...)
 }
 
 func closeQuietly(c *client.Client) {
-	_ = c.Close() // nothing is held, or it is told elsewhere: the error that counts is on its way out
+	_ = c.Close() // nothing is held, or the caller returns a more important error
 }
 
-// say tells the person at the terminal what happens.
+// say prints a message for the user on standard error.
 func (a *app) say(format string, args ...any) {
 	fmt.Fprintf(a.stderr, "locknode: %s\n", quote.Lines(fmt.Sprintf(format, args...)))
 }
@@ -331,5 +331,5 @@ func (a *app) reportJSON(err error, hint string) {
 	if holders := holdersOf(err); len(holders) > 0 {
 		out.Holders = holderDocuments(holders, true)
 	}
-	_ = writeJSON(a.stderr, document.Failure{Error: out}) // nobody is left to tell
+	_ = writeJSON(a.stderr, document.Failure{Error: out}) // there is no other place to report it
 }

@@ -25,7 +25,7 @@ import (
 type runOptions struct {
 	try       bool
 	wait      time.Duration
-	limited   bool // wait was given
+	limited   bool // --wait is given
 	ttl       time.Duration
 	killAfter time.Duration
 	conflict  int
@@ -40,38 +40,39 @@ func (a *app) runCommand() *cobra.Command {
 		Use:     "run [-n | -w DURATION] [flags] NAME… -- COMMAND [ARGUMENT…]",
 		Short:   "run a command under one or several locks",
 		GroupID: groupLocks,
-		Long: `Run waits in line for the lock (and says so on a terminal), runs the command, and
-releases the lock when the command has ended. The lock is kept alive all that time; if
-this program or its machine dies the lock is free after --ttl.
+		Long: `Run waits in the queue for the lock (and on a terminal says so), runs the command, and
+releases the lock when the command has ended. It keeps the lock alive meanwhile; if
+locknode or its machine fails, the lock is free after --ttl.
 
-The command has a process group of its own. It gets standard input, the signals
-that locknode gets, and two variables: LOCKNODE_NAME, the name of the lock, and
-LOCKNODE_TOKEN, the fencing token, to be sent along with every write that the lock
-protects. If the lock is lost while the command runs, its group gets TERM, and
-KILL if anything of it is left after --kill-after.
+The command has a process group of its own. It gets standard input, the signals that
+locknode gets, and two variables: LOCKNODE_NAME, the name of the lock, and
+LOCKNODE_TOKEN, the fencing token, which must be sent along with every write that the
+lock protects. If the lock is lost while the command runs, its group gets TERM, and KILL
+if a process of the group is left after --kill-after.
 
-If locknode is killed with KILL, is stopped or hangs, a watchdog ends the group: a second
-process of locknode, in a session of its own, of about 2 MB besides what the two share.
-It sends TERM at once, or when a stopped locknode's time is nearly over, and KILL before
-the lock can be another's. What it cannot do: end processes that have left the group
-(setsid, daemons) or run as another user; act while its machine stands still, which only
-the token protects against; act when it was killed too. On Linux the kernel sends the
-command itself TERM even then. --no-watchdog does without.
+If locknode is killed with KILL, is stopped or hangs, a watchdog ends the group. The
+watchdog is a second process of locknode in a session of its own; it needs about 2 MB of
+memory that the two do not share. It sends TERM at once if locknode is gone, or shortly
+before the lock expires if locknode is stopped or hangs, and KILL before another client
+can get the lock. It cannot end processes that have left the group (setsid, daemons) or
+run as another user. It cannot act while its machine stands still, which only the token
+protects against, or if it is killed as well; on Linux the kernel even then sends TERM to
+the command itself. --no-watchdog runs the command without it.
 
-Several locks are taken one after the other, in the order of their names, and
-released together; LOCKNODE_NAME and LOCKNODE_TOKEN then have a line for each. To wait
-within the command for a lock that run holds is refused (64): it would not end.
-LOCKNODE_HELD says so to commands within commands; without it nothing is refused.
+Several locks are acquired one after the other, in the order of their names, and released
+together; LOCKNODE_NAME and LOCKNODE_TOKEN then have one line for each. A wait within the
+command for a lock that run holds would never end, and is refused (64). Commands within
+commands know the locks from LOCKNODE_HELD; without that variable nothing is refused.
 
 Exit codes:
-  the command's own      when it ended by itself; 128+N when signal N ended it
+  the command's own      if it ended by itself; 128+N if signal N killed it
   75                     the lock was not acquired (-n, -w; -E changes the code)
   76                     the lock was lost while the command ran
   69                     the cluster was not reached within --connect-timeout
   77                     denied
   64                     the command line is wrong
-  126, 127               the command or its watchdog cannot be run, or it is not there
-  128+N                  signal N came while waiting for the lock`,
+  126, 127               the command or its watchdog cannot be run, or does not exist
+  128+N                  signal N came during the wait for the lock`,
 		Example: `  locknode run nightly -- ./backup.sh
   locknode run -n reports/2024 -- make report || echo "somebody else does it"
   locknode run -w 30s orders/42 -- sh -c 'curl -H "Fence: $LOCKNODE_TOKEN" http://store/orders/42'
@@ -79,7 +80,7 @@ Exit codes:
 		RunE: func(c *cobra.Command, args []string) error {
 			dash := c.ArgsLenAtDash()
 			if dash < 1 || dash == len(args) {
-				return hinted(usageError("run wants names, then --, then a command"), "for example: locknode run nightly -- ./backup.sh")
+				return hinted(usageError("run: needs one or more names, then --, then a command"), "for example: locknode run nightly -- ./backup.sh")
 			}
 			o.limited = c.Flags().Changed("wait")
 			return a.run(c.Context(), o, args[:dash], args[dash:])
@@ -87,28 +88,28 @@ Exit codes:
 	}
 	a.clientFlags(c)
 	c.Flags().BoolVarP(&o.try, "nonblock", "n", false, "do not wait: give up at once if the lock is held")
-	addDuration(c.Flags(), &o.wait, "wait", "w", 0, "wait at most this long (default: as long as it takes)")
-	addDuration(c.Flags(), &o.ttl, "ttl", "", 10*time.Second, "how long the lock outlives this program when it dies")
-	addDuration(c.Flags(), &o.killAfter, "kill-after", "", 5*time.Second, "time from TERM to KILL when the lock was lost")
-	c.Flags().IntVarP(&o.conflict, "conflict-exit-code", "E", exitNotAcquired, "exit code when the lock was not acquired")
-	c.Flags().StringVar(&o.holder, "holder", "", "who takes the lock, for people (default: command@host:process)")
-	c.Flags().StringVar(&o.value, "value", "", "text stored with the lock for others to read")
-	c.Flags().BoolVar(&o.unwatched, "no-watchdog", false, "start no process that ends the command when locknode cannot")
+	addDuration(c.Flags(), &o.wait, "wait", "w", 0, "wait at most this long (default: without a limit)")
+	addDuration(c.Flags(), &o.ttl, "ttl", "", 10*time.Second, "how long the lock stays held if this program is killed")
+	addDuration(c.Flags(), &o.killAfter, "kill-after", "", 5*time.Second, "time from TERM to KILL if the lock is lost")
+	c.Flags().IntVarP(&o.conflict, "conflict-exit-code", "E", exitNotAcquired, "exit code if the lock is not acquired")
+	c.Flags().StringVar(&o.holder, "holder", "", "name of the holder, shown to others (default: command@host:process)")
+	c.Flags().StringVar(&o.value, "value", "", "text to store with the lock, for others to read")
+	c.Flags().BoolVar(&o.unwatched, "no-watchdog", false, "do not start the process that ends the command if locknode cannot")
 	return c
 }
 
 func (o *runOptions) validate() error {
 	switch {
 	case o.try && o.limited:
-		return usageError("-n and -w exclude each other")
+		return usageError("-n and -w: must not be given together")
 	case o.limited && o.wait < 0:
-		return usageError("--wait %v: a duration that is not negative is allowed", o.wait)
+		return usageError("--wait: is %v, must be 0 or more", o.wait)
 	case o.killAfter < 0:
-		return usageError("--kill-after %v: a duration that is not negative is allowed", o.killAfter)
+		return usageError("--kill-after: is %v, must be 0 or more", o.killAfter)
 	case o.ttl <= 0:
-		return usageError("--ttl %v: a positive duration is allowed", o.ttl)
+		return usageError("--ttl: is %v, must be more than 0", o.ttl)
 	case o.conflict < 0 || o.conflict > 255:
-		return usageError("--conflict-exit-code %d: 0 to 255 are allowed", o.conflict)
+		return usageError("--conflict-exit-code: is %d, must be 0 to 255", o.conflict)
 	}
 	return nil
 }
@@ -153,7 +154,7 @@ func (a *app) run(ctx context.Context, o runOptions, names, command []string) er
 	}
 }
 
-// findCommand looks the command up before anything is acquired for it.
+// findCommand finds the executable of the command, before a lock is acquired for it.
 func findCommand(name string) (string, error) {
 	path, err := exec.LookPath(name)
 	switch {
@@ -162,13 +163,13 @@ func findCommand(name string) (string, error) {
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EISDIR):
 		return "", &exitError{exitNotExecuted, err}
 	case errors.Is(err, exec.ErrNotFound) && !strings.Contains(name, "/") && onPath(name):
-		return "", &exitError{exitNotExecuted, fmt.Errorf("%q: found on the path, but it is not executable", name)}
+		return "", &exitError{exitNotExecuted, fmt.Errorf("%q: is in the PATH, but is not executable", name)}
 	default:
 		return "", &exitError{exitNotFound, err}
 	}
 }
 
-// onPath reports whether there is a file of that name at all.
+// onPath reports whether the PATH has a file of that name, executable or not.
 func onPath(name string) bool {
 	return slices.ContainsFunc(filepath.SplitList(os.Getenv("PATH")), func(dir string) bool {
 		info, err := os.Stat(filepath.Join(dir, name))
@@ -185,11 +186,11 @@ func runHolder(command string) string {
 	return strings.ToValidUTF8(holder[:min(len(holder), 128)], "")
 }
 
-// waits reports whether run stands in line for a lock that is held.
+// waits reports whether run waits in the queue for a lock that is held.
 func (o *runOptions) waits() bool { return !o.try && (!o.limited || o.wait != 0) }
 
-// acquireAll takes all locks, in the order of their names so that no two programs
-// can wait for each other in a circle. On an error none is held.
+// acquireAll acquires all locks, in the order of their names, so that programs cannot
+// deadlock. On an error none is held.
 func (a *app) acquireAll(ctx context.Context, o runOptions, c *client.Client, names []string) ([]*client.Grant, error) {
 	names = slices.Compact(slices.Sorted(slices.Values(names)))
 	deadline := time.Now().Add(o.wait)
@@ -198,7 +199,7 @@ func (a *app) acquireAll(ctx context.Context, o runOptions, c *client.Client, na
 		g, err := a.acquireOne(ctx, o, c, name, deadline)
 		if err != nil {
 			for _, held := range grants {
-				_ = held.Unlock() // the session ends next, and all its grants with it
+				_ = held.Unlock() // if it fails: the session ends next, and its grants with it
 			}
 			return nil, err
 		}
@@ -221,7 +222,7 @@ func (a *app) acquireOne(ctx context.Context, o runOptions, c *client.Client, na
 	return g, nameHolders(ctx, c, err)
 }
 
-// conflictCode gives "not acquired" the exit code that was asked for.
+// conflictCode gives an error of a lock that was not acquired the exit code of -E.
 func (o *runOptions) conflictCode(err error) error {
 	if errors.Is(err, client.ErrBusy) || errors.Is(err, client.ErrTimeout) {
 		return &exitError{o.conflict, err}
@@ -229,12 +230,12 @@ func (o *runOptions) conflictCode(err error) error {
 	return err
 }
 
-// execute runs the command and returns when it has been reaped.
+// execute runs the command. It returns when the command has been reaped.
 func (a *app) execute(ctx context.Context, o runOptions, grants []*client.Grant, path string, command []string) (ended, error) {
 	signals := make(chan os.Signal, 16)
 	notifyForwarded(signals)
 	defer signal.Stop(signals)
-	if ctx.Err() != nil { // a signal came just now, and there is nobody to forward it to
+	if ctx.Err() != nil { // a signal came before there is a command to forward it to
 		return ended{}, context.Cause(ctx)
 	}
 	lost := make(chan struct{})
@@ -252,7 +253,7 @@ func (a *app) execute(ctx context.Context, o runOptions, grants []*client.Grant,
 		var err error
 		dog, err = startWatchdog(o.ttl, o.killAfter, func() time.Duration { return certain(grants) })
 		if err != nil {
-			return ended{}, &exitError{exitNotExecuted, hinted(err, "--no-watchdog runs the command without one")}
+			return ended{}, &exitError{exitNotExecuted, hinted(err, "to run the command without a watchdog, give --no-watchdog")}
 		}
 	}
 	child, err := startChild(path, command, childEnvironment(grants), a.say, dog)
@@ -261,12 +262,12 @@ func (a *app) execute(ctx context.Context, o runOptions, grants []*client.Grant,
 		return ended{}, &exitError{exitNotExecuted, fmt.Errorf("run %s: %w", path, err)}
 	}
 	end := child.supervise(signals, lost, o.killAfter)
-	end.lost = end.lost || certain(grants) <= 0 // its time was over, though nobody had noticed yet
+	end.lost = end.lost || certain(grants) <= 0 // expired, and the loss was not signalled yet
 	end.hung = dog.farewell()
 	return end, nil
 }
 
-// certain returns how much longer all of the grants are certain to last.
+// certain returns how much longer all of the grants are valid.
 func certain(grants []*client.Grant) time.Duration {
 	left := time.Duration(1<<63 - 1)
 	for _, g := range grants {
@@ -296,8 +297,8 @@ func childEnvironment(grants []*client.Grant) []string {
 	return env
 }
 
-// releaseAll gives the locks back. Whatever goes wrong, they are free after
-// their TTL, so it is told and changes no exit code.
+// releaseAll releases the locks. An error is printed and does not change the exit code: the
+// locks are free after their TTL in any case.
 func (a *app) releaseAll(c *client.Client, grants []*client.Grant, lost bool) {
 	for _, g := range slices.Backward(grants) {
 		if err := g.Unlock(); err != nil && !lost {
@@ -305,18 +306,19 @@ func (a *app) releaseAll(c *client.Client, grants []*client.Grant, lost bool) {
 		}
 	}
 	if err := c.Close(); err != nil && !lost {
-		a.say("the release could not be delivered, the locks are free after their TTL: %v", err)
+		a.say("the locks could not be released, they are free after their TTL: %v", err)
 	}
 }
 
-// errWatchdog is why a command was ended although its lock was not lost, by a hair.
-var errWatchdog = errors.New("locknode was stopped or hung until its lock had nearly run out, so its watchdog has ended the command")
+// errWatchdog is the error if the watchdog ended the command shortly before the lock would
+// have been lost.
+var errWatchdog = errors.New("locknode was stopped or hung until its lock had nearly expired, so its watchdog ended the command")
 
 // lostError says which lock was lost, and why.
 func (a *app) lostError(grants []*client.Grant) error {
 	for _, g := range grants {
 		if err := g.Err(); errors.Is(err, client.ErrLost) {
-			return &exitError{exitLost, hinted(err, "the command was told to end; what it did after the loss is not protected")}
+			return &exitError{exitLost, hinted(err, "the command was sent TERM; what it did after the loss was not protected by the lock")}
 		}
 	}
 	return &exitError{exitLost, client.ErrLost}

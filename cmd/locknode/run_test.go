@@ -18,7 +18,7 @@ func TestRunEndsWithTheChildsExitCode(t *testing.T) {
 	for script, want := range map[string]int{"exit 0": 0, "exit 7": 7, "exit 76": 76, "kill -9 $$": 137, "kill -15 $$": 143} {
 		o := locknode(t, "run", "run/codes", "--", "/bin/sh", "-c", script)
 		if o.code != want || o.stderr != "" {
-			t.Errorf("run %q: got %+v, want exit code %d and silence", script, o, want)
+			t.Errorf("run %q: got %+v, want exit code %d and no message", script, o, want)
 		}
 	}
 	if l := lockState(t, "run/codes"); l.Held {
@@ -33,7 +33,7 @@ func TestRunChecksTheCommandBeforeItAcquires(t *testing.T) {
 	if err := os.WriteFile(text, []byte("no program\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	nobody := []string{"127.0.0.1:1"} // reaching for the cluster would end with 69
+	nobody := []string{"127.0.0.1:1"} // a request to the cluster would end with 69
 	for name, want := range map[string]int{
 		"/does/not/exist": exitNotFound, "no-such-program-anywhere": exitNotFound, text: exitNotExecuted, dir: exitNotExecuted,
 	} {
@@ -41,12 +41,12 @@ func TestRunChecksTheCommandBeforeItAcquires(t *testing.T) {
 			t.Errorf("run %s: got %+v, want exit code %d", name, o, want)
 		}
 	}
-	// Only the kernel can find this out, after the lock was acquired.
+	// Only the kernel can find out that this is no program, after the lock was acquired.
 	if err := os.WriteFile(text, []byte{0x7f, 'E', 'L', 'F', 0, 0, 0, 0}, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	if o := locknode(t, "run", "run/format", "--", text); o.code != exitNotExecuted {
-		t.Errorf("run of what is no program: got %+v, want exit code %d", o, exitNotExecuted)
+		t.Errorf("run of a file that is no program: got %+v, want exit code %d", o, exitNotExecuted)
 	}
 	if l := lockState(t, "run/format"); l.Held {
 		t.Errorf("after the failed start: got %+v, want it free", l)
@@ -120,7 +120,7 @@ func TestRunThatDoesNotWaitSaysWhoHoldsIt(t *testing.T) {
 		{[]string{"-w", "1s", "-E", "0"}, 0, "timed out"},
 	} {
 		o := locknode(t, append(append([]string{"run"}, x.args...), "run/busy", "--", "/bin/echo", "ran")...)
-		for range 5 { // on a busy machine a second may be over before the cluster has said who holds it
+		for range 5 { // on a busy machine the second may pass before the cluster has answered who holds it
 			if strings.Contains(o.stderr, x.text) || o.code != x.want && o.code != exitUnavailable {
 				break
 			}
@@ -167,7 +167,7 @@ func TestRunInterruptedInLineLeavesNoWaiterBehind(t *testing.T) {
 
 func TestRunHoldsTheLockUntilASignalledChildHasEnded(t *testing.T) {
 	t.Parallel()
-	// The child takes its time after TERM, until the test says so.
+	// After TERM the child runs on until the test opens the gate.
 	gate := filepath.Join(t.TempDir(), "gate")
 	r := startLocknode(t, "run", "run/term", "--", "/bin/sh", "-c",
 		`trap 'echo caught; while [ ! -e `+gate+` ]; do sleep 0.02; done; exit 5' TERM; echo waiting; while :; do sleep 0.02; done`)
@@ -277,7 +277,7 @@ func TestRunThatIsKilledFreesTheLockAfterItsTTL(t *testing.T) {
 		if err := g.Unlock(); err != nil {
 			t.Fatal(err)
 		}
-		return took, 3500 * time.Millisecond // its TTL and at most a second
+		return took, 3500 * time.Millisecond // its TTL and 1.5 s
 	})
 }
 
@@ -332,8 +332,8 @@ func TestRunKeepsItsLockWhenLeadershipMoves(t *testing.T) {
 	r := start(t, cmd)
 	token := strings.TrimPrefix(r.await("token"), "token ")
 	eventually(t, "leadership moves", func() bool { return locknodeAt(t, cluster.Endpoints(), "transfer-leadership").code == 0 })
-	// The client does nothing but keep its session alive: its old leader is well,
-	// and merely refuses. It has to notice before the TTL is over.
+	// The client only sends keep-alives. The old leader still runs and refuses them, and the
+	// client has to find the new leader before the TTL has passed.
 	for moved := time.Now(); time.Since(moved) < 4*time.Second; {
 		l := into[document.Lock](t, locknodeAt(t, cluster.Endpoints(), "get", "moved", "-o", "json"))
 		if !l.Held || fmt.Sprint(l.Holders[0].Token) != token {

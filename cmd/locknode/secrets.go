@@ -11,10 +11,10 @@ import (
 	"strings"
 )
 
-// The gossip key is a secret: it is taken from a file or the environment, never from the
-// command line, which every user of the machine can read, and it is printed nowhere.
+// The gossip key is a secret. It is read from a file or the environment, and refused on the
+// command line, which every user of the machine can read. It is never printed.
 
-var errGossipKey = errors.New("16, 24 or 32 bytes in base64 are allowed, as `head -c 32 /dev/urandom | base64` prints them")
+var errGossipKey = errors.New("must be 16, 24 or 32 bytes in base64, such as `head -c 32 /dev/urandom | base64` prints")
 
 func setGossipKey(c *serveConfig, values []string) (err error) {
 	if values[0] == "" {
@@ -33,7 +33,7 @@ func gossipKey(text string) ([]byte, error) {
 	return nil, errGossipKey
 }
 
-// maxKeyFile is more than a file with a key has.
+// maxKeyFile bounds how much of the file is read. A file with a key is shorter.
 const maxKeyFile = 1 << 10
 
 func setGossipKeyFile(c *serveConfig, values []string) error {
@@ -43,20 +43,20 @@ func setGossipKeyFile(c *serveConfig, values []string) error {
 	}
 	info, err := os.Stat(path)
 	if err == nil && !info.Mode().IsRegular() {
-		return errors.New("a regular file is allowed")
+		return errors.New("must be a regular file")
 	}
 	f, err := os.Open(path)
 	if err != nil {
-		return fmt.Errorf("a file that this user can read is allowed: %w", err)
+		return fmt.Errorf("must be a file that this user can read: %w", err)
 	}
 	defer func() { _ = f.Close() }()
 	b, err := io.ReadAll(io.LimitReader(f, maxKeyFile))
 	if err != nil {
-		return err
+		return fmt.Errorf("must be a file that this user can read: %w", err)
 	}
 	key, err := gossipKey(strings.TrimSpace(string(b)))
 	if err != nil {
-		return fmt.Errorf("what the file holds is no key: %w", err)
+		return fmt.Errorf("its content %w", err)
 	}
 	c.gossipKeyFile, c.node.GossipKey = path, key
 	return nil
@@ -64,12 +64,12 @@ func setGossipKeyFile(c *serveConfig, values []string) error {
 
 func oneGossipKey(c serveConfig) error {
 	if c.gossipKeyGiven && c.gossipKeyFile != "" {
-		return &fault{source: "gossip_key, gossip_key_file", allowed: errors.New("both are set: one of them is allowed")}
+		return &fault{source: "gossip_key, gossip_key_file", allowed: errors.New("are both set, only one may be")}
 	}
 	return nil
 }
 
-// warnOfOpenKey tells of a file with the key that every user of the machine can read.
+// warnOfOpenKey logs a warning if every user of the machine can read the file with the key.
 func warnOfOpenKey(log *slog.Logger, all []resolved) {
 	for _, r := range all {
 		path := ""

@@ -41,12 +41,12 @@ func TestGossipKeyIsReadFromAFile(t *testing.T) {
 	}
 	for path, want := range map[string]string{
 		"/does/not/exist":                             "no such file",
-		t.TempDir():                                   "a regular file is allowed",
-		os.DevNull:                                    "a regular file is allowed",
-		keyFile(t, "short", 0o600):                    "holds is no key: 16, 24 or 32 bytes in base64",
-		keyFile(t, "", 0o600):                         "holds is no key",
-		keyFile(t, someKey+" "+someKey, 0o600):        "holds is no key",
-		keyFile(t, strings.Repeat("A", 1<<20), 0o600): "holds is no key",
+		t.TempDir():                                   "must be a regular file",
+		os.DevNull:                                    "must be a regular file",
+		keyFile(t, "short", 0o600):                    "its content must be 16, 24 or 32 bytes in base64",
+		keyFile(t, "", 0o600):                         "its content must be",
+		keyFile(t, someKey+" "+someKey, 0o600):        "its content must be",
+		keyFile(t, strings.Repeat("A", 1<<20), 0o600): "its content must be",
 	} {
 		_, _, err := configured(t, []string{"--gossip-key-file", path}, nil, "")
 		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "gossip_key_file") || strings.Contains(err.Error(), someKey) {
@@ -57,7 +57,7 @@ func TestGossipKeyIsReadFromAFile(t *testing.T) {
 	if err == nil {
 		err = together(c)
 	}
-	if err == nil || !strings.Contains(err.Error(), "both are set") {
+	if err == nil || !strings.Contains(err.Error(), "are both set") {
 		t.Errorf("two keys: %v", err)
 	}
 }
@@ -73,13 +73,13 @@ func TestSecretsAreNotTakenFromTheCommandLine(t *testing.T) {
 	}
 	for _, s := range settings() {
 		if strings.Contains(s.key, "key") && !strings.HasSuffix(s.key, "_file") && !s.secret {
-			t.Errorf("%s looks like a secret and is none", s.key)
+			t.Errorf("%s looks like a secret and is not treated as one", s.key)
 		}
 	}
 }
 
-// What is printed is a configuration with which a node starts or says what it lacks, and
-// never one that takes a secret for not set without a word.
+// A printed configuration has a comment for a secret that is set: otherwise a node started
+// with it would run without the secret, and nobody would notice.
 func TestPrintedConfigurationSaysThatASecretIsMissing(t *testing.T) {
 	_, all, err := configured(t, nil, map[string]string{"LOCKNODE_GOSSIP_KEY": someKey}, "")
 	if err != nil {

@@ -23,22 +23,24 @@ func (a *app) serveCommand() *cobra.Command {
 		Use:     "serve",
 		Short:   "run one node",
 		GroupID: groupNode,
-		Long: `Serve runs one node of a cluster until it is told to stop (SIGINT, SIGTERM), and
-then hands leadership over first, so that clients see no gap.
+		Long: `Serve runs one node of a cluster until SIGINT or SIGTERM stops it. A leader then first
+transfers leadership, so that clients notice no gap.
 
-Every setting can be given as a flag, in the environment or in a YAML file, and
-that is the order in which they win: --data-dir, LOCKNODE_DATA_DIR, data_dir.
-An empty variable counts as not set; one that begins with LOCKNODE_ and is close to a
-setting's name is refused. All faults are reported at once. The limits
-of the lock table have flags too (--limits.name-bytes), which this help leaves
-out; --print-config shows all settings with their values and where each came from.
+Every setting can be given as a flag, in the environment or in a YAML file. A flag takes
+precedence over the environment, and the environment over the file: --data-dir,
+LOCKNODE_DATA_DIR, data_dir. An empty variable counts as not set; one that begins with
+LOCKNODE_ and is close to a setting's name is refused. All faults are reported at once.
+The limits of the lock table have flags as well (--limits.name-bytes), which this help
+leaves out. --print-config shows all settings with their values, and where each comes
+from.
 
-A new cluster: start three nodes with --bootstrap-expect 3 that know each other
-through --join; together they form it, once, and later starts just continue.
-To enlarge it start one more with --join and without --bootstrap-expect.
+To form a new cluster, start three nodes with --bootstrap-expect 3 that know each other
+through --join. They form the cluster once; later starts continue it. To enlarge it,
+start another node with --join and without --bootstrap-expect.
 
-SIGHUP never stops the node: it reads the file again, takes up log_level and http_hosts, and logs which
-other settings have changed and wait for the next start. A file that is wrong changes nothing.`,
+SIGHUP never stops the node: it reloads the file, applies log_level and http_hosts, and
+logs which other settings have changed and take effect at the next start. A file with a
+fault changes nothing.`,
 		Example: `  locknode serve --data-dir /var/lib/locknode --bootstrap-expect 1
   locknode serve --config /etc/locknode.yaml
   LOCKNODE_LISTEN=10.0.0.1:7400 locknode serve --config /etc/locknode.yaml --print-config
@@ -58,7 +60,7 @@ other settings have changed and wait for the next start. A file that is wrong ch
 		}
 		if cfg.node.DataDir == "" {
 			err = errors.Join(err, &fault{source: "data_dir", allowed: errors.New(
-				"a directory that survives restarts is required: --data-dir, LOCKNODE_DATA_DIR or data_dir in the file")})
+				"is missing, must be a directory that survives restarts: set --data-dir, LOCKNODE_DATA_DIR or data_dir in the file")})
 		}
 		if err != nil {
 			return configFault(err)
@@ -132,7 +134,7 @@ func (a *app) serve(ctx context.Context, cfg serveConfig, r *reloader) error {
 			if err == nil {
 				log.Info("ready", "after", time.Since(started).Round(time.Millisecond))
 			}
-			ready = nil // what else ends the wait is noticed below
+			ready = nil // an error means that ctx or the node has ended, which the other cases handle
 		case <-a.hangups:
 			r.reload()
 		case <-ctx.Done():
@@ -140,15 +142,15 @@ func (a *app) serve(ctx context.Context, cfg serveConfig, r *reloader) error {
 			return a.closeNode(n)
 		case <-n.Done():
 			if err := n.Err(); err != nil {
-				return fmt.Errorf("node ended by itself: %w", err)
+				return fmt.Errorf("node stopped by itself: %w", err)
 			}
 			return nil
 		}
 	}
 }
 
-// openNode tells faults of the configuration from those of the machine. Neither
-// is an unreachable cluster, whatever error the network gave.
+// openNode opens a node. A fault in the configuration is a usage error; any other error,
+// of the network as well, has exit code 1, and is not reported as an unreachable cluster.
 func openNode(ctx context.Context, cfg node.Config) (*node.Node, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, configFault(err)
@@ -160,19 +162,19 @@ func openNode(ctx context.Context, cfg node.Config) (*node.Node, error) {
 	return n, nil
 }
 
-// impatience is how long after the first signal a second one counts: timeout(1)
+// secondSignalAfter is how long after the first signal a second one takes effect: timeout(1)
 // and terminals send two at once.
-const impatience = 500 * time.Millisecond
+const secondSignalAfter = 500 * time.Millisecond
 
-// closeNode hands leadership over and stops. A second signal ends it at once,
-// as after kill -9: nothing is lost, but clients notice.
+// closeNode transfers leadership and stops. A second signal ends the process at once, as
+// kill -9 does: nothing is lost, but clients notice a gap.
 func (a *app) closeNode(n *node.Node) error {
 	closed := make(chan error, 1)
 	go func() { closed <- n.Close() }()
 	select {
 	case err := <-closed:
 		return err
-	case <-time.After(impatience):
+	case <-time.After(secondSignalAfter):
 	}
 	again := make(chan os.Signal, 1)
 	notify(again, stops)
@@ -181,6 +183,6 @@ func (a *app) closeNode(n *node.Node) error {
 	case err := <-closed:
 		return err
 	case s := <-again:
-		return fmt.Errorf("stop: %w before the node had stopped in good order", signalled{int(s.(syscall.Signal))})
+		return fmt.Errorf("stop: %w before the node had stopped", signalled{int(s.(syscall.Signal))})
 	}
 }

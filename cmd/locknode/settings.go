@@ -16,25 +16,25 @@ import (
 	"github.com/locknode/locknode/node"
 )
 
-// serveConfig is what `locknode serve` runs with.
+// serveConfig is the configuration of `locknode serve`.
 type serveConfig struct {
 	node      node.Config
 	logLevel  slog.Level
 	logFormat string
 
-	gossipKeyGiven bool   // as gossip_key
-	gossipKeyFile  string // the key is from there
+	gossipKeyGiven bool   // gossip_key is set
+	gossipKeyFile  string // gossip_key_file, from which the key was read
 }
 
-// setting is one thing that can be configured, by three roads: the key in the
-// file is its name, the flag is the name with dashes, the environment variable
-// the name in capitals after LOCKNODE_. No setting may be called "name",
-// "token" or "held": `locknode run` gives its child such variables.
+// setting is one setting, which can be given in three places: under its name in the file,
+// as a flag with dashes in the name, and as an environment variable with the name in
+// capitals after LOCKNODE_. No setting may be called "name", "token" or "held": `locknode
+// run` sets these variables for its child.
 type setting struct {
 	key    string
-	kind   string // what the help shows as the type of the value
+	kind   string // the type of the value, shown in the help
 	usage  string
-	def    string // what it is when nobody says anything, as it would be written
+	def    string // the default, as text
 	list   bool   // takes several values
 	secret bool   // never printed
 	tuning bool   // left out of the help
@@ -47,93 +47,93 @@ func (s *setting) environment() string {
 	return "LOCKNODE_" + strings.ToUpper(strings.ReplaceAll(s.key, ".", "_"))
 }
 
-// settings are all settings of `locknode serve`, in the order in which they are shown.
+// settings returns all settings of `locknode serve`, in the order in which they are printed.
 func settings() []*setting {
 	all := []*setting{
-		text("node_id", "name of the node in its cluster, for ever; a new data directory gets a random one", "",
+		text("node_id", "permanent ID of the node in its cluster; not set: a new data directory gets a random one", "",
 			func(c *serveConfig) *string { return &c.node.ID }, atMost(64), onlyText),
-		text("data_dir", "directory of the log, the snapshots and the node's identity; required", "",
+		text("data_dir", "directory for the log, the snapshots and the node's identity; required", "",
 			func(c *serveConfig) *string { return &c.node.DataDir }),
-		text("listen", "first of four consecutive ports: API, HTTP, Raft, gossip", "127.0.0.1:7400",
+		text("listen", "address to listen on: the first of four consecutive ports, for API, HTTP, Raft and gossip", "127.0.0.1:7400",
 			func(c *serveConfig) *string { return &c.node.Listen }, bind),
-		text("api_addr", "address of the gRPC API alone", "",
+		text("api_addr", "address of the gRPC API, instead of the one that follows from listen", "",
 			func(c *serveConfig) *string { return &c.node.APIAddr }, bind),
-		text("http_addr", "address of HTTP (JSON, health, metrics) alone; \"off\" for none", "",
+		text("http_addr", "address of HTTP (JSON, health, metrics), likewise; \"off\" for none", "",
 			func(c *serveConfig) *string { return &c.node.HTTPAddr }, addressOr("off")),
-		text("raft_addr", "address of Raft alone", "",
+		text("raft_addr", "address of Raft, likewise", "",
 			func(c *serveConfig) *string { return &c.node.RaftAddr }, bind),
-		text("gossip_addr", "address of gossip alone, TCP and UDP", "",
+		text("gossip_addr", "address of gossip, TCP and UDP, likewise", "",
 			func(c *serveConfig) *string { return &c.node.GossipAddr }, bind),
-		text("advertise_host", "host that others dial, where it is not the one listened on", "",
+		text("advertise_host", "host that others dial, if it differs from the one in listen", "",
 			func(c *serveConfig) *string { return &c.node.AdvertiseHost }, host),
 		{key: "http_hosts", kind: "name", list: true,
-			usage: "name under which HTTP is answered, besides IP addresses, localhost and advertise_host; *.NAME for all below it; SIGHUP takes it up again",
+			usage: "host name that HTTP requests may have, besides IP addresses, localhost and advertise_host; *.NAME for all names below it; SIGHUP reloads it",
 			set: func(c *serveConfig, values []string) error {
 				c.node.HTTPHosts = values
 				return each(values, address.Name)
 			}},
-		text("cluster_name", "keeps clusters apart that can reach each other: the same on all nodes of one", "",
+		text("cluster_name", "separates clusters that can reach each other: the same on all nodes of a cluster", "",
 			func(c *serveConfig) *string { return &c.node.ClusterName }, matching(`^[A-Za-z0-9._-]{1,64}$`, "1 to 64 letters, digits, dots, dashes and underscores")),
 		{key: "join", kind: "host:port", list: true,
-			usage: "gossip address of another node to start from; may be given several times",
+			usage: "gossip address of another node, to find the cluster; may be given several times",
 			set: func(c *serveConfig, values []string) error {
 				c.node.Join = values
 				return each(values, dial)
 			}},
-		number("bootstrap_expect", "how many fresh voters form the cluster together; 0: only join one that exists", 0, 0, 9,
+		number("bootstrap_expect", "number of new voters that form the cluster together; 0: only join an existing cluster", 0, 0, 9,
 			func(c *serveConfig) *int { return &c.node.BootstrapExpect }),
 		truth("nonvoter", "keep a copy of the lock table and never vote",
 			func(c *serveConfig) *bool { return &c.node.Nonvoter }),
-		text("zone", "where the node stands, for people", "",
+		text("zone", "where the node is; shown in members, no other effect", "",
 			func(c *serveConfig) *string { return &c.node.Zone }, atMost(64), onlyText),
-		duration("timing", "heartbeat and election timeout, from which the others follow", "200ms",
+		duration("timing", "heartbeat and election timeout, from which other timeouts follow", "200ms",
 			func(c *serveConfig) *time.Duration { return &c.node.Timing }, between(20*time.Millisecond, 10*time.Second)),
-		text("log_store", "store of the Raft log: wal or boltdb; not set: the one the data directory was made with, wal for a new one", "",
+		text("log_store", "store of the Raft log: wal or boltdb; not set: the one that the data directory was made with, wal for a new one", "",
 			func(c *serveConfig) *string { return &c.node.LogStore }, oneOf("wal", "boltdb")),
-		duration("remove_failed_after", "how long a failed member stays a member; negative: for ever", "72h",
+		duration("remove_failed_after", "how long a failed node stays a member; negative: for ever", "72h",
 			func(c *serveConfig) *time.Duration { return &c.node.RemoveFailedAfter }),
 		duration("remove_replaced_after", "how long a failed voter stays a member when another one votes in its place; negative: remove_failed_after", "10m",
 			func(c *serveConfig) *time.Duration { return &c.node.RemoveReplacedAfter }),
-		truth("leave_on_stop", "leave the cluster for good when stopped",
+		truth("leave_on_stop", "leave the cluster for good whenever the node stops",
 			func(c *serveConfig) *bool { return &c.node.LeaveOnStop }),
-		unset(duration("leave_wait", "how long a node that leaves waits until the others can do without it; negative: no time; not set: 25s, 5s with fast", "",
+		unset(duration("leave_wait", "how long a node that leaves waits until the others have a majority without it; negative: do not wait; not set: 25s, 5s with fast", "",
 			func(c *serveConfig) *time.Duration { return &c.node.LeaveWait })),
-		unset(duration("stop_wait", "how long a stop waits for other voters to come back, if too few would be left; negative: no time; not set: 5s, none with fast", "",
+		unset(duration("stop_wait", "how long a stop waits for other voters to come back, if too few would be left; negative: do not wait; not set: 5s, none with fast", "",
 			func(c *serveConfig) *time.Duration { return &c.node.StopWait })),
-		number("max_connections", "connections of clients, of gRPC and of HTTP each; fewer if the process may open no more files", 10_000, 8, 1_000_000,
+		number("max_connections", "open connections of clients at most, for gRPC and for HTTP each; fewer if the process may open no more files", 10_000, 8, 1_000_000,
 			func(c *serveConfig) *int { return &c.node.MaxConnections }),
-		number("max_connections_per_address", "of these from one address; of IPv6 from one /64", 2048, 8, 1_000_000,
+		number("max_connections_per_address", "open connections from one address at most; of IPv6 from one /64", 2048, 8, 1_000_000,
 			func(c *serveConfig) *int { return &c.node.MaxConnectionsPerAddress }),
-		number("max_nonvoters", "nonvoters that the cluster takes in while this node leads; a node that joins is one until it votes", 64, 1, 1000,
+		number("max_nonvoters", "nonvoters that the cluster accepts while this node leads; a node that joins is one until it votes", 64, 1, 1000,
 			func(c *serveConfig) *int { return &c.node.MaxNonvoters }),
-		number("feature_level", "highest feature level that this node agrees to; the level of the version before keeps the way back to it open during an upgrade; 0: the highest that this version knows", 0, 0, int(fsm.Level),
+		number("feature_level", "highest feature level that this node agrees to; 0: the highest that this version knows; during an upgrade, the level of the previous version keeps a downgrade possible", 0, 0, int(fsm.Level),
 			func(c *serveConfig) *int { return &c.node.FeatureLevel }),
 		truth("insecure", "allow plain text on addresses other than loopback",
 			func(c *serveConfig) *bool { return &c.node.Insecure }),
 		{key: "gossip_key", kind: "base64", secret: true,
-			usage: "encrypts gossip: 16, 24 or 32 bytes in base64, the same on all nodes; in a file or the environment only; required beyond loopback",
+			usage: "key that encrypts gossip: 16, 24 or 32 bytes in base64, the same on all nodes; only in a file or the environment; required beyond loopback",
 			set:   setGossipKey},
 		{key: "gossip_key_file", kind: "path",
-			usage: "file with the gossip_key, which nobody else should be able to read",
+			usage: "file with the gossip_key; only the node's user should be able to read it",
 			set:   setGossipKeyFile},
-		truth("fast", "short times for noticing and promoting members, for clusters on one machine",
+		truth("fast", "use short times for detecting and promoting members, for clusters on one machine",
 			func(c *serveConfig) *bool { return &c.node.Fast }),
-		{key: "log_level", kind: "string", def: "info", usage: "least of what is logged: debug, info, warn or error; SIGHUP takes it up again",
+		{key: "log_level", kind: "string", def: "info", usage: "lowest level that is logged: debug, info, warn or error; SIGHUP reloads it",
 			set: func(c *serveConfig, values []string) error {
 				if err := oneOf("debug", "info", "warn", "error")(values[0]); err != nil {
 					return err
 				}
 				return c.logLevel.UnmarshalText([]byte(values[0]))
 			}},
-		text("log_format", "how lines are logged: text or json", "text",
+		text("log_format", "format of log lines: text or json", "text",
 			func(c *serveConfig) *string { return &c.logFormat }, oneOf("text", "json")),
 	}
 	return append(all, limitSettings()...)
 }
 
-// limitSettings bound what grows in the lock table. The first leader of a new cluster
-// writes them into the table; 0 takes the table's default. Later `locknode limits set`
-// changes them.
+// limitSettings returns the limits of what grows in the lock table. The first leader of a
+// new cluster writes them into the table; 0 stands for the table's default. After that only
+// `locknode limits set` changes them.
 func limitSettings() []*setting {
 	count := func(key, usage string, field func(*serveConfig) *int) *setting {
 		s := number("limits."+key, usage, 0, 0, 1<<31-1, field)
@@ -145,35 +145,35 @@ func limitSettings() []*setting {
 			set: func(c *serveConfig, values []string) error {
 				d, err := parseDuration(values[0])
 				if err == nil && d < 0 {
-					err = errors.New("a duration that is not negative is allowed")
+					err = errors.New("must be 0 or more")
 				}
 				*field(c) = int64(d)
 				return err
 			}}
 	}
 	return []*setting{
-		count("name_bytes", "of a lock's name", func(c *serveConfig) *int { return &c.node.Limits.NameBytes }),
-		count("value_bytes", "of a lock's value", func(c *serveConfig) *int { return &c.node.Limits.ValueBytes }),
-		count("holder_bytes", "of a holder's name", func(c *serveConfig) *int { return &c.node.Limits.HolderBytes }),
-		count("labels", "of a session or grant", func(c *serveConfig) *int { return &c.node.Limits.Labels }),
-		count("label_bytes", "of one label, key and value", func(c *serveConfig) *int { return &c.node.Limits.LabelBytes }),
-		count("locks_per_request", "that one request may want", func(c *serveConfig) *int { return &c.node.Limits.LocksPerRequest }),
-		count("waiters_per_lock", "in one queue", func(c *serveConfig) *int { return &c.node.Limits.WaitersPerLock }),
-		count("waiters", "in all queues", func(c *serveConfig) *int { return &c.node.Limits.Waiters }),
-		count("grants_per_session", "that one session may have", func(c *serveConfig) *int { return &c.node.Limits.GrantsPerSession }),
+		count("name_bytes", "length of a lock's name", func(c *serveConfig) *int { return &c.node.Limits.NameBytes }),
+		count("value_bytes", "length of a lock's value", func(c *serveConfig) *int { return &c.node.Limits.ValueBytes }),
+		count("holder_bytes", "length of a holder's name", func(c *serveConfig) *int { return &c.node.Limits.HolderBytes }),
+		count("labels", "labels of a session or grant", func(c *serveConfig) *int { return &c.node.Limits.Labels }),
+		count("label_bytes", "length of one label, key and value together", func(c *serveConfig) *int { return &c.node.Limits.LabelBytes }),
+		count("locks_per_request", "locks in one request", func(c *serveConfig) *int { return &c.node.Limits.LocksPerRequest }),
+		count("waiters_per_lock", "waiters in one queue", func(c *serveConfig) *int { return &c.node.Limits.WaitersPerLock }),
+		count("waiters", "waiters in all queues", func(c *serveConfig) *int { return &c.node.Limits.Waiters }),
+		count("grants_per_session", "grants and places in queues of one session", func(c *serveConfig) *int { return &c.node.Limits.GrantsPerSession }),
 		count("requests_window", "answers remembered for each session", func(c *serveConfig) *int { return &c.node.Limits.RequestsWindow }),
-		count("sessions", "in all", func(c *serveConfig) *int { return &c.node.Limits.Sessions }),
-		count("grants", "in all", func(c *serveConfig) *int { return &c.node.Limits.Grants }),
-		count("once_remembered", "request IDs remembered of detached acquires", func(c *serveConfig) *int { return &c.node.Limits.OnceRemembered }),
+		count("sessions", "sessions in all", func(c *serveConfig) *int { return &c.node.Limits.Sessions }),
+		count("grants", "grants and places in queues, in all", func(c *serveConfig) *int { return &c.node.Limits.Grants }),
+		count("once_remembered", "request IDs of detached acquires that are remembered", func(c *serveConfig) *int { return &c.node.Limits.OnceRemembered }),
 		count("ended_remembered", "sessions remembered after their end", func(c *serveConfig) *int { return &c.node.Limits.EndedRemembered }),
 		span("once_for", "how long both are remembered", func(c *serveConfig) *int64 { return &c.node.Limits.OnceNanos }),
 		span("min_ttl", "shortest TTL", func(c *serveConfig) *int64 { return &c.node.Limits.MinTTL }),
 		span("max_ttl", "longest TTL", func(c *serveConfig) *int64 { return &c.node.Limits.MaxTTL }),
 		span("max_wait", "longest wait of a detached acquire", func(c *serveConfig) *int64 { return &c.node.Limits.MaxWait }),
 		span("max_delay", "longest delay after a loss", func(c *serveConfig) *int64 { return &c.node.Limits.MaxDelay }),
-		count("reason_bytes", "of the reason of a forced release", func(c *serveConfig) *int { return &c.node.Limits.ReasonBytes }),
-		count("expiries_per_entry", "before the rest waits for the next log entry", func(c *serveConfig) *int { return &c.node.Limits.ExpiriesPerEntry }),
-		{key: "limits.table_bytes", kind: "size", usage: "memory that the table may take; 0: a quarter of what the node that forms the cluster may take", def: "0", tuning: true,
+		count("reason_bytes", "length of the reason of a forced release", func(c *serveConfig) *int { return &c.node.Limits.ReasonBytes }),
+		count("expiries_per_entry", "expiries in one log entry; the rest waits for the next entry", func(c *serveConfig) *int { return &c.node.Limits.ExpiriesPerEntry }),
+		{key: "limits.table_bytes", kind: "size", usage: "memory of the table; 0: a quarter of what the node that forms the cluster may use", def: "0", tuning: true,
 			set: func(c *serveConfig, values []string) (err error) {
 				c.node.Limits.TableBytes, err = parseBytes(values[0])
 				return err
@@ -181,13 +181,13 @@ func limitSettings() []*setting {
 	}
 }
 
-// The kinds of settings. A check says what is allowed.
+// The kinds of settings. A check returns an error that says what the value must be.
 
 func text(key, usage, def string, field func(*serveConfig) *string, checks ...func(string) error) *setting {
 	return &setting{key: key, kind: "string", usage: usage, def: def, set: func(c *serveConfig, values []string) error {
 		*field(c) = values[0]
 		if values[0] == "" {
-			return nil // as if it were not set
+			return nil // not set
 		}
 		for _, check := range checks {
 			if err := check(values[0]); err != nil {
@@ -202,7 +202,7 @@ func number(key, usage string, def, least, most int, field func(*serveConfig) *i
 	return &setting{key: key, kind: "int", usage: usage, def: strconv.Itoa(def), set: func(c *serveConfig, values []string) error {
 		n, err := strconv.Atoi(values[0])
 		if err != nil || n < least || n > most {
-			return fmt.Errorf("a whole number from %d to %d is allowed", least, most)
+			return fmt.Errorf("must be a whole number from %d to %d", least, most)
 		}
 		*field(c) = n
 		return nil
@@ -235,7 +235,7 @@ func duration(key, usage, def string, field func(*serveConfig) *time.Duration, c
 	}}
 }
 
-// unset lets a setting be empty: then the node has its own default.
+// unset makes a setting optional: if it is empty, the node uses its own default.
 func unset(s *setting) *setting {
 	set := s.set
 	s.set = func(c *serveConfig, values []string) error {
@@ -255,19 +255,19 @@ func parseDuration(s string) (time.Duration, error) {
 	case err == nil:
 		return d, nil
 	case durationPattern.MatchString(s):
-		return 0, fmt.Errorf("at most %v is allowed", time.Duration(math.MaxInt64).Truncate(time.Hour))
+		return 0, fmt.Errorf("must be at most %v", time.Duration(math.MaxInt64).Truncate(time.Hour))
 	default:
-		return 0, errors.New("a duration with its unit is allowed, such as 200ms, 30s or 72h")
+		return 0, errors.New("must be a duration with its unit, such as 200ms, 30s or 72h")
 	}
 }
 
-// durationPattern is what a duration looks like, whether it can be counted or not.
+// durationPattern matches a duration, even if it is too long for time.Duration.
 var durationPattern = regexp.MustCompile(`^[+-]?(([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+$`)
 
 func between(least, most time.Duration) func(time.Duration) error {
 	return func(d time.Duration) error {
 		if d < least || d > most {
-			return fmt.Errorf("%v to %v are allowed", least, most)
+			return fmt.Errorf("must be between %v and %v", least, most)
 		}
 		return nil
 	}
@@ -276,7 +276,7 @@ func between(least, most time.Duration) func(time.Duration) error {
 func atMost(bytes int) func(string) error {
 	return func(s string) error {
 		if len(s) > bytes {
-			return fmt.Errorf("at most %d bytes are allowed, it has %d", bytes, len(s))
+			return fmt.Errorf("must have at most %d bytes, has %d", bytes, len(s))
 		}
 		return nil
 	}
@@ -286,7 +286,7 @@ func matching(pattern, allowed string) func(string) error {
 	p := regexp.MustCompile(pattern)
 	return func(s string) error {
 		if !p.MatchString(s) {
-			return errors.New(allowed + " are allowed")
+			return errors.New("must be " + allowed)
 		}
 		return nil
 	}
@@ -299,27 +299,36 @@ func oneOf(allowed ...string) func(string) error {
 				return nil
 			}
 		}
-		return errors.New("allowed: " + strings.Join(allowed, ", "))
+		return errors.New("must be " + either(allowed))
 	}
 }
 
-// host is one that others dial.
+// either lists words, the last after "or".
+func either(words []string) string {
+	last := len(words) - 1
+	if last == 0 {
+		return words[0]
+	}
+	return strings.Join(words[:last], ", ") + " or " + words[last]
+}
+
+// host checks a host that others dial.
 func host(s string) error {
 	_, err := address.Host(s)
 	return err
 }
 
-// dial is an address of another node.
+// dial checks an address of another node.
 func dial(s string) error { return address.Dial(s) }
 
-// bind is an address to listen on.
+// bind checks an address to listen on.
 func bind(s string) error {
 	if _, port, err := net.SplitHostPort(s); err == nil {
 		if n, err := strconv.Atoi(port); err == nil && n >= 0 && n <= 65535 {
 			return nil
 		}
 	}
-	return errors.New("host:port is allowed, such as 127.0.0.1:7400")
+	return errors.New("must be host:port, such as 127.0.0.1:7400")
 }
 
 func addressOr(word string) func(string) error {
@@ -327,7 +336,7 @@ func addressOr(word string) func(string) error {
 		if s == word || bind(s) == nil {
 			return nil
 		}
-		return fmt.Errorf("host:port or %q is allowed", word)
+		return fmt.Errorf("must be host:port or %q", word)
 	}
 }
 
@@ -346,7 +355,7 @@ func each(values []string, check func(string) error) error {
 
 func onlyText(s string) error {
 	if printable(s) != s {
-		return errors.New("text that can be printed is allowed")
+		return errors.New("must be printable text")
 	}
 	return nil
 }

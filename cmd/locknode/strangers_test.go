@@ -14,15 +14,16 @@ import (
 	"github.com/locknode/locknode/client"
 )
 
-// evil is what a stranger writes into whatever he may fill in. A line that he begins must
-// not look like one of the program's.
+// evil is text that a stranger puts into every field that it can set. It must not move the
+// cursor, or start a line that looks like a message of locknode.
 const evil = "\x1b[2J\u202eevil\nlocknode: all is well\u009b31m\r\u2066"
 
-// checkShown sees that what was printed can be, and that the stranger has begun no line.
+// checkShown checks that evil is shown, that all characters are printable, and that evil
+// starts no line.
 func checkShown(t *testing.T, what, shown string) {
 	t.Helper()
 	if !strings.Contains(shown, "evil") {
-		t.Errorf("%s: %q does not show what there is", what, shown)
+		t.Errorf("%s: %q does not show the text", what, shown)
 	}
 	for _, line := range strings.Split(shown, "\n") {
 		if strings.HasPrefix(line, "locknode: all") || strings.ContainsFunc(line, func(r rune) bool { return !unicode.IsPrint(r) }) {
@@ -81,7 +82,7 @@ func TestTextOfStrangersIsShownWithoutHarm(t *testing.T) {
 	}
 }
 
-// What somebody types, or pastes, is repeated in errors and in help.
+// Errors and help repeat the arguments, which may be pasted from elsewhere.
 func TestArgumentsAreRepeatedWithoutHarm(t *testing.T) {
 	for _, args := range [][]string{
 		{evil}, {"acquire", evil, "--ttl", evil}, {"acquire", "--" + evil}, {"get", evil},

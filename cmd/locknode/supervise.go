@@ -17,12 +17,12 @@ import (
 
 // child is a command that runs under a lock, in a process group of its own.
 //
-// Job control: when locknode's standard input and output are a terminal, the
-// group gets the terminal at once; otherwise it gets it when it asks for it
-// (SIGTTIN, SIGTTOU). When a stop typed at the terminal has stopped the child,
-// locknode stops as well, so that the shell is back, and goes on with the child
-// when the shell says so. Stopped processes keep nothing alive: the lock is then
-// lost after its TTL, and the watchdog ends the child.
+// Job control: if locknode's standard input and output are a terminal, the group
+// gets the terminal at the start; otherwise when it asks for it (SIGTTIN, SIGTTOU).
+// If Ctrl-Z has stopped the child, locknode stops as well, so that the shell gets
+// the terminal back, and continues the child when the shell continues locknode.
+// A stopped locknode sends no keep-alives: the lock is lost after its TTL, and the
+// watchdog ends the child.
 type child struct {
 	group
 	tty      int  // descriptor of the session's terminal, -1 if it has none
@@ -30,18 +30,17 @@ type child struct {
 	say      func(format string, args ...any)
 	dog      *watchdog // nil: none
 
-	changes chan unix.WaitStatus // stops, and at last its end
+	changes chan unix.WaitStatus // each stop, and last its end
 }
 
 // ended says how a child ended.
 type ended struct {
 	status unix.WaitStatus
 	lost   bool // the lock was lost before
-	hung   bool // the watchdog has ended it
+	hung   bool // the watchdog ended it
 }
 
-// code is the exit code for a child that was not told to end: its own, or
-// 128+N where signal N killed it.
+// code is the exit code of a child: its own, or 128+N if signal N killed it.
 func (e ended) code() int {
 	if e.status.Signaled() {
 		return 128 + int(e.status.Signal())
@@ -49,18 +48,18 @@ func (e ended) code() int {
 	return e.status.ExitStatus()
 }
 
-// forwarded signals go to the child's group. Those that were ignored when
-// locknode started, as under nohup, stay ignored for both.
+// forwarded are the signals that are forwarded to the child's group. A signal that was
+// ignored when locknode started, as under nohup, stays ignored for both.
 var forwarded = []os.Signal{
 	syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM,
 	syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGWINCH, syscall.SIGTSTP, syscall.SIGCONT,
 }
 
-// notifyForwarded has the signals to be forwarded delivered to a channel.
+// notifyForwarded delivers the forwarded signals to a channel.
 func notifyForwarded(signals chan os.Signal) { notify(signals, forwarded) }
 
-// startChild starts a command with locknode's own standard files. dog watches it
-// from then on, and is the caller's to say farewell to.
+// startChild starts a command with locknode's own standard files. From then on dog watches
+// it; the caller has to end dog with farewell.
 func startChild(path string, args, env []string, say func(string, ...any), dog *watchdog) (*child, error) {
 	c := &child{group: group{pidfd: -1}, tty: openTerminal(), say: say, dog: dog, changes: make(chan unix.WaitStatus)}
 	c.terminal = c.foreground() && isTerminal(os.Stdin) && isTerminal(os.Stdout)
@@ -74,17 +73,17 @@ func startChild(path string, args, env []string, say func(string, ...any), dog *
 	if err := <-started; err != nil {
 		return nil, err
 	}
-	// From here on locknode may have to take the terminal back while another
-	// group has it, which would stop it. Not earlier: the child would inherit it.
+	// From now on locknode may take the terminal back while another group has it, for which
+	// SIGTTOU would stop it. It is not ignored earlier, because the child would inherit that.
 	signal.Ignore(syscall.SIGTTOU)
 	return c, nil
 }
 
-// own starts the process and reports its changes until it has been reaped. The
-// process is told when the thread that started it dies, so the thread is kept.
+// own starts the process and reports its changes until it has been reaped. It keeps its
+// thread, because the kernel sends the child TERM when the thread that started it exits.
 //
-// It reaps everything else that is or becomes a child, too: as process 1 of a
-// container locknode is given what others leave behind.
+// It also reaps every other child: as process 1 of a container, locknode is the parent of
+// all orphans.
 func (c *child) own(cmd *exec.Cmd, started chan<- error) {
 	runtime.LockOSThread()
 	c.dog.tellTime()
@@ -93,7 +92,7 @@ func (c *child) own(cmd *exec.Cmd, started chan<- error) {
 	if running {
 		c.id = cmd.Process.Pid
 		c.dog.tellGroup(c.group)
-		_ = cmd.Process.Release() // waited for below, because Wait tells nothing of stops
+		_ = cmd.Process.Release() // the loop below waits for it, because Wait does not report stops
 	}
 	started <- err
 	for {
@@ -114,9 +113,9 @@ func (c *child) own(cmd *exec.Cmd, started chan<- error) {
 	}
 }
 
-// supervise returns when the child has been reaped. It forwards signals, and
-// when lost is closed it ends the child's group: with TERM, and with KILL if
-// anything of it is left after killAfter.
+// supervise forwards signals to the child's group, and returns when the child has been
+// reaped. When lost is closed it ends the group: with TERM, and with KILL if a process of it
+// is left after killAfter.
 func (c *child) supervise(signals <-chan os.Signal, lost <-chan struct{}, killAfter time.Duration) ended {
 	var kill <-chan time.Time
 	var deadline time.Time
@@ -130,7 +129,7 @@ func (c *child) supervise(signals <-chan os.Signal, lost <-chan struct{}, killAf
 			c.dog.tellTime()
 		case <-died:
 			if died = nil; !c.dog.acted() {
-				c.say("the watchdog has ended (%s): if locknode is killed as well, the command runs on without the lock", c.dog.end())
+				c.say("the watchdog has ended (%s): if locknode is killed as well, the command will run on without the lock", c.dog.end())
 			}
 		case <-lost:
 			lost, end.lost = nil, true
@@ -144,7 +143,7 @@ func (c *child) supervise(signals <-chan os.Signal, lost <-chan struct{}, killAf
 			c.say("the command did not end within %v of TERM: KILL was sent", killAfter)
 		case s := <-signals:
 			if s == syscall.SIGCONT && c.terminal && c.foreground() {
-				c.giveTerminal() // as it was before the job was stopped
+				c.giveTerminal() // the child's group had it when the job was stopped
 			}
 			c.send(s.(syscall.Signal))
 			if s == syscall.SIGTERM {
@@ -176,12 +175,12 @@ func isClosed(c <-chan struct{}) bool {
 	}
 }
 
-// sweepEvery is how often one looks for what is left of a group: there is nothing
-// to wait on.
+// sweepEvery is the pause between two looks at what is left of a group. Its processes are
+// not all children of locknode, so it cannot wait for them.
 const sweepEvery = 5 * time.Millisecond
 
-// sweep waits until nothing is left of the group, whose leader has been reaped,
-// and kills what is left at the deadline.
+// sweep waits until all processes of the group have ended, whose leader has been reaped. It
+// kills those that are left at the deadline.
 func (c *child) sweep(deadline time.Time) {
 	for c.alive() {
 		if time.Now().After(deadline) {
@@ -192,33 +191,34 @@ func (c *child) sweep(deadline time.Time) {
 	}
 }
 
-// stopped is called when the child has stopped.
+// stopped handles a stop of the child by signal s.
 func (c *child) stopped(s syscall.Signal) {
 	switch {
 	case s == syscall.SIGSTOP:
-		return // by somebody who will send SIGCONT; the lock is kept
+		return // whoever sent it will send SIGCONT; the lock is kept alive
 	case s != syscall.SIGTSTP && c.foreground():
-		c.giveTerminal() // which is what it wants
+		c.giveTerminal() // it stopped because it does not have the terminal
 		c.send(syscall.SIGCONT)
 		return
 	case c.tty < 0 || orphaned():
 		if s == syscall.SIGTSTP {
-			c.send(syscall.SIGCONT) // there is no shell to do it later
+			c.send(syscall.SIGCONT) // there is no shell that would continue it
 		}
 		return
 	}
 	had := c.terminal
 	c.reclaimTerminal()
-	c.terminal = had // to be given again
-	c.say("stopped; while it is, the lock is not kept alive: it runs out after its TTL, and the command is ended")
-	// The whole job, as Ctrl-Z does it. Not with SIGTSTP: Go does not give a signal
-	// that it has once caught its default action back.
+	c.terminal = had // the group gets it back on SIGCONT
+	c.say("stopped; a stopped locknode does not keep the lock alive: it expires after its TTL, and the command is ended")
+	// This stops the whole job, as Ctrl-Z does. SIGTSTP would not work: once Go has caught a
+	// signal, it does not restore the default action.
 	_ = unix.Kill(0, syscall.SIGSTOP)
 }
 
 // Terminals.
 
-// openTerminal opens the terminal of this session and never closes it.
+// openTerminal opens the terminal of this session. It stays open. Without a terminal it
+// returns -1.
 func openTerminal() int {
 	fd, err := unix.Open("/dev/tty", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NOCTTY, 0)
 	if err != nil {
@@ -258,7 +258,8 @@ func (c *child) reclaimTerminal() {
 	c.terminal = false
 }
 
-// orphaned reports whether no shell of this session could continue us.
+// orphaned reports whether locknode's parent is not in this session: then there is no shell
+// that could continue a stopped job.
 func orphaned() bool {
 	own, err := unix.Getsid(0)
 	if err != nil {

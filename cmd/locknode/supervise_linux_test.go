@@ -47,7 +47,7 @@ func openPTY(t *testing.T) (master, slave *os.File) {
 	return master, slave
 }
 
-// terminal is a command with a terminal of its own, at which somebody types.
+// terminal is a command with a terminal of its own, at which the test types.
 type terminal struct {
 	*running
 	master *os.File
@@ -61,7 +61,7 @@ func startAtTerminal(t *testing.T, cmd *exec.Cmd) *terminal {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	_ = slave.Close() // so that the master sees the end of the last process
+	_ = slave.Close() // so that reading from the master ends with the last process
 	r := &running{t: t, cmd: cmd, lines: make(chan string, 1000)}
 	go readLines(master, r.lines)
 	t.Cleanup(func() {
@@ -83,7 +83,7 @@ func (x *terminal) types(keys string) {
 func TestChildAtATerminalReadsAndIsInterrupted(t *testing.T) {
 	t.Parallel()
 	if signal.Ignored(os.Interrupt) {
-		t.Skip("interrupt was ignored when the tests were started, and a shell cannot take it back") // as behind "&" in a script
+		t.Skip("interrupt was ignored when the tests were started, and a shell cannot undo that") // as after "&" in a script
 	}
 	cmd := command(t, "supervise", "1s", "/bin/sh", "-c", `echo waiting; read x; echo "got $x"; trap 'echo caught; exit 5' INT; echo pid $$; sleep 60`)
 	x := startAtTerminal(t, cmd)
@@ -103,7 +103,7 @@ func TestChildThatStopsWithoutAShellGoesOn(t *testing.T) {
 	cmd := command(t, "supervise", "1s", "/bin/sh", "-c", `trap 'echo continued' CONT; echo waiting; until read x; do :; done; echo "got $x"`)
 	x := startAtTerminal(t, cmd)
 	x.await("waiting")
-	x.types("\x1a") // Ctrl-Z, and no shell to say fg
+	x.types("\x1a") // Ctrl-Z, without a shell that could continue the job
 	x.await("continued")
 	x.types("hello\n")
 	x.await("got hello")
@@ -115,7 +115,7 @@ func TestChildThatStopsWithoutAShellGoesOn(t *testing.T) {
 func TestShellStopsAndContinuesTheJob(t *testing.T) {
 	t.Parallel()
 	if _, err := exec.LookPath("bash"); err != nil {
-		t.Skip("no bash here, whose words the test knows")
+		t.Skip("no bash here, whose messages the test expects")
 	}
 	supervise := command(t, "supervise", "1s")
 	shell := exec.Command("bash", "--norc", "--noprofile", "-i")
@@ -141,8 +141,8 @@ func TestShellStopsAndContinuesTheJob(t *testing.T) {
 
 func TestChildGetsTheTerminalWhenItAsksForIt(t *testing.T) {
 	t.Parallel()
-	// Standard output is no terminal, so the child does not get the terminal at
-	// the start; it stops when it reads, and is then given it.
+	// Standard output is not a terminal, so the child does not get the terminal at the start.
+	// It is stopped when it reads, and then gets the terminal.
 	cmd := command(t, "supervise", "1s", "/bin/sh", "-c", `echo waiting >/dev/tty; read x; echo "got $x" >/dev/tty; exit 6`)
 	cmd.Args = append([]string{"sh", "-c", `"$0" "$@" >/dev/null`, cmd.Path}, cmd.Args[1:]...)
 	cmd.Path = "/bin/sh"
@@ -155,7 +155,7 @@ func TestChildGetsTheTerminalWhenItAsksForIt(t *testing.T) {
 	}
 }
 
-// inContainer makes a command process 1 of a container, as far as processes go.
+// inContainer makes a command process 1 of a new PID namespace, as in a container.
 func inContainer(t *testing.T, cmd *exec.Cmd) *exec.Cmd {
 	t.Helper()
 	unshare, err := exec.LookPath("unshare")
@@ -171,7 +171,7 @@ func inContainer(t *testing.T, cmd *exec.Cmd) *exec.Cmd {
 
 func TestProcess1ReapsWhatOthersLeaveBehind(t *testing.T) {
 	t.Parallel()
-	// Three grandchildren are left behind by their parents, end, and must go.
+	// The parents of three grandchildren exit first; the grandchildren end and must be reaped.
 	r := start(t, inContainer(t, command(t, "supervise", "1s", "/bin/sh", "-c", `
 		for i in 1 2 3; do sh -c 'sleep 0.1 & exec true'; done
 		until ! cat /proc/[0-9]*/stat | grep -q '(sleep)'; do :; done
@@ -188,12 +188,12 @@ func TestProcess1EndsSoonAfterALoss(t *testing.T) {
 	r := start(t, inContainer(t, cmd))
 	r.await("waiting")
 	lose()
-	if got := r.wait(); got != exitLost { // kills after 30 s
+	if got := r.wait(); got != exitLost { // wait kills it if it does not end
 		t.Errorf("exit code: got %d, want %d", got, exitLost)
 	}
 }
 
-// zombie starts a process group whose members have ended and are not waited for.
+// zombie starts a process group whose only process has ended and is not reaped.
 func zombie(t *testing.T) (g group, reap func()) {
 	t.Helper()
 	cmd := exec.Command("/bin/true")
@@ -212,10 +212,10 @@ func TestGroupOfZombiesIsNotAlive(t *testing.T) {
 	defer reap()
 	for _, g := range []group{g, {id: g.id, pidfd: -1}} {
 		if err := g.signal(0); err != nil {
-			t.Errorf("signal 0 to a group of zombies: %v, want them to be there", err)
+			t.Errorf("signal 0 to a group of zombies: %v, want it to succeed", err)
 		}
 		if g.alive() {
-			t.Errorf("group %+v has ended and counts as alive", g)
+			t.Errorf("group %+v has ended and is reported as alive", g)
 		}
 	}
 }
@@ -228,11 +228,11 @@ func TestWaitIsExplainedAtATerminalOnly(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, args := range [][]string{{"run", "waiting/a", "--", "/bin/true"}, {"acquire", "waiting/a", "--wait", "1m"}} {
-		// A second after it began to wait the command has one look at the lock, of at most
-		// two seconds. On a busy machine it may be in line only later, or see nothing in
-		// time; then it says less, and nothing that is wrong.
+		// After a second of waiting, the command asks for the state of the lock once, for at
+		// most two seconds. On a busy machine it may enter the queue later than that, or get
+		// no answer in time: then the line says less, but nothing wrong.
 		want := fmt.Sprintf(": held by test (token %d) since ", g.Token())
-		eventually(t, args[0]+" says who holds the lock, and its place in line", func() bool {
+		eventually(t, args[0]+" says who holds the lock, and its place in the queue", func() bool {
 			cmd := command(t, "locknode", args...)
 			cmd.Env = append(cmd.Env, "LOCKNODE_ENDPOINTS="+strings.Join(sharedCluster(t).Endpoints(), ","))
 			x := startAtTerminal(t, cmd)
@@ -243,12 +243,12 @@ func TestWaitIsExplainedAtATerminalOnly(t *testing.T) {
 			if rest, ok := strings.CutPrefix(line, begins); !ok || rest != "" && !strings.HasPrefix(rest, want) {
 				t.Fatalf("%s: got %q, want %q, and then nothing or %q", args[0], line, begins, want)
 			}
-			return strings.Contains(line, want) && strings.Contains(line, "; next in line")
+			return strings.Contains(line, want) && strings.Contains(line, "; next in the queue")
 		})
 	}
 	for _, args := range [][]string{{"run", "-w", "1500ms", "waiting/a", "--", "/bin/true"}, {"acquire", "waiting/a", "--wait", "1500ms"}} {
 		if o := locknode(t, args...); o.code != exitNotAcquired || strings.Contains(o.stderr, "waiting for") {
-			t.Errorf("%s without a terminal: got %+v, want no word of the wait before its end", args[0], o)
+			t.Errorf("%s without a terminal: got %+v, want no message during the wait", args[0], o)
 		}
 	}
 }

@@ -12,14 +12,14 @@ import (
 	"time"
 )
 
-// supervised runs a shell script under supervision; closing lose loses the lock.
+// supervised runs a shell script under supervision. lose makes it lose the lock.
 func supervised(t *testing.T, killAfter, script string) (r *running, lose func()) {
 	t.Helper()
 	cmd, lose := losable(t, command(t, "supervise", killAfter, "/bin/sh", "-c", script))
 	return start(t, cmd), lose
 }
 
-// losable lets lose take the lock away from a supervising command.
+// losable returns the command with a pipe added: lose makes it lose the lock.
 func losable(t *testing.T, cmd *exec.Cmd) (_ *exec.Cmd, lose func()) {
 	t.Helper()
 	read, write, err := os.Pipe()
@@ -59,10 +59,10 @@ func TestSignalsReachTheWholeGroup(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			if signal.Ignored(sig) {
-				t.Skipf("%v was ignored when the tests were started, and so it stays", sig)
+				t.Skipf("%v was ignored when the tests were started, and stays ignored", sig)
 			}
-			// The trap runs only when the foreground sleep has ended: the signal
-			// must have reached that as well.
+			// The trap runs only after the foreground sleep has ended, so the signal must
+			// have reached the sleep as well.
 			r, _ := supervised(t, "1s", `trap 'echo caught; exit 42' `+name+`; echo pid $$; sleep 60`)
 			awaitInGroup(t, strings.TrimPrefix(r.await("pid"), "pid "), "sleep")
 			r.signal(sig)
@@ -81,7 +81,7 @@ func TestIgnoredSignalsStayIgnored(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// As nohup does it: a shell that ignores the signal and becomes the command.
+	// Like nohup: a shell ignores the signal and then executes the command.
 	cmd.Args = append([]string{"sh", "-c", `trap "" HUP; exec "$0" "$@"`, cmd.Path}, cmd.Args[1:]...)
 	cmd.Path = "/bin/sh"
 	r := start(t, cmd)
@@ -107,24 +107,24 @@ func TestStandardInputIsTheChilds(t *testing.T) {
 	}
 }
 
-func TestLossEndsAChildThatListens(t *testing.T) {
+func TestLossEndsAChildThatHandlesTERM(t *testing.T) {
 	t.Parallel()
 	r, lose := supervised(t, "1m", `trap 'echo caught; exit 0' TERM; echo pid $$; sleep 60`)
 	awaitInGroup(t, strings.TrimPrefix(r.await("pid"), "pid "), "sleep")
 	lose()
-	var printed []string // by both, in any order
+	var printed []string // by the child and by supervise, in any order
 	for line := range r.lines {
 		printed = append(printed, line)
 	}
 	if all := strings.Join(printed, "\n"); !strings.Contains(all, "caught") || !strings.Contains(all, "the lock is lost") {
-		t.Errorf("got %q, want that the child heard TERM and the user of the loss", printed)
+		t.Errorf("got %q, want that the child caught TERM, and a message about the loss", printed)
 	}
 	if got := r.wait(); got != exitLost {
 		t.Errorf("exit code: got %d, want %d although the child ended with 0", got, exitLost)
 	}
 }
 
-func TestLossKillsAChildThatDoesNot(t *testing.T) {
+func TestLossKillsAChildThatIgnoresTERM(t *testing.T) {
 	t.Parallel()
 	r, lose := supervised(t, "200ms", `trap '' TERM; sleep 60 & echo pid $!; wait; sleep 60`)
 	pid := strings.TrimPrefix(r.await("pid"), "pid ")
@@ -138,7 +138,7 @@ func TestLossKillsAChildThatDoesNot(t *testing.T) {
 
 func TestLossKillsWhatTheChildLeavesBehind(t *testing.T) {
 	t.Parallel()
-	// The child ends at TERM; its own child ignores it.
+	// The child ends at TERM, but its own child ignores TERM.
 	r, lose := supervised(t, "300ms", `(trap '' TERM; echo pid $(exec sh -c 'echo $PPID'); sleep 60; sleep 60) & echo waiting; wait`)
 	pid := strings.TrimPrefix(r.await("pid"), "pid ")
 	lose()
@@ -147,7 +147,7 @@ func TestLossKillsWhatTheChildLeavesBehind(t *testing.T) {
 		t.Errorf("exit code: got %d, want %d", got, exitLost)
 	}
 	if took := time.Since(lost); took < 300*time.Millisecond {
-		t.Errorf("ended %v after the loss, want --kill-after for what is left of the group", took)
+		t.Errorf("ended %v after the loss, want --kill-after before the rest of the group is killed", took)
 	}
 	eventually(t, "what was left is gone", func() bool { return !alive(pid) })
 }

@@ -8,21 +8,21 @@ import (
 	"github.com/locknode/locknode/internal/quote"
 )
 
-// How text that others have chosen stands in a terminal: names, holders, reasons.
+// Printing text that others have chosen: names, holders, reasons.
 
-// quoteName leaves ordinary names as they are and quotes the others as Go does: what
-// a stranger has put in there must not move the cursor, turn the line around or look
-// like something that it is not.
+// quoteName returns ordinary names as they are, and others quoted as in Go: text that
+// somebody else chose must not move the cursor, reverse the line or look like output of
+// locknode.
 func quoteName(name string) string { return quote.Name(name, nothing) }
 
-// nothing stands in the cells of a table that are empty.
+// nothing is printed for an empty cell of a table.
 const nothing = "-"
 
-// columnsApart is what there is between two columns at least.
+// columnsApart is the least number of cells between two columns.
 const columnsApart = 2
 
-// table prints rows under a heading, in columns as wide as the terminal shows them:
-// letters of East Asia and emoji take two cells, combining marks none.
+// table prints rows under a heading, in aligned columns. Widths are counted in cells of a
+// terminal: East Asian characters and emoji take two, combining marks none.
 func (a *app) table(heading []string, rows [][]string) error {
 	rows = append([][]string{heading}, rows...)
 	widths := make([]int, len(heading))
@@ -47,11 +47,11 @@ func (a *app) table(heading []string, rows [][]string) error {
 	return a.printf("%s", b.String())
 }
 
-// widestName is how many cells a name gets in a table on a terminal.
+// widestName is the most cells that a name gets in a table on a terminal.
 const widestName = 48
 
-// nameCell is a name in a table. On a terminal a long one loses its middle, or all
-// rows would be as long as it; `get` and JSON have it in full.
+// nameCell is a name in a table. On a terminal the middle of a long name is left out, so
+// that it does not widen all rows; `get` and JSON show it in full.
 func (a *app) nameCell(name string) string {
 	name = quoteName(name)
 	if !onTerminal(a.stdout) {
@@ -60,7 +60,7 @@ func (a *app) nameCell(name string) string {
 	return shorten(name, widestName)
 }
 
-// shorten takes the middle out of text that is wider than so many cells.
+// shorten leaves out the middle of text that is wider than width cells.
 func shorten(text string, width int) string {
 	if uniseg.StringWidth(text) <= width {
 		return text
@@ -70,7 +70,7 @@ func shorten(text string, width int) string {
 	return head + "…" + tail
 }
 
-// cut parts text: head has at most width cells, and no letter is split.
+// cut splits text so that head has at most width cells. It splits no character.
 func cut(text string, width int) (head, tail string) {
 	rest, state := text, -1
 	for rest != "" {

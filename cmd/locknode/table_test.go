@@ -11,7 +11,7 @@ import (
 	"github.com/locknode/locknode/internal/quote"
 )
 
-// awkward are names that make tables crooked, or worse.
+// awkward are names that are hard to align, or that could harm a terminal.
 var awkward = map[string]string{ // name → as it is shown
 	"orders/42":         "orders/42",
 	"bestellung/größe":  "bestellung/größe",
@@ -30,14 +30,14 @@ var awkward = map[string]string{ // name → as it is shown
 	"up\x1b[1A\rgone":   `"up\x1b[1A\rgone"`,
 	"two\nlines":        `"two\nlines"`,
 	"a\tb":              `"a\tb"`,
-	"\u202etxt.exe":     `"\u202etxt.exe"`, // turns the line around
+	"\u202etxt.exe":     `"\u202etxt.exe"`, // reverses the line
 	"a\u2066b\u2069":    `"a\u2066b\u2069"`,
 	"zero\u200bwidth":   `"zero\u200bwidth"`,
 	"no\u00a0break":     `"no\u00a0break"`,
 	"next\u2028line":    `"next\u2028line"`,
 	"\xff\xfe":          `"\xff\xfe"`,
 	"\U000e0041tag":     `"\U000e0041tag"`,
-	"👨\u200d👩\u200d👧":   `"👨\u200d👩\u200d👧"`, // one picture or three: terminals differ
+	"👨\u200d👩\u200d👧":   `"👨\u200d👩\u200d👧"`, // terminals show one picture or three
 	"\ufeffmark":        `"\ufeffmark"`,
 	"soft\u00adhyphen":  `"soft\u00adhyphen"`,
 	"delete\x7f\u0085x": `"delete\x7f\u0085x"`,

@@ -7,7 +7,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// buildInfo is what the Go toolchain wrote into the executable.
+// buildInfo is the build information that the Go toolchain wrote into the executable.
 type buildInfo struct {
 	Version  string `json:"version"`
 	Revision string `json:"revision,omitempty"`

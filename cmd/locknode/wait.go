@@ -14,9 +14,9 @@ import (
 )
 
 const (
-	// waitEvery is the pause between two looks at the cluster.
+	// waitEvery is the pause between two rounds of asking the endpoints.
 	waitEvery = 250 * time.Millisecond
-	// lookLimit bounds the wait for the answers of one look.
+	// lookLimit bounds the wait for the answers of one round.
 	lookLimit = 2 * time.Second
 )
 
@@ -29,32 +29,32 @@ func (a *app) waitCommand() *cobra.Command {
 	var o waitOptions
 	c := &cobra.Command{
 		Use:     "wait",
-		Short:   "wait until the cluster serves",
+		Short:   "wait until the cluster is ready",
 		GroupID: groupCluster,
-		Long: `Wait ends with exit code 0 as soon as one of the endpoints is ready: there is a leader
-that a majority confirms, so that locks can be taken. Before that it asks all endpoints
-again and again, also while none of them can be reached. When --timeout is over the exit
-code is 75, and the message says what was missing.
+		Long: `Wait returns with exit code 0 as soon as one of the endpoints is ready: there is a leader
+that a majority confirms, so that locks can be acquired. Until then it keeps asking all
+endpoints, even if none of them can be reached. When --timeout has passed the exit code
+is 75, and the message says what was missing.
 
-With --voters N it also waits until N voters answer the leader, until as many of the
-voters may fail as in a healthy cluster of N (3: one, 5: two), and until every endpoint
-that answers votes, if it is not set up as a nonvoter. Between the replacement of one
-node and the next, wait for as many voters as the cluster is to have: a voter that is
-gone and not removed yet counts against it.`,
+With --voters N it also waits until N voters answer the leader, until as many voters may
+fail as in a healthy cluster of N (of 3: one, of 5: two), and until every endpoint that
+answers votes, unless it is configured as a nonvoter. When you replace nodes one by one,
+wait in between for the number of voters that the cluster is to have: a voter that is
+gone but not removed yet still counts for the majority.`,
 		Example: `  locknode wait --timeout 30s && ./use-the-locks
   locknode wait --voters 3 --timeout 5m          before the next node is stopped`,
 		Args: arguments(0, 0, ""),
 	}
 	a.endpointsFlag(c)
-	c.Flags().IntVar(&o.voters, "voters", 0, "wait for this many healthy voters, too")
+	c.Flags().IntVar(&o.voters, "voters", 0, "wait for this many healthy voters as well")
 	addDuration(c.Flags(), &o.timeout, "timeout", "", time.Minute, "give up, with exit code 75, after this long")
 	c.PreRunE = func(c *cobra.Command, _ []string) error {
 		a.connectTimeout = lookLimit
 		switch {
 		case o.voters < 0 || o.voters == 0 && c.Flags().Changed("voters"):
-			return usageError("--voters %d: a positive whole number is allowed", o.voters)
+			return usageError("--voters: is %d, must be a positive whole number", o.voters)
 		case o.timeout <= 0:
-			return usageError("--timeout %v: a positive duration is allowed", o.timeout)
+			return usageError("--timeout: is %v, must be more than 0", o.timeout)
 		}
 		return a.clientEnvironment(c)
 	}
@@ -62,11 +62,11 @@ gone and not removed yet counts against it.`,
 	return c
 }
 
-// wait looks until what is waited for is there.
+// wait asks the endpoints until the cluster is as o requires, or the timeout has passed.
 func (a *app) wait(ctx context.Context, o waitOptions) error {
 	limited, cancel := context.WithTimeout(ctx, o.timeout)
 	defer cancel()
-	said := errors.New("") // what the person at the terminal knows
+	said := errors.New("") // the last message on the terminal
 	begun := time.Now()
 	for {
 		found, missing := waitedFor(a.look(limited), o.voters)
@@ -87,7 +87,7 @@ func (a *app) wait(ctx context.Context, o waitOptions) error {
 	}
 }
 
-// look asks all endpoints at once.
+// look asks all endpoints at the same time.
 func (a *app) look(ctx context.Context) []nodeStatus {
 	ctx, cancel := context.WithTimeout(ctx, a.connectTimeout)
 	defer cancel()
@@ -112,9 +112,9 @@ func (a *app) askAll(ctx context.Context, nodes []nodeStatus) {
 	wg.Wait()
 }
 
-// waitedFor returns the status of a node that serves, or what is missing. Of several
-// that serve the one of the latest term counts: another may not have noticed yet that
-// its leader is none any more.
+// waitedFor returns the status of a ready node, or what is missing. Of several ready nodes
+// it returns that with the latest term: one with an earlier term may not have noticed yet
+// that its leader was replaced.
 func waitedFor(nodes []nodeStatus, voters int) (found client.Status, missing error) {
 	var reasons []string
 	for _, n := range nodes {
@@ -136,20 +136,21 @@ func waitedFor(nodes []nodeStatus, voters int) (found client.Status, missing err
 	return found, votersMissing(found, nodes, voters)
 }
 
-// votersMissing says why the voters are not as they would be in a healthy cluster of n.
+// votersMissing returns an error that says why the voters are not those of a healthy
+// cluster of n.
 func votersMissing(found client.Status, nodes []nodeStatus, n int) error {
 	all, healthy := found.Voters, found.VotersHealthy
 	switch {
 	case all == 0:
 		return fmt.Errorf("%s does not know yet how many voters there are", found.NodeID)
 	case healthy < n:
-		return fmt.Errorf("%d of the cluster's %d voters answer the leader, %d are waited for", healthy, all, n)
+		return fmt.Errorf("%d of the cluster's %d voters answer the leader, %d must", healthy, all, n)
 	case healthy-majority(all) < n-majority(n):
-		return fmt.Errorf("%d of the cluster's %d voters do not answer the leader: fewer of the others may fail than in a cluster of %d; remove what is gone for good", all-healthy, all, n)
+		return fmt.Errorf("%d of the cluster's %d voters do not answer the leader: fewer of the others may fail than in a cluster of %d; remove members that are gone for good", all-healthy, all, n)
 	}
 	for _, node := range nodes {
 		if node.err == nil && !node.status.VoterReady {
-			return fmt.Errorf("%s does not count as a voter yet: %s", node.status.NodeID, node.status.VoterReason)
+			return fmt.Errorf("%s is not a voter yet: %s", node.status.NodeID, node.status.VoterReason)
 		}
 	}
 	return nil

@@ -12,7 +12,7 @@ import (
 	"github.com/locknode/locknode/client"
 )
 
-// said is what a ready node of a cluster says that has so many voters.
+// said is the status of a ready node in a cluster with this many voters.
 func said(id string, term uint64, voters, healthy int, votes bool) nodeStatus {
 	s := client.Status{
 		NodeID: id, LeaderID: "n1", Term: term, Ready: true,
@@ -37,14 +37,14 @@ func TestWaitEndsWhenOneMoreVoterMayFail(t *testing.T) {
 		"one is ready":                 {[]nodeStatus{silent, unready, said("n1", 2, 3, 2, true)}, 0, ""},
 		"all vote":                     {[]nodeStatus{said("n1", 2, 3, 3, true)}, 3, ""},
 		"more than asked for":          {[]nodeStatus{said("n1", 2, 5, 5, true)}, 3, ""},
-		"one does not answer":          {[]nodeStatus{said("n1", 2, 3, 2, true)}, 3, "2 of the cluster's 3 voters answer the leader, 3 are waited for"},
+		"one does not answer":          {[]nodeStatus{said("n1", 2, 3, 2, true)}, 3, "2 of the cluster's 3 voters answer the leader, 3 must"},
 		"the number is not known yet":  {[]nodeStatus{said("n1", 2, 0, 0, true)}, 3, "does not know yet"},
-		"a dead voter stays a member":  {[]nodeStatus{said("n1", 2, 4, 3, true)}, 3, "remove what is gone for good"},
+		"a failed voter is a member":   {[]nodeStatus{said("n1", 2, 4, 3, true)}, 3, "remove members that are gone for good"},
 		"as many may fail as in three": {[]nodeStatus{said("n1", 2, 5, 4, true)}, 3, ""},
-		"two of five are dead":         {[]nodeStatus{said("n1", 2, 5, 3, true)}, 3, "2 of the cluster's 5 voters"},
+		"two of five have failed":      {[]nodeStatus{said("n1", 2, 5, 3, true)}, 3, "2 of the cluster's 5 voters"},
 		"two voters of two":            {[]nodeStatus{said("n1", 2, 2, 2, true)}, 2, ""},
-		"the new one does not vote":    {[]nodeStatus{said("n1", 2, 3, 3, true), said("n4", 2, 3, 3, false)}, 3, "n4 does not count as a voter yet: it does not vote yet"},
-		"one that is not ready":        {[]nodeStatus{said("n1", 2, 3, 3, true), unready}, 3, "n8 does not count"},
+		"the new one does not vote":    {[]nodeStatus{said("n1", 2, 3, 3, true), said("n4", 2, 3, 3, false)}, 3, "n4 is not a voter yet: it does not vote yet"},
+		"one that is not ready":        {[]nodeStatus{said("n1", 2, 3, 3, true), unready}, 3, "n8 is not a voter yet"},
 		"an earlier term":              {[]nodeStatus{said("n1", 2, 3, 3, true), said("n2", 3, 3, 2, true)}, 3, "2 of the cluster's 3 voters"},
 	} {
 		_, missing := waitedFor(c.nodes, c.voters)
@@ -73,17 +73,17 @@ func TestCheckTellsAnOutageFromALoss(t *testing.T) {
 		code  int
 		text  string
 	}{
-		"all well":                  {[]nodeStatus{one, two}, 0, ""},
-		"one that is no member":     {[]nodeStatus{one, stranger}, 0, ""},
-		"one that says too little":  {[]nodeStatus{one, said("n2", 2, 0, 0, false)}, 0, ""},
-		"one hangs":                 {[]nodeStatus{one, two, silent}, 1, "n3 does not answer: it hangs"},
-		"one is not ready":          {[]nodeStatus{one, unready}, 1, "n2 is not ready: no leader is known"},
-		"one does not vote":         {[]nodeStatus{one, said("n2", 2, 3, 3, false)}, 1, "n2: it does not vote yet"},
-		"one that two others miss":  {[]nodeStatus{missing("n1"), missing("n2")}, 1, "not all is well: n3 does not answer the leader"},
-		"none is ready":             {[]nodeStatus{unready, silent}, 69, "no leader is known"},
-		"none is in a cluster":      {[]nodeStatus{{id: "n2", status: unready.status}}, 69, "no leader is known"},
-		"only a stranger is ready":  {[]nodeStatus{unready, {id: "n4", role: string(client.RoleNone), status: one.status}}, 69, "no leader is known"},
-		"no member is where it was": {[]nodeStatus{{id: "n3", role: "voter", err: errors.New("its API address is not known")}}, 69, "n3 does not answer: its API address is not known"},
+		"all well":                   {[]nodeStatus{one, two}, 0, ""},
+		"one that is no member":      {[]nodeStatus{one, stranger}, 0, ""},
+		"one of an earlier version":  {[]nodeStatus{one, said("n2", 2, 0, 0, false)}, 0, ""},
+		"one hangs":                  {[]nodeStatus{one, two, silent}, 1, "n3 does not answer: it hangs"},
+		"one is not ready":           {[]nodeStatus{one, unready}, 1, "n2 is not ready: no leader is known"},
+		"one does not vote":          {[]nodeStatus{one, said("n2", 2, 3, 3, false)}, 1, "n2: it does not vote yet"},
+		"one that two others report": {[]nodeStatus{missing("n1"), missing("n2")}, 1, "the cluster is not healthy: n3 does not answer the leader"},
+		"none is ready":              {[]nodeStatus{unready, silent}, 69, "no leader is known"},
+		"none is in a cluster":       {[]nodeStatus{{id: "n2", status: unready.status}}, 69, "no leader is known"},
+		"only a stranger is ready":   {[]nodeStatus{unready, {id: "n4", role: string(client.RoleNone), status: one.status}}, 69, "no leader is known"},
+		"no member is where it was":  {[]nodeStatus{{id: "n3", role: "voter", err: errors.New("its API address is not known")}}, 69, "n3 does not answer: its API address is not known"},
 	} {
 		err := checkHealth(c.nodes)
 		if got := exitCode(err); got != c.code || err != nil && strings.Count(err.Error(), c.text) != 1 {
@@ -92,8 +92,8 @@ func TestCheckTellsAnOutageFromALoss(t *testing.T) {
 	}
 }
 
-// TestExitCodeSaysHowTheClusterIs: of processes, through the loss of one, an outage and
-// its end.
+// TestExitCodeSaysHowTheClusterIs follows a cluster of processes through the loss of a node,
+// an outage and its end.
 func TestExitCodeSaysHowTheClusterIs(t *testing.T) {
 	if testing.Short() {
 		t.Skip("needs a cluster of processes")
@@ -119,9 +119,9 @@ func TestExitCodeSaysHowTheClusterIs(t *testing.T) {
 		t.Fatal(err)
 	}
 	check("one is gone", exitOther, nodes[2].ID+" does not answer: connection refused")
-	eventually(t, "its voter is missed", func() bool {
+	eventually(t, "the missing voter is reported", func() bool {
 		o := locknodeAt(t, cluster.Endpoints(), "wait", "--voters", "3", "--timeout", "100ms")
-		return o.code == exitNotAcquired && strings.Contains(o.stderr, "2 of the cluster's 3 voters answer the leader, 3 are waited for")
+		return o.code == exitNotAcquired && strings.Contains(o.stderr, "2 of the cluster's 3 voters answer the leader, 3 must")
 	})
 	locknodeAt(t, cluster.Endpoints(), "wait").succeeds(t)
 
@@ -158,7 +158,7 @@ func TestWaitThatIsInterruptedEndsAsByTheSignal(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = l.Close() })
 	r := start(t, command(t, "locknode", "wait", "--endpoints", l.Addr().String()))
-	conn, err := l.Accept() // it has been asked, and says nothing
+	conn, err := l.Accept() // the listener is asked and does not answer
 	if err != nil {
 		t.Fatal(err)
 	}

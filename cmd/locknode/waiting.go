@@ -11,15 +11,15 @@ import (
 )
 
 const (
-	// patience is how long a command waits before it says what for.
+	// patience is how long a command waits before it prints what it waits for.
 	patience = time.Second
-	// lookWait bounds the look at a lock that is waited for.
+	// lookWait bounds the request for the state of that lock.
 	lookWait = 2 * time.Second
 )
 
-// sayWaiting tells a person at a terminal what a command waits for, in one line and
-// after a moment; scripts are told nothing. The caller calls stop when the wait is
-// over, after which nothing is said any more.
+// sayWaiting prints one line on a terminal that says what a command waits for, if the wait
+// takes longer than patience. Elsewhere it prints nothing. The caller calls stop when the
+// wait is over; nothing is printed after that.
 func (a *app) sayWaiting(ctx context.Context, c *client.Client, name string) (stop func()) {
 	if !onTerminal(a.stderr) {
 		return func() {}
@@ -38,7 +38,7 @@ func (a *app) sayWaiting(ctx context.Context, c *client.Client, name string) (st
 			return
 		}
 		if err != nil {
-			info = client.LockInfo{Name: name} // the wait may well go on
+			info = client.LockInfo{Name: name} // print the name alone: the wait goes on
 		}
 		a.say("%s", waitingText(info))
 	}()
@@ -48,25 +48,25 @@ func (a *app) sayWaiting(ctx context.Context, c *client.Client, name string) (st
 	}
 }
 
-// waitingText says what is known about a lock that is waited for.
+// waitingText is the line about a lock that a command waits for.
 func waitingText(l client.LockInfo) string {
 	text := "waiting for " + quoteName(l.Name)
 	switch {
 	case l.Held():
 		text += ": held by " + holdersText(l)
 	case l.DelayLeft > 0:
-		text += fmt.Sprintf(": its holder was lost, so it is not to be had for another %s", roughly(l.DelayLeft))
+		text += fmt.Sprintf(": its holder was lost, so it is not granted for another %s", roughly(l.DelayLeft))
 	}
 	switch {
 	case l.Waiters == 1:
-		text += "; next in line"
+		text += "; next in the queue"
 	case l.Waiters > 1:
-		text += fmt.Sprintf("; %d in line", l.Waiters)
+		text += fmt.Sprintf("; %d in the queue", l.Waiters)
 	}
 	return text
 }
 
-// holdersText names the first holders.
+// holdersText lists up to three holders, and how many more there are.
 func holdersText(l client.LockInfo) string {
 	var names []string
 	for _, h := range l.Holders[:min(3, len(l.Holders))] {
@@ -78,7 +78,7 @@ func holdersText(l client.LockInfo) string {
 	return strings.Join(names, ", ")
 }
 
-// sleep waits for d or the end of ctx, and then returns its cause.
+// sleep waits for d. If ctx ends before, it returns the cause.
 func sleep(ctx context.Context, d time.Duration) error {
 	select {
 	case <-time.After(d):
@@ -88,8 +88,8 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// holdersOf returns the holders that an error names: of a lock that was busy, or
-// waited for in vain.
+// holdersOf returns the holders in an error of a lock that was busy, or of a wait that
+// timed out.
 func holdersOf(err error) []client.HolderInfo {
 	var busy *client.BusyError
 	var timeout *client.TimeoutError
@@ -102,8 +102,8 @@ func holdersOf(err error) []client.HolderInfo {
 	return nil
 }
 
-// nameHolders adds the holders to the error of a wait that is over, where the client
-// has ended it before the cluster could name them.
+// nameHolders adds the holders to the error of a wait that timed out, if the client ended
+// the wait before the cluster could name them.
 func nameHolders(ctx context.Context, c *client.Client, err error) error {
 	var timeout *client.TimeoutError
 	if !errors.As(err, &timeout) || len(timeout.Holders) > 0 || ctx.Err() != nil {

@@ -18,13 +18,13 @@ func TestWaitingNamesWhatIsKnown(t *testing.T) {
 		want string
 	}{
 		{client.LockInfo{Name: "a"}, "waiting for a"},
-		{client.LockInfo{Name: "a\nb", Waiters: 1}, `waiting for "a\nb"; next in line`},
+		{client.LockInfo{Name: "a\nb", Waiters: 1}, `waiting for "a\nb"; next in the queue`},
 		{client.LockInfo{Name: "a", DelayLeft: 1500 * time.Millisecond, Waiters: 3},
-			"waiting for a: its holder was lost, so it is not to be had for another 1.5s; 3 in line"},
+			"waiting for a: its holder was lost, so it is not granted for another 1.5s; 3 in the queue"},
 		{client.LockInfo{Name: "a", HolderCount: 1, Holders: []client.HolderInfo{holder("alice", 7)}, Waiters: 2},
-			"waiting for a: held by alice (token 7) since 2026-05-04 03:02:01; 2 in line"},
+			"waiting for a: held by alice (token 7) since 2026-05-04 03:02:01; 2 in the queue"},
 		{client.LockInfo{Name: "a", HolderCount: 2, Holders: []client.HolderInfo{holder("\u202eeve", 7)}, Waiters: 1},
-			`waiting for a: held by "\u202eeve" (token 7) since 2026-05-04 03:02:01, 1 more; next in line`},
+			`waiting for a: held by "\u202eeve" (token 7) since 2026-05-04 03:02:01, 1 more; next in the queue`},
 	} {
 		if got := waitingText(c.lock); got != c.want {
 			t.Errorf("%+v:\ngot  %s\nwant %s", c.lock, got, c.want)

@@ -14,36 +14,36 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A watchdog ends a command whose locknode cannot do it any more: because it was
-// killed with KILL, because it is stopped, or because it hangs. Otherwise the
-// command would run on beside the next holder.
+// A watchdog ends the command of a locknode that cannot do so itself, because it was
+// killed with KILL, is stopped, or hangs. Otherwise the command would still run when the
+// next holder has the lock.
 //
-// It is a process of this executable in a session of its own, so that no terminal
-// and no signal to a job reaches it. It has one end of a socket and nothing else
-// that is open. Through the socket run sends lines:
+// The watchdog is a process of this executable in a session of its own, so that no
+// terminal and no signal to a job reaches it. One end of a socket is the only
+// descriptor that it inherits. Through the socket run sends lines:
 //
-//	until N    the lock is certain until the clock of both (watchClock) reads N
+//	until N    the lock is valid until the shared clock (watchClock) reads N
 //	group N    the command's process group, with the leader's pidfd if there is one
-//	warned N   run has sent the group TERM already
+//	warned N   run has sent TERM to the group already
 //
-// A line comes every beat, from the loop that also acts on signals and losses: so
-// lines say that locknode works. The watchdog acts
+// run sends a line every beat, from the loop that also handles signals and losses: as
+// long as lines come, locknode works. The watchdog acts
 //
-//   - when the socket is closed, because locknode is gone: at once;
-//   - when lines have stopped coming: when the certain time is nearly over;
-//   - never while lines come. What a loss means is run's own business then.
+//   - at once, if the socket is closed, because then locknode is gone;
+//   - shortly before the lock expires, if lines have stopped coming;
+//   - never, while lines come: run itself then handles a loss.
 //
-// It sends TERM and, after --kill-after but before the certain time is over, KILL;
-// if that is over already, or locknode is gone and the group was warned, KILL at
-// once. (So it is when one run is within another: what ends the outer command warns
-// the inner run and then kills it, and may have no more time.) Then it ends, as it does when the group
-// has. When the command has ended run kills its watchdog, which has nothing to do
-// any more.
+// It sends TERM, and then KILL after --kill-after or shortly before the lock expires,
+// whichever is first. It sends KILL at once if the lock has expired, or if locknode is
+// gone and had sent TERM already. (The latter happens if one run is within another:
+// whatever ends the outer command sends the inner run TERM and later KILL, and may have
+// no more time.) The watchdog exits after KILL, or when the group has ended. When the
+// command has ended, run kills its watchdog, which is not needed any more.
 //
-// On Linux the kernel itself sends TERM to the group's leader when locknode dies
-// (supervise_linux.go), which also helps where the watchdog is gone. So it leaves
-// the leader out then: to many programs a second TERM says that they shall not
-// take their time.
+// On Linux the kernel itself sends TERM to the group's leader when locknode is gone
+// (supervise_linux.go), even if the watchdog is gone as well. The watchdog therefore
+// does not send it to the leader: many programs exit at once at a second TERM, without
+// cleaning up.
 
 // watchdogMode is the first argument of a locknode that is a watchdog.
 const watchdogMode = "__watchdog"
@@ -51,16 +51,16 @@ const watchdogMode = "__watchdog"
 // rules are the times of a watchdog.
 type rules struct {
 	beat      time.Duration // between two lines
-	margin    time.Duration // the group is gone so long before the lock is uncertain
-	grace     time.Duration // TERM comes so long before KILL, where time alone decides
-	killAfter time.Duration // TERM comes at most so long before KILL
+	margin    time.Duration // between the end of the group and that of the lock
+	grace     time.Duration // between TERM and KILL, if lines have stopped coming
+	killAfter time.Duration // between TERM and KILL at most
 }
 
-// missedBeats is how many lines may be missing before run counts as hung.
+// missedBeats is how many lines must be missing before run counts as hung.
 const missedBeats = 4
 
-// rulesFor makes the rules of a TTL. Keep-alives, sent every third of it, move the
-// end of the certain time long before the watchdog would act on time alone.
+// rulesFor returns the rules for a TTL. Keep-alives are sent every third of it, so they
+// extend the lock long before the watchdog would act on a lack of lines.
 func rulesFor(ttl, killAfter time.Duration) rules {
 	return rules{
 		beat:      min(max(ttl/20, 25*time.Millisecond), 5*time.Second),
@@ -70,17 +70,18 @@ func rulesFor(ttl, killAfter time.Duration) rules {
 	}
 }
 
-// watchdog is run's side.
+// watchdog is run's side of the socket.
 type watchdog struct {
 	rules
-	certain func() time.Duration // how much longer the lock is certain; not positive: it is lost
+	certain func() time.Duration // how much longer the lock is valid; 0 or less: it is lost
 	process *os.Process
-	socket  int             // -1: not to be used any more
-	ended   chan struct{}   // closed when it has been reaped
-	status  unix.WaitStatus // once it has ended
+	socket  int             // -1: closed
+	ended   chan struct{}   // closed when the process has been reaped
+	status  unix.WaitStatus // set before ended is closed
 }
 
-// startWatchdog starts the process. Its end is noticed by whoever reaps children.
+// startWatchdog starts the process. The goroutine that reaps children reports its end with
+// reaped.
 func startWatchdog(ttl, killAfter time.Duration, certain func() time.Duration) (*watchdog, error) {
 	ours, theirs, err := socketPair()
 	if err != nil {
@@ -105,7 +106,8 @@ func startWatchdog(ttl, killAfter time.Duration, certain func() time.Duration) (
 	return &watchdog{rules: rulesFor(ttl, killAfter), certain: certain, process: cmd.Process, socket: ours, ended: make(chan struct{})}, nil
 }
 
-// ownExecutable is this program, also if its file was replaced meanwhile.
+// ownExecutable returns the path of this program. On Linux it is right even if the file was
+// replaced meanwhile.
 func ownExecutable() (string, error) {
 	const linux = "/proc/self/exe"
 	if _, err := os.Lstat(linux); err == nil {
@@ -114,7 +116,7 @@ func ownExecutable() (string, error) {
 	return os.Executable()
 }
 
-// socketPair makes two ends that no child inherits by itself.
+// socketPair returns the two ends of a socket. Neither is inherited by other children.
 func socketPair() (ours int, theirs *os.File, err error) {
 	syscall.ForkLock.RLock()
 	defer syscall.ForkLock.RUnlock()
@@ -127,9 +129,9 @@ func socketPair() (ours int, theirs *os.File, err error) {
 	return fds[0], os.NewFile(uintptr(fds[1]), "watchdog"), nil
 }
 
-// The methods below do nothing where there is no watchdog.
+// The methods below do nothing if there is no watchdog (nil).
 
-// beats returns what says that the next line is due.
+// beats returns a channel that receives whenever a line is due.
 func (w *watchdog) beats() (_ <-chan time.Time, stop func()) {
 	if w == nil {
 		return nil, func() {}
@@ -138,7 +140,7 @@ func (w *watchdog) beats() (_ <-chan time.Time, stop func()) {
 	return t.C, t.Stop
 }
 
-// died returns what is closed at the watchdog's end.
+// died returns a channel that is closed when the watchdog has ended.
 func (w *watchdog) died() <-chan struct{} {
 	if w == nil {
 		return nil
@@ -146,7 +148,7 @@ func (w *watchdog) died() <-chan struct{} {
 	return w.ended
 }
 
-// reaped notes the end of child pid, if that is the watchdog.
+// reaped records the end of child pid, if that is the watchdog.
 func (w *watchdog) reaped(pid int, status unix.WaitStatus) {
 	if w != nil && pid == w.process.Pid && !status.Stopped() && !isClosed(w.ended) {
 		w.status = status
@@ -154,7 +156,8 @@ func (w *watchdog) reaped(pid int, status unix.WaitStatus) {
 	}
 }
 
-// tellTime says how long the lock is certain. A pause within makes it less.
+// tellTime sends until when the lock is valid. The clock is read first, so that a pause in
+// between makes the time earlier and never later.
 func (w *watchdog) tellTime() {
 	if w == nil {
 		return
@@ -173,15 +176,15 @@ func (w *watchdog) tellGroup(g group) {
 	}
 }
 
-// tellWarned says that the group was sent TERM.
+// tellWarned sends that run has sent TERM to the group.
 func (w *watchdog) tellWarned() {
 	if w != nil {
 		w.send("warned 1\n", -1)
 	}
 }
 
-// send never waits: a watchdog that does not read must not hang its locknode. One
-// that misses lines acts early rather than late.
+// send never blocks: a watchdog that does not read must not hang locknode. A watchdog that
+// misses lines acts too early, and never too late.
 func (w *watchdog) send(line string, fd int) {
 	if w.socket < 0 {
 		return
@@ -192,7 +195,7 @@ func (w *watchdog) send(line string, fd int) {
 	}
 	n, err := unix.SendmsgN(w.socket, []byte(line), rights, nil, unix.MSG_DONTWAIT)
 	if err == nil && n < len(line) || errors.Is(err, unix.EPIPE) {
-		w.hangUp() // half a line cannot be completed
+		w.hangUp() // the rest of a line cannot be sent later
 	}
 }
 
@@ -201,25 +204,25 @@ func (w *watchdog) hangUp() {
 	w.socket = -1
 }
 
-// farewell ends the watchdog, which has been reaped when it returns, and reports
-// whether it was faster and has ended the command.
+// farewell kills the watchdog and waits until it has been reaped, for a second at most. It
+// reports whether the watchdog had already ended the command.
 func (w *watchdog) farewell() (acted bool) {
 	if w == nil {
 		return false
 	}
-	_ = w.process.Kill() // or it has ended by itself
+	_ = w.process.Kill() // fails if it has ended already
 	select {
 	case <-w.ended:
 		return w.acted()
-	case <-time.After(time.Second): // it cannot end yet, and will
+	case <-time.After(time.Second): // the kernel ends it later
 		return false
 	}
 }
 
-// acted reports whether a watchdog that has ended has ended the command.
+// acted reports whether the watchdog ended the command. The watchdog must have ended.
 func (w *watchdog) acted() bool { return w.status.Exited() && w.status.ExitStatus() == 0 }
 
-// end says how a watchdog has ended that has not acted.
+// end says how a watchdog ended that did not act.
 func (w *watchdog) end() string {
 	if w.status.Signaled() {
 		return w.status.Signal().String()
@@ -227,7 +230,7 @@ func (w *watchdog) end() string {
 	return "exit code " + strconv.Itoa(w.status.ExitStatus())
 }
 
-// later adds durations of which the second may be any.
+// later adds d to now, without overflow.
 func later(now, d time.Duration) time.Duration {
 	if sum := now + d; sum >= now {
 		return sum
@@ -238,7 +241,7 @@ func later(now, d time.Duration) time.Duration {
 func readClock(id int32) time.Duration {
 	var ts unix.Timespec
 	if err := unix.ClockGettime(id, &ts); err != nil {
-		panic(fmt.Sprintf("read clock %d: %v", id, err)) // all systems have it
+		panic(fmt.Sprintf("read clock %d: %v", id, err)) // all supported systems have it
 	}
 	return time.Duration(ts.Nano())
 }

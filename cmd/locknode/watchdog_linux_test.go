@@ -37,7 +37,7 @@ func findWatchdog(parent int) (pid string) {
 	return ""
 }
 
-// pids are the numbers in lines that begin with "pid".
+// pids returns the numbers of the next n lines that begin with "pid".
 func (r *running) pids(n int) (pids []string) {
 	r.t.Helper()
 	for range n {
@@ -46,14 +46,14 @@ func (r *running) pids(n int) (pids []string) {
 	return pids
 }
 
-// wilful is a command of which nothing ends by TERM: a shell, its child and, left
-// behind by its own parent, a grandchild.
+// wilful is a command whose processes all ignore TERM: a shell, its child, and a grandchild
+// whose parent has exited.
 const wilful = `trap '' TERM; echo pid $$
 	sh -c 'echo pid $$; while :; do sleep 0.05; done' &
 	sh -c 'sh -c "echo pid \$\$; while :; do sleep 0.05; done" & exit' &
 	while :; do sleep 0.05; done`
 
-// What happens to run, its command is gone when the next holder has the lock.
+// Whatever happens to run, its command is gone when the next holder has the lock.
 func TestNothingOfACommandRunsBesideTheNextHolder(t *testing.T) {
 	for name, strike := range map[string]func(r *running, pids []string){
 		"killed":  func(r *running, _ []string) { r.signal(syscall.SIGKILL) },
@@ -91,7 +91,7 @@ func TestNothingOfACommandRunsBesideTheNextHolder(t *testing.T) {
 	}
 }
 
-// The same with a run within the command: its own command has no more time either.
+// The same with a run within the command: the inner command must be gone in time as well.
 func TestNothingOfARunWithinACommandRunsBesideTheNextHolder(t *testing.T) {
 	t.Parallel()
 	self := command(t, "locknode").Path
@@ -127,24 +127,25 @@ func TestStoppedRunThatGoesOnFindsItsCommandEnded(t *testing.T) {
 	r.signal(syscall.SIGSTOP)
 	eventually(t, "the watchdog has ended", func() bool { return !alive(watchdog) })
 	r.signal(syscall.SIGCONT)
-	r.await("lock") // was lost, or would have been
+	r.await("lock") // the message says that it was lost, or had nearly expired
 	if code := r.wait(); code != exitLost {
 		t.Errorf("exit code: got %d, want %d", code, exitLost)
 	}
 }
 
-// listens is a shell that says under a name when it has caught TERM, and lives on.
+// listens is a script that prints its name whenever it has caught TERM, and runs on.
 const listens = `trap "echo $0 caught" TERM; echo pid $$; while :; do sleep 0.02; done`
 
-// listeners is a script of two of them: the leader of a group and another process.
+// listeners is a script that runs listens twice: as the leader of the group and as another
+// process.
 const listeners = `sh -c "$1" other & ` + `set -- "$1"; eval "$1"`
 
-// listening makes a command of them, to be followed by its arguments.
+// listening returns the command that runs listeners.
 func listening() []string { return []string{"/bin/sh", "-c", listeners, "leader", listens} }
 
-// Programs take a second TERM for impatience, so the watchdog sends one to each process.
-// The leader hears of it from the kernel, which says it again for each thread of
-// locknode that ends: that is not ours to choose, see supervise_linux.go.
+// Many programs exit at once at a second TERM, so the watchdog sends TERM once to each
+// process but the leader. The leader gets TERM from the kernel, which may send it several
+// times, see supervise_linux.go.
 func TestEverybodyIsToldWhenRunIsKilled(t *testing.T) {
 	t.Parallel()
 	cmd := command(t, "supervise", append([]string{"500ms"}, listening()...)...)
@@ -154,7 +155,7 @@ func TestEverybodyIsToldWhenRunIsKilled(t *testing.T) {
 	watchdogOf(t, r)
 	r.signal(syscall.SIGKILL)
 	caught := map[string]int{}
-	for line := range r.lines { // until all of them are gone
+	for line := range r.lines { // until all processes have ended
 		if who, ok := strings.CutSuffix(line, " caught"); ok {
 			caught[who]++
 		}
@@ -204,7 +205,7 @@ func TestEndOfTheCommandLeavesNoWatchdog(t *testing.T) {
 	if _, err := os.Stat("/proc/" + watchdog); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the watchdog is there after the end: %v", err)
 	}
-	// What the command leaves behind on purpose is not the watchdog's business.
+	// The watchdog leaves processes alone that the command leaves behind on purpose.
 	r = startLocknode(t, "run", "watched/left", "--", "/bin/sh", "-c", `sleep 30 >/dev/null 2>&1 & echo pid $!`)
 	left := r.pids(1)[0]
 	if code := r.wait(); code != 0 || !alive(left) {
@@ -262,7 +263,7 @@ func TestWatchdogHoldsNothingOfTheUsers(t *testing.T) {
 
 func TestWatchdogLeavesOtherGroupsAlone(t *testing.T) {
 	t.Parallel()
-	// One process leaves the group, which is a right of its own.
+	// One process leaves the group, and the watchdog must leave it alone.
 	cmd := command(t, "supervise", "0s", "/bin/sh", "-c", `setsid sh -c 'echo pid $$; exec sleep 60' & echo pid $$; sleep 60`)
 	cmd.Env = append(cmd.Env, certainFor+"=1m")
 	r := start(t, cmd)
@@ -309,7 +310,7 @@ func TestRunCanDoWithoutAWatchdog(t *testing.T) {
 	r.wait()
 }
 
-// A pidfd stands for the group that it was made for, whoever has its number now.
+// A pidfd identifies the group that it was made for, even if another group has its number.
 func TestGroupWhoseNumberIsUsedAgainIsNotHit(t *testing.T) {
 	g, reap := zombie(t)
 	reap()
@@ -318,7 +319,7 @@ func TestGroupWhoseNumberIsUsedAgainIsNotHit(t *testing.T) {
 	}
 	for range 200 {
 		if err := os.WriteFile("/proc/sys/kernel/ns_last_pid", []byte(strconv.Itoa(g.id-1)), 0); err != nil {
-			t.Skipf("NOT TESTED: numbers of processes cannot be chosen here: %v", err)
+			t.Skipf("NOT TESTED: process IDs cannot be chosen here: %v", err)
 		}
 		other := exec.Command("/bin/sleep", "60")
 		other.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -328,7 +329,7 @@ func TestGroupWhoseNumberIsUsedAgainIsNotHit(t *testing.T) {
 		same := other.Process.Pid == g.id
 		if same {
 			if g.alive() {
-				t.Error("the other group counts as ours")
+				t.Error("the other group is taken for the first one")
 			}
 			g.send(syscall.SIGKILL)
 			if err := other.Process.Signal(syscall.SIGTERM); err != nil {
@@ -345,5 +346,5 @@ func TestGroupWhoseNumberIsUsedAgainIsNotHit(t *testing.T) {
 			return
 		}
 	}
-	t.Skip("NOT TESTED: others were always faster to take the number")
+	t.Skip("NOT TESTED: another process always took the number first")
 }

@@ -19,15 +19,16 @@ import (
 
 // The watchdog's own side: see watchdog.go.
 
-// watchdogSocket is its descriptor of the socket.
+// watchdogSocket is the watchdog's descriptor of the socket.
 const watchdogSocket = 3
 
-// watchdogMain is the whole of a watchdog's life.
+// watchdogMain runs a watchdog and returns its exit code.
 func watchdogMain(args []string) int {
 	closeInherited()
 	signal.Ignore(syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGPIPE,
 		syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGTSTP, syscall.SIGTTIN, syscall.SIGTTOU)
-	// What finds its locknode by name does not hit it. Only Linux has the file.
+	// Another name, so that killall locknode does not kill the watchdog as well. Only Linux
+	// has the file.
 	_ = os.WriteFile("/proc/self/comm", []byte("lock-watchdog"), 0)
 	r, err := watchdogRules(args)
 	if err != nil {
@@ -45,16 +46,16 @@ func watchdogMain(args []string) int {
 
 func watchdogRules(args []string) (rules, error) {
 	if len(args) != 2 {
-		return rules{}, errors.New("TTL and kill-after are wanted")
+		return rules{}, errors.New("arguments: must be TTL and kill-after")
 	}
 	ttl, err := time.ParseDuration(args[0])
 	killAfter, err2 := time.ParseDuration(args[1])
 	return rulesFor(ttl, killAfter), errors.Join(err, err2)
 }
 
-// closeInherited closes what whoever started locknode had left open: somebody may
-// wait for its end. What this process has opened itself is marked to be closed by
-// the next exec.
+// closeInherited closes the descriptors that locknode inherited from its parent, because
+// somebody may wait for their end. It keeps those that this process opened itself, which
+// have the close-on-exec flag.
 func closeInherited() {
 	dir := "/dev/fd"
 	if _, err := os.Stat("/proc/self/fd"); err == nil {
@@ -92,15 +93,15 @@ func watchdogConn() (*net.UnixConn, error) {
 	return socket, nil
 }
 
-// line is a line that came through the socket.
+// line is a line from the socket.
 type line struct {
 	verb  string
 	value int64
-	pidfd int // that came along, -1 if none did
+	pidfd int // sent with the line, -1 if none was
 }
 
-// readWatchdogLines closes lines at the end of the socket. A line that makes no
-// sense counts as none.
+// readWatchdogLines reads lines until the socket is closed, and then closes lines. It skips
+// lines that it cannot parse.
 func readWatchdogLines(socket *net.UnixConn, lines chan<- line) {
 	defer close(lines)
 	r := &rightsReader{socket: socket, pidfd: -1}
@@ -118,7 +119,7 @@ func readWatchdogLines(socket *net.UnixConn, lines chan<- line) {
 	}
 }
 
-// rightsReader reads a socket and keeps the descriptor that comes along.
+// rightsReader reads a socket and keeps the last descriptor that was sent with the bytes.
 type rightsReader struct {
 	socket *net.UnixConn
 	pidfd  int
@@ -135,7 +136,7 @@ func (r *rightsReader) Read(b []byte) (int, error) {
 	}
 	messages, err := unix.ParseSocketControlMessage(oob[:oobn])
 	if err != nil {
-		return n, nil //nolint:nilerr // without it the number of the group has to do
+		return n, nil //nolint:nilerr // without the descriptor, the number of the group is used
 	}
 	for _, m := range messages {
 		if fds, err := unix.ParseUnixRights(&m); err == nil && len(fds) > 0 {
@@ -145,8 +146,8 @@ func (r *rightsReader) Read(b []byte) (int, error) {
 	return n, nil
 }
 
-// prey is a group as the watchdog sees it.
-type prey interface {
+// watchedGroup is the command's process group as the watchdog uses it.
+type watchedGroup interface {
 	alive() bool
 	send(s syscall.Signal)
 	terminate()
@@ -156,19 +157,19 @@ type prey interface {
 // watch decides what a watchdog does, and when. It has no goroutine.
 type watch struct {
 	rules
-	now   func() time.Duration // on the clock of both
+	now   func() time.Duration // on the shared clock
 	lines <-chan line
 
-	group  prey          // nil: not told yet
-	until  time.Duration // the lock is certain
-	warned bool          // the group was sent TERM by run
-	missed int           // beats in which no line came
+	group  watchedGroup  // nil: not known yet
+	until  time.Duration // the lock is valid until then
+	warned bool          // run has sent TERM to the group
+	missed int           // beats without a line since the last one
 }
 
-// lookEvery is how often one looks whether a group that was told to end has.
+// lookEvery is the pause between two checks whether the group has ended.
 const lookEvery = 20 * time.Millisecond
 
-// run returns when there is nothing to watch any more.
+// run returns when locknode is gone or hangs, and the group has been ended.
 func (w *watch) run() {
 	timer := time.NewTimer(w.beat)
 	defer timer.Stop()
@@ -182,8 +183,8 @@ func (w *watch) run() {
 			w.missed = 0
 			w.take(l)
 		case <-timer.C:
-			// Counted, not measured: when the machine or this process was stopped for
-			// a while, run gets the time to send a line.
+			// Beats are counted instead of measured: if the machine or this process was
+			// stopped for a while, run still gets the time to send a line.
 			w.missed++
 		}
 		if w.missed >= missedBeats && w.group != nil && w.now() >= w.until-w.margin-w.grace {
@@ -205,7 +206,7 @@ func (w *watch) take(l line) {
 	}
 }
 
-// finish ends the group; orphaned says that locknode is gone.
+// finish ends the group. orphaned says that locknode is gone.
 func (w *watch) finish(orphaned bool) {
 	if w.group == nil {
 		return // nothing was started
@@ -228,7 +229,7 @@ func (w *watch) finish(orphaned bool) {
 		}
 		time.Sleep(min(lookEvery, end-w.now()))
 	}
-	// What forks while it is killed may have to be killed again.
+	// A process that forks while the signal is sent can leave a child, so KILL is repeated.
 	for range killTries {
 		w.group.send(syscall.SIGKILL)
 		time.Sleep(lookEvery)
@@ -238,10 +239,10 @@ func (w *watch) finish(orphaned bool) {
 	}
 }
 
-// killTries bounds how often one sends KILL to what the kernel does not let end.
+// killTries bounds how often KILL is sent to a process that the kernel does not let end.
 const killTries = 100
 
-// hiddenMain does what this executable is for when it was started by itself.
+// hiddenMain runs a watchdog if this process was started as one.
 func hiddenMain(args []string) (code int, hidden bool) {
 	if len(args) > 1 && args[1] == watchdogMode {
 		return watchdogMain(args[2:]), true

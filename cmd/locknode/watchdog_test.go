@@ -11,46 +11,46 @@ import (
 	"time"
 )
 
-// herd is a process group in virtual time.
-type herd struct {
+// fakeGroup is a process group in virtual time.
+type fakeGroup struct {
 	began  time.Time
-	obeys  time.Duration // ends so long after TERM; negative: never
+	obeys  time.Duration // time from TERM to its end; negative: it ignores TERM
 	events []string      // signals and when they came
-	ends   time.Time     // zero: not told to end yet
-	killed time.Duration // when KILL came first, 0: never
+	ends   time.Time     // zero: no signal came that ends it
+	killed time.Duration // when the first KILL came; 0: none came
 }
 
-func (h *herd) since() time.Duration { return time.Since(h.began) }
+func (h *fakeGroup) since() time.Duration { return time.Since(h.began) }
 
-func (h *herd) alive() bool { return h.ends.IsZero() || time.Now().Before(h.ends) }
+func (h *fakeGroup) alive() bool { return h.ends.IsZero() || time.Now().Before(h.ends) }
 
-func (h *herd) send(s syscall.Signal) {
+func (h *fakeGroup) send(s syscall.Signal) {
 	if s == syscall.SIGKILL && h.killed == 0 {
 		h.killed, h.ends = h.since(), time.Now()
 		h.events = append(h.events, fmt.Sprintf("KILL %v", h.killed))
 	}
 }
 
-func (h *herd) told(how string) {
+func (h *fakeGroup) told(how string) {
 	h.events = append(h.events, fmt.Sprintf("%s %v", how, h.since()))
 	if h.obeys >= 0 {
 		h.ends = time.Now().Add(h.obeys)
 	}
 }
 
-func (h *herd) terminate()        { h.told("TERM") }
-func (h *herd) terminateOrphans() { h.told("TERM to the orphans") }
+func (h *fakeGroup) terminate()        { h.told("TERM") }
+func (h *fakeGroup) terminateOrphans() { h.told("TERM to the orphans") }
 
-// A TTL of 10 s: a line every 0.5 s, gone 1 s before the end, told to end 2.5 s
-// before that where time alone decides.
+// With a TTL of 10 s, a line is due every 0.5 s, the group is killed 1 s before the end, and
+// gets TERM 2.5 s before that if lines have stopped coming.
 const watchedTTL = 10 * time.Second
 
-// watchdogCases are what may become of run, and what the watchdog does when.
+// watchdogCases have what happens to run, and what the watchdog does and when.
 var watchdogCases = map[string]struct {
 	obeys   time.Duration
-	play    func(lines chan<- line) // what run does; then the socket is closed, if it is
-	stays   bool                    // the socket is not closed
-	nothing bool                    // no group is told
+	play    func(lines chan<- line) // what run does, before the socket is closed
+	stays   bool                    // the socket stays open
+	nothing bool                    // there is no group
 	want    []string
 }{
 	"run is killed, the group obeys": {
@@ -107,7 +107,7 @@ var watchdogCases = map[string]struct {
 		stays: true,
 		want:  []string{"KILL 2s"}, // four lines were missed
 	},
-	"run lives, and deals with a loss for long": {
+	"run works, and handles a loss for long": {
 		obeys: -1,
 		play: func(lines chan<- line) {
 			for range 100 {
@@ -117,7 +117,7 @@ var watchdogCases = map[string]struct {
 		},
 		want: []string{"KILL 50s"}, // when the socket is closed, and not before
 	},
-	"run lives, and its lock is kept alive": {
+	"run works, and its lock is kept alive": {
 		play: func(lines chan<- line) {
 			for i := range 100 {
 				lines <- until(time.Duration(i/7)*3500*time.Millisecond + 10*time.Second)
@@ -132,7 +132,7 @@ func TestWatchdogDecides(t *testing.T) {
 	for name, c := range watchdogCases {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				h := &herd{began: time.Now(), obeys: c.obeys}
+				h := &fakeGroup{began: time.Now(), obeys: c.obeys}
 				lines := make(chan line)
 				w := &watch{rules: rulesFor(watchedTTL, 5*time.Second), now: h.since, lines: lines}
 				if !c.nothing {

@@ -8,10 +8,11 @@ import (
 	"testing"
 )
 
-// foreignWords are those of libraries, which tell nobody what to do.
+// foreignWords are words from the errors of libraries, which do not help a user.
 var foreignWords = []string{"http2", "frame", "preface", "rpc error", "desc =", "transport", "closed network connection", "become ready", "unknown_outcome", "context deadline", "EOF"}
 
-// TestWrongEndpointsAreToldInPlainWords: each command at each port that is not the API's.
+// TestWrongEndpointsAreToldInPlainWords runs each command with an endpoint that is not an API
+// port.
 func TestWrongEndpointsAreToldInPlainWords(t *testing.T) {
 	t.Parallel()
 	listen := func() net.Listener {
@@ -58,8 +59,8 @@ func TestWrongEndpointsAreToldInPlainWords(t *testing.T) {
 	}
 }
 
-// TestHangingEndpointsHoldUpNobody: most of the endpoints take connections and say
-// nothing, and the commands find the nodes behind them.
+// TestHangingEndpointsHoldUpNobody gives commands many endpoints that accept connections and
+// do not answer: they still find the nodes among the other endpoints.
 func TestHangingEndpointsHoldUpNobody(t *testing.T) {
 	t.Parallel()
 	var endpoints []string
