@@ -3,7 +3,7 @@ package main
 var fsmMutants = []mutant{
 	{
 		name:    "stale-release-frees-the-successor",
-		breaks:  "a release whose token is gone ends whatever grant the lock has now",
+		breaks:  "a release with a token that is not current any more ends the current grant of the lock",
 		promise: "S5",
 		changes: []change{{
 			file:   "fsm/release.go",
@@ -23,7 +23,7 @@ var fsmMutants = []mutant{
 	},
 	{
 		name:    "release-by-another-session",
-		breaks:  "a session releases a grant of another one if it knows the token",
+		breaks:  "a session can release a grant of another session if it knows the token",
 		promise: "S5",
 		changes: []change{{
 			file:   "fsm/release.go",
@@ -34,7 +34,7 @@ var fsmMutants = []mutant{
 	},
 	{
 		name:    "release-by-a-stranger",
-		breaks:  "a grant of a session is released by a caller without a session that knows its token",
+		breaks:  "a caller without a session can release a session's grant if it knows the token",
 		promise: "S5",
 		changes: []change{{
 			file:   "fsm/release.go",
@@ -45,7 +45,7 @@ var fsmMutants = []mutant{
 	},
 	{
 		name:    "table-reads-a-clock",
-		breaks:  "the table takes the time from the machine instead of the stamp",
+		breaks:  "the table reads the machine's clock instead of the stamp",
 		promise: "T1, S9",
 		changes: []change{
 			{"fsm/apply.go", "package fsm\n", "package fsm\n\nimport \"time\"\n"},
@@ -55,7 +55,7 @@ var fsmMutants = []mutant{
 	},
 	{
 		name:    "time-goes-back",
-		breaks:  "cluster time is the last stamp, also if that is earlier than the one before",
+		breaks:  "cluster time is set to the last stamp, even if that is earlier than the one before",
 		promise: "T1",
 		changes: []change{{"fsm/apply.go", "		t.now = max(t.now, h.stamp)\n", "		t.now = h.stamp\n"}},
 		caught:  []catcher{named("./fsm", "TestTimeNeverGoesBack")},
@@ -69,7 +69,7 @@ var fsmMutants = []mutant{
 	},
 	{
 		name:    "expires-a-tick-early",
-		breaks:  "what is due within the next 100 ms ends with this entry",
+		breaks:  "a deadline within the next 100 ms expires with the current entry",
 		promise: "S2",
 		changes: []change{{
 			"fsm/apply.go",
@@ -83,7 +83,7 @@ var fsmMutants = []mutant{
 	},
 	{
 		name:    "expires-a-moment-late",
-		breaks:  "what is due now, to the nanosecond, is left to the next entry",
+		breaks:  "a deadline that is exactly now is left to the next entry",
 		promise: "T1",
 		changes: []change{{
 			"fsm/apply.go",
@@ -94,7 +94,7 @@ var fsmMutants = []mutant{
 	},
 	{
 		name:    "expired-waiter-is-granted",
-		breaks:  "what one expiry frees is handed on before the next one of the same entry",
+		breaks:  "a lock freed by one expiry is granted before the other expiries of the same entry are handled",
 		promise: "T1",
 		changes: []change{
 			{"fsm/apply.go", "		t.endNext()\n	}\n	t.promote()\n", "		t.endNext()\n		t.promote()\n	}\n"},
@@ -111,7 +111,7 @@ var fsmMutants = []mutant{
 	},
 	{
 		name:    "keep-alive-revives-a-session",
-		breaks:  "a keep-alive of a session that has ended opens it again",
+		breaks:  "a keep-alive reopens a session that has ended",
 		promise: "T6",
 		changes: []change{{
 			"fsm/session.go",
@@ -139,7 +139,7 @@ var fsmMutants = []mutant{
 	},
 	{
 		name:    "token-is-not-in-the-snapshot",
-		breaks:  "after a restore tokens go on from the largest that is still held",
+		breaks:  "after a restore, tokens continue from the largest that is still held",
 		promise: "S4",
 		changes: []change{{
 			"fsm/snapshot.go",
@@ -150,7 +150,7 @@ var fsmMutants = []mutant{
 	},
 	{
 		name:    "backup-does-not-skip-tokens",
-		breaks:  "a restored backup gives tokens again that were given after it was made",
+		breaks:  "after a restore from a backup, tokens that were given after the backup are given again",
 		promise: "S4",
 		changes: []change{{"fsm/apply.go", "	t.lastToken += recoverSkip\n", "	t.lastToken++\n"}},
 		caught:  []catcher{named("./fsm", "TestRecoverSkipsTokensAhead")},
@@ -167,7 +167,7 @@ var fsmMutants = []mutant{
 	},
 	{
 		name:    "snapshot-in-map-order",
-		breaks:  "the locks of a snapshot are written in the order of a Go map",
+		breaks:  "the locks in a snapshot are written in the order of a Go map",
 		promise: "S9",
 		changes: []change{{
 			"fsm/snapshot.go",
@@ -185,28 +185,28 @@ var fsmMutants = []mutant{
 	},
 	{
 		name:    "detached-retry-runs-again",
-		breaks:  "what was granted under a once ID is forgotten when the grant ends",
+		breaks:  "a once ID and its grant are forgotten when the grant ends",
 		promise: "S6",
 		changes: []change{{"fsm/detached.go", "	m.token, m.forget = r.token, t.now.Add(t.limits.OnceNanos)\n", "	m.token, m.forget = r.token, t.now\n"}},
 		caught:  []catcher{named("./fsm", "TestRepeatedAcquireIsToldWhatIsTrueNow")},
 	},
 	{
 		name:    "cancel-takes-a-shared-grant",
-		breaks:  "the late cancel of one try ends a grant that another try was told of",
+		breaks:  "a late cancel of one try ends a grant that was answered to another try",
 		promise: "S6",
 		changes: []change{{"fsm/detached.go", "	case r.extra.shared || !slices.Contains(r.extra.tries, y):\n", "	case false:\n"}},
 		caught:  []catcher{named("./fsm", "TestLateCopyOfATryTakesNothingAway")},
 	},
 	{
 		name:    "untold-grant-outlives-its-sessions",
-		breaks:  "a detached grant that comes out of a wait is nobody's at once, also if its waiter has died",
+		breaks:  "a detached grant after a wait belongs to no session at once, even if its waiter was killed",
 		promise: "liveness",
 		changes: []change{{"fsm/detached.go", "	x.untold = true\n	r.extra = &x\n	for _, y := range x.tries {\n", "	x.tries, x.shared = x.tries[:1], r.tries() > 1\n	r.extra = &x\n	for _, y := range x.tries[:0] {\n"}},
 		caught:  []catcher{named("./fsm", "TestGrantThatNobodyIsToldOfEndsWithItsSessions")},
 	},
 	{
 		name:    "refusal-remembered-for-a-new-try",
-		breaks:  "a wait that ended in vain is what another try under its once ID is told",
+		breaks:  "a wait that timed out is the answer to another try under the same once ID",
 		promise: "S6",
 		changes: []change{{
 			"fsm/release.go",
@@ -217,28 +217,28 @@ var fsmMutants = []mutant{
 	},
 	{
 		name:    "another-request-gets-the-first-ones-grant",
-		breaks:  "what is asked for under a once ID is not compared with what was asked for first",
+		breaks:  "a second request under a once ID is not compared with the first one",
 		promise: "S6",
 		changes: []change{{"fsm/detached.go", "m.asked.differs(askedFor(c)); why", "m.asked.differs(m.asked); why"}},
 		caught:  []catcher{named("./fsm", "TestOtherRequestUnderTheSameIDIsInvalid")},
 	},
 	{
 		name:    "another-request-gets-the-answer-of-its-sequence",
-		breaks:  "of a request that is sent again in a session only the kind is compared",
+		breaks:  "a request that is sent again in a session is only compared by its kind",
 		promise: "S6",
 		changes: []change{{"fsm/window.go", "		if a.kind != kind || a.asked != asked && a.asked != 0 {\n", "		if a.kind != kind {\n"}},
 		caught:  []catcher{named("./fsm", "TestSequenceOfAnotherRequestIsInvalid")},
 	},
 	{
 		name:    "copy-is-told-what-was-true-once",
-		breaks:  "a repeated acquire is told what its first copy was told, whatever became of the grant",
+		breaks:  "a repeated acquire gets the answer to the first copy, even if the grant has ended since",
 		promise: "S6",
 		changes: []change{{"fsm/acquire.go", "	if !ran {\n		t.bringUpToDate(&c, &res)\n", "	if !ran && c.Wait < 0 {\n		t.bringUpToDate(&c, &res)\n"}},
 		caught:  []catcher{named("./fsm", "TestRepeatedAcquireIsToldWhatIsTrueNow")},
 	},
 	{
 		name:    "once-id-is-forgotten-early",
-		breaks:  "beyond the limit a new once ID pushes out the oldest one",
+		breaks:  "beyond the limit, a new once ID replaces the oldest one",
 		promise: "S6",
 		changes: []change{{
 			"fsm/acquire.go",
@@ -263,42 +263,42 @@ var fsmMutants = []mutant{
 	},
 	{
 		name:    "wait-ends-with-its-first-try",
-		breaks:  "a request leaves the line when one of its tries does, although others wait",
+		breaks:  "a request leaves the queue when one of its tries is cancelled, although others wait",
 		promise: "liveness",
 		changes: []change{{"fsm/detached.go", "	if r.tries() == 1 {\n		t.endWait(r, code)\n", "	if r.tries() >= 1 {\n		t.endWait(r, code)\n"}},
 		caught:  []catcher{named("./fsm", "TestWaitEndsWithItsLastTry")},
 	},
 	{
 		name:    "loss-told-by-the-client-has-no-delay",
-		breaks:  "a release that says that the grant was lost ends it as if by choice",
+		breaks:  "a release that reports a loss skips the delay after a loss",
 		promise: "delay",
 		changes: []change{{"fsm/release.go", "	if c.Lost {\n", "	if c.Lost && c.Token == 0 {\n"}},
 		caught:  []catcher{named("./fsm", "TestLostGrantIsFollowedByItsDelay")},
 	},
 	{
 		name:    "ended-session-opens-again",
-		breaks:  "a late copy of the command that opened a session opens it after its end",
+		breaks:  "a late copy of the command that opened a session opens it again after its end",
 		promise: "S6",
 		changes: []change{{"fsm/session.go", "	if t.hasEnded(c.Session) {\n", "	if t.hasEnded(c.Session) && c.TTL == 0 {\n"}},
 		caught:  []catcher{named("./fsm", "TestEndedSessionStaysEnded")},
 	},
 	{
 		name:    "ended-session-is-forgotten-early",
-		breaks:  "beyond the limit a session that ends pushes out the one that ended first",
+		breaks:  "beyond the limit, a session that ends replaces the one that ended first",
 		promise: "S6",
 		changes: []change{{"fsm/window.go", "	t.endings.put(key, id)\n", "	t.endings.put(key, id)\n	if t.endings.len > t.limits.EndedRemembered {\n		t.forgetEnded()\n	}\n"}},
 		caught:  []catcher{named("./fsm", "TestEndedSessionsAreNeverForgottenEarly")},
 	},
 	{
 		name:    "cancelled-waiter-is-granted",
-		breaks:  "a cancel is answered and its acquire goes on waiting",
+		breaks:  "a cancel is answered, but the acquire goes on waiting",
 		promise: "liveness",
 		changes: []change{{"fsm/detached.go", "		t.leave(r, y, Cancelled)\n", ""}},
 		caught:  []catcher{named("./fsm", "TestCancelledWaiterLeavesNoTrace")},
 	},
 	{
 		name:    "cancel-overtakes-its-acquire",
-		breaks:  "an acquire that arrives after its cancel is granted to nobody",
+		breaks:  "an acquire that arrives after its cancel is granted, and nobody uses the grant",
 		promise: "S6",
 		changes: []change{{
 			"fsm/acquire.go",
@@ -309,7 +309,7 @@ var fsmMutants = []mutant{
 	},
 	{
 		name:    "waiter-of-an-ended-session-is-granted",
-		breaks:  "a session that ends keeps its places in line",
+		breaks:  "a session that ends keeps its places in queues",
 		promise: "liveness",
 		changes: []change{
 			{"fsm/session.go", "	for number := range waits.of.all() {\n", "	for number := range waits.of.all() {\n		if number > 0 {\n			break\n		}\n"},
@@ -321,7 +321,7 @@ var fsmMutants = []mutant{
 	},
 	{
 		name:    "newest-waiter-first",
-		breaks:  "a lock goes to who came last",
+		breaks:  "a lock is granted to the newest waiter",
 		promise: "liveness",
 		changes: []change{
 			{"fsm/queue.go", "number > barrier || some && first < number {\n", "some && first < 1 {\n"},
@@ -335,7 +335,7 @@ var fsmMutants = []mutant{
 	},
 	{
 		name:    "newcomer-overtakes-the-line",
-		breaks:  "a request for few permits is granted past a waiter for many",
+		breaks:  "a request for few permits is granted before an earlier waiter for many",
 		promise: "liveness",
 		changes: []change{{"fsm/queue.go", "	return l.queue.len() == 0\n", "	return w.Mode == Permits || l.queue.len() == 0\n"}},
 		caught:  []catcher{named("./fsm", "TestTableDoesWhatTheModelDoes")},
@@ -349,14 +349,14 @@ var fsmMutants = []mutant{
 	},
 	{
 		name:    "one-permit-too-many",
-		breaks:  "a semaphore gives out one permit more than its size",
+		breaks:  "a semaphore grants one permit more than its size",
 		promise: "S1",
 		changes: []change{{"fsm/queue.go", "<= uint64(size)\n", "<= uint64(size)+1\n"}},
 		caught:  []catcher{named("./fsm", "TestPromisesHoldWhateverIsAsked")},
 	},
 	{
 		name:    "waiter-is-registered-nowhere",
-		breaks:  "a waiter that has its turn at one of its locks is not looked at when the next one is freed",
+		breaks:  "a waiter that is first in one of its queues is not considered when its next lock is freed",
 		promise: "liveness",
 		changes: []change{{"fsm/promote.go", "		r.register(at, to)\n	}\n}\n", "		_ = at\n	}\n}\n"}},
 		caught: []catcher{
@@ -366,21 +366,21 @@ var fsmMutants = []mutant{
 	},
 	{
 		name:    "semaphore-hands-on-to-one",
-		breaks:  "a grant over several locks does not look for the next waiter at a semaphore that has room left",
+		breaks:  "after a grant over several locks, the next waiter of a semaphore with free permits is not considered",
 		promise: "liveness",
 		changes: []change{{"fsm/promote.go", "		if r.wants[i].Mode == Permits && l != from {\n", "		if r.wants[i].Mode == Permits && l == nil {\n"}},
 		caught:  []catcher{named("./fsm", "TestAGrantLeavesRoomAtASemaphore")},
 	},
 	{
 		name:    "revived-waiter-stays-passed-over",
-		breaks:  "a waiter that was passed over because its session was due is not looked at when the session is kept alive after all",
+		breaks:  "a waiter that was skipped because its session was due is not considered again after a keep-alive",
 		promise: "liveness",
 		changes: []change{{"fsm/promote.go", "	if r.registered == 0 {\n", "	if r.registered < 0 {\n"}},
 		caught:  []catcher{named("./fsm", "TestRevivedWaitersAreLookedAtAgain")},
 	},
 	{
 		name:    "freed-lock-counts-once-for-each-grant",
-		breaks:  "a lock that many grants of one session leave has its waiters looked at once for each of them",
+		breaks:  "the waiters of a lock are considered once for each grant that leaves it, instead of once",
 		promise: "bounds",
 		changes: []change{
 			{"fsm/queue.go", "	if l.queue.len() > 0 && !l.queue.freed {\n", "	if l.queue.len() > 0 {\n"},
@@ -394,21 +394,21 @@ var fsmMutants = []mutant{
 	},
 	{
 		name:    "due-waiter-is-looked-at-again",
-		breaks:  "waiters that are due, after a mass expiry that was cut, are looked at whenever somebody leaves their lock",
+		breaks:  "after a mass expiry that was cut short, waiters that are due are considered again whenever a grant ends",
 		promise: "bounds",
 		changes: []change{{"fsm/promote.go", "	case to == nil:\n		r.unregister(from)\n", "	case to == nil:\n"}},
 		caught:  []catcher{named("./fsm", "TestWorkOfAnEntryIsBounded")},
 	},
 	{
 		name:    "some-of-many-locks",
-		breaks:  "a request for several locks is granted if its last one is free",
+		breaks:  "a request for several locks is granted if the last one is free",
 		promise: "S1",
 		changes: []change{{"fsm/acquire.go", "		free = free && l.roomForNew(w)\n", "		free = l.roomForNew(w)\n"}},
 		caught:  []catcher{named("./fsm", "TestManyLocksAreGrantedTogetherOrNotAtAll")},
 	},
 	{
 		name:    "no-delay-after-a-loss",
-		breaks:  "a lock is given away at once although its holder asked for a delay after a loss",
+		breaks:  "a lock is granted at once, although its holder asked for a delay after a loss",
 		promise: "delay",
 		changes: []change{{"fsm/release.go", "e.Kind == EventExpired && delay > 0 && !untold {", "e.Kind == EventExpired && delay < 0 && !untold {"}},
 		caught: []catcher{
@@ -418,14 +418,14 @@ var fsmMutants = []mutant{
 	},
 	{
 		name:    "acknowledged-answers-are-kept",
-		breaks:  "answers that the client has are never forgotten",
+		breaks:  "answers that the client has acknowledged are never forgotten",
 		promise: "bounds",
 		changes: []change{{"fsm/window.go", "		if span.First == 0 || span.First > span.Last {\n", "		if span.First == 0 || span.First > span.Last || len(s.window) > 0 {\n"}},
 		caught:  []catcher{named("./fsm", "TestAcknowledgedSequenceIsRefusedLater")},
 	},
 	{
 		name:    "restored-deadlines-are-lost",
-		breaks:  "a node that restores a snapshot has no deadlines for what it holds",
+		breaks:  "a node that restores a snapshot has no deadlines for sessions and grants",
 		promise: "S9",
 		changes: []change{{"fsm/restore.go", "	if r.deadline != 0 {\n		r.timer = t.deadlines.add(r.deadline, r.number, nil)\n	}\n	t.requests.put(r.number, r)\n", "	t.requests.put(r.number, r)\n"}},
 		caught:  []catcher{named("./fsm", "TestSnapshotRoundTrip")},

@@ -14,7 +14,7 @@ var guardMutants = []mutant{
 	},
 	{
 		name:    "failed-write-is-tried-again",
-		breaks:  "after a failed write the disk is written to again",
+		breaks:  "after a failed write, more is written to the disk",
 		promise: "S7",
 		changes: []change{{"internal/disk/watch.go", "	if w.failed != nil {\n		return 0, w.failed\n	}\n", ""}},
 		caught:  []catcher{named("./internal/network", "TestFailedLogWriteEndsTheLeaderOnly")},
@@ -28,14 +28,14 @@ var guardMutants = []mutant{
 	},
 	{
 		name:    "hung-disk-keeps-its-leader",
-		breaks:  "a leader whose disk hangs stays in office",
+		breaks:  "a leader whose disk hangs goes on leading",
 		promise: "liveness",
 		changes: []change{{"internal/disk/watch.go", "	case w.stalledLocked():\n		err = ErrStalled\n", "	case w.stalledLocked():\n"}},
 		caught:  []catcher{named("./internal/network", "TestHungWriteMovesTheLeader")},
 	},
 	{
 		name:    "heartbeat-on-the-fast-path",
-		breaks:  "heartbeats change the term beside raft's main goroutine",
+		breaks:  "heartbeats change the term outside of raft's main goroutine",
 		promise: "S9",
 		changes: []change{{
 			"internal/network/heartbeat.go",
@@ -46,35 +46,35 @@ var guardMutants = []mutant{
 	},
 	{
 		name:    "heartbeat-is-answered-by-anybody",
-		breaks:  "a node that is no follower in the sender's term says yes to its heartbeat",
+		breaks:  "a node that is not a follower in the sender's term answers its heartbeat with success",
 		promise: "S1",
 		changes: []change{{"internal/network/heartbeat.go", "	if m == nil || m.State() != raft.Follower || m.CurrentTerm() != req.Term {\n", "	if m == nil || m.CurrentTerm() < req.Term {\n"}},
 		caught:  []catcher{named("./internal/network", "TestOnlyAFollowerInTheSameTermAnswersAtOnce")},
 	},
 	{
 		name:    "replication-in-a-pipeline",
-		breaks:  "several requests are under way to a peer, and replication can deadlock",
+		breaks:  "several requests to a peer are in flight at once, and replication can deadlock",
 		promise: "liveness",
 		changes: []change{{"internal/network/transport.go", "		MaxRPCsInFlight: 1,\n", "		MaxRPCsInFlight: 2,\n"}},
 		caught:  []catcher{named("./internal/network", "TestPipeliningIsOff")},
 	},
 	{
 		name:    "votes-while-it-starts",
-		breaks:  "a node that was taken in under an old ID answers a request for its vote that is there before Raft",
+		breaks:  "a node that joined under an old ID answers a request for its vote that arrived before Raft started",
 		promise: "S1",
 		changes: []change{{"internal/network/transport.go", "	t.NetworkTransport.SetHeartbeatHandler(t.heartbeat)\n", "	t.NetworkTransport.SetHeartbeatHandler(t.heartbeat)\n	t.Consumer()\n"}},
 		caught:  []catcher{named("./internal/network", "TestNodeThatJoinedDoesNotVoteWhileItStarts")},
 	},
 	{
 		name:    "uncommitted-tail-is-the-joining",
-		breaks:  "a node that joined votes as soon as its log is as long as its joining, whatever is in it",
+		breaks:  "a node that joined votes as soon as its log is long enough, whatever entries it has",
 		promise: "S1",
 		changes: []change{{"internal/network/votes.go", "Committed(m) >= from", "m.LastIndex() >= from"}},
 		caught:  []catcher{named("./internal/network", "TestLongLogOfADeposedLeaderIsNotTheJoining")},
 	},
 	{
 		name:    "request-commits-what-it-says-nothing-of",
-		breaks:  "a follower applies the tail of a deposed leader because a newer one has committed as much",
+		breaks:  "a follower applies the tail of a deposed leader because a newer leader has committed as many entries",
 		promise: "S9",
 		changes: []change{{"internal/network/heartbeat.go", "			vouched(rpc.Command)\n", ""}},
 		caught:  []catcher{named("./internal/network", "TestTailOfADeposedLeaderIsNotCommittedByAnEmptyRequest")},
@@ -88,7 +88,7 @@ var guardMutants = []mutant{
 	},
 	{
 		name:    "founder-follows-any-leader",
-		breaks:  "a founder that does not know its cluster's ID yet talks Raft with members of another cluster",
+		breaks:  "a founder that does not know its cluster's ID yet accepts Raft requests from another cluster",
 		promise: "S7",
 		changes: []change{{"internal/network/preface.go", "	return c.Founders == other.Founders && (c.Founders != \"\" || c.ID == other.ID)\n", "	return true\n"}},
 		caught: []catcher{
@@ -98,14 +98,14 @@ var guardMutants = []mutant{
 	},
 	{
 		name:    "emptied-log-demands-nothing",
-		breaks:  "a node whose log was emptied for the leader's snapshot starts with an older one",
+		breaks:  "a node whose log was emptied for the leader's snapshot starts with an older snapshot",
 		promise: "S7",
 		changes: []change{{"internal/disk/logstore.go", "	return snaps[0].Index, snaps[0].Term, nil\n", "	return 0, 0, nil\n"}},
 		caught:  []catcher{named("./internal/disk", "TestDamagedSnapshotIsRefusedWhenTheLogWasEmptiedForIt")},
 	},
 	{
 		name:    "vote-in-two-writes",
-		breaks:  "the term of a vote is stored before its candidate",
+		breaks:  "the term of a vote and its candidate are stored in two writes",
 		promise: "S1",
 		changes: []change{{
 			"internal/disk/stable.go",
@@ -137,28 +137,28 @@ var guardMutants = []mutant{
 	},
 	{
 		name:    "mark-is-not-written",
-		breaks:  "a node whose log has lost its end takes it for a shorter log",
+		breaks:  "a node takes a log that has lost its end for a shorter log",
 		promise: "S7",
 		changes: []change{{"internal/raftlog/mark.go", "	return m.Put(false, func(k *Known) { k.First, k.Index, k.Term, k.Emptied = first, index, term, 0 })\n", "	return nil\n"}},
 		caught:  []catcher{named("./internal/disk", "TestCutLogIsRefused")},
 	},
 	{
 		name:    "forgotten-state-is-not-missed",
-		breaks:  "a node that has lost its log and term starts as if it were new",
+		breaks:  "a node that has lost its log and term starts like a new node",
 		promise: "S7",
 		changes: []change{{"internal/disk/stores.go", "	return s.UpdateIdentity(func(id *Identity) { id.HasState, id.HasLog = true, true })\n", "	return nil\n"}},
 		caught:  []catcher{named("./internal/disk", "TestWipedMemoryIsRefused")},
 	},
 	{
 		name:    "failed-term-write-panics",
-		breaks:  "a term that cannot be saved ends the process that the node lives in",
+		breaks:  "a term that cannot be saved ends the process that embeds the node",
 		promise: "liveness",
 		changes: []change{{"internal/disk/nopanic.go", "	if err != nil && onRaftMainAndWouldPanic() {\n", "	if err != nil && false {\n"}},
 		caught:  []catcher{named("./internal/network", "TestFailedTermWriteDoesNotPanic")},
 	},
 	{
 		name:    "promise-of-a-failed-write",
-		breaks:  "a change of the identity that could not be saved counts all the same",
+		breaks:  "a change of the identity that could not be saved takes effect",
 		promise: "forming",
 		changes: []change{
 			{"internal/disk/stores.go", "	id.Version, id.NodeID, id.LogStore = was.Version, was.NodeID, was.LogStore\n", "	id.Version, id.NodeID, id.LogStore = was.Version, was.NodeID, was.LogStore\n	s.mu.Lock()\n	s.identity = id\n	s.mu.Unlock()\n"},
@@ -167,7 +167,7 @@ var guardMutants = []mutant{
 	},
 	{
 		name:    "contact-is-when-the-answer-came",
-		breaks:  "a peer was there when its answer came, although it may have died after it sent it",
+		breaks:  "a peer counts as present when its answer arrived, although it may have failed after it sent the answer",
 		promise: "liveness",
 		changes: []change{{"internal/network/unreachable.go", "		t.contacts.note(id, sent)\n", "		t.contacts.note(id, time.Now())\n		_ = sent\n"}},
 		caught:  []catcher{named("./internal/network", "TestAnsweredIsWhenTheRequestWasSent")},

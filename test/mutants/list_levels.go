@@ -3,7 +3,7 @@ package main
 var levelMutants = []mutant{
 	{
 		name:    "later-commands-run-below-their-level",
-		breaks:  "a node runs a command of a later feature level before the table is there, and nodes that do not know it do not",
+		breaks:  "a node runs a command of a later feature level before the table has reached it, and nodes that do not know it do not",
 		promise: "S8",
 		changes: []change{{"fsm/apply.go", "	if kind.level() > t.level {", "	if kind.level() > Level+1 {"}},
 		caught:  []catcher{named("./fsm", "TestKindOfALaterLevelIsUnknownUntilTheTableIsThere")},
@@ -17,7 +17,7 @@ var levelMutants = []mutant{
 	},
 	{
 		name:    "too-old-runs-on",
-		breaks:  "a program that does not know the feature level of the table goes on to apply its entries",
+		breaks:  "a program that does not know the feature level of the table goes on applying entries",
 		promise: "S8",
 		changes: []change{{"internal/replica/table.go", "	if t.broken = t.table.KnownLevel(); t.broken != nil {", "	if false {"}},
 		caught:  []catcher{named("./internal/replica", "TestAProgramTooOldRefusesATableOfALaterLevel")},
@@ -31,14 +31,14 @@ var levelMutants = []mutant{
 	},
 	{
 		name:    "silent-members-agree",
-		breaks:  "the feature level rises although a member has not said that it agrees",
+		breaks:  "the feature level rises although a member has not agreed",
 		promise: "S8",
 		changes: []change{{"internal/membership/level.go", "		l := of(id)\n", "		l := of(id)\n		if l <= 1 {\n			continue\n		}\n"}},
 		caught:  []catcher{named("./internal/membership", "TestTheFeatureLevelWaitsForEveryMember")},
 	},
 	{
 		name:    "too-old-joins",
-		breaks:  "a node that cannot apply what the table has come to is admitted",
+		breaks:  "a node that cannot run the table's feature level is accepted as a member",
 		promise: "S8",
 		changes: []change{{"internal/membership/join.go", "			err = m.knowsLevel(req)\n", "			_ = m.knowsLevel(req)\n"}},
 		caught:  []catcher{named("./internal/membership", "TestANodeThatIsTooOldForTheTableDoesNotJoin")},

@@ -15,7 +15,7 @@ var queueMutants = []mutant{
 	},
 	{
 		name:    "one-bound-for-all",
-		breaks:  "one client uses up what all may queue",
+		breaks:  "one client can use up the room in the queue for all",
 		promise: "liveness",
 		changes: []change{{"internal/fair/tree.go", "	ok := used.Items < r.Items && ", "	ok := used.Items < 1<<40 || "}},
 		caught: []catcher{
@@ -26,7 +26,7 @@ var queueMutants = []mutant{
 	},
 	{
 		name:    "large-commands-are-free",
-		breaks:  "who sends large commands gets most of each entry",
+		breaks:  "an owner that sends large commands gets most of each entry",
 		promise: "liveness",
 		changes: []change{{"internal/fair/queue.go", "max(0, child.debt+first.size-quantum)", "0"}},
 		caught:  []catcher{named("./internal/fair", "TestLargeItemsArePaidForByTheirOwner")},
@@ -40,42 +40,42 @@ var queueMutants = []mutant{
 	},
 	{
 		name:    "each-repeat-takes-a-place",
-		breaks:  "keep-alives of one session fill entries",
+		breaks:  "repeated keep-alives of one session fill entries",
 		promise: "liveness",
 		changes: []change{{"node/lanes.go", "		at, known := slots[k.session.Session]\n", "		at, known := slots[k.session.Session]\n		known = false\n"}},
 		caught:  []catcher{named("./node", "TestKeepAlivesOfOneSessionShareAPlaceInAnEntry")},
 	},
 	{
 		name:    "a-repeat-sees-less",
-		breaks:  "a session is told of revocations again that it has seen",
+		breaks:  "a session is notified again of revocations that it has acknowledged",
 		promise: "S5",
 		changes: []change{{"node/lanes.go", "			s.RevocationsSeen = max(s.RevocationsSeen, k.session.RevocationsSeen)\n", "			_ = s\n"}},
 		caught:  []catcher{named("./node", "TestKeepAlivesOfOneSessionShareAPlaceInAnEntry")},
 	},
 	{
 		name:    "made-up-sessions-in-the-log",
-		breaks:  "keep-alives of sessions that nobody has opened take part in entries",
+		breaks:  "keep-alives of sessions that do not exist are written to the log",
 		promise: "liveness",
 		changes: []change{{"node/propose.go", "missing := p.missing(b.sessions); missing != nil {", "missing := p.missing(b.sessions); false {"}},
 		caught:  []catcher{named("./node", "TestKeepAlivesOfUnknownSessionsTakeNoPartInAnEntry")},
 	},
 	{
 		name:    "no-session-from-memory",
-		breaks:  "a leader that was deposed says that there is no such session",
+		breaks:  "a leader that was deposed answers that a session does not exist",
 		promise: "S8",
 		changes: []change{{"node/strays.go", "	s.round(func(index uint64, err error) {\n", "	func(f func(uint64, error)) { f(0, nil) }(func(index uint64, err error) {\n"}},
 		caught:  []catcher{named("./node", "TestAnUnknownSessionIsNotToldFromMemoryByADeposedLeader")},
 	},
 	{
 		name:    "no-session-though-opened-since",
-		breaks:  "a session that was opened before the round is said to be unknown after it",
+		breaks:  "a session that was opened before the round is reported as unknown after it",
 		promise: "S8",
 		changes: []change{{"node/strays.go", "		case missing != nil && missing[i]:\n", "		case err == nil || missing[i]:\n"}},
 		caught:  []catcher{named("./node", "TestAnUnknownSessionIsNotToldFromMemoryByADeposedLeader")},
 	},
 	{
 		name:    "keep-alive-overtakes-its-session",
-		breaks:  "a keep-alive is told that there is no session while that is being opened",
+		breaks:  "a keep-alive is answered that its session does not exist while the session is being opened",
 		promise: "S8",
 		changes: []change{{"node/propose.go", "		case o == nil:\n", "		case true:\n"}},
 		caught: []catcher{
@@ -85,14 +85,14 @@ var queueMutants = []mutant{
 	},
 	{
 		name:    "strays-come-as-they-like",
-		breaks:  "keep-alives of made-up sessions take as much of the leader's time as they can",
+		breaks:  "keep-alives of made-up sessions use any amount of the leader's time",
 		promise: "liveness",
 		changes: []change{{"node/strays.go", "		time.AfterFunc(strayEvery, s.next)\n", "		time.AfterFunc(0, s.next)\n"}},
 		caught:  []catcher{named("./node", "TestOneRoundServesManyUnknownSessionsAndNotTooManyRoundsCome")},
 	},
 	{
 		name:    "a-round-shows-everything",
-		breaks:  "a read waits until all lists are shown that came before it",
+		breaks:  "a read waits until all earlier lists are answered",
 		promise: "liveness",
 		changes: []change{{"node/read.go", "	for cost := 0; cost < roundCost; {\n", "	for cost := 0; cost < roundCost*roundCost; {\n"}},
 		caught:  []catcher{named("./node", "TestReadsOfAFloodAreServedInTurn")},
@@ -106,21 +106,21 @@ var queueMutants = []mutant{
 	},
 	{
 		name:    "a-flood-is-read-as-it-comes",
-		breaks:  "a client that has too much unanswered is read all the same",
+		breaks:  "a client with too many unanswered requests is still read",
 		promise: "liveness",
 		changes: []change{{"internal/server/brake.go", "	case full:\n", "	case full && false:\n"}},
 		caught:  []catcher{named("./internal/server", "TestAStreamWithTooMuchUnansweredIsNotReadForAMoment")},
 	},
 	{
 		name:    "a-slow-stream-stays-slow",
-		breaks:  "a stream is not read for a moment though its answers have been sent",
+		breaks:  "a stream is not read for a moment, although its answers have been sent",
 		promise: "liveness",
 		changes: []change{{"internal/server/stream.go", "n < 0 {\n		st.releaseLocked()", "n < 0 {\n		_ = n"}},
 		caught:  []catcher{named("./internal/server", "TestAStreamWithTooMuchUnansweredIsNotReadForAMoment")},
 	},
 	{
 		name:    "refused-at-line-rate",
-		breaks:  "a client that is refused is refused as fast as it can ask",
+		breaks:  "a client that is refused can go on asking at full rate",
 		promise: "liveness",
 		changes: []change{
 			{"internal/server/brake.go", "	case refused > 0:\n", "	case false && refused > 0:\n"},
@@ -133,7 +133,7 @@ var queueMutants = []mutant{
 	},
 	{
 		name:    "one-client-uses-up-a-nodes-stream",
-		breaks:  "a client that floods a follower has the leader refuse the others there",
+		breaks:  "a client that floods a follower makes the leader refuse the follower's other clients",
 		promise: "liveness",
 		changes: []change{{"internal/server/brake.go", "	if !st.peer || class == mux.Waits {\n		return true\n", "	if true {\n		return true\n"}},
 		caught:  []catcher{named("./internal/server", "TestOneClientOfANodeDoesNotUseUpItsStream")},

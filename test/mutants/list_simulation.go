@@ -6,7 +6,7 @@ package main
 var simulationMutants = []mutant{
 	{
 		name:    "ended-grant-is-told-as-held",
-		breaks:  "a request ID whose grant has ended is answered as if it had just been granted",
+		breaks:  "a request ID whose grant has ended is answered as if the grant were new",
 		promise: "S6",
 		changes: []change{{
 			"fsm/detached.go",
@@ -17,14 +17,14 @@ var simulationMutants = []mutant{
 	},
 	{
 		name:    "repeated-id-is-told-the-whole-time",
-		breaks:  "who repeats a request ID is told the time that was left when the grant was given",
+		breaks:  "a repeated request ID is answered with the time that was left when the grant was given",
 		promise: "S3",
 		changes: []change{{"fsm/detached.go", "	res := r.grantedResult()\n	res.Queued = t.now\n", "	res := r.grantedResult()\n"}},
 		caught:  []catcher{simulated("scripts", 8)},
 	},
 	{
 		name:    "cancel-takes-what-others-know",
-		breaks:  "the cancel of one try releases a grant that another try was told of",
+		breaks:  "the cancel of one try releases a grant that was answered to another try",
 		promise: "S5",
 		changes: []change{{
 			"fsm/detached.go",
@@ -35,7 +35,7 @@ var simulationMutants = []mutant{
 	},
 	{
 		name:    "id-is-granted-whatever-it-asks-for",
-		breaks:  "a request ID that comes with other locks is answered with the grant of the first ones",
+		breaks:  "a request ID that is used for other locks gets the grant of the first request",
 		promise: "S6",
 		changes: []change{{
 			"fsm/detached.go",
@@ -57,7 +57,7 @@ var simulationMutants = []mutant{
 	},
 	{
 		name:    "anybody-releases-a-sessions-grant",
-		breaks:  "a caller that knows the token of a session's grant releases it, and its client is not told",
+		breaks:  "a caller that knows the token of a session's grant can release it, and the session's client is not notified",
 		promise: "S5",
 		changes: []change{{
 			"fsm/release.go",
@@ -68,7 +68,7 @@ var simulationMutants = []mutant{
 	},
 	{
 		name:    "place-outlives-its-owner",
-		breaks:  "a request without an ID waits on after its caller has gone",
+		breaks:  "a request without an ID goes on waiting after its caller is gone",
 		promise: "liveness",
 		changes: []change{{
 			"internal/host/request.go",
@@ -86,7 +86,7 @@ var simulationMutants = []mutant{
 	},
 	{
 		name:    "loss-is-given-back-as-if-by-choice",
-		breaks:  "a holder that sees its loss before the cluster does skips the delay after it",
+		breaks:  "a holder that notices its loss before the cluster does skips the delay after a loss",
 		promise: "delay",
 		changes: []change{{"client/loss.go", "	l.release.request.Lost = true\n", ""}},
 		caught:  []catcher{simulated("delays", 8)},
@@ -108,63 +108,63 @@ var simulationMutants = []mutant{
 	},
 	{
 		name:    "waits-fill-the-room-of-the-rest",
-		breaks:  "acquires that wait in line are counted with what is answered at once",
+		breaks:  "acquires that wait in queues count against the limit for operations that are answered at once",
 		promise: "liveness",
 		changes: []change{{"internal/mux/class.go", "	case MayWait(op):\n		return Waits\n", "	case MayWait(op):\n		return Prompt\n"}},
 		caught:  []catcher{simulated("crowd", 6)},
 	},
 	{
 		name:    "only-the-first-of-those-in-line-is-looked-at",
-		breaks:  "of the waiters that a freed lock admits, only the first is granted or waits elsewhere",
+		breaks:  "of the waiters that a freed lock admits, only the first is granted or moves to its next queue",
 		promise: "liveness",
 		changes: []change{{"fsm/promote.go", "		if c.lock != nil {\n			t.nominate(c.lock, c.number)\n		}\n", ""}},
 		caught:  []catcher{simulated("trees", 12)},
 	},
 	{
 		name:    "closed-node-leaves-its-clients",
-		breaks:  "a node that is closed does not close the clients that it has given out",
+		breaks:  "a node that is closed does not close its embedded clients",
 		promise: "shutdown",
 		changes: []change{{"node/close.go", "	c.all = append(c.all, one)\n", ""}},
 		caught:  []catcher{simulated("embedded", 8)},
 	},
 	{
 		name:    "share-is-counted-twice",
-		breaks:  "a session takes two places of its owner's share, and gives one back",
+		breaks:  "a session counts twice against its owner's share, and is subtracted once",
 		promise: "shares",
 		changes: []change{{"fsm/session.go", "	s.owner.use.Sessions++\n", "	s.owner.use.Sessions += 2\n"}},
 		caught:  []catcher{simulated("greedy", 3)},
 	},
 	{
 		name:    "share-is-never-given-back",
-		breaks:  "sessions that have ended count for their owner's share as if they were open",
+		breaks:  "sessions that have ended still count against their owner's share",
 		promise: "shares",
 		changes: []change{{"fsm/session.go", "	s.owner.use.Sessions--\n", ""}},
 		caught:  []catcher{simulated("greedy", 3)},
 	},
 	{
 		name:    "waits-stay-counted",
-		breaks:  "waits that are over count for their owner's share",
+		breaks:  "waits that have ended still count against their owner's share",
 		promise: "shares",
 		changes: []change{{"fsm/owners.go", "	r.owner.use.Waiters += delta\n", "	r.owner.use.Waiters += max(delta, 0)\n"}},
 		caught:  []catcher{simulated("greedy", 3)},
 	},
 	{
 		name:    "bytes-stay-counted",
-		breaks:  "what an ended grant has cost stays with its owner",
+		breaks:  "the memory of a grant that has ended still counts against its owner's share",
 		promise: "shares",
 		changes: []change{{"fsm/release.go", "	t.charge(r.owner, -r.cost)\n", "	t.bytes -= r.cost\n"}},
 		caught:  []catcher{simulated("greedy", 3)},
 	},
 	{
 		name:    "memory-is-not-shared",
-		breaks:  "one address takes all of the memory of the table",
+		breaks:  "one address can use up the memory of the table",
 		promise: "shares",
 		changes: []change{{"fsm/cost.go", "	return own+cost <= t.limits.TableBytes-t.bytes-cost\n", "	return own >= 0 && cost <= t.limits.TableBytes-t.bytes-cost\n"}},
 		caught:  []catcher{simulated("greedy", 3)},
 	},
 	{
 		name:    "releases-need-room",
-		breaks:  "whose share of the memory is used up cannot release",
+		breaks:  "an owner that has used up its share of the memory cannot release",
 		promise: "shares",
 		changes: []change{{
 			"fsm/release.go", "	e := Event{Kind: EventReleased}\n	if c.Lost {\n",
@@ -174,14 +174,14 @@ var simulationMutants = []mutant{
 	},
 	{
 		name:    "shorter-values-need-room",
-		breaks:  "whose share of the memory is used up cannot take a shorter value",
+		breaks:  "an owner that has used up its share of the memory cannot set a shorter value",
 		promise: "shares",
 		changes: []change{{"fsm/release.go", "	if more := costBytes(len(c.Value)) - costBytes(len(e.value)); more > 0 {\n", "	if more := max(costBytes(len(c.Value)), costBytes(len(e.value))); more > 0 {\n"}},
 		caught:  []catcher{simulated("greedy", 3)},
 	},
 	{
 		name:    "ends-of-sessions-need-room",
-		breaks:  "whose share of the sessions is used up cannot end one",
+		breaks:  "an owner that has used up its share of the sessions cannot end one",
 		promise: "shares",
 		changes: []change{{
 			"fsm/session.go", "	t.releaseUndelivered(c.Session, s, c.Undelivered)\n",
@@ -191,7 +191,7 @@ var simulationMutants = []mutant{
 	},
 	{
 		name:    "keep-alives-need-room",
-		breaks:  "sessions of an owner whose share is used up are not kept alive",
+		breaks:  "the sessions of an owner that has used up its share are not kept alive",
 		promise: "shares",
 		changes: []change{{
 			"fsm/session.go", "		if s == nil {\n			continue\n		}\n		s = t.extend(",
@@ -201,7 +201,7 @@ var simulationMutants = []mutant{
 	},
 	{
 		name:    "cancels-need-room",
-		breaks:  "whose share of the waits is used up cannot cancel one",
+		breaks:  "an owner that has used up its share of the waits cannot cancel one",
 		promise: "shares",
 		changes: []change{{
 			"fsm/acquire.go", "		if !t.cancelTry(r, target) {\n",
@@ -211,7 +211,7 @@ var simulationMutants = []mutant{
 	},
 	{
 		name:    "followers-take-for-their-clients",
-		breaks:  "what comes through a follower is the follower's, and all its clients have one share",
+		breaks:  "requests through a follower count for the follower, so that all its clients have one share",
 		promise: "shares",
 		changes: []change{{"node/route.go", "		Owner: ownerOf(r.id, c.call.Op), Connection:", "		Owner: \"node \" + r.id, Connection:"}},
 		caught:  []catcher{simulated("greedy", 3)},

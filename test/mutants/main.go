@@ -18,10 +18,10 @@ import (
 	"github.com/locknode/locknode/internal/proof/testall"
 )
 
-// errSurvived says that a deliberate bug was not noticed.
+// errSurvived means that a test did not catch a deliberate bug.
 var errSurvived = errors.New("not caught")
 
-// errNoTest says that a catcher is not there.
+// errNoTest means that the test of a mutant does not exist or was skipped.
 var errNoTest = errors.New("no test was run")
 
 func main() {
@@ -44,7 +44,7 @@ func exitCode(err error) int {
 	return 2
 }
 
-// settings are what the flags say.
+// settings are the values of the flags.
 type settings struct {
 	run      *regexp.Regexp
 	list     bool
@@ -61,21 +61,21 @@ func parse(args []string, stderr io.Writer) (settings, error) {
 	flags.SetOutput(stderr)
 	pattern := flags.String("run", "", "only mutants whose name matches the `regexp`")
 	flags.BoolVar(&s.list, "list", false, "print the mutants and run nothing")
-	flags.BoolVar(&s.markdown, "markdown", false, "print the table for docs/testing.md")
+	flags.BoolVar(&s.markdown, "markdown", false, "print the table for docs/testing.md; with -list: without times")
 	flags.BoolVar(&s.verbose, "v", false, "print the end of each test's output")
-	flags.IntVar(&s.slice, "slice", 0, "only `n` mutants, other ones each day; 0: all")
-	flags.StringVar(&s.simulate, "simulate", "", "try the simulation with this `profile` in place of the tests")
-	flags.DurationVar(&s.timeout, "timeout", time.Minute, "running `time` of one test")
+	flags.IntVar(&s.slice, "slice", 0, "only `n` mutants, different ones each day; 0: all")
+	flags.StringVar(&s.simulate, "simulate", "", "run the simulation with this `profile` instead of the tests")
+	flags.DurationVar(&s.timeout, "timeout", time.Minute, "the `time` that one test may run")
 	if err := flags.Parse(args); err != nil {
 		return s, err
 	}
 	switch {
 	case flags.NArg() > 0:
-		return s, fmt.Errorf("argument %q: only flags are allowed", flags.Arg(0))
+		return s, fmt.Errorf("argument: is %q, must be a flag", flags.Arg(0))
 	case s.slice < 0:
-		return s, fmt.Errorf("-slice %d: 0 or more is allowed", s.slice)
+		return s, fmt.Errorf("-slice: is %d, must be 0 or more", s.slice)
 	case s.timeout <= 0:
-		return s, fmt.Errorf("-timeout %s: more than 0 is allowed", s.timeout)
+		return s, fmt.Errorf("-timeout: is %s, must be more than 0", s.timeout)
 	}
 	var err error
 	if s.run, err = regexp.Compile(*pattern); err != nil {
@@ -98,7 +98,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	}
 	chosen := slices.DeleteFunc(all(), func(m mutant) bool { return !s.run.MatchString(m.name) })
 	if len(chosen) == 0 {
-		return fmt.Errorf("-run %q: no mutant has such a name", s.run)
+		return fmt.Errorf("-run: is %q, which matches no mutant", s.run)
 	}
 	if s.simulate != "" {
 		for i := range chosen {
@@ -106,13 +106,16 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		}
 	}
 	chosen = testall.Slice(chosen, s.slice, testall.Today())
-	if s.list {
+	switch {
+	case s.list && s.markdown:
+		return printRows(stdout, chosen)
+	case s.list:
 		return printList(stdout, chosen)
 	}
 	return tryAll(ctx, root, chosen, s, stdout)
 }
 
-// all are the mutants of all packages.
+// all returns the mutants of all packages.
 func all() []mutant {
 	return slices.Concat(
 		tableMutants, fsmMutants, shareMutants, clientMutants, nodeMutants, guardMutants, logMutants, frameMutants,
@@ -133,7 +136,7 @@ func moduleRoot(ctx context.Context) (string, error) {
 	return filepath.Dir(path), nil
 }
 
-// tryAll runs the tests without and with each mutant, and tells what came of it.
+// tryAll runs each test without and with its mutant, and reports the outcome.
 func tryAll(ctx context.Context, root string, list []mutant, s settings, w io.Writer) error {
 	work, err := os.MkdirTemp("", "locknode-mutants-")
 	if err != nil {
@@ -146,7 +149,7 @@ func tryAll(ctx context.Context, root string, list []mutant, s settings, w io.Wr
 	for i := range list {
 		m := &list[i]
 		for _, c := range m.caught {
-			if !healthy[c] && s.simulate == "" { // that has seeds without an end
+			if !healthy[c] && s.simulate == "" { // the simulation would run through all its seeds
 				if _, err := r.baseline(ctx, c); err != nil {
 					return err
 				}

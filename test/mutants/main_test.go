@@ -15,8 +15,8 @@ import (
 	"github.com/locknode/locknode/internal/proof/testall"
 )
 
-// TestEveryMutantFitsTheSource needs no build: a mutant whose place in the source
-// is gone, or whose test is, fails here and not only in make mutants.
+// TestEveryMutantFitsTheSource builds nothing: it fails if the place of a mutant in the
+// source is gone, or its test, so that this is noticed before a run of all mutants.
 func TestEveryMutantFitsTheSource(t *testing.T) {
 	root, err := moduleRoot(t.Context())
 	if err != nil {
@@ -30,7 +30,49 @@ func TestEveryMutantFitsTheSource(t *testing.T) {
 	}
 }
 
-// A package that is missing would have its failures written beside the source.
+// TestTableInTheDocumentsHasEveryMutant compares docs/testing.md with the list: each mutant
+// has a row, with what goes wrong and which promise breaks, and there are no other rows.
+func TestTableInTheDocumentsHasEveryMutant(t *testing.T) {
+	root, err := moduleRoot(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(filepath.Join(root, "docs", "testing.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, table, ok := strings.Cut(string(text), tableHead)
+	if !ok {
+		t.Fatalf("docs/testing.md has no table with the head\n%s", tableHead)
+	}
+	want := make(map[string]mutant)
+	for _, m := range all() {
+		want[m.name] = m
+	}
+	found := make(map[string]bool)
+	for line := range strings.Lines(table) {
+		if !strings.HasPrefix(line, "| ") {
+			break
+		}
+		cells := strings.Split(strings.Trim(strings.TrimSpace(line), "|"), " | ")
+		name := strings.TrimSpace(cells[0])
+		m, ok := want[name]
+		switch {
+		case !ok:
+			t.Errorf("mutant %s is in the table and does not exist", name)
+		case len(cells) != 5 || cells[1] != m.breaks || cells[2] != m.promise:
+			t.Errorf("mutant %s: the table has %q, want %q and %q", name, cells, m.breaks, m.promise)
+		}
+		found[name] = true
+	}
+	for _, m := range all() {
+		if !found[m.name] {
+			t.Errorf("mutant %s is not in the table: go run ./test/mutants -list -markdown -run '^%s$' prints its row", m.name, m.name)
+		}
+	}
+}
+
+// A package that is missing in the list would have its failures written beside the source.
 func TestEveryPackageThatDrawsIsKnown(t *testing.T) {
 	root, err := moduleRoot(t.Context())
 	if err != nil {
@@ -56,7 +98,7 @@ func TestEveryPackageThatDrawsIsKnown(t *testing.T) {
 		}
 	}
 	if slices.Sort(found); !slices.Equal(found, drawing) {
-		t.Errorf("packages %q have tests of rapid, known are %q", found, drawing)
+		t.Errorf("packages %q have tests of rapid, the list has %q", found, drawing)
 	}
 }
 
@@ -147,7 +189,7 @@ func TestVerdicts(t *testing.T) {
 	}
 	b, err := os.ReadFile(filepath.Join(root, "sum.go"))
 	if err != nil || !strings.Contains(string(b), "return a + b }") {
-		t.Errorf("the source is %q, %v after all that, want it as it was", b, err)
+		t.Errorf("the source: got %q, %v, want it unchanged", b, err)
 	}
 }
 
@@ -184,10 +226,10 @@ func TestFaultyListsAreRefused(t *testing.T) {
 		return []mutant{m}
 	}
 	for want, faulty := range map[string][]mutant{
-		"the name is taken":       {good, good},
+		"the name is used twice":  {good, good},
 		"lower case words":        altered(func(m *mutant) { m.name = "Big Bug" }),
 		"promise":                 altered(func(m *mutant) { m.promise = "" }),
-		"caught are needed":       altered(func(m *mutant) { m.caught = nil }),
+		"caught must be set":      altered(func(m *mutant) { m.caught = nil }),
 		"mutant stale is stale":   {list["stale"]},
 		"has no test":             {list["untested"]},
 		"no such file":            altered(func(m *mutant) { m.changes = []change{{"gone.go", "a", "b"}} }),

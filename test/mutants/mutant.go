@@ -12,11 +12,11 @@ import (
 	"github.com/locknode/locknode/internal/proof/overlay"
 )
 
-// mutant is one deliberate bug and who has to notice it.
+// mutant is one deliberate bug and the tests that must catch it.
 type mutant struct {
 	name    string // words with hyphens
-	breaks  string // what goes wrong, as a sentence without an end
-	promise string // which promise of docs/design.md that breaks
+	breaks  string // what goes wrong, as a sentence without a full stop
+	promise string // the promise of docs/design.md that this breaks
 	changes []change
 	caught  []catcher // each of them has to fail
 }
@@ -24,11 +24,11 @@ type mutant struct {
 // change is one edit of one file of the repository.
 type change struct {
 	file   string // from the root of the repository
-	anchor string // stands in the file exactly once
+	anchor string // text that is in the file exactly once
 	with   string
 }
 
-// catcher is a test, or a few.
+// catcher is one test or several.
 type catcher struct {
 	pkg string // as the go command names it: ./fsm
 	run string // for -run
@@ -44,11 +44,12 @@ func (c catcher) String() string {
 	return strings.TrimPrefix(c.pkg, "./") + " " + name
 }
 
-// drawing are the packages with tests of pgregory.net/rapid, which otherwise looks
-// for half a minute for the smallest failure and writes it beside the source.
+// drawing are the packages with tests of pgregory.net/rapid. Their tests get arguments that
+// stop rapid from searching half a minute for the smallest failure, and from writing it
+// beside the source.
 var drawing = []string{"./cluster", "./fsm"}
 
-// named is the catcher that is one test by its full name.
+// named returns the catcher for one test, by its full name.
 func named(pkg, test string) catcher {
 	c := catcher{pkg: pkg, run: "^" + test + "$"}
 	if slices.Contains(drawing, pkg) {
@@ -57,18 +58,18 @@ func named(pkg, test string) catcher {
 	return c
 }
 
-// simulated is the simulation of whole clusters with the first seeds of a profile.
+// simulated returns the catcher for the simulation with the first seeds of a profile.
 func simulated(profile string, seeds int) catcher { return simulatedFrom(1, profile, seeds) }
 
-// simulatedFrom begins with a later seed, where those before it go on for minutes with the
-// mutant, and find nothing.
+// simulatedFrom is for a mutant with which the seeds before the given one run for minutes and
+// find nothing.
 func simulatedFrom(seed int, profile string, seeds int) catcher {
 	c := named("./test/simulation", "TestSimulation")
 	c.args = fmt.Sprintf("-seed %d -seeds %d -profile=%s -shrink 0", seed, seeds, profile)
 	return c
 }
 
-// overlay edits the files of a mutant below root.
+// overlay returns the edited copies of the files of a mutant below root.
 func (m *mutant) overlay(root string) (*overlay.Set, error) {
 	var set overlay.Set
 	for _, c := range m.changes {
@@ -81,8 +82,8 @@ func (m *mutant) overlay(root string) (*overlay.Set, error) {
 
 var namePattern = regexp.MustCompile(`^[a-z0-9]+(-[a-z0-9]+)*$`)
 
-// check finds what is wrong with a list before anything is built: unfit names,
-// edits whose place is gone, tests that do not exist.
+// check reports what is wrong with a list, before anything is built: bad names, edits whose
+// place is gone, tests that do not exist.
 func check(root string, list []mutant) error {
 	var errs []error
 	seen := make(map[string]bool)
@@ -90,13 +91,13 @@ func check(root string, list []mutant) error {
 		m := &list[i]
 		switch {
 		case !namePattern.MatchString(m.name):
-			errs = append(errs, fmt.Errorf("mutant %q: a name is lower case words with hyphens between them", m.name))
+			errs = append(errs, fmt.Errorf("mutant: is %q, must be lower case words with hyphens between them", m.name))
 		case seen[m.name]:
-			errs = append(errs, fmt.Errorf("mutant %s: the name is taken", m.name))
+			errs = append(errs, fmt.Errorf("mutant %s: the name is used twice", m.name))
 		}
 		seen[m.name] = true
 		if m.breaks == "" || m.promise == "" || len(m.changes) == 0 || len(m.caught) == 0 {
-			errs = append(errs, fmt.Errorf("mutant %s: breaks, promise, changes and caught are needed", m.name))
+			errs = append(errs, fmt.Errorf("mutant %s: breaks, promise, changes and caught must be set", m.name))
 		}
 		if _, err := m.overlay(root); err != nil {
 			errs = append(errs, err)
@@ -112,7 +113,7 @@ func check(root string, list []mutant) error {
 
 var testPattern = regexp.MustCompile(`(?m)^func (Test\w+)\(`)
 
-// check looks for the tests in the source.
+// check looks for the test in the source.
 func (c catcher) check(root string) error {
 	pattern, err := regexp.Compile(c.run)
 	if err != nil {

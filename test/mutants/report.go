@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// report tells the outcomes one by one, as they come.
+// report prints the outcomes one by one.
 type report struct {
 	w        io.Writer
 	markdown bool
@@ -25,9 +25,17 @@ func newReport(w io.Writer, list []mutant, markdown bool) *report {
 		r.width = max(r.width, len(list[i].name))
 	}
 	if markdown {
-		_, _ = fmt.Fprint(w, "| deliberate bug | what goes wrong | breaks | caught by | after |\n|---|---|---|---|---|\n")
+		_, _ = fmt.Fprint(w, tableHead)
 	}
 	return r
+}
+
+// tableHead is the head of the table in docs/testing.md.
+const tableHead = "| deliberate bug | what goes wrong | breaks | caught by | after |\n|---|---|---|---|---|\n"
+
+// row is a row of that table.
+func row(m *mutant, by, after string) string {
+	return fmt.Sprintf("| %s | %s | %s | %s | %s |\n", m.name, m.breaks, m.promise, by, after)
 }
 
 func (r *report) add(o outcome) {
@@ -39,7 +47,7 @@ func (r *report) add(o outcome) {
 		r.missed = append(r.missed, o.mutant.name)
 	}
 	if r.markdown {
-		_, _ = fmt.Fprintf(r.w, "| %s | %s | %s | %s | %s |\n", o.mutant.name, o.mutant.breaks, o.mutant.promise, o.markdownCatcher(), word)
+		_, _ = fmt.Fprint(r.w, row(o.mutant, quoted(o.by()), word))
 		return
 	}
 	_, _ = fmt.Fprintf(r.w, "%-*s  %-7s  %-10s  %s\n", r.width, o.mutant.name, o.mutant.promise, word, o.by())
@@ -57,7 +65,7 @@ func (r *report) end() error {
 	return nil
 }
 
-// told is how long it took, or why not.
+// told returns how long it took to catch the mutant, or why it was not caught.
 func (o outcome) told() string {
 	switch o.verdict {
 	case survived:
@@ -68,7 +76,7 @@ func (o outcome) told() string {
 	return seconds(o.took)
 }
 
-// by names the package and the test that failed, or should have.
+// by returns the package and the test that failed, or that should have failed.
 func (o outcome) by() string {
 	if o.test == "" {
 		return o.catcher.String()
@@ -76,8 +84,9 @@ func (o outcome) by() string {
 	return strings.TrimPrefix(o.catcher.pkg, "./") + " " + o.test
 }
 
-func (o outcome) markdownCatcher() string {
-	pkg, test, _ := strings.Cut(o.by(), " ")
+// quoted returns a catcher with its package as code.
+func quoted(catcher string) string {
+	pkg, test, _ := strings.Cut(catcher, " ")
 	return "`" + pkg + "` " + test
 }
 
@@ -94,4 +103,16 @@ func printList(w io.Writer, list []mutant) error {
 		_, _ = fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", m.name, m.promise, m.breaks, strings.Join(by, "; "))
 	}
 	return t.Flush()
+}
+
+// printRows prints the table without running anything: a row for each catcher, with no time.
+func printRows(w io.Writer, list []mutant) error {
+	text := tableHead
+	for i := range list {
+		for _, c := range list[i].caught {
+			text += row(&list[i], quoted(c.String()), "-")
+		}
+	}
+	_, err := io.WriteString(w, text)
+	return err
 }

@@ -15,7 +15,7 @@ import (
 	"github.com/locknode/locknode/internal/proof/testall"
 )
 
-// verdict is how a test took a mutant.
+// verdict is what a test did with a mutant.
 type verdict int
 
 const (
@@ -24,7 +24,7 @@ const (
 	hung                    // the test did not end in time
 )
 
-// outcome is what happened to a mutant at one of its catchers.
+// outcome is the result of one mutant with one of its catchers.
 type outcome struct {
 	mutant  *mutant
 	catcher catcher
@@ -42,8 +42,8 @@ type runner struct {
 	plain   map[string]string
 }
 
-// baseline runs the catchers of a list without any mutant: each has to pass, or
-// its failure with one would mean nothing.
+// baseline runs a catcher without a mutant. It must pass, because otherwise its failure with
+// a mutant would mean nothing.
 func (r *runner) baseline(ctx context.Context, c catcher) (time.Duration, error) {
 	binary, ok := r.plain[c.pkg]
 	if !ok {
@@ -101,11 +101,11 @@ func (r *runner) build(ctx context.Context, pkg, binary string, flags ...string)
 	return nil
 }
 
-// grace is how long a test may take to end once its time is up.
+// grace is how long a test may take to end after its timeout.
 const grace = 10 * time.Second
 
-// run runs a test binary. Only a test that ran and failed has caught anything:
-// everything else that goes wrong is an error.
+// run runs a test binary. A mutant is caught only if a test ran and failed; anything else
+// that goes wrong is an error.
 func (r *runner) run(ctx context.Context, c catcher, binary string) (outcome, error) {
 	o := outcome{catcher: c}
 	ctx, cancel := context.WithTimeout(ctx, r.timeout+grace)
@@ -114,7 +114,8 @@ func (r *runner) run(ctx context.Context, c catcher, binary string) (outcome, er
 	cmd := exec.CommandContext(ctx, binary, args...)
 	cmd.Dir = filepath.Join(r.root, c.pkg)
 	cmd.WaitDelay = grace
-	// What it leaves behind goes with us. A catcher may be a test of make test-all.
+	// Files that the test leaves in TMPDIR are removed with work. A catcher may be a test of
+	// make test-all, which needs the variable.
 	cmd.Env = append(os.Environ(), "TMPDIR="+r.work, testall.Variable+"=1")
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
@@ -146,8 +147,8 @@ var (
 	runPattern  = regexp.MustCompile(`(?m)^=== RUN\s+(\S+)`)
 )
 
-// failed finds the test that failed in the output of -test.v. One that has
-// brought its process down is the last that was begun.
+// failed returns the test that failed, from the output of -test.v. If the process crashed,
+// that is the last test that was started.
 func failed(output string) string {
 	if m := failPattern.FindStringSubmatch(output); m != nil {
 		return m[1]
@@ -158,7 +159,7 @@ func failed(output string) string {
 	return ""
 }
 
-// tail is the end of a test's output, for a person.
+// tail returns the end of a test's output.
 func tail(output string) string {
 	const lines = 40
 	all := strings.SplitAfter(output, "\n")
