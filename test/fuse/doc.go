@@ -1,8 +1,8 @@
 // Package faultfs is a file system with a disk that can be broken on request: a
 // passthrough of a directory through FUSE, which fails, hangs, slows down, lies
-// about fsync, flips bytes and loses power. The program in cmd/faultfs is all
-// that a harness needs; it is a module of its own, so that nobody who uses
-// Locknode gets a FUSE library with it. It runs on Linux.
+// about fsync, flips bytes and loses power. A harness needs only the program in
+// cmd/faultfs. It is a module of its own, so that users of Locknode do not depend on
+// a FUSE library. It runs on Linux.
 //
 // # The program
 //
@@ -10,13 +10,13 @@
 //
 // serves at --mount what is in --root. It prints "ready" when it does, then reads
 // commands from its standard input, one a line, and answers each with one line:
-// "ok", "ok" and JSON, or "error: " and what is wrong. At the end of its input, on
-// SIGTERM and on quit it lets go what hangs, unmounts and exits with 0. It exits
-// with 2 when its flags are wrong, and with 3 when it cannot mount here, so that
-// a caller can go without. See [Help] for the commands.
+// "ok", "ok" and JSON, or "error: " and the reason. At the end of its input, on
+// SIGTERM and on quit it releases operations that hang, unmounts and exits with 0.
+// It exits with 2 if its flags are wrong, and with 3 if it cannot mount here, so that
+// a caller can skip its tests. See [Help] for the commands.
 //
-// A command takes effect before it is answered: what a process asks of the file
-// system afterwards meets the fault.
+// A command takes effect before it is answered: it affects every operation that
+// starts after that.
 //
 // # What survives powerloss
 //
@@ -38,7 +38,7 @@
 //   - A removed file whose directory was not synced is back with its content.
 //   - After a failed fsync, what was to be written is lost: the next fsync says ok
 //     and does not make it durable, as Linux does, unless it was written again.
-//   - While lie is on, fsync makes nothing durable. An honest fsync after that does.
+//   - While lie is on, fsync makes nothing durable. A correct fsync after that does.
 //   - Permissions, owners, times and preallocated blocks are durable at once.
 //     There are no extended attributes.
 //
@@ -66,7 +66,7 @@
 // Files:
 //   - run.go, run_linux.go, run_other.go: the program, its flags and help. control.go: its
 //     commands. mount.go: does the kernel take it? serve.go: what the kernel asks for.
-//   - fault.go: what goes wrong? dying_linux.go: is who waits being killed?
+//   - fault.go: which faults are there? dying_linux.go: is the waiting process being killed?
 //   - volume.go: a directory with its undo logs. content.go: what was in a file at the last
 //     sync? names.go: which names were there? powerloss.go: going back to that.
 package faultfs

@@ -332,8 +332,8 @@ func mapAndSync(path string) error {
 	return errors.Join(unix.Msync(b, unix.MS_SYNC), unix.Munmap(b), unix.Close(fd))
 }
 
-// A sync that failed has given up what it was to write: Linux says so once, and
-// whoever only tries again is told that all is well.
+// A sync that failed has lost what it was to write. Linux reports that once, and a second sync
+// succeeds.
 func TestSecondSyncDoesNotSaveWhatTheFirstFailedToSave(t *testing.T) {
 	t.Parallel()
 	d := prepare(t)

@@ -237,13 +237,13 @@ func TestForcedReleaseIsToldToTheHolderAtOnce(t *testing.T) {
 	}
 }
 
-// Whoever hangs up does not want the lock any more.
+// A caller that hangs up does not need the lock any more.
 func TestAbortedAcquireLeavesNoWaiter(t *testing.T) {
 	t.Parallel()
 	c := sharedCluster(t)
 	watch := dial(t, c.Endpoints())
 	for _, n := range c.Nodes() {
-		for _, road := range []struct {
+		for _, way := range []struct {
 			name    string
 			acquire func(ctx context.Context, n *proc.Node, name string) error
 		}{
@@ -270,12 +270,12 @@ func TestAbortedAcquireLeavesNoWaiter(t *testing.T) {
 				return err
 			}},
 		} {
-			name := fmt.Sprintf("%s/%s/%s", t.Name(), road.name, n.ID)
+			name := fmt.Sprintf("%s/%s/%s", t.Name(), way.name, n.ID)
 			g := lock(t, watch, name)
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
 			errs := make(chan error, 1)
-			go func() { errs <- road.acquire(ctx, n, name) }()
+			go func() { errs <- way.acquire(ctx, n, name) }()
 			awaitWaiters(t, watch, name, 1)
 			cancel()
 			if err := <-errs; err == nil {
@@ -290,7 +290,7 @@ func TestAbortedAcquireLeavesNoWaiter(t *testing.T) {
 	}
 }
 
-// A script that was interrupted while it stood in line stands in line again.
+// A script that was interrupted during its wait can wait again.
 func TestAbortedAcquireCanBeRetriedUnderItsRequestID(t *testing.T) {
 	t.Parallel()
 	c := sharedCluster(t)

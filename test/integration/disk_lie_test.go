@@ -15,10 +15,9 @@ import (
 	"github.com/locknode/locknode/internal/proof/proc"
 )
 
-// A disk that says that it has synced, and has not, is outside of what Locknode
-// promises to survive: a node cannot know what it has forgotten if all that could
-// tell it is on the same disk. These tests show what comes of it, and that whoever
-// looks finds out.
+// Locknode does not promise to survive a disk that acknowledges a sync without doing it: a
+// node cannot detect what it has lost if everything that could show it is on the same disk.
+// These tests show what happens, and that the loss can be detected.
 
 // grants acquires locks for an hour and returns their tokens by name.
 func grants(t *testing.T, c *client.Client, prefix string, n int) map[string]uint64 {

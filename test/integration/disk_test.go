@@ -146,8 +146,8 @@ func otherLeader(t *testing.T, c *proc.Cluster, old *proc.Node) time.Duration {
 	return time.Since(began)
 }
 
-// The first write or sync that fails is the last one: what the kernel says to the
-// next one is not to be believed. The node ends and says why, the others go on.
+// The first write or sync that fails is the last one, because the kernel may report success
+// for the next one although data are lost. The node ends with the reason, the others go on.
 func TestNodeWhoseDiskFailsStopsForGoodAndTheOthersGoOn(t *testing.T) {
 	t.Parallel()
 	for name, fault := range map[string]struct {
@@ -215,7 +215,7 @@ func TestLeaderWhoseDiskHangsIsDeposedAndFollowsLater(t *testing.T) {
 		l.progress(t, 20)
 		gap := l.newGap()
 
-		// The old one gives nothing, and knows nothing.
+		// The old leader grants nothing, and answers no read.
 		name := fmt.Sprintf("%s/%d", t.Name(), len(took))
 		g := lock(t, watch, name)
 		read, try := connect(t, old.HTTP()), connect(t, old.HTTP())

@@ -58,7 +58,7 @@ func TestAFullTableLeavesRoomForOthers(t *testing.T) {
 			worked++
 		} else {
 			failed++
-			t.Logf("a polite client: %v", err)
+			t.Logf("the other client: %v", err)
 		}
 		for _, n := range c.Running() {
 			most[n.ID] = max(most[n.ID], residentOf(n.PID(), "VmHWM"))
@@ -66,20 +66,20 @@ func TestAFullTableLeavesRoomForOthers(t *testing.T) {
 		time.Sleep(100 * time.Millisecond)
 	}
 	wg.Wait()
-	t.Logf("%v: %d grants and %d refusals; a polite client locked %d times, in vain %d times; at most resident %s",
+	t.Logf("%v: %d grants and %d refusals; the other client locked %d times and failed %d times; at most resident %s",
 		*besideTime, filled.Load(), refused.Load(), worked, failed, megabytes(most))
 	if err := held.Err(); err != nil {
-		t.Errorf("the polite client's lock: %v", err)
+		t.Errorf("the other client's lock: %v", err)
 	}
 	if len(c.Running()) != 3 {
 		t.Errorf("%d nodes are left", len(c.Running()))
 	}
 	if worked == 0 || failed > worked/10 {
-		t.Errorf("a polite client locked %d times, in vain %d times", worked, failed)
+		t.Errorf("the other client locked %d times and failed %d times", worked, failed)
 	}
 	for id, bytes := range most {
 		if bytes > limit {
-			t.Errorf("node %s had %d MiB, %d MiB are allowed", id, bytes>>20, limit>>20)
+			t.Errorf("node %s: used %d MiB, want at most %d MiB", id, bytes>>20, limit>>20)
 		}
 	}
 }

@@ -57,7 +57,7 @@ func eventually(t *testing.T, what string, holds func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(patience); !holds(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("waited %v in vain: %s", patience, what)
+			t.Fatalf("not within %v: %s", patience, what)
 		}
 	}
 }
@@ -266,7 +266,7 @@ func get(t *testing.T, c *client.Client, name string) client.LockInfo {
 	return info
 }
 
-// awaitWaiters waits until exactly so many stand in line.
+// awaitWaiters waits until the queue has exactly this many waiters.
 func awaitWaiters(t *testing.T, c *client.Client, name string, want int) {
 	t.Helper()
 	eventually(t, fmt.Sprintf("%d waiters of %s", want, name), func() bool { return get(t, c, name).Waiters == want })
@@ -290,7 +290,7 @@ func heldWith(t *testing.T, c *client.Client, name string, token uint64) {
 	}
 }
 
-// arrival is the end of a wait in line.
+// arrival is the end of a wait in the queue.
 type arrival struct {
 	waiter int
 	grant  *client.Grant
@@ -298,8 +298,8 @@ type arrival struct {
 	at     time.Time
 }
 
-// standInLine waits for the lock in the background, and returns when the cluster
-// has the waiter in line behind others.
+// standInLine waits for the lock in the background, and returns when the waiter is in the
+// queue, behind the others.
 func standInLine(t *testing.T, c *client.Client, name string, number int, arrivals chan<- arrival, opts ...client.LockOption) {
 	t.Helper()
 	before := get(t, c, name).Waiters
@@ -321,7 +321,7 @@ func arrive(t *testing.T, arrivals <-chan arrival) arrival {
 		}
 		return a
 	case <-time.After(patience):
-		t.Fatalf("waited %v in vain: the lock for the next in line", patience)
+		t.Fatalf("no waiter got the lock within %v", patience)
 		return arrival{}
 	}
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/locknode/locknode/client"
 )
 
-// What happens to a lock when its holder dies, sleeps or is cut off.
+// What happens to a lock when its holder is killed, paused or cut off.
 
 const holderTTL = 2 * time.Second
 
@@ -97,10 +97,10 @@ func TestHolderThatIsCutOffStopsBeforeAnotherBegins(t *testing.T) {
 
 		way.stall()
 		cut := time.Now()
-		believed := belief(t, g)
+		valid := validUntil(t, g)
 		got := arrive(t, arrivals)
-		if !got.at.After(believed) {
-			t.Errorf("the next had the lock %v before the holder stopped to believe in it", believed.Sub(got.at))
+		if !got.at.After(valid) {
+			t.Errorf("the next waiter had the lock %v before it was lost for the holder", valid.Sub(got.at))
 		}
 		way.mend()
 		if err := g.Unlock(); err == nil {
@@ -112,8 +112,8 @@ func TestHolderThatIsCutOffStopsBeforeAnotherBegins(t *testing.T) {
 	})
 }
 
-// belief waits until a grant is lost, and returns until when it was believed in.
-func belief(t *testing.T, g *client.Grant) (until time.Time) {
+// validUntil waits until a grant is lost, and returns until when it was valid.
+func validUntil(t *testing.T, g *client.Grant) (until time.Time) {
 	t.Helper()
 	deadline, giveUp := g.Deadline(), time.Now().Add(patience)
 	for ; g.Err() == nil; time.Sleep(time.Millisecond) {
@@ -126,7 +126,7 @@ func belief(t *testing.T, g *client.Grant) (until time.Time) {
 		}
 	}
 	if until.After(deadline) {
-		t.Errorf("believed in the grant %v after its deadline", until.Sub(deadline))
+		t.Errorf("the grant was valid %v after its deadline", until.Sub(deadline))
 	}
 	select {
 	case <-g.Lost():

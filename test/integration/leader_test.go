@@ -12,7 +12,7 @@ import (
 	"github.com/locknode/locknode/client"
 )
 
-// What clients notice when the leader dies, sleeps or stops.
+// What clients notice when the leader is killed, paused or stopped.
 
 func TestKilledLeaderLosesNothingUnderLoad(t *testing.T) {
 	t.Parallel()
@@ -45,7 +45,7 @@ func TestWaitersKeepTheirOrderWhenTheLeaderIsKilled(t *testing.T) {
 	}
 	leader := leaderOf(t, c)
 	kill(t, leader)
-	// The first of the waiters to arrive at the new leader need not be the first in line.
+	// The first waiter that reaches the new leader need not be the first in the queue.
 	if info := get(t, watch, name); info.Waiters != waiters || info.Holders[0].Token != held.Token() {
 		t.Fatalf("after the leader was killed: got %+v, want token %d and %d waiters", info, held.Token(), waiters)
 	}

@@ -13,9 +13,9 @@ import (
 	"github.com/locknode/locknode/client"
 )
 
-// claim is a time in which somebody believed to hold a lock. It is never longer
-// than the belief was: it begins after the acquire had returned, and ends before
-// the grant was last found to be held.
+// claim is a time in which a client took a lock to be held. It is never longer than the
+// client's grant was valid: it begins after the acquire had returned, and ends before the
+// grant was last found to be valid.
 type claim struct {
 	lock        string
 	token       uint64
@@ -36,7 +36,7 @@ func opened(g *client.Grant, who string, asked time.Time) *claim {
 	return &claim{lock: g.Name(), token: g.Token(), who: who, asked: asked, from: now, until: now}
 }
 
-// extend looks whether the grant is still believed in.
+// extend extends the claim if the grant is still valid.
 func (c *claim) extend(g *client.Grant) bool {
 	now := time.Now() // before the look: the look is what makes it true
 	if g.Err() != nil {
@@ -52,8 +52,8 @@ func (l *ledger) add(c *claim) {
 	l.claims = append(l.claims, *c)
 }
 
-// contradiction is an error if two believed at once to hold the same lock, or if
-// a token was not greater than all that had been given before it was asked for.
+// contradiction returns an error if two clients took the same lock to be held at the same
+// time, or if a token was not greater than all that were given before its request.
 func (l *ledger) contradiction() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -66,7 +66,7 @@ func (l *ledger) beliefsLocked() (errs []error) {
 	for _, c := range byStart {
 		before, ok := last[c.lock]
 		if ok && before.until.After(c.from) {
-			errs = append(errs, fmt.Errorf("lock %s: %s believed in token %d until %v after %s had been given token %d",
+			errs = append(errs, fmt.Errorf("lock %s: %s held token %d until %v after %s had been given token %d",
 				c.lock, before.who, before.token, before.until.Sub(c.from), c.who, c.token))
 		}
 		if ok && c.token <= before.token {

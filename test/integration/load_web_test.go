@@ -61,7 +61,7 @@ func (w *webWorker) cycle(id string) error {
 		"name": name, "ttl": ttl.String(), "wait": "1m", "request_id": id, "holder": w.who}, &got, 200); err != nil {
 		return err
 	}
-	// It is believed in for its TTL from before it was asked for, and no longer than
+	// It is taken to be held for its TTL, counted from before the request, and at most
 	// until it is released.
 	held := &claim{lock: name, token: got.Token, who: w.who, asked: asked, from: time.Now()}
 	time.Sleep(time.Millisecond) // the length of the work under the lock

@@ -219,8 +219,7 @@ func (n *lone) stop(t *testing.T) {
 	n.process.ends(t, 0)
 }
 
-// Whoever removes a member often does so when it has just died, and it may have
-// been the leader.
+// A member is often removed when it has just failed, and it may have been the leader.
 func TestDeadLeaderIsRemovedAtOnce(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t)

@@ -35,7 +35,7 @@ func startProxy(t *testing.T, target string) *proxy {
 func (p *proxy) address() string { return p.Address() }
 
 // loseAnswers throws away what the target sends from now on, and what it sends on
-// new connections: requests arrive and take effect, and nobody hears of it.
+// new connections: requests arrive and take effect, and their answers are lost.
 func (p *proxy) loseAnswers() { p.links.Set(theServer, theClient, network.Rule{Lose: true}) }
 
 // breakAll ends all connections, and mends: what was lost stays lost.
@@ -85,7 +85,7 @@ func (n *clientNetwork) stall() {
 func (n *clientNetwork) mend() { n.links.Heal() }
 
 // loseAnswers throws away what the nodes send from now on: requests arrive and take
-// effect, and nobody hears of it.
+// effect, and their answers are lost.
 func (n *clientNetwork) loseAnswers() { n.links.Set(theServer, theClient, network.Rule{Lose: true}) }
 
 // breakAll ends all connections, and mends: what was lost stays lost.

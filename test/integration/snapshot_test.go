@@ -18,8 +18,8 @@ import (
 	"github.com/locknode/locknode/internal/proof/proc"
 )
 
-// When the log has become long, nodes write a snapshot and forget the entries
-// before it. Whoever needs those gets the snapshot instead.
+// When the log has become long, nodes write a snapshot and remove the entries
+// before it. A node that needs those entries gets the snapshot instead.
 
 // snapshots are the finished snapshots of a node.
 func snapshots(t *testing.T, n *proc.Node) (finished []string) {

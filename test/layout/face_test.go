@@ -131,7 +131,7 @@ func unseen(hidden.Call) {}
 	}
 }
 
-// Whoever uses a name learns from its comment what it is.
+// The comment of a name must say what it is.
 func TestEverythingExportedHasAComment(t *testing.T) {
 	for _, name := range []string{"client", "locktest", "node"} {
 		for _, missing := range uncommented(readPackage(t, name)) {

@@ -13,7 +13,7 @@ import (
 
 const module = "github.com/locknode/locknode"
 
-// Whoever embeds a node or a client inherits nothing that is made for tests, for the
+// A program that embeds a node or a client must not depend on packages for tests, for the
 // command line or for configuration files.
 func TestWhatRunsImportsNothingThatProves(t *testing.T) {
 	foreign := []string{

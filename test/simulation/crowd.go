@@ -16,15 +16,14 @@ const (
 	crowdLocks = 3
 	// bigCrowd is more than a stream may have under way that is to be answered at once.
 	bigCrowd = 20_400
-	// floodMost keep-alives of sessions that there are not come at once.
+	// floodMost is how many keep-alives of sessions that do not exist are sent at once.
 	floodMost = 3000
 )
 
-// crowd lets thousands stand in line through one follower, for a few locks, has
-// thousands of sessions kept alive that nobody has opened, and looks whether another
-// client gets through beside them: to take a lock, to release
-// it, to cancel, and to end its session. Then the first in line are served, and the
-// others leave.
+// crowd has thousands of acquires wait through one follower for a few locks, sends thousands
+// of keep-alives of sessions that do not exist, and checks that another client is served at
+// the same time: it acquires a lock, releases it, cancels, and ends its session. Then the
+// first waiters get the locks, and the others leave.
 func (w *worker) crowd(ctx context.Context, c *client.Client) error {
 	n := 1500 + w.rand.IntN(2000)
 	if w.rand.IntN(8) == 0 {
@@ -53,13 +52,13 @@ func (w *worker) crowd(ctx context.Context, c *client.Client) error {
 	}
 	answered := w.flood(ctx, strays, floodMost)
 	w.besides(ctx, beside)
-	w.soon(ctx, "every keep-alive of a session that there is not is answered", func(context.Context) bool { return answered() })
+	w.soon(ctx, "every keep-alive of a session that does not exist is answered", func(context.Context) bool { return answered() })
 	w.expect(held[0].Unlock())
-	w.soon(ctx, "the first in line is served", func(context.Context) bool { return stand[0].served() })
+	w.soon(ctx, "the first in the queue gets the lock", func(context.Context) bool { return stand[0].served() })
 	for _, s := range stand {
-		w.soon(ctx, "a session with thousands in line ends", s.finish)
+		w.soon(ctx, "a session with thousands of waiters ends", s.finish)
 	}
-	w.soon(ctx, "nobody stands in line whose session has ended", func(ctx context.Context) bool {
+	w.soon(ctx, "no waiter of a session that has ended is in the queue", func(ctx context.Context) bool {
 		info, err := w.look(ctx, w.hotName(1))
 		return err == nil && info.Waiters == 0
 	})
@@ -89,7 +88,7 @@ func (w *worker) hot(ctx context.Context, c *client.Client) (held []*client.Gran
 	return held, nil
 }
 
-// stander is a session with many in line for one lock.
+// stander is a session with many acquires that wait for one lock.
 type stander struct {
 	*raw
 	mu    sync.Mutex // guards first
@@ -102,7 +101,7 @@ func (s *stander) served() bool {
 	return s.first != nil
 }
 
-// stand lets n acquires stand in line, of as many sessions as there are locks.
+// stand has n acquires wait, of as many sessions as there are locks.
 func (w *worker) stand(ctx context.Context, l *line, n int) (all []*stander) {
 	for i := range crowdLocks {
 		s := &stander{raw: w.openRaw(ctx, l)}
@@ -150,12 +149,11 @@ func (w *worker) flood(ctx context.Context, l *line, n int) (answered func() boo
 	return func() bool { return left.Load() == 0 }
 }
 
-// besides does through the same node, and beside those in line, what must not wait
-// for them.
+// besides runs operations through the same node that must not wait for the waiters.
 func (w *worker) besides(ctx context.Context, l *line) {
 	sleep(ctx, time.Second)
 	var s *raw
-	if !w.soon(ctx, "a session is opened beside those in line", func(ctx context.Context) bool { s = w.openRaw(ctx, l); return s != nil }) {
+	if !w.soon(ctx, "a session is opened beside the waiters", func(ctx context.Context) bool { s = w.openRaw(ctx, l); return s != nil }) {
 		return
 	}
 	do := func(what string, op *apiv1.Operation) (a *apiv1.Answer) {
@@ -167,7 +165,7 @@ func (w *worker) besides(ctx context.Context, l *line) {
 	}
 	opened := w.r.c.Now()
 	q := take(w.hotName(-1), 0)
-	a := do("a lock is taken beside those in line", &apiv1.Operation{Request: &apiv1.Operation_Acquire{Acquire: q}})
+	a := do("a lock is acquired beside the waiters", &apiv1.Operation{Request: &apiv1.Operation_Acquire{Acquire: q}})
 	if apiv1.Code(a.GetError().GetCode()) == apiv1.CodeNoSession && w.r.calmFor() > w.r.c.Now()-opened+s.ttl {
 		w.r.violate("sessions", "%s: a session that is kept alive beside a flood has ended after %v", w.w.Name, w.r.c.Now()-opened)
 	}
@@ -183,5 +181,5 @@ func (w *worker) besides(ctx context.Context, l *line) {
 	do("a wait is cancelled", &apiv1.Operation{Request: &apiv1.Operation_Cancel{Cancel: &apiv1.CancelRequest{Id: s.sign(), Target: last.GetId()}}})
 	leave()
 	<-left
-	w.soon(ctx, "a session ends beside those in line", s.finish)
+	w.soon(ctx, "a session ends beside the waiters", s.finish)
 }

@@ -83,8 +83,8 @@ func ignoreLost(err error) error {
 
 func (w *worker) ownName(what string) string { return fmt.Sprintf("%s/%s", what, w.w.Name) }
 
-// free waits until a lock of the worker's own is not held, and nobody stands in line;
-// that may take more time than what waits for nobody.
+// free waits until a lock of the worker's own is not held and its queue is empty. more is
+// added to the bound for operations that do not wait.
 func (w *worker) free(ctx context.Context, more time.Duration, name string) {
 	w.soonIn(ctx, more, fmt.Sprintf("nothing is left on %q", name), func(ctx context.Context) bool {
 		l, err := w.look(ctx, name)
@@ -92,9 +92,9 @@ func (w *worker) free(ctx context.Context, more time.Duration, name string) {
 	})
 }
 
-// closeNode closes a node in good order while its own client holds one lock and waits
-// for another. What the client had is over when the node is closed, the locks are free
-// soon, and nobody waits in vain.
+// closeNode closes a node while its embedded client holds one lock and waits for another.
+// When the node is closed, the client's grant is lost, its locks are free soon, and its wait
+// has ended.
 func (w *worker) closeNode(ctx context.Context, c, cl *client.Client, node string) error {
 	has, wants := w.ownName("has"), w.ownName("wants")
 	first, err := c.Lock(ctx, wants, client.Wait(maxHold))
@@ -121,7 +121,7 @@ func (w *worker) closeNode(ctx context.Context, c, cl *client.Client, node strin
 		w.r.violate("close", "%v", err)
 	}
 	if err == nil && g.Err() == nil {
-		w.r.violate("close", "%s: node %q is closed, and its client believes in token %d", w.w.Name, node, g.Token())
+		w.r.violate("close", "%s: node %q is closed, and its client's grant with token %d is still valid", w.w.Name, node, g.Token())
 	}
 	if !w.within(waited, grace) && err == nil {
 		w.r.violate("close", "%s: node %q is closed, and %v later its client waits for a lock", w.w.Name, node, grace)

@@ -8,7 +8,7 @@ import (
 	"github.com/locknode/locknode/internal/proof/sim"
 )
 
-// leader as a Step's Who is whoever leads then.
+// leader as a Step's Who means the leader at the time of the step.
 const leader = "leader"
 
 // fault is a kind of fault.
@@ -161,8 +161,8 @@ func startOne(c *sim.Cluster, name string) error {
 	if c.Node(name) != nil {
 		return nil
 	}
-	// A start waits for its disk, and whoever starts nodes is also who ends the
-	// hanging of disks.
+	// A start waits for its disk, and the goroutine that starts nodes is also the one that
+	// ends the hanging of disks.
 	d, err := c.Disk(name)
 	if err != nil {
 		return err

@@ -297,7 +297,7 @@ func (g *glutton) takeWait(ctx context.Context) {
 	g.waitFor(ctx, fmt.Sprintf("%s/%d", g.ownName("greedy/lines"), g.n.Add(1)/8))
 }
 
-// waitFor stands in line for a lock of its own.
+// waitFor waits for a lock of its own.
 func (g *glutton) waitFor(ctx context.Context, name string) {
 	if g.acquire(ctx, &apiv1.AcquireRequest{Locks: []*apiv1.Want{{Name: name}}}) {
 		return // it holds it now

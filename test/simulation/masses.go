@@ -28,9 +28,9 @@ func all(n int, do func(i int)) {
 	wg.Wait()
 }
 
-// masses holds more locks than the cluster keeps revocations for, and an operator
-// takes all of them away and holds them himself, mostly while their holder is cut
-// off. What the holder believes then is judged by its history.
+// masses holds more locks than the cluster keeps revocations for. An operator takes all of
+// them away and holds them itself, mostly while their holder is cut off. The check of
+// beliefs shows whether the holder takes them to be valid for too long.
 func (w *worker) masses(ctx context.Context, c *client.Client) error {
 	ops, err := w.second("ops")
 	if err != nil {

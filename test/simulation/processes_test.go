@@ -60,8 +60,8 @@ func TestSeedsInProcesses(t *testing.T) {
 	fmt.Println(total.String(*firstSeed, time.Since(began)))
 }
 
-// seedLimit ends a seed that hangs. With thousands in line, on a machine that is busy
-// with other things, a seed may take ten minutes.
+// seedLimit ends a seed that hangs. With thousands of waiters, on a busy machine, a seed
+// may take ten minutes.
 const seedLimit = "30m"
 
 // process runs one seed.

@@ -11,9 +11,9 @@ import (
 	"github.com/locknode/locknode/internal/mux"
 )
 
-// reads asks for the same lock through one node after the other, each time as soon as
-// the one before has answered, whoever leads: what was seen through one must be seen
-// through the next, which the check of order compares.
+// reads reads the same lock through one node after the other, each time as soon as the
+// previous one has answered, whichever node leads. No read may return an older state than
+// the previous one, which the check of order compares.
 func (w *worker) reads(ctx context.Context, _ *client.Client) error {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()

@@ -378,8 +378,8 @@ func (o *Outcome) Judge() {
 	o.Leaders = len(terms)
 }
 
-// Hash is over all that clients asked, were told and believed, and when, and over
-// what the nodes applied. Two runs with the same hash were the same.
+// Hash is a hash over the whole history: all requests, answers and beliefs with their times,
+// and what the nodes applied. Two runs with the same hash were the same.
 func (o *Outcome) Hash() uint64 {
 	h := fnv.New64a()
 	for _, op := range o.History.Ops {

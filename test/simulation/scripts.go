@@ -15,11 +15,11 @@ import (
 	"github.com/locknode/locknode/client"
 )
 
-// scriptHold is the TTL of grants that nobody may be left with.
+// scriptHold is the TTL of grants that must not be left behind.
 const scriptHold = 40 * time.Second
 
-// script is a detached acquire under an ID of its caller's own, for whoever knows
-// the ID, and the tokens that it was answered with.
+// script is a detached acquire under an ID of its caller's own, which others may use as
+// well, and the tokens in its answers.
 type script struct {
 	q      *apiv1.AcquireRequest
 	tokens []uint64 // guarded by runner.mu
@@ -265,9 +265,9 @@ func (w *worker) unnamed(ctx context.Context) {
 // may outlive the node.
 const keeps = 15 * time.Second
 
-// vanish stands in line as a program without a session, which ends then, loses its
-// connection, or finds its node gone. The place has to be free some seconds later,
-// and what it is granted meanwhile, too.
+// vanish waits in a queue as a program without a session, which then ends, loses its
+// connection, or loses its node. Some seconds later its place must be given up, and a lock
+// that it was granted meanwhile must be free.
 func (w *worker) vanish(ctx context.Context, c *client.Client) error {
 	name, role := fmt.Sprintf("vanish/%s", w.w.Name), w.w.Name+"-gone"
 	if _, err := w.second("gone"); err != nil {
@@ -294,15 +294,15 @@ func (w *worker) vanish(ctx context.Context, c *client.Client) error {
 	default:
 		a = w.end(ctx, role, hangUp, left)
 	}
-	// An answer that is on its way to whoever is gone counts as told. So the lock is let
-	// go only when the node must know.
+	// An answer that was sent to a caller that is gone counts as delivered. So the lock is
+	// released only when the node must have noticed.
 	sleep(ctx, 3*time.Second)
 	early := w.rand.IntN(2) == 0 && w.r.calmFor() > 3*time.Second
 	if early {
 		w.expect(g.Unlock())
 	}
 	if a.GetAcquire() == nil {
-		w.soonIn(ctx, keeps, "nobody has the place or the lock of whoever is gone", func(ctx context.Context) bool {
+		w.soonIn(ctx, keeps, "the place and the lock of the caller that is gone are free", func(ctx context.Context) bool {
 			l, err := w.look(ctx, name)
 			held := early && len(l.Holders) > 0 || len(l.Holders) > 0 && l.Holders[0].Session == ""
 			return err == nil && l.Waiters == 0 && !held

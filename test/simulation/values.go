@@ -7,9 +7,9 @@ import (
 	"github.com/locknode/locknode/client"
 )
 
-// values sets the value of a lock more often than the cluster remembers answers of
-// a session, while the same session stands in line for another lock. The lock has
-// to be free soon after it is unlocked, however long the wait takes.
+// values sets the value of a lock more often than the cluster remembers answers of a
+// session, while the same session waits for another lock. The lock must be free soon after
+// it is unlocked, however long the wait takes.
 func (w *worker) values(ctx context.Context, c *client.Client) error {
 	boss, err := w.second("boss")
 	if err != nil {
@@ -34,7 +34,7 @@ func (w *worker) values(ctx context.Context, c *client.Client) error {
 		leave()
 		w.expect(<-left)
 	}()
-	w.soon(ctx, "a client stands in line", func(ctx context.Context) bool {
+	w.soon(ctx, "a client waits in the queue", func(ctx context.Context) bool {
 		l, err := c.Get(ctx, line)
 		return first.Err() != nil || len(left) > 0 || err == nil && l.Waiters > 0
 	})

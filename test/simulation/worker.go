@@ -233,7 +233,7 @@ func (w *worker) detached(ctx context.Context, c *client.Client) error {
 	return d.Release(ctx, name, g.Token)
 }
 
-// force takes a lock from whoever holds it.
+// force releases a lock by force.
 func (w *worker) force(ctx context.Context, c *client.Client) error {
 	if w.rand.IntN(4) > 0 {
 		return w.read(ctx, c)
@@ -254,7 +254,7 @@ func (w *worker) do(ctx context.Context, c *client.Client) error {
 	}, client.Wait(4*time.Second))
 }
 
-// impatient gives up while it waits in line.
+// impatient gives up while it waits in the queue.
 func (w *worker) impatient(ctx context.Context, c *client.Client) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(w.rand.Int64N(int64(time.Second))))
 	defer cancel()

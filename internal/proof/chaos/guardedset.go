@@ -10,8 +10,8 @@ import (
 )
 
 // sets are the resource of the drill: sets of numbers, each of which is read,
-// changed by whoever reads it, and written back as a whole. It stands for any
-// storage that is protected by a lock and has no transactions of its own.
+// changed by its reader, and written back as a whole. It stands for any storage that
+// is protected by a lock and has no transactions of its own.
 //
 // A guarded set compares tokens: it refuses a smaller one than it has seen for that set. It
 // also compares the token of a read: otherwise a paused holder could still write between the

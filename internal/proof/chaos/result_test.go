@@ -96,7 +96,7 @@ func TestTextSaysWhatWasFoundAndHowToSeeItAgain(t *testing.T) {
 		"seed 4711", "12345 operations", "skipped disk-full: a small disk cannot be mounted here", "kill-leader", "400 ms", "1700 ms",
 		`S1 (found by beliefs), lock shared-0/3: token 4 of a was valid while <b> & "c" held it`, "picture: /tmp/chaos/round-1-shared-0-3.html",
 		"LATE      fault 2, ring: clients worked 1700 ms after the fault, allowed are 1000 ms; the machine was so busy that this program stood still for up to 300 ms",
-		"17 locks were given and never released, and read back at the end",
+		"17 locks were granted and never released, and read back at the end",
 		"1 promises broken, 1 recoveries late. Seed 4711; logs and histories are in /tmp/chaos",
 	} {
 		if !strings.Contains(b.String(), want) {

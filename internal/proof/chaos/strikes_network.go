@@ -35,17 +35,17 @@ var networkKinds = []Kind{
 		n.cut(n.leader, n.others)
 		n.cut(n.others, n.leader)
 	}),
-	networkKind("mute-leader", "the leader hears the others and is not heard", true, func(n *netState) { n.cut(n.leader, n.others) }),
-	networkKind("deaf-leader", "the leader is heard and hears nobody", true, func(n *netState) { n.cut(n.others, n.leader) }),
+	networkKind("mute-leader", "the others receive nothing from the leader, and it receives everything", true, func(n *netState) { n.cut(n.leader, n.others) }),
+	networkKind("deaf-leader", "the leader receives nothing from the others, and they receive everything", true, func(n *netState) { n.cut(n.others, n.leader) }),
 	networkKind("isolate-follower", "a follower is cut off from the other nodes", true, func(n *netState) {
 		n.cut(n.one, n.nodes)
 		n.cut(n.nodes, n.one)
 	}),
-	networkKind("bridge", "the leader and a follower do not reach each other, the rest sees both", true, func(n *netState) {
+	networkKind("bridge", "the leader and a follower do not reach each other, the other nodes reach both", true, func(n *netState) {
 		n.cut(n.leader, n.one)
 		n.cut(n.one, n.leader)
 	}),
-	networkKind("ring", "each node is heard by one other only, in a ring", false, func(n *netState) {
+	networkKind("ring", "each node reaches only one other, in a ring", false, func(n *netState) {
 		for i, from := range n.nodes {
 			for j, to := range n.nodes {
 				if j != (i+1)%len(n.nodes) {
@@ -56,7 +56,7 @@ var networkKinds = []Kind{
 	}),
 	networkKind("split-all", "no node reaches another", false, func(n *netState) { n.cut(n.nodes, n.nodes) }),
 	exchangedAndCut,
-	byProxy(networkKind("half-open", "what the leader and the others send each other is lost on connections that stand", true, func(n *netState) {
+	byProxy(networkKind("half-open", "everything between the leader and the others is lost on open connections", true, func(n *netState) {
 		n.mesh.Set(n.leader, n.others, proxy.Rule{Lose: true})
 		n.mesh.Set(n.others, n.leader, proxy.Rule{Lose: true})
 	})),
@@ -69,7 +69,7 @@ var networkKinds = []Kind{
 }
 
 var clientNetworkKinds = []Kind{
-	clientKind("clients-off-leader", "no client reaches the leader, and all reach the other nodes, which forward", true, func(n *netState) {
+	clientKind("clients-off-leader", "no client reaches the leader; all reach the other nodes, which forward", true, func(n *netState) {
 		n.cut(n.clients, n.leader)
 		n.cut(n.leader, n.clients)
 	}),
@@ -77,7 +77,7 @@ var clientNetworkKinds = []Kind{
 		n.cut(n.client, n.nodes)
 		n.cut(n.nodes, n.client)
 	}),
-	byProxy(clientKind("client-half-open", "what the nodes answer a client process is lost", true, func(n *netState) {
+	byProxy(clientKind("client-half-open", "all answers to a client process are lost", true, func(n *netState) {
 		n.mesh.Set(n.nodes, n.client, proxy.Rule{Lose: true})
 	})),
 	byProxy(clientKind("clients-delay", "everything between clients and nodes takes 100 ms longer", true, func(n *netState) {

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// WriteText writes the result for people.
+// WriteText writes the result as text.
 func (r *Result) WriteText(w io.Writer) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "seed %d: %d faults in %v, %d operations of %d client processes, %d nodes\n",
@@ -28,7 +28,7 @@ func (r *Result) WriteText(w io.Writer) error {
 	if !r.ReadBack {
 		after = "could not be read back"
 	}
-	fmt.Fprintf(&b, "kept      %d locks were given and never released, and %s\n", r.Kept, after)
+	fmt.Fprintf(&b, "kept      %d locks were granted and never released, and %s\n", r.Kept, after)
 	for _, v := range r.Broken {
 		fmt.Fprintf(&b, "\nBROKEN    %s\n", v.Sentence())
 		if v.Picture != "" {
@@ -47,7 +47,7 @@ func (r *Result) WriteText(w io.Writer) error {
 	return err
 }
 
-// Sentence says what was broken, in plain words.
+// Sentence says which promise was broken, and how.
 func (v Violation) Sentence() string {
 	s := fmt.Sprintf("%s (found by %s)", v.Promise, v.Check)
 	if v.Lock != "" {

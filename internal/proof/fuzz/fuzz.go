@@ -9,8 +9,8 @@ import (
 // hangsAfter is far longer than one execution takes on a busy machine.
 const hangsAfter = 20 * time.Second
 
-// Watch ends the process if stop is not called within 20 s. The fuzzer knows no
-// limit for one execution; of a worker that dies it keeps the input.
+// Watch ends the process if stop is not called within 20 s. The fuzzer has no limit for one
+// execution, but keeps the input of a worker that crashes.
 func Watch() (stop func()) {
 	t := time.AfterFunc(hangsAfter, func() { panic(fmt.Sprintf("an execution hangs for %v\n%s", hangsAfter, stacks())) })
 	return func() { t.Stop() }

@@ -94,7 +94,7 @@ func (c *checker) checkGranted(o *Op) {
 	case o.Came != g.queued && !isOnce(o.Request):
 		c.violate("S3", "answers", o.lock(), "%s was told that its request with token %d came at cluster time %d, it came at %d", o.Client, o.Token, o.Came, g.queued)
 	case !o.Bare && (o.Stamp < o.Came || o.Stamp > c.log.nowAt(o.Index)):
-		// It is that of the copy which was answered, be it granted at once or in line.
+		// It is that of the copy which was answered, whether it was granted at once or waited.
 		c.violate("S3", "answers", o.lock(), "%s was told that its request with token %d was applied at cluster time %d; it came at %d, and at index %d it was %d",
 			o.Client, o.Token, o.Stamp, o.Came, o.Index, c.log.nowAt(o.Index))
 	}

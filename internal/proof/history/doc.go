@@ -1,5 +1,5 @@
 // Package history records the requests of a cluster's clients, their answers, the times in
-// which clients took grants to be valid, and what the nodes applied, and checks all that
+// which clients took grants to be valid, and what the nodes applied. It checks this record
 // against the promises S1 to S9 of docs/design.md. A belief is a time in which a client took
 // a grant to be valid.
 //
@@ -9,7 +9,7 @@
 //   - a [Recorder] collects one while a cluster runs: calls and answers from an
 //     interceptor of the client's streams and unary calls, beliefs from the
 //     client's trace, applied entries from the nodes' hook;
-//   - [History.Check] judges it, by several independent ways.
+//   - [History.Check] checks it, in several independent ways.
 //
 // All times of one history are readings of one clock that no fault skews: the virtual clock
 // of a simulation, or the monotonic clock of the process that all clients run in. The clocks
@@ -20,9 +20,9 @@
 // None of them uses the code of the table. Each has a name, which is part of a [Violation].
 //
 //   - beliefs: no two conflicting grants were valid at the same time, no grant was valid
-//     for longer than the cluster kept it, no loss was reported too early, and each client
-//     whose keep-alive was answered was told what it had missed (S1, S2, S3). It needs no
-//     model and no log.
+//     for longer than the cluster kept it, no loss was reported too early, and each answer
+//     to a keep-alive had the revocations that the client had missed (S1, S2, S3). It needs
+//     no model and no log.
 //   - tokens: they rise with real time and belong to one request each (S4); a request that
 //     was sent twice has one answer (S6); other clients release nothing (S5).
 //   - order: answers name log indexes, which do not contradict real time (S7, S8).
@@ -35,45 +35,44 @@
 //   - digest: each index has one state on all nodes, in all their lives (S9, S7);
 //   - clock: cluster time never falls and never runs ahead of real time (S2);
 //   - log: the events, replayed through a small model, keep exclusion, tokens, deadlines,
-//     delays after a loss, the order of waiters, and whose a grant is (S1 to S6, FIFO);
-//     nobody waits for a lock that it could have; whatever ends has a cause; and reads saw
-//     what was held at their index (S8);
-//   - answers: what was answered is in the log, once and as it was answered (S3, S5, S6,
-//     S7).
+//     delays after a loss, the order of waiters, and the owner of each grant (S1 to S6,
+//     FIFO); no request waits for a lock that is free for it; everything that ends has a
+//     cause; and reads return what was held at their index (S8);
+//   - answers: each answer is in the log, once and with the same content (S3, S5, S6, S7).
 //
 // A caller without a session is identified by the once ID of its acquire, or by its holder
 // if no other client has the same: the session and sequence under which a node has sent the
 // acquire are only in the log. The grant that such a caller got counts as a belief until the
-// time in the answer. detached.go has what is special about it: several tries under one ID,
-// answers that are true when they are given, grants that must not be taken from a caller
-// that knows of them, and places in line whose caller is gone.
+// time in the answer. detached.go has the special cases: several tries under one ID, answers
+// that are true when they are given, grants that must not be taken from a caller that was
+// answered, and places in queues whose caller is gone.
 //
 // The log also decides outcomes that clients do not know.
 //
-// An empty history breaks no promise. [Options] can say that there was something to record.
+// An empty history breaks no promise. [Options] can require that something was recorded.
 //
 // # What a check relies on
 //
-// Every client that releases or forces anything is recorded. An operator that is not recorded
-// makes promises look broken, unless the log shows the revocation and [Options].Alone is not
-// set. Entries, if there are any, are all of the log from its first entry on. The history is
+// Every client that releases or forces anything must be recorded. An operator that is not
+// recorded causes false alarms, unless the log has the revocation and [Options].Alone is not
+// set. Entries, if there are any, are the whole log from its first entry on. The history is
 // taken when the clients have stopped. Clients are not paused: a paused client takes its
 // grant to be valid for too long, as in production, where only the token protects.
-// [Options].Late allows for a machine that is merely busy.
+// [Options].Late allows for a busy machine.
 //
-// Where a time is not known, a bound is used with which a check can only find less.
+// If a time is not known, a check uses a bound with which it can only find less.
 //
 // # Files
 //
 //   - history.go: what is in a history? record.go: how is one collected? stream.go, unary.go,
-//     backend.go: on which way to a node? write.go: how is it written down and read back?
+//     backend.go: from which calls? write.go: how is it written to a file and read back?
 //   - check.go: which checks are there, and what do they share? facts.go: what do the
 //     operations say about grants and sessions?
 //   - beliefs.go, tokens.go: the checks of those names, and tokens.go that of order.
 //     porcupine.go: the search, over the moves.go of each lock, by the rules of model.go, made
 //     smaller by narrow.go.
-//   - log.go: digest, clock, and what the log says. replay.go: its events one by one;
-//     causes.go: why did something end? stuck.go: does anybody wait for nothing? answers.go:
-//     the check of that name.
-//   - detached.go: what is special about callers without a session?
+//   - log.go: digest, clock, and the log. replay.go: its events one by one; causes.go: why
+//     did something end? stuck.go: does a request wait for a free lock? answers.go: the
+//     check of that name.
+//   - detached.go: the special cases of callers without a session.
 package history

@@ -77,7 +77,7 @@ type Op struct {
 	Stamp   fsm.Instant   `json:"stamp,omitempty"`   // cluster time that the answer names
 	Came    fsm.Instant   `json:"came,omitempty"`    // Acquire: cluster time at which its session and sequence came to the table
 	Until   fsm.Instant   `json:"until,omitempty"`   // Acquire, Renew: cluster time that the answer names as the grant's end; 0: none
-	Bare    bool          `json:"bare,omitempty"`    // the answer's road names no index
+	Bare    bool          `json:"bare,omitempty"`    // the answer is from a call without an index
 	Code    apiv1.Code    `json:"code,omitempty"`    // of the error that it was answered with
 	Error   string        `json:"error,omitempty"`   // for people
 

@@ -22,7 +22,7 @@ type logbook struct {
 	sessions map[string]*logSession
 }
 
-// logEntry is one entry of the log, whoever applied it.
+// logEntry is one entry of the log, from any of the nodes that applied it.
 type logEntry struct {
 	*fsm.Applied
 	at time.Duration // when the first node had applied it
@@ -44,7 +44,7 @@ type logGrant struct {
 	queued   fsm.Instant // cluster time at which the request came
 	at       time.Duration
 	deadline fsm.Instant   // of its own, as granted; 0: none
-	waited   bool          // it stood in line
+	waited   bool          // in the queue
 	ended    fsm.EventKind // 0: it is held
 	endIndex uint64
 	endNow   fsm.Instant

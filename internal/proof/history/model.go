@@ -31,7 +31,7 @@ type moveKind uint8
 const (
 	moveGrant moveKind = iota // the lock is free, or can be; token holds it then
 	moveFree                  // token holds it, and not afterwards
-	moveDrop                  // if token holds it, 0: whoever does, then not afterwards
+	moveDrop                  // if token holds it, 0: any token, then not afterwards
 	moveGone                  // token does not hold it
 	moveSee                   // token holds it
 	moveEmpty                 // nobody holds it
@@ -51,7 +51,7 @@ type move struct {
 	asked    time.Duration // call, as the client made it
 	call     time.Duration
 	returned time.Duration
-	op       *Op // for people; nil: the acquire was not answered, but its token was seen
+	op       *Op // for messages; nil: the acquire was not answered, but its token was seen
 }
 
 // state of the lock. It is comparable.
@@ -63,10 +63,10 @@ type state struct {
 	ends   time.Duration // when the holder can be gone otherwise
 	keeps  time.Duration // it is not seen to be gone by itself before
 
-	// stamped is the least time at which the last entry was stamped. A TTL counts
-	// from there, and that may be long before a majority has the entry: whoever reads
-	// in the meantime sees the state before it. So what is only read moves now and
-	// not stamped, while entries are stamped in their order and after they are asked for.
+	// stamped is the least time at which the last entry was stamped. A TTL counts from
+	// there, and that may be long before a majority has the entry: a read in the meantime
+	// returns the state before it. So a read advances now and not stamped, while entries
+	// are stamped in their order and after their requests.
 	stamped time.Duration
 }
 

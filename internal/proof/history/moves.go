@@ -88,7 +88,7 @@ func (b *mover) op(o *Op) {
 	m := move{token: o.Token, session: o.Session, ttl: o.TTL, call: o.Call, returned: o.Return, op: o}
 	switch o.Kind {
 	case Acquire:
-		// Who waits in line says nothing about who holds.
+		// A wait shows nothing about the holder.
 		if o.Outcome == Busy && len(o.Wants) == 1 && len(o.Holders) == 1 {
 			m.kind, m.token = moveSee, o.Holders[0]
 			b.add(o.Wants[0].Lock, m)

@@ -20,8 +20,8 @@ type simClient struct {
 	acted int
 }
 
-// simSession keeps the rules of client.session: what it knows of the cluster's
-// clock, until when it may be believed in, and what it believes.
+// simSession follows the rules of client.session: what it knows of the cluster's clock, until
+// when it is valid, and which grants it takes to be valid.
 type simSession struct {
 	c        *simClient
 	id       fsm.SessionID

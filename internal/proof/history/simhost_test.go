@@ -151,8 +151,8 @@ func (t *hosted) confirm(granted reply, ttl int64, answered func(reply)) {
 	})
 }
 
-// leave is the end of whoever waits: after a while, in which he could have asked
-// again, the try is cancelled.
+// leave is the end of a waiting caller: after a while, in which it could have repeated its
+// request, the try is cancelled.
 func (t *hosted) leave() {
 	t.left = true
 	if t.id == (fsm.RequestID{}) || t.answered || t.h.w.wrong.is("wait outlives its owner") {
@@ -172,7 +172,7 @@ func (t *hosted) leave() {
 	})
 }
 
-// script is what is asked for under one ID, by whoever knows it.
+// script is a request under one ID, which any caller may use.
 type script struct {
 	once   fsm.OnceID // zero: none
 	wants  []Want

@@ -98,8 +98,8 @@ func (c *checker) checkOrder() {
 	for i := range c.h.Ops {
 		switch o := &c.h.Ops[i]; {
 		case o.Outcome == Unknown, (o.refused() || o.ranOut()) && o.Index == 0, o.Bare:
-			// Not answered; refused by a node, which did not ask the log; on a road that
-			// names none.
+			// Not answered; refused by a node, without a log entry; from a call whose answers
+			// have no index.
 		case o.Index == 0 && o.Kind != Get:
 			c.violate("S7", "order", o.lock(), "%s by %s was answered %s at %v, and no log index was named: from no entry", o.Kind, o.Client, o.Outcome, o.Return)
 		default: // also a read of a table that has applied nothing

@@ -2,12 +2,12 @@
 
 // Package netns gives processes network namespaces of their own, wired to one
 // bridge, in which each direction between two can be cut. It needs Linux,
-// root and the program ip; [Available] says whether it can be done.
+// root and the program ip; [Available] reports whether it works here.
 //
 // Objects: a [Lab] is the bridge and the hosts at it. The process that makes a lab
 // is one of the hosts, the hub, and has to run in a network namespace of its own:
 // [Command] starts a program in one. Namespaces have no names and no files, so the
-// kernel removes all of it when the processes have ended, however they end.
+// kernel removes everything when the processes have ended.
 //
 // A direction is cut by a false neighbour entry: the sender's kernel gets a hardware address
 // that no host has, so that packets are sent and arrive nowhere. That is what a broken network
@@ -16,5 +16,5 @@
 //
 // Goroutines: each host has one, which keeps a thread in the namespace.
 //
-// Files: lab_linux.go is all of it; lab_other.go says that it cannot be done elsewhere.
+// Files: lab_linux.go has all of it; lab_other.go returns an error on other systems.
 package netns

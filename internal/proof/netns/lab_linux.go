@@ -37,8 +37,8 @@ func Available() error {
 	return nil
 }
 
-// Command is a program to be run in a network namespace of its own. It dies with
-// the thread that starts it.
+// Command is a program to be run in a network namespace of its own. It is killed when the
+// thread that starts it exits.
 func Command(name string, args ...string) *exec.Cmd {
 	cmd := exec.Command(name, args...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}

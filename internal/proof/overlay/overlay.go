@@ -16,7 +16,7 @@ import (
 	"slices"
 )
 
-// Edit replaces Anchor, which is not empty and stands in the file exactly once.
+// Edit replaces Anchor, which is not empty and occurs in the file exactly once.
 type Edit struct {
 	Anchor string
 	With   string

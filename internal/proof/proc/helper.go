@@ -14,7 +14,7 @@ import (
 )
 
 // Helper is a process beside the nodes, such as a client that is to be paused.
-// It dies with this process, and its output is collected in a file.
+// It is killed when this process ends, and its output is collected in a file.
 //
 // Its methods may be called from several goroutines.
 type Helper struct {

@@ -32,8 +32,8 @@ func launchProcess(cmd *exec.Cmd, enter func() error, done func()) (*process, er
 
 // run owns one process from its start until it has been reaped.
 func (p *process) run(cmd *exec.Cmd, enter func() error, done func(), started chan<- error) {
-	// The process dies with the thread that started it (see attributes), so this
-	// thread is kept, and thrown away at the end.
+	// The process is killed when the thread that started it exits (see attributes), so this
+	// thread is kept, and exits at the end.
 	runtime.LockOSThread()
 	defer done()
 	if enter != nil {

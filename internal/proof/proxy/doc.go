@@ -11,10 +11,10 @@
 // arrives after the cut. Lost bytes do not arrive later, so a connection that has lost some is
 // reset before anything else goes through.
 //
-// Existing proxies, toxiproxy among them, break what goes through a listener for all
-// diallers: they can neither cut one direction between two of several processes nor tell
-// which process has dialled. Here every node has one address for all others, as in a real
-// cluster, and the proxy finds the dialling process in /proc, which needs Linux.
+// Existing proxies, toxiproxy among them, affect all diallers of a listener: they can neither
+// cut one direction between two of several processes nor find out which process has dialled.
+// Here every node has one address for all others, as in a real cluster, and the proxy finds
+// the dialling process in /proc, which needs Linux.
 //
 // Goroutines: a Proxy has one that accepts and four for each connection, a Mesh one
 // more for each UDP address. Close joins them.

@@ -1,6 +1,6 @@
 // Package sim runs whole clusters in memory: real nodes, real Raft, real gossip,
 // real gRPC and the real Go client, over a network ([simnet]) and disks
-// ([simdisk]) that can be broken on purpose, with clocks that can be skewed. In a
+// ([simdisk]) with faults, and with clocks that can be skewed. In a
 // testing/synctest bubble minutes pass in a fraction of a second.
 //
 // Objects:
@@ -21,6 +21,6 @@
 //   - faults.go: faults of network, disks and clocks. slow.go: a node that applies late.
 //     reseed.go: a node that is removed and joins again.
 //   - stranger.go: false requests on the Raft port. misleader.go: false gossip.
-//   - endedbyitself.go: which nodes ended although nobody asked them to?
-//     comparetables.go: have all nodes the same table?
+//   - endedbyitself.go: which nodes ended without being stopped?
+//     comparetables.go: do all nodes have the same table?
 package sim

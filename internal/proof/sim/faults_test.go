@@ -21,8 +21,8 @@ func reaches(t *testing.T, cl *client.Client) bool {
 	return err == nil
 }
 
-// TestEndOfOneFaultDoesNotEndAnother: whoever is cut off for two reasons stays
-// so until both are gone.
+// TestEndOfOneFaultDoesNotEndAnother: a node that is cut off for two reasons stays cut off
+// until both have ended.
 func TestEndOfOneFaultDoesNotEndAnother(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := start(t, Options{})

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// TestStrangerOnTheRaftPort: whatever it says in a member's name, locks are given, also
-// after leaders have died and while the member is down.
+// TestStrangerOnTheRaftPort: whatever a stranger sends in a member's name, locks are granted,
+// also after leaders were killed and while the member is down.
 func TestStrangerOnTheRaftPort(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := start(t, Options{})

@@ -9,12 +9,12 @@ import (
 	"github.com/locknode/locknode/internal/disk"
 )
 
-// ErrCrashed says that the stores belong to an earlier life of the node.
+// ErrCrashed means that the stores belong to an earlier run of the node.
 var ErrCrashed = errors.New("simulated disk: this life of the node is over")
 
 const defaultRetain = 2
 
-// Options shape a Disk; the zero value is an honest disk that takes no time.
+// Options shape a Disk; the zero value is a disk without faults that takes no time.
 type Options struct {
 	// Latency is how long a write takes; see Slow.
 	Latency time.Duration

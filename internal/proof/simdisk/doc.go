@@ -3,10 +3,10 @@
 // in a testing/synctest bubble and replaces files, as a disk.Memory.
 //
 // Objects:
-//   - [Disk] holds the content and the faults; it outlives the node.
-//   - [Disk.Memory] gives the stores of one life of the node. They refuse
+//   - [Disk] holds the content and the faults; it is kept when the node restarts.
+//   - [Disk.Memory] returns the stores for one run of the node. They refuse
 //     everything with [ErrCrashed] once [Disk.Crash], [Disk.Wipe] or another
-//     Memory has ended that life, so that goroutines of a killed node change nothing any
+//     Memory has ended that run, so that goroutines of a killed node change nothing any
 //     more.
 //
 // Invariants:
@@ -14,11 +14,11 @@
 //     acknowledged after it has. One that is not acknowledged may have happened.
 //     Operations become durable in the order in which they happened.
 //   - Without [Disk.Lie], what is acknowledged is durable.
-//   - Nothing that goes in or out shares memory with what is stored.
+//   - Arguments and results share no memory with the stored data.
 //   - The log has no gaps: first, first+1, …, last.
 //
-// Goroutines: none. A write that has to wait does so on its caller's.
+// Goroutines: none. A write that must wait does so in its caller's.
 //
-// Files: disk.go is a disk and its writes, faults.go what can be done to it, content.go what it
-// holds; log.go, stable.go and snapshots.go are the stores that Raft gets.
+// Files: disk.go has a disk and its writes, faults.go its faults, content.go its content;
+// log.go, stable.go and snapshots.go are the stores that Raft gets.
 package simdisk

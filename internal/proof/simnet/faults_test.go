@@ -428,8 +428,7 @@ func TestPortsAreTakenOnceAndGivenBack(t *testing.T) {
 	})
 }
 
-// Whoever dials an address reaches the host that has it now, also if it began to dial
-// before.
+// A dial reaches the host that has the address now, even if the dial started before.
 func TestExchangedAddressesLeadToTheOtherHost(t *testing.T) {
 	bubble(t, Options{Latency: time.Millisecond}, func(t *testing.T, n *Network) {
 		a, b, c := n.Host("a"), n.Host("b"), n.Host("c")

@@ -1,4 +1,4 @@
-// Testreport reads what go test -json prints, and tells a person about it.
+// Testreport reads the output of go test -json, and prints a report.
 //
 //	go test -json ./... | go run ./internal/proof/tools/testreport
 //
@@ -8,9 +8,9 @@
 // A test that was running when its package ended, as after a panic or a time limit,
 // counts as failed.
 //
-// It exits with 1 if anything has failed, and if there was nothing to read: a run in
-// which nothing was tested must not look like one in which all is well. The exit code
-// of go test is lost in a pipe, so use pipefail as well.
+// It exits with 1 if a test has failed, and if there was no input: a run in which
+// nothing was tested must not look like a success. The exit code of go test is lost in
+// a pipe, so use pipefail as well.
 //
 // Files: main.go reads and exits; report.go keeps and prints what was read.
 package main
