@@ -90,7 +90,7 @@ func administer[R any](ctx context.Context, c *Client, w what, do func(embedded.
 	if closed := c.ready(w); closed != nil {
 		return none, closed
 	}
-	var vain *inVain
+	var vain *allFailed
 	if ctx.Err() != nil && !errors.As(err, &vain) {
 		return none, &opError{op: w.String(), cause: context.Cause(ctx)}
 	}

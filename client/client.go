@@ -12,7 +12,7 @@ import (
 	"github.com/locknode/locknode/internal/mux"
 )
 
-// closeWait bounds how long Close waits for the cluster to take note.
+// closeWait bounds how long Close waits for the answers of the cluster.
 const closeWait = 2 * time.Second
 
 // backend takes operations to the cluster: an embedded node, or what [Dial] makes of a
@@ -47,14 +47,14 @@ type Client struct {
 	over    <-chan struct{} // closed when the backend has ended; nil: never
 	wg      sync.WaitGroup
 
-	mu       sync.Mutex // guards what follows, and the closing of closing
-	closeErr error
-	closeEnd chan struct{}         // closed when Close is done
-	cut      bool                  // a session was open when the backend ended
-	cur      *session              // takes new acquires; nil: the next one opens it
-	sessions map[*session]struct{} // all that have not ended
-	loose    map[*op]struct{}      // sent for callers who do not wait any more
-	quiet    chan struct{}         // not nil: closed when loose is empty
+	mu         sync.Mutex // guards what follows, and the closing of closing
+	closeErr   error
+	closeEnd   chan struct{}         // closed when Close is done
+	cut        bool                  // a session was open when the backend ended
+	cur        *session              // takes new acquires; nil: the next one opens it
+	sessions   map[*session]struct{} // all that have not ended
+	unsettled  map[*op]struct{}      // operations without a caller whose answers Close waits for
+	allSettled chan struct{}         // not nil: closed when unsettled is empty
 }
 
 // newEmbedded returns a client of an embedded node. It does nothing until it is used, and
@@ -67,13 +67,13 @@ func newEmbedded(b backend, opts []Option) *Client {
 
 func newClient(cfg config) *Client {
 	return &Client{
-		config:   cfg,
-		log:      cfg.log,
-		now:      cfg.now,
-		closing:  make(chan struct{}),
-		closeEnd: make(chan struct{}),
-		sessions: make(map[*session]struct{}),
-		loose:    make(map[*op]struct{}),
+		config:    cfg,
+		log:       cfg.log,
+		now:       cfg.now,
+		closing:   make(chan struct{}),
+		closeEnd:  make(chan struct{}),
+		sessions:  make(map[*session]struct{}),
+		unsettled: make(map[*op]struct{}),
 	}
 }
 
@@ -217,22 +217,22 @@ func (c *Client) renewAll() {
 	}
 }
 
-// loosen has Close wait for the answer of an operation whose caller does not.
-func (c *Client) loosen(o *op) {
+// track has Close wait for the answer of an operation whose caller does not.
+func (c *Client) track(o *op) {
 	o.to = takerFunc(func(*apiv1.Answer) { c.settled(o) })
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.loose[o] = struct{}{}
+	c.unsettled[o] = struct{}{}
 }
 
-// settled says that a loose operation is answered, or not to be sent.
+// settled notes that a tracked operation was answered, or will not be sent.
 func (c *Client) settled(o *op) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	delete(c.loose, o)
-	if len(c.loose) == 0 && c.quiet != nil {
-		close(c.quiet)
-		c.quiet = nil
+	delete(c.unsettled, o)
+	if len(c.unsettled) == 0 && c.allSettled != nil {
+		close(c.allSettled)
+		c.allSettled = nil
 	}
 }
 
@@ -260,12 +260,12 @@ func (c *Client) Close() error {
 	}
 	c.mu.Unlock()
 
-	c.closeErr = c.farewell(sessions)
+	c.closeErr = c.endSessions(sessions)
 	for _, s := range sessions {
 		s.abandon()
 	}
 	c.mu.Lock()
-	for o := range c.loose {
+	for o := range c.unsettled {
 		o.call.Abandon()
 	}
 	c.mu.Unlock()
@@ -277,20 +277,20 @@ func (c *Client) Close() error {
 	return c.closeErr
 }
 
-// farewell ends the sessions and waits for what is still on its way.
-func (c *Client) farewell(sessions []*session) error {
+// ending ends the sessions and waits for what is still on its way.
+func (c *Client) endSessions(sessions []*session) error {
 	for _, s := range sessions {
 		o := c.endSession(s.id)
-		c.loosen(o)
-		if !s.leave(o) {
+		c.track(o)
+		if !s.close(o) {
 			c.settled(o)
 		}
 	}
 	c.mu.Lock()
-	idle, cut := len(c.loose) == 0, c.cut
-	quiet := make(chan struct{})
+	idle, cut := len(c.unsettled) == 0, c.cut
+	settled := make(chan struct{})
 	if !idle {
-		c.quiet = quiet
+		c.allSettled = settled
 	}
 	c.mu.Unlock()
 	switch {
@@ -303,7 +303,7 @@ func (c *Client) farewell(sessions []*session) error {
 	defer patience.Stop()
 	err := &UnavailableError{Op: "close: end session"}
 	select {
-	case <-quiet:
+	case <-settled:
 		return nil
 	case <-c.over:
 		err.Last = errNodeEnded
@@ -317,7 +317,7 @@ func (c *Client) farewell(sessions []*session) error {
 
 // endSession tells the cluster that a session is not needed any more.
 func (c *Client) endSession(id [16]byte) *op {
-	o := &op{c: c, stubborn: true}
+	o := &op{c: c, untilReached: true}
 	o.call.Op = &apiv1.Operation{Request: &apiv1.Operation_EndSession{
 		EndSession: &apiv1.EndSessionRequest{Session: id[:]},
 	}}

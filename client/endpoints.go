@@ -124,7 +124,7 @@ func (r *remote) learn(d *apiv1.Directory, used bool) {
 	}
 	if r.book.learn(d, used) {
 		r.placesLocked()
-		r.tellLocked()
+		r.changedLocked()
 		r.log.Debug("members learned", "cluster", d.GetClusterId(), "index", d.GetIndex(), "members", len(r.book.members))
 	}
 }
@@ -205,8 +205,8 @@ func (r *remote) authorityLocked(addr string) string {
 	return ""
 }
 
-// tellLocked wakes the searches: there are other addresses than before.
-func (r *remote) tellLocked() {
+// changedLocked wakes the searches: there are other addresses than before.
+func (r *remote) changedLocked() {
 	close(r.news)
 	r.news = make(chan struct{})
 }

@@ -226,7 +226,7 @@ func TestStreamToAnotherClusterIsLeft(t *testing.T) {
 	c := r.dial(r.nodes)
 	mustUnlock(t, mustLock(t, c, "a"))
 	link := c.backend.(*remote).link.Load()
-	c.backend.(*remote).told(link, directoryOf("second", 9, "n1=10.0.0.1:1"))
+	c.backend.(*remote).onDirectory(link, directoryOf("second", 9, "n1=10.0.0.1:1"))
 	if c.backend.(*remote).link.Load() == link {
 		t.Error("the stream is still used")
 	}

@@ -80,7 +80,7 @@ func (g *Grant) Err() error {
 	lost := g.lookLocked(now)
 	state, err := g.state, g.err
 	s.mu.Unlock()
-	lost.tell()
+	lost.notify()
 	if state == grantReleased {
 		return g.released()
 	}
@@ -193,12 +193,12 @@ func (s *session) keepLocked(g *Grant) {
 	s.firstOver = min(s.firstOver, g.latest)
 	heap.Push(&s.timed, g)
 	if g.boundLocked() < s.wakeAt {
-		s.poke()
+		s.wake()
 	}
 }
 
 // tell ends the context of a grant that is lost. It is called without a mutex.
-func (g *Grant) tell() {
+func (g *Grant) notify() {
 	g.s.mu.Lock()
 	cancel, err := g.cancel, g.err
 	g.s.mu.Unlock()
@@ -267,7 +267,7 @@ func (g *Grant) setValue(value []byte, settings chan struct{}) (*waited, error) 
 	id := &apiv1.RequestID{}
 	o := &waited{}
 	o.prepare(s.c)
-	o.stubborn = true
+	o.untilReached = true
 	o.call.Op = &apiv1.Operation{Request: &apiv1.Operation_SetValue{SetValue: &apiv1.SetValueRequest{
 		Id: id, Name: g.name, Token: g.token, Value: slices.Clone(value),
 	}}}
@@ -309,7 +309,7 @@ func (g *Grant) valueSet(w what, a *apiv1.Answer) error {
 			lost = append(lost, s.loseLocked(g, reason, "", ""))
 		}
 		s.mu.Unlock()
-		lost.tell()
+		lost.notify()
 	default:
 		return newError(w, e)
 	}

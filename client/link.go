@@ -25,11 +25,11 @@ const (
 	briefLink   = time.Second
 	freeRetries = 3
 	// A client that has nothing to ask, and has lost its node, looks for another one all
-	// the same, in no hurry: after leastReturn, and then ever more seldom until
-	// mostReturn. Otherwise it would not hear of members that come while it is idle, and
+	// the same, in no hurry: after leastReconnect, and then ever more seldom until
+	// mostReconnect. Otherwise it would not hear of members that come while it is idle, and
 	// find nobody when all that it knew are gone.
-	leastReturn = 5 * time.Second
-	mostReturn  = time.Minute
+	leastReconnect = 5 * time.Second
+	mostReconnect  = time.Minute
 )
 
 // link is the stream in use.
@@ -61,7 +61,7 @@ func (r *remote) open(ctx context.Context, at probe, forward bool) (*link, error
 		Logger:      r.log,
 		Patience:    p.patience,
 		OnNotice:    r.notice,
-		OnDirectory: func(d *apiv1.Directory) { r.told(l, d) },
+		OnDirectory: func(d *apiv1.Directory) { r.onDirectory(l, d) },
 		OnSilent:    func() { r.background(func() { r.suspect(l) }) },
 		OnBreak:     func(calls []*mux.Call, err error) { r.broken(l, calls, err) },
 	})
@@ -84,7 +84,7 @@ func meantFor(ctx context.Context, cluster string) context.Context {
 
 // told takes in the directory that the node of a link has pushed. It may run before open
 // returns.
-func (r *remote) told(l *link, d *apiv1.Directory) {
+func (r *remote) onDirectory(l *link, d *apiv1.Directory) {
 	if d.GetClusterId() != "" && d.GetClusterId() != l.cluster && l.cluster != "" {
 		l.stranger.Store(true)
 		r.leaveStranger(l)
@@ -115,7 +115,7 @@ func (r *remote) broken(l *link, calls []*mux.Call, err error) {
 		r.last = fmt.Errorf("%s: %w", l.addr, err)
 		r.leaveLocked(l, "")
 		if len(calls) == 0 {
-			r.returnLaterLocked(leastReturn)
+			r.reconnectLaterLocked(leastReconnect)
 		}
 	}
 	r.mu.Unlock()
@@ -124,7 +124,7 @@ func (r *remote) broken(l *link, calls []*mux.Call, err error) {
 	}
 	if len(calls) > 0 {
 		r.log.Debug("calls sent again", "peer", l.addr, "count", len(calls), "err", err)
-		r.park(calls...)
+		r.enqueue(calls...)
 	}
 }
 
@@ -147,7 +147,7 @@ func (r *remote) use(l, before *link) {
 	}
 	belongs := r.belongsLocked(l.cluster)
 	if r.closed || !belongs || !r.link.CompareAndSwap(before, l) {
-		if before == nil && !belongs && len(r.parked) > 0 {
+		if before == nil && !belongs && len(r.queue) > 0 {
 			r.searchLocked() // two clusters were found, and this is the other one
 		}
 		r.mu.Unlock()
@@ -156,8 +156,8 @@ func (r *remote) use(l, before *link) {
 		return
 	}
 	r.hint = ""
-	calls := r.parked
-	r.parked = nil
+	calls := r.queue
+	r.queue = nil
 	r.mu.Unlock()
 	r.log.Debug("node found", "peer", l.addr, "forward", l.forward)
 	if before != nil {
@@ -222,18 +222,18 @@ func (r *remote) suspect(l *link) {
 	}
 }
 
-// returnLaterLocked has a client without a node, that has nothing to ask, look for one.
-func (r *remote) returnLaterLocked(after time.Duration) {
-	if r.returning {
+// reconnectLaterLocked has a client without a node, that has nothing to ask, look for one.
+func (r *remote) reconnectLaterLocked(after time.Duration) {
+	if r.reconnecting {
 		return
 	}
-	r.returning = true
-	time.AfterFunc(after/2+rand.N(after/2), func() { r.background(func() { r.comeBack(after) }) })
+	r.reconnecting = true
+	time.AfterFunc(after/2+rand.N(after/2), func() { r.background(func() { r.reconnect(after) }) })
 }
 
-func (r *remote) comeBack(after time.Duration) {
+func (r *remote) reconnect(after time.Duration) {
 	r.mu.Lock()
-	r.returning = false
+	r.reconnecting = false
 	if r.closed || r.searching || r.link.Load() != nil {
 		r.mu.Unlock()
 		return
@@ -245,13 +245,13 @@ func (r *remote) comeBack(after time.Duration) {
 	}
 	r.mu.Unlock()
 	s := r.newSearch()
-	s.hurry = r.work
+	s.interrupt = r.work
 	var l *link
-	for again := true; l == nil && again && !s.hurried && s.ctx.Err() == nil; {
+	for again := true; l == nil && again && !s.interrupted && s.ctx.Err() == nil; {
 		l = s.round(2 * longestProbe) // everybody who is asked answers or fails before that
 		if again = l == nil && r.looksUp(); again {
 			before := s.addrs
-			l = s.linger(leastReturn)
+			l = s.linger(leastReconnect)
 			again = !slices.Equal(s.addrs, before)
 		}
 	}
@@ -263,11 +263,11 @@ func (r *remote) comeBack(after time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.searching = false
-	if len(r.parked) > 0 {
+	if len(r.queue) > 0 {
 		r.searchLocked()
 		return
 	}
-	r.returnLaterLocked(min(2*after, mostReturn))
+	r.reconnectLaterLocked(min(2*after, mostReconnect))
 }
 
 // background runs f, which ends with r.ctx, on a goroutine that close joins.

@@ -381,7 +381,7 @@ func (s *session) adopt(ctx context.Context, a *acquiring, g *Grant, applied int
 			s.mu.Unlock()
 			return errTwice
 		}
-		late, unknown := g.boundLocked() <= now, s.doubtful != 0 && g.granted <= s.doubtful
+		late, unknown := g.boundLocked() <= now, s.missedUntil != 0 && g.granted <= s.missedUntil
 		if late || unknown {
 			s.finishLocked(a)
 			s.mu.Unlock()
@@ -410,7 +410,7 @@ func (s *session) adopt(ctx context.Context, a *acquiring, g *Grant, applied int
 	g.state = grantLost
 	g.err = &LostError{Lock: g.name, Token: g.token, Reason: LostForced, Who: r.GetWho(), Why: r.GetReason()}
 	s.mu.Unlock()
-	g.tell()
+	g.notify()
 	return nil
 }
 
@@ -456,7 +456,7 @@ func (s *session) cancel(a *acquiring) {
 
 func (s *session) sendCancel(a *acquiring) {
 	id := &apiv1.RequestID{}
-	o := &op{c: s.c, stubborn: true}
+	o := &op{c: s.c, untilReached: true}
 	o.call.Op = window.Cancel(id, &a.id)
 	o.to = takerFunc(func(answer *apiv1.Answer) {
 		fate := window.FateOf(apiv1.Code(answer.GetError().GetCode()))

@@ -103,7 +103,7 @@ func (r *remote) lookedUp(p *place, hosts []string, err error) {
 		p.addrs = addrs
 		r.log.Debug("name looked up", "endpoint", p.text, "addresses", addrs)
 	}
-	r.tellLocked() // also of a failure: somebody may wait for the end of the lookup
+	r.changedLocked() // also of a failure: somebody may wait for the end of the lookup
 }
 
 var errNoAddress = errors.New("no address is known under this name")

@@ -49,13 +49,13 @@ func (s *session) expireOverLocked(now time.Duration) losses {
 	return lost
 }
 
-// toldLocked takes the revocations that a keep-alive was answered with at stamp.
+// takeRevocationsLocked takes the revocations that a keep-alive was answered with at stamp.
 //
 // They are those that the client has not seen, in order, but the cluster keeps only
 // the last of them. If the first is not the next one, the client cannot know which of
 // its grants the forgotten ones have ended, and gives up all that were given by then.
 // What notices tell out of order is no such gap: the next keep-alive makes up for it.
-func (s *session) toldLocked(told []*apiv1.Revocation, stamp int64) losses {
+func (s *session) takeRevocationsLocked(told []*apiv1.Revocation, stamp int64) losses {
 	var lost losses
 	gap := false
 	for _, r := range told {
@@ -66,7 +66,7 @@ func (s *session) toldLocked(told []*apiv1.Revocation, stamp int64) losses {
 	if !gap {
 		return lost
 	}
-	s.doubtLocked(stamp)
+	s.missedLocked(stamp)
 	now := s.c.now()
 	for _, g := range s.grants {
 		if g.granted <= stamp {
@@ -76,11 +76,11 @@ func (s *session) toldLocked(told []*apiv1.Revocation, stamp int64) losses {
 	return lost
 }
 
-// doubtLocked notes that grants of up to a cluster time may have been revoked without
+// missedLocked notes that grants of up to a cluster time may have been revoked without
 // a word. Acquires that are under way may be answered with such a grant, but no new
 // ones begin in this session.
-func (s *session) doubtLocked(until int64) {
-	s.doubtful = max(s.doubtful, until)
+func (s *session) missedLocked(until int64) {
+	s.missedUntil = max(s.missedUntil, until)
 	s.retired = true
 }
 
@@ -93,7 +93,7 @@ func (s *session) revokeLocked(r *apiv1.Revocation) losses {
 		return nil
 	}
 	if len(s.revoked) >= maxEarly {
-		s.doubtLocked(math.MaxInt64)
+		s.missedLocked(math.MaxInt64)
 		return nil
 	}
 	if s.revoked == nil {
@@ -148,9 +148,9 @@ type loss struct {
 }
 
 // tell is called without any mutex: contexts and backends run code of others.
-func (l losses) tell() {
+func (l losses) notify() {
 	for _, one := range l {
-		one.grant.tell()
+		one.grant.notify()
 		if one.release != nil {
 			one.grant.s.c.send(&one.release.op)
 		}

@@ -31,8 +31,9 @@ type op struct {
 	tries int
 	// final makes every answer count, also "try again later".
 	final bool
-	// stubborn makes no answer count that is only a lack of reachable nodes.
-	stubborn bool
+	// untilReached: the operation is sent until a node has answered it: that none was
+	// reachable for ConnectTimeout does not end it.
+	untilReached bool
 	// failFast makes "overloaded" an answer that counts.
 	failFast bool
 	refused  atomic.Pointer[refusal] // the last answer that did not count
@@ -117,7 +118,7 @@ func ended(ch <-chan struct{}) bool {
 func (o *op) transient(code apiv1.Code) bool {
 	switch code {
 	case codeGaveUp:
-		return o.stubborn
+		return o.untilReached
 	case apiv1.CodeOverloaded:
 		return !o.failFast
 	}

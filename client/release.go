@@ -18,16 +18,17 @@ type releasing struct {
 	grant     *Grant
 	since     time.Duration
 	delays    bool          // of a lost grant with a delay: one of session.delays
-	left      chan struct{} // closed when Unlock need not wait any more
-	leaving   sync.Once
+	unblocked chan struct{} // closed when Unlock need not wait any more
+	once      sync.Once
 }
 
-func (r *releasing) leave() { r.leaving.Do(func() { close(r.left) }) }
+// unblock lets Unlock return.
+func (r *releasing) unblock() { r.once.Do(func() { close(r.unblocked) }) }
 
 // releaseLocked makes the release of g, to be sent by the caller without mutex.
 func (g *Grant) releaseLocked(now time.Duration) *releasing {
-	r := &releasing{grant: g, since: now, left: make(chan struct{})}
-	r.c, r.to, r.stubborn = g.s.c, r, true
+	r := &releasing{grant: g, since: now, unblocked: make(chan struct{})}
+	r.c, r.to, r.untilReached = g.s.c, r, true
 	r.request.Id = &r.id
 	r.request.Name = g.name
 	r.request.Token = g.token
@@ -54,14 +55,14 @@ func (r *releasing) take(a *apiv1.Answer) {
 		// time is over nobody can tell, and it was held when Unlock was called.
 		g.err = &LostError{Lock: g.name, Token: g.token, Reason: LostForced}
 	}
-	var farewell *op
+	var ending *op
 	if r.delays && !repeat {
 		if s.delays--; s.delays == 0 {
-			farewell, s.farewell = s.farewell, nil
+			ending, s.ending = s.ending, nil
 		}
 	}
 	s.mu.Unlock()
-	r.leave()
+	r.unblock()
 	switch {
 	case repeat:
 		s.c.log.Warn("release refused, to be repeated", "lock", g.name, "token", g.token, "err", a.GetError())
@@ -72,8 +73,8 @@ func (r *releasing) take(a *apiv1.Answer) {
 	default:
 		s.c.log.Warn("release refused", "lock", g.name, "token", g.token, "err", a.GetError())
 	}
-	if farewell != nil {
-		s.c.send(farewell)
+	if ending != nil {
+		s.c.send(ending)
 	}
 }
 
@@ -81,7 +82,7 @@ func (r *releasing) take(a *apiv1.Answer) {
 func (r *releasing) repeat() {
 	g, s := r.grant, r.grant.s
 	s.mu.Lock()
-	if s.cause != nil && (!r.delays || s.farewell == nil) {
+	if s.cause != nil && (!r.delays || s.ending == nil) {
 		s.mu.Unlock()
 		return // the session is over, or is about to be
 	}
@@ -123,7 +124,7 @@ func (g *Grant) Unlock() error {
 	if g.state == grantLost {
 		err := g.err
 		s.mu.Unlock()
-		lost.tell()
+		lost.notify()
 		return err
 	}
 	r, first := g.release, g.release == nil
@@ -150,7 +151,7 @@ func (g *Grant) Unlock() error {
 
 func (g *Grant) awaitRelease(r *releasing) error {
 	select {
-	case <-r.left:
+	case <-r.unblocked:
 	case <-g.s.over: // which has released it, or is about to
 	}
 	g.s.mu.Lock()

@@ -18,9 +18,9 @@ import (
 )
 
 // remote is the backend behind Dial: it takes every call to the leader, over
-// one stream. While it has no stream, calls are parked and one goroutine
-// searches. A stream that breaks hands its unanswered calls back, and they
-// go the same way again, with the same request IDs.
+// one stream. While it has no stream, calls are queued and one goroutine
+// searches. The unanswered calls of a stream that breaks are started again, under the same
+// request IDs.
 //
 // The endpoints are where it begins. Nodes say where the others are, and that counts for
 // as long as they belong to the same cluster; see book. Names are looked up again when a
@@ -35,29 +35,29 @@ type remote struct {
 	ctx       context.Context
 	cancel    context.CancelFunc
 	wg        sync.WaitGroup // the search, the calls that a search makes, the second look, lookups
-	work      chan struct{}  // of capacity 1: something was parked
+	work      chan struct{}  // of capacity 1: wakes a reconnect, because a call was queued
 
-	link atomic.Pointer[link] // nil: calls are parked. Written under mu
+	link atomic.Pointer[link] // nil: calls are queued. Written under mu
 
-	mu        sync.Mutex // guards what follows
-	closed    bool
-	searching bool
-	returning bool   // see returnLaterLocked
-	hint      string // who is said to lead
-	left      string // whose stream ended last
-	brief     int    // streams that broke at once, one after the other
-	cluster   string // the ID of the cluster that the client belongs to; empty: not known yet
-	book      book
-	places    map[string]*place // of the endpoints and of the members in book, by host:port
-	news      chan struct{}     // closed and replaced when a lookup has ended or book has changed
-	lost      time.Time         // since when there has been no node to use that stayed
-	parked    []parked
-	last      error            // the last thing that went wrong
-	peers     map[string]*peer // by address
-	watchers  map[[16]byte]func(*apiv1.Notice)
+	mu           sync.Mutex // guards what follows
+	closed       bool
+	searching    bool
+	reconnecting bool   // see reconnectLaterLocked
+	hint         string // who is said to lead
+	left         string // whose stream ended last
+	brief        int    // streams that broke at once, one after the other
+	cluster      string // the ID of the cluster that the client belongs to; empty: not known yet
+	book         book
+	places       map[string]*place // of the endpoints and of the members in book, by host:port
+	news         chan struct{}     // closed and replaced when a lookup has ended or book has changed
+	lost         time.Time         // since when there has been no node to use that stayed
+	queue        []queuedCall      // waits for a link
+	last         error             // the last thing that went wrong
+	peers        map[string]*peer  // by address
+	watchers     map[[16]byte]func(*apiv1.Notice)
 }
 
-type parked struct {
+type queuedCall struct {
 	call  *mux.Call
 	since time.Time
 }
@@ -89,7 +89,7 @@ func (r *remote) Start(call *mux.Call) {
 		l.start(call)
 		return
 	}
-	r.park(call)
+	r.enqueue(call)
 }
 
 func (l *link) start(call *mux.Call) {
@@ -99,13 +99,13 @@ func (l *link) start(call *mux.Call) {
 	l.conn.Start(call)
 }
 
-// park keeps calls until there is a link.
-func (r *remote) park(calls ...*mux.Call) {
+// enqueue keeps calls until there is a link.
+func (r *remote) enqueue(calls ...*mux.Call) {
 	r.mu.Lock()
 	l := r.link.Load()
 	if l == nil && !r.closed {
 		for _, call := range calls {
-			r.parked = append(r.parked, parked{call, time.Now()})
+			r.queue = append(r.queue, queuedCall{call, time.Now()})
 		}
 		r.searchLocked()
 		calls = nil
@@ -170,7 +170,7 @@ func (r *remote) reroute(call *mux.Call, e *apiv1.Error, tries int) bool {
 	if l := r.link.Load(); l != nil {
 		r.drop(l, e.GetLeader(), e)
 	}
-	r.park(call)
+	r.enqueue(call)
 	return true
 }
 
@@ -191,10 +191,10 @@ func (r *remote) drop(l *link, hint string, err error) {
 	if current {
 		r.last = fmt.Errorf("%s: %w", l.addr, err)
 		r.leaveLocked(l, hint)
-		if len(r.parked) > 0 {
+		if len(r.queue) > 0 {
 			r.searchLocked()
 		} else {
-			r.returnLaterLocked(leastReturn)
+			r.reconnectLaterLocked(leastReconnect)
 		}
 	}
 	r.mu.Unlock()
@@ -220,8 +220,8 @@ var errNotConnected = errors.New("not connected yet")
 func (r *remote) close() {
 	r.mu.Lock()
 	r.closed = true
-	calls := r.parked
-	r.parked = nil
+	calls := r.queue
+	r.queue = nil
 	l := r.link.Swap(nil)
 	r.mu.Unlock()
 	r.cancel()

@@ -22,7 +22,7 @@ func (r *remote) Status(ctx context.Context) (*apiv1.StatusResponse, error) {
 	for {
 		p, ok := s.await()
 		if !ok {
-			return nil, s.inVain()
+			return nil, s.allFailed()
 		}
 		if p.err == nil {
 			return p.status, nil
@@ -96,7 +96,7 @@ func unary[R any](ctx context.Context, r *remote, patience time.Duration, repeat
 	for {
 		addr, ok := s.next()
 		if !ok {
-			return none, s.inVain()
+			return none, s.allFailed()
 		}
 		answer, err := unaryAt(ctx, r, addr, patience, do)
 		if err == nil {

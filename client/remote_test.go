@@ -305,11 +305,11 @@ func TestCloseEndsWhatIsParked(t *testing.T) {
 	go func() { _, err := c.Lock(t.Context(), "a"); errs <- err }()
 	go func() { _, err := c.IsLocked(t.Context(), "a"); errs <- err }()
 	go func() { _, err := c.Detached().Acquire(t.Context(), "a", time.Minute); errs <- err }()
-	eventually(t, "the read and the opening of a session are parked", func() bool {
+	eventually(t, "the read and the opening of a session are queued", func() bool {
 		b := c.backend.(*remote)
 		b.mu.Lock()
 		defer b.mu.Unlock()
-		return len(b.parked) == 2
+		return len(b.queue) == 2
 	})
 	go func() { _ = c.Close() }()
 	for range 3 {

@@ -32,17 +32,17 @@ const (
 // if that one does not lead to the leader; no node is asked while it owes an answer.
 // It belongs to one goroutine.
 type search struct {
-	r       *remote
-	ctx     context.Context // of the questions
-	cancel  context.CancelFunc
-	asking  map[string]bool // who owes an answer
-	answers chan probe
-	known   map[string]probe // the last answers
-	silent  string           // whose stream is silent: not to be opened again
-	changed time.Time        // when one differed from the one before
-	addrs   []string         // that were known when the round began
-	hurry   <-chan struct{}  // not nil: something to ask ends the search, which another one goes on with
-	hurried bool             // it has
+	r           *remote
+	ctx         context.Context // of the questions
+	cancel      context.CancelFunc
+	asking      map[string]bool // who owes an answer
+	answers     chan probe
+	known       map[string]probe // the last answers
+	silent      string           // whose stream is silent: not to be opened again
+	changed     time.Time        // when one differed from the one before
+	addrs       []string         // that were known when the round began
+	interrupt   <-chan struct{}  // nil, or what ends the search: a call was queued, for which another one searches
+	interrupted bool             // it has ended the search
 
 	asked map[string]bool // in this round
 }
@@ -86,12 +86,12 @@ func (s *search) end() {
 	s.r.prune(true)
 }
 
-// search finds a node and gives it what is parked. It ends when there is a link
-// or nothing parked.
+// search finds a node and starts the queued calls on it. It ends when there is a link, or
+// nothing is queued.
 func (r *remote) search() {
 	s := r.newSearch()
 	defer s.end()
-	for l, goOn := s.calm(); goOn; l, goOn = s.wait(s.pause(time.Now())) {
+	for l, goOn := s.backOff(); goOn; l, goOn = s.wait(s.pause(time.Now())) {
 		if l == nil {
 			l = s.round(roundLimit)
 		}
@@ -99,13 +99,13 @@ func (r *remote) search() {
 			r.use(l, nil)
 			return
 		}
-		r.readStale(s.someone())
+		r.readStale(s.reachable())
 	}
 }
 
-// calm waits before the first round if streams broke again and again as soon as they
-// were there.
-func (s *search) calm() (l *link, goOn bool) {
+// backOff waits before the first round if several streams in a row broke soon after they
+// were opened.
+func (s *search) backOff() (l *link, goOn bool) {
 	s.r.mu.Lock()
 	brief := s.r.brief
 	s.r.mu.Unlock()
@@ -115,9 +115,8 @@ func (s *search) calm() (l *link, goOn bool) {
 	return s.wait(jitter(brief - freeRetries))
 }
 
-// wait refuses what has been parked too long, and waits before the next round. It
-// returns false if there is nothing to search for, and a link if an answer that was
-// late leads to one.
+// wait refuses the calls that have been queued for ConnectTimeout, and waits before the next
+// round. It returns false if no call is queued, and a link if a late answer leads to one.
 func (s *search) wait(pause time.Duration) (l *link, goOn bool) {
 	r, tried := s.r, s.tried()
 	r.mu.Lock()
@@ -125,9 +124,9 @@ func (s *search) wait(pause time.Duration) (l *link, goOn bool) {
 		r.last = tried
 	}
 	err := r.last
-	var keep []parked
+	var keep []queuedCall
 	var overdue []*mux.Call
-	for _, p := range r.parked {
+	for _, p := range r.queue {
 		left := pause
 		if r.timeout > 0 {
 			left = r.timeout - time.Since(p.since)
@@ -141,10 +140,10 @@ func (s *search) wait(pause time.Duration) (l *link, goOn bool) {
 			keep = append(keep, p)
 		}
 	}
-	r.parked = keep
+	r.queue = keep
 	goOn = len(keep) > 0 && !r.closed
 	if r.searching = goOn; !goOn && r.left != "" {
-		r.returnLaterLocked(leastReturn)
+		r.reconnectLaterLocked(leastReconnect)
 	}
 	r.mu.Unlock()
 	for _, call := range overdue {
@@ -170,8 +169,8 @@ func (s *search) linger(pause time.Duration) *link {
 		}
 		select {
 		case <-news:
-		case <-s.hurry:
-			s.hurried = true
+		case <-s.interrupt:
+			s.interrupted = true
 			return nil
 		case <-t.C:
 			return nil
@@ -265,8 +264,8 @@ func (s *search) round(limit time.Duration) *link {
 			}
 		case <-others.C:
 			s.askOthers()
-		case <-s.hurry:
-			s.hurried = true
+		case <-s.interrupt:
+			s.interrupted = true
 			return nil
 		case <-over.C:
 			return s.forwarder()
@@ -366,8 +365,8 @@ func (s *search) forwarder() *link {
 	return nil
 }
 
-// someone returns a node that answers, if there is one.
-func (s *search) someone() string {
+// reachable returns the address of a node that answers, empty if there is none.
+func (s *search) reachable() string {
 	for addr, p := range s.known {
 		if p.err == nil && s.asked[addr] {
 			return addr
@@ -380,7 +379,7 @@ func (s *search) someone() string {
 func (s *search) tried() attempts {
 	var tried attempts
 	for i, addr := range slices.Sorted(maps.Keys(s.asked)) {
-		if i == maxTold {
+		if i == maxListed {
 			tried = append(tried, fmt.Errorf("and %d others", len(s.asked)-i))
 			break
 		}
@@ -404,8 +403,8 @@ func (s *search) tried() attempts {
 	return append(tried, s.r.unresolved()...)
 }
 
-// maxTold bounds the nodes that an error names.
-const maxTold = 16
+// maxListed bounds the nodes that an error names.
+const maxListed = 16
 
 // reached reports whether the node at host:port has answered.
 func (s *search) reached(text string) bool {
@@ -420,7 +419,7 @@ func (r *remote) readStale(addr string) {
 	}
 	r.mu.Lock()
 	var reads []*mux.Call // a bounded batch: the next round takes the rest
-	r.parked = slices.DeleteFunc(r.parked, func(p parked) bool {
+	r.queue = slices.DeleteFunc(r.queue, func(p queuedCall) bool {
 		op := p.call.Op
 		if len(reads) == 100 || op.GetGet().GetMaxStaleNs() == 0 && op.GetList().GetMaxStaleNs() == 0 {
 			return false

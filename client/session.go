@@ -47,7 +47,7 @@ type session struct {
 	failed  atomic.Bool   // could not be opened, for the reason in cause
 	ready   chan struct{} // closed when open or ended
 	over    chan struct{} // closed when ended
-	wake    chan struct{} // of capacity 1: run looks at the time again
+	woken   chan struct{} // of capacity 1: run looks at the time again
 
 	mu        sync.Mutex // guards what follows
 	opened    bool
@@ -72,9 +72,9 @@ type session struct {
 	firstOver   time.Duration                // not after the latest bound of any of them
 	revoked     map[uint64]*apiv1.Revocation // told before the acquire was answered
 	seen        uint64                       // revocations up to this one are known
-	doubtful    int64                        // cluster time: grants of up to then may have been revoked; see doubtLocked
+	missedUntil int64                        // cluster time: of grants of up to then a revocation may have been missed; see missedLocked
 	delays      int                          // releases of lost grants with a delay, not answered
-	farewell    *op                          // to be sent when delays is 0
+	ending      *op                          // to be sent when delays is 0
 }
 
 func newSession(c *Client) *session {
@@ -82,7 +82,7 @@ func newSession(c *Client) *session {
 		c:      c,
 		ready:  make(chan struct{}),
 		over:   make(chan struct{}),
-		wake:   make(chan struct{}, 1),
+		woken:  make(chan struct{}, 1),
 		grants: make(map[uint64]*Grant),
 	}
 	_, _ = rand.Read(s.id[:]) // never fails
@@ -112,7 +112,7 @@ func (s *session) run() {
 	for {
 		select {
 		case <-timer.C:
-		case <-s.wake:
+		case <-s.woken:
 		case <-s.over:
 			return
 		case <-s.c.over:
@@ -185,7 +185,7 @@ func (s *session) tick() (sleep time.Duration, renew bool) {
 	lost := s.expireLocked(now)
 	s.window.Each(func(o *op) {
 		if r, ok := o.to.(*releasing); ok && now-r.since >= unlockWait {
-			r.leave()
+			r.unblock()
 		}
 	})
 	if now >= s.renewAt && len(s.renewals) < maxRenewals {
@@ -204,7 +204,7 @@ func (s *session) tick() (sleep time.Duration, renew bool) {
 	}
 	s.wakeAt = next
 	s.mu.Unlock()
-	lost.tell()
+	lost.notify()
 	return max(next-now, 0), renew
 }
 
@@ -235,7 +235,7 @@ func (s *session) retireIfIdle() bool {
 	}
 	s.end(&opError{op: "session", kind: ErrSession, text: "retired"}, LostClosed, "")
 	o := c.endSession(s.id)
-	c.loosen(o)
+	c.track(o)
 	c.send(o)
 	time.AfterFunc(c.config.ttl, o.call.Abandon) // by then it has ended by itself
 	return true
@@ -278,10 +278,10 @@ func (s *session) renewed(o *op, sent time.Duration, a *apiv1.Answer) {
 		s.failures = 0
 		s.extendLocked(sent, alive.GetDeadline(), a.GetStamp())
 	}
-	lost := s.toldLocked(alive.GetRevocations(), a.GetStamp())
+	lost := s.takeRevocationsLocked(alive.GetRevocations(), a.GetStamp())
 	s.mu.Unlock()
-	s.poke()
-	lost.tell()
+	s.wake()
+	lost.notify()
 }
 
 // notice is called by the backend and does not block.
@@ -297,7 +297,7 @@ func (s *session) notice(n *apiv1.Notice) {
 		s.seen++ // with a gap, a keep-alive will tell what is missing
 	}
 	s.mu.Unlock()
-	lost.tell()
+	lost.notify()
 }
 
 // expired is called when the cluster says that there is no such session.
@@ -310,13 +310,13 @@ func (s *session) renewSoon() {
 	s.mu.Lock()
 	s.renewAt = 0
 	s.mu.Unlock()
-	s.poke()
+	s.wake()
 }
 
-// poke makes run look at the time again.
-func (s *session) poke() {
+// wake makes run look at the time again.
+func (s *session) wake() {
 	select {
-	case s.wake <- struct{}{}:
+	case s.woken <- struct{}{}:
 	default:
 	}
 }
@@ -359,7 +359,7 @@ func (s *session) confirm(ctx context.Context) error {
 		extended := s.extended
 		s.renewAt = min(s.renewAt, s.c.now())
 		s.mu.Unlock()
-		s.poke()
+		s.wake()
 		select {
 		case <-extended:
 		case <-s.over:
@@ -380,10 +380,10 @@ func (s *session) end(cause error, reason LostReason, why string) {
 	s.window.Each(func(o *op) { o.call.Abandon() })
 	lost := s.endLocked(cause, reason, why)
 	s.mu.Unlock()
-	s.tellEnd(lost)
+	s.notifyEnd(lost)
 }
 
-// endLocked does not abandon the operations. The caller calls tellEnd once it
+// endLocked does not abandon the operations. The caller calls notifyEnd once it
 // holds no mutex.
 func (s *session) endLocked(cause error, reason LostReason, why string) losses {
 	s.cause = cause
@@ -401,20 +401,20 @@ func (s *session) endLocked(cause error, reason LostReason, why string) losses {
 	return lost
 }
 
-// tellEnd tells of the end of a session.
-func (s *session) tellEnd(lost losses) {
+// notifyEnd tells of the end of a session.
+func (s *session) notifyEnd(lost losses) {
 	s.c.retire(s)
-	lost.tell()
+	lost.notify()
 	s.c.log.Debug("session ended", "session", hex.EncodeToString(apiv1.SessionHash(s.id[:])), "grants_lost", len(lost), "err", s.cause)
 }
 
-// leave ends the session of a client that is closed, and has farewell tell the
+// leave ends the session of a client that is closed, and has ending tell the
 // cluster; false: there is nobody to tell.
 //
 // Grants with a delay after a loss are given back as lost, because their holders have
 // not unlocked them and may have something on its way. The end of the session would
 // release them as if by choice, so it must not overtake that.
-func (s *session) leave(farewell *op) bool {
+func (s *session) close(ending *op) bool {
 	s.mu.Lock()
 	if s.cause != nil {
 		s.mu.Unlock()
@@ -433,7 +433,7 @@ func (s *session) leave(farewell *op) bool {
 		}
 	})
 	// From here on their callers get no grant, whatever they are answered.
-	undelivered := farewell.call.Op.GetEndSession()
+	undelivered := ending.call.Op.GetEndSession()
 	for a := range s.undelivered {
 		undelivered.Undelivered = append(undelivered.Undelivered, a.id.GetSequence())
 	}
@@ -441,18 +441,18 @@ func (s *session) leave(farewell *op) bool {
 	s.undelivered = nil
 	opened, wait := s.opened, s.delays > 0
 	if opened && wait {
-		s.farewell = farewell
+		s.ending = ending
 	}
 	lost = append(lost, s.endLocked(&opError{op: "close", kind: ErrClosed}, LostClosed, "")...)
 	s.mu.Unlock()
-	s.tellEnd(lost)
+	s.notifyEnd(lost)
 	if opened && !wait {
-		s.c.send(farewell)
+		s.c.send(ending)
 	}
 	return opened
 }
 
-// abandon gives up what leave has left.
+// abandon gives up the operations that close has not.
 func (s *session) abandon() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -149,13 +149,13 @@ func (s *survey) failed(addr string, err error) {
 	}
 }
 
-// inVain says why nobody did it.
-func (s *survey) inVain() error { return &inVain{tried: s.tried()} }
+// allFailed says why nobody did it.
+func (s *survey) allFailed() error { return &allFailed{tried: s.tried()} }
 
-// inVain is a call that no node has done, and that may be tried again.
-type inVain struct{ tried attempts }
+// allFailed is a call that no node has done, and that may be tried again.
+type allFailed struct{ tried attempts }
 
-func (e *inVain) Error() string { return e.tried.Error() }
+func (e *allFailed) Error() string { return e.tried.Error() }
 
 // Unwrap makes it an ErrUnavailable on the wire, whatever each node has said.
-func (e *inVain) Unwrap() error { return apiv1.NewError(apiv1.CodeUnavailable, "%s", e.Error()) }
+func (e *allFailed) Unwrap() error { return apiv1.NewError(apiv1.CodeUnavailable, "%s", e.Error()) }

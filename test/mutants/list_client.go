@@ -151,7 +151,7 @@ var clientMutants = []mutant{
 		name:    "missed-revocation-stays-missed",
 		breaks:  "a holder whose lock was revoked is not told if the notice was lost",
 		promise: "S3",
-		changes: []change{{"client/session.go", "	lost := s.toldLocked(alive.GetRevocations(), a.GetStamp())\n", "	lost := s.toldLocked(nil, a.GetStamp())\n"}},
+		changes: []change{{"client/session.go", "	lost := s.takeRevocationsLocked(alive.GetRevocations(), a.GetStamp())\n", "	lost := s.takeRevocationsLocked(nil, a.GetStamp())\n"}},
 		caught:  []catcher{named("./client", "TestMissedNoticeIsMadeUpFor")},
 	},
 	{
@@ -165,7 +165,7 @@ var clientMutants = []mutant{
 		name:    "grant-on-its-way-through-a-gap-is-believed",
 		breaks:  "a grant that may be among the forgotten revocations is valid when its answer arrives",
 		promise: "S3",
-		changes: []change{{"client/lock.go", "s.doubtful != 0 && g.granted <= s.doubtful\n", "false\n"}},
+		changes: []change{{"client/lock.go", "s.missedUntil != 0 && g.granted <= s.missedUntil\n", "false\n"}},
 		caught:  []catcher{named("./client", "TestGrantOnItsWayThroughAGapIsNotBelieved")},
 	},
 	{
@@ -290,7 +290,7 @@ var clientMutants = []mutant{
 		name:    "client-that-is-idle-stays-away",
 		breaks:  "a client without requests does not look for other nodes",
 		promise: "liveness",
-		changes: []change{{"client/link.go", "	if r.returning {\n", "	if true {\n"}},
+		changes: []change{{"client/link.go", "	if r.reconnecting {\n", "	if true {\n"}},
 		caught:  []catcher{named("./client", "TestIdleClientFindsTheNodesThatWereReplaced")},
 	},
 	{
