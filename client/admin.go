@@ -8,13 +8,17 @@ import (
 	"github.com/locknode/locknode/internal/embedded"
 )
 
-// ForceRelease ends a grant against its holder's will. The holder is told at
-// once, with who did it and the reason, and so is the log of the cluster.
+// ForceRelease ends a grant that another client holds, and returns who held the lock.
+// The holder gets a [LostError] with the address of the caller and the reason, and the
+// nodes log both.
 //
 // With a token it ends that grant, and returns [ErrNotHeld] if the lock is not
-// held with it; with token 0 it ends whatever grants there are. A grant over
-// several locks ends on all of them. When ctx ends first, it may have happened, and
-// so it may with [ErrSession]. It returns who held the lock.
+// held with it; with token 0 it ends all grants on the lock. A grant of
+// several locks ends on all of them.
+//
+// It waits until the cluster has answered or ctx ends. After the end of ctx, ErrSession and
+// ErrUnavailable, the grant may have ended; after any other error nothing was changed. The
+// errors are those of [Client.Get], ErrNotHeld, ErrLimit, ErrSession and ErrOverloaded.
 func (c *Client) ForceRelease(ctx context.Context, name string, token uint64, reason string) ([]HolderInfo, error) {
 	w := what{"force-release", name}
 	if err := checkText(w, "name", name, true); err != nil {
@@ -31,17 +35,19 @@ func (c *Client) ForceRelease(ctx context.Context, name string, token uint64, re
 	return holders(a.GetForceRelease().GetReleased()), err
 }
 
-// Status returns how the node is that answers: the one that the client uses
-// now, or the first of all that are asked at the same time. The error is
-// ErrUnavailable, which says what each has answered, or not, when all have failed or
-// ctx is over.
+// Status returns the state of one node: of the one that the client uses now, or
+// of the first that answers when all are asked at the same time.
+//
+// It waits until a node has answered, all have failed, or ctx ends. The errors are
+// ErrUnavailable, which names what was wrong with each node, and ErrClosed.
 func (c *Client) Status(ctx context.Context) (Status, error) {
 	s, err := administer(ctx, c, what{verb: "status"}, embedded.Operator.Status)
 	return statusOf(s), err
 }
 
-// Members returns who is in the cluster, as one node knows it: Raft's configuration, and
-// whom else gossip sees, by ID. Errors are as with [Client.Status].
+// Members returns the members of the cluster and the peers that only gossip sees, in the
+// order of their IDs, as one node knows them. What it waits for and its errors are those of
+// [Client.Status].
 func (c *Client) Members(ctx context.Context) ([]Member, error) {
 	r, err := administer(ctx, c, what{verb: "members"}, embedded.Operator.Members)
 	return membersOf(r), err
@@ -49,7 +55,11 @@ func (c *Client) Members(ctx context.Context) ([]Member, error) {
 
 // TransferLeadership makes another node the leader: the one with the ID to, or
 // the most up to date if that is empty. It returns the ID of the new leader.
-// If it fails, the leader may have changed nevertheless.
+//
+// It waits until the cluster has answered or ctx ends, and is not retried once a node may
+// have received it. After ErrInvalid and ErrDenied nothing was changed; after any other error
+// the leader may have changed. An ID that is no voter's is an error that wraps none of this
+// package.
 func (c *Client) TransferLeadership(ctx context.Context, to string) (leader string, err error) {
 	w := what{"transfer leadership to", to}
 	if to == "" {
@@ -64,9 +74,13 @@ func (c *Client) TransferLeadership(ctx context.Context, to string) (leader stri
 	return r.GetLeaderId(), err
 }
 
-// RemoveMember takes a node out of the cluster for good: one that is not coming
-// back, or is to be wiped. It waits for a leader until ctx ends, or for as long
-// as [ConnectTimeout] says.
+// RemoveMember removes a node from the cluster permanently: one that will not come
+// back, or will be wiped.
+//
+// It waits until the removal is committed or ctx ends, and for a leader no longer than the
+// [ConnectTimeout]. After ErrInvalid and ErrDenied the node is still a member; after any
+// other error it may have been removed: [Client.Members] shows it, and the call may be
+// repeated. An ID that is no member's is an error that wraps none of this package.
 func (c *Client) RemoveMember(ctx context.Context, id string) error {
 	w := what{"remove member", id}
 	if err := checkText(w, "node ID", id, true); err != nil {
@@ -78,6 +92,7 @@ func (c *Client) RemoveMember(ctx context.Context, id string) error {
 	return err
 }
 
+// administer makes a call of an operator and gives its error the form of this package.
 func administer[R any](ctx context.Context, c *Client, w what, do func(embedded.Operator, context.Context) (R, error)) (R, error) {
 	var none R
 	if err := c.admit(ctx, w); err != nil {
@@ -90,8 +105,8 @@ func administer[R any](ctx context.Context, c *Client, w what, do func(embedded.
 	if closed := c.ready(w); closed != nil {
 		return none, closed
 	}
-	var vain *allFailed
-	if ctx.Err() != nil && !errors.As(err, &vain) {
+	var failed *allFailed
+	if ctx.Err() != nil && !errors.As(err, &failed) {
 		return none, &opError{op: w.String(), cause: context.Cause(ctx)}
 	}
 	e := apiv1.AsError(err)

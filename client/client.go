@@ -21,13 +21,14 @@ type backend = embedded.Node
 
 // router is what the remote backend can do beyond a backend.
 type router interface {
-	// reroute takes over a call that was refused; false leaves it to the caller.
+	// reroute takes over a refused call and reports whether it did: the caller retries it
+	// otherwise.
 	reroute(call *mux.Call, e *apiv1.Error, tries int) bool
-	// refused notes an answer to an operation that is not sent again: the node is
-	// left if it does not lead, so that the next one goes to who does.
+	// refused notes the refusal of an operation that is not retried: a node that does
+	// not lead is left, so that the next operation goes to the leader.
 	refused(e *apiv1.Error)
-	// trouble returns what was tried and what went wrong; nil while there is a
-	// node that takes operations.
+	// trouble returns the endpoints and the last error; the error is nil while a
+	// node takes operations.
 	trouble() (endpoints []string, last error)
 	close()
 }
@@ -44,7 +45,7 @@ type Client struct {
 	log     *slog.Logger
 	now     func() time.Duration
 	closing chan struct{}   // closed when Close begins
-	over    <-chan struct{} // closed when the backend has ended; nil: never
+	over    <-chan struct{} // closed when the backend has ended; nil: it does not
 	wg      sync.WaitGroup
 
 	mu         sync.Mutex // guards what follows, and the closing of closing
@@ -57,8 +58,8 @@ type Client struct {
 	allSettled chan struct{}         // not nil: closed when unsettled is empty
 }
 
-// newEmbedded returns a client of an embedded node. It does nothing until it is used, and
-// then checks its options. Closing it does not close the node.
+// newEmbedded returns a client of an embedded node. Its options are checked when it opens
+// its first session. Closing it does not close the node.
 func newEmbedded(b backend, opts []Option) *Client {
 	c := newClient(newConfig(opts))
 	c.backend, c.over = b, b.Done()
@@ -77,15 +78,16 @@ func newClient(cfg config) *Client {
 	}
 }
 
-// Dial returns a client of the cluster that the endpoints, host:port each, are
-// nodes of. It finds the leader from any of them and follows it, and learns where the
-// other members are: the endpoints may all be replaced while it is connected. A host may
-// be a name, of several nodes, too; see [Resolver]. Once a node was used, nodes of
-// other clusters are not.
+// Dial returns a client of the cluster that the endpoints, 1 to 32 of the form host:port,
+// are nodes of. The client finds the leader from any of them, follows it, and learns the
+// addresses of the other members: all endpoints may be replaced while it is connected. A
+// host may be a name, also one of several nodes; see [Resolver]. Once the client has used
+// a node, it uses no node of another cluster.
 //
-// It checks its arguments and returns at once: connecting begins with the first
-// operation, and a cluster that is not there yet is waited for. The client does
-// not depend on ctx once Dial has returned.
+// Dial checks its arguments and returns at once: connecting begins with the first
+// operation, which waits for a cluster that is not up yet. The client does
+// not depend on ctx once Dial has returned. The errors are ErrInvalid, which names every
+// argument that is not valid, and the end of ctx.
 func Dial(ctx context.Context, endpoints []string, opts ...Option) (*Client, error) {
 	if n := embedded.From(ctx); n != nil {
 		return newEmbedded(n, opts), nil
@@ -106,16 +108,16 @@ func (cfg *config) check() error {
 	w := what{verb: "dial"}
 	errs := []error{checkText(w, "holder", cfg.holder, false)}
 	if cfg.ttl <= 0 {
-		errs = append(errs, invalid(w, "session ttl is %v, must be positive", cfg.ttl))
+		errs = append(errs, invalid(w, "session ttl: is %v, must be positive", cfg.ttl))
 	}
 	if len(cfg.cluster) > maxID {
-		errs = append(errs, invalid(w, "cluster has %d bytes, at most %d are an ID", len(cfg.cluster), maxID))
+		errs = append(errs, invalid(w, "cluster ID: is %d bytes long, must be at most %d", len(cfg.cluster), maxID))
 	}
 	if cfg.connectTimeout < 0 {
-		errs = append(errs, invalid(w, "connect timeout is %v, must not be negative", cfg.connectTimeout))
+		errs = append(errs, invalid(w, "connect timeout: is %v, must not be negative", cfg.connectTimeout))
 	}
 	if len(cfg.labels) > 256 {
-		errs = append(errs, invalid(w, "%d labels, at most 256 can be sent", len(cfg.labels)))
+		errs = append(errs, invalid(w, "number of labels: is %d, must be at most 256", len(cfg.labels)))
 	}
 	for _, l := range cfg.labels {
 		errs = append(errs, checkText(w, "label key", l.GetKey(), true), checkText(w, "label value", l.GetValue(), false))
@@ -123,14 +125,14 @@ func (cfg *config) check() error {
 	return errors.Join(errs...)
 }
 
-// errNodeEnded says why nothing can be asked any more.
+// errNodeEnded is why a client of an embedded node is closed.
 var errNodeEnded = errors.New("node has ended")
 
 // Done returns a channel that is closed when Close begins.
 func (c *Client) Done() <-chan struct{} { return c.closing }
 
-// ready returns ErrClosed if the client is of no use any more. Whatever else is
-// wrong, this is what an operation returns then.
+// ready returns ErrClosed if the client is closed or its node has ended. An operation
+// returns that before any other error.
 func (c *Client) ready(w what) error {
 	switch {
 	case ended(c.closing):
@@ -141,7 +143,7 @@ func (c *Client) ready(w what) error {
 	return nil
 }
 
-// admit returns why an operation is not begun at all.
+// admit returns the error of an operation that cannot begin.
 func (c *Client) admit(ctx context.Context, w what) error {
 	if ctx.Err() != nil {
 		return c.ended(ctx, w, nil)
@@ -149,8 +151,8 @@ func (c *Client) admit(ctx context.Context, w what) error {
 	return c.ready(w)
 }
 
-// session returns the session for new acquires once it is open, and opens one
-// if there is none.
+// session returns the session for new acquires, and opens one if there is none. It waits
+// until the session is open or has ended, or ctx ends.
 func (c *Client) session(ctx context.Context, w what) (*session, error) {
 	c.mu.Lock()
 	if err := c.ready(w); err != nil {
@@ -180,8 +182,8 @@ func (c *Client) session(ctx context.Context, w what) (*session, error) {
 	}
 }
 
-// retire makes the next acquire open another session than s, which goes on for
-// what it has.
+// retire makes the next acquire open another session. s goes on for the grants and
+// operations that it has.
 func (c *Client) retire(s *session) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -207,8 +209,8 @@ func (c *Client) cutOff() {
 	c.cut = true
 }
 
-// renewAll sends keep-alives soon: the backend has found another node, which
-// knows of our sessions only when we name them.
+// renewAll makes all sessions send a keep-alive: the backend has found another node, which
+// sends the notices of a session only once a keep-alive has named it.
 func (c *Client) renewAll() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -217,7 +219,7 @@ func (c *Client) renewAll() {
 	}
 }
 
-// track has Close wait for the answer of an operation whose caller does not.
+// track makes Close wait for the answer of an operation that has no caller.
 func (c *Client) track(o *op) {
 	o.to = takerFunc(func(*apiv1.Answer) { c.settled(o) })
 	c.mu.Lock()
@@ -236,16 +238,15 @@ func (c *Client) settled(o *op) {
 	}
 }
 
-// Close ends the client's sessions, which releases all of its locks but detached
+// Close ends the client's sessions, which releases all of its locks except detached
 // ones. Operations under way and later ones fail with [ErrClosed], grants are lost;
-// for those with [DelayAfterLoss] the delay begins. A detached grant whose call
-// fails is released, too.
+// for those with [DelayAfterLoss] the delay begins. The grant of a detached acquire that
+// fails because of Close is released, too.
 //
-// It waits at most about two seconds for the cluster. If it returns an error,
-// that wait was in vain: locks that were held are free when the session's TTL
-// is over. It may be called more than once, and returns the same each time. A
-// node that is closed closes the clients that it has given out, before it stops
-// to serve them.
+// It waits for the cluster, at most about two seconds. If the cluster has not answered by
+// then, it returns ErrUnavailable, and locks that were held are free when the session's TTL
+// is over. It is safe for concurrent use, may be called more than once, and returns the
+// same each time. A node that is closed first closes the clients that it has returned.
 func (c *Client) Close() error {
 	c.mu.Lock()
 	if ended(c.closing) {
@@ -277,7 +278,8 @@ func (c *Client) Close() error {
 	return c.closeErr
 }
 
-// ending ends the sessions and waits for what is still on its way.
+// endSessions ends the sessions and waits until no operation is unsettled, at most for
+// closeWait.
 func (c *Client) endSessions(sessions []*session) error {
 	for _, s := range sessions {
 		o := c.endSession(s.id)
@@ -315,7 +317,7 @@ func (c *Client) endSessions(sessions []*session) error {
 	return err
 }
 
-// endSession tells the cluster that a session is not needed any more.
+// endSession returns the operation that ends a session.
 func (c *Client) endSession(id [16]byte) *op {
 	o := &op{c: c, untilReached: true}
 	o.call.Op = &apiv1.Operation{Request: &apiv1.Operation_EndSession{

@@ -7,5 +7,5 @@ import "time"
 var started = time.Now()
 
 // now reads Go's monotonic clock, which may stop while the machine is
-// suspended: a holder that sleeps on such a system is protected by its token.
+// suspended: on such a system only the token protects against that.
 func now() time.Duration { return time.Since(started) }

@@ -8,12 +8,12 @@ import (
 	apiv1 "github.com/locknode/locknode/api/v1"
 )
 
-// command sends an operation that changes something and is about no grant of a
-// session. It goes through a session all the same, so that it takes effect once
-// however often it is sent. Where the session ends first, nobody can tell whether it
-// took effect: it is made again in another session only if it can be repeated.
+// command sends an operation that changes something and concerns no grant of a
+// session. It is sent in a session nevertheless, so that it takes effect once
+// however often it is sent. If the session ends first, its outcome is unknown: it is made
+// again in another session only if it is repeatable.
 func (c *Client) command(ctx context.Context, w what, repeatable bool, make func(*apiv1.RequestID) *apiv1.Operation) (*apiv1.Answer, error) {
-	doubt := false
+	unknown := false // of an earlier try
 	for again := 0; ; again++ {
 		if err := c.admit(ctx, w); err != nil {
 			return nil, err
@@ -22,26 +22,26 @@ func (c *Client) command(ctx context.Context, w what, repeatable bool, make func
 		if err != nil {
 			return nil, err
 		}
-		a, doubtful, err := s.command(ctx, w, make)
+		a, outcomeUnknown, err := s.command(ctx, w, make)
 		switch {
-		case doubt && errors.Is(err, ErrNotHeld):
+		case unknown && errors.Is(err, ErrNotHeld):
 			return nil, fmt.Errorf("%w; an earlier try may have done it", err)
 		case !errors.Is(err, errAgain):
 			return a, err
-		case doubtful && !repeatable:
+		case outcomeUnknown && !repeatable:
 			if err := c.ready(w); err != nil {
 				return nil, err
 			}
 			return nil, &opError{op: w.String(), kind: ErrSession, text: "session ended before the answer: it may have been done"}
 		}
-		doubt = doubt || doubtful
+		unknown = unknown || outcomeUnknown
 		pause(ctx, again)
 	}
 }
 
 // command sends an operation once in this session. It returns errAgain if the session
-// does not take it or ends, and then whether it may have taken effect.
-func (s *session) command(ctx context.Context, w what, make func(*apiv1.RequestID) *apiv1.Operation) (_ *apiv1.Answer, doubtful bool, _ error) {
+// does not accept it or ends, and then whether its outcome is unknown.
+func (s *session) command(ctx context.Context, w what, make func(*apiv1.RequestID) *apiv1.Operation) (_ *apiv1.Answer, outcomeUnknown bool, _ error) {
 	s.mu.Lock()
 	err := s.takesLocked()
 	s.mu.Unlock()
@@ -55,8 +55,8 @@ func (s *session) command(ctx context.Context, w what, make func(*apiv1.RequestI
 	return s.exchange(ctx, w, make)
 }
 
-// exchange is command for what belongs to this session, also if it has retired.
-func (s *session) exchange(ctx context.Context, w what, make func(*apiv1.RequestID) *apiv1.Operation) (_ *apiv1.Answer, doubtful bool, _ error) {
+// exchange is command for an operation that belongs to this session, also to a retired one.
+func (s *session) exchange(ctx context.Context, w what, make func(*apiv1.RequestID) *apiv1.Operation) (_ *apiv1.Answer, outcomeUnknown bool, _ error) {
 	id := &apiv1.RequestID{}
 	o := &waited{}
 	o.prepare(s.c)
@@ -90,8 +90,8 @@ func (s *session) exchange(ctx context.Context, w what, make func(*apiv1.Request
 	}
 }
 
-// forgo says that the answer to a command is not needed any more, whether it came or
-// not. If the command has not arrived by then, it never takes effect.
+// forgo notes that the answer to a command is not needed any more, whether it came or
+// not. A command that arrives after that is acknowledged never takes effect.
 func (s *session) forgo(id *apiv1.RequestID, o *waited) {
 	o.call.Abandon()
 	s.mu.Lock()

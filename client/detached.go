@@ -8,45 +8,46 @@ import (
 	apiv1 "github.com/locknode/locknode/api/v1"
 )
 
-// Detached takes locks that belong to no session: a detached grant lives by its own
-// TTL and belongs to whoever knows its token. That is for scripts, where one process
-// acquires and another releases. Nobody tells its holder that it was lost.
+// Detached takes locks that belong to no session: a detached grant ends with its own
+// TTL, and any process that knows its token can renew and release it. That is for scripts,
+// where one process acquires and another releases. Its holder is not notified of its loss.
 //
-// What is asked goes through the client's session all the same, so that it takes
-// effect once; an acquire that waits stands in line as long as that session lives.
+// Requests are sent in the client's session nevertheless, so that they take
+// effect once; an acquire that waits stands in line as long as that session lasts.
+// It is safe for concurrent use.
 type Detached struct{ c *Client }
 
-// DetachedGrant is a lock that was acquired for whoever knows its token.
+// DetachedGrant is a lock that belongs to no session.
 type DetachedGrant struct {
 	Name  string // of the lock
 	Token uint64 // the fencing token, which [Detached.Renew] and Release take
 	// ExpiresIn is how long the grant is certain to last, counted from the return of
 	// the call, unless it is released. It is a little less than what is left in the
-	// cluster, and less than the ttl if the grant was found under a [RequestID].
+	// cluster, and less than the ttl if an earlier call with this [RequestID] got the grant.
 	ExpiresIn time.Duration
-	// Waited is how long this call stood in line, in cluster time.
+	// Waited is how long this call stood in line, in cluster time; zero if the lock was free.
 	Waited time.Duration
 }
 
-// Detached returns the part of the client that takes locks which outlive it.
+// Detached returns the part of the client that takes detached locks, which outlive it.
 func (c *Client) Detached() *Detached { return &Detached{c} }
 
-// Acquire acquires the lock for ttl. It tries once unless [Wait] says how long
-// to stand in line.
+// Acquire acquires the lock for ttl, which must be positive. It tries once unless [Wait]
+// says how long to stand in line.
 //
-// Errors are as with [Client.TryLock], ErrTimeout after a wait in vain, and
-// ErrLost if the answer took so long that nothing of the ttl is left. With a
-// [RequestID], ErrNotHeld says that its grant has ended, and ErrInvalid names what
-// was asked for otherwise before.
+// It waits until the lock is granted or refused, the [Wait] is over, or ctx ends. If the
+// session ends in the cluster while Acquire waits, it stands in line again, at the end, in
+// another session.
 //
-// After an error nothing is held that the caller alone knew of: the place in line is
-// given up, and a grant that came is released, by [Client.Close] too. Where the cluster
-// cannot be told, because the client was cut off for longer than its session lives or
-// Close returned an error, a lock that was granted is held until the ttl is over; with
-// a RequestID the same call finds it then.
+// The errors are those of [Client.TryLock]; ErrTimeout after a wait; and ErrLost if
+// the answer took so long that nothing of the ttl is left. With a [RequestID], ErrNotHeld
+// means that its grant has ended, and ErrInvalid names the argument that differs from the
+// first call.
 //
-// If the cluster loses the client's session while Acquire waits, it stands in line
-// again, at the end, in another session.
+// After an error the place in line is given up and a grant that came is released, also by
+// [Client.Close]. If the cluster cannot be reached for that, because the client was cut off
+// for longer than its session's TTL or Close returned an error, a lock that was granted is
+// held until the ttl is over; the same call with the same RequestID then returns it.
 func (d *Detached) Acquire(ctx context.Context, name string, ttl time.Duration, opts ...DetachedOption) (DetachedGrant, error) {
 	q := request{what: what{"acquire", name}, detached: true}
 	q.ttl, q.ttlSet = ttl, true
@@ -61,13 +62,12 @@ func (d *Detached) Acquire(ctx context.Context, name string, ttl time.Duration, 
 	return got.detached, err
 }
 
-// confirmWait bounds how long a grant that was waited for takes to be confirmed.
+// confirmWait bounds how long confirmGrant waits.
 const confirmWait = 2 * time.Second
 
-// deliver makes a detached grant of the answer to an acquire, for its caller: from
-// then on the end of the session leaves it alone. It returns errAgain if the grant has
-// gone: the client has been closed meanwhile, which releases it, or the cluster has
-// ended it.
+// deliver makes a detached grant of the answer to an acquire: from then on it outlasts the
+// session. It returns errAgain if the grant has ended: Close has released it meanwhile, or
+// the cluster has ended it.
 func (s *session) deliver(caller context.Context, q *request, a *acquiring, answer *apiv1.Answer) (DetachedGrant, error) {
 	got := answer.GetAcquire()
 	deadline, sent, applied := got.GetDeadline(), a.sent, appliedAt(got, answer.GetStamp())
@@ -95,9 +95,9 @@ func (s *session) deliver(caller context.Context, q *request, a *acquiring, answ
 	return DetachedGrant{Name: q.object, Token: got.GetToken(), ExpiresIn: left, Waited: waitedFor(got)}, nil
 }
 
-// confirmGrant makes a grant that was waited for the caller's. Until a request of the
-// session has shown its token, the cluster ends it with the session: its caller may have
-// gone while it waited. The renewal that shows the token gives it the whole ttl, too.
+// confirmGrant confirms a grant that was waited for. Until a request of the session has
+// shown its token, the cluster ends it with the session, because its caller may have
+// gone while it waited. The renewal that shows the token also gives it the whole ttl.
 func (s *session) confirmGrant(caller context.Context, q *request, a *acquiring, token uint64) (*apiv1.Answer, time.Duration, error) {
 	ctx, stop := context.WithTimeoutCause(caller, confirmWait, errWaitOver)
 	defer stop()
@@ -117,8 +117,7 @@ func (s *session) confirmGrant(caller context.Context, q *request, a *acquiring,
 	return nil, 0, s.giveUp(ctx, q, a, err)
 }
 
-// grantEnded makes an error of the answer that a detached grant has ended before the
-// caller was told of it.
+// grantEnded returns the error for a detached grant that ended before the caller got it.
 func grantEnded(q *request, e *apiv1.Error) error {
 	if q.once == nil {
 		return &LostError{Lock: q.object, Reason: LostExpired, Why: "it ended before its answer arrived"}
@@ -128,20 +127,23 @@ func grantEnded(q *request, e *apiv1.Error) error {
 }
 
 // Renew makes the grant last for ttl from now on, or longer if it would anyway,
-// and returns how long it is certain to last. It returns [ErrNotHeld] if token
-// is not a detached grant of the lock any more; nothing is changed then. When ctx
-// ends first, the grant may have been renewed.
+// and returns how long it is certain to last. The ttl must be positive.
+//
+// It waits until the cluster has answered or ctx ends. It returns [ErrNotHeld] if token
+// is not that of a detached grant of the lock any more; nothing is changed then. It returns
+// ErrLost if the answer took longer than the ttl. When ctx ends first, the grant may have
+// been renewed. Other errors are those of [Client.Get], ErrSession and ErrOverloaded.
 func (d *Detached) Renew(ctx context.Context, name string, token uint64, ttl time.Duration) (time.Duration, error) {
 	w := what{"renew", name}
 	if ttl <= 0 {
-		return 0, invalid(w, "ttl is %v, must be positive", ttl)
+		return 0, invalid(w, "ttl: is %v, must be positive", ttl)
 	}
 	if err := checkText(w, "name", name, true); err != nil {
 		return 0, err
 	}
 	var sent time.Duration
 	a, err := d.c.command(ctx, w, true, func(id *apiv1.RequestID) *apiv1.Operation {
-		sent = d.c.now() // of each try its own
+		sent = d.c.now() // each try has its own
 		return &apiv1.Operation{Request: &apiv1.Operation_Renew{Renew: &apiv1.RenewRequest{
 			Id: id, Name: name, Token: token, TtlNs: int64(ttl),
 		}}}
@@ -158,10 +160,13 @@ func (d *Detached) Renew(ctx context.Context, name string, token uint64, ttl tim
 	return left, nil
 }
 
-// Release releases the grant. It returns [ErrNotHeld] if token is not a detached
-// grant of the lock any more; nothing is changed then. A grant that belongs to a
-// session is for its own client to unlock: see [Client.ForceRelease]. When ctx ends
-// first, it may have been released.
+// Release releases the grant.
+//
+// It waits until the cluster has answered or ctx ends. It returns [ErrNotHeld] if token is
+// not that of a detached grant of the lock any more; nothing is changed then. That includes
+// a grant that belongs to a session: its own client unlocks it, or [Client.ForceRelease].
+// When ctx ends first, the grant may have been released. Other errors are as with
+// [Detached.Renew].
 func (d *Detached) Release(ctx context.Context, name string, token uint64) error {
 	w := what{"release", name}
 	if err := checkText(w, "name", name, true); err != nil {

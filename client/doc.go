@@ -14,50 +14,49 @@
 // # What a grant means
 //
 // A client that holds or waits for something has a session, which it keeps
-// alive at a third of its TTL. A grant lives as long as its session, or shorter
-// with [TTL]. The client believes in a grant only as long as its own clock says
-// that the cluster cannot have given the lock away: it counts from before it
-// sent the request or keep-alive that set the deadline, takes one percent and
-// ten milliseconds off, and needs no network to find out. When that time is
-// over the grant is lost: [Grant.Lost] is closed, [Grant.Context] ends with a
-// [LostError] as its cause, and [Grant.Err] says why.
+// alive at a third of its TTL. A grant lasts as long as its session, or shorter
+// with [TTL]. A grant is valid until, by the client's own clock, the cluster
+// could have given the lock to another: the client counts from before it sent the
+// request or keep-alive that set the deadline, and subtracts one percent and ten
+// milliseconds. It needs no network for that. When that time is over the grant is
+// lost: [Grant.Lost] is closed, [Grant.Context] ends with a [LostError] as its
+// cause, and [Grant.Err] returns it.
 //
-// Between the last look at a grant and the write that it protects a process
+// Between the last check of a grant and the write that it protects a process
 // may be paused for any time. Only the token protects against that: send it
 // along and let the resource refuse a smaller one than it has seen. The same is
 // true of a virtual machine that is copied or restored with a grant in its
-// memory: no clock of its own can tell.
+// memory: its clock does not show it.
 //
-// # Weather
+// # Outages
 //
-// A cluster that elects, restarts or is partly down is ridden out until the
-// caller's context ends. Every request has an ID and is sent again, elsewhere if
-// need be, until it is answered; it takes effect once. While no node answers,
-// grants are lost when their time is up, but places in line are not given up:
-// if the session turns out to have survived, its waiting Locks are where they
+// While the cluster elects a leader, restarts or is partly down, operations are
+// retried until the caller's context ends. Every request has an ID and is sent
+// again, to another node if need be, until it is answered; it takes effect once.
+// While no node answers, grants are lost when their time is up, but places in
+// line are kept: if the session has survived, its waiting Locks are where they
 // were. If the cluster has ended the session, they stand in line again, at the
 // end, in a new session.
 //
 // # Stability
 //
 // From release 0.1.0 on, exported names change with a minor release only, and CHANGELOG
-// says how. Structs may get fields, and named strings values, in any release. What is less
-// stable than that says so.
+// describes how. Structs may get fields, and named strings values, in any release. The
+// comment of a name that is less stable says so.
 //
 // # Inside
 //
 // Objects, and who owns which goroutine:
 //
 //   - Client: the current session, retiring sessions, and the backend.
-//   - session: grants, outstanding operations by sequence, the time until which
-//     it is believed in. One goroutine each (session.run) sends keep-alives and
+//   - session: grants, unanswered operations by sequence, the time until which
+//     it is valid. One goroutine each (session.run) sends keep-alives and
 //     ends grants whose time is up. It ends with the session; Close joins it.
-//   - op: one operation that is sent until it has an answer that counts. It has
+//   - op: one operation that is retried until it has a final answer. It has
 //     no goroutine: answers arrive on the backend's, retries on timers.
 //   - remote: the backend behind Dial. It knows endpoints and members by their
-//     addresses. While it has no leader, one goroutine searches; Close joins it. What
-//     keeps a node from being reached is told in words that say what to look at
-//     (trouble.go).
+//     addresses. While it has no leader, one goroutine searches; Close joins it. An
+//     error of it says why a node is not reached, and what to check (trouble.go).
 //
 // Invariants:
 //
@@ -66,12 +65,12 @@
 //     request, of all that were first sent at a local time t and applied at a
 //     cluster time C, for which that is latest (see ticket), but never later than
 //     a TTL after the answer that brought D arrived, whatever its stamp says
-//   - a revocation is told for each grant, or the grant was given after the last
-//     answer that showed a gap in the revocations
+//   - every revocation of a grant that the session holds has been received, or the
+//     grant was given after the last answer that showed a gap in the revocations
 //   - no sequence is acknowledged whose answer is still needed
 //   - a lock that was acquired is returned to its caller, or its release or the
-//     end of its session is on the way; of a detached acquire, either its caller got
-//     the answer or the end of its session names it
+//     end of its session is sent; of a detached acquire, either its caller got
+//     the answer or the request that ends its session names it
 //   - the end of a session is sent after the answers to its releases of lost grants
 //     whose delay must not be skipped
 //
@@ -79,18 +78,18 @@
 // the backend, a context or a caller's function is called.
 //
 // Files, from what a program calls to the wire:
-//   - client.go is a Client: Dial, Close. options.go has what can be set; errors.go every
+//   - client.go is a Client: Dial, Close. options.go has the options; errors.go every
 //     error and what to do about it.
 //   - lock.go acquires (Lock, TryLock, Do); guard.go is Mutex; grant.go is what is held;
-//     release.go gives it back; detached.go is for grants without a session; read.go looks.
-//   - status.go has what a node says of itself and of the members.
-//   - admin.go and operator.go are what an operator asks for; command.go sends what changes
+//     release.go releases it; detached.go is for grants without a session; read.go reads.
+//   - status.go has the state of a node, and the members.
+//   - admin.go and operator.go are the calls of an operator; command.go sends what changes
 //     something and belongs to no grant.
 //   - session.go keeps a session alive; loss.go finds out that a grant is lost; clock.go
 //     converts cluster time to local time, clock_linux.go and clock_other.go read the clock.
-//   - op.go sends one operation again until its answer counts.
+//   - op.go retries one operation until it has a final answer.
 //   - remote.go is the backend behind Dial, remote_admin.go its calls of an operator; link.go
 //     is the stream in use; peer.go a node and the connections to it.
-//   - endpoints.go knows where the members are; lookup.go resolves names; search.go looks for
+//   - endpoints.go has the addresses of the members; lookup.go resolves names; search.go finds
 //     the leader, survey.go asks all nodes at once; trouble.go says why a node is not reached.
 package client

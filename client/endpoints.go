@@ -13,14 +13,14 @@ import (
 )
 
 const (
-	// maxEndpoints bounds what Dial is given.
+	// maxEndpoints bounds the endpoints that Dial accepts.
 	maxEndpoints = 32
 	// maxMembers bounds the members that are remembered, and maxMemberAddresses the
-	// addresses of one: the one that was named last and the one before, because a node
-	// may have been named by another that had not heard of its move yet.
+	// addresses of one: the latest and the one before, because the node that named the
+	// latest may not have heard yet that the member has moved.
 	maxMembers         = 32
 	maxMemberAddresses = 2
-	// maxAddresses bounds what a search asks.
+	// maxAddresses bounds the addresses that a search asks.
 	maxAddresses = 4 * maxEndpoints
 	// maxAddress and maxID bound the length of what is learned: a name has at most 253
 	// bytes, and IDs of nodes and clusters have fewer.
@@ -31,32 +31,32 @@ const (
 func checkEndpoints(endpoints []string) error {
 	w := what{verb: "dial"}
 	if len(endpoints) == 0 || len(endpoints) > maxEndpoints {
-		return invalid(w, "%d endpoints, must be 1 to %d", len(endpoints), maxEndpoints)
+		return invalid(w, "number of endpoints: is %d, must be 1 to %d", len(endpoints), maxEndpoints)
 	}
 	var errs []error
 	for _, e := range endpoints {
 		host, port, err := net.SplitHostPort(e)
 		if err != nil || host == "" || port == "" {
-			errs = append(errs, invalid(w, "endpoint %q is not host:port", e))
+			errs = append(errs, invalid(w, "endpoint: is %q, must be host:port", e))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// book is where the members of one cluster are reached, by what nodes have said. It is
-// a hint: whoever answers there says itself which cluster it belongs to, and whether it
-// leads.
+// book has the addresses of the members of one cluster, as nodes have reported them. It is
+// a hint: the node that answers at an address says itself which cluster it belongs to, and
+// whether it leads.
 type book struct {
 	cluster string
 	index   uint64              // of the directory that counts
 	members map[string][]string // node ID → host:port, the one named last first
 }
 
-// learn takes in a directory and reports whether that changed an address. What the node
-// says that is used counts. What another one says counts if it is as late, so that a
-// node that was removed long ago, and still names its old fellows, changes nothing.
-// Members that are not named are forgotten, so that a client that lives long does not
-// look for all that ever were; one whose address is not known to the node keeps the one
+// learn adopts a directory and reports whether that changed an address. The directory of
+// the node in use is always adopted, that of another node only if it is as late: a
+// node that was removed long ago still reports the members of that time.
+// Members that are not in it are forgotten, so that a client that runs for long does not
+// dial all that there ever were; a member whose address the node does not know keeps the one
 // that it had.
 func (b *book) learn(d *apiv1.Directory, used bool) (changed bool) {
 	if d.GetClusterId() != b.cluster && b.cluster != "" && !used ||
@@ -86,7 +86,7 @@ func (b *book) learn(d *apiv1.Directory, used bool) (changed bool) {
 	return !maps.EqualFunc(before, b.members, slices.Equal)
 }
 
-// addresses are those of all members.
+// addresses returns the addresses of all members.
 func (b *book) addresses() []string {
 	var all []string
 	for _, id := range slices.Sorted(maps.Keys(b.members)) {
@@ -95,8 +95,8 @@ func (b *book) addresses() []string {
 	return all
 }
 
-// canBeDialled reports whether a learned address is worth a try: a node that listens
-// on all interfaces may call itself 0.0.0.0, which would be this machine.
+// canBeDialled reports whether a learned address may be dialled: a node that listens
+// on all interfaces may report 0.0.0.0, which would be this machine.
 func canBeDialled(addr string) bool {
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil || host == "" || len(addr) > maxAddress {
@@ -111,8 +111,7 @@ func canBeDialled(addr string) bool {
 
 func isOneHost(ip netip.Addr) bool { return !ip.IsUnspecified() && !ip.IsMulticast() }
 
-// learn takes in what a node has said about where the members are; used: the node is
-// the one that takes the operations.
+// learn adopts the directory of a node; used: the node is the one in use.
 func (r *remote) learn(d *apiv1.Directory, used bool) {
 	if d.GetClusterId() == "" {
 		return
@@ -129,12 +128,12 @@ func (r *remote) learn(d *apiv1.Directory, used bool) {
 	}
 }
 
-// belongsLocked ties the client to the cluster, if it is not tied yet, and reports
-// whether it is this one. Another cluster has another lock table, whose tokens begin
-// anew: a client never changes over.
+// belongsLocked ties the client to the cluster if it has none yet, and reports
+// whether the cluster is its own. Another cluster has another lock table, whose tokens begin
+// again from the start: a client never changes its cluster.
 func (r *remote) belongsLocked(cluster string) bool {
 	if cluster == "" {
-		return true // the node does not know yet
+		return true // the node does not know its cluster yet
 	}
 	if r.cluster == "" {
 		if r.cluster = cluster; r.book.cluster != cluster {
@@ -145,8 +144,8 @@ func (r *remote) belongsLocked(cluster string) bool {
 	return r.cluster == cluster
 }
 
-// placesLocked makes places what the endpoints and the book say, and keeps what is
-// known of those that stay.
+// placesLocked makes places those of the endpoints and of the book, and keeps what is
+// known of those that were there.
 func (r *remote) placesLocked() {
 	before := r.places
 	r.places = make(map[string]*place)
@@ -161,7 +160,7 @@ func (r *remote) placesLocked() {
 	}
 }
 
-// addressesLocked are all addresses that are known: of the endpoints first.
+// addressesLocked returns all known addresses: those of the endpoints first.
 func (r *remote) addressesLocked() []string {
 	var all []string
 	for _, text := range slices.Concat(r.endpoints, r.book.addresses()) {
@@ -205,24 +204,24 @@ func (r *remote) authorityLocked(addr string) string {
 	return ""
 }
 
-// changedLocked wakes the searches: there are other addresses than before.
+// changedLocked wakes the searches, because the addresses may have changed.
 func (r *remote) changedLocked() {
-	close(r.news)
-	r.news = make(chan struct{})
+	close(r.addressNews)
+	r.addressNews = make(chan struct{})
 }
 
-// changes returns a channel that is closed when there are other addresses.
+// changes returns a channel that is closed when the addresses may have changed.
 func (r *remote) changes() <-chan struct{} {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.news
+	return r.addressNews
 }
 
 // newPlace returns what is known of host:port before it is looked up.
 func newPlace(text string) *place {
 	host, port, err := net.SplitHostPort(text)
 	if err != nil {
-		return &place{text: text, literal: true} // nobody can be asked there
+		return &place{text: text, literal: true} // without addresses
 	}
 	p := &place{text: text, host: host, port: port}
 	if ip, err := netip.ParseAddr(host); err == nil {

@@ -10,40 +10,42 @@ import (
 	"github.com/locknode/locknode/internal/quote"
 )
 
-// What a caller can act on. Errors of this package wrap one of these; compare
-// with [errors.Is]. What others have written, a reason or the words of a node, stands in the
-// text of an error with what cannot be printed escaped, so that it can be logged as it is.
-// The fields of an error have it raw.
+// The errors that a caller can act on. Errors of this package wrap one of these, or the end
+// of a context; compare with [errors.Is]. In the text of an error everything is escaped that
+// cannot be printed, so that it can be logged: it may hold what others have written, such as
+// a reason or the message of a node. The fields of an error hold it unchanged.
 var (
-	// ErrBusy: the lock is held by another. A [*BusyError] names the holders.
+	// ErrBusy: another holds the lock. A [*BusyError] names the holders.
 	ErrBusy = errors.New("held by another")
 	// ErrTimeout: the wait was over before the lock was free. The place in line
-	// is given up. It is a [context.DeadlineExceeded] too. A [*TimeoutError] names
+	// is given up. It also is a [context.DeadlineExceeded]. A [*TimeoutError] names
 	// the holders.
 	ErrTimeout error = timeout{}
-	// ErrLost: the lock is no longer held. A [*LostError] says why.
+	// ErrLost: the lock is no longer held: stop the work that it protects. A [*LostError]
+	// says why.
 	ErrLost = errors.New("lock lost")
 	// ErrNotHeld: there is no such grant: it was released, lost or never given.
-	// Nothing was changed. Every ErrLost is an ErrNotHeld too.
+	// Nothing was changed. Every ErrLost also is an ErrNotHeld.
 	ErrNotHeld = errors.New("not held")
 	// ErrReentry: the context of the call belongs to a grant of the same lock,
 	// so the wait would never end.
 	ErrReentry = errors.New("already held by the caller")
-	// ErrKind: the lock is in use in another mode.
+	// ErrKind: the lock is in use in another mode. Nothing was changed.
 	ErrKind = errors.New("lock is of another kind")
-	// ErrLimit: a limit of the cluster is reached.
+	// ErrLimit: a limit of the cluster is reached; the message names it. Nothing was changed.
 	ErrLimit = errors.New("limit reached")
 	// ErrInvalid: an argument is out of range; the message names it.
 	ErrInvalid = errors.New("invalid argument")
-	// ErrDenied: the caller has no right to do this.
+	// ErrDenied: the caller has no right to do this. Nothing was changed.
 	ErrDenied = errors.New("denied")
-	// ErrSession: the client's session has ended before the operation was answered;
-	// where that leaves in doubt whether it was done, the message says so.
+	// ErrSession: the client's session ended before the operation was answered; the
+	// message says so if the outcome is unknown. Of [Client.KillSession]: there is no such
+	// session.
 	ErrSession = errors.New("session ended")
 	// ErrUnavailable: no node could be reached, or none knew a leader. An
 	// [*UnavailableError] says what was tried.
 	ErrUnavailable = errors.New("cluster is unavailable")
-	// ErrOverloaded: the cluster refuses work for now; nothing was done.
+	// ErrOverloaded: the cluster has too much to do; nothing was done. Try again later.
 	ErrOverloaded = errors.New("cluster is overloaded")
 	// ErrClosed: the client was closed, or the node that it belongs to has ended.
 	ErrClosed = errors.New("client is closed")
@@ -54,13 +56,13 @@ type timeout struct{}
 
 func (timeout) Error() string { return "wait timed out" }
 
-// Timeout is for those who ask for a net.Error.
+// Timeout makes it a net.Error whose time was over.
 func (timeout) Timeout() bool { return true }
 
-// Is makes it the end of a context, too.
+// Is makes it a context.DeadlineExceeded as well.
 func (timeout) Is(target error) bool { return target == context.DeadlineExceeded }
 
-// BusyError says who holds the lock that [Client.TryLock] did not get.
+// BusyError names the holders of the lock that [Client.TryLock] did not get.
 type BusyError struct {
 	Lock    string       // its name
 	Holders []HolderInfo // at the time of the try; at most 64
@@ -75,17 +77,16 @@ func heldByText(holders []HolderInfo) string {
 	return quote.HeldBy(len(holders), func(i int) (string, uint64) { return holders[i].Holder, holders[i].Token })
 }
 
-// Unwrap makes a BusyError an ErrBusy.
+// Unwrap returns ErrBusy, and the error of the protocol.
 func (e *BusyError) Unwrap() []error {
 	return []error{ErrBusy, apiv1.NewError(apiv1.CodeBusy, "%s", e.Error())}
 }
 
-// TimeoutError says who holds the lock that was waited for in vain.
+// TimeoutError names the holders of a lock that was not granted before the wait was over.
 type TimeoutError struct {
 	Lock string // its name
-	// Holders are those at the end of the wait, at most 64. There are none if the
-	// client ended the wait by itself, because its context was over before the
-	// cluster could say so.
+	// Holders are those at the end of the wait, at most 64. It is empty if the
+	// caller's context ended before the cluster had answered.
 	Holders []HolderInfo
 	Cause   error // the end of the caller's context; nil: [Wait] was over
 }
@@ -98,7 +99,7 @@ func (e *TimeoutError) Error() string {
 	return text
 }
 
-// Unwrap makes a TimeoutError an ErrTimeout and what ended the wait.
+// Unwrap returns ErrTimeout, the error of the protocol, and Cause.
 func (e *TimeoutError) Unwrap() []error {
 	errs := []error{ErrTimeout, apiv1.NewError(apiv1.CodeTimeout, "%s", e.Error())}
 	if e.Cause != nil {
@@ -118,14 +119,15 @@ const (
 	// LostExpired: the grant's own TTL is over, or the cluster has ended it or
 	// its session by time.
 	LostExpired
-	// LostForced: somebody with the right to do so released it, or may have: of many
-	// forced releases while the client was cut off the cluster tells only the last 64,
-	// and the client then takes everything for lost that it held.
+	// LostForced: an operator released it, or may have: the cluster reports only the last
+	// 64 forced releases to a client that was cut off, and if there were more, all that it
+	// held is lost.
 	LostForced
 	// LostClosed: the client was closed while it held the lock, or its node has ended.
 	LostClosed
 )
 
+// String returns the reason as errors show it.
 func (r LostReason) String() string {
 	switch r {
 	case LostDeadline:
@@ -145,8 +147,8 @@ type LostError struct {
 	Lock   string     // its name
 	Token  uint64     // of the grant; 0 if that is not known
 	Reason LostReason // never zero
-	Who    string     // LostForced: who did it: an address, and in brackets what was said there
-	Why    string     // more about it; LostForced: the reason given
+	Who    string     // LostForced: the address of the operator, and in brackets the holder name of its client
+	Why    string     // more about the reason; LostForced: the reason that the operator gave
 }
 
 func (e *LostError) Error() string {
@@ -160,17 +162,17 @@ func (e *LostError) Error() string {
 	return quote.Text(text)
 }
 
-// Unwrap makes a LostError an ErrLost and an ErrNotHeld.
+// Unwrap returns ErrLost, ErrNotHeld, and the error of the protocol.
 func (e *LostError) Unwrap() []error {
 	return []error{ErrLost, ErrNotHeld, apiv1.NewError(apiv1.CodeNotHeld, "%s", e.Error())}
 }
 
-// UnavailableError says what was tried before an operation was given up.
+// UnavailableError says what was tried before an operation failed with ErrUnavailable.
 type UnavailableError struct {
 	Op        string   // what was attempted: `lock "a"`
 	Endpoints []string // empty: an embedded node
-	Last      error    // the last thing that went wrong, nil if unknown
-	Cause     error    // why it was given up: the end of the context, or nil for ConnectTimeout
+	Last      error    // the last error; nil: not known
+	Cause     error    // the end of the context; nil: the [ConnectTimeout] was over
 }
 
 func (e *UnavailableError) Error() string {
@@ -187,7 +189,7 @@ func (e *UnavailableError) Error() string {
 	return quote.Text(text)
 }
 
-// Unwrap makes an UnavailableError an ErrUnavailable and what ended the call.
+// Unwrap returns ErrUnavailable, the error of the protocol, and Cause.
 func (e *UnavailableError) Unwrap() []error {
 	errs := []error{ErrUnavailable, apiv1.NewError(apiv1.CodeUnavailable, "%s", e.Error())}
 	if e.Cause != nil {
@@ -196,7 +198,7 @@ func (e *UnavailableError) Unwrap() []error {
 	return errs
 }
 
-// opError is an operation that ended without what was asked.
+// opError is the error of an operation.
 type opError struct {
 	op    string // what was attempted: `lock "a"`
 	kind  error  // the sentinel, nil if there is none
@@ -233,7 +235,7 @@ func (e *opError) Unwrap() []error {
 	return errs
 }
 
-// kinds maps what the cluster answers to the sentinels.
+// kinds maps the codes of answers to the sentinels.
 var kinds = map[apiv1.Code]error{
 	apiv1.CodeNotHeld:      ErrNotHeld,
 	apiv1.CodeNoSession:    ErrSession,
@@ -249,7 +251,7 @@ var kinds = map[apiv1.Code]error{
 	apiv1.CodeOverloaded:   ErrOverloaded,
 }
 
-// newError makes an error of this package from one that the cluster sent.
+// newError returns the error of this package for an error that the cluster sent.
 func newError(w what, e *apiv1.Error) error {
 	code := apiv1.Code(e.GetCode())
 	switch code {
@@ -276,7 +278,7 @@ func invalid(w what, format string, args ...any) error {
 	return &opError{op: w.String(), kind: ErrInvalid, text: text, api: apiv1.NewError(apiv1.CodeInvalid, "%s", text)}
 }
 
-// what is the thing attempted and its object: the beginning of every error.
+// what is what was attempted, and its object: every error begins with it.
 type what struct{ verb, object string }
 
 func (w what) String() string {

@@ -59,7 +59,7 @@ func TestRevocationsTooManyToTellAreLost(t *testing.T) {
 				if (g.Err() != nil) != gap {
 					t.Errorf("%d revocations: Err of %q is %v", n, g.Name(), g.Err())
 				}
-				if gap && !strings.Contains(g.Err().Error(), "too many to be told") {
+				if gap && !strings.Contains(g.Err().Error(), "no longer remembers") {
 					t.Errorf("error %q does not say why", g.Err())
 				}
 				if held := k.holder(g.Name()) != 0; held == gap {

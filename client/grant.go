@@ -9,8 +9,8 @@ import (
 	apiv1 "github.com/locknode/locknode/api/v1"
 )
 
-// unlockWait bounds how long Unlock waits for the cluster, to the next tick of
-// the session: so there is no timer for every Unlock.
+// unlockWait bounds how long Unlock waits for the cluster. The next tick of the session
+// ends the wait, so that not every Unlock needs a timer.
 const unlockWait = time.Second - tickEvery
 
 type grantState uint8
@@ -21,7 +21,7 @@ const (
 	grantLost
 )
 
-// Grant is a lock that is held. It is safe for concurrent use.
+// Grant is a lock that is held. It is safe for concurrent use. Its zero value is of no use.
 type Grant struct {
 	s        *session
 	name     string
@@ -30,9 +30,9 @@ type Grant struct {
 	granted  int64           // cluster time
 	delay    time.Duration   // see DelayAfterLoss
 	deadline int64           // cluster time, of its own TTL; 0: it has none
-	latest   time.Duration   // its own TTL ends no later, whatever the stamps say
+	latest   time.Duration   // its own TTL has ended by then, whatever the stamps are
 	caller   context.Context // of Lock
-	within   bool            // the context ends with the caller's
+	within   bool            // the grant's context ends with the caller's
 	place    int             // in session.timed
 
 	// Guarded by s.mu.
@@ -42,23 +42,23 @@ type Grant struct {
 	ctx      context.Context
 	cancel   context.CancelCauseFunc
 	release  *releasing
-	settings chan struct{} // holds a token while a SetValue is not answered
+	settings chan struct{} // of capacity 1; full while a SetValue is not answered
 }
 
 // Name returns the name of the lock.
 func (g *Grant) Name() string { return g.name }
 
-// Token returns the fencing token: it is greater than the tokens of all grants
-// before, of any lock. It stays below 2^53.
+// Token returns the fencing token: it is greater than the tokens of all earlier
+// grants, of any lock. It stays below 2^53.
 func (g *Grant) Token() uint64 { return g.token }
 
-// Waited returns how long the acquire stood in line, in cluster time: zero if
+// Waited returns how long the acquire stood in line, in cluster time; zero if
 // the lock was free.
 func (g *Grant) Waited() time.Duration { return g.waited }
 
-// Deadline returns until when the grant is certain to last if no keep-alive is
-// answered any more, or its [TTL] ends it. It moves as keep-alives are answered.
-// It is the zero time if the lock is not held any more.
+// Deadline returns until when the grant is certain to be valid: until its session expires
+// if no keep-alive is answered any more, or its [TTL] ends. It moves on as keep-alives are
+// answered. It returns the zero time if the lock is not held any more.
 func (g *Grant) Deadline() time.Time {
 	wall, now := time.Now(), g.s.c.now()
 	if g.Err() != nil {
@@ -71,8 +71,8 @@ func (g *Grant) Deadline() time.Time {
 }
 
 // Err returns nil while the lock is held, a [*LostError] once it is lost, and
-// ErrNotHeld after Unlock. It looks at the clock, so that it is right even
-// before the loss has been noticed otherwise.
+// ErrNotHeld after Unlock. It reads the clock, so that it is right even
+// before the loss has been noticed otherwise. It does not wait.
 func (g *Grant) Err() error {
 	s := g.s
 	now := s.c.now()
@@ -87,7 +87,7 @@ func (g *Grant) Err() error {
 	return err
 }
 
-// lookLocked ends what is over.
+// lookLocked ends the grants whose time is over if that of g is.
 func (g *Grant) lookLocked(now time.Duration) losses {
 	if g.state != grantHeld {
 		return nil
@@ -98,7 +98,7 @@ func (g *Grant) lookLocked(now time.Duration) losses {
 	return g.s.expireLocked(now)
 }
 
-// boundLocked returns until when the grant's own TTL lets it be believed in.
+// boundLocked returns until when the grant is valid by its own TTL.
 func (g *Grant) boundLocked() time.Duration {
 	if g.deadline == 0 {
 		return forever
@@ -111,7 +111,7 @@ func (g *Grant) released() error {
 }
 
 // Lost returns a channel that is closed when the lock is lost. Unlock does not
-// close it; [Grant.Context] ends with both.
+// close it; [Grant.Context] ends after either.
 func (g *Grant) Lost() <-chan struct{} {
 	g.s.mu.Lock()
 	defer g.s.mu.Unlock()
@@ -126,8 +126,8 @@ func (g *Grant) Lost() <-chan struct{} {
 
 // Context returns a context that ends when the lock is lost, with the
 // [*LostError] as its cause, or unlocked. It has the values of the context that
-// was given to Lock but not its deadline: that bounds the wait only. With
-// [Client.Do] it ends with the caller's context, too.
+// was passed to Lock but does not end with it, because that one bounds the wait only. In
+// [Client.Do] it also ends with the caller's context.
 func (g *Grant) Context() context.Context {
 	s := g.s
 	s.mu.Lock()
@@ -154,7 +154,7 @@ func (g *Grant) useContext(made context.Context, cancel context.CancelCauseFunc)
 	s.mu.Unlock()
 	switch {
 	case ctx != made:
-		cancel(nil) // somebody was faster
+		cancel(nil) // another goroutine has set one
 	case state == grantReleased:
 		cancel(g.released())
 	case state == grantLost:
@@ -163,11 +163,11 @@ func (g *Grant) useContext(made context.Context, cancel context.CancelCauseFunc)
 	return ctx
 }
 
-// heldKey finds the grant in its context.
+// heldKey is the key of the grant in its context.
 type heldKey struct{}
 
-// heldBy returns the grant of c on the lock that ctx belongs to and that is
-// still held.
+// heldBy returns the grant of c on the lock whose context, or a child of it, ctx is, if it
+// is still held; otherwise nil.
 func heldBy(ctx context.Context, c *Client, lock string) *Grant {
 	for {
 		g, _ := ctx.Value(heldKey{}).(*Grant)
@@ -197,7 +197,8 @@ func (s *session) keepLocked(g *Grant) {
 	}
 }
 
-// tell ends the context of a grant that is lost. It is called without a mutex.
+// notify reports the loss of a grant: it ends the context, calls the trace and logs. It is
+// called without a mutex.
 func (g *Grant) notify() {
 	g.s.mu.Lock()
 	cancel, err := g.cancel, g.err
@@ -211,15 +212,17 @@ func (g *Grant) notify() {
 	g.s.c.log.Debug("lock lost", "lock", g.name, "token", g.token, "err", err)
 }
 
-// SetValue replaces what is stored with the grant for others to read; at most
-// 4 KiB. Values take effect in the order of the calls.
+// SetValue replaces the value that is stored with the grant for others to read: at most
+// 4 KiB unless the cluster's limits differ. Values take effect in the order of the calls.
 //
-// It returns a [*LostError] if the lock is lost before it is answered. If ctx
-// ends first, the value may still be set a little later.
+// It waits until the cluster has answered, the lock is lost, or ctx ends. It returns a
+// [*LostError] if the lock is lost first, and ErrNotHeld after Unlock; the value may have
+// been set then. If ctx ends first, it may still be set a little later. After ErrInvalid
+// and ErrLimit the value is as it was.
 func (g *Grant) SetValue(ctx context.Context, value []byte) error {
 	w := what{"set value of", g.name}
 	if len(value) > maxValue {
-		return invalid(w, "value has %d bytes, at most %d can be sent", len(value), maxValue)
+		return invalid(w, "value: is %d bytes long, must be at most %d", len(value), maxValue)
 	}
 	if err := g.Err(); err != nil {
 		return err
@@ -230,7 +233,7 @@ func (g *Grant) SetValue(ctx context.Context, value []byte) error {
 	lost := g.Lost()
 	settings := g.turns()
 	select {
-	case settings <- struct{}{}: // given back by the answer
+	case settings <- struct{}{}: // the answer takes it out
 	case <-lost:
 		return g.Err()
 	case <-ctx.Done():
@@ -251,6 +254,7 @@ func (g *Grant) SetValue(ctx context.Context, value []byte) error {
 	}
 }
 
+// turns returns g.settings, and makes it first if need be.
 func (g *Grant) turns() chan struct{} {
 	g.s.mu.Lock()
 	defer g.s.mu.Unlock()
@@ -260,8 +264,8 @@ func (g *Grant) turns() chan struct{} {
 	return g.settings
 }
 
-// setValue sends the value. It goes on until it is answered, also if its caller
-// leaves: a later value must not be overtaken by an earlier one.
+// setValue sends the value until it is answered, also if its caller no longer waits: an
+// earlier value must not replace a later one.
 func (g *Grant) setValue(value []byte, settings chan struct{}) (*waited, error) {
 	s := g.s
 	id := &apiv1.RequestID{}
@@ -289,8 +293,8 @@ func (g *Grant) setValue(value []byte, settings chan struct{}) (*waited, error) 
 	return o, nil
 }
 
-// valueSet makes an error of the answer to a SetValue. One that says that the
-// lock is not held is a loss.
+// valueSet returns the error for the answer to a SetValue. An answer that the lock is not
+// held is a loss.
 func (g *Grant) valueSet(w what, a *apiv1.Answer) error {
 	s := g.s
 	switch e := a.GetError(); apiv1.Code(e.GetCode()) {

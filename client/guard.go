@@ -3,15 +3,15 @@ package client
 import "context"
 
 // Mutex is a name with its options, for a lock that is used in several places.
-// It has no state: what is held is the [Grant], so that only the one who has
-// locked can unlock.
+// It has no state: what is held is the [Grant], so that only the caller that has
+// locked can unlock. It is safe for concurrent use.
 type Mutex struct {
 	c    *Client
 	name string
 	opts []LockOption
 }
 
-// Mutex returns the lock of that name. The options hold for every acquire.
+// Mutex returns a Mutex with that name. The options apply to every acquire.
 func (c *Client) Mutex(name string, opts ...LockOption) *Mutex {
 	return &Mutex{c, name, opts}
 }
@@ -36,17 +36,17 @@ func (m *Mutex) IsLocked(ctx context.Context, opts ...ReadOption) (bool, error) 
 	return m.c.IsLocked(ctx, m.name, opts...)
 }
 
-// Guard returns fn under a lock whose name key makes of the argument: calls
-// with the same name run one after the other, in the whole cluster. It is
+// Guard returns a function that calls fn under the lock whose name is key of the argument:
+// calls with the same name run one after the other, in the whole cluster. It is
 // [Client.Do] for functions: if the lock is lost while fn runs, fn's context
-// ends and the error is an ErrLost, with fn's result beside it.
+// ends and the error is an ErrLost, returned with fn's result. The function is safe for
+// concurrent use if key and fn are.
 func Guard[A, R any](c *Client, key func(A) string, fn func(context.Context, A) (R, error), opts ...LockOption) func(context.Context, A) (R, error) {
 	return guarded(c, "lock", false, key, fn, opts)
 }
 
-// TryGuard is [Guard] for calls that do not wait, as [Client.TryLock] is for Lock: of
-// calls with the same name one at a time runs, and the others return [ErrBusy] at once,
-// and fn is not called. It may run again when that call is over.
+// TryGuard is [Guard] for calls that do not wait, as [Client.TryLock] is for Lock: while a
+// call runs, others with the same name return [ErrBusy] without calling fn.
 func TryGuard[A, R any](c *Client, key func(A) string, fn func(context.Context, A) (R, error), opts ...LockOption) func(context.Context, A) (R, error) {
 	return guarded(c, "try to lock", true, key, fn, opts)
 }

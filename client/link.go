@@ -16,18 +16,18 @@ import (
 )
 
 const (
-	// A client that is forwarded looks for the leader after secondLook, and then ever
-	// more seldom until lastLook.
+	// A client whose node forwards searches for the leader again after secondLook, and then
+	// at growing intervals up to lastLook.
 	secondLook = 2 * time.Second
 	lastLook   = 16 * time.Second
-	// A stream that breaks within briefLink of its beginning is one of those that
-	// make the next search wait, from the one after freeRetries on.
+	// A stream that breaks within briefLink of its beginning is brief. After more than
+	// freeRetries brief streams in a row, a search waits before it begins.
 	briefLink   = time.Second
 	freeRetries = 3
-	// A client that has nothing to ask, and has lost its node, looks for another one all
-	// the same, in no hurry: after leastReconnect, and then ever more seldom until
-	// mostReconnect. Otherwise it would not hear of members that come while it is idle, and
-	// find nobody when all that it knew are gone.
+	// A client that has lost its node and has no call to send searches for another one
+	// after leastReconnect, and then at growing intervals up to mostReconnect. Otherwise it
+	// would not learn of members that join while it is idle, and could reach none once
+	// all that it knew are gone.
 	leastReconnect = 5 * time.Second
 	mostReconnect  = time.Minute
 )
@@ -37,10 +37,10 @@ type link struct {
 	conn *mux.Conn
 	addr string
 	peer *peer
-	via  *conn // which its stream goes over; nil: it has broken. Guarded by remote.mu
-	// cluster is the ID of the cluster that the node said it belongs to.
+	via  *conn // the connection of its stream; nil: it has broken. Guarded by remote.mu
+	// cluster is the ID of the node's cluster, by the node's status.
 	cluster  string
-	stranger atomic.Bool // it is another one
+	stranger atomic.Bool // the stream says that it is another one
 	// forward: the node is not the leader, and is asked to forward.
 	forward bool
 	since   time.Time
@@ -73,8 +73,8 @@ func (r *remote) open(ctx context.Context, at probe, forward bool) (*link, error
 	return l, nil
 }
 
-// meantFor has a node refuse what is asked if it belongs to another cluster: its address
-// may have changed hands since it was last asked.
+// meantFor makes a node of another cluster refuse the call: the address may belong to such a
+// node since it was last asked.
 func meantFor(ctx context.Context, cluster string) context.Context {
 	if cluster == "" {
 		return ctx
@@ -82,7 +82,7 @@ func meantFor(ctx context.Context, cluster string) context.Context {
 	return metadata.AppendToOutgoingContext(ctx, mux.ClusterHeader, cluster)
 }
 
-// told takes in the directory that the node of a link has pushed. It may run before open
+// onDirectory adopts the directory that the node of a link has pushed. It may run before open
 // returns.
 func (r *remote) onDirectory(l *link, d *apiv1.Directory) {
 	if d.GetClusterId() != "" && d.GetClusterId() != l.cluster && l.cluster != "" {
@@ -102,7 +102,7 @@ func (r *remote) leaveStranger(l *link) {
 
 var errStranger = errors.New("the node belongs to another cluster")
 
-// broken gets the unanswered calls of a stream. It may run before open returns.
+// broken gets the unanswered calls of a stream that broke. It may run before open returns.
 func (r *remote) broken(l *link, calls []*mux.Call, err error) {
 	err = l.peer.explain(err, l.peer.contact())
 	calls = slices.DeleteFunc(calls, (*mux.Call).Abandoned)
@@ -139,7 +139,7 @@ func (r *remote) leaveLocked(l *link, hint string) {
 	}
 }
 
-// use makes l the link, in place of before, and starts what was parked.
+// use makes l the link, in place of before, and starts the queued calls.
 func (r *remote) use(l, before *link) {
 	r.mu.Lock()
 	if before == nil {
@@ -148,7 +148,7 @@ func (r *remote) use(l, before *link) {
 	belongs := r.belongsLocked(l.cluster)
 	if r.closed || !belongs || !r.link.CompareAndSwap(before, l) {
 		if before == nil && !belongs && len(r.queue) > 0 {
-			r.searchLocked() // two clusters were found, and this is the other one
+			r.searchLocked() // l is of another cluster than the one in use by now
 		}
 		r.mu.Unlock()
 		l.conn.Close()
@@ -175,14 +175,14 @@ func (r *remote) use(l, before *link) {
 	r.linked()
 }
 
-// lookAgain looks whether the leader can be reached by now, or is gone, while
-// another node forwards.
+// lookAgain searches for the leader while another node forwards: it may be reachable by now,
+// or there may be another one.
 func (r *remote) lookAgain(l *link, after time.Duration) {
 	if r.link.Load() != l {
 		return
 	}
 	s := r.newSearch()
-	better := s.round(2 * longestProbe) // everybody who is asked answers or fails before that
+	better := s.round(2 * longestProbe) // all that are asked answer or fail before that
 	err := s.tried()
 	s.end()
 	switch {
@@ -197,14 +197,14 @@ func (r *remote) lookAgain(l *link, after time.Duration) {
 	}
 }
 
-// lookLater has a client that is forwarded look for the leader again.
+// lookLater schedules lookAgain.
 func (r *remote) lookLater(l *link, after time.Duration) {
 	time.AfterFunc(after/2+rand.N(after/2), func() { r.background(func() { r.lookAgain(l, after) }) })
 }
 
-// suspect looks for another node while the one in use is silent. If the others say that
-// it leads, it is slow: to leave it would only make it slower. If they know another
-// leader, that is whom to go to. The stream breaks by itself when this takes too long.
+// suspect searches for another node while the one in use is silent. If the others report
+// it as the leader, it is slow: to leave it would only make it slower. If they report another
+// leader, that one is used. The stream breaks by itself when this takes too long.
 func (r *remote) suspect(l *link) {
 	s := r.newSearch()
 	defer s.end()
@@ -222,7 +222,7 @@ func (r *remote) suspect(l *link) {
 	}
 }
 
-// reconnectLaterLocked has a client without a node, that has nothing to ask, look for one.
+// reconnectLaterLocked schedules reconnect, unless it is scheduled.
 func (r *remote) reconnectLaterLocked(after time.Duration) {
 	if r.reconnecting {
 		return
@@ -231,6 +231,7 @@ func (r *remote) reconnectLaterLocked(after time.Duration) {
 	time.AfterFunc(after/2+rand.N(after/2), func() { r.background(func() { r.reconnect(after) }) })
 }
 
+// reconnect searches for a node for a client that has none and no call to send.
 func (r *remote) reconnect(after time.Duration) {
 	r.mu.Lock()
 	r.reconnecting = false
@@ -240,7 +241,7 @@ func (r *remote) reconnect(after time.Duration) {
 	}
 	r.searching = true
 	select {
-	case <-r.work: // an old one
+	case <-r.work: // of a call that was queued before
 	default:
 	}
 	r.mu.Unlock()
@@ -248,7 +249,7 @@ func (r *remote) reconnect(after time.Duration) {
 	s.interrupt = r.work
 	var l *link
 	for again := true; l == nil && again && !s.interrupted && s.ctx.Err() == nil; {
-		l = s.round(2 * longestProbe) // everybody who is asked answers or fails before that
+		l = s.round(2 * longestProbe) // all that are asked answer or fail before that
 		if again = l == nil && r.looksUp(); again {
 			before := s.addrs
 			l = s.linger(leastReconnect)
@@ -270,7 +271,7 @@ func (r *remote) reconnect(after time.Duration) {
 	r.reconnectLaterLocked(min(2*after, mostReconnect))
 }
 
-// background runs f, which ends with r.ctx, on a goroutine that close joins.
+// background runs f, which ends when r.ctx does, on a goroutine that close joins.
 func (r *remote) background(f func()) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -11,13 +11,13 @@ import (
 )
 
 // waitGrace is how much longer than [Wait] a client waits for the answer that
-// the wait is over, before it cancels by itself.
+// the wait is over, before it cancels the acquire.
 const waitGrace = 100 * time.Millisecond
 
 var (
-	// errLate says that a grant had no time left when it arrived.
+	// errLate: a grant had no time left when its answer arrived.
 	errLate = errors.New("grant came too late")
-	// errTwice says that a grant has the token of another one that is held.
+	// errTwice: a grant has the token of another one that is held.
 	errTwice = errors.New("token was given twice")
 	// errWaitOver is the cause of the context that bounds a wait.
 	errWaitOver = errors.New("wait is over")
@@ -26,35 +26,40 @@ var (
 // Lock acquires the lock, and waits in line while others hold it: first come,
 // first served.
 //
-// ctx bounds the wait and nothing else: not the hold, not the Unlock. When it
-// ends the place in line is given up, also if the cluster cannot be told yet. If
-// the cluster loses the client's session while Lock waits, it stands in line
-// again, at the end, in another session.
+// It waits until the lock is granted, the [Wait] is over, or ctx ends. ctx bounds the wait
+// and nothing else: not the hold, not the Unlock. When it ends the place in line is given
+// up; if no node can be reached, that is sent later. If the session ends in the cluster
+// while Lock waits, it stands in line again, at the end, in another session.
 //
 // It returns [ErrTimeout] if ctx's deadline or [Wait] passed, [ErrReentry] if
 // ctx belongs to a grant of the same lock, [ErrUnavailable] if ctx ended while
-// no node could be reached, and otherwise ErrKind, ErrLimit, ErrInvalid,
-// ErrDenied or ErrClosed. After an error nothing is held.
+// no node could be reached, [ErrOverloaded] if it ended while the cluster refused the
+// request, the cause of ctx if that was cancelled, and otherwise ErrKind, ErrLimit,
+// ErrInvalid, ErrDenied or ErrClosed. After an error nothing is held.
 func (c *Client) Lock(ctx context.Context, name string, opts ...LockOption) (*Grant, error) {
 	return c.lock(ctx, request{what: what{"lock", name}}, opts)
 }
 
 // TryLock acquires the lock if it is free, and otherwise returns a [*BusyError]
-// that names the holders; it ignores [Wait]. A cluster that elects is waited for until ctx ends; one
-// that is overloaded is not: [ErrOverloaded]. After an error nothing is held.
+// that names the holders. It ignores [Wait].
+//
+// It waits until the cluster has answered or ctx ends. A cluster that elects a leader is
+// waited for, and one that is overloaded is not: [ErrOverloaded]. It returns ErrLost if the
+// answer took longer than the [TTL]. Other errors are as with [Client.Lock], but for
+// ErrTimeout and ErrReentry. After an error nothing is held.
 func (c *Client) TryLock(ctx context.Context, name string, opts ...LockOption) (*Grant, error) {
 	return c.lock(ctx, request{what: what{"try to lock", name}, try: true}, opts)
 }
 
 // Do runs fn while it holds the lock.
 //
-// fn's context is a child of ctx and also ends when the lock is lost, with the
-// [*LostError] as its cause. ctx bounds the wait, as in [Client.Lock], and ends
-// fn's context; [Wait] bounds the wait alone. The lock is unlocked when fn
-// returns or panics; fn may do so earlier.
+// It waits for the lock as [Client.Lock] does, and for fn. fn's context is a child of ctx
+// and also ends when the lock is lost, with the [*LostError] as its cause. [Wait] bounds the
+// wait for the lock alone. The lock is unlocked when fn returns or panics; fn may unlock it
+// earlier.
 //
-// Do returns the error of the acquire, or fn's, or, if the lock was lost before
-// fn returned, an error that is both ErrLost and fn's.
+// Do returns the error of the acquire, and fn was not called then; or fn's error; or, if
+// the lock was lost before fn returned, an error that wraps both a [*LostError] and fn's.
 func (c *Client) Do(ctx context.Context, name string, fn func(ctx context.Context, g *Grant) error, opts ...LockOption) error {
 	return c.do(ctx, request{what: what{"lock", name}, within: true}, fn, opts)
 }
@@ -64,7 +69,7 @@ func (c *Client) do(ctx context.Context, q request, fn func(context.Context, *Gr
 	if err != nil {
 		return err
 	}
-	defer func() { _ = g.Unlock() }() // if fn panics, nobody is left to be told
+	defer func() { _ = g.Unlock() }() // if fn panics; there is no caller to return the error to
 	err = fn(g.Context(), g)
 	lost := g.Unlock()
 	switch {
@@ -76,16 +81,16 @@ func (c *Client) do(ctx context.Context, q request, fn func(context.Context, *Gr
 	return fmt.Errorf("%w; %w", lost, err)
 }
 
-// request is what Lock, TryLock, Do and Detached.Acquire ask for.
+// request is the request of a Lock, TryLock, Do or Detached.Acquire.
 type request struct {
 	what
 	acquireOptions
 	try      bool // do not wait in line
-	within   bool // the grant's context ends with the caller's
+	within   bool // the grant's context also ends with the caller's
 	detached bool // the grant belongs to no session
 }
 
-// acquired is one of two kinds of grants.
+// acquired is a grant of one of two kinds.
 type acquired struct {
 	grant    *Grant
 	detached DetachedGrant
@@ -102,7 +107,7 @@ func (c *Client) lock(ctx context.Context, q request, opts []LockOption) (*Grant
 	return got.grant, err
 }
 
-// acquire asks in one session after the other until one answers.
+// acquire sends the request in one session after the other until it is answered.
 func (c *Client) acquire(ctx context.Context, q *request) (acquired, error) {
 	if q.limited && q.wait == 0 {
 		q.try = true
@@ -143,7 +148,8 @@ func (c *Client) acquire(ctx context.Context, q *request) (acquired, error) {
 	}
 }
 
-// pause keeps a client that cannot keep a session from asking all the time.
+// pause waits before a further try, so that a client whose sessions end at once does not
+// try all the time.
 func pause(ctx context.Context, again int) {
 	if again == 0 {
 		return
@@ -156,12 +162,13 @@ func pause(ctx context.Context, again int) {
 	}
 }
 
-// waitEnded makes an error of the end of ctx.
+// waitEnded returns the error for the end of ctx.
 func (c *Client) waitEnded(ctx context.Context, q *request, o *op) error {
 	return waitError(ctx, q, c.ended(ctx, q.what, o))
 }
 
-// waitError says that the wait is over where err says no more than that ctx is.
+// waitError returns a TimeoutError if err says no more than that the deadline of ctx has
+// passed, and err otherwise.
 func waitError(ctx context.Context, q *request, err error) error {
 	var plain *opError
 	if q.try || !errors.Is(ctx.Err(), context.DeadlineExceeded) || !errors.As(err, &plain) || plain.kind != nil {
@@ -173,8 +180,8 @@ func waitError(ctx context.Context, q *request, err error) error {
 	return &TimeoutError{Lock: q.object, Cause: plain.cause}
 }
 
-// acquiring is an acquire under way. It holds its own message, so that the way
-// there costs one allocation.
+// acquiring is an acquire under way. It holds its own message, so that both are one
+// allocation.
 type acquiring struct {
 	waited
 	operation apiv1.Operation
@@ -220,8 +227,8 @@ func newAcquiring(c *Client, q *request) *acquiring {
 	return a
 }
 
-// acquire asks once in this session. It returns errAgain if the session does
-// not take the request or ends, errLate if the grant had no time left.
+// acquire sends the request once in this session. It returns errAgain if the session does
+// not accept the request or ends, errLate if the grant had no time left.
 func (s *session) acquire(ctx, caller context.Context, q *request) (acquired, error) {
 	a := newAcquiring(s.c, q)
 	if err := s.begin(a); err != nil {
@@ -240,7 +247,7 @@ func (s *session) acquire(ctx, caller context.Context, q *request) (acquired, er
 	}
 	if q.detached {
 		select {
-		case answer := <-a.answers: // its grant outlives the session
+		case answer := <-a.answers: // its grant outlasts the session
 			return s.answered(ctx, caller, q, a, answer)
 		default:
 		}
@@ -248,7 +255,7 @@ func (s *session) acquire(ctx, caller context.Context, q *request) (acquired, er
 	return acquired{}, errAgain
 }
 
-// begin gives the acquire its place in the session.
+// begin registers the acquire in the session and gives it its sequence.
 func (s *session) begin(a *acquiring) error {
 	s.mu.Lock()
 	if err := s.takesLocked(); err != nil {
@@ -268,7 +275,8 @@ func (s *session) begin(a *acquiring) error {
 	return nil
 }
 
-// takesLocked returns why the session takes nothing new: errAgain if another one may.
+// takesLocked returns nil if the session accepts new operations, errAgain if another one
+// may, and otherwise why it could not be opened.
 func (s *session) takesLocked() error {
 	switch {
 	case s.cause != nil && s.failed.Load():
@@ -287,7 +295,7 @@ func (s *session) signLocked(id *apiv1.RequestID, o *op) {
 	s.window.Issue(o, id)
 }
 
-// answered makes a grant, or an error, of the answer to an acquire.
+// answered returns the grant, or the error, for the answer to an acquire.
 func (s *session) answered(ctx, caller context.Context, q *request, a *acquiring, answer *apiv1.Answer) (acquired, error) {
 	if e := answer.GetError(); e != nil {
 		return acquired{}, s.refused(ctx, q, a, e)
@@ -300,17 +308,17 @@ func (s *session) answered(ctx, caller context.Context, q *request, a *acquiring
 	return acquired{grant: g}, err
 }
 
-// refused makes an error of the refusal of an acquire.
+// refused returns the error for the refusal of an acquire.
 func (s *session) refused(ctx context.Context, q *request, a *acquiring, e *apiv1.Error) error {
 	switch code := apiv1.Code(e.GetCode()); {
-	case code == codeGaveUp: // it may have been sent before
+	case code == codeGaveUp: // an earlier try may have arrived
 		return s.giveUp(ctx, q, a, s.c.failure(q.what, e))
-	case code == apiv1.CodeOverloaded && a.call.Doubtful(): // the refusal is of the last try alone
+	case code == apiv1.CodeOverloaded && a.call.Doubtful(): // only the last try was refused
 		return s.giveUp(ctx, q, a, newError(q.what, e))
 	case code == apiv1.CodeNoSession:
 		s.expired()
 		return errAgain
-	case code == apiv1.CodeStaleRequest: // its answer was forgotten, or it was taken for answered
+	case code == apiv1.CodeStaleRequest: // its answer is forgotten, or its sequence was acknowledged
 		return s.giveUp(ctx, q, a, errAgain)
 	case code == apiv1.CodeNotHeld && q.detached:
 		s.finish(a)
@@ -358,7 +366,7 @@ func waitedFor(got *apiv1.AcquireResponse) time.Duration {
 }
 
 // appliedAt returns when this acquire entered the table, which may be long before
-// its grant. Where the answer does not say, the time of the grant's entry has to do.
+// its grant. If the answer does not have that, it is the time of the grant's entry.
 func appliedAt(got *apiv1.AcquireResponse, stamp int64) int64 {
 	if got.GetQueued() > 0 {
 		return got.GetQueued()
@@ -366,7 +374,7 @@ func appliedAt(got *apiv1.AcquireResponse, stamp int64) int64 {
 	return stamp
 }
 
-// adopt makes g one of the session's grants, if it can be believed in.
+// adopt makes g one of the session's grants, if it is valid.
 func (s *session) adopt(ctx context.Context, a *acquiring, g *Grant, applied int64) error {
 	s.mu.Lock()
 	if g.deadline != 0 {
@@ -414,7 +422,7 @@ func (s *session) adopt(ctx context.Context, a *acquiring, g *Grant, applied int
 	return nil
 }
 
-// finish says that the answer of a is in hand.
+// finish notes that a was answered.
 func (s *session) finish(a *acquiring) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -429,19 +437,20 @@ func (s *session) finishLocked(a *acquiring) {
 	}
 }
 
-// giveUp gives up an acquire, its place in line or its grant, and returns what its caller is
-// told: err, or that the wait is over. How it is done, and why, stands in package window.
+// giveUp gives up an acquire, its place in line or its grant, and returns the caller's
+// error: err, or that the wait is over. Package window says how it is done, and why.
 func (s *session) giveUp(ctx context.Context, q *request, a *acquiring, err error) error {
 	s.cancel(a)
 	return waitError(ctx, q, err)
 }
 
+// cancel gives up an acquire.
 func (s *session) cancel(a *acquiring) {
 	a.call.Abandon()
 	select {
 	case answer := <-a.answers:
 		if e := answer.GetError(); e != nil && apiv1.Code(e.GetCode()) != codeGaveUp {
-			s.finish(a) // it ended by itself
+			s.finish(a) // it was refused: there is nothing to cancel
 			return
 		}
 	default:
@@ -454,6 +463,7 @@ func (s *session) cancel(a *acquiring) {
 	s.sendCancel(a)
 }
 
+// sendCancel sends the cancel of an acquire until it was carried out.
 func (s *session) sendCancel(a *acquiring) {
 	id := &apiv1.RequestID{}
 	o := &op{c: s.c, untilReached: true}

@@ -14,34 +14,34 @@ import (
 )
 
 const (
-	// lookupLimit bounds one lookup. Meanwhile the addresses that are known are asked.
+	// lookupLimit bounds one lookup. Meanwhile the known addresses are asked.
 	lookupLimit = 5 * time.Second
-	// The pause before the next lookup of a name is a quarter of the time that there
-	// has been no node to use: names are looked up at once when it is lost, and then
-	// ever more seldom. It is shortened by up to a half at random.
+	// The pause before the next lookup of a name is a quarter of the time for which the
+	// client has had no node: names are looked up as soon as the node is lost, and then at
+	// growing intervals. It is shortened by up to a half at random.
 	leastLookupPause = 250 * time.Millisecond
 	mostLookupPause  = 5 * time.Second
-	// maxPerName bounds the addresses behind one name.
+	// maxPerName bounds the addresses of one name.
 	maxPerName = 16
-	// adminLookups is how long an administrative call waits for lookups under way while
-	// there is an address already.
+	// adminLookups is how long a call of an operator waits for lookups under way while
+	// an address is known.
 	adminLookups = time.Second
 )
 
 // The names of endpoints and members are looked up here, and not by grpc. Its resolver
-// looks up again no sooner than 30 s after the last time, which is longer than a session
-// lives. It makes one endpoint of all addresses behind a name and uses whichever
-// answers, where the client wants to ask each of them who leads.
+// looks up again no sooner than 30 s after the last time, which is longer than the TTL of a
+// session. It makes one endpoint of all addresses of a name and uses the one that
+// answers, while the client has to ask each of them who leads.
 
-// lookUp looks up the names for which wanted says so.
+// lookUp looks up the names that are wanted.
 func (r *remote) lookUp(wanted func(*place) bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.lookUpLocked(wanted)
 }
 
-// lookUpLocked looks up the names for which wanted says so, unless that is under way or
-// was done a moment ago.
+// lookUpLocked looks up the names that are wanted, unless that is under way or was done
+// a moment ago. It does not wait.
 func (r *remote) lookUpLocked(wanted func(*place) bool) {
 	now := time.Now()
 	if r.lost.IsZero() {
@@ -76,8 +76,8 @@ func (r *remote) looksUp() bool {
 	return false
 }
 
-// lookedUp takes in what a lookup has found. When it found nothing, the addresses that
-// were known stay: a name service that is down is no reason to forget the nodes.
+// lookedUp adopts the result of a lookup. If it failed, the known addresses stay: the
+// nodes may be reachable while the name service is not.
 func (r *remote) lookedUp(p *place, hosts []string, err error) {
 	var addrs []string
 	for _, host := range hosts {
@@ -103,12 +103,12 @@ func (r *remote) lookedUp(p *place, hosts []string, err error) {
 		p.addrs = addrs
 		r.log.Debug("name looked up", "endpoint", p.text, "addresses", addrs)
 	}
-	r.changedLocked() // also of a failure: somebody may wait for the end of the lookup
+	r.changedLocked() // also after a failure: resolved waits for the end of the lookup
 }
 
 var errNoAddress = errors.New("no address is known under this name")
 
-// lookUpSoonLocked makes the next search look up all names at once.
+// lookUpSoonLocked lets the next search look up all names without a pause.
 func (r *remote) lookUpSoonLocked() {
 	r.lost = time.Now()
 	for _, p := range r.places {
@@ -116,8 +116,8 @@ func (r *remote) lookUpSoonLocked() {
 	}
 }
 
-// resolved waits until there is an address to ask. While there is no node to use, it
-// looks up the names again and waits a moment for that, too.
+// resolved waits until an address is known or ctx ends. While the client has no node, it
+// looks up the names again and also waits for that, for adminLookups at most.
 func (r *remote) resolved(ctx context.Context) {
 	idle := r.link.Load() == nil
 	r.mu.Lock()
@@ -128,7 +128,7 @@ func (r *remote) resolved(ctx context.Context) {
 	patient := true
 	for {
 		r.mu.Lock()
-		news, known, asking := r.news, len(r.addressesLocked()) > 0, false
+		news, known, asking := r.addressNews, len(r.addressesLocked()) > 0, false
 		for _, p := range r.places {
 			asking = asking || p.asking && (idle || len(p.addrs) == 0)
 		}
@@ -148,7 +148,7 @@ func (r *remote) resolved(ctx context.Context) {
 	}
 }
 
-// lookupTrouble says why nothing was found under a name, in the words of dialTrouble.
+// lookupTrouble returns why no address was found for a name, as dialTrouble does.
 func lookupTrouble(host string, err error) trouble {
 	if lookup := (*net.DNSError)(nil); !errors.As(err, &lookup) {
 		err = &net.DNSError{Err: err.Error(), Name: host}
@@ -156,7 +156,7 @@ func lookupTrouble(host string, err error) trouble {
 	return dialTrouble(context.Background(), err)
 }
 
-// unresolved says why there is no address behind the names that have none.
+// unresolved returns why the names without addresses have none.
 func (r *remote) unresolved() (errs []error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

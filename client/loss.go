@@ -8,11 +8,11 @@ import (
 	apiv1 "github.com/locknode/locknode/api/v1"
 )
 
-// maxEarly bounds the revocations that are kept for grants whose acquire is not
+// maxEarly bounds the revocations that are kept for grants whose acquire has not been
 // answered yet.
 const maxEarly = 4096
 
-// expireLocked takes out the grants whose time is up.
+// expireLocked ends the grants whose time is over.
 func (s *session) expireLocked(now time.Duration) losses {
 	var lost losses
 	for len(s.timed) > 0 && s.timed[0].boundLocked() <= now {
@@ -30,8 +30,8 @@ func (s *session) expireLocked(now time.Duration) losses {
 	return lost
 }
 
-// expireOverLocked takes out the grants whose TTL has passed since they came. The
-// heap, which goes by deadlines, has them on top only if the stamps are right.
+// expireOverLocked ends the grants whose TTL has passed since their answer arrived. The
+// heap is ordered by deadlines, and has them on top only if the stamps are right.
 func (s *session) expireOverLocked(now time.Duration) losses {
 	var over []*Grant
 	s.firstOver = forever
@@ -49,16 +49,17 @@ func (s *session) expireOverLocked(now time.Duration) losses {
 	return lost
 }
 
-// takeRevocationsLocked takes the revocations that a keep-alive was answered with at stamp.
+// takeRevocationsLocked adopts the revocations in the answer to a keep-alive, which has
+// this stamp.
 //
 // They are those that the client has not seen, in order, but the cluster keeps only
 // the last of them. If the first is not the next one, the client cannot know which of
-// its grants the forgotten ones have ended, and gives up all that were given by then.
-// What notices tell out of order is no such gap: the next keep-alive makes up for it.
-func (s *session) takeRevocationsLocked(told []*apiv1.Revocation, stamp int64) losses {
+// its grants the missing ones have ended, and gives up all that were given by then.
+// Notices that come out of order are no such gap: the next keep-alive has what is missing.
+func (s *session) takeRevocationsLocked(revocations []*apiv1.Revocation, stamp int64) losses {
 	var lost losses
 	gap := false
-	for _, r := range told {
+	for _, r := range revocations {
 		gap = gap || r.GetNumber() > s.seen && r.GetNumber()-s.seen > 1
 		lost = append(lost, s.revokeLocked(r)...)
 		s.seen = max(s.seen, r.GetNumber())
@@ -70,14 +71,14 @@ func (s *session) takeRevocationsLocked(told []*apiv1.Revocation, stamp int64) l
 	now := s.c.now()
 	for _, g := range s.grants {
 		if g.granted <= stamp {
-			lost = append(lost, s.surrenderLocked(g, LostForced, "it may be one of the revocations that were too many to be told", now))
+			lost = append(lost, s.surrenderLocked(g, LostForced, "it may be among the forced releases that the cluster no longer remembers", now))
 		}
 	}
 	return lost
 }
 
-// missedLocked notes that grants of up to a cluster time may have been revoked without
-// a word. Acquires that are under way may be answered with such a grant, but no new
+// missedLocked notes that revocations of grants of up to a cluster time may have been
+// missed. Acquires under way may be answered with such a grant; no new
 // ones begin in this session.
 func (s *session) missedLocked(until int64) {
 	s.missedUntil = max(s.missedUntil, until)
@@ -103,9 +104,9 @@ func (s *session) revokeLocked(r *apiv1.Revocation) losses {
 	return nil
 }
 
-// surrenderLocked ends the belief in g, which the cluster may count as held still:
-// it is given back as lost, so that the delay after a loss begins. The release is
-// the session's from now on, and sent when the loss is told.
+// surrenderLocked makes g lost while the cluster may still count it as held: it is
+// released as lost, so that the delay after a loss begins. The release has its
+// sequence from now on, and notify sends it.
 func (s *session) surrenderLocked(g *Grant, reason LostReason, why string, now time.Duration) loss {
 	l := s.loseLocked(g, reason, "", why)
 	l.release = g.releaseLocked(now)
@@ -117,7 +118,7 @@ func (s *session) surrenderLocked(g *Grant, reason LostReason, why string, now t
 	return l
 }
 
-// loseLocked ends the belief in g. The caller tells the loss once it holds no mutex.
+// loseLocked makes g lost. The caller calls notify once it holds no mutex.
 func (s *session) loseLocked(g *Grant, reason LostReason, who, why string) loss {
 	s.dropLocked(g)
 	g.state = grantLost
@@ -128,7 +129,7 @@ func (s *session) loseLocked(g *Grant, reason LostReason, who, why string) loss 
 	return loss{grant: g}
 }
 
-// dropLocked forgets g.
+// dropLocked removes g from the session.
 func (s *session) dropLocked(g *Grant) {
 	delete(s.grants, g.token)
 	if g.deadline != 0 {
@@ -139,15 +140,16 @@ func (s *session) dropLocked(g *Grant) {
 	}
 }
 
-// losses are grants that have been lost but not told.
+// losses are lost grants whose loss has not been reported yet.
 type losses []loss
 
 type loss struct {
 	grant   *Grant
-	release *releasing // to be sent; nil: the cluster knows
+	release *releasing // to be sent; nil: the cluster has ended the grant
 }
 
-// tell is called without any mutex: contexts and backends run code of others.
+// notify reports the losses and sends their releases. It is called without any mutex, because
+// contexts and backends run code of others.
 func (l losses) notify() {
 	for _, one := range l {
 		one.grant.notify()

@@ -11,54 +11,54 @@ import (
 	"github.com/locknode/locknode/internal/mux"
 )
 
-// codeGaveUp never leaves this package: the remote backend answers with it when
-// nothing was reachable for [ConnectTimeout].
+// codeGaveUp is used in this package only: the remote backend answers with it when
+// no node was reachable for [ConnectTimeout].
 const codeGaveUp apiv1.Code = 1 << 16
 
-// How long a refused operation waits before it is sent again: it doubles from
-// the first to the last, and every wait is between half of that and all of it.
+// The pause before a refused operation is sent again: it doubles from retryFirst to
+// retryLast, and is shortened by up to a half at random.
 const (
 	retryFirst = 10 * time.Millisecond
 	retryLast  = 500 * time.Millisecond
 )
 
-// op is one operation that is sent until it has an answer that counts. That goes
-// to its taker, once, unless the op is abandoned.
+// op is one operation that is retried until it has a final answer: one that is not "try
+// again later". That goes to its taker, once, unless the op is abandoned.
 type op struct {
 	call  mux.Call
 	c     *Client
 	to    taker
 	tries int
-	// final makes every answer count, also "try again later".
-	final bool
+	// noRetry: the operation is not retried, so that every answer is final.
+	noRetry bool
 	// untilReached: the operation is sent until a node has answered it: that none was
 	// reachable for ConnectTimeout does not end it.
 	untilReached bool
-	// failFast makes "overloaded" an answer that counts.
+	// failFast: "overloaded" is a final answer.
 	failFast bool
-	refused  atomic.Pointer[refusal] // the last answer that did not count
+	refused  atomic.Pointer[refusal] // the last answer after which it was retried
 }
 
-// taker takes the answer of an op, on a goroutine of the backend. It does not
-// block. As an interface it costs no allocation where the taker is what
-// the op is part of.
+// taker gets the final answer of an op, on a goroutine of the backend, and does not
+// block. It is an interface, and not a function, because that costs no allocation where the
+// op is part of its taker.
 type taker interface{ take(*apiv1.Answer) }
 
 type takerFunc func(*apiv1.Answer)
 
 func (f takerFunc) take(a *apiv1.Answer) { f(a) }
 
-// refusal is an answer that did not count, and when it came.
+// refusal is an answer after which an op was retried, and when it came.
 type refusal struct {
 	err *apiv1.Error
 	at  time.Duration
 }
 
-// trouble returns why o is not getting anywhere just now, nil if it may be.
+// trouble returns why o was refused last, nil if that was some time ago.
 func (o *op) trouble() *apiv1.Error {
 	r := o.refused.Load()
 	if r == nil || o.c.now()-r.at > 2*retryLast {
-		return nil // it was sent again since, and taken
+		return nil // it has been sent again since, and waits for its answer
 	}
 	return r.err
 }
@@ -79,9 +79,9 @@ func (o *op) answered(a *apiv1.Answer) {
 		e = apiv1.NewError(apiv1.CodeInternal, "the answer is not one to this request")
 		a = &apiv1.Answer{Result: &apiv1.Answer_Error{Error: e}}
 	}
-	if e == nil || o.final || !o.transient(apiv1.Code(e.GetCode())) {
-		if e != nil && o.final && o.c.router != nil {
-			o.c.router.refused(e) // or keep-alives alone would never follow the leader
+	if e == nil || o.noRetry || !o.transient(apiv1.Code(e.GetCode())) {
+		if e != nil && o.noRetry && o.c.router != nil {
+			o.c.router.refused(e) // otherwise a client that only sends keep-alives would not find a new leader
 		}
 		o.to.take(a)
 		return
@@ -114,7 +114,7 @@ func ended(ch <-chan struct{}) bool {
 	}
 }
 
-// transient reports whether an operation that was refused with code is sent again.
+// transient reports whether an operation that was refused with code is retried.
 func (o *op) transient(code apiv1.Code) bool {
 	switch code {
 	case codeGaveUp:
@@ -125,7 +125,7 @@ func (o *op) transient(code apiv1.Code) bool {
 	return code.Passes()
 }
 
-// jitter returns how long to wait after the given number of earlier waits.
+// jitter returns the pause after this number of earlier pauses.
 func jitter(waits int) time.Duration {
 	d := retryLast
 	if waits < 6 {
@@ -149,7 +149,7 @@ func (w *waited) prepare(c *Client) {
 func (w *waited) take(a *apiv1.Answer) { w.answers <- a }
 
 // ask sends an operation that has no session and waits for its answer. When ctx
-// ends first the operation is abandoned.
+// ends first it abandons the operation.
 func (c *Client) ask(ctx context.Context, w what, request *apiv1.Operation) (*apiv1.Answer, error) {
 	if err := c.admit(ctx, w); err != nil {
 		return nil, err
@@ -179,7 +179,7 @@ func (c *Client) await(ctx context.Context, w what, o *waited) (*apiv1.Answer, e
 	return nil, c.ready(w)
 }
 
-// failure makes an error of an answer that counts.
+// failure returns the error for a final answer.
 func (c *Client) failure(w what, e *apiv1.Error) error {
 	if err := c.ready(w); err != nil {
 		return err
@@ -191,8 +191,8 @@ func (c *Client) failure(w what, e *apiv1.Error) error {
 	return newError(w, e)
 }
 
-// ended makes an error of the end of a caller's context: the cluster is to
-// blame if it could not be reached. o may be nil.
+// ended returns the error for the end of a caller's context: an UnavailableError if the
+// cluster could not be reached. o may be nil.
 func (c *Client) ended(ctx context.Context, w what, o *op) error {
 	if err := c.ready(w); err != nil {
 		return err

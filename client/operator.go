@@ -9,33 +9,37 @@ import (
 	"github.com/locknode/locknode/internal/embedded"
 )
 
-// What an operator does about clients. All of it is done by the leader, whichever node is
-// asked; with an error it may have been done in part, and to ask again does no harm.
+// The calls of an operator that concern clients. The leader carries them out, whichever node
+// is asked. They wait until the leader has answered, the [ConnectTimeout] is over without a
+// node that knows one, or ctx ends. After ErrInvalid and ErrDenied nothing was changed; after
+// any other error of a call that changes something it may have been done in part, and
+// the call may be repeated.
 
-// SessionInfo is an open session, of any client.
+// SessionInfo is an open session of any client.
 type SessionInfo struct {
-	Hash      string            // hexadecimal; it stands for the session's ID, which is its client's secret
-	Number    uint64            // sessions are numbered as they come
+	Hash      string            // hexadecimal; stands for the session's ID, which is its client's secret
+	Number    uint64            // grows in the order in which sessions are opened
 	Owner     string            // the address it was opened from, of IPv6 the /64; or "node " and an ID
-	Holder    string            // who its client says it is
-	TTL       time.Duration     // after which without a word the cluster ends it
-	Remaining time.Duration     // until it ends unless its client is heard of
+	Holder    string            // the client's name; see [Holder]
+	TTL       time.Duration     // the cluster ends it after that time without a keep-alive
+	Remaining time.Duration     // until it ends if no keep-alive comes
 	Grants    int               // that it holds
 	Waiters   int               // its places in line
-	Bytes     int64             // of [Status].TableBytes, without its grants
+	Bytes     int64             // its part of [Status].TableBytes, without its grants
 	Labels    map[string]string // the client's; see [Labels]
 }
 
-// SessionsFilter says which sessions are meant. The zero value means all.
+// SessionsFilter selects sessions. The zero value selects the first 100.
 type SessionsFilter struct {
-	Owner string // opened from there; empty: from anywhere
+	Owner string // opened by this owner; empty: by any
 	Lock  string // that hold it or wait for it; empty: any
-	After uint64 // opened after the one with this number
-	Limit int    // at most so many, up to 1000; 0: 100
+	After uint64 // with a greater number than this one
+	Limit int    // how many at most, up to 1000; 0: 100
 }
 
-// Sessions lists open sessions in the order in which they were opened. next is not 0 where
-// there are more: pass it as After.
+// Sessions lists open sessions in the order in which they were opened. If there are more,
+// next is not 0: pass it as After. The errors are ErrInvalid, ErrDenied, ErrUnavailable,
+// ErrClosed and the end of ctx.
 func (c *Client) Sessions(ctx context.Context, filter SessionsFilter) (sessions []SessionInfo, next uint64, err error) {
 	w := what{verb: "list sessions"}
 	if err := checkText(w, "lock", filter.Lock, false); err != nil {
@@ -45,7 +49,7 @@ func (c *Client) Sessions(ctx context.Context, filter SessionsFilter) (sessions 
 		return nil, 0, err
 	}
 	if filter.Limit < 0 || filter.Limit > 1000 {
-		return nil, 0, invalid(w, "limit %d: 0 to 1000 is allowed", filter.Limit)
+		return nil, 0, invalid(w, "limit: is %d, must be 0 to 1000", filter.Limit)
 	}
 	r, err := administer(ctx, c, w, func(a embedded.Operator, ctx context.Context) (*apiv1.ListSessionsResponse, error) {
 		return a.ListSessions(ctx, &apiv1.ListSessionsRequest{
@@ -69,28 +73,31 @@ func (c *Client) Sessions(ctx context.Context, filter SessionsFilter) (sessions 
 	return sessions, r.GetNext(), err
 }
 
-// KillSession ends one session against its client's will, by its hash: all that it holds
-// is free for the next, and what it waits for is given up. Its client is told who did it,
-// which the node says, and the reason. It returns [ErrSession] if no such session is open.
+// KillSession ends the session of any client, by its hash: its grants end, and its places
+// in line are given up. Its client gets a [LostError] with the address of the caller, which
+// the node adds, and the reason; where it is cut off, it only learns that the session has
+// ended. KillSession returns [ErrSession] if no such session is open, and otherwise the
+// errors of [Client.Sessions].
 func (c *Client) KillSession(ctx context.Context, hash, reason string) error {
 	w := what{"kill session", hash}
 	h, err := hex.DecodeString(hash)
 	if err != nil || len(h) != len(apiv1.SessionHash([]byte{0})) {
-		return invalid(w, "%d hexadecimal digits are needed, as Sessions shows them", 2*len(apiv1.SessionHash([]byte{0})))
+		return invalid(w, "hash: is %.64q, must be the %d hexadecimal digits that Sessions returns", hash, 2*len(apiv1.SessionHash([]byte{0})))
 	}
 	_, err = c.kill(ctx, w, &apiv1.KillSessionsRequest{Hash: h, Reason: reason})
 	return err
 }
 
-// Killed is what was ended.
+// Killed is how much [Client.KillSessionsOf] has ended.
 type Killed struct {
-	Sessions int // with all that they had
-	Grants   int // of no session
-	Waiters  int // of no session
+	Sessions int // with their grants and places in line
+	Grants   int // that belonged to no session
+	Waiters  int // that belonged to no session
 }
 
-// KillSessionsOf is [Client.KillSession] for all that an owner has when it begins: its
-// sessions, and what came from there without one, over HTTP, say. Nothing is no error.
+// KillSessionsOf is [Client.KillSession] for all that an owner has when the call begins: its
+// sessions, and the grants and waiters of its requests without a session, over HTTP for
+// example. It is no error if there is nothing to end.
 func (c *Client) KillSessionsOf(ctx context.Context, owner, reason string) (Killed, error) {
 	w := what{"kill sessions of", owner}
 	if err := checkText(w, "owner", owner, true); err != nil {
@@ -99,6 +106,7 @@ func (c *Client) KillSessionsOf(ctx context.Context, owner, reason string) (Kill
 	return c.kill(ctx, w, &apiv1.KillSessionsRequest{Owner: owner, Reason: reason})
 }
 
+// kill sends the request of a KillSession or KillSessionsOf.
 func (c *Client) kill(ctx context.Context, w what, q *apiv1.KillSessionsRequest) (Killed, error) {
 	if err := checkText(w, "reason", q.GetReason(), false); err != nil {
 		return Killed{}, err
@@ -109,9 +117,10 @@ func (c *Client) kill(ctx context.Context, w what, q *apiv1.KillSessionsRequest)
 	return Killed{int(r.GetKilled()), int(r.GetGrants()), int(r.GetWaiters())}, err
 }
 
-// Clear ends all grants on a lock and all requests that wait for it when it begins, against
-// the will of their clients, who are told as with [Client.KillSession]. Nobody in the line
-// is granted the lock in between. It returns [ErrNotHeld] if there are none.
+// Clear ends all grants on a lock and all waits for it that there are when the call begins,
+// and returns how many of each. Holders get a [LostError]; no waiter is granted the lock
+// in between. It returns [ErrNotHeld] if there are none, and otherwise the errors of
+// [Client.Sessions].
 func (c *Client) Clear(ctx context.Context, name, reason string) (grants, waiters int, err error) {
 	w := what{"clear", name}
 	if err := checkText(w, "name", name, true); err != nil {
@@ -129,13 +138,14 @@ func (c *Client) Clear(ctx context.Context, name, reason string) (grants, waiter
 // LimitInfo is one limit of the lock table.
 type LimitInfo struct {
 	Name     string // as in the settings, without "limits."
-	Value    int64  // a number, or bytes; nanoseconds if Duration is set
-	Default  int64  // which it has unless it is set
-	Largest  int64  // that is allowed
-	Duration bool   // the numbers are nanoseconds
+	Value    int64  // a count, or bytes; nanoseconds if Duration is set
+	Default  int64  // the value unless another one is set
+	Largest  int64  // the greatest value that may be set
+	Duration bool   // Value, Default and Largest are nanoseconds
 }
 
-// Limits returns the limits of the lock table, which are the same on all nodes.
+// Limits returns the limits of the lock table, which are the same on all nodes. The errors
+// are those of [Client.Sessions].
 func (c *Client) Limits(ctx context.Context) ([]LimitInfo, error) {
 	r, err := administer(ctx, c, what{verb: "get limits"}, func(a embedded.Operator, ctx context.Context) (*apiv1.GetLimitsResponse, error) {
 		return a.GetLimits(ctx, &apiv1.GetLimitsRequest{})
@@ -143,10 +153,11 @@ func (c *Client) Limits(ctx context.Context) ([]LimitInfo, error) {
 	return limitInfos(r.GetLimits()), err
 }
 
-// SetLimits changes limits of the lock table by their names, at once, for all nodes and for
-// good; 0 means the default. Nothing that exists is taken away: who has more than a new
-// limit allows gets no more. It returns the limits that were named, as they were and as they
-// are, or [ErrInvalid], and then nothing is changed.
+// SetLimits changes limits of the lock table by their names, at once, for all nodes and
+// permanently; 0 sets the default. What exists stays: a client that has more than a new
+// limit allows gets no more. It returns the named limits before and after the change.
+// [ErrInvalid] names a limit that does not exist or a value that is out of range; other
+// errors are those of [Client.Sessions].
 func (c *Client) SetLimits(ctx context.Context, values map[string]int64) (before, after []LimitInfo, err error) {
 	q := &apiv1.SetLimitsRequest{}
 	for name, value := range values {

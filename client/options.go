@@ -17,7 +17,7 @@ import (
 	apiv1 "github.com/locknode/locknode/api/v1"
 )
 
-// Option changes a client.
+// Option sets something of a client. [Dial] and the node check the values.
 type Option func(*config)
 
 type config struct {
@@ -33,16 +33,17 @@ type config struct {
 	trace          GrantTrace
 }
 
-// Holder says who the client is, for the people who wonder who holds a lock; at
-// most 128 bytes. The default is "program@host:pid".
+// Holder is the name of the client, which is shown to people as the holder of its locks; at
+// most 128 bytes, unless the cluster's limits differ. The default is "program@host:pid".
 func Holder(name string) Option { return func(c *config) { c.holder = name } }
 
-// SessionTTL is how long the client's grants outlive it; 10 s by default. It is
-// also how long its grants stay valid for a client without a network. The cluster
-// allows 1 s to 24 h unless it is configured otherwise.
+// SessionTTL is how long the client's grants outlast it; 10 s by default. It also is
+// how long its grants stay valid for a client without a network. It must be 1 s to 24 h,
+// unless the cluster's limits differ.
 func SessionTTL(d time.Duration) Option { return func(c *config) { c.ttl = d } }
 
-// Labels are facts about the client, for people: at most 32, of 256 bytes each.
+// Labels are facts about the client, for people: at most 32, of 256 bytes each, unless the
+// cluster's limits differ.
 func Labels(labels map[string]string) Option {
 	return func(c *config) {
 		c.labels = nil
@@ -53,62 +54,63 @@ func Labels(labels map[string]string) Option {
 	}
 }
 
-// Logger gets what an operator would want to know; nothing by default.
+// Logger gets the client's log lines. By default, and with nil, nothing is logged.
 func Logger(l *slog.Logger) Option { return func(c *config) { c.log = l } }
 
 // ConnectTimeout makes an operation fail with [ErrUnavailable] when for this
-// long no node was reachable that is the leader or knows it. Zero, the default,
-// leaves it to the contexts of the callers. It has no effect on a client of an
+// long no node was reachable that is the leader or knows it. With zero, the default,
+// only the contexts of the callers end the wait. It has no effect on a client of an
 // embedded node.
 func ConnectTimeout(d time.Duration) Option { return func(c *config) { c.connectTimeout = d } }
 
-// Clock replaces the clock by which the client decides how long grants are valid. It is for tests:
-// under testing/synctest pass one that is made of time.Since. The clock must
-// never go back, and must count the time in which the machine is suspended.
+// Clock replaces the clock by which the client decides how long grants are valid. It is for
+// tests: under testing/synctest pass one that is made of time.Since. The clock must never go
+// back, must count the time in which the machine is suspended, and must be safe for
+// concurrent use.
 func Clock(now func() time.Duration) Option { return func(c *config) { c.now = now } }
 
-// Resolver replaces how names of endpoints, and of members, are looked up: it returns
-// the IP addresses behind a host, and must return soon after ctx has ended. The default is
-// that of package net. It has no effect on a client of an embedded node.
+// Resolver replaces how the host names of endpoints and members are looked up: it returns
+// the IP addresses of a host, is called by several goroutines at once, and must return soon
+// after ctx has ended. The default is that of package net. It has no effect on a client of
+// an embedded node.
 func Resolver(lookup func(ctx context.Context, host string) ([]string, error)) Option {
 	return func(c *config) { c.resolve = lookup }
 }
 
 // ClusterID ties the client to the cluster with this ID, which [Client.Status] and `locknode
-// status -o json` show: nodes of others are not used, not even at first. Without it the
-// client is tied to the cluster of the first node that it uses. It has no effect on a
-// client of an embedded node.
+// status -o json` show: it uses no node of another cluster. Without it the
+// client is tied to the cluster of the first node that it uses. It has at most 256 bytes,
+// and no effect on a client of an embedded node.
 func ClusterID(id string) Option { return func(c *config) { c.cluster = id } }
 
-// GRPC adds options to every connection that [Dial]'s client makes, after its
+// GRPC adds options to every connection that the client makes, after its
 // own: interceptors, a dialer. It has no effect on a client of an embedded node. It is not
 // stable yet: how the client uses gRPC may change in any release.
 func GRPC(opts ...grpc.DialOption) Option {
 	return func(c *config) { c.grpc = append(c.grpc, opts...) }
 }
 
-// GrantTrace is told when a grant becomes valid for a client and when it ends. A function
-// may be nil; it is called on the goroutine that notices, with no mutex held, by
-// several at once, and must not block or call methods of the grant but Name and
-// Token.
+// GrantTrace has functions that are called when a grant becomes valid for a client and when
+// it ends. Each may be nil. They are called by several goroutines at once, without a mutex,
+// must not block, and must not call methods of the grant other than Name and Token.
 //
 // It is not stable yet: it may get functions, or another form, in any release.
 type GrantTrace struct {
-	// Granted is called before the acquire returns the grant; if that is lost
-	// at once, or was on the way, perhaps after Ended.
+	// Granted is called before the acquire returns the grant. If the grant is lost at once,
+	// or was before its answer arrived, it may be called after Ended.
 	Granted func(*Grant)
-	// Ended is called once for each of them: with nil when it is unlocked, before
+	// Ended is called once for each grant: with nil when it is unlocked, before
 	// the release is sent, and with a [*LostError] when it is lost.
 	Ended func(*Grant, error)
 }
 
 // Trace adds a trace: for metrics, and for tests that check which grants were valid when.
-// Given several times, each is told.
+// The traces of several such options are all called.
 func Trace(t GrantTrace) Option {
 	return func(c *config) { c.trace = c.trace.and(t) }
 }
 
-// and returns a trace that tells both.
+// and returns a trace that calls both.
 func (t GrantTrace) and(other GrantTrace) GrantTrace {
 	first, second := t, other
 	if first.Granted != nil && second.Granted != nil {
@@ -155,8 +157,8 @@ func defaultHolder() string {
 	return strings.ToValidUTF8(name[:min(len(name), 128)], "")
 }
 
-// LockOption changes one acquire of a lock that the client holds then: [Client.Lock],
-// [Client.TryLock], [Client.Do], and what is made of them.
+// LockOption changes one acquire of a lock that belongs to the client's session:
+// [Client.Lock], [Client.TryLock], [Client.Do], and what is built on them.
 type LockOption interface{ forLock(*acquireOptions) }
 
 // DetachedOption changes one [Detached.Acquire].
@@ -168,7 +170,7 @@ type AcquireOption interface {
 	DetachedOption
 }
 
-// lockOption, detachedOption and acquireOption are those.
+// lockOption, detachedOption and acquireOption implement them.
 type (
 	lockOption     func(*acquireOptions)
 	detachedOption func(*acquireOptions)
@@ -190,90 +192,90 @@ type acquireOptions struct {
 	once    []byte
 }
 
-// Wait bounds the wait: after d the acquire fails with [ErrTimeout]. Zero means to try
-// once. Without it a Lock waits until its context ends, and [Detached.Acquire] tries once.
-// A TryLock never waits. A negative d is [ErrInvalid].
+// Wait bounds the wait in line: after d the acquire fails with [ErrTimeout]. With zero it
+// tries once. Without this option a Lock waits until its context ends, and
+// [Detached.Acquire] tries once. A TryLock ignores it. A negative d is [ErrInvalid].
 func Wait(d time.Duration) AcquireOption {
 	return acquireOption(func(o *acquireOptions) { o.wait, o.limited = d, true })
 }
 
-// TTL makes the grant end d after it was given at the latest: it is not renewed. It
-// ends before that with its holder's session, as any grant does: when the client is
-// closed, or dies. Without it the grant lives as long as the session. A d that is not
-// positive is [ErrInvalid].
+// TTL makes the grant end at the latest d after it was given: it is not renewed. It
+// ends earlier with its session, as any grant does: when the client is closed, or a TTL of
+// the session after its process has ended. Without this option the grant lasts as long as
+// the session. A d that is not positive, or out of the cluster's range, is [ErrInvalid].
 func TTL(d time.Duration) LockOption {
 	return lockOption(func(o *acquireOptions) { o.ttl, o.ttlSet = d, true })
 }
 
-// Value is stored with the grant for others to read; at most 4 KiB unless the cluster's
-// limits say otherwise: more is [ErrInvalid].
+// Value is stored with the grant for others to read; at most 4 KiB, unless the cluster's
+// limits differ: more is [ErrInvalid].
 func Value(v []byte) AcquireOption {
 	v = slices.Clone(v)
 	return acquireOption(func(o *acquireOptions) { o.value = v })
 }
 
-// DelayAfterLoss keeps the lock free of holders for d if the grant is lost, by time or
-// because the client was closed, instead of unlocked: so that what the lost holder has
-// sent can still arrive. An operator's forced release does not wait for it. A negative d
+// DelayAfterLoss keeps the lock free of holders for d if the grant is lost by time or
+// because the client was closed, so that what its holder has sent can still arrive. There is
+// no delay after an Unlock and after an operator's forced release. A negative d
 // is [ErrInvalid].
 func DelayAfterLoss(d time.Duration) AcquireOption {
 	return acquireOption(func(o *acquireOptions) { o.delay = d })
 }
 
-// RequestID makes a detached acquire repeatable: whoever asks again under the same ID,
-// with the same lock, ttl, delay and value, finds the place in line or the grant that
-// it has by then. Once that grant has ended, the ID is answered with [ErrNotHeld] for
-// five minutes, and another grant takes another ID. A refusal is not remembered: one
-// ID does for a loop that tries until the lock is free. It must be random.
+// RequestID makes a detached acquire repeatable: another call with the same ID, from any
+// client, and the same lock, ttl, delay and value, gets the place in line or the grant of the
+// first one. For five minutes after that grant has ended, the ID is answered with
+// [ErrNotHeld]: another grant needs another ID. A refusal is not remembered: a loop that
+// tries until the lock is free needs one ID. The ID must be random.
 func RequestID(id [16]byte) DetachedOption {
 	return detachedOption(func(o *acquireOptions) { o.once = id[:] })
 }
 
-// What a message may carry at most. The cluster has narrower limits of its own;
+// The longest texts and values that are sent. The cluster has smaller limits of its own;
 // these keep one bad argument from breaking the stream that all operations share.
 const (
 	maxName  = 4 << 10
 	maxValue = 64 << 10
 )
 
-// check refuses what cannot be asked for.
+// check returns an ErrInvalid for options that are not valid.
 func (o *acquireOptions) check(w what) error {
 	switch {
 	case o.limited && o.wait < 0:
-		return invalid(w, "wait is %v, must not be negative", o.wait)
+		return invalid(w, "wait: is %v, must not be negative", o.wait)
 	case o.ttlSet && o.ttl <= 0:
-		return invalid(w, "ttl is %v, must be positive", o.ttl)
+		return invalid(w, "ttl: is %v, must be positive", o.ttl)
 	case o.delay < 0:
-		return invalid(w, "delay after loss is %v, must not be negative", o.delay)
+		return invalid(w, "delay after loss: is %v, must not be negative", o.delay)
 	case len(o.value) > maxValue:
-		return invalid(w, "value has %d bytes, at most %d can be sent", len(o.value), maxValue)
+		return invalid(w, "value: is %d bytes long, must be at most %d", len(o.value), maxValue)
 	}
 	return checkText(w, "name", w.object, true)
 }
 
-// checkText refuses what cannot be sent as a string.
+// checkText returns an ErrInvalid for a text that cannot be sent.
 func checkText(w what, field, text string, required bool) error {
 	switch {
 	case required && text == "":
-		return invalid(w, "%s is empty", field)
+		return invalid(w, "%s: is empty, must not be", field)
 	case len(text) > maxName:
-		return invalid(w, "%s has %d bytes, at most %d can be sent", field, len(text), maxName)
+		return invalid(w, "%s: is %d bytes long, must be at most %d", field, len(text), maxName)
 	case !utf8.ValidString(text):
-		return invalid(w, "%s is not UTF-8", field)
+		return invalid(w, "%s: is %.64q, must be UTF-8", field, text)
 	}
 	return nil
 }
 
-// ReadOption changes one read.
+// ReadOption changes one [Client.IsLocked] or [Client.Get].
 type ReadOption func(*readOptions)
 
 type readOptions struct {
 	stale time.Duration
 }
 
-// Stale lets any node answer at once from what it knows, if that is not older
-// than d. The default is a linearizable read: it sees every operation that was
-// answered before it began.
+// Stale lets any node answer at once from its own table, if that is not older
+// than d. The default, and zero, is a linearizable read: it sees every operation that was
+// answered before it began. A negative d is [ErrInvalid].
 func Stale(d time.Duration) ReadOption {
 	return func(o *readOptions) { o.stale = d }
 }

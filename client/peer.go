@@ -21,46 +21,46 @@ import (
 )
 
 const (
-	// longestProbe bounds the time that a node gets to say who leads.
+	// longestProbe bounds how long a search waits for the status of a node.
 	longestProbe = 10 * time.Second
-	// maxPeers bounds the nodes of which something is remembered.
+	// maxPeers bounds the nodes that are remembered.
 	maxPeers = 2 * maxAddresses
 )
 
 // peer is one node as this client knows it: how to reach it, and how slow it is. The
 // latter outlives streams and connections.
 type peer struct {
-	patience *mux.Patience // with its streams
+	patience *mux.Patience // of its streams
 	conn     *conn         // nil: there is none. Guarded by remote.mu
-	late     atomic.Int32  // questions in a row that were not answered in time
-	warned   string        // the other cluster that was warned of last. Guarded by remote.mu
+	late     atomic.Int32  // calls in a row that were not answered in time
+	warned   string        // the other cluster that was logged last. Guarded by remote.mu
 	warnedAt time.Time     // when. Guarded by remote.mu
 
 	trouble atomic.Pointer[trouble] // why there is no connection; nil: there is one, or none was tried
-	greeted atomic.Int32            // connections on which the node has said hello
-	hellos  atomic.Int64            // how many it has said
+	greeted atomic.Int32            // open connections on which the node has sent its settings
+	hellos  atomic.Int64            // how many connections it has sent them on
 }
 
-// conn is a connection to a node, or the attempt to make one. It is closed when it is
-// not the peer's any more and nobody uses it. Its fields are guarded by remote.mu.
+// conn is a connection to a node, or the attempt to make one. It is closed once the peer
+// has another one and no call or stream uses it. Its fields are guarded by remote.mu.
 type conn struct {
 	*grpc.ClientConn
 	peer *peer
-	uses int // calls and streams
+	uses int // by calls and streams
 	made time.Time
 }
 
-// leastAttempt is the time between two attempts to connect to a node. A search asks more
-// often than that when it begins, and a thousand clients in one process do so at once.
+// leastAttempt is the least time between two attempts to connect to a node. A search asks
+// more often than that when it begins, and a thousand clients in one process do so at once.
 const leastAttempt = 200 * time.Millisecond
 
-// failed reports whether the attempt was in vain, and another one is due.
+// failed reports whether the attempt has failed, and another one is due.
 func (c *conn) failed() bool {
 	return c.GetState() == connectivity.TransientFailure && time.Since(c.made) > leastAttempt
 }
 
 // hold returns the node at addr with its connection, which is made when it is used, and
-// made again when it failed. It stays until release.
+// replaced when it has failed. The caller releases it.
 func (r *remote) hold(addr string) (*peer, *conn, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -91,7 +91,8 @@ func (r *remote) hold(addr string) (*peer, *conn, error) {
 	return p, p.conn, nil
 }
 
-// addressed says which cluster a call is meant for. Everybody may be asked who he is.
+// addressed adds to a call which cluster it is meant for. Status is answered by the nodes of
+// any cluster.
 func (r *remote) addressed(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 	if method != apiv1.Locks_Status_FullMethodName {
 		r.mu.Lock()
@@ -111,22 +112,22 @@ func (r *remote) release(c *conn) {
 
 func (c *conn) releaseLocked() {
 	if c.uses--; c.uses == 0 && c.peer.conn != c {
-		_ = c.Close() // nobody uses it
+		_ = c.Close() // the error says nothing: it is not used any more
 	}
 }
 
-// close gives up the node's connection, which goes on for those who use it.
+// close takes the node's connection from it. It is closed once no call uses it.
 func (p *peer) close() {
 	c := p.conn
 	if p.conn = nil; c != nil && c.uses == 0 {
-		_ = c.Close() // nobody uses it
+		_ = c.Close() // as above
 	}
 }
 
-// prune closes connections that nobody uses and that are not to nodes of the cluster;
-// with dead also those that are not made: grpc would go on trying to connect to every
-// address at which there is nobody any more, and every client would do that. What was
-// learned of a node stays as long as its address is known.
+// prune closes unused connections that are not to a known address; with dead also those that
+// have not been made: grpc would go on dialling every address at which no node is
+// any more, and every client would do that. What was learned of a node is kept as
+// long as its address is known.
 func (r *remote) prune(dead bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -144,14 +145,14 @@ func (r *remote) prune(dead bool) {
 	}
 }
 
-// probeLimit is how long the node may take to answer a simple question: as long as it
-// may be silent on a stream, and twice as long after each that was in vain. Otherwise
-// a client far away would never learn who leads.
+// probeLimit is how long the node may take to answer a call from memory: as long as it
+// may be silent on a stream, and twice as long after each call that it did not answer in
+// time. Otherwise a client far away would never find the leader.
 func (p *peer) probeLimit() time.Duration {
 	return min(p.patience.Limit()<<min(p.late.Load(), 4), longestProbe)
 }
 
-// answered notes whether an answer came in time.
+// answered notes whether a call was answered in time.
 func (p *peer) answered(err error) {
 	if status.Code(err) == codes.DeadlineExceeded {
 		p.late.Add(1)
@@ -160,24 +161,24 @@ func (p *peer) answered(err error) {
 	}
 }
 
-// dialOptions say how to reach a node.
+// dialOptions returns the options of the connections to a node.
 func dialOptions(p *peer) []grpc.DialOption {
 	return []grpc.DialOption{
 		grpc.WithTransportCredentials(listening{insecure.NewCredentials(), p}),
 		// Nodes allow a ping every 5 s, also without a stream. Streams have pings of
-		// their own: these are for connections on which nothing is asked.
+		// their own: these are for connections without calls.
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 20 * time.Second, PermitWithoutStream: true}),
-		// The search has its own pace: it makes another connection when it asks a node
-		// again that could not be reached. grpc's attempts would go on in its pauses, and
+		// The search makes another connection when it asks a node again that could not be
+		// reached. grpc's own attempts would go on in the pauses of the search, and
 		// after it. ResetConnectBackoff at each search was tried: it can crash the process
 		// (grpc-go #9155, a map that is read while another goroutine writes it).
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff: backoff.Config{BaseDelay: time.Minute, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Minute},
-			// Until the node has said hello, which takes two round trips.
+			// Until the node has sent its settings, which takes two round trips.
 			MinConnectTimeout: 2 * longestProbe,
 		}),
-		// The first of them has a bound that grows: TCP itself repeats its first packet
-		// ever more seldom, and a node that is back would be found late.
+		// The dial has a limit of its own, which grows: TCP repeats its first packet at
+		// growing intervals, so that a node that is back would be found late.
 		grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
 			ctx, cancel := context.WithTimeout(ctx, 2*p.probeLimit())
 			defer cancel()

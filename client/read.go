@@ -8,47 +8,47 @@ import (
 	apiv1 "github.com/locknode/locknode/api/v1"
 )
 
-// LockInfo is what the cluster knows about a lock.
+// LockInfo is the state of a lock.
 type LockInfo struct {
 	Name        string        // of the lock
 	Holders     []HolderInfo  // the first 64; none: it is free
 	HolderCount int           // of all holders; 0: it is free
-	Waiters     int           // in line
-	Limit       int           // of a semaphore
-	DelayLeft   time.Duration // free, but not to be granted for this long
-	Age         time.Duration // how old this may be; zero for a linearizable read
+	Waiters     int           // places in line
+	Limit       int           // the size of a semaphore; 0: it is none
+	DelayLeft   time.Duration // how long the free lock is not granted; see [DelayAfterLoss]
+	Age         time.Duration // how old the answer may be; zero for a linearizable read
 }
 
-// Held reports whether somebody holds the lock.
+// Held reports whether the lock is held.
 func (l LockInfo) Held() bool { return l.HolderCount > 0 }
 
-// HolderInfo is a grant as others see it.
+// HolderInfo is a grant as other clients see it.
 type HolderInfo struct {
 	Lock      string            // its name
 	Token     uint64            // the fencing token of the grant
-	Holder    string            // who it is, for people
-	Session   string            // hexadecimal; empty: a detached grant
+	Holder    string            // the name of its client, for people; see [Holder]
+	Session   string            // the hash of its session, hexadecimal; empty: a detached grant
 	Permits   int               // of a semaphore
 	Shared    bool              // with other shared holders
-	Remaining time.Duration     // until it ends if nobody renews it
-	Since     time.Time         // wall clock of a node, for people only
+	Remaining time.Duration     // until it ends if it is not renewed
+	Since     time.Time         // by the wall clock of a node, for people only
 	Value     []byte            // what [Value] or [Grant.SetValue] stored; nil: nothing
 	Labels    map[string]string // the client's; see [Labels]
 }
 
-// IsLocked reports whether somebody holds the lock. It is linearizable unless
+// IsLocked reports whether the lock is held. It is linearizable unless
 // [Stale] allows an older answer.
 //
-// It waits until a node answers or ctx ends; its errors are ErrUnavailable,
-// ErrInvalid, ErrDenied, ErrClosed and the end of ctx.
+// It waits until a node answers, the [ConnectTimeout] is over, or ctx ends. The errors are
+// ErrUnavailable, ErrOverloaded if ctx ended while the cluster refused the read, ErrInvalid,
+// ErrDenied, ErrClosed and the end of ctx. It changes nothing.
 func (c *Client) IsLocked(ctx context.Context, name string, opts ...ReadOption) (bool, error) {
 	lock, err := c.get(ctx, what{"look at lock", name}, opts)
 	return lock.GetHolderCount() > 0, err
 }
 
-// Get returns what the cluster knows about a lock. A lock that nobody holds or
-// waits for is like one that never was: Get does not fail. Errors are as with
-// [Client.IsLocked].
+// Get returns the state of a lock. A lock that has never been held is a free one, and no
+// error. What it waits for and its errors are those of [Client.IsLocked].
 func (c *Client) Get(ctx context.Context, name string, opts ...ReadOption) (LockInfo, error) {
 	w := what{"get lock", name}
 	r, err := c.getAnswer(ctx, w, opts)
@@ -66,7 +66,7 @@ func (c *Client) get(ctx context.Context, w what, opts []ReadOption) (*apiv1.Loc
 	return r.GetLock(), err
 }
 
-// getting is a Get under way, in one allocation.
+// getting is a read of one lock under way, in one allocation.
 type getting struct {
 	waited
 	operation apiv1.Operation
@@ -105,16 +105,16 @@ func staleness(w what, opts []ReadOption) (time.Duration, error) {
 		f(&o)
 	}
 	if o.stale < 0 {
-		return 0, invalid(w, "stale is %v, must not be negative", o.stale)
+		return 0, invalid(w, "stale: is %v, must not be negative", o.stale)
 	}
 	return o.stale, nil
 }
 
-// ListOptions is which part of the list is wanted. The zero value is the
-// beginning of a linearizable list.
+// ListOptions selects a page of the list of locks. The zero value is the first page, with
+// a linearizable read.
 type ListOptions struct {
-	Limit int           // locks in a page; 0: 100, at most 1000
-	After string        // names greater than this one; [Page.Next] of the page before
+	Limit int           // locks in a page, at most 1000; 0: 100
+	After string        // only greater names: [Page.Next] of the page before
 	Stale time.Duration // see [Stale]
 }
 
@@ -122,19 +122,19 @@ type ListOptions struct {
 type Page struct {
 	Locks []LockInfo    // in the order of their names; at most ListOptions.Limit
 	Next  string        // for ListOptions.After; empty: this is the last page
-	Age   time.Duration // how old this may be; zero for a linearizable read
+	Age   time.Duration // how old the answer may be; zero for a linearizable read
 }
 
 // List returns the locks that are held or waited for and whose names begin with
-// prefix. Each page is consistent in itself. Errors are as with
-// [Client.IsLocked].
+// prefix. Each page is consistent in itself; the lock table may change between two pages.
+// What it waits for and its errors are those of [Client.IsLocked].
 func (c *Client) List(ctx context.Context, prefix string, o ListOptions) (Page, error) {
 	w := what{"list locks", prefix}
 	if o.Limit < 0 || o.Limit > 1000 {
-		return Page{}, invalid(w, "limit is %d, must be 0 to 1000", o.Limit)
+		return Page{}, invalid(w, "limit: is %d, must be 0 to 1000", o.Limit)
 	}
 	if o.Stale < 0 {
-		return Page{}, invalid(w, "stale is %v, must not be negative", o.Stale)
+		return Page{}, invalid(w, "stale: is %v, must not be negative", o.Stale)
 	}
 	if err := checkText(w, "prefix", prefix, false); err != nil {
 		return Page{}, err

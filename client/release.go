@@ -17,7 +17,7 @@ type releasing struct {
 	id        apiv1.RequestID
 	grant     *Grant
 	since     time.Duration
-	delays    bool          // of a lost grant with a delay: one of session.delays
+	delays    bool          // counted in session.delays: of a lost grant with a delay
 	unblocked chan struct{} // closed when Unlock need not wait any more
 	once      sync.Once
 }
@@ -25,7 +25,7 @@ type releasing struct {
 // unblock lets Unlock return.
 func (r *releasing) unblock() { r.once.Do(func() { close(r.unblocked) }) }
 
-// releaseLocked makes the release of g, to be sent by the caller without mutex.
+// releaseLocked returns the release of g. The caller sends it once it holds no mutex.
 func (g *Grant) releaseLocked(now time.Duration) *releasing {
 	r := &releasing{grant: g, since: now, unblocked: make(chan struct{})}
 	r.c, r.to, r.untilReached = g.s.c, r, true
@@ -39,6 +39,7 @@ func (g *Grant) releaseLocked(now time.Duration) *releasing {
 	return r
 }
 
+// take gets the answer.
 func (r *releasing) take(a *apiv1.Answer) {
 	g, s := r.grant, r.grant.s
 	code := apiv1.Code(a.GetError().GetCode())
@@ -51,8 +52,8 @@ func (r *releasing) take(a *apiv1.Answer) {
 	s.window.Answered(r.id.GetSequence())
 	gone := code == apiv1.CodeNotHeld || code == apiv1.CodeNoSession
 	if now := s.c.now(); gone && g.state == grantReleased && now < g.boundLocked() && now < s.boundLocked() {
-		// Not by time, for that is not over: it was taken away before. Once the
-		// time is over nobody can tell, and it was held when Unlock was called.
+		// Its time is not over, so that an operator must have ended it before the Unlock.
+		// Once the time is over nobody can know, and it was held when Unlock was called.
 		g.err = &LostError{Lock: g.name, Token: g.token, Reason: LostForced}
 	}
 	var ending *op
@@ -65,7 +66,7 @@ func (r *releasing) take(a *apiv1.Answer) {
 	r.unblock()
 	switch {
 	case repeat:
-		s.c.log.Warn("release refused, to be repeated", "lock", g.name, "token", g.token, "err", a.GetError())
+		s.c.log.Warn("release refused, it is repeated", "lock", g.name, "token", g.token, "err", a.GetError())
 		time.AfterFunc(retryLast, r.repeat)
 	case code == apiv1.CodeOK, code == apiv1.CodeNotHeld:
 	case code == apiv1.CodeNoSession:
@@ -84,7 +85,7 @@ func (r *releasing) repeat() {
 	s.mu.Lock()
 	if s.cause != nil && (!r.delays || s.ending == nil) {
 		s.mu.Unlock()
-		return // the session is over, or is about to be
+		return // the session has ended, or its end is sent
 	}
 	next := g.releaseLocked(s.c.now())
 	next.request.Lost, next.delays = r.request.Lost, r.delays
@@ -92,8 +93,8 @@ func (r *releasing) repeat() {
 	s.c.send(&next.op)
 }
 
-// giveBack releases a grant that was never believed in, in the background. Nothing
-// was done under it, so there is nothing that a delay after a loss is for.
+// giveBack releases a grant that was never valid, in the background. Nothing was done
+// under it, so that it needs no delay after a loss.
 func (g *Grant) giveBack() {
 	g.s.mu.Lock()
 	if g.s.cause != nil {
@@ -107,15 +108,15 @@ func (g *Grant) giveBack() {
 
 // Unlock releases the lock and ends the grant's context.
 //
-// It takes no context, because a release must not be left undone: Unlock waits
-// for the cluster's answer for up to a second, so that on a cluster that is well
-// the lock is free when it returns. After that it returns nil and the release
-// is repeated in the background until it is answered or the session is over,
-// which frees the lock just as well. So `defer g.Unlock()` is always right.
+// It waits for the cluster's answer for up to a second, so that the lock normally is free
+// when it returns. After that it returns nil, and the release
+// is repeated in the background until it is answered or the session has ended,
+// which also frees the lock. It takes no context, because a release must not be left
+// undone: `defer g.Unlock()` is always right.
 //
 // If the lock was lost before, Unlock changes nothing and returns the
-// [*LostError]: it was not protected to the end. Calling it again is allowed
-// and returns the same.
+// [*LostError]: the work was not protected to the end. It may be called more than once, and
+// returns the same each time.
 func (g *Grant) Unlock() error {
 	s := g.s
 	now := s.c.now()
@@ -149,10 +150,11 @@ func (g *Grant) Unlock() error {
 	return g.awaitRelease(r)
 }
 
+// awaitRelease waits until the release need not be waited for any more.
 func (g *Grant) awaitRelease(r *releasing) error {
 	select {
 	case <-r.unblocked:
-	case <-g.s.over: // which has released it, or is about to
+	case <-g.s.over: // the end of the session releases it
 	}
 	g.s.mu.Lock()
 	defer g.s.mu.Unlock()

@@ -17,24 +17,23 @@ import (
 	"github.com/locknode/locknode/internal/mux"
 )
 
-// remote is the backend behind Dial: it takes every call to the leader, over
+// remote is the backend behind Dial: it sends every call to the leader, over
 // one stream. While it has no stream, calls are queued and one goroutine
 // searches. The unanswered calls of a stream that breaks are started again, under the same
 // request IDs.
 //
-// The endpoints are where it begins. Nodes say where the others are, and that counts for
-// as long as they belong to the same cluster; see book. Names are looked up again when a
-// node is lost; see lookUpLocked.
+// It begins with the endpoints. Nodes of the same cluster report the addresses of the
+// others; see book. Names are looked up again when a node is lost; see lookUpLocked.
 type remote struct {
-	endpoints []string // as Dial was given them, without repetitions
+	endpoints []string // those of Dial, without repetitions
 	resolve   func(ctx context.Context, host string) ([]string, error)
 	timeout   time.Duration     // see ConnectTimeout
-	dial      []grpc.DialOption // the user's
+	dial      []grpc.DialOption // see GRPC
 	log       *slog.Logger
-	linked    func() // called after every change of the stream
+	linked    func() // called when another link is in use
 	ctx       context.Context
 	cancel    context.CancelFunc
-	wg        sync.WaitGroup // the search, the calls that a search makes, the second look, lookups
+	wg        sync.WaitGroup // searches, the calls that they make, lookups
 	work      chan struct{}  // of capacity 1: wakes a reconnect, because a call was queued
 
 	link atomic.Pointer[link] // nil: calls are queued. Written under mu
@@ -42,17 +41,17 @@ type remote struct {
 	mu           sync.Mutex // guards what follows
 	closed       bool
 	searching    bool
-	reconnecting bool   // see reconnectLaterLocked
-	hint         string // who is said to lead
-	left         string // whose stream ended last
-	brief        int    // streams that broke at once, one after the other
-	cluster      string // the ID of the cluster that the client belongs to; empty: not known yet
+	reconnecting bool   // a reconnect is scheduled
+	hint         string // the address of the leader as a node reported it
+	left         string // the address of the node that was left last
+	brief        int    // brief streams in a row; see briefLink
+	cluster      string // the ID of the client's cluster; empty: it has none yet
 	book         book
 	places       map[string]*place // of the endpoints and of the members in book, by host:port
-	news         chan struct{}     // closed and replaced when a lookup has ended or book has changed
-	lost         time.Time         // since when there has been no node to use that stayed
+	addressNews  chan struct{}     // closed and replaced when a lookup has ended or book has changed
+	lost         time.Time         // when the last node that was not brief was lost
 	queue        []queuedCall      // waits for a link
-	last         error             // the last thing that went wrong
+	last         error             // the last error
 	peers        map[string]*peer  // by address
 	watchers     map[[16]byte]func(*apiv1.Notice)
 }
@@ -66,19 +65,19 @@ func newRemote(endpoints []string, cfg config, linked func()) *remote {
 	unique := slices.Clone(endpoints)
 	slices.Sort(unique)
 	r := &remote{
-		endpoints: slices.Compact(unique),
-		resolve:   cfg.resolve,
-		cluster:   cfg.cluster,
-		timeout:   cfg.connectTimeout,
-		dial:      cfg.grpc,
-		log:       cfg.log,
-		linked:    linked,
-		peers:     make(map[string]*peer),
-		watchers:  make(map[[16]byte]func(*apiv1.Notice)),
-		work:      make(chan struct{}, 1),
-		news:      make(chan struct{}),
+		endpoints:   slices.Compact(unique),
+		resolve:     cfg.resolve,
+		cluster:     cfg.cluster,
+		timeout:     cfg.connectTimeout,
+		dial:        cfg.grpc,
+		log:         cfg.log,
+		linked:      linked,
+		peers:       make(map[string]*peer),
+		watchers:    make(map[[16]byte]func(*apiv1.Notice)),
+		work:        make(chan struct{}, 1),
+		addressNews: make(chan struct{}),
 	}
-	r.placesLocked() // nobody else has it
+	r.placesLocked() // no other goroutine has r yet
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	return r
 }
@@ -92,6 +91,7 @@ func (r *remote) Start(call *mux.Call) {
 	r.enqueue(call)
 }
 
+// start starts a call on the stream of the link.
 func (l *link) start(call *mux.Call) {
 	if call.Op.Redirect == l.forward {
 		call.Op.Redirect = !l.forward
@@ -124,11 +124,12 @@ func (r *remote) enqueue(calls ...*mux.Call) {
 	}
 }
 
+// refuse answers a call with an error.
 func refuse(call *mux.Call, e *apiv1.Error) {
 	call.Done(&apiv1.Answer{Id: call.Op.GetId(), Result: &apiv1.Answer_Error{Error: e}})
 }
 
-// searchLocked makes sure that somebody searches.
+// searchLocked starts a search unless one runs.
 func (r *remote) searchLocked() {
 	if !r.searching && !r.closed {
 		r.searching = true
@@ -148,6 +149,7 @@ func (r *remote) Watch(session [16]byte, f func(*apiv1.Notice)) (stop func()) {
 	}
 }
 
+// notice passes a notice to the session that it is for.
 func (r *remote) notice(n *apiv1.Notice) {
 	if len(n.GetSession()) != 16 {
 		return
@@ -160,8 +162,8 @@ func (r *remote) notice(n *apiv1.Notice) {
 	}
 }
 
-// reroute is part of router. A node that does not lead is left at once; one
-// that cannot do its work just now only if it says so again and again.
+// reroute is part of router. A node that does not lead is left at once; one that has
+// another reason to send the call elsewhere only when it does so repeatedly.
 func (r *remote) reroute(call *mux.Call, e *apiv1.Error, tries int) bool {
 	code := apiv1.Code(e.GetCode())
 	if code.Retry() != apiv1.RetryElsewhere || code != apiv1.CodeNotLeader && tries%4 != 0 {
@@ -184,7 +186,7 @@ func (r *remote) refused(e *apiv1.Error) {
 	}
 }
 
-// drop leaves a link. Its unanswered calls come back through its OnBreak.
+// drop leaves a link. OnBreak of its stream gets its unanswered calls.
 func (r *remote) drop(l *link, hint string, err error) {
 	r.mu.Lock()
 	current := r.link.CompareAndSwap(l, nil)
@@ -237,7 +239,7 @@ func (r *remote) close() {
 	defer r.mu.Unlock()
 	for addr, p := range r.peers {
 		if p.conn != nil {
-			_ = p.conn.Close() // nothing is left to be lost
+			_ = p.conn.Close() // the error says nothing: no call uses it
 		}
 		delete(r.peers, addr)
 	}

@@ -8,11 +8,12 @@ import (
 	apiv1 "github.com/locknode/locknode/api/v1"
 )
 
-// adminTimeout is how long one node may take for one administrative call: a
-// leader that hands over waits for its successor.
+// adminTimeout is how long one node may take for one call of an operator: a
+// leader that hands leadership over waits for its successor.
 const adminTimeout = 10 * time.Second
 
-// probing is the timeout of calls that a node answers from memory: its round trip.
+// probing is the timeout of calls that a node answers from memory: the limit of its peer
+// alone; see probeLimit.
 const probing = time.Duration(0)
 
 // Status is part of embedded.Operator.
@@ -47,15 +48,15 @@ func (r *remote) TransferLeadership(ctx context.Context, q *apiv1.TransferLeader
 // RemoveMember is part of embedded.Operator.
 func (r *remote) RemoveMember(ctx context.Context, q *apiv1.RemoveMemberRequest) (*apiv1.RemoveMemberResponse, error) {
 	began := time.Now()
-	var doubt error // not nil: it may have been done, and only the answer was lost
+	var unknown error // not nil: it may have been done, and only the answer was lost
 	for attempt := 0; ; attempt++ {
 		answer, err := unary(ctx, r, adminTimeout, true, func(ctx context.Context, c apiv1.LocksClient) (*apiv1.RemoveMemberResponse, error) {
 			answer, err := c.RemoveMember(ctx, q)
 			switch apiv1.CodeOf(err) {
 			case apiv1.CodeUnknownOutcome:
-				doubt = err
+				unknown = err
 			case apiv1.CodeNoMember:
-				if doubt != nil {
+				if unknown != nil {
 					return &apiv1.RemoveMemberResponse{}, nil
 				}
 			}
@@ -65,15 +66,15 @@ func (r *remote) RemoveMember(ctx context.Context, q *apiv1.RemoveMemberRequest)
 			return answer, err
 		}
 		limit := r.timeout
-		if doubt != nil {
-			// It is asked for again to learn whether it was done, and not for ever: it may
-			// be that it cannot be done.
-			err, limit = doubt, cmp.Or(limit, adminTimeout)
+		if unknown != nil {
+			// It is repeated to learn whether it was done, and not for ever, because it may
+			// never be possible.
+			err, limit = unknown, cmp.Or(limit, adminTimeout)
 		}
 		if limit > 0 && time.Since(began) >= limit {
 			return answer, err
 		}
-		// Whoever removes a member often does so when the leader has just died.
+		// Members are often removed when the leader has just failed.
 		select {
 		case <-time.After(jitter(attempt)):
 		case <-ctx.Done():
@@ -84,10 +85,10 @@ func (r *remote) RemoveMember(ctx context.Context, q *apiv1.RemoveMemberRequest)
 	}
 }
 
-// unary has one node do something: the leader, if a survey finds it, or else a node
-// that passes it on. Only how nodes are is asked of all at once; what changes
-// something is sent to one after the other. Where a node may have done it without
-// saying so, the next one is asked only if it can be repeated.
+// unary makes a call of one node: of the leader, if a survey finds it, or else of a node
+// that forwards it. Only the status is asked of all nodes at once; the call is made of
+// one node after the other. If a node has not answered it but may have carried it out, the
+// next one is asked only if the call is repeatable.
 func unary[R any](ctx context.Context, r *remote, patience time.Duration, repeatable bool, do func(context.Context, apiv1.LocksClient) (R, error)) (R, error) {
 	var none R
 	began := time.Now()
@@ -115,6 +116,8 @@ func unary[R any](ctx context.Context, r *remote, patience time.Duration, repeat
 	}
 }
 
+// unaryAt makes a call of the node at addr, which may take as long as its peer's limit, or
+// patience if that is longer.
 func unaryAt[R any](ctx context.Context, r *remote, addr string, patience time.Duration, do func(context.Context, apiv1.LocksClient) (R, error)) (R, error) {
 	p, conn, err := r.hold(addr)
 	if err != nil {

@@ -14,32 +14,32 @@ import (
 )
 
 const (
-	// askOthersAfter is how long the first node of a round is waited for before the
-	// others are asked, too.
+	// askOthersAfter is how long a round waits for its first node before it asks the
+	// others as well.
 	askOthersAfter = 20 * time.Millisecond
-	// roundLimit is how long a round waits for nodes that do not answer. They go on
-	// being waited for beside the rounds that follow.
+	// roundLimit is how long a round waits for nodes that do not answer. Their answers
+	// still count in the rounds that follow.
 	roundLimit = 100 * time.Millisecond
-	// The pause between rounds is a quarter of the time that nothing has changed: it
-	// adds little to an outage however long that is, and costs little however many
-	// clients there are. It has a least and a most, and is shortened by up to a half at
-	// random.
+	// The pause between rounds is a quarter of the time for which no answer has changed:
+	// it makes an outage of any length only a little longer, and many clients do not
+	// overload the nodes. It is between leastPause and mostPause, and is shortened by up to
+	// a half at random.
 	leastPause = 10 * time.Millisecond
 	mostPause  = time.Second
 )
 
-// search is one look for the node that leads. It asks one node, and the others only
-// if that one does not lead to the leader; no node is asked while it owes an answer.
-// It belongs to one goroutine.
+// search searches for the node that leads, in rounds. A round asks one node, and the others
+// only if that one does not lead to the leader; no node is asked while its last answer is
+// still to come. A search belongs to one goroutine.
 type search struct {
 	r           *remote
 	ctx         context.Context // of the questions
 	cancel      context.CancelFunc
-	asking      map[string]bool // who owes an answer
+	asking      map[string]bool // the nodes whose answers are still to come
 	answers     chan probe
-	known       map[string]probe // the last answers
-	silent      string           // whose stream is silent: not to be opened again
-	changed     time.Time        // when one differed from the one before
+	known       map[string]probe // the last answer of each node
+	silent      string           // the node whose stream is silent: no other is opened to it
+	changed     time.Time        // when an answer differed from the one before
 	addrs       []string         // that were known when the round began
 	interrupt   <-chan struct{}  // nil, or what ends the search: a call was queued, for which another one searches
 	interrupted bool             // it has ended the search
@@ -54,7 +54,7 @@ type probe struct {
 	err    error
 }
 
-// same reports whether p says the same as q of what matters to a search.
+// same reports whether p and q are the same as far as a search is concerned.
 func (p probe) same(q probe) bool {
 	return (p.err == nil) == (q.err == nil) && p.leads() == q.leads() && p.status.GetReady() == q.status.GetReady() &&
 		p.status.GetLeaderAddress() == q.status.GetLeaderAddress()
@@ -71,12 +71,11 @@ func (r *remote) newSearch() *search {
 	return s
 }
 
-// maxAsked bounds the nodes that a search knows: those of the client, and those that
-// nodes name as leaders.
+// maxAsked bounds the nodes that a search asks: those that the client knows, and those that
+// nodes report as leaders.
 const maxAsked = 2 * maxAddresses
 
-// end waits for the questions under way, which it cancels, and closes connections that
-// are of no use.
+// end cancels the calls under way, waits for them, and closes unused connections.
 func (s *search) end() {
 	s.cancel()
 	for len(s.asking) > 0 {
@@ -155,20 +154,19 @@ func (s *search) wait(pause time.Duration) (l *link, goOn bool) {
 	return s.linger(pause), true
 }
 
-// linger waits for late answers, of nodes that are slow, until the pause is over or one
-// of them is news, or there are other addresses. It returns a link if an answer leads to
-// one.
+// linger waits for late answers, of slow nodes, until the pause is over, an answer has
+// changed, or the addresses have. It returns a link if an answer leads to one.
 func (s *search) linger(pause time.Duration) *link {
 	t := time.NewTimer(pause)
 	defer t.Stop()
 	for changed := s.changed; s.changed.Equal(changed); {
-		news := s.r.changes()
+		addressNews := s.r.changes()
 		if addrs := s.r.addresses(); !slices.Equal(addrs, s.addrs) {
 			s.addrs = addrs
 			return nil
 		}
 		select {
-		case <-news:
+		case <-addressNews:
 		case <-s.interrupt:
 			s.interrupted = true
 			return nil
@@ -199,7 +197,7 @@ func (s *search) askAt(text string) {
 	}
 }
 
-// ask asks a node who leads, unless it owes an answer.
+// ask asks a node for its status, unless its last answer is still to come.
 func (s *search) ask(addr string) {
 	if addr == "" || s.asked[addr] || len(s.known)+len(s.asking) >= maxAsked && !s.isKnown(addr) {
 		return
@@ -217,9 +215,9 @@ func (s *search) isKnown(addr string) bool {
 	return ok || s.asking[addr]
 }
 
-// begin begins a round. What answered at addresses that are no longer known is
-// forgotten when that is much, and nobody goes on connecting to them: a name may stand
-// for others at every lookup.
+// begin begins a round. If there are many answers from addresses that are no longer known,
+// it forgets those; it also closes the connections to them: a name may have other addresses
+// at every lookup.
 func (s *search) begin() {
 	s.asked = make(map[string]bool)
 	s.addrs = s.r.addresses()
@@ -229,7 +227,7 @@ func (s *search) begin() {
 	s.r.prune(false)
 }
 
-// note takes in an answer.
+// note adopts an answer.
 func (s *search) note(p probe) {
 	delete(s.asking, p.addr)
 	if before, ok := s.known[p.addr]; ok && !before.same(p) || !ok && p.err == nil {
@@ -238,11 +236,11 @@ func (s *search) note(p probe) {
 	s.known[p.addr] = p
 }
 
-// round asks who leads, and opens a stream to the first node that says it does. If
-// none does, but a node knows of a leader that cannot be reached from here, that node
-// is asked to forward. A leader that was reached, and does not lead any more or not
-// yet, is no reason for that: there will be another in a moment. It returns nil if
-// there is nobody, or when the limit is over.
+// round asks nodes for their status, and opens a stream to the first that leads. If
+// none does, but a node reports a leader that cannot be reached from here, that node
+// is asked to forward. If the reported leader answers and does not lead, there is no
+// forwarding: another one is elected in a moment. round returns nil if it has found no node
+// when all have answered or the limit is over.
 func (s *search) round(limit time.Duration) *link {
 	s.begin()
 	s.ask(s.first())
@@ -251,7 +249,7 @@ func (s *search) round(limit time.Duration) *link {
 	over := time.NewTimer(limit)
 	defer over.Stop()
 	for {
-		if !s.owed() { // nobody is left to wait for, or nobody was asked
+		if !s.owed() { // all that were asked have answered, or none was asked
 			if s.askOthers(); !s.owed() {
 				return s.forwarder()
 			}
@@ -275,8 +273,9 @@ func (s *search) round(limit time.Duration) *link {
 	}
 }
 
-// first is whom a round asks first: who is said to lead, and otherwise anybody who
-// does not owe an answer, but rather not the node that was just left.
+// first returns the address that a round asks first: that of the reported leader, and
+// otherwise any whose last answer is not still to come, if possible not that of the node
+// that was just left.
 func (s *search) first() string {
 	s.r.mu.Lock()
 	hint, left := s.r.hint, s.r.left
@@ -296,8 +295,8 @@ func (s *search) first() string {
 	return free[rand.N(len(free))]
 }
 
-// askOthers asks everybody. It looks up the names again behind which somebody has not
-// answered, or nobody is known: he may be at another address by now.
+// askOthers asks all nodes. It looks up the names again that have no address, or one whose
+// node has not answered: the node may have another address by now.
 func (s *search) askOthers() {
 	s.r.lookUp(func(p *place) bool {
 		return len(p.addrs) == 0 || slices.ContainsFunc(p.addrs, func(addr string) bool {
@@ -310,7 +309,7 @@ func (s *search) askOthers() {
 	}
 }
 
-// owed reports whether somebody who was asked in this round has not answered.
+// owed reports whether a node that was asked in this round has not answered.
 func (s *search) owed() bool {
 	for addr := range s.asked {
 		if s.asking[addr] {
@@ -320,7 +319,8 @@ func (s *search) owed() bool {
 	return false
 }
 
-// follow goes where an answer leads.
+// follow opens a stream to the node if it leads, and otherwise asks the leader that it
+// reports.
 func (s *search) follow(p probe) *link {
 	switch {
 	case p.err != nil || p.addr == s.silent && p.leads():
@@ -337,7 +337,7 @@ func (s *search) follow(p probe) *link {
 	return nil
 }
 
-// heard returns what the node at host:port has answered, and whether it has.
+// heard returns the answer of the node at host:port, and whether there is one.
 func (s *search) heard(text string) (answer probe, ok bool) {
 	for _, addr := range s.r.expand(text) {
 		if p, known := s.known[addr]; known && (!ok || p.err == nil) {
@@ -347,8 +347,8 @@ func (s *search) heard(text string) (answer probe, ok bool) {
 	return answer, ok
 }
 
-// forwarder opens a stream to a node that knows of a leader who cannot be reached from
-// here.
+// forwarder opens a stream to a node that reports a leader that cannot be reached from here.
+// It returns nil if there is none.
 func (s *search) forwarder() *link {
 	for _, p := range s.known {
 		leader, ok := s.heard(p.status.GetLeaderAddress())
@@ -375,7 +375,7 @@ func (s *search) reachable() string {
 	return ""
 }
 
-// tried says what was wrong with each node.
+// tried returns what was wrong with each node.
 func (s *search) tried() attempts {
 	var tried attempts
 	for i, addr := range slices.Sorted(maps.Keys(s.asked)) {
@@ -393,9 +393,9 @@ func (s *search) tried() attempts {
 		case p.leads():
 			tried = append(tried, fmt.Errorf("%s: leads but is not ready: %s", addr, p.status.GetNotReadyReason()))
 		case leader != "" && s.reached(leader):
-			tried = append(tried, fmt.Errorf("%s: says that %s leads, which it does not", addr, leader))
+			tried = append(tried, fmt.Errorf("%s: reports %s as the leader, which does not lead", addr, leader))
 		case leader != "":
-			tried = append(tried, fmt.Errorf("%s: says that %s leads, which does not answer", addr, leader))
+			tried = append(tried, fmt.Errorf("%s: reports %s as the leader, which does not answer", addr, leader))
 		default:
 			tried = append(tried, fmt.Errorf("%s: knows no leader", addr))
 		}
@@ -412,7 +412,7 @@ func (s *search) reached(text string) bool {
 	return p.status != nil
 }
 
-// readStale lets a node answer what it may answer without a leader.
+// readStale sends the queued stale reads to the node at addr: they need no leader.
 func (r *remote) readStale(addr string) {
 	if addr == "" {
 		return
@@ -450,7 +450,7 @@ func (r *remote) readStale(addr string) {
 	}
 }
 
-// probe asks one node.
+// probe asks one node for its status.
 func (r *remote) probe(ctx context.Context, addr string) probe {
 	begun := time.Now()
 	status, err := unaryAt(ctx, r, addr, probing, func(ctx context.Context, c apiv1.LocksClient) (*apiv1.StatusResponse, error) {
@@ -466,8 +466,8 @@ func (r *remote) probe(ctx context.Context, addr string) probe {
 	return probe{addr: addr, status: status}
 }
 
-// answered takes in that a node has answered who it is. Its error says that the node is
-// not of this client's cluster: whatever it says is not for us.
+// answered checks the status of a node. It returns an error if the node is not of the
+// client's cluster: its answer is ignored then.
 func (r *remote) answered(addr string, status *apiv1.StatusResponse, took time.Duration) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -478,15 +478,15 @@ func (r *remote) answered(addr string, status *apiv1.StatusResponse, took time.D
 	p.patience.Took(took) // or less than that, if it had to connect
 	theirs := status.GetClusterId()
 	if len(theirs) > maxID {
-		return fmt.Errorf("the ID of its cluster has %d bytes: this is no node", len(theirs))
+		return fmt.Errorf("cluster ID of the node: is %d bytes long, must be at most %d; is this a Locknode node?", len(theirs), maxID)
 	}
 	if theirs == "" || r.cluster == "" || theirs == r.cluster {
 		return nil
 	}
-	// It may name another one each time, and is asked often.
+	// It is asked often, and may report another one each time.
 	if p.warned != theirs && time.Since(p.warnedAt) >= time.Minute {
 		p.warned, p.warnedAt = theirs, time.Now()
-		r.log.Warn("another cluster is where a node of this one was looked for; it is not used",
+		r.log.Warn("node belongs to another cluster, it is not used",
 			"peer", addr, "node", status.GetNodeId(), "cluster", theirs, "own_cluster", r.cluster)
 	}
 	return fmt.Errorf("node %q belongs to cluster %.64s, this client to cluster %s; if that one was formed anew, open a new client",

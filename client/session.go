@@ -16,30 +16,29 @@ import (
 )
 
 const (
-	// maxOpen bounds the unanswered operations of a session, and so what ends with
-	// it at once. Beyond it new acquires go to another session; what frees a lock
-	// does not.
+	// maxOpen bounds the unanswered operations of a session, and so how many end at once
+	// with it. Beyond it new acquires go to another session; operations that free a
+	// lock do not.
 	maxOpen = 4096
 	// maxRenewals bounds the keep-alives under way.
 	maxRenewals = 3
-	// idleSession is how long a session is kept for nothing.
+	// idleSession is how long an unused session is kept.
 	idleSession = time.Minute
-	// forever is later than the clock will ever read.
+	// forever is later than any reading of the clock.
 	forever = time.Duration(math.MaxInt64)
 )
 
-// errAgain says that the session ended or retired under an acquire, which is to
+// errAgain says that the session has ended or retired, and that the operation is to
 // be repeated in another one.
 var errAgain = errors.New("session changed")
 
-// session is the liveness of a client, which owns grants and places in line. It
-// is opened by its goroutine, kept alive, and ends once: when the cluster says
-// that it has ended, when the client is closed, or when it has retired and has
-// nothing left.
+// session is the liveness of a client: it has grants and places in line. Its goroutine
+// opens it and keeps it alive. It ends once: when the cluster answers that it has ended,
+// when the client is closed, or when it has retired and has no grant or operation left.
 //
-// While now >= ticket.bound(deadline) the session is in doubt: nothing is held,
+// While now >= ticket.bound(deadline) the session is in doubt: it has no valid grant,
 // because the cluster may have ended it, but keep-alives go on, and if one is
-// answered the session is as good as before.
+// answered the session goes on as before.
 type session struct {
 	c       *Client
 	id      [16]byte
@@ -47,16 +46,16 @@ type session struct {
 	failed  atomic.Bool   // could not be opened, for the reason in cause
 	ready   chan struct{} // closed when open or ended
 	over    chan struct{} // closed when ended
-	woken   chan struct{} // of capacity 1: run looks at the time again
+	woken   chan struct{} // of capacity 1: wakes run
 
 	mu        sync.Mutex // guards what follows
 	opened    bool
-	cause     error // not nil: ended
+	cause     error // why it has ended; nil: it has not
 	retired   bool  // takes no new acquires
 	ticket    ticket
-	deadline  int64         // cluster time: the latest that was answered
-	latest    time.Duration // no answer can have meant a later bound; see extendLocked
-	extended  chan struct{} // closed and replaced when the bound grows; nil: nobody waits
+	deadline  int64         // cluster time: the latest of all answers
+	latest    time.Duration // a bound of the bound, whatever the stamps are; see extendLocked
+	extended  chan struct{} // closed and replaced when the bound grows; nil: no goroutine waits
 	renewAt   time.Duration // when the next keep-alive is due
 	renewals  []*op         // keep-alives under way
 	failures  int           // keep-alives refused in a row
@@ -64,14 +63,14 @@ type session struct {
 	idleSince time.Duration
 	window    window.Window[op]
 	acquires  int // under way
-	// undelivered are the detached acquires whose answer nobody got: not answered,
-	// or cancelled and the cancel is not answered. They may have been granted.
+	// undelivered are the detached acquires whose answer no caller got: they are not
+	// answered, or cancelled and the cancel is not answered. They may have been granted.
 	undelivered map[*acquiring]struct{}
 	grants      map[uint64]*Grant
 	timed       grantHeap                    // grants with a TTL
-	firstOver   time.Duration                // not after the latest bound of any of them
-	revoked     map[uint64]*apiv1.Revocation // told before the acquire was answered
-	seen        uint64                       // revocations up to this one are known
+	firstOver   time.Duration                // no later than Grant.latest of any of them
+	revoked     map[uint64]*apiv1.Revocation // by token: received before the acquire was answered
+	seen        uint64                       // number up to which all revocations were received
 	missedUntil int64                        // cluster time: of grants of up to then a revocation may have been missed; see missedLocked
 	delays      int                          // releases of lost grants with a delay, not answered
 	ending      *op                          // to be sent when delays is 0
@@ -98,7 +97,7 @@ func newSession(c *Client) *session {
 	return s
 }
 
-// run opens the session, keeps it alive and ends grants whose time is up. It is
+// run opens the session, keeps it alive and ends grants whose time is over. It is
 // the session's only goroutine.
 func (s *session) run() {
 	defer s.c.forget(s)
@@ -127,7 +126,7 @@ func (s *session) run() {
 	}
 }
 
-// open returns when the session is open or has ended.
+// open waits until the session is open or has ended, and reports whether it is open.
 func (s *session) open() bool {
 	sent := s.c.now()
 	answers := make(chan *apiv1.Answer, 1)
@@ -137,7 +136,7 @@ func (s *session) open() bool {
 	case a := <-answers:
 		e := a.GetError()
 		if apiv1.Code(e.GetCode()) == apiv1.CodeNoSession {
-			// It was opened, the answer was lost, and its time has run out meanwhile.
+			// It was opened, the answer was lost, and it has expired meanwhile.
 			s.expired()
 			return false
 		}
@@ -174,8 +173,8 @@ func (s *session) cutOff() {
 	s.end(s.c.ready(what{verb: "session"}), LostClosed, errNodeEnded.Error())
 }
 
-// tick ends what is over and returns how long to sleep, and whether a keep-alive
-// is due.
+// tick ends the grants whose time is over, and the session if it is idle. It returns how
+// long run sleeps, and whether a keep-alive is due.
 func (s *session) tick() (sleep time.Duration, renew bool) {
 	if s.retireIfIdle() {
 		return tickEvery, false
@@ -194,7 +193,7 @@ func (s *session) tick() (sleep time.Duration, renew bool) {
 	}
 	next := now + tickEvery
 	if len(s.renewals) < maxRenewals {
-		next = min(next, s.renewAt) // otherwise an answer has to come first
+		next = min(next, s.renewAt) // otherwise an answer has to come first, which wakes run
 	}
 	if len(s.grants) > 0 {
 		next = min(next, s.boundLocked())
@@ -212,8 +211,8 @@ func (s *session) tick() (sleep time.Duration, renew bool) {
 // long that one percent of it matters to the deadlines of grants.
 func (s *session) renewEvery() time.Duration { return min(s.c.config.ttl/3, time.Minute) }
 
-// retireIfIdle ends a session that has been of no use for long, or has retired
-// and has nothing left.
+// retireIfIdle ends a session that has been unused for long, or has retired and has no grant
+// or operation left, and reports whether it did.
 func (s *session) retireIfIdle() bool {
 	c := s.c
 	c.mu.Lock()
@@ -237,15 +236,15 @@ func (s *session) retireIfIdle() bool {
 	o := c.endSession(s.id)
 	c.track(o)
 	c.send(o)
-	time.AfterFunc(c.config.ttl, o.call.Abandon) // by then it has ended by itself
+	time.AfterFunc(c.config.ttl, o.call.Abandon) // by then it has expired
 	return true
 }
 
-// renew sends a keep-alive. Each has its own beginning, so each is sent as it
-// is and never again.
+// renew sends a keep-alive. The bound counts from when it is sent, so that it is sent once
+// and not retried.
 func (s *session) renew() {
 	sent := s.c.now()
-	o := &op{c: s.c, final: true}
+	o := &op{c: s.c, noRetry: true}
 	o.to = takerFunc(func(a *apiv1.Answer) { s.renewed(o, sent, a) })
 	s.mu.Lock()
 	if s.cause != nil {
@@ -294,18 +293,18 @@ func (s *session) notice(n *apiv1.Notice) {
 	s.mu.Lock()
 	lost := s.revokeLocked(r)
 	if r.GetNumber() == s.seen+1 {
-		s.seen++ // with a gap, a keep-alive will tell what is missing
+		s.seen++ // with a gap, the answer to a keep-alive has what is missing
 	}
 	s.mu.Unlock()
 	lost.notify()
 }
 
-// expired is called when the cluster says that there is no such session.
+// expired ends the session when the cluster answers that there is no such session.
 func (s *session) expired() {
 	s.end(&opError{op: "session", kind: ErrSession}, LostExpired, "")
 }
 
-// renewSoon makes a keep-alive due.
+// renewSoon makes a keep-alive due now.
 func (s *session) renewSoon() {
 	s.mu.Lock()
 	s.renewAt = 0
@@ -326,9 +325,9 @@ func (s *session) wake() {
 func (s *session) extendLocked(sent time.Duration, deadline, stamp int64) {
 	before := s.boundLocked()
 	s.ticket.learn(sent, stamp)
-	// A deadline farther away than the TTL cannot be ours. And whatever the stamps
-	// say, the cluster ends the session no later than one TTL after its last answer
-	// arrives: stamps may lie, or fall because a backup was restored.
+	// A deadline farther away than the TTL cannot be that of this session. And whatever
+	// the stamps are, the cluster ends the session no later than one TTL after its last
+	// answer arrives: stamps may be wrong, or fall because a backup was restored.
 	s.deadline = max(s.deadline, min(deadline, sum(stamp, int64(s.c.config.ttl))))
 	s.latest = sum(s.c.now(), s.c.config.ttl)
 	if s.extended != nil && s.boundLocked() > before {
@@ -337,11 +336,11 @@ func (s *session) extendLocked(sent time.Duration, deadline, stamp int64) {
 	}
 }
 
-// boundLocked returns until when the session is believed in.
+// boundLocked returns until when the session is certain to be open.
 func (s *session) boundLocked() time.Duration { return min(s.ticket.bound(s.deadline), s.latest) }
 
-// confirm waits until the session is believed in, and returns errAgain if it
-// has ended.
+// confirm waits until the session is certain to be open. It returns errAgain if it has
+// ended, and the error of ctx if that ends first.
 func (s *session) confirm(ctx context.Context) error {
 	for {
 		s.mu.Lock()
@@ -370,7 +369,7 @@ func (s *session) confirm(ctx context.Context) error {
 }
 
 // end ends the session, once: its grants are lost for reason, its operations
-// are moot.
+// are abandoned.
 func (s *session) end(cause error, reason LostReason, why string) {
 	s.mu.Lock()
 	if s.cause != nil {
@@ -383,7 +382,7 @@ func (s *session) end(cause error, reason LostReason, why string) {
 	s.notifyEnd(lost)
 }
 
-// endLocked does not abandon the operations. The caller calls notifyEnd once it
+// endLocked is end without abandoning the operations. The caller calls notifyEnd once it
 // holds no mutex.
 func (s *session) endLocked(cause error, reason LostReason, why string) losses {
 	s.cause = cause
@@ -401,19 +400,19 @@ func (s *session) endLocked(cause error, reason LostReason, why string) losses {
 	return lost
 }
 
-// notifyEnd tells of the end of a session.
+// notifyEnd reports the losses and logs the end of the session.
 func (s *session) notifyEnd(lost losses) {
 	s.c.retire(s)
 	lost.notify()
 	s.c.log.Debug("session ended", "session", hex.EncodeToString(apiv1.SessionHash(s.id[:])), "grants_lost", len(lost), "err", s.cause)
 }
 
-// leave ends the session of a client that is closed, and has ending tell the
-// cluster; false: there is nobody to tell.
+// close ends the session of a client that is closed, and sends ending, the operation that
+// ends it in the cluster. It returns false if that is not needed.
 //
-// Grants with a delay after a loss are given back as lost, because their holders have
-// not unlocked them and may have something on its way. The end of the session would
-// release them as if by choice, so it must not overtake that.
+// Grants with a delay after a loss are released as lost, because their holders have
+// not unlocked them and may have sent something that has not arrived. The end of the
+// session would release them without the delay, so it is sent after these releases.
 func (s *session) close(ending *op) bool {
 	s.mu.Lock()
 	if s.cause != nil {
@@ -432,7 +431,7 @@ func (s *session) close(ending *op) bool {
 			o.call.Abandon()
 		}
 	})
-	// From here on their callers get no grant, whatever they are answered.
+	// From here on their callers get no grant, whatever the answers are.
 	undelivered := ending.call.Op.GetEndSession()
 	for a := range s.undelivered {
 		undelivered.Undelivered = append(undelivered.Undelivered, a.id.GetSequence())

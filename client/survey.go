@@ -8,17 +8,17 @@ import (
 	apiv1 "github.com/locknode/locknode/api/v1"
 )
 
-// survey asks all nodes at once how they are, for the administrative calls: a node
-// that does not answer holds up nobody, wherever it stands in the list. The node that
-// the client uses anyway gets a small start. It belongs to one goroutine.
+// survey asks all nodes at once for their status, for the calls of an operator: a node
+// that does not answer delays no call, whatever its place in the list. The node that
+// the client uses is asked a moment before the others. A survey belongs to one goroutine.
 type survey struct {
 	*search
 	ctx    context.Context // the caller's
 	stop   func() bool
-	others *time.Timer // the others are asked
-	wait   *time.Timer // nil: nobody has answered yet. The leader is not waited for any longer
-	over   bool        // that time is over
-	used   map[string]bool
+	others *time.Timer     // when the others are asked
+	wait   *time.Timer     // how long the leader is waited for; nil: no node has answered yet
+	over   bool            // that time is over
+	used   map[string]bool // nodes that next has returned
 }
 
 func (r *remote) newSurvey(ctx context.Context) *survey {
@@ -44,13 +44,14 @@ func (s *survey) end() {
 	s.search.end()
 }
 
-// waitForLeader begins the time for which it is, once.
+// waitForLeader begins the wait for the leader, unless it has begun.
 func (s *survey) waitForLeader() {
 	if s.wait == nil {
 		s.wait = time.NewTimer(roundLimit)
 	}
 }
 
+// waitOver returns the channel of the end of that wait.
 func (s *survey) waitOver() <-chan time.Time {
 	if s.wait == nil {
 		return nil
@@ -58,11 +59,11 @@ func (s *survey) waitOver() <-chan time.Time {
 	return s.wait.C
 }
 
-// await returns the next answer. It returns false when everybody has answered, when
-// the leader is not waited for any longer, or when the caller's context is over.
+// await returns the next answer. It returns false when all nodes have answered, when
+// the wait for the leader is over, or when the caller's context ends.
 func (s *survey) await() (probe, bool) {
 	for {
-		if !s.owed() { // of those who were asked: ask everybody before giving up
+		if !s.owed() { // all that were asked have answered: ask the others before giving up
 			if s.askOthers(); !s.owed() {
 				return probe{}, false
 			}
@@ -85,9 +86,9 @@ func (s *survey) await() (probe, bool) {
 	}
 }
 
-// next returns the node that is to do what is asked for: the one that leads, as soon
-// as it is known. Where none is found, the others that have answered follow, those
-// first that know of a leader. Each is returned once.
+// next returns the node to send the call to: the leader, as soon as it is known. If none is
+// found, it returns the other nodes that have answered, first those that know a leader.
+// Each is returned once.
 func (s *survey) next() (string, bool) {
 	for s.ctx.Err() == nil {
 		best := s.best()
@@ -107,7 +108,7 @@ func (s *survey) next() (string, bool) {
 	return "", false
 }
 
-// best is the node with the least rank of those that have answered and were not used.
+// best returns the node with the least rank of those that have answered and were not used.
 func (s *survey) best() string {
 	var addrs []string
 	for addr, p := range s.known {
@@ -118,10 +119,12 @@ func (s *survey) best() string {
 	if len(addrs) == 0 {
 		return ""
 	}
-	slices.Sort(addrs) // which of equals does not matter, but it should be the same one
+	slices.Sort(addrs) // so that of equals it is always the same one
 	return slices.MinFunc(addrs, func(a, b string) int { return s.rank(a) - s.rank(b) })
 }
 
+// rank orders the nodes that have answered: the one that most likely carries out the call
+// first.
 func (s *survey) rank(addr string) int {
 	switch p := s.known[addr]; {
 	case p.leads() && p.status.GetReady():
@@ -137,7 +140,8 @@ func (s *survey) rank(addr string) int {
 	}
 }
 
-// failed notes that a node did not do it, and asks whom it names as the leader.
+// failed notes that a node has not carried out the call, and asks the leader that it
+// reports.
 func (s *survey) failed(addr string, err error) {
 	s.known[addr] = probe{addr: addr, err: err}
 	for _, leader := range s.r.expand(apiv1.AsError(err).GetLeader()) {
@@ -149,13 +153,13 @@ func (s *survey) failed(addr string, err error) {
 	}
 }
 
-// allFailed says why nobody did it.
+// allFailed returns why no node has carried out the call.
 func (s *survey) allFailed() error { return &allFailed{tried: s.tried()} }
 
-// allFailed is a call that no node has done, and that may be tried again.
+// allFailed is the error of a call that no node has carried out, and that may be retried.
 type allFailed struct{ tried attempts }
 
 func (e *allFailed) Error() string { return e.tried.Error() }
 
-// Unwrap makes it an ErrUnavailable on the wire, whatever each node has said.
+// Unwrap makes it unavailable on the wire, whatever the error of each node is.
 func (e *allFailed) Unwrap() error { return apiv1.NewError(apiv1.CodeUnavailable, "%s", e.Error()) }

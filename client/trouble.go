@@ -18,18 +18,18 @@ import (
 	apiv1 "github.com/locknode/locknode/api/v1"
 )
 
-// Why a node is not reached, in words that say what to look at. grpc tells of frames,
-// prefaces and picker updates instead, in sentences that nothing but their text tells
-// apart. So the two ends of a connection are looked at here: how it was dialled, and
-// what the other end said first.
+// Why a node is not reached, in words that say what to check. The errors of grpc are about
+// frames, prefaces and picker updates instead, and differ in nothing but their
+// text. So the connection itself is observed here: how the dial ended, and what the other
+// end sent first.
 
-// trouble is what is known about why there is no connection to a node that can be used.
+// trouble is why there is no connection to a node that can be used.
 type trouble string
 
 const (
 	noAnswer  trouble = "it does not answer: no connection came about"
 	noHello   trouble = "it takes connections but does not answer: is the process stopped, or is this not the API port of a node?"
-	noWord    trouble = "it closed the connection before it said anything: this is not the API port of a node, or the node is stopping or takes no more connections"
+	noWord    trouble = "it closed the connection before it sent anything: this is not the API port of a node, or the node is stopping or accepts no more connections"
 	speaksTLS trouble = "TLS is spoken there, and this client uses plain text"
 	speaksH1  trouble = "this is not the API port of a node: HTTP/1 is spoken there, as on a node's other ports"
 	otherWord trouble = "this is not the API port of a node: something else than gRPC is spoken there"
@@ -40,16 +40,16 @@ const (
 	noFiles   trouble = "this process may open no more files: raise its limit (ulimit -n)"
 )
 
-// unreachable is a node that did not do what was asked, for a trouble of the way to it.
+// unreachable is the error of a call that failed because of the connection to the node.
 type unreachable struct {
-	code  apiv1.Code // CodeUnknownOutcome if it may have got the request
+	code  apiv1.Code // CodeUnknownOutcome if the node may have got the request
 	why   trouble
 	cause error
 }
 
 func (e *unreachable) Error() string { return string(e.why) }
 
-// Unwrap makes it an error with a code, and what grpc says.
+// Unwrap returns an error with the code, and the error of grpc.
 func (e *unreachable) Unwrap() []error {
 	errs := []error{apiv1.NewError(e.code, "%s", e.why)}
 	if e.cause != nil {
@@ -58,9 +58,9 @@ func (e *unreachable) Unwrap() []error {
 	return errs
 }
 
-// explain puts what grpc says about the way to a node into words. What the node itself
-// has answered is returned without grpc's decoration. A request that went over a
-// connection on which the node had said hello may have been done.
+// explain replaces an error of grpc about the connection to a node by one that says what to
+// check. It returns an error that the node has sent without what grpc adds to it. The
+// outcome of a request is unknown if the node had sent its settings on the connection.
 func (p *peer) explain(err error, before contact) error {
 	code, byGRPC := grpcCode(err)
 	if !byGRPC {
@@ -85,7 +85,7 @@ func (p *peer) explain(err error, before contact) error {
 	return &unreachable{outcome, noAnswer, err}
 }
 
-// whySilent says why a node that was asked has not answered yet.
+// whySilent returns why a node that was asked has not answered yet.
 func (r *remote) whySilent(addr string) error {
 	r.mu.Lock()
 	p := r.peers[addr]
@@ -98,8 +98,8 @@ func (r *remote) whySilent(addr string) error {
 	return errors.New("it has not answered yet")
 }
 
-// grpcCode returns the code of an error that grpc itself has made, or that the time of a
-// call was over, and false for what a node has sent and for everything else.
+// grpcCode returns the code of an error that grpc itself has made, or of the end of the
+// time of a call. It returns false for an error that a node has sent and for any other.
 func grpcCode(err error) (codes.Code, bool) {
 	var own *apiv1.Error
 	var byGRPC interface{ GRPCStatus() *status.Status }
@@ -113,11 +113,12 @@ func grpcCode(err error) (codes.Code, bool) {
 	return codes.DeadlineExceeded, errors.Is(err, context.DeadlineExceeded)
 }
 
+// carriesOwn reports whether a node has put an error of the protocol into a status.
 func carriesOwn(s *status.Status) bool {
 	return slices.ContainsFunc(s.Details(), func(detail any) bool { _, ok := detail.(*apiv1.Error); return ok })
 }
 
-// undecorated is what a node has sent, where that is what err is.
+// undecorated returns the error that a node has sent if err has one, and err otherwise.
 func undecorated(err error) error {
 	var own *apiv1.Error
 	var byGRPC interface{ GRPCStatus() *status.Status }
@@ -129,8 +130,8 @@ func undecorated(err error) error {
 
 // contact is how far the connections to a node have got.
 type contact struct {
-	greeted bool  // there is one on which the node has said hello
-	hellos  int64 // how many there were
+	greeted bool  // there is one on which the node has sent its settings
+	hellos  int64 // how many there have been
 }
 
 func (p *peer) contact() contact { return contact{p.greeted.Load() > 0, p.hellos.Load()} }
@@ -143,7 +144,7 @@ func (p *peer) dialled(ctx context.Context, err error) {
 	}
 }
 
-// dialTrouble says why a connection did not come about.
+// dialTrouble returns why a dial failed.
 func dialTrouble(ctx context.Context, err error) trouble {
 	var lookup *net.DNSError
 	var op *net.OpError
@@ -166,8 +167,8 @@ func dialTrouble(ctx context.Context, err error) trouble {
 	return trouble("no connection came about: " + err.Error())
 }
 
-// connected notes that a connection was made. What earlier ones have met there is known
-// until the other end has said something again: grpc goes on telling of those.
+// connected notes that a connection was made. What is known of earlier ones is kept
+// until the other end has sent something: grpc still returns the errors of those.
 func (p *peer) connected() {
 	if last := p.trouble.Load(); last != nil {
 		switch *last {
@@ -179,8 +180,8 @@ func (p *peer) connected() {
 	p.trouble.Store(&why)
 }
 
-// listening makes a connection one whose first bytes are looked at. It stands where
-// TLS would, so that it sees the connections of every dialer.
+// listening observes the first bytes of a connection. It takes the place of TLS, so that it
+// gets the connections of every dialer.
 type listening struct {
 	credentials.TransportCredentials
 	p *peer
@@ -197,18 +198,18 @@ func (l listening) Clone() credentials.TransportCredentials {
 	return listening{l.TransportCredentials.Clone(), l.p}
 }
 
-// watchedConn looks at what the other end says first, and at how it ends.
+// watchedConn observes what the other end sends first, and how the connection ends.
 type watchedConn struct {
 	net.Conn
 	p *peer
-	// Of the goroutine that reads.
+	// Used only by the goroutine that reads.
 	first   []byte // until greeted
 	greeted bool
 	over    bool
 }
 
-// frameHead is enough of a frame of HTTP/2 to see that it is one: three bytes of
-// length and the type. The first of a connection has settings.
+// frameHead is how many bytes show a frame of HTTP/2: three of its length, and its type. The
+// first frame of a connection has settings.
 const (
 	frameHead     = 4
 	frameSettings = 4
@@ -240,20 +241,20 @@ func (c *watchedConn) Read(b []byte) (int, error) {
 		return n, err
 	case strings.HasPrefix(string(c.first), "HTTP"):
 		return 0, c.give(speaksH1, err)
-	case c.first[0] == 0x15 && c.first[1] == 3: // an alert: it cannot read what we said
+	case c.first[0] == 0x15 && c.first[1] == 3: // a TLS alert: it cannot read what was sent
 		return 0, c.give(speaksTLS, err)
 	}
 	return 0, c.give(otherWord, err)
 }
 
-// give notes why this is no connection to a node.
+// give notes why this is no connection to a node, and returns it as an error.
 func (c *watchedConn) give(why trouble, cause error) error {
 	c.over = true
 	c.p.trouble.Store(&why)
 	if cause != nil {
 		return fmt.Errorf("%s: %w", why, cause)
 	}
-	return errors.New(string(why)) // grpc shows it, and explain says it better
+	return errors.New(string(why)) // explain replaces what grpc makes of it
 }
 
 // end notes the end of a connection that was one to a node.

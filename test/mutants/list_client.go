@@ -33,7 +33,7 @@ var clientMutants = []mutant{
 		name:    "lost-removal-is-an-error",
 		breaks:  "a removal that took effect and was not answered is reported as a member that does not exist",
 		promise: "liveness",
-		changes: []change{{"client/remote_admin.go", "				if doubt != nil {\n", "				if doubt != nil && false {\n"}},
+		changes: []change{{"client/remote_admin.go", "				if unknown != nil {\n", "				if unknown != nil && false {\n"}},
 		caught:  []catcher{named("./client", "TestRemovalThatWasNotAnsweredIsDone")},
 	},
 	{
