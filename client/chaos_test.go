@@ -16,12 +16,12 @@ import (
 	"github.com/locknode/locknode/internal/proof/testall"
 )
 
-// TestNobodyElseBelievesWhileOneDoes runs clients with good and bad clocks
+// TestOneGrantIsValidAtATime runs clients with good and bad clocks
 // against a cluster that loses, delays and refuses, and stands still; one lock in
 // five is taken detached. At no moment two clients believe in the same lock, tokens
 // only grow, and in the end nothing is left. In every third run there are operators too: they take locks
 // away from holders who are told later.
-func TestNobodyElseBelievesWhileOneDoes(t *testing.T) {
+func TestOneGrantIsValidAtATime(t *testing.T) {
 	seeds := 60
 	if !testall.On() {
 		seeds = 10

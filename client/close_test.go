@@ -127,8 +127,8 @@ func operations(c *Client) map[string]func(context.Context) error {
 	}
 }
 
-// TestClosedClientSaysSo: whatever is asked, and however the caller's context is.
-func TestClosedClientSaysSo(t *testing.T) {
+// TestClosedClientReturnsErrClosed: whatever is asked, and however the caller's context is.
+func TestClosedClientReturnsErrClosed(t *testing.T) {
 	for how, end := range map[string]func(*cluster, *Client){
 		"closed":      func(_ *cluster, c *Client) { _ = c.Close() },
 		"node ended":  func(k *cluster, _ *Client) { k.stop() },
@@ -159,8 +159,8 @@ func TestClosedClientSaysSo(t *testing.T) {
 	}
 }
 
-// TestEndOfTheNodeEndsWhatItsClientsDo: its clients can ask nobody else.
-func TestEndOfTheNodeEndsWhatItsClientsDo(t *testing.T) {
+// TestEndOfTheNodeEndsOperationsOfItsClients: its clients can ask nobody else.
+func TestEndOfTheNodeEndsOperationsOfItsClients(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newCluster(t)
 		c := k.client(t)
@@ -207,8 +207,8 @@ func TestEndOfTheNodeEndsWhatItsClientsDo(t *testing.T) {
 	})
 }
 
-// TestCloseThatTheNodeCutsShortSaysSo: the node ends while the client is being closed.
-func TestCloseThatTheNodeCutsShortSaysSo(t *testing.T) {
+// TestCloseCutShortByTheNodeReturnsAnError: the node ends while the client is being closed.
+func TestCloseCutShortByTheNodeReturnsAnError(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newCluster(t)
 		c := k.client(t)
@@ -226,10 +226,10 @@ func TestCloseThatTheNodeCutsShortSaysSo(t *testing.T) {
 	})
 }
 
-// TestCloseLeavesNothingThatNobodyWasTold closes clients at any moment of detached
+// TestCloseReleasesGrantsThatNoCallerGot closes clients at any moment of detached
 // acquires: a lock that is held then was returned to a caller, and what was returned
 // is held.
-func TestCloseLeavesNothingThatNobodyWasTold(t *testing.T) {
+func TestCloseReleasesGrantsThatNoCallerGot(t *testing.T) {
 	var told, released int
 	for seed := range uint64(400) {
 		synctest.Test(t, func(t *testing.T) {
@@ -355,9 +355,9 @@ func TestDelayAfterLossOutlastsClose(t *testing.T) {
 	}
 }
 
-// TestAnswerThatCloseOvertookIsNotTold: Close has looked between the arrival of the
+// TestAnswerThatComesDuringCloseIsNotReturned: Close has looked between the arrival of the
 // answer and its caller.
-func TestAnswerThatCloseOvertookIsNotTold(t *testing.T) {
+func TestAnswerThatComesDuringCloseIsNotReturned(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newCluster(t)
 		c := k.client(t)

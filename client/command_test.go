@@ -12,9 +12,9 @@ import (
 	"github.com/locknode/locknode/fsm"
 )
 
-// TestStaleRequestsAreAskedAgain: the cluster has forgotten their answers, or took them
+// TestStaleRequestsAreSentAnew: the cluster has forgotten their answers, or took them
 // for answered before they came.
-func TestStaleRequestsAreAskedAgain(t *testing.T) {
+func TestStaleRequestsAreSentAnew(t *testing.T) {
 	stale := apiv1.NewError(apiv1.CodeStaleRequest, "stale")
 	for how, f := range map[string]fate{"never ran": {refuse: stale}, "ran": {refuseAfter: stale}} {
 		synctest.Test(t, func(t *testing.T) {
@@ -79,8 +79,8 @@ func TestForceReleaseHappensOnce(t *testing.T) {
 	})
 }
 
-// TestCommandThatItsCallerLeftNeverRunsLater: it was on its way when its context ended.
-func TestCommandThatItsCallerLeftNeverRunsLater(t *testing.T) {
+// TestAbandonedCommandNeverRunsLater: it was on its way when its context ended.
+func TestAbandonedCommandNeverRunsLater(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newCluster(t)
 		c := k.client(t)

@@ -57,9 +57,9 @@ func TestDetachedGrantOutlivesItsClient(t *testing.T) {
 	})
 }
 
-// TestRepeatedAcquireIsToldWhatIsTrueNow: under one request ID, by several clients, at
+// TestRepeatedAcquireIsAnsweredAsOfNow: under one request ID, by several clients, at
 // several moments of the grant's life.
-func TestRepeatedAcquireIsToldWhatIsTrueNow(t *testing.T) {
+func TestRepeatedAcquireIsAnsweredAsOfNow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newCluster(t)
 		id := RequestID([16]byte{1, 2, 3})
@@ -109,9 +109,9 @@ func TestRepeatedAcquireIsToldWhatIsTrueNow(t *testing.T) {
 	})
 }
 
-// TestReleasedGrantIsNotToldAgain: a repeated request is no way to a grant that its
+// TestReleasedGrantIsNotReturnedAgain: a repeated request is no way to a grant that its
 // holder has released.
-func TestReleasedGrantIsNotToldAgain(t *testing.T) {
+func TestReleasedGrantIsNotReturnedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newCluster(t)
 		d, id := k.client(t).Detached(), RequestID([16]byte{1})
@@ -294,7 +294,7 @@ func TestCancelledDetachedAcquireLeavesNothing(t *testing.T) {
 	})
 }
 
-func TestLateDetachedGrantIsNotBelieved(t *testing.T) {
+func TestLateDetachedGrantIsLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newCluster(t)
 		c := k.client(t)
@@ -316,9 +316,9 @@ func TestLateDetachedGrantIsNotBelieved(t *testing.T) {
 	})
 }
 
-// TestLongWaitDoesNotEatTheTTL: the margin is one percent of what is measured,
+// TestLongWaitDoesNotShortenTheTTL: the margin is one percent of what is measured,
 // which must not be the wait.
-func TestLongWaitDoesNotEatTheTTL(t *testing.T) {
+func TestLongWaitDoesNotShortenTheTTL(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newCluster(t)
 		c := k.client(t, SessionTTL(time.Hour))
@@ -425,8 +425,8 @@ func TestGrantThatWasWaitedForIsConfirmed(t *testing.T) {
 	})
 }
 
-// TestGrantOfAProcessThatDiedWhileItWaitedEndsWithItsSession: not with its TTL.
-func TestGrantOfAProcessThatDiedWhileItWaitedEndsWithItsSession(t *testing.T) {
+// TestGrantOfAKilledWaiterEndsWithItsSession: not with its TTL.
+func TestGrantOfAKilledWaiterEndsWithItsSession(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newCluster(t)
 		held := mustLock(t, k.client(t), "a")

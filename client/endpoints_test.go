@@ -25,7 +25,7 @@ func directoryOf(cluster string, index uint64, members ...string) *apiv1.Directo
 	return d
 }
 
-func TestBookKeepsWhatCountsMost(t *testing.T) {
+func TestBookKeepsTheLatestAddresses(t *testing.T) {
 	type step struct {
 		says *apiv1.Directory
 		used bool
@@ -201,7 +201,7 @@ func TestNodeOfAnotherClusterIsNotUsed(t *testing.T) {
 }
 
 // An address that was given belongs to another cluster already when the client begins.
-func TestClientThatIsToldItsClusterUsesNoOther(t *testing.T) {
+func TestClientWithAClusterIDUsesNoOtherCluster(t *testing.T) {
 	r, other := newRing(t, 1), addRing(t, 1)
 	r.name("first", 1, r.nodes[0].addr)
 	other.name("second", 1, other.nodes[0].addr)
@@ -279,7 +279,7 @@ func labClient(t *testing.T, network *simnet.Network, endpoints []string, opts .
 
 // grpc would dial an address where nobody listens ten times a second for as long as it
 // is connected to it, and a program's many clients would all do that.
-func TestDeadAddressesAreNotDialledWhileThereIsANode(t *testing.T) {
+func TestAddressesWithoutANodeAreNotDialledWhileAnotherIsUsed(t *testing.T) {
 	bubble(t, func(t *testing.T, network *simnet.Network) {
 		r := newLabRing(t, network, 1)
 		dead := []string{"10.1.0.200:7400", "10.1.0.201:7400"}
@@ -341,7 +341,7 @@ func TestConnectionThatFailedIsMadeAgainWhileOthersUseIt(t *testing.T) {
 
 // A cluster that is down is looked for, also by a client that has nothing to ask, but
 // ever more seldom.
-func TestIdleClientLooksEverMoreSeldom(t *testing.T) {
+func TestIdleClientSearchesAtGrowingIntervals(t *testing.T) {
 	bubble(t, func(t *testing.T, network *simnet.Network) {
 		r := newLabRing(t, network, 1)
 		c := labClient(t, network, []string{r.nodes[0].addr})

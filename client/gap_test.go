@@ -27,9 +27,9 @@ func cutOffFrom(k *cluster, id [16]byte) (heal func()) {
 	}
 }
 
-// TestRevocationsTooManyToTellAreLost: the cluster remembers the last 64 that a session
+// TestGrantsAreLostWhenRevocationsAreMissing: the cluster remembers the last 64 that a session
 // has not seen, and the client can know of no grant that it is not one of the others.
-func TestRevocationsTooManyToTellAreLost(t *testing.T) {
+func TestGrantsAreLostWhenRevocationsAreMissing(t *testing.T) {
 	for _, n := range []int{64, 65, 100} {
 		synctest.Test(t, func(t *testing.T) {
 			k := newCluster(t)
@@ -82,9 +82,9 @@ func TestRevocationsTooManyToTellAreLost(t *testing.T) {
 	}
 }
 
-// TestGrantOnItsWayThroughAGapIsNotBelieved: it may be one of the forgotten
+// TestGrantFromBeforeAGapIsNotReturned: it may be one of the forgotten
 // revocations, too. One that came after the gap is not.
-func TestGrantOnItsWayThroughAGapIsNotBelieved(t *testing.T) {
+func TestGrantFromBeforeAGapIsNotReturned(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newCluster(t)
 		c := k.client(t, SessionTTL(time.Minute))

@@ -56,7 +56,7 @@ func TestTTLsWithoutAnEndLast(t *testing.T) {
 	})
 }
 
-func TestSumsGoAsFarAsCanBeCounted(t *testing.T) {
+func TestSumsDoNotOverflow(t *testing.T) {
 	for _, c := range []struct{ a, b, want time.Duration }{
 		{1, 2, 3},
 		{-1, -2, -3},

@@ -364,7 +364,7 @@ func TestArgumentsAreChecked(t *testing.T) {
 	})
 }
 
-func TestBadSessionOptionsAreTold(t *testing.T) {
+func TestInvalidSessionOptionsAreErrors(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newCluster(t)
 		for name, opt := range map[string]Option{
@@ -383,7 +383,7 @@ func TestBadSessionOptionsAreTold(t *testing.T) {
 	})
 }
 
-func TestOverloadIsRiddenOutByLockAndToldByTryLock(t *testing.T) {
+func TestOverloadIsRetriedByLockAndReturnedByTryLock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newCluster(t)
 		c := k.client(t)
@@ -402,7 +402,7 @@ func TestOverloadIsRiddenOutByLockAndToldByTryLock(t *testing.T) {
 	})
 }
 
-func TestUnavailableIsToldWhenTheContextEnds(t *testing.T) {
+func TestUnavailableIsReturnedWhenTheContextEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newCluster(t)
 		c := k.client(t)
@@ -424,7 +424,7 @@ func TestUnavailableIsToldWhenTheContextEnds(t *testing.T) {
 	})
 }
 
-func TestKindMismatchIsTold(t *testing.T) {
+func TestKindMismatchIsErrKind(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newCluster(t)
 		k.do(fsm.OpenSession{Session: fsm.SessionID{1}, TTL: int64(time.Hour)})

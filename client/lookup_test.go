@@ -149,7 +149,7 @@ func TestNameOfAMemberIsLookedUp(t *testing.T) {
 	})
 }
 
-func TestNameServiceThatFailsForgetsNobody(t *testing.T) {
+func TestFailingNameServiceForgetsNoAddress(t *testing.T) {
 	for name, breaks := range map[string]func(*names){
 		"fails": func(n *names) { n.fails = errNameService },
 		"hangs": func(n *names) { n.hangs = true },
@@ -181,7 +181,7 @@ func TestNameServiceThatFailsForgetsNobody(t *testing.T) {
 
 // A name that stands for other addresses at every lookup, of which none answers, makes
 // neither lookups nor connections without bounds, and when it is right it is followed.
-func TestNameThatFlapsIsBounded(t *testing.T) {
+func TestNameWithChangingAddressesIsBounded(t *testing.T) {
 	bubble(t, func(t *testing.T, network *simnet.Network) {
 		r := newLabRing(t, network, 1)
 		var dns names
@@ -235,7 +235,7 @@ func TestNameThatFlapsIsBounded(t *testing.T) {
 }
 
 // A name service that hangs holds up neither who knows another endpoint nor Close.
-func TestLookupThatHangsHoldsUpNobody(t *testing.T) {
+func TestHangingLookupDelaysNoOperation(t *testing.T) {
 	bubble(t, func(t *testing.T, network *simnet.Network) {
 		r := newLabRing(t, network, 1)
 		dns := names{hangs: true}
@@ -257,7 +257,7 @@ func TestLookupThatHangsHoldsUpNobody(t *testing.T) {
 	})
 }
 
-func TestErrorNamesTheNameThatIsNotKnown(t *testing.T) {
+func TestErrorHasTheUnknownHostName(t *testing.T) {
 	bubble(t, func(t *testing.T, network *simnet.Network) {
 		var dns names
 		c := labClient(t, network, []string{locks}, Resolver(dns.lookup), ConnectTimeout(time.Second))

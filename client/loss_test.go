@@ -13,7 +13,7 @@ import (
 	"github.com/locknode/locknode/fsm"
 )
 
-func TestLateAnswerIsNotBelieved(t *testing.T) {
+func TestLateAnswerGivesNoGrant(t *testing.T) {
 	late := fate{delayAnswer: 3 * time.Second}
 	synctest.Test(t, func(t *testing.T) {
 		k := newCluster(t)
@@ -78,10 +78,10 @@ func TestAnswersOfASessionInDoubtAreConfirmed(t *testing.T) {
 	})
 }
 
-// TestLossIsToldBeforeTheClusterMayGiveTheLockAway cuts a holder off at many
+// TestGrantIsLostBeforeTheClusterGivesItsLockAway cuts a holder off at many
 // moments of its keep-alives, with clocks that are slow and fast, and looks
 // who believes in the lock when the next one gets it.
-func TestLossIsToldBeforeTheClusterMayGiveTheLockAway(t *testing.T) {
+func TestGrantIsLostBeforeTheClusterGivesItsLockAway(t *testing.T) {
 	for _, rate := range []float64{0.995, 1, 1.005} {
 		for cut := time.Duration(0); cut < 4*time.Second; cut += 370 * time.Millisecond {
 			// One TTL is a multiple of the time between a session's looks at the
@@ -143,7 +143,7 @@ func cutOff(t *testing.T, rate float64, cut, ttl time.Duration, opts []LockOptio
 	}
 }
 
-func TestSuspendDropsBelief(t *testing.T) {
+func TestGrantIsLostAfterASuspend(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newCluster(t)
 		began := time.Now()
@@ -167,7 +167,7 @@ func TestSuspendDropsBelief(t *testing.T) {
 	})
 }
 
-func TestUnlockLooksAtTheClock(t *testing.T) {
+func TestUnlockReadsTheClock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newCluster(t)
 		began := time.Now()
@@ -239,7 +239,7 @@ func TestDoUnlocksWhenItsFunctionPanics(t *testing.T) {
 	})
 }
 
-func TestForcedReleaseIsToldWithWhoAndWhy(t *testing.T) {
+func TestForcedReleaseIsReportedWithWhoAndWhy(t *testing.T) {
 	for _, noticed := range []bool{true, false} {
 		synctest.Test(t, func(t *testing.T) {
 			k := newCluster(t)
@@ -280,9 +280,9 @@ func TestForcedReleaseIsToldWithWhoAndWhy(t *testing.T) {
 	}
 }
 
-// TestMissedNoticeIsMadeUpFor loses one notice and delivers the next: the holder
+// TestMissedNoticeIsDeliveredByAKeepAlive loses one notice and delivers the next: the holder
 // must not acknowledge what it has not seen, but what it has.
-func TestMissedNoticeIsMadeUpFor(t *testing.T) {
+func TestMissedNoticeIsDeliveredByAKeepAlive(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newCluster(t)
 		c := k.client(t)
@@ -315,9 +315,9 @@ func TestMissedNoticeIsMadeUpFor(t *testing.T) {
 	})
 }
 
-// TestForcedReleaseIsToldEvenBeforeTheAnswer lets the notice overtake the
+// TestForcedReleaseBeforeTheAnswerIsReported lets the notice overtake the
 // answer of the acquire.
-func TestForcedReleaseIsToldEvenBeforeTheAnswer(t *testing.T) {
+func TestForcedReleaseBeforeTheAnswerIsReported(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newCluster(t)
 		var traced atomic.Int32
@@ -344,7 +344,7 @@ func TestForcedReleaseIsToldEvenBeforeTheAnswer(t *testing.T) {
 	})
 }
 
-func TestUnlockTellsAForcedReleaseThatNobodyHasTold(t *testing.T) {
+func TestUnlockReportsAForcedReleaseWithoutANotice(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newCluster(t)
 		k.loseNotices()
@@ -457,8 +457,8 @@ func TestDelayBeginsWithTheLossThatTheClientNotices(t *testing.T) {
 	}
 }
 
-// TestGrantThatCameTooLateDelaysNobody: nothing was done under it.
-func TestGrantThatCameTooLateDelaysNobody(t *testing.T) {
+// TestLateGrantCausesNoDelay: nothing was done under it.
+func TestLateGrantCausesNoDelay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newCluster(t)
 		c := k.client(t)

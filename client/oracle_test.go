@@ -158,7 +158,7 @@ func TestStampsThatFallProlongNothing(t *testing.T) {
 }
 
 // The TTL of a grant ends with it, whatever deadline the answer names.
-func TestFarDeadlineIsNotBelieved(t *testing.T) {
+func TestGrantEndsWithItsTTLWhateverItsDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := &oracle{now: time.Minute, tokens: []uint64{1, 2, 3}}
 		o.spoil = func(_ *apiv1.Operation, a *apiv1.Answer) *apiv1.Answer {

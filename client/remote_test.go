@@ -49,7 +49,7 @@ func TestRemoteGoesToTheLeader(t *testing.T) {
 	}
 }
 
-func TestRemoteRidesOutALeaderChange(t *testing.T) {
+func TestRemoteSurvivesALeaderChange(t *testing.T) {
 	r := newRing(t, 3)
 	c, other := r.dial(r.nodes), r.dial(r.nodes)
 	g := mustLock(t, c, "a")
@@ -124,7 +124,7 @@ func TestRemoteIsForwardedWhenTheLeaderCannotBeReached(t *testing.T) {
 // Followers go on naming a leader that was deposed until there is another. That one
 // was reached and does not lead, so nobody needs to forward to it: whoever does
 // takes the calls to where they get stuck.
-func TestRemoteIsNotForwardedToWhoDoesNotLead(t *testing.T) {
+func TestNoNodeForwardsToALeaderThatWasDeposed(t *testing.T) {
 	r := newRing(t, 3)
 	c := r.dial(r.nodes)
 	mustUnlock(t, mustLock(t, c, "a"))
@@ -142,7 +142,7 @@ func TestRemoteIsNotForwardedToWhoDoesNotLead(t *testing.T) {
 	}
 }
 
-func TestStreamThatBreaksAtOnceIsOpenedEverMoreSeldom(t *testing.T) {
+func TestBriefStreamsAreOpenedAtGrowingIntervals(t *testing.T) {
 	r := newRing(t, 1)
 	n := r.nodes[0]
 	n.mu.Lock()
@@ -163,7 +163,7 @@ func TestStreamThatBreaksAtOnceIsOpenedEverMoreSeldom(t *testing.T) {
 	mustUnlock(t, mustLock(t, c, "a"))
 }
 
-func TestRemoteTellsWhatItTried(t *testing.T) {
+func TestErrorHasTheEndpointsThatWereTried(t *testing.T) {
 	r := newRing(t, 2)
 	r.nodes[0].stop()
 	r.lead(nil)
@@ -183,7 +183,7 @@ func TestRemoteTellsWhatItTried(t *testing.T) {
 	}
 }
 
-func TestConnectTimeoutEndsOperationsThatReachNobody(t *testing.T) {
+func TestConnectTimeoutEndsOperationsThatReachNoNode(t *testing.T) {
 	r := newRing(t, 2)
 	c := r.dial(r.nodes, ConnectTimeout(500*time.Millisecond))
 	g := mustLock(t, c, "a")
@@ -297,7 +297,7 @@ func TestForcedReleaseIsPushedOverAnyStream(t *testing.T) {
 	}
 }
 
-func TestCloseEndsWhatIsParked(t *testing.T) {
+func TestCloseEndsQueuedCalls(t *testing.T) {
 	r := newRing(t, 1)
 	r.nodes[0].stop()
 	c := r.dial(r.nodes)
@@ -320,7 +320,7 @@ func TestCloseEndsWhatIsParked(t *testing.T) {
 	wantErr(t, "Status", err, ErrClosed)
 }
 
-func TestAdministration(t *testing.T) {
+func TestOperatorCalls(t *testing.T) {
 	r := newRing(t, 3)
 	c := r.dial(r.nodes[1:])
 	r.nodes[1].stop()

@@ -243,10 +243,10 @@ func TestSetValueOfALostGrantFails(t *testing.T) {
 	})
 }
 
-// TestOneSessionDoesWhileOneAcquireWaits needs more operations than the cluster
+// TestOneSessionIsEnoughWhileOneAcquireWaits needs more operations than the cluster
 // remembers of one session. Those that are answered behind the wait are no reason for
 // another session, and are forgotten.
-func TestOneSessionDoesWhileOneAcquireWaits(t *testing.T) {
+func TestOneSessionIsEnoughWhileOneAcquireWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newCluster(t)
 		k.latency = time.Microsecond

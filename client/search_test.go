@@ -48,7 +48,7 @@ func (a *asking) counts() (total, most int) {
 	return a.total, a.most
 }
 
-func TestSearchAsksOneNodeAndWhomItNames(t *testing.T) {
+func TestSearchAsksOneNodeAndTheLeaderItReports(t *testing.T) {
 	bubble(t, func(t *testing.T, network *simnet.Network) {
 		r := newLabRing(t, network, 3)
 		for range 5 {
@@ -62,7 +62,7 @@ func TestSearchAsksOneNodeAndWhomItNames(t *testing.T) {
 	})
 }
 
-func TestSearchAsksNoNodeThatOwesAnAnswer(t *testing.T) {
+func TestSearchAsksNoNodeTwiceAtATime(t *testing.T) {
 	r := newRing(t, 3)
 	for _, n := range r.nodes {
 		n.setMute(true)

@@ -198,7 +198,7 @@ func TestWaitIsOneWaitOverSeveralSessions(t *testing.T) {
 	})
 }
 
-func TestOutageDuringTheFirstLockIsRiddenOut(t *testing.T) {
+func TestFirstLockWaitsForTheEndOfAnOutage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newCluster(t)
 		c := k.client(t)

@@ -61,7 +61,7 @@ func empty(path string, v reflect.Value) (names []string) {
 	return names
 }
 
-func TestStatusAndMembersSayAllThatWasSaid(t *testing.T) {
+func TestStatusAndMembersHaveAllFieldsOfTheAnswer(t *testing.T) {
 	var n int64
 	var status apiv1.StatusResponse
 	fill(status.ProtoReflect(), &n)

@@ -45,7 +45,7 @@ func behindSilent(t *testing.T, others int) (*ring, []string) {
 
 // However many endpoints do not answer: the questions are asked of all at once. One
 // after the other they would take a second each.
-func TestAdministrationIsNotHeldUpByNodesThatDoNotAnswer(t *testing.T) {
+func TestOperatorCallsDoNotWaitForNodesThatDoNotAnswer(t *testing.T) {
 	r, endpoints := behindSilent(t, 20)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
@@ -103,7 +103,7 @@ func TestHandOverIsAskedOfOneNode(t *testing.T) {
 }
 
 // What was left of the time says who was waited for.
-func TestAdministrationInVainNamesEachNode(t *testing.T) {
+func TestFailedOperatorCallNamesEachNode(t *testing.T) {
 	r := newRing(t, 1)
 	r.nodes[0].stop()
 	one, two := silent(t).Addr().String(), silent(t).Addr().String()
@@ -129,7 +129,7 @@ func TestAdministrationInVainNamesEachNode(t *testing.T) {
 
 // A removal that the cluster cannot decide is given up, and the error says that it may
 // be done yet.
-func TestRemovalInDoubtIsNotAskedForForEver(t *testing.T) {
+func TestRemovalWithUnknownOutcomeIsNotRepeatedForEver(t *testing.T) {
 	r := newRing(t, 2)
 	c := r.dial(r.nodes, ConnectTimeout(100*time.Millisecond))
 	for _, n := range r.nodes {

@@ -10,9 +10,9 @@ import (
 	"time"
 )
 
-// TestTraceTellsBeginAndEndOfEachBeliefOnce: unlocked, lost by time, and never
+// TestTraceReportsBeginAndEndOfEachGrantOnce: unlocked, lost by time, and never
 // believed in because the answer came too late.
-func TestTraceTellsBeginAndEndOfEachBeliefOnce(t *testing.T) {
+func TestTraceReportsBeginAndEndOfEachGrantOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newCluster(t)
 		var mu sync.Mutex
@@ -49,7 +49,7 @@ func TestTraceTellsBeginAndEndOfEachBeliefOnce(t *testing.T) {
 	})
 }
 
-func TestEachTraceIsTold(t *testing.T) {
+func TestEachTraceIsCalled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var told []string
 		tell := func(what string) { told = append(told, what) }

@@ -63,8 +63,8 @@ func answering(t *testing.T, answer string) string {
 	return l.Addr().String()
 }
 
-// TestTroubleIsToldInPlainWords: what is at an address instead of a node, on real sockets.
-func TestTroubleIsToldInPlainWords(t *testing.T) {
+// TestTroubleIsReportedInPlainWords: what is at an address instead of a node, on real sockets.
+func TestTroubleIsReportedInPlainWords(t *testing.T) {
 	web := &http.Server{ReadHeaderTimeout: time.Minute}
 	l := silent(t)
 	go func() { _ = web.Serve(l) }()
@@ -109,8 +109,8 @@ func TestTroubleIsToldInPlainWords(t *testing.T) {
 	}
 }
 
-// TestEndOfAConnectionIsToldInPlainWords: the node was there, and is not any more.
-func TestEndOfAConnectionIsToldInPlainWords(t *testing.T) {
+// TestEndOfAConnectionIsReportedInPlainWords: the node was there, and is not any more.
+func TestEndOfAConnectionIsReportedInPlainWords(t *testing.T) {
 	r := newRing(t, 1)
 	n := r.nodes[0]
 	c := r.dial(r.nodes, ConnectTimeout(time.Second))
@@ -128,7 +128,7 @@ func TestEndOfAConnectionIsToldInPlainWords(t *testing.T) {
 }
 
 // A request that went out over a connection that then broke may have been done.
-func TestRequestOnABrokenConnectionIsInDoubt(t *testing.T) {
+func TestRequestOnABrokenConnectionHasAnUnknownOutcome(t *testing.T) {
 	r := newRing(t, 2)
 	c := r.dial(r.nodes)
 	r.nodes[0].dies = true
@@ -141,7 +141,7 @@ func TestRequestOnABrokenConnectionIsInDoubt(t *testing.T) {
 	}
 }
 
-func TestDialsThatFailAreToldInPlainWords(t *testing.T) {
+func TestFailedDialsAreReportedInPlainWords(t *testing.T) {
 	over, cancel := context.WithCancel(t.Context())
 	cancel()
 	dial := func(err error) error {

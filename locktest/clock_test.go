@@ -84,7 +84,7 @@ func TestAClockBeyondTheBoundIsFound(t *testing.T) {
 	})
 }
 
-func TestAnExpiredClientIsToldFirst(t *testing.T) {
+func TestAnExpiredClientLosesItsLockFirst(t *testing.T) {
 	bubble(t, func(t *testing.T, cluster *locktest.Cluster) {
 		a, b := cluster.Client("a"), cluster.Client("b")
 		cluster.Expire("a") // has no session yet
@@ -124,9 +124,9 @@ func TestExpireMeansTheClientAndNotItsHolder(t *testing.T) {
 	})
 }
 
-// TestNothingExpiresWhileNobodyLeads: cluster time stands still in a gap of ten
+// TestNothingExpiresWithoutALeader: cluster time stands still in a gap of ten
 // TTLs, while those who cannot know are told that their locks are lost.
-func TestNothingExpiresWhileNobodyLeads(t *testing.T) {
+func TestNothingExpiresWithoutALeader(t *testing.T) {
 	bubble(t, func(t *testing.T, cluster *locktest.Cluster) {
 		a, b := cluster.Client("a", short()), cluster.Client("b", short())
 		g := lock(t, a, "session")

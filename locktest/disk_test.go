@@ -65,7 +65,7 @@ func TestLiesOfAMajorityAreFound(t *testing.T) {
 	})
 }
 
-func TestALossOfPowerOfHonestDisksLosesNothing(t *testing.T) {
+func TestALossOfPowerWithoutALyingDiskLosesNothing(t *testing.T) {
 	bubble(t, func(t *testing.T, cluster *locktest.Cluster) {
 		if loseMajority(t, cluster, false) {
 			t.Error("the cluster has forgotten a lock")
@@ -94,8 +94,8 @@ func TestLossOfPowerOfAllNodesAtOnce(t *testing.T) {
 	})
 }
 
-// TestAFullDiskStopsItsNodeAndNobodyElse: it says why, and comes back.
-func TestAFullDiskStopsItsNodeAndNobodyElse(t *testing.T) {
+// TestAFullDiskStopsItsNodeOnly: it says why, and comes back.
+func TestAFullDiskStopsItsNodeOnly(t *testing.T) {
 	bubble(t, func(t *testing.T, cluster *locktest.Cluster) {
 		c := cluster.Client("a")
 		g := lock(t, c, "x")

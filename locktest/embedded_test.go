@@ -185,7 +185,7 @@ func TestANodeThatStopsClosesItsClientsFirst(t *testing.T) {
 }
 
 // The client of a node of the kit can do all that one of a real node can.
-func TestTheClientOfANodeOfTheKitAsksItHowItIs(t *testing.T) {
+func TestTheClientOfANodeGetsItsStatus(t *testing.T) {
 	bubble(t, func(t *testing.T, cluster *locktest.Cluster) {
 		c := cluster.Node("n2").Client()
 		defer c.Close()

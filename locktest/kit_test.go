@@ -66,8 +66,8 @@ func TestWrongUseFailsTheTestAndSaysWhatThereIs(t *testing.T) {
 	})
 }
 
-// TestCheckHistorySaysWhoIsInTheWay: it does not pass off what it has not compared.
-func TestCheckHistorySaysWhoIsInTheWay(t *testing.T) {
+// TestCheckHistoryNamesTheNodeItCannotCompare: it does not pass off what it has not compared.
+func TestCheckHistoryNamesTheNodeItCannotCompare(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cluster := locktest.New(t, 3)
 		lagging := cluster.Followers()[0]
@@ -82,8 +82,8 @@ func TestCheckHistorySaysWhoIsInTheWay(t *testing.T) {
 	})
 }
 
-// TestAClusterThatNobodyUsesHasARightHistory: a test need not have a client.
-func TestAClusterThatNobodyUsesHasARightHistory(t *testing.T) {
+// TestAnUnusedClusterBreaksNoPromise: a test need not have a client.
+func TestAnUnusedClusterBreaksNoPromise(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		if !locktest.New(t, 1).CheckHistory() {
 			t.Error("something was found")
@@ -91,8 +91,8 @@ func TestAClusterThatNobodyUsesHasARightHistory(t *testing.T) {
 	})
 }
 
-// TestNoJitterIsNone: a message and its answer take what was said, each time.
-func TestNoJitterIsNone(t *testing.T) {
+// TestLatencyWithoutJitterIsExact: a message and its answer take what was said, each time.
+func TestLatencyWithoutJitterIsExact(t *testing.T) {
 	const each = 5 * time.Millisecond
 	for name, c := range map[string]struct {
 		latency, jitter time.Duration

@@ -11,7 +11,7 @@ import (
 	"github.com/locknode/locknode/locktest"
 )
 
-func TestALockIsHeldThroughTheDeathOfTheLeader(t *testing.T) {
+func TestALockIsHeldWhenTheLeaderIsKilled(t *testing.T) {
 	bubble(t, func(t *testing.T, cluster *locktest.Cluster) {
 		a, b := cluster.Client("a"), cluster.Client("b")
 		g := lock(t, a, "x")
@@ -30,7 +30,7 @@ func TestALockIsHeldThroughTheDeathOfTheLeader(t *testing.T) {
 	})
 }
 
-func TestWaitersKeepTheirPlacesWhenTheLeaderDies(t *testing.T) {
+func TestWaitersKeepTheirPlacesWhenTheLeaderIsKilled(t *testing.T) {
 	bubble(t, func(t *testing.T, cluster *locktest.Cluster) {
 		names := []string{"a", "b", "c", "d"}
 		g := lock(t, cluster.Client("holder"), "x")

@@ -19,9 +19,9 @@ func TestAMinuteOfVirtualTimeTakesLessThanSeconds(t *testing.T) {
 	t.Logf("a minute of virtual time took %v", time.Since(begin).Round(time.Millisecond))
 }
 
-// TestAPausedWorkerIsToldOfItsLoss: when it wakes up its context has ended, with
+// TestAPausedWorkerHasLostItsLock: when it wakes up its context has ended, with
 // the reason, before anybody else had the lock.
-func TestAPausedWorkerIsToldOfItsLoss(t *testing.T) {
+func TestAPausedWorkerHasLostItsLock(t *testing.T) {
 	bubble(t, func(t *testing.T, cluster *locktest.Cluster) {
 		err := cluster.Client("worker").Do(t.Context(), "x", func(ctx context.Context, g *client.Grant) error {
 			cluster.PauseFor("worker", time.Minute)
@@ -37,8 +37,8 @@ func TestAPausedWorkerIsToldOfItsLoss(t *testing.T) {
 	})
 }
 
-// TestAPausePointHoldsWhoIsPaused: until Resume, and nobody else.
-func TestAPausePointHoldsWhoIsPaused(t *testing.T) {
+// TestAPausePointStopsThePausedClientOnly: until Resume, and nobody else.
+func TestAPausePointStopsThePausedClientOnly(t *testing.T) {
 	bubble(t, func(t *testing.T, cluster *locktest.Cluster) {
 		cluster.Client("a")
 		cluster.Client("b")

@@ -42,8 +42,8 @@ func TestAReadThroughAFollowerIsThereWithTheNextWrite(t *testing.T) {
 	}
 }
 
-// TestWhatIsOnItsWayToADeadLeaderGoesToTheNext: nobody asks anything else meanwhile.
-func TestWhatIsOnItsWayToADeadLeaderGoesToTheNext(t *testing.T) {
+// TestCallsToAKilledLeaderGoToTheNext: nobody asks anything else meanwhile.
+func TestCallsToAKilledLeaderGoToTheNext(t *testing.T) {
 	bubble(t, func(t *testing.T, c *locktest.Cluster) {
 		leader, f := c.Leader(), c.Followers()[0]
 		cl := c.Node(f).Client()

@@ -25,9 +25,9 @@ func (q *questions) option() client.Option {
 	}))
 }
 
-// TestAClientWithoutALeaderAsksEverMoreSeldom: often at first, so that an election
+// TestAClientWithoutALeaderSearchesAtGrowingIntervals: often at first, so that an election
 // delays nobody, and about once a second in the end.
-func TestAClientWithoutALeaderAsksEverMoreSeldom(t *testing.T) {
+func TestAClientWithoutALeaderSearchesAtGrowingIntervals(t *testing.T) {
 	bubble(t, func(t *testing.T, c *locktest.Cluster) {
 		var q questions
 		a := c.Client("a", q.option())

@@ -8,9 +8,9 @@ import (
 	apiv1 "github.com/locknode/locknode/api/v1"
 )
 
-// TestWhoeverRunsACallIsToldOnceThatNobodyGotTheAnswer: the caller goes away while
+// TestOnAbandonRunsOnceWhenNoCallerGetsTheAnswer: the caller goes away while
 // the node takes the call in, before the answer, or when it has come already.
-func TestWhoeverRunsACallIsToldOnceThatNobodyGotTheAnswer(t *testing.T) {
+func TestOnAbandonRunsOnceWhenNoCallerGetsTheAnswer(t *testing.T) {
 	for range 2000 {
 		var left atomic.Int32
 		c := &Call{Done: func(*apiv1.Answer) {}}

@@ -231,7 +231,7 @@ func TestMessagesAreBounded(t *testing.T) {
 	}
 }
 
-func TestWhatCannotBeSentIsAnsweredAndHarmsNobody(t *testing.T) {
+func TestWhatCannotBeSentIsAnsweredAndBreaksNothing(t *testing.T) {
 	conn := open(t, connect(t, echo), Config{})
 	for _, c := range []struct {
 		name string
@@ -365,7 +365,7 @@ func TestEveryCallIsAnsweredOrHandedOverOnce(t *testing.T) {
 	}
 }
 
-func TestCloseAnswersUnknownWhereNobodyTakesOver(t *testing.T) {
+func TestCloseAnswersUnknownOutcomeWithoutOnBreak(t *testing.T) {
 	conn := open(t, connect(t, func(stream sessionStream) error { <-stream.Context().Done(); return nil }), Config{})
 	answers := make(chan *apiv1.Answer, 1)
 	conn.Start(&Call{Op: get("a"), Done: func(a *apiv1.Answer) { answers <- a }})
@@ -446,7 +446,7 @@ func TestEndOfStreamIsABreak(t *testing.T) {
 
 // gRPC would open such a stream again by itself, as long as it takes, and hold the
 // sender meanwhile; whoever uses the conn knows better where to go.
-func TestAStreamThatNobodyHasLookedAtIsNotOpenedAgain(t *testing.T) {
+func TestGRPCDoesNotOpenAStreamAgain(t *testing.T) {
 	near, far := net.Pipe()
 	served := make(chan error, 1)
 	go func() { served <- refuse(far) }()

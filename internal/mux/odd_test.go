@@ -13,7 +13,7 @@ import (
 )
 
 // A false node may send what nobody has asked for as often as it likes.
-func TestAnswersThatNobodyAskedForAreLoggedOnce(t *testing.T) {
+func TestUnexpectedAnswersAreLoggedOnce(t *testing.T) {
 	message, err := proto.Marshal(&apiv1.SessionResponse{Answers: []*apiv1.Answer{{Id: 99}}})
 	if err != nil {
 		t.Fatal(err)

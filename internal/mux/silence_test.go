@@ -40,7 +40,7 @@ func TestWorkMayTakeAsLongAsItTakesWhilePingsAreAnswered(t *testing.T) {
 
 // A node that dies while it is asked for something is left as soon as one that was
 // dead before, nearly: pings go on.
-func TestNodeThatDiesWithWorkIsLeft(t *testing.T) {
+func TestNodeThatFailsWithWorkIsLeft(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var dead atomic.Bool
 		node := newFakeNode(nil).slow(func(op *apiv1.Operation) (time.Duration, bool) { return 0, !dead.Load() && op.GetRequest() == nil })
@@ -109,7 +109,7 @@ func TestSlowNodeIsReachedInTheEnd(t *testing.T) {
 
 // Where somebody can ask others, a conn lives on for a while, and for good if the node
 // was only slow.
-func TestSilenceIsToldBeforeItBreaksAConn(t *testing.T) {
+func TestSilenceIsReportedBeforeItBreaksAConn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		told := make(chan time.Time, 10)
 		node := newFakeNode(silent)

@@ -128,7 +128,7 @@ func TestNodeThatAnswersOthersIsNotGivenUp(t *testing.T) {
 	})
 }
 
-func TestParkedAcquireWaitsAsLongAsPingsAreAnswered(t *testing.T) {
+func TestAcquireWaitsAsLongAsPingsAreAnswered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var mute atomic.Bool
 		node := newFakeNode(func(op *apiv1.Operation) *apiv1.Answer {
@@ -166,7 +166,7 @@ func TestIdleConnSendsNothing(t *testing.T) {
 	})
 }
 
-func TestProcessThatStoodStillDoesNotBlameTheNode(t *testing.T) {
+func TestPauseOfTheProcessDoesNotBreakTheConn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		conn, _ := start(t, newFakeNode(silent), Config{})
 		conn.Start(&Call{Op: release(1), Done: ignore})

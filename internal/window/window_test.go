@@ -115,9 +115,9 @@ func (b *bench) pick(random *rand.Rand) uint64 {
 	}
 }
 
-// TestEverythingAnsweredBehindAWaitIsTold: what came after a request that stays
+// TestEverythingAnsweredBehindAWaitIsReported: what came after a request that stays
 // unanswered is told soon, however it was answered.
-func TestEverythingAnsweredBehindAWaitIsTold(t *testing.T) {
+func TestEverythingAnsweredBehindAWaitIsReported(t *testing.T) {
 	random := rand.New(rand.NewPCG(3, 4))
 	for range 20 {
 		b := newBench(t)

@@ -78,7 +78,7 @@ var fsmMutants = []mutant{
 		}},
 		caught: []catcher{
 			named("./fsm", "TestRenewalEarlierInTheLogWinsOverExpiry"),
-			named("./client", "TestLossIsToldBeforeTheClusterMayGiveTheLockAway"),
+			named("./client", "TestGrantIsLostBeforeTheClusterGivesItsLockAway"),
 		},
 	},
 	{

@@ -133,6 +133,6 @@ var peopleMutants = []mutant{
 		breaks:  "a false node fills a client's log",
 		promise: "strangers",
 		changes: []change{{"internal/mux/receive.go", "	if unknown > 0 && !c.odd {", "	if unknown > 0 {"}},
-		caught:  []catcher{named("./internal/mux", "TestAnswersThatNobodyAskedForAreLoggedOnce")},
+		caught:  []catcher{named("./internal/mux", "TestUnexpectedAnswersAreLoggedOnce")},
 	},
 }
