@@ -10,10 +10,10 @@ import (
 	"github.com/locknode/locknode/internal/mux"
 )
 
-// instant answers everything with yes, in batches on one goroutine, as a stream
-// does: what is measured is the client.
+// instant is a backend that grants every request, in batches on one goroutine, as a stream
+// does: the client alone is measured.
 type instant struct {
-	embedded.Operator // nobody asks it
+	embedded.Operator // not used
 
 	calls  chan *mux.Call
 	tokens atomic.Uint64
@@ -55,7 +55,7 @@ func (k *instant) answer(op *apiv1.Operation) *apiv1.Answer {
 	return a
 }
 
-// What the client itself costs, with 32 goroutines for each CPU.
+// BenchmarkClient measures the client alone, with 32 goroutines for each CPU.
 func BenchmarkClient(b *testing.B) {
 	for name, one := range map[string]func(*Client, *testing.B, string){
 		"LockUnlock": func(c *Client, b *testing.B, name string) {

@@ -16,11 +16,11 @@ import (
 	"github.com/locknode/locknode/internal/proof/testall"
 )
 
-// TestOneGrantIsValidAtATime runs clients with good and bad clocks
-// against a cluster that loses, delays and refuses, and stands still; one lock in
-// five is taken detached. At no moment two clients believe in the same lock, tokens
-// only grow, and in the end nothing is left. In every third run there are operators too: they take locks
-// away from holders who are told later.
+// TestOneGrantIsValidAtATime runs clients with good and bad clocks against a cluster that
+// loses, delays and refuses requests, and stands still; one lock in five is taken detached.
+// At no moment are two grants of one lock valid, tokens only grow, and in the end nothing is
+// left. In every third run operators release locks by force, so that grants may be valid for
+// a moment longer.
 func TestOneGrantIsValidAtATime(t *testing.T) {
 	seeds := 60
 	if !testall.On() {
@@ -28,30 +28,30 @@ func TestOneGrantIsValidAtATime(t *testing.T) {
 	}
 	total := 0
 	for seed := range seeds {
-		synctest.Test(t, func(t *testing.T) { total += storm(t, uint64(seed)) })
+		synctest.Test(t, func(t *testing.T) { total += runWithFaults(t, uint64(seed)) })
 	}
 	if total < 50*seeds {
 		t.Errorf("only %d grants in %d runs: the test does not test much", total, seeds)
 	}
 }
 
-// believers knows who thinks that it holds what.
-type believers struct {
+// ledger has the grants that clients hold.
+type ledger struct {
 	mu     sync.Mutex
-	held   map[string][]claim
+	held   map[string][]heldGrant
 	tokens map[string]uint64
 	grants int
-	forced bool // an operator may have ended what its holder believes in
+	forced bool // an operator may have ended a grant that is still valid for its client
 }
 
-// claim is a grant that somebody believes in.
-type claim struct {
+// heldGrant is a grant that a client holds.
+type heldGrant struct {
 	token uint64
 	held  func() bool
 }
 
-// add notes a grant and looks at all the others.
-func (b *believers) add(t *testing.T, name string, c claim) {
+// add notes a grant, and checks that no other one of the lock is valid.
+func (b *ledger) add(t *testing.T, name string, c heldGrant) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.grants++
@@ -59,20 +59,20 @@ func (b *believers) add(t *testing.T, name string, c claim) {
 		t.Errorf("%q: token %d after %d", name, c.token, last)
 	}
 	b.tokens[name] = c.token
-	kept := []claim{c}
+	kept := []heldGrant{c}
 	for _, other := range b.held[name] {
 		if !b.forced && other.held() {
-			t.Errorf("%q: token %d is believed in while token %d was granted", name, other.token, c.token)
+			t.Errorf("%q: token %d is valid while token %d was granted", name, other.token, c.token)
 			kept = append(kept, other)
 		}
 	}
 	b.held[name] = kept
 }
 
-func storm(t *testing.T, seed uint64) (grants int) {
+func runWithFaults(t *testing.T, seed uint64) (grants int) {
 	random := rand.New(rand.NewPCG(seed, 7))
 	k := newCluster(t)
-	b := &believers{held: map[string][]claim{}, tokens: map[string]uint64{}, forced: seed%3 == 0}
+	b := &ledger{held: map[string][]heldGrant{}, tokens: map[string]uint64{}, forced: seed%3 == 0}
 	var mu sync.Mutex // guards random
 	roll := func(n int) int {
 		mu.Lock()
@@ -116,13 +116,13 @@ func randomFate(roll func(int) int) fate {
 	case 3:
 		return fate{refuse: apiv1.NewError([]apiv1.Code{
 			apiv1.CodeUnavailable, apiv1.CodeOverloaded, apiv1.CodeUnknownOutcome, apiv1.CodeNotReady,
-		}[roll(4)], "weather")}
+		}[roll(4)], "fault")}
 	}
 	return fate{}
 }
 
-// work locks and unlocks, mostly.
-func work(ctx context.Context, t *testing.T, c *Client, b *believers, roll func(int) int) {
+// work locks and unlocks.
+func work(ctx context.Context, t *testing.T, c *Client, b *ledger, roll func(int) int) {
 	for ctx.Err() == nil {
 		var opts []LockOption
 		if roll(3) == 0 {
@@ -149,7 +149,7 @@ func work(ctx context.Context, t *testing.T, c *Client, b *believers, roll func(
 			}
 			var g *Grant
 			if g, err = lock(try, name, opts...); err == nil {
-				b.add(t, name, claim{g.Token(), func() bool { return g.Err() == nil }})
+				b.add(t, name, heldGrant{g.Token(), func() bool { return g.Err() == nil }})
 				hold()
 				if err := g.Unlock(); err != nil && !errors.Is(err, ErrLost) {
 					t.Errorf("unexpected error of Unlock: %v", err)
@@ -167,7 +167,7 @@ func work(ctx context.Context, t *testing.T, c *Client, b *believers, roll func(
 }
 
 // workDetached locks for a time, and mostly releases before that.
-func workDetached(ctx context.Context, t *testing.T, c *Client, b *believers, name string, ttl time.Duration, opts []DetachedOption, hold func()) error {
+func workDetached(ctx context.Context, t *testing.T, c *Client, b *ledger, name string, ttl time.Duration, opts []DetachedOption, hold func()) error {
 	g, err := c.Detached().Acquire(ctx, name, ttl, opts...)
 	if err != nil {
 		return err
@@ -177,7 +177,7 @@ func workDetached(ctx context.Context, t *testing.T, c *Client, b *believers, na
 	}
 	until := c.now() + g.ExpiresIn
 	var released atomic.Bool
-	b.add(t, name, claim{g.Token, func() bool { return !released.Load() && c.now() < until }})
+	b.add(t, name, heldGrant{g.Token, func() bool { return !released.Load() && c.now() < until }})
 	hold()
 	released.Store(true)
 	if err := c.Detached().Release(ctx, name, g.Token); err != nil && !errors.Is(err, ErrNotHeld) {
@@ -195,7 +195,7 @@ func expectable(err error) bool {
 	return false
 }
 
-// operate is the weather and, by force, the operators.
+// operate makes outages and, with force, forced releases.
 func operate(ctx context.Context, k *cluster, force bool, roll func(int) int) {
 	for ctx.Err() == nil {
 		time.Sleep(time.Duration(roll(10_000)) * time.Millisecond)
@@ -213,9 +213,9 @@ func operate(ctx context.Context, k *cluster, force bool, roll func(int) int) {
 			k.noNotice = !k.noNotice
 			k.mu.Unlock()
 		case 2:
-			k.do(fsm.ForceRelease{Lock: []string{"a", "b"}[roll(2)], Who: "root", Reason: "weather"})
+			k.do(fsm.ForceRelease{Lock: []string{"a", "b"}[roll(2)], Who: "root", Reason: "fault"})
 		case 3:
-			k.killSomeone()
+			k.killHolder()
 		}
 	}
 }

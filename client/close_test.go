@@ -86,7 +86,7 @@ func TestCloseIsBounded(t *testing.T) {
 		k.setDown(false)
 		time.Sleep(11 * time.Second)
 		if k.holder("a") != 0 {
-			t.Error("the session of a closed client lives on")
+			t.Error("the session of a closed client has not ended")
 		}
 	})
 }
@@ -103,7 +103,7 @@ func TestCloseOfAnUnusedClientSendsNothing(t *testing.T) {
 	})
 }
 
-// operations are all that a client can be asked, by name.
+// operations are all calls of a client, by name.
 func operations(c *Client) map[string]func(context.Context) error {
 	return map[string]func(context.Context) error{
 		"Lock":    func(ctx context.Context) error { _, err := c.Lock(ctx, "x"); return err },
@@ -127,7 +127,7 @@ func operations(c *Client) map[string]func(context.Context) error {
 	}
 }
 
-// TestClosedClientReturnsErrClosed: whatever is asked, and however the caller's context is.
+// TestClosedClientReturnsErrClosed: from every call, whatever the caller's context is.
 func TestClosedClientReturnsErrClosed(t *testing.T) {
 	for how, end := range map[string]func(*cluster, *Client){
 		"closed":      func(_ *cluster, c *Client) { _ = c.Close() },
@@ -159,7 +159,7 @@ func TestClosedClientReturnsErrClosed(t *testing.T) {
 	}
 }
 
-// TestEndOfTheNodeEndsOperationsOfItsClients: its clients can ask nobody else.
+// TestEndOfTheNodeEndsOperationsOfItsClients: its clients have no other node.
 func TestEndOfTheNodeEndsOperationsOfItsClients(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newCluster(t)
@@ -227,27 +227,26 @@ func TestCloseCutShortByTheNodeReturnsAnError(t *testing.T) {
 }
 
 // TestCloseReleasesGrantsThatNoCallerGot closes clients at any moment of detached
-// acquires: a lock that is held then was returned to a caller, and what was returned
-// is held.
+// acquires: a lock is held afterwards if and only if its grant was returned to a caller.
 func TestCloseReleasesGrantsThatNoCallerGot(t *testing.T) {
-	var told, released int
+	var returned, released int
 	for seed := range uint64(400) {
 		synctest.Test(t, func(t *testing.T) {
 			got, left := closeAtAnyMoment(t, rand.New(rand.NewPCG(seed, 3)))
-			told += got
+			returned += got
 			released += left
 		})
 		if t.Failed() {
 			t.Fatalf("seed %d", seed)
 		}
 	}
-	t.Logf("%d grants were told, and %d given by the cluster and told nobody", told, released)
-	if told < 50 || released < 50 {
+	t.Logf("%d grants were returned, and %d were given by the cluster and not returned", returned, released)
+	if returned < 50 || released < 50 {
 		t.Error("the test does not test much")
 	}
 }
 
-func closeAtAnyMoment(t *testing.T, random *rand.Rand) (grants, untold int) {
+func closeAtAnyMoment(t *testing.T, random *rand.Rand) (returned, released int) {
 	k := newCluster(t)
 	c, other := k.client(t), k.client(t)
 	var mu sync.Mutex // guards what follows
@@ -256,9 +255,9 @@ func closeAtAnyMoment(t *testing.T, random *rand.Rand) (grants, untold int) {
 		defer mu.Unlock()
 		return random.Int64N(n)
 	}
-	// Few moments, so that much happens in the same one.
+	// Few moments, so that many things happen at the same one.
 	millis := func(n int64) time.Duration { return time.Duration(upTo(n)) * time.Millisecond }
-	told := map[uint64]string{} // token → lock
+	got := map[uint64]string{} // token → lock
 	k.fault(func(*apiv1.Operation) fate { return fate{delayAnswer: millis(10)} })
 	blocked := mustLock(t, other, "blocked")
 	mustUnlock(t, mustLock(t, c, "open")) // there is a session
@@ -280,7 +279,7 @@ func closeAtAnyMoment(t *testing.T, random *rand.Rand) (grants, untold int) {
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			told[g.Token] = g.Name
+			got[g.Token] = g.Name
 		})
 	}
 	time.Sleep(millis(40))
@@ -290,24 +289,24 @@ func closeAtAnyMoment(t *testing.T, random *rand.Rand) (grants, untold int) {
 	wg.Wait()
 	time.Sleep(time.Second)
 	for _, name := range names {
-		if token := k.holder(name); token != 0 && token != blocked.Token() && told[token] != name {
-			t.Errorf("%q is held with token %d, which nobody was told; told were %v", name, token, told)
+		if token := k.holder(name); token != 0 && token != blocked.Token() && got[token] != name {
+			t.Errorf("%q is held with token %d, which was not returned; returned were %v", name, token, got)
 		}
 		if n := k.waiters(name); n != 0 {
 			t.Errorf("%d wait for %q", n, name)
 		}
 	}
-	for token, name := range told {
+	for token, name := range got {
 		if k.holder(name) != token {
-			t.Errorf("token %d of %q was told, and %d holds it", token, name, k.holder(name))
+			t.Errorf("token %d of %q was returned, and %d holds it", token, name, k.holder(name))
 		}
 	}
 	const others = 2 // "blocked" of the other client and "open"
-	return len(told), int(k.stats().LastToken) - others - len(told)
+	return len(got), int(k.stats().LastToken) - others - len(got)
 }
 
-// TestDelayAfterLossOutlastsClose: whoever has not unlocked has lost the lock, and what
-// it has sent is still on its way.
+// TestDelayAfterLossOutlastsClose: a holder that has not unlocked has lost the lock, and
+// what it has sent may arrive later.
 func TestDelayAfterLossOutlastsClose(t *testing.T) {
 	const delay = 20 * time.Second
 	for how, faults := range map[string]func(*apiv1.Operation) fate{
@@ -324,7 +323,7 @@ func TestDelayAfterLossOutlastsClose(t *testing.T) {
 				c := k.client(t)
 				mustLock(t, c, "plain")
 				mustLock(t, c, "b", DelayAfterLoss(delay))
-				if lostBefore { // and the cluster is told of it while the client is closed
+				if lostBefore { // and it is released as lost while the client is closed
 					mustLock(t, c, "a", DelayAfterLoss(delay), TTL(2*time.Second))
 				} else {
 					mustLock(t, c, "a", DelayAfterLoss(delay))
@@ -355,8 +354,8 @@ func TestDelayAfterLossOutlastsClose(t *testing.T) {
 	}
 }
 
-// TestAnswerThatComesDuringCloseIsNotReturned: Close has looked between the arrival of the
-// answer and its caller.
+// TestAnswerThatComesDuringCloseIsNotReturned: the answer has arrived before Close, and its
+// caller runs after it.
 func TestAnswerThatComesDuringCloseIsNotReturned(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newCluster(t)
@@ -377,10 +376,10 @@ func TestAnswerThatComesDuringCloseIsNotReturned(t *testing.T) {
 			t.Fatal(err)
 		}
 		if got, err := s.answered(t.Context(), t.Context(), &q, a, answer); !errors.Is(err, errAgain) {
-			t.Errorf("the caller is told %+v, %v, and the lock is held by %d", got.detached, err, k.holder("a"))
+			t.Errorf("the caller gets %+v, %v, and the lock is held by %d", got.detached, err, k.holder("a"))
 		}
 		if k.holder("a") != 0 {
-			t.Error("the lock is held by nobody that knows of it")
+			t.Error("the lock is held by a grant that no caller has")
 		}
 	})
 }

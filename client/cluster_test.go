@@ -18,16 +18,16 @@ import (
 // operation. Its clock is time.Now, so it is for synctest bubbles. Faults are
 // injected between the client and the table.
 type cluster struct {
-	embedded.Operator // nobody asks it
+	embedded.Operator // not used
 
 	mu       sync.Mutex
 	table    *fsm.Table
 	began    time.Time
 	stood    time.Duration // time for which the cluster's clock stood still
 	index    uint64
-	parked   map[requestKey]*mux.Call
+	inLine   map[requestKey]*mux.Call
 	watchers map[[16]byte]func(*apiv1.Notice)
-	watchOf  map[[16]byte]int // which call of Watch watchers is from
+	watchOf  map[[16]byte]int // the number of the call of Watch that the watcher is from
 	watches  int
 	tick     *time.Timer
 	down     bool // there is no leader: calls wait, the cluster's clock stands still
@@ -48,10 +48,10 @@ type cluster struct {
 // fate is what the network does to one try of an operation.
 type fate struct {
 	loseRequest bool          // it does not arrive; the backend sends it again after a second
-	loseAnswer  bool          // it arrives and its answer does not; it is sent again after a second
+	loseAnswer  bool          // it arrives and its answer is lost; it is sent again after a second
 	delayAnswer time.Duration // its answer takes longer
 	refuse      *apiv1.Error  // it is refused and does not arrive
-	refuseAfter *apiv1.Error  // it arrives, and is refused all the same
+	refuseAfter *apiv1.Error  // it arrives, and is answered with this error
 }
 
 type requestKey struct {
@@ -68,7 +68,7 @@ func newCluster(t *testing.T) *cluster {
 	k := &cluster{
 		table:    fsm.New(),
 		began:    time.Now(),
-		parked:   map[requestKey]*mux.Call{},
+		inLine:   map[requestKey]*mux.Call{},
 		watchers: map[[16]byte]func(*apiv1.Notice){}, watchOf: map[[16]byte]int{},
 		latency: time.Millisecond,
 		over:    make(chan struct{}),
@@ -94,7 +94,7 @@ func (k *cluster) client(t *testing.T, opts ...Option) *Client {
 	return c
 }
 
-// current returns the session that takes a client's acquires.
+// current returns the session of a client's new acquires.
 func current(c *Client) *session {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -150,7 +150,7 @@ func (k *cluster) Watch(session [16]byte, f func(*apiv1.Notice)) (stop func()) {
 	return func() {
 		k.mu.Lock()
 		defer k.mu.Unlock()
-		if k.watchOf[session] == own { // and not that of the stream after this one
+		if k.watchOf[session] == own { // not that of a later stream
 			delete(k.watchers, session)
 			delete(k.watchOf, session)
 		}
@@ -160,8 +160,7 @@ func (k *cluster) Watch(session [16]byte, f func(*apiv1.Notice)) (stop func()) {
 // Done is part of backend.
 func (k *cluster) Done() <-chan struct{} { return k.over }
 
-// stop is the end of an embedded node: what is asked is refused, or not answered
-// at all.
+// stop is the end of an embedded node: operations are refused, or not answered.
 func (k *cluster) stop() {
 	k.mu.Lock()
 	k.stopped = true
@@ -205,7 +204,7 @@ func (k *cluster) carry(call *mux.Call) {
 	finish()
 	if f.loseAnswer {
 		call.Doubt()
-		k.unpark(call)
+		k.leaveLine(call)
 		time.Sleep(time.Second)
 		k.Start(call)
 		return
@@ -223,12 +222,12 @@ func (k *cluster) answer(call *mux.Call, a *apiv1.Answer, extra time.Duration) {
 	call.Done(a)
 }
 
-func (k *cluster) unpark(call *mux.Call) {
+func (k *cluster) leaveLine(call *mux.Call) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	for key, p := range k.parked {
+	for key, p := range k.inLine {
 		if p == call {
-			delete(k.parked, key)
+			delete(k.inLine, key)
 		}
 	}
 }
@@ -249,7 +248,7 @@ func (k *cluster) operate(call *mux.Call) (a *apiv1.Answer, finish func()) {
 	c := command(op)
 	results, finish := k.applyLocked(c)
 	if q, ok := c.(fsm.Acquire); ok && results[0].Code == fsm.Queued {
-		k.parked[keyOf(q.ID)] = call
+		k.inLine[keyOf(q.ID)] = call
 		return nil, finish
 	}
 	return k.answerOf(result(op, results[0], k.table.Now())), finish
@@ -260,7 +259,7 @@ func (k *cluster) answerOf(a *apiv1.Answer) *apiv1.Answer {
 	return a
 }
 
-// applyLocked writes an entry, and returns what tells others of its events.
+// applyLocked writes an entry. finish sends the answers and notices of its events.
 func (k *cluster) applyLocked(commands ...fsm.Command) (results []fsm.Result, finish func()) {
 	k.index++
 	entry := fsm.AppendHeader(nil, 1, k.stamp(), time.Now().UnixMilli(), len(commands))
@@ -271,17 +270,17 @@ func (k *cluster) applyLocked(commands ...fsm.Command) (results []fsm.Result, fi
 	if applied.Refused != fsm.OK || len(applied.Results) != len(commands) {
 		panic(fmt.Sprintf("entry refused: %+v", applied))
 	}
-	var tell []func()
+	var callbacks []func()
 	for _, e := range applied.Events {
 		if f := k.event(e); f != nil {
-			tell = append(tell, f)
+			callbacks = append(callbacks, f)
 		}
 	}
 	if at, ok := k.table.NextDeadline(); ok && !k.down {
 		k.tick.Reset(max(time.Duration(at-k.stamp()), time.Microsecond))
 	}
 	return applied.Results, func() {
-		for _, f := range tell {
+		for _, f := range callbacks {
 			f()
 		}
 	}
@@ -290,11 +289,11 @@ func (k *cluster) applyLocked(commands ...fsm.Command) (results []fsm.Result, fi
 func (k *cluster) event(e fsm.Event) func() {
 	switch e.Kind {
 	case fsm.EventGranted, fsm.EventWaitEnded:
-		call := k.parked[keyOf(e.Request)]
+		call := k.inLine[keyOf(e.Request)]
 		if call == nil {
 			return nil
 		}
-		delete(k.parked, keyOf(e.Request))
+		delete(k.inLine, keyOf(e.Request))
 		r := e.Result
 		if e.Kind == fsm.EventWaitEnded {
 			r = fsm.Result{Code: e.Code}
@@ -336,7 +335,7 @@ func (k *cluster) onTick() {
 	finish()
 }
 
-// do runs a command as somebody else.
+// do runs a command of another client.
 func (k *cluster) do(c fsm.Command) fsm.Result {
 	k.mu.Lock()
 	results, finish := k.applyLocked(c)
@@ -398,7 +397,7 @@ func (k *cluster) fault(f func(*apiv1.Operation) fate) {
 	k.onWay = f
 }
 
-// loseNotices keeps notices from their sessions.
+// loseNotices makes all notices be lost.
 func (k *cluster) loseNotices() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -491,7 +490,7 @@ func sessionID(b []byte) (id fsm.SessionID) {
 	return id
 }
 
-// command makes a command of an operation, as a node does.
+// command returns the command of an operation, as a node does.
 func command(op *apiv1.Operation) fsm.Command {
 	switch r := op.Request.(type) {
 	case *apiv1.Operation_OpenSession:
@@ -523,7 +522,7 @@ func command(op *apiv1.Operation) fsm.Command {
 	panic(fmt.Sprintf("no command for %T", op.Request))
 }
 
-// result makes an answer of a result, as a node does.
+// result returns the answer for a result, as a node does.
 func result(op *apiv1.Operation, r fsm.Result, now fsm.Instant) *apiv1.Answer {
 	if r.Code != fsm.OK {
 		e := apiv1.NewError(apiv1.Code(r.Code), "%s %s", r.Field, r.Detail)
@@ -561,8 +560,8 @@ func result(op *apiv1.Operation, r fsm.Result, now fsm.Instant) *apiv1.Answer {
 	return a
 }
 
-// killSomeone ends the session of a holder by force.
-func (k *cluster) killSomeone() {
+// killHolder ends the session of the holder of "a" by force.
+func (k *cluster) killHolder() {
 	k.mu.Lock()
 	holders := k.table.Lock("a").Holders
 	k.mu.Unlock()

@@ -12,8 +12,8 @@ import (
 	"github.com/locknode/locknode/fsm"
 )
 
-// TestStaleRequestsAreSentAnew: the cluster has forgotten their answers, or took them
-// for answered before they came.
+// TestStaleRequestsAreSentAnew: the cluster has forgotten their answers, or their sequences
+// were acknowledged before they came.
 func TestStaleRequestsAreSentAnew(t *testing.T) {
 	stale := apiv1.NewError(apiv1.CodeStaleRequest, "stale")
 	for how, f := range map[string]fate{"never ran": {refuse: stale}, "ran": {refuseAfter: stale}} {
@@ -49,8 +49,8 @@ func TestStaleRequestsAreSentAnew(t *testing.T) {
 	}
 }
 
-// TestForceReleaseHappensOnce: where the session ends before the answer, nobody can
-// tell, and the next holder must not pay for it.
+// TestForceReleaseHappensOnce: if the session ends before the answer, the outcome is unknown,
+// and the grant of the next holder must not end.
 func TestForceReleaseHappensOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newCluster(t)
@@ -79,7 +79,7 @@ func TestForceReleaseHappensOnce(t *testing.T) {
 	})
 }
 
-// TestAbandonedCommandNeverRunsLater: it was on its way when its context ended.
+// TestAbandonedCommandNeverRunsLater: it had not arrived when its context ended.
 func TestAbandonedCommandNeverRunsLater(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newCluster(t)
@@ -105,7 +105,7 @@ func TestAbandonedCommandNeverRunsLater(t *testing.T) {
 			}
 		}
 		k.fault(nil)
-		mustUnlock(t, mustLock(t, c, "b")) // tells the cluster
+		mustUnlock(t, mustLock(t, c, "b")) // acknowledges its sequence
 		if r := k.do(command(late)); r.Code != fsm.StaleRequest || k.holder("a") != g.Token {
 			t.Errorf("a late copy of the release: %+v; holder %d, want %d", r, k.holder("a"), g.Token)
 		}

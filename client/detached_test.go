@@ -58,7 +58,7 @@ func TestDetachedGrantOutlivesItsClient(t *testing.T) {
 }
 
 // TestRepeatedAcquireIsAnsweredAsOfNow: under one request ID, by several clients, at
-// several moments of the grant's life.
+// several moments before and after the grant's end.
 func TestRepeatedAcquireIsAnsweredAsOfNow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newCluster(t)
@@ -81,7 +81,7 @@ func TestRepeatedAcquireIsAnsweredAsOfNow(t *testing.T) {
 			}
 		}
 		time.Sleep(3 * time.Second)
-		next := mustLock(t, k.client(t), "a") // somebody else has it
+		next := mustLock(t, k.client(t), "a") // another client has it
 		_, err = again("a")
 		wantErr(t, "after the grant has ended", err, ErrNotHeld)
 		if !strings.Contains(err.Error(), "this request ID has ended") || !strings.Contains(err.Error(), "another ID") || errors.Is(err, ErrLost) {
@@ -109,8 +109,7 @@ func TestRepeatedAcquireIsAnsweredAsOfNow(t *testing.T) {
 	})
 }
 
-// TestReleasedGrantIsNotReturnedAgain: a repeated request is no way to a grant that its
-// holder has released.
+// TestReleasedGrantIsNotReturnedAgain: not to a repeated request either.
 func TestReleasedGrantIsNotReturnedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newCluster(t)
@@ -154,8 +153,8 @@ func TestRefusalIsNotRemembered(t *testing.T) {
 	})
 }
 
-// TestSlowTryAndItsCancelTakeNothingAway: the first try was slow on its way and given
-// up; the one that was made in its place holds the lock.
+// TestSlowTryAndItsCancelTakeNothingAway: the first try was given up before it arrived;
+// the second one, under the same ID, holds the lock.
 func TestSlowTryAndItsCancelTakeNothingAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newCluster(t)
@@ -189,7 +188,7 @@ func TestSlowTryAndItsCancelTakeNothingAway(t *testing.T) {
 			t.Fatal(err)
 		}
 		if k.holder("a") != g.Token {
-			t.Errorf("holder %d, want %d: it was told that it has the lock for %v", k.holder("a"), g.Token, g.ExpiresIn)
+			t.Errorf("holder %d, want %d: its caller got the lock for %v", k.holder("a"), g.Token, g.ExpiresIn)
 		}
 	})
 }
@@ -207,7 +206,7 @@ func TestDetachedWaitKeepsItsSessionAlive(t *testing.T) {
 	})
 }
 
-// TestDetachedWaitEndsWithItsProcess: nobody gets a lock for a process that is gone.
+// TestDetachedWaitEndsWithItsProcess: no lock is granted to a process that has ended.
 func TestDetachedWaitEndsWithItsProcess(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newCluster(t)
@@ -226,7 +225,7 @@ func TestDetachedWaitEndsWithItsProcess(t *testing.T) {
 		}
 		mustUnlock(t, held)
 		if k.holder("a") != 0 {
-			t.Error("a process that is gone holds the lock")
+			t.Error("a process that has ended holds the lock")
 		}
 	})
 }
@@ -302,7 +301,7 @@ func TestLateDetachedGrantIsLost(t *testing.T) {
 		_, err := c.Detached().Acquire(t.Context(), "a", 2*time.Second)
 		wantErr(t, "Acquire", err, ErrLost)
 
-		// What is left is told of one that the cluster still counts as held.
+		// One that the cluster still counts as held: the caller gets what is left of the TTL.
 		k.fault(first[*apiv1.Operation_Acquire](fate{delayAnswer: 1500 * time.Millisecond}))
 		g, err := c.Detached().Acquire(t.Context(), "b", 2*time.Second)
 		if err != nil || g.ExpiresIn < 450*time.Millisecond || g.ExpiresIn > 500*time.Millisecond {
@@ -316,8 +315,8 @@ func TestLateDetachedGrantIsLost(t *testing.T) {
 	})
 }
 
-// TestLongWaitDoesNotShortenTheTTL: the margin is one percent of what is measured,
-// which must not be the wait.
+// TestLongWaitDoesNotShortenTheTTL: the margin is one percent of the TTL, and not of the
+// wait.
 func TestLongWaitDoesNotShortenTheTTL(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newCluster(t)
@@ -373,8 +372,8 @@ func TestListGoesThroughAllPages(t *testing.T) {
 	})
 }
 
-// TestGrantThatWasWaitedForIsConfirmed: its caller may have gone while it waited, so it
-// is the caller's only once a request has shown its token.
+// TestGrantThatWasWaitedForIsConfirmed: its caller may have gone while it waited, so that it
+// ends with the session until a request has shown its token.
 func TestGrantThatWasWaitedForIsConfirmed(t *testing.T) {
 	wait := func(t *testing.T, k *cluster, f func(*apiv1.Operation) fate) (DetachedGrant, error) {
 		held := mustLock(t, k.client(t), "a")
@@ -407,7 +406,7 @@ func TestGrantThatWasWaitedForIsConfirmed(t *testing.T) {
 		})
 		wantErr(t, "Acquire", err, ErrTimeout)
 		if d := time.Since(begin); d < 10*time.Second || d > 10200*time.Millisecond || !taken {
-			t.Errorf("a wait of 10s, with a grant that was taken away, took %v", d)
+			t.Errorf("a wait of 10s, with a grant that was released by force, took %v", d)
 		}
 	})
 	synctest.Test(t, func(t *testing.T) { // it cannot be confirmed
@@ -420,7 +419,7 @@ func TestGrantThatWasWaitedForIsConfirmed(t *testing.T) {
 		}
 		time.Sleep(time.Second)
 		if k.holder("a") != 0 {
-			t.Error("a grant that its caller was not told of is held")
+			t.Error("a grant that its caller did not get is held")
 		}
 	})
 }
@@ -439,11 +438,11 @@ func TestGrantOfAKilledWaiterEndsWithItsSession(t *testing.T) {
 		begin := time.Now()
 		mustUnlock(t, held)
 		if k.holder("a") == 0 {
-			t.Fatal("the one who waited was not granted the lock")
+			t.Fatal("the waiter was not granted the lock")
 		}
 		for k.holder("a") != 0 {
 			if time.Sleep(time.Second); time.Since(begin) > 15*time.Second {
-				t.Fatalf("after %v the lock is held for a process that has died, with a session of 10s", time.Since(begin))
+				t.Fatalf("after %v the lock is held for a process that has ended, with a session of 10s", time.Since(begin))
 			}
 		}
 	})

@@ -27,7 +27,7 @@ func directoryOf(cluster string, index uint64, members ...string) *apiv1.Directo
 
 func TestBookKeepsTheLatestAddresses(t *testing.T) {
 	type step struct {
-		says *apiv1.Directory
+		got  *apiv1.Directory
 		used bool
 		want string // addresses, in order
 	}
@@ -41,10 +41,10 @@ func TestBookKeepsTheLatestAddresses(t *testing.T) {
 			{directoryOf("c", 4, "n1=a:1", "n9=old:1"), false, "a:1 b:1"},
 			{directoryOf("c", 6, "n2=b:1", "n3=c:1"), false, "b:1 c:1"},
 		},
-		"what the node in use says counts, however late it is": {
-			{directoryOf("c", 1<<60, "n1=liar:1"), false, "liar:1"},
-			{directoryOf("c", 5, "n1=a:1"), false, "liar:1"},
-			{directoryOf("c", 5, "n1=a:1"), true, "a:1 liar:1"},
+		"the directory of the node in use counts, however late it is": {
+			{directoryOf("c", 1<<60, "n1=wrong:1"), false, "wrong:1"},
+			{directoryOf("c", 5, "n1=a:1"), false, "wrong:1"},
+			{directoryOf("c", 5, "n1=a:1"), true, "a:1 wrong:1"},
 			{directoryOf("c", 6, "n2=b:1"), false, "b:1"},
 		},
 		"a member whose address is not known keeps the one that it had": {
@@ -57,22 +57,22 @@ func TestBookKeepsTheLatestAddresses(t *testing.T) {
 			{directoryOf("c", 1, "n1=a:1"), false, "a:1 b:1"},
 			{directoryOf("c", 2, "n1=c:1"), false, "c:1 a:1"},
 		},
-		"another cluster changes nothing, unless its node is used": {
+		"that of another cluster changes nothing, unless its node is used": {
 			{directoryOf("c", 1, "n1=a:1"), false, "a:1"},
 			{directoryOf("d", 9, "n1=b:1"), false, "a:1"},
 			{directoryOf("d", 9, "n1=b:1"), true, "b:1"},
 		},
-		"nobody is nothing": {
+		"an empty one changes nothing": {
 			{directoryOf("c", 1, "n1=a:1"), true, "a:1"},
 			{directoryOf("c", 2), true, "a:1"},
 		},
 		"no more than the bound": {
 			{directoryOf("c", 1, many...), true, strings.Join(strings.Fields(strings.Join(addressesOf(many[:maxMembers]), " ")), " ")},
 		},
-		"an ID that is no ID is left out": {
+		"an ID that is too long is left out": {
 			{directoryOf("c", 1, strings.Repeat("x", maxID+1)+"=a:1", "n2=b:1"), true, "b:1"},
 		},
-		"what nobody can dial is left out": {
+		"an address that cannot be dialled is left out": {
 			{directoryOf("c", 1, "a=", "b=x", "c=:1", "d=0.0.0.0:1", "e=[::]:1", "f=h:0", "g=h:http", "h=h:65536", "i=h:-1",
 				"j="+strings.Repeat("x", 300)+":1", "k=224.0.0.1:1", "ok=[fd77::1]:65535"), true, "[fd77::1]:65535"},
 		},
@@ -80,7 +80,7 @@ func TestBookKeepsTheLatestAddresses(t *testing.T) {
 		var b book
 		for i, s := range steps {
 			before := b.addresses()
-			changed := b.learn(s.says, s.used)
+			changed := b.learn(s.got, s.used)
 			after := b.addresses()
 			if got := strings.Join(after, " "); got != s.want {
 				t.Errorf("%s: step %d: %q, want %q", name, i, got, s.want)
@@ -105,7 +105,7 @@ func TestClientKeepsItsLockWhileAllNodesAreReplaced(t *testing.T) {
 	old := slices.Clone(r.nodes)
 	members := []string{old[0].addr, old[1].addr, old[2].addr}
 	r.name("c", 1, members...)
-	c := r.dial(r.nodes[:1]) // it was told of one
+	c := r.dial(r.nodes[:1]) // with one endpoint
 	g := mustLock(t, c, "a")
 	for i, gone := range old {
 		next := r.add("127.0.0.1:0")
@@ -131,8 +131,8 @@ func knows(c *Client, addr string) bool {
 	return slices.Contains(c.backend.(*remote).addresses(), addr)
 }
 
-// A client that has nothing to ask hears of new members, too, and looks for another
-// node when its own is gone.
+// A client without calls also learns of new members, and searches for another node when its
+// own has ended.
 func TestIdleClientFindsTheNodesThatWereReplaced(t *testing.T) {
 	bubble(t, func(t *testing.T, network *simnet.Network) {
 		r := newLabRing(t, network, 1)
@@ -158,8 +158,8 @@ func TestIdleClientFindsTheNodesThatWereReplaced(t *testing.T) {
 	})
 }
 
-// At an address that a member had, and at one that was given, there is a node of
-// another cluster now: its table is another one, where the lock is free.
+// At the address of a member, and at an endpoint, there is a node of another cluster now: in
+// its table the lock is free.
 func TestNodeOfAnotherClusterIsNotUsed(t *testing.T) {
 	r, other := newRing(t, 2), addRing(t, 1)
 	r.name("first", 1, r.nodes[0].addr, r.nodes[1].addr)
@@ -188,19 +188,19 @@ func TestNodeOfAnotherClusterIsNotUsed(t *testing.T) {
 		}
 	}
 	if knows(c, other.nodes[0].addr) {
-		t.Error("the client has learned of the other cluster's node")
+		t.Error("the client has learned the addresses of the other cluster")
 	}
 	if err := g.Err(); err != nil {
 		t.Errorf("the grant: %v", err)
 	}
-	// Its own comes back.
+	// A node of its own cluster comes back.
 	other.nodes[1].stop()
 	r.nodes[0].start()
 	mustUnlock(t, g)
 	mustUnlock(t, mustLock(t, c, "b"))
 }
 
-// An address that was given belongs to another cluster already when the client begins.
+// One endpoint is of another cluster when the client begins.
 func TestClientWithAClusterIDUsesNoOtherCluster(t *testing.T) {
 	r, other := newRing(t, 1), addRing(t, 1)
 	r.name("first", 1, r.nodes[0].addr)
@@ -219,7 +219,7 @@ func TestClientWithAClusterIDUsesNoOtherCluster(t *testing.T) {
 	}
 }
 
-// The address changes hands between the question who is there and the stream.
+// Another node gets the address between the call of Status and the stream.
 func TestStreamToAnotherClusterIsLeft(t *testing.T) {
 	r := newRing(t, 2)
 	r.name("first", 1, r.nodes[0].addr, r.nodes[1].addr)
@@ -231,12 +231,12 @@ func TestStreamToAnotherClusterIsLeft(t *testing.T) {
 		t.Error("the stream is still used")
 	}
 	if knows(c, "10.0.0.1:1") {
-		t.Error("what it said was learned")
+		t.Error("the directory of the other cluster was adopted")
 	}
 	mustUnlock(t, mustLock(t, c, "a"))
 }
 
-// Calls say which cluster they are meant for, so that the node can refuse them.
+// Calls carry the ID of the cluster that they are meant for, so that another node refuses them.
 func TestCallsNameTheCluster(t *testing.T) {
 	r := newRing(t, 1)
 	r.name("first", 1, r.nodes[0].addr)
@@ -253,7 +253,7 @@ func TestCallsNameTheCluster(t *testing.T) {
 	}
 }
 
-// bubble runs f in a bubble with a network; it ends what f leaves behind.
+// bubble runs f in a bubble with a network, and closes the network after it.
 func bubble(t *testing.T, f func(t *testing.T, network *simnet.Network)) {
 	synctest.Test(t, func(t *testing.T) {
 		network := simnet.New(1, simnet.Options{Latency: time.Millisecond})
@@ -277,8 +277,8 @@ func labClient(t *testing.T, network *simnet.Network, endpoints []string, opts .
 	return c
 }
 
-// grpc would dial an address where nobody listens ten times a second for as long as it
-// is connected to it, and a program's many clients would all do that.
+// grpc would dial an address without a listener ten times a second for as long as there is a
+// connection to it, and every client of a program would do that.
 func TestAddressesWithoutANodeAreNotDialledWhileAnotherIsUsed(t *testing.T) {
 	bubble(t, func(t *testing.T, network *simnet.Network) {
 		r := newLabRing(t, network, 1)
@@ -290,7 +290,7 @@ func TestAddressesWithoutANodeAreNotDialledWhileAnotherIsUsed(t *testing.T) {
 		r.name("c", 1, r.nodes[0].addr, dead[0], dead[1])
 		c := labClient(t, network, append([]string{r.nodes[0].addr}, dead...))
 		mustUnlock(t, mustLock(t, c, "a"))
-		r.lead(nil) // the others are asked, too
+		r.lead(nil) // so that the others are asked
 		r.nodes[0].stop()
 		time.Sleep(time.Minute)
 		r.nodes[0].start()
@@ -300,13 +300,13 @@ func TestAddressesWithoutANodeAreNotDialledWhileAnotherIsUsed(t *testing.T) {
 		time.Sleep(10 * time.Minute)
 		mustUnlock(t, mustLock(t, c, "a"))
 		if after := network.Stats(); after.Refused > before.Refused {
-			t.Errorf("%d connections to nobody while the client had a node", after.Refused-before.Refused)
+			t.Errorf("%d connections were refused while the client had a node", after.Refused-before.Refused)
 		}
 	})
 }
 
-// A connection that failed is made again when the node is asked, also while somebody is
-// always asking.
+// A connection that failed is made again when the node is asked, also while other calls use
+// it all the time.
 func TestConnectionThatFailedIsMadeAgainWhileOthersUseIt(t *testing.T) {
 	bubble(t, func(t *testing.T, network *simnet.Network) {
 		r := newLabRing(t, network, 1)
@@ -339,8 +339,7 @@ func TestConnectionThatFailedIsMadeAgainWhileOthersUseIt(t *testing.T) {
 	})
 }
 
-// A cluster that is down is looked for, also by a client that has nothing to ask, but
-// ever more seldom.
+// A client without calls also searches for a cluster that is down, at growing intervals.
 func TestIdleClientSearchesAtGrowingIntervals(t *testing.T) {
 	bubble(t, func(t *testing.T, network *simnet.Network) {
 		r := newLabRing(t, network, 1)
@@ -354,9 +353,9 @@ func TestIdleClientSearchesAtGrowingIntervals(t *testing.T) {
 		before := network.Stats().Refused
 		time.Sleep(time.Hour)
 		if n := network.Stats().Refused - before; n < 30 || n > 300 {
-			t.Errorf("%d connections in an hour in which there was nobody and nothing to ask, want one or two a minute", n)
+			t.Errorf("%d connections in an hour without a node and without a call, want one or two a minute", n)
 		}
-		// Something to ask ends the long pause.
+		// A call ends the long pause.
 		r.nodes[0].start()
 		r.lead(r.nodes[0])
 		begun := time.Now()

@@ -13,7 +13,7 @@ import (
 	"github.com/locknode/locknode/fsm"
 )
 
-// cutOffFrom keeps a session from everything for a while: notices and keep-alives.
+// cutOffFrom loses the notices and keep-alives of a session for a while.
 func cutOffFrom(k *cluster, id [16]byte) (heal func()) {
 	k.loseNotices()
 	k.fault(func(op *apiv1.Operation) fate {
@@ -28,7 +28,7 @@ func cutOffFrom(k *cluster, id [16]byte) (heal func()) {
 }
 
 // TestGrantsAreLostWhenRevocationsAreMissing: the cluster remembers the last 64 that a session
-// has not seen, and the client can know of no grant that it is not one of the others.
+// has not seen, and any grant of the client may be one of the others.
 func TestGrantsAreLostWhenRevocationsAreMissing(t *testing.T) {
 	for _, n := range []int{64, 65, 100} {
 		synctest.Test(t, func(t *testing.T) {
@@ -82,8 +82,8 @@ func TestGrantsAreLostWhenRevocationsAreMissing(t *testing.T) {
 	}
 }
 
-// TestGrantFromBeforeAGapIsNotReturned: it may be one of the forgotten
-// revocations, too. One that came after the gap is not.
+// TestGrantFromBeforeAGapIsNotReturned: its revocation may be one of those that are missing.
+// One that was given after the gap is returned.
 func TestGrantFromBeforeAGapIsNotReturned(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newCluster(t)
@@ -109,22 +109,22 @@ func TestGrantFromBeforeAGapIsNotReturned(t *testing.T) {
 		next := mustLock(t, k.client(t, SessionTTL(time.Hour)), "early")
 		time.Sleep(20 * time.Second)
 		heal()
-		time.Sleep(25 * time.Second) // the gap is known, and the answer comes after it
+		time.Sleep(25 * time.Second) // the client has found the gap, and the answer comes after that
 		if len(early) != 0 {
-			t.Fatalf("token %d is believed in, which was revoked; %d holds the lock", (<-early).Token(), next.Token())
+			t.Fatalf("token %d is valid, which was revoked; %d holds the lock", (<-early).Token(), next.Token())
 		}
 		mustUnlock(t, next)
 		if g := <-early; k.holder("early") != g.Token() || g.s == taken[0].s {
 			t.Errorf("holder %d, want %d in another session", k.holder("early"), g.Token())
 		}
-		mustUnlock(t, blocker) // the one who waited has its place still
+		mustUnlock(t, blocker) // the waiter still has its place
 		if g := <-later; g.s != taken[0].s || k.holder("later") != g.Token() {
 			t.Errorf("holder %d, want %d in the session that had the gap", k.holder("later"), g.Token())
 		}
 	})
 }
 
-// TestNoticesOutOfOrderAreNoGap: they overtake each other, and some are lost.
+// TestNoticesOutOfOrderAreNoGap: some come late, and some are lost.
 func TestNoticesOutOfOrderAreNoGap(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 1))
 	for range 20 {
@@ -135,13 +135,13 @@ func TestNoticesOutOfOrderAreNoGap(t *testing.T) {
 			for i := range 40 {
 				mustLock(t, c, fmt.Sprint(i))
 			}
-			var told []func()
+			var notices []func()
 			k.mu.Lock()
 			watch := k.watchers[kept.s.id]
 			k.watchers[kept.s.id] = func(n *apiv1.Notice) {
 				k.mu.Lock()
 				defer k.mu.Unlock()
-				told = append(told, func() { watch(n) })
+				notices = append(notices, func() { watch(n) })
 			}
 			k.mu.Unlock()
 			for i := range 40 {
@@ -149,28 +149,27 @@ func TestNoticesOutOfOrderAreNoGap(t *testing.T) {
 				time.Sleep(10 * time.Millisecond)
 			}
 			k.mu.Lock()
-			all := told
+			all := notices
 			k.mu.Unlock()
 			random.Shuffle(len(all), func(i, k int) { all[i], all[k] = all[k], all[i] })
-			for _, tell := range all[:30] {
-				tell()
+			for _, notify := range all[:30] {
+				notify()
 			}
 			time.Sleep(time.Minute)
 			if kept.Err() != nil {
-				t.Fatalf("a grant that nobody took: %v", kept.Err())
+				t.Fatalf("a grant that was not revoked: %v", kept.Err())
 			}
 			kept.s.mu.Lock()
 			defer kept.s.mu.Unlock()
 			if len(kept.s.grants) != 1 {
-				t.Errorf("%d grants are believed in, want 1", len(kept.s.grants))
+				t.Errorf("%d grants are valid, want 1", len(kept.s.grants))
 			}
 		})
 	}
 }
 
-// TestManyEarlyRevocationsAreNotForgotten: revocations of grants that the client has
-// not been told of are kept for the answers that are on their way, and no more of them
-// than there is room for.
+// TestManyEarlyRevocationsAreNotForgotten: revocations of grants whose answers have not
+// arrived are kept, up to a bound; beyond it the grants of those answers are not returned.
 func TestManyEarlyRevocationsAreNotForgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newCluster(t)
@@ -181,13 +180,13 @@ func TestManyEarlyRevocationsAreNotForgotten(t *testing.T) {
 		go func() { got <- mustLock(t, c, "a") }()
 		time.Sleep(time.Second)
 		s := current(c)
-		for i := range uint64(maxEarly) { // of grants that it has never heard of
+		for i := range uint64(maxEarly) { // of grants that the client does not have
 			s.notice(&apiv1.Notice{Session: s.id[:], Revocation: &apiv1.Revocation{Number: i + 1, Token: 1_000_000 + i}})
 		}
 		s.notice(&apiv1.Notice{Session: s.id[:], Revocation: &apiv1.Revocation{Number: maxEarly + 1, Token: k.holder("a")}})
 		g := <-got
 		if g.s == s {
-			t.Errorf("token %d is believed in, whose revocation was told and forgotten", g.Token())
+			t.Errorf("token %d is valid, whose revocation was received and forgotten", g.Token())
 		}
 	})
 }

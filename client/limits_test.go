@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// TestTheLongestDurationsAreLong: who means "for ever" gives the longest duration
-// that there is, and nothing that is added to it makes it short.
+// TestTheLongestDurationsAreLong: a caller that means "for ever" passes the longest duration
+// that there is, and no sum with it overflows.
 func TestTheLongestDurationsAreLong(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for _, forever := range []time.Duration{math.MaxInt64, math.MaxInt64 - 1, math.MaxInt64 - 200*time.Millisecond} {
@@ -25,7 +25,7 @@ func TestTheLongestDurationsAreLong(t *testing.T) {
 				t.Errorf("Get with Stale(%d): %v", forever, err)
 			}
 
-			// The cluster allows less of these, and says so.
+			// The cluster's limits are smaller for these, and it returns an error.
 			_, err = c.TryLock(t.Context(), "x", TTL(forever))
 			wantErr(t, "TryLock with TTL", err, ErrInvalid)
 			_, err = c.TryLock(t.Context(), "x", DelayAfterLoss(forever))
@@ -42,7 +42,7 @@ func TestTheLongestDurationsAreLong(t *testing.T) {
 	})
 }
 
-// TestTTLsWithoutAnEndLast: a cluster may allow any.
+// TestTTLsWithoutAnEndLast: the limits of a cluster may allow any TTL.
 func TestTTLsWithoutAnEndLast(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := &oracle{now: time.Minute, tokens: []uint64{1, 2}, ttl: math.MaxInt64}

@@ -12,7 +12,7 @@ import (
 	"github.com/locknode/locknode/fsm"
 )
 
-// mustLock locks or ends the test.
+// mustLock locks, or fails the test.
 func mustLock(t *testing.T, c *Client, name string, opts ...LockOption) *Grant {
 	t.Helper()
 	g, err := c.Lock(t.Context(), name, opts...)
@@ -201,8 +201,8 @@ func TestWaitIsBounded(t *testing.T) {
 }
 
 // TestCancelledLockLeavesNoWaiter cancels a wait at every moment around the one
-// at which the lock becomes free: it is granted to the waiter or not, but
-// never kept by it.
+// at which the lock becomes free: whether it was granted or not, the waiter does not
+// keep it.
 func TestCancelledLockLeavesNoWaiter(t *testing.T) {
 	for shift := -4 * time.Millisecond; shift <= 4*time.Millisecond; shift += 500 * time.Microsecond {
 		synctest.Test(t, func(t *testing.T) {
@@ -235,7 +235,7 @@ func TestCancelIsRepeatedUntilAnswered(t *testing.T) {
 		k := newCluster(t)
 		mustLock(t, k.client(t), "a")
 		c := k.client(t)
-		mustUnlock(t, mustLock(t, c, "other")) // the session is open
+		mustUnlock(t, mustLock(t, c, "other")) // so that the session is open
 		ctx, cancel := context.WithCancel(t.Context())
 		time.AfterFunc(time.Second, func() {
 			k.setDown(true)

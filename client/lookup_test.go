@@ -14,12 +14,12 @@ import (
 	"github.com/locknode/locknode/internal/proof/simnet"
 )
 
-// names is a name service that is wrong in many ways.
+// names is a name service that can fail in several ways.
 type names struct {
 	mu    sync.Mutex
 	ips   map[string][]string
 	fails error
-	made  func() []string // not nil: what every name stands for
+	made  func() []string // not nil: the addresses of every name
 	hangs bool
 	count int
 }
@@ -34,7 +34,7 @@ func (n *names) lookup(ctx context.Context, host string) ([]string, error) {
 		ips = n.made()
 	}
 	n.mu.Unlock()
-	time.Sleep(5 * time.Millisecond) // it is somewhere else
+	time.Sleep(5 * time.Millisecond) // the round trip
 	switch {
 	case hangs:
 		<-ctx.Done()
@@ -75,7 +75,7 @@ func (n *names) lookups() int {
 
 const locks = "locks.example:7400"
 
-// The node comes back at another address, which the name service tells after some
+// The node comes back at another address, which the name service returns after some
 // seconds. A grpc resolver would wait for half a minute, and the lock would be lost.
 func TestNameIsLookedUpAgainAtOnceWhenItsNodeIsLost(t *testing.T) {
 	bubble(t, func(t *testing.T, network *simnet.Network) {
@@ -121,7 +121,7 @@ func TestNamesAreNotLookedUpWhileThereIsANode(t *testing.T) {
 func TestEachAddressBehindANameIsAnEndpoint(t *testing.T) {
 	bubble(t, func(t *testing.T, network *simnet.Network) {
 		r := newLabRing(t, network, 5)
-		r.show("10.1.0.99:1") // the others do not lead to the leader
+		r.show("10.1.0.99:1") // followers report a leader that does not exist
 		var dns names
 		dns.set("locks.example", r.nodes...)
 		r.lead(r.nodes[3])
@@ -133,7 +133,7 @@ func TestEachAddressBehindANameIsAnEndpoint(t *testing.T) {
 	})
 }
 
-// A member may be known by a name, too: a pod has a new address at every start.
+// The address of a member may have a host name: a pod has a new IP address at every start.
 func TestNameOfAMemberIsLookedUp(t *testing.T) {
 	bubble(t, func(t *testing.T, network *simnet.Network) {
 		r := newLabRing(t, network, 2)
@@ -179,8 +179,8 @@ func TestFailingNameServiceForgetsNoAddress(t *testing.T) {
 	}
 }
 
-// A name that stands for other addresses at every lookup, of which none answers, makes
-// neither lookups nor connections without bounds, and when it is right it is followed.
+// A name with other addresses at every lookup, of which none answers, causes a bounded number
+// of lookups and connections, and once an address is right it is used.
 func TestNameWithChangingAddressesIsBounded(t *testing.T) {
 	bubble(t, func(t *testing.T, network *simnet.Network) {
 		r := newLabRing(t, network, 1)
@@ -234,7 +234,8 @@ func TestNameWithChangingAddressesIsBounded(t *testing.T) {
 	})
 }
 
-// A name service that hangs holds up neither who knows another endpoint nor Close.
+// A name service that hangs delays neither operations of a client with another endpoint, nor
+// Close.
 func TestHangingLookupDelaysNoOperation(t *testing.T) {
 	bubble(t, func(t *testing.T, network *simnet.Network) {
 		r := newLabRing(t, network, 1)
@@ -274,7 +275,7 @@ func TestErrorHasTheUnknownHostName(t *testing.T) {
 	})
 }
 
-// A certificate is for the name that was given, not for the address behind it.
+// A certificate is for the name of the endpoint, not for its IP address.
 func TestNodeIsAddressedByTheNameOfItsEndpoint(t *testing.T) {
 	bubble(t, func(t *testing.T, network *simnet.Network) {
 		r := newLabRing(t, network, 1)

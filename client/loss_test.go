@@ -51,7 +51,7 @@ func TestLateAnswerGivesNoGrant(t *testing.T) {
 }
 
 // TestAnswersOfASessionInDoubtAreConfirmed lets the answer of an acquire
-// arrive when the session is no longer believed in.
+// arrive when the session may have expired.
 func TestAnswersOfASessionInDoubtAreConfirmed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newCluster(t)
@@ -62,7 +62,7 @@ func TestAnswersOfASessionInDoubtAreConfirmed(t *testing.T) {
 				return fate{delayAnswer: 30 * time.Second}
 			}
 			if op.GetKeepAlive() != nil {
-				return fate{delayAnswer: 12 * time.Second} // worthless every time
+				return fate{delayAnswer: 12 * time.Second} // always too late
 			}
 			return fate{}
 		})
@@ -79,13 +79,13 @@ func TestAnswersOfASessionInDoubtAreConfirmed(t *testing.T) {
 }
 
 // TestGrantIsLostBeforeTheClusterGivesItsLockAway cuts a holder off at many
-// moments of its keep-alives, with clocks that are slow and fast, and looks
-// who believes in the lock when the next one gets it.
+// moments between its keep-alives, with clocks that are slow and fast, and checks
+// that its grant is lost when the next holder gets the lock.
 func TestGrantIsLostBeforeTheClusterGivesItsLockAway(t *testing.T) {
 	for _, rate := range []float64{0.995, 1, 1.005} {
 		for cut := time.Duration(0); cut < 4*time.Second; cut += 370 * time.Millisecond {
-			// One TTL is a multiple of the time between a session's looks at the
-			// clock and one is not.
+			// One TTL is a multiple of the time between the ticks of a session, and one
+			// is not.
 			for _, ttl := range []time.Duration{10 * time.Second, 9600 * time.Millisecond} {
 				for _, opts := range [][]LockOption{nil, {TTL(3 * time.Second)}} {
 					t.Run(fmt.Sprintf("rate %v, cut %v, ttl %v, %d options", rate, cut, ttl, len(opts)), func(t *testing.T) {
@@ -117,10 +117,10 @@ func cutOff(t *testing.T, rate float64, cut, ttl time.Duration, opts []LockOptio
 	next := mustLock(t, k.client(t), "a")
 	synctest.Wait()
 	if lostAt.IsZero() {
-		t.Fatal("the next one has the lock, and the first has not been told")
+		t.Fatal("the next holder has the lock, and the grant of the first is not lost")
 	}
 	if early := time.Since(lostAt); early > time.Second {
-		t.Errorf("told %v before the lock was given away, want less than 1s", early)
+		t.Errorf("lost %v before the lock was given away, want less than 1s", early)
 	}
 	if next.Token() <= g.Token() {
 		t.Errorf("token %d after %d", next.Token(), g.Token())
@@ -147,22 +147,22 @@ func TestGrantIsLostAfterASuspend(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newCluster(t)
 		began := time.Now()
-		var slept atomic.Int64 // what the boottime clock counts and timers do not
+		var slept atomic.Int64 // time that the boottime clock counts and timers do not
 		c := k.client(t, Clock(func() time.Duration { return time.Since(began) + time.Duration(slept.Load()) }))
-		g, told := mustLock(t, c, "a"), mustLock(t, c, "b")
-		ctx := told.Context()
+		g, other := mustLock(t, c, "a"), mustLock(t, c, "b")
+		ctx := other.Context()
 		time.Sleep(100 * time.Millisecond)
 		slept.Store(int64(time.Minute))
-		wantErr(t, "Err at the first look", g.Err(), ErrLost)
+		wantErr(t, "Err after the wake-up", g.Err(), ErrLost)
 		if !g.Deadline().IsZero() {
 			t.Errorf("deadline is %v", g.Deadline())
 		}
 		if time.Sleep(tickEvery); ctx.Err() == nil {
-			t.Errorf("the context lives %v after the wake-up", tickEvery)
+			t.Errorf("the context has not ended %v after the wake-up", tickEvery)
 		}
-		wantErr(t, "Unlock", told.Unlock(), ErrLost)
+		wantErr(t, "Unlock", other.Unlock(), ErrLost)
 
-		// The session has survived in this cluster: everything works on.
+		// The session has survived in the cluster: it goes on.
 		mustUnlock(t, mustLock(t, c, "a"))
 	})
 }
@@ -244,7 +244,7 @@ func TestForcedReleaseIsReportedWithWhoAndWhy(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			k := newCluster(t)
 			if !noticed {
-				k.loseNotices() // the keep-alive has to tell
+				k.loseNotices() // so that a keep-alive delivers the revocation
 			}
 			c, admin := k.client(t), k.client(t, Holder("root"))
 			g, kept := mustLock(t, c, "a"), mustLock(t, c, "b")
@@ -258,7 +258,7 @@ func TestForcedReleaseIsReportedWithWhoAndWhy(t *testing.T) {
 			}
 			<-lost
 			if d := time.Since(begin); noticed && d > 10*time.Millisecond || d > 4*time.Second {
-				t.Errorf("told after %v", d)
+				t.Errorf("lost after %v", d)
 			}
 			var e *LostError
 			if !errors.As(g.Err(), &e) || e.Reason != LostForced || e.Who != "root" || e.Why != "deploy" {
@@ -268,7 +268,7 @@ func TestForcedReleaseIsReportedWithWhoAndWhy(t *testing.T) {
 			if kept.Err() != nil {
 				t.Errorf("another grant: %v", kept.Err())
 			}
-			// A second one is told as well: the first was acknowledged.
+			// A second revocation is delivered as well: the first was acknowledged.
 			if _, err := admin.ForceRelease(t.Context(), "b", 0, "again"); err != nil {
 				t.Fatal(err)
 			}
@@ -280,8 +280,8 @@ func TestForcedReleaseIsReportedWithWhoAndWhy(t *testing.T) {
 	}
 }
 
-// TestMissedNoticeIsDeliveredByAKeepAlive loses one notice and delivers the next: the holder
-// must not acknowledge what it has not seen, but what it has.
+// TestMissedNoticeIsDeliveredByAKeepAlive loses one notice and delivers the next: the client
+// must not acknowledge the revocation that it has not seen.
 func TestMissedNoticeIsDeliveredByAKeepAlive(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newCluster(t)
@@ -300,7 +300,7 @@ func TestMissedNoticeIsDeliveredByAKeepAlive(t *testing.T) {
 		select {
 		case <-g.Lost():
 		case <-time.After(10 * time.Second):
-			t.Fatal("no keep-alive has told of the revocation whose notice was lost")
+			t.Fatal("no keep-alive has delivered the revocation whose notice was lost")
 		}
 		wantErr(t, "Err", g.Err(), ErrLost)
 		var seen atomic.Uint64
@@ -315,7 +315,7 @@ func TestMissedNoticeIsDeliveredByAKeepAlive(t *testing.T) {
 	})
 }
 
-// TestForcedReleaseBeforeTheAnswerIsReported lets the notice overtake the
+// TestForcedReleaseBeforeTheAnswerIsReported lets the notice arrive before the
 // answer of the acquire.
 func TestForcedReleaseBeforeTheAnswerIsReported(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -335,11 +335,11 @@ func TestForcedReleaseBeforeTheAnswerIsReported(t *testing.T) {
 			t.Errorf("Err is %v, want a forced loss", g.Err())
 		}
 		if g.Context().Err() == nil || !ended(g.Lost()) {
-			t.Error("the grant's context lives")
+			t.Error("the grant's context has not ended")
 		}
 		wantErr(t, "Unlock", g.Unlock(), ErrLost)
 		if n := traced.Load(); n != 1 {
-			t.Errorf("the trace was told %d times that the belief ended, want once", n)
+			t.Errorf("Ended was called %d times, want once", n)
 		}
 	})
 }
@@ -425,15 +425,15 @@ func TestDelayAfterLossKeepsTheLockFree(t *testing.T) {
 		begin := time.Now()
 		mustLock(t, c, "a", TTL(2*time.Second), DelayAfterLoss(5*time.Second))
 		mustUnlock(t, mustLock(t, c, "a"))
-		// The client counts a little less than the TTL, and says when it is over.
+		// The client counts a little less than the TTL, and releases the grant as lost then.
 		if d := time.Since(begin); d < 6950*time.Millisecond || d > 7*time.Second {
 			t.Errorf("the next one got it after %v, want a little less than 7s", d)
 		}
 	})
 }
 
-// TestDelayBeginsWithTheLossThatTheClientNotices: it counts the time while the cluster
-// has no leader, and nobody else ends the grant.
+// TestDelayBeginsWithTheLossThatTheClientNotices: the time of the grant ends for the client
+// while the cluster has no leader and its time stands still.
 func TestDelayBeginsWithTheLossThatTheClientNotices(t *testing.T) {
 	const delay = 30 * time.Second
 	for name, opts := range map[string][]LockOption{
@@ -457,7 +457,7 @@ func TestDelayBeginsWithTheLossThatTheClientNotices(t *testing.T) {
 	}
 }
 
-// TestLateGrantCausesNoDelay: nothing was done under it.
+// TestLateGrantCausesNoDelay: it was never valid, so that nothing was done under it.
 func TestLateGrantCausesNoDelay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newCluster(t)

@@ -19,7 +19,7 @@ import (
 	"github.com/locknode/locknode/internal/proof/simnet"
 )
 
-// ring is some nodes on real sockets before one cluster.
+// ring is some nodes of one cluster, on real sockets.
 type ring struct {
 	t       *testing.T
 	cluster *cluster
@@ -27,26 +27,26 @@ type ring struct {
 
 	mu     sync.Mutex
 	leader *testNode // nil: there is none
-	shown  string    // what followers say the leader's address is; empty: the truth
-	id     string    // of the cluster, as nodes say it; empty: they do not
-	// where the members are, as nodes say; changed is closed when that is another one.
+	shown  string    // the leader's address that followers report; empty: the right one
+	id     string    // of the cluster, as nodes report it; empty: they do not
+	// directory is what nodes report; changed is closed and replaced when it changes.
 	directory *apiv1.Directory
 	changed   chan struct{}
 	network   *simnet.Network // nil: real sockets
 }
 
-// testNode is one node: it serves while it runs and answers unless it is mute.
+// testNode is one node: it serves while it runs, and answers unless it is mute.
 type testNode struct {
 	apiv1.UnimplementedLocksServer
 	ring *ring
 	addr string
-	at   string // where it listens after a restart
+	at   string // the address to listen on after a restart
 
 	mu        sync.Mutex
 	server    *grpc.Server
 	mute      bool
-	fickle    bool // ends every stream at once
-	stuck     bool // answers on no stream until it is not stuck any more
+	breaks    bool // ends every stream at once
+	hangs     bool // sends no answers on streams while it is set
 	streams   int
 	direct    int      // operations taken as the leader
 	forward   int      // operations forwarded
@@ -54,15 +54,15 @@ type testNode struct {
 	authority string   // of the last stream
 	meant     []string // calls, with the cluster that they are meant for
 
-	transfers int  // hand-overs asked for
-	forgetful bool // does the next removal, and hand-overs, and does not say so
-	removed   bool
-	stubborn  bool // never gets a removal done, and cannot say so
-	dies      bool // when it is asked to hand over
+	transfers    int  // hand-overs asked for
+	losesAnswer  bool // carries out the next removal, and hand-overs, without an answer
+	removed      bool
+	neverRemoves bool // answers removals with an unknown outcome
+	exits        bool // when it is to hand leadership over
 }
 
-// newRing starts n nodes; the first leads. Nothing may be left of it, and of its
-// clients, when the test is over.
+// newRing starts n nodes; the first leads. No goroutine of it or of its clients may be left
+// when the test is over.
 func newRing(t *testing.T, n int) *ring {
 	t.Helper()
 	t.Cleanup(func() { goleak.VerifyNone(t) })
@@ -122,8 +122,8 @@ func (r *ring) add(addr string) *testNode {
 	return node
 }
 
-// name gives the cluster an ID, and has its nodes say that these are the members. The
-// ID of a member is that of its address, unless it is given as "ID=address".
+// name gives the cluster an ID, and makes its nodes report these members. The
+// ID of a member is its address, unless it is given as "ID=address".
 func (r *ring) name(id string, index uint64, members ...string) {
 	d := &apiv1.Directory{ClusterId: id, Index: index}
 	for _, m := range members {
@@ -140,8 +140,9 @@ func (r *ring) name(id string, index uint64, members ...string) {
 	r.changed = make(chan struct{})
 }
 
-// told returns what nodes say of the cluster now, and what is closed when that changes.
-func (r *ring) told() (id string, d *apiv1.Directory, changed <-chan struct{}) {
+// directoryNow returns the cluster ID and directory that nodes report, and a channel that is
+// closed when they change.
+func (r *ring) directoryNow() (id string, d *apiv1.Directory, changed <-chan struct{}) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.id, r.directory, r.changed
@@ -236,16 +237,16 @@ func (n *testNode) isMute() bool {
 	return n.mute
 }
 
-func (n *testNode) setStuck(stuck bool) {
+func (n *testNode) setHangs(hangs bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.stuck = stuck
+	n.hangs = hangs
 }
 
-func (n *testNode) isStuck() bool {
+func (n *testNode) isHanging() bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.stuck
+	return n.hangs
 }
 
 func (n *testNode) counts() (direct, forward, refused int) {
@@ -259,7 +260,7 @@ func (n *testNode) Status(ctx context.Context, _ *apiv1.StatusRequest) (*apiv1.S
 		<-ctx.Done()
 		return nil, ctx.Err()
 	}
-	id, directory, _ := n.ring.told()
+	id, directory, _ := n.ring.directoryNow()
 	status := &apiv1.StatusResponse{NodeId: n.addr, State: "follower", Ready: true, LeaderAddress: n.ring.leaderAddress(), ClusterId: id, Directory: directory}
 	if n.leads() {
 		status.State, status.LeaderAddress = "leader", n.addr
@@ -286,11 +287,11 @@ func (n *testNode) Members(ctx context.Context, _ *apiv1.MembersRequest) (*apiv1
 func (n *testNode) RemoveMember(_ context.Context, q *apiv1.RemoveMemberRequest) (*apiv1.RemoveMemberResponse, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.stubborn {
+	if n.neverRemoves {
 		return nil, apiv1.NewError(apiv1.CodeUnknownOutcome, "it may have been done")
 	}
-	if n.forgetful {
-		n.forgetful, n.removed = false, true
+	if n.losesAnswer {
+		n.losesAnswer, n.removed = false, true
 		return nil, apiv1.NewError(apiv1.CodeUnknownOutcome, "the leader changed")
 	}
 	switch {
@@ -308,13 +309,13 @@ func (n *testNode) TransferLeadership(ctx context.Context, _ *apiv1.TransferLead
 	n.mu.Lock()
 	n.transfers++
 	n.mu.Unlock()
-	if n.dies {
+	if n.exits {
 		go n.stop()
 		<-ctx.Done()
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.forgetful {
+	if n.losesAnswer {
 		return nil, apiv1.NewError(apiv1.CodeUnknownOutcome, "handed over, but no new leader was seen")
 	}
 	return &apiv1.TransferLeadershipResponse{LeaderId: n.addr}, nil
@@ -344,14 +345,14 @@ func (n *testNode) Session(stream grpc.BidiStreamingServer[apiv1.SessionRequest,
 	n.mu.Lock()
 	n.streams++
 	n.authority = strings.Join(metadata.ValueFromIncomingContext(ctx, ":authority"), " ")
-	fickle := n.fickle
+	breaks := n.breaks
 	n.mu.Unlock()
-	if fickle {
+	if breaks {
 		return apiv1.NewError(apiv1.CodeUnavailable, "not today")
 	}
 	go func() {
 		for last := (*apiv1.Directory)(nil); ; {
-			_, directory, changed := n.ring.told()
+			_, directory, changed := n.ring.directoryNow()
 			if directory != last {
 				last = directory
 				if !n.isMute() && stream.Send(&apiv1.SessionResponse{Directory: directory}) != nil {
@@ -361,7 +362,7 @@ func (n *testNode) Session(stream grpc.BidiStreamingServer[apiv1.SessionRequest,
 			select {
 			case <-changed:
 			case r := <-out:
-				for n.isStuck() && ctx.Err() == nil {
+				for n.isHanging() && ctx.Err() == nil {
 					time.Sleep(5 * time.Millisecond)
 				}
 				if !n.isMute() && stream.Send(r) != nil {
@@ -435,7 +436,7 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	deadline := time.Now().Add(time.Minute)
 	for !ok() {
 		if time.Now().After(deadline) {
-			t.Fatalf("%s: not within 10s", what)
+			t.Fatalf("%s: not within a minute", what)
 		}
 		time.Sleep(5 * time.Millisecond)
 	}

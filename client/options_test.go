@@ -5,8 +5,7 @@ import (
 	"testing"
 )
 
-// What an option does not apply to does not take it: the compiler refuses it there, and
-// nobody learns of it at run time.
+// An option is accepted only where it applies: elsewhere it does not compile.
 func TestOptionsFitOnlyWhatTheyApplyTo(t *testing.T) {
 	lock, detached := reflect.TypeFor[LockOption](), reflect.TypeFor[DetachedOption]()
 	for _, o := range []struct {

@@ -12,10 +12,10 @@ import (
 	"github.com/locknode/locknode/internal/mux"
 )
 
-// oracle is a backend that answers at once, and rightly unless the test says
-// otherwise, to a client whose session has a TTL of 10 s.
+// oracle is a backend that answers at once, and correctly unless the test spoils the
+// answer, to a client whose session has a TTL of 10 s.
 type oracle struct {
-	embedded.Operator // nobody asks it
+	embedded.Operator // not used
 
 	mu     sync.Mutex
 	now    time.Duration // cluster time
@@ -86,7 +86,7 @@ func (o *oracle) client(t *testing.T, opts ...Option) *Client {
 	return c
 }
 
-// An answer of another kind was taken for a grant with token 0.
+// An answer of another kind was once accepted as a grant with token 0.
 func TestAnswerToAnotherRequestIsNoGrant(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for name, wrong := range map[string]*apiv1.Answer{
@@ -113,8 +113,8 @@ func TestAnswerToAnotherRequestIsNoGrant(t *testing.T) {
 	})
 }
 
-// The second of two grants with one token was never lost: what the session knows
-// of its grants it knows by their tokens.
+// The second of two grants with one token was never lost, because a session has its grants
+// by their tokens.
 func TestTokenThatIsGivenTwiceIsHeldOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := &oracle{now: time.Minute, tokens: []uint64{7, 7, 7}}
@@ -124,7 +124,7 @@ func TestTokenThatIsGivenTwiceIsHeldOnce(t *testing.T) {
 			t.Fatalf("TryLock = %v, %v; want an internal error", g, err)
 		}
 		mustUnlock(t, first)
-		again := mustLock(t, c, "a") // the token is free again, as far as the client can tell
+		again := mustLock(t, c, "a") // no other grant of the client has the token now
 		o.change(func() { o.silent = true })
 		time.Sleep(11 * time.Second)
 		if again.Err() == nil {
@@ -134,8 +134,8 @@ func TestTokenThatIsGivenTwiceIsHeldOnce(t *testing.T) {
 }
 
 // A cluster that was restored from a backup goes on with an earlier time, and may
-// still know the session. Deadlines of before must not be reckoned with stamps of
-// after: the client believed in its grants for as long as the backup was old.
+// still have the session. Deadlines from before the restore must not be compared with stamps
+// from after it: grants stayed valid for as long as the backup was old.
 func TestStampsThatFallProlongNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := &oracle{now: time.Hour, tokens: []uint64{1, 2}}
@@ -148,7 +148,7 @@ func TestStampsThatFallProlongNothing(t *testing.T) {
 		}
 		o.change(func() { o.silent = true })
 		if left := time.Until(g.Deadline()); left > 10*time.Second {
-			t.Errorf("the grant is believed in for another %v", left)
+			t.Errorf("the grant is valid for another %v", left)
 		}
 		time.Sleep(10 * time.Second)
 		if g.Err() == nil {
@@ -157,7 +157,7 @@ func TestStampsThatFallProlongNothing(t *testing.T) {
 	})
 }
 
-// The TTL of a grant ends with it, whatever deadline the answer names.
+// The answer has a deadline that is much later than the TTL allows.
 func TestGrantEndsWithItsTTLWhateverItsDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := &oracle{now: time.Minute, tokens: []uint64{1, 2, 3}}
@@ -177,7 +177,7 @@ func TestGrantEndsWithItsTTLWhateverItsDeadline(t *testing.T) {
 		select {
 		case <-lost:
 		case <-time.After(tickEvery):
-			t.Error("nobody is told")
+			t.Error("Lost is not closed")
 		}
 		if long.Err() != nil {
 			t.Errorf("the other grant: %v", long.Err())

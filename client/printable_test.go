@@ -9,7 +9,7 @@ import (
 	apiv1 "github.com/locknode/locknode/api/v1"
 )
 
-// What others have written reaches logs and terminals through errors.
+// Texts that others have written reach logs and terminals in errors.
 func TestErrorsCanBePrinted(t *testing.T) {
 	const bad = "\x1b[2J\u202eevil\nlocknode: all is well\u009b31m\xff"
 	from := apiv1.NewError(apiv1.CodeInternal, "%s", bad)
@@ -25,7 +25,7 @@ func TestErrorsCanBePrinted(t *testing.T) {
 	} {
 		text := err.Error()
 		if i := strings.IndexFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }); i >= 0 || !strings.Contains(text, "evil") {
-			t.Errorf("%s: %q has at byte %d what cannot be printed, or not what was said", name, text, i)
+			t.Errorf("%s: %q cannot be printed at byte %d, or lacks a part", name, text, i)
 		}
 		var own *apiv1.Error
 		if errors.As(err, &own) && strings.ContainsFunc(own.Error(), func(r rune) bool { return !unicode.IsPrint(r) }) {

@@ -75,7 +75,7 @@ func TestRemoteSurvivesALeaderChange(t *testing.T) {
 	}
 	mustUnlock(t, next)
 
-	// The other way round: the new leader is told to go, and both nodes run.
+	// The other way round: leadership moves, and both nodes run.
 	r.nodes[0].start()
 	mustUnlock(t, mustLock(t, c, "a"))
 	r.lead(r.nodes[0])
@@ -103,7 +103,7 @@ func TestRemoteLeavesANodeThatDoesNotAnswer(t *testing.T) {
 func TestRemoteIsForwardedWhenTheLeaderCannotBeReached(t *testing.T) {
 	r := newRing(t, 2)
 	c := r.dial(r.nodes[1:])
-	r.show("127.0.0.1:1") // where nobody listens
+	r.show("127.0.0.1:1") // without a listener
 	g := mustLock(t, c, "a")
 	if _, forward, _ := r.nodes[1].counts(); forward == 0 {
 		t.Error("the follower has forwarded nothing")
@@ -121,9 +121,8 @@ func TestRemoteIsForwardedWhenTheLeaderCannotBeReached(t *testing.T) {
 	mustUnlock(t, <-has)
 }
 
-// Followers go on naming a leader that was deposed until there is another. That one
-// was reached and does not lead, so nobody needs to forward to it: whoever does
-// takes the calls to where they get stuck.
+// Followers report a leader that was deposed until there is another. It answers and does not
+// lead, so that no node should forward: calls that are forwarded to it would wait there.
 func TestNoNodeForwardsToALeaderThatWasDeposed(t *testing.T) {
 	r := newRing(t, 3)
 	c := r.dial(r.nodes)
@@ -146,7 +145,7 @@ func TestBriefStreamsAreOpenedAtGrowingIntervals(t *testing.T) {
 	r := newRing(t, 1)
 	n := r.nodes[0]
 	n.mu.Lock()
-	n.fickle = true
+	n.breaks = true
 	n.mu.Unlock()
 	c := r.dial(r.nodes)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
@@ -155,7 +154,7 @@ func TestBriefStreamsAreOpenedAtGrowingIntervals(t *testing.T) {
 	wantErr(t, "Lock", err, context.DeadlineExceeded)
 	n.mu.Lock()
 	streams := n.streams
-	n.fickle = false
+	n.breaks = false
 	n.mu.Unlock()
 	if streams < 4 || streams > 20 {
 		t.Errorf("%d streams in two seconds, want a few", streams)
@@ -203,7 +202,7 @@ func TestConnectTimeoutEndsOperationsThatReachNoNode(t *testing.T) {
 			t.Errorf("%s: took %v, want 500ms", name, d)
 		}
 	}
-	// A wait that was given up after it had been in line leaves the line.
+	// A wait that is given up after it was in line leaves the line.
 	r.lead(r.nodes[0])
 	gone := make(chan error, 1)
 	go func() { _, err := c.Lock(t.Context(), "a"); gone <- err }()
@@ -211,13 +210,13 @@ func TestConnectTimeoutEndsOperationsThatReachNoNode(t *testing.T) {
 	r.nodes[0].stop()
 	r.lead(nil)
 	wantErr(t, "Lock", <-gone, ErrUnavailable)
-	// What must not be given up is not.
+	// A release is not given up.
 	if err := g.Unlock(); err != nil {
 		t.Errorf("Unlock: %v", err)
 	}
 	r.lead(r.nodes[1])
 	eventually(t, "the release", func() bool { return r.cluster.holder("a") == 0 })
-	eventually(t, "nothing left of what was given up", func() bool {
+	eventually(t, "no wait and no grant is left of the calls that were given up", func() bool {
 		s := r.cluster.stats()
 		return s.Grants == 0 && s.Waiters == 0
 	})
@@ -235,7 +234,7 @@ func TestConnectTimeoutOfTheFirstLock(t *testing.T) {
 	mustUnlock(t, mustLock(t, c, "a"))
 }
 
-// A wait that is over while the session is still being opened is a wait that is over.
+// A wait may be over while the session is still being opened.
 func TestWaitThatIsOverBeforeThereIsASessionIsATimeout(t *testing.T) {
 	r := newRing(t, 1)
 	c := r.dial(r.nodes)
@@ -288,7 +287,7 @@ func TestForcedReleaseIsPushedOverAnyStream(t *testing.T) {
 		select {
 		case <-g.Lost():
 		case <-time.After(10 * time.Second):
-			t.Fatal("the holder was not told")
+			t.Fatal("the grant of the holder is not lost")
 		}
 		var lost *LostError
 		if !errors.As(g.Err(), &lost) || lost.Who != "root" {
@@ -336,7 +335,7 @@ func TestOperatorCalls(t *testing.T) {
 		t.Errorf("RemoveMember: %v", err) // the follower names the leader
 	}
 	if err := c.RemoveMember(t.Context(), "unknown"); apiv1.CodeOf(err) != apiv1.CodeNoMember {
-		t.Errorf("RemoveMember of nobody: %v", err)
+		t.Errorf("RemoveMember of an unknown ID: %v", err)
 	}
 	wantErr(t, "RemoveMember of an empty ID", c.RemoveMember(t.Context(), ""), ErrInvalid)
 	if leader, err := c.TransferLeadership(t.Context(), ""); err != nil || leader == "" {
@@ -344,7 +343,7 @@ func TestOperatorCalls(t *testing.T) {
 	}
 	r.nodes[2].stop()
 	_, err = c.Status(t.Context())
-	wantErr(t, "Status of nobody", err, ErrUnavailable)
+	wantErr(t, "Status without a node", err, ErrUnavailable)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	_, err = c.Members(ctx)

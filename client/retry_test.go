@@ -35,7 +35,7 @@ func TestRetriedAcquireTakesEffectOnce(t *testing.T) {
 	}
 }
 
-// TestRetriedWaitKeepsItsPlace loses the place in line's connection, not the place.
+// TestRetriedWaitKeepsItsPlace loses the connection of a waiter, which keeps its place.
 func TestRetriedWaitKeepsItsPlace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newCluster(t)
@@ -51,7 +51,7 @@ func TestRetriedWaitKeepsItsPlace(t *testing.T) {
 			}()
 			time.Sleep(100 * time.Millisecond)
 		}
-		mustUnlock(t, g) // while the first one's answer is lost
+		mustUnlock(t, g) // and the answer of the first waiter is lost
 		if got := <-order; got != "first" {
 			t.Errorf("the lock went to the %s", got)
 		}
@@ -83,7 +83,7 @@ func TestUnlockIsRetriedUntilAcknowledged(t *testing.T) {
 			if k.holder("a") != after.Token() || after.Err() != nil {
 				t.Errorf("%s: holder %d, want %d", name, k.holder("a"), after.Token())
 			}
-			time.Sleep(5 * time.Second) // a release that comes twice must not touch the next grant
+			time.Sleep(5 * time.Second) // a release that arrives twice must not end the next grant
 			if k.holder("a") != after.Token() || g.Unlock() != nil {
 				t.Errorf("%s: holder %d, want %d; Unlock again: %v", name, k.holder("a"), after.Token(), g.Unlock())
 			}
@@ -124,7 +124,7 @@ func TestRefusedReleasesAndCancelsAreRepeated(t *testing.T) {
 	})
 }
 
-// TestUnlockAfterItsTimeIsNoLoss: the release is late, the hold was not.
+// TestUnlockAfterItsTimeIsNoLoss: the release arrives late, and the lock was held at Unlock.
 func TestUnlockAfterItsTimeIsNoLoss(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newCluster(t)
@@ -217,7 +217,7 @@ func TestTryLockThatIsRefusedHoldsNothing(t *testing.T) {
 			wantErr(t, how, err, ErrOverloaded)
 			time.Sleep(time.Second)
 			if token := k.holder("a"); token != 0 || tries != 2 {
-				t.Errorf("%s: after %d tries it is held with token %d, and nobody knows of it", how, tries, token)
+				t.Errorf("%s: after %d tries it is held with token %d, which no caller has", how, tries, token)
 			}
 		})
 	}
@@ -243,9 +243,9 @@ func TestSetValueOfALostGrantFails(t *testing.T) {
 	})
 }
 
-// TestOneSessionIsEnoughWhileOneAcquireWaits needs more operations than the cluster
-// remembers of one session. Those that are answered behind the wait are no reason for
-// another session, and are forgotten.
+// TestOneSessionIsEnoughWhileOneAcquireWaits runs more operations than the cluster
+// remembers of one session. Those that are answered behind the wait are acknowledged, so that
+// no other session is needed.
 func TestOneSessionIsEnoughWhileOneAcquireWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newCluster(t)

@@ -14,7 +14,7 @@ import (
 	"github.com/locknode/locknode/internal/proof/simnet"
 )
 
-// asking counts the questions who leads, by the node that they go to.
+// asking counts the calls of Status, by the node that they go to.
 type asking struct {
 	mu    sync.Mutex
 	now   map[string]int
@@ -56,7 +56,7 @@ func TestSearchAsksOneNodeAndTheLeaderItReports(t *testing.T) {
 			c := labClient(t, network, []string{r.nodes[0].addr, r.nodes[1].addr, r.nodes[2].addr}, a.option())
 			mustUnlock(t, mustLock(t, c, "a"))
 			if total, _ := a.counts(); total > 2 {
-				t.Errorf("%d questions to find the leader of three nodes, want one or two", total)
+				t.Errorf("%d calls of Status to find the leader of three nodes, want one or two", total)
 			}
 		}
 	})
@@ -74,15 +74,15 @@ func TestSearchAsksNoNodeTwiceAtATime(t *testing.T) {
 	_, err := c.Lock(ctx, "a")
 	wantErr(t, "Lock", err, ErrUnavailable)
 	if total, most := a.counts(); most != 1 || total < 3 || total > 9 {
-		t.Errorf("%d questions to three nodes that do not answer, up to %d to one at the same time; want one each and again after a second", total, most)
+		t.Errorf("%d calls of Status to three nodes that do not answer, up to %d to one at the same time; want one each and again after a second", total, most)
 	}
 }
 
-// A slow node answers when the round in which it was asked is long over.
+// A slow node answers long after the round in which it was asked.
 func TestLateAnswerLeadsToTheLeader(t *testing.T) {
 	r := newRing(t, 1)
 	delayed := GRPC(grpc.WithChainUnaryInterceptor(func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
-		time.Sleep(4 * roundLimit) // on its way
+		time.Sleep(4 * roundLimit) // the call is under way
 		return invoke(ctx, method, req, reply, cc, opts...)
 	}))
 	var a asking
@@ -112,22 +112,22 @@ func TestPauseOfASearchGrowsWhileNothingChanges(t *testing.T) {
 	candidate := probe{addr: "a:1", status: &apiv1.StatusResponse{State: "candidate", Term: 2}}
 	leader := probe{addr: "a:1", status: &apiv1.StatusResponse{State: "follower", Term: 2, LeaderAddress: "b:1"}}
 	for _, step := range []struct {
-		says    probe
+		got     probe
 		changes bool
 	}{
 		{noLeader, true}, {noLeader, false}, {candidate, false}, {leader, true}, {leader, false},
 		{probe{addr: "a:1", err: errors.New("refused")}, true}, {probe{addr: "a:1", err: errors.New("timeout")}, false}, {noLeader, true},
 	} {
 		s.changed = begun
-		s.note(step.says)
+		s.note(step.got)
 		if changed := !s.changed.Equal(begun); changed != step.changes {
-			t.Errorf("%v: the pause begins anew: %v, want %v", step.says, changed, step.changes)
+			t.Errorf("%v: the pause starts from the least again: %v, want %v", step.got, changed, step.changes)
 		}
 	}
 }
 
-// A leader that is slow is not left as long as the others say that it leads: it would
-// be asked everything again, by everybody.
+// A slow leader is not left as long as the others report it as the leader: otherwise all
+// clients would send it all of their calls again.
 func TestSlowLeaderIsNotLeft(t *testing.T) {
 	r := newRing(t, 3)
 	var a asking
@@ -135,15 +135,15 @@ func TestSlowLeaderIsNotLeft(t *testing.T) {
 	mustUnlock(t, mustLock(t, c, "a"))
 	before, _ := a.counts()
 	leader := r.nodes[0]
-	leader.setStuck(true)
+	leader.setHangs(true)
 	got := make(chan *Grant, 1)
 	go func() { got <- mustLock(t, c, "a") }()
 	eventually(t, "the client asks others about the leader", func() bool {
 		now, _ := a.counts()
 		return now >= before+2
 	})
-	time.Sleep(300 * time.Millisecond) // many more answers say that it leads
-	leader.setStuck(false)
+	time.Sleep(300 * time.Millisecond) // more answers report it as the leader
+	leader.setHangs(false)
 	mustUnlock(t, <-got)
 	leader.mu.Lock()
 	defer leader.mu.Unlock()

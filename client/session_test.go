@@ -69,8 +69,8 @@ func TestRefusedKeepAliveIsRepeatedSoon(t *testing.T) {
 }
 
 // TestWaiterKeepsItsPlaceThroughALongOutage: cluster time stands still while
-// there is no leader, so sessions survive, and waiters with them. Holders cannot
-// know that and are told at their deadline.
+// there is no leader, so that sessions and waiters survive. Holders cannot
+// know that: their grants are lost at their deadline.
 func TestWaiterKeepsItsPlaceThroughALongOutage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newCluster(t)
@@ -87,11 +87,11 @@ func TestWaiterKeepsItsPlaceThroughALongOutage(t *testing.T) {
 		k.setDown(true)
 		<-g.Lost()
 		if d := time.Since(begin); d > 10*time.Second {
-			t.Errorf("the holder was told after %v", d)
+			t.Errorf("the grant of the holder was lost after %v", d)
 		}
 		time.Sleep(100 * time.Second)
 		if len(firstHas)+len(otherHas) != 0 {
-			t.Fatal("somebody got the lock from a cluster that is down")
+			t.Fatal("a cluster that is down has granted the lock")
 		}
 		k.setDown(false)
 		begin = time.Now()
@@ -111,7 +111,7 @@ func TestWaiterKeepsItsPlaceThroughALongOutage(t *testing.T) {
 }
 
 // TestSessionThatRanOutWhileItWasOpenedIsReplaced: the first answer is lost, and
-// the next try comes when the session's time is over.
+// the next try arrives after the session has expired.
 func TestSessionThatRanOutWhileItWasOpenedIsReplaced(t *testing.T) {
 	for name, lock := range map[string]func(context.Context, *Client) (*Grant, error){
 		"Lock":    func(ctx context.Context, c *Client) (*Grant, error) { return c.Lock(ctx, "a") },
@@ -173,7 +173,7 @@ func TestWaitingLockStandsInLineAgainAfterItsSessionWasLost(t *testing.T) {
 	})
 }
 
-// TestWaitIsOneWaitOverSeveralSessions: Wait counts from the call.
+// TestWaitIsOneWaitOverSeveralSessions: Wait counts from the call, not from each session.
 func TestWaitIsOneWaitOverSeveralSessions(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newCluster(t)

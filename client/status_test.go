@@ -10,7 +10,7 @@ import (
 	apiv1 "github.com/locknode/locknode/api/v1"
 )
 
-// fill sets every field of a message, and of those in it, to something of its own.
+// fill sets every field of a message, and of those in it, to a value of its own.
 func fill(m protoreflect.Message, n *int64) {
 	fields := m.Descriptor().Fields()
 	for i := range fields.Len() {
@@ -43,7 +43,7 @@ func fill(m protoreflect.Message, n *int64) {
 	}
 }
 
-// empty are the names of the fields of v, and of those in it, that say nothing.
+// empty returns the names of the fields of v, and of those in it, that are zero.
 func empty(path string, v reflect.Value) (names []string) {
 	switch v.Kind() {
 	case reflect.Struct:
@@ -67,15 +67,15 @@ func TestStatusAndMembersHaveAllFieldsOfTheAnswer(t *testing.T) {
 	fill(status.ProtoReflect(), &n)
 	got := statusOf(&status)
 	if missing := empty("Status", reflect.ValueOf(got)); missing != nil {
-		t.Errorf("nothing is said in %q: %+v", missing, got)
+		t.Errorf("%q are empty: %+v", missing, got)
 	}
 	var members apiv1.MembersResponse
 	fill(members.ProtoReflect(), &n)
 	list := membersOf(&members)
 	if missing := empty("Member", reflect.ValueOf(list)); missing != nil || len(list) != 1 {
-		t.Errorf("nothing is said in %q: %+v", missing, list)
+		t.Errorf("%q are empty: %+v", missing, list)
 	}
-	// Two fields that got each other's value would have that of another one.
+	// Fields could have got each other's values.
 	for what, pair := range map[string][2]any{
 		"Voters": {got.Voters, int(status.GetVoters())}, "VotersHealthy": {got.VotersHealthy, int(status.GetVotersHealthy())},
 		"Locks": {got.Locks, int(status.GetLocks())}, "Grants": {got.Grants, int(status.GetGrants())},
@@ -91,9 +91,9 @@ func TestStatusAndMembersHaveAllFieldsOfTheAnswer(t *testing.T) {
 			t.Errorf("%s is %v, want %v", what, pair[0], pair[1])
 		}
 	}
-	// A field that is new in the protocol is to be thought of here.
-	const known = 35 // one of them, directory, is for clients themselves: Members has it
+	// A new field of the protocol must fail this test.
+	const known = 35 // one of them, directory, is for the client itself: Members has it
 	if fields := proto.Message(&status).ProtoReflect().Descriptor().Fields().Len(); fields != known {
-		t.Errorf("a status has %d fields on the wire; statusOf knows %d: add what is new to Status, or say here why not", fields, known)
+		t.Errorf("a status has %d fields on the wire; statusOf knows %d: add the new ones to Status, or say here why not", fields, known)
 	}
 }

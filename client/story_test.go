@@ -11,13 +11,13 @@ import (
 	"time"
 )
 
-// The two stories that people know from the Python library, step for step.
+// The two stories of the documentation of the Python library, step for step.
 
 func TestStoryOfAnExpiredLock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t).client(t)
 		lock := c.Mutex("story", Wait(4*time.Second), TTL(2*time.Second))
-		var told []string
+		var steps []string
 		err := lock.Do(t.Context(), func(ctx context.Context, first *Grant) error {
 			for {
 				held, err := lock.IsLocked(t.Context())
@@ -27,18 +27,18 @@ func TestStoryOfAnExpiredLock(t *testing.T) {
 				if !held {
 					break
 				}
-				told = append(told, "still active")
+				steps = append(steps, "still active")
 				time.Sleep(time.Second)
 			}
-			told = append(told, "expired")
+			steps = append(steps, "expired")
 			second, err := lock.Lock(afterwards(t, first))
 			if err != nil {
 				t.Fatalf("Lock while the expired hold is in scope: %v", err)
 			}
-			told = append(told, fmt.Sprint("again, larger token: ", second.Token() > first.Token()))
+			steps = append(steps, fmt.Sprint("again, larger token: ", second.Token() > first.Token()))
 			wantErr(t, "Unlock of the expired hold", first.Unlock(), ErrLost)
 			held, err := lock.IsLocked(t.Context())
-			told = append(told, fmt.Sprintf("still locked: %v, %v", held, err))
+			steps = append(steps, fmt.Sprintf("still locked: %v, %v", held, err))
 			if second.Err() != nil {
 				t.Errorf("the second hold: %v", second.Err())
 			}
@@ -47,14 +47,14 @@ func TestStoryOfAnExpiredLock(t *testing.T) {
 		})
 		wantErr(t, "Do", err, ErrLost)
 		want := "still active|still active|expired|again, larger token: true|still locked: true, <nil>"
-		if got := strings.Join(told, "|"); got != want {
-			t.Errorf("told  %s\nwant %s", got, want)
+		if got := strings.Join(steps, "|"); got != want {
+			t.Errorf("got  %s\nwant %s", got, want)
 		}
 	})
 }
 
-// afterwards is the context of an expired hold, without its end: the hold that it
-// belongs to is over, so locking within it is no re-entry.
+// afterwards is the context of an expired grant, without its end: the grant has ended, so
+// that a Lock within it is no re-entry.
 func afterwards(t *testing.T, g *Grant) context.Context {
 	t.Helper()
 	ctx := context.WithoutCancel(g.Context())

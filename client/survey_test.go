@@ -11,8 +11,8 @@ import (
 	apiv1 "github.com/locknode/locknode/api/v1"
 )
 
-// silent listens, so that connections are made, and says nothing: as a process does
-// that was stopped.
+// silent listens, so that connections are made, and sends nothing, as a process that was
+// stopped.
 func silent(t *testing.T) net.Listener {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -23,8 +23,8 @@ func silent(t *testing.T) net.Listener {
 	return l
 }
 
-// behindSilent returns a ring of one node that stands last in the list of endpoints,
-// behind others that say nothing.
+// behindSilent returns a ring of one node that is last in the list of endpoints, after
+// others that are silent.
 func behindSilent(t *testing.T, others int) (*ring, []string) {
 	t.Helper()
 	r := newRing(t, 1)
@@ -43,8 +43,8 @@ func behindSilent(t *testing.T, others int) (*ring, []string) {
 	return r, endpoints
 }
 
-// However many endpoints do not answer: the questions are asked of all at once. One
-// after the other they would take a second each.
+// However many endpoints do not answer, all are asked at once. One after the other they would
+// take a second each.
 func TestOperatorCallsDoNotWaitForNodesThatDoNotAnswer(t *testing.T) {
 	r, endpoints := behindSilent(t, 20)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
@@ -71,14 +71,14 @@ func TestOperatorCallsDoNotWaitForNodesThatDoNotAnswer(t *testing.T) {
 	}
 }
 
-// Hand-overs are not done twice: whoever has to be asked for one, only one is.
+// A hand-over is sent to one node only, so that it is not done twice.
 func TestHandOverIsAskedOfOneNode(t *testing.T) {
 	for name, prepare := range map[string]func(r *ring){
-		"all answer":             func(*ring) {},
-		"nobody leads":           func(r *ring) { r.lead(nil) },
-		"the leader is cut off":  func(r *ring) { r.nodes[0].stop(); r.show(r.nodes[0].addr) },
-		"the leader is not told": func(r *ring) { r.show("127.0.0.1:1") },
-		"the answer is lost":     func(r *ring) { r.nodes[0].forgetful = true },
+		"all answer":            func(*ring) {},
+		"there is no leader":    func(r *ring) { r.lead(nil) },
+		"the leader is cut off": func(r *ring) { r.nodes[0].stop(); r.show(r.nodes[0].addr) },
+		"the leader is unknown": func(r *ring) { r.show("127.0.0.1:1") },
+		"the answer is lost":    func(r *ring) { r.nodes[0].losesAnswer = true },
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRing(t, 3)
@@ -102,7 +102,7 @@ func TestHandOverIsAskedOfOneNode(t *testing.T) {
 	}
 }
 
-// What was left of the time says who was waited for.
+// The context ends while nodes are waited for, and the error names each of them.
 func TestFailedOperatorCallNamesEachNode(t *testing.T) {
 	r := newRing(t, 1)
 	r.nodes[0].stop()
@@ -122,19 +122,19 @@ func TestFailedOperatorCallNamesEachNode(t *testing.T) {
 	}
 	for _, addr := range []string{one, two, r.nodes[0].addr} {
 		if !strings.Contains(err.Error(), addr+": ") {
-			t.Errorf("Members: %v, which says nothing of %s", err, addr)
+			t.Errorf("Members: %v, which does not name %s", err, addr)
 		}
 	}
 }
 
-// A removal that the cluster cannot decide is given up, and the error says that it may
-// be done yet.
+// A removal that the cluster cannot commit is given up, and the error says that it may
+// still be done.
 func TestRemovalWithUnknownOutcomeIsNotRepeatedForEver(t *testing.T) {
 	r := newRing(t, 2)
 	c := r.dial(r.nodes, ConnectTimeout(100*time.Millisecond))
 	for _, n := range r.nodes {
 		n.mu.Lock()
-		n.stubborn = true
+		n.neverRemoves = true
 		n.mu.Unlock()
 	}
 	if err := c.RemoveMember(t.Context(), "known"); apiv1.CodeOf(err) != apiv1.CodeUnknownOutcome || !strings.Contains(err.Error(), "may have been done") {
@@ -142,14 +142,13 @@ func TestRemovalWithUnknownOutcomeIsNotRepeatedForEver(t *testing.T) {
 	}
 }
 
-// A member whose removal was not answered, and that is gone when it is asked for
-// again, was removed.
+// If a removal was not answered, and the member is gone when it is repeated, it was removed.
 func TestRemovalThatWasNotAnsweredIsDone(t *testing.T) {
 	r := newRing(t, 2)
 	c := r.dial(r.nodes)
 	for _, n := range r.nodes {
 		n.mu.Lock()
-		n.forgetful = true
+		n.losesAnswer = true
 		n.mu.Unlock()
 	}
 	if err := c.RemoveMember(t.Context(), "known"); err != nil {

@@ -15,7 +15,7 @@ import (
 	apiv1 "github.com/locknode/locknode/api/v1"
 )
 
-// foreign are words of libraries, which tell nobody what to do.
+// foreign are words of libraries, which do not say what to do.
 var foreign = []string{"http2", "frame", "preface", "rpc error", "desc =", "transport", "closed network connection", "become ready", "unknown_outcome"}
 
 func wantPlain(t *testing.T, what string, err error, want string) {
@@ -31,7 +31,7 @@ func wantPlain(t *testing.T, what string, err error, want string) {
 	}
 }
 
-// answering listens and answers the first bytes of every connection; with nothing, it
+// answering listens and answers the first bytes of every connection; with an empty answer it
 // closes the connection.
 func answering(t *testing.T, answer string) string {
 	t.Helper()
@@ -63,25 +63,26 @@ func answering(t *testing.T, answer string) string {
 	return l.Addr().String()
 }
 
-// TestTroubleIsReportedInPlainWords: what is at an address instead of a node, on real sockets.
+// TestTroubleIsReportedInPlainWords: for each thing that may be at an address instead of a
+// node, on real sockets.
 func TestTroubleIsReportedInPlainWords(t *testing.T) {
 	web := &http.Server{ReadHeaderTimeout: time.Minute}
 	l := silent(t)
 	go func() { _ = web.Serve(l) }()
 	t.Cleanup(func() { _ = web.Close() })
-	nobody := silent(t)
-	_ = nobody.Close()
+	closed := silent(t)
+	_ = closed.Close()
 	for name, c := range map[string]struct {
 		addr string
 		want trouble
 	}{
-		"nobody listens":        {nobody.Addr().String(), refused},
-		"HTTP":                  {l.Addr().String(), speaksH1},
-		"a stopped process":     {silent(t).Addr().String(), noHello},
-		"TLS":                   {answering(t, "\x15\x03\x03\x00\x02\x02\x28"), speaksTLS},
-		"another protocol":      {answering(t, "+OK hello\r\n"), otherWord},
-		"who hangs up":          {answering(t, ""), noWord},
-		"half a word, for ever": {answering(t, "\x00"), noHello},
+		"no listener":          {closed.Addr().String(), refused},
+		"HTTP":                 {l.Addr().String(), speaksH1},
+		"a stopped process":    {silent(t).Addr().String(), noHello},
+		"TLS":                  {answering(t, "\x15\x03\x03\x00\x02\x02\x28"), speaksTLS},
+		"another protocol":     {answering(t, "+OK hello\r\n"), otherWord},
+		"closes at once":       {answering(t, ""), noWord},
+		"half a frame, no end": {answering(t, "\x00"), noHello},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -109,14 +110,14 @@ func TestTroubleIsReportedInPlainWords(t *testing.T) {
 	}
 }
 
-// TestEndOfAConnectionIsReportedInPlainWords: the node was there, and is not any more.
+// TestEndOfAConnectionIsReportedInPlainWords: the node has answered, and then ends.
 func TestEndOfAConnectionIsReportedInPlainWords(t *testing.T) {
 	r := newRing(t, 1)
 	n := r.nodes[0]
 	c := r.dial(r.nodes, ConnectTimeout(time.Second))
 	mustUnlock(t, mustLock(t, c, "a"))
 	n.setMute(true)
-	_, err := c.Members(t.Context()) // the survey is in vain: Status is not answered
+	_, err := c.Members(t.Context()) // the survey fails: Status is not answered
 	wantPlain(t, "Members of a node that hangs", err, "it does not answer")
 	n.setMute(false)
 	eventually(t, "it answers again", func() bool { _, err := c.Members(t.Context()); return err == nil })
@@ -127,11 +128,11 @@ func TestEndOfAConnectionIsReportedInPlainWords(t *testing.T) {
 	wantPlain(t, "IsLocked after its end", err, n.addr+": "+string(refused))
 }
 
-// A request that went out over a connection that then broke may have been done.
+// A request that was sent on a connection that then broke may have been carried out.
 func TestRequestOnABrokenConnectionHasAnUnknownOutcome(t *testing.T) {
 	r := newRing(t, 2)
 	c := r.dial(r.nodes)
-	r.nodes[0].dies = true
+	r.nodes[0].exits = true
 	_, err := c.TransferLeadership(t.Context(), "")
 	if apiv1.CodeOf(err) != apiv1.CodeUnknownOutcome {
 		t.Errorf("TransferLeadership: got %v (code %v), want unknown_outcome", err, apiv1.CodeOf(err))
