@@ -21,7 +21,7 @@ type Code uint32
 const (
 	CodeOK             Code = 0
 	CodeQueued         Code = 1  // between nodes only: the acquire waits in line
-	CodeBusy           Code = 2  // held by others, and the request did not want to wait
+	CodeBusy           Code = 2  // held by others, and the request does not wait
 	CodeTimeout        Code = 3  // the wait limit passed; held by others
 	CodeNotHeld        Code = 4  // no such grant: released, expired, revoked or never given
 	CodeNoSession      Code = 5  // no such session: ended, expired or never opened
@@ -29,19 +29,19 @@ const (
 	CodeLimit          Code = 7  // a limit of the lock table is reached
 	CodeInvalid        Code = 8  // an argument is out of range; the message names it
 	CodeCancelled      Code = 9  // the wait was cancelled
-	CodeStaleRequest   Code = 10 // the client said that it has the answer already
+	CodeStaleRequest   Code = 10 // its sequence was acknowledged before, or its answer is forgotten
 	CodeUnknownCommand Code = 11 // this version does not know the operation
 	CodeMalformed      Code = 12 // bytes that are no operation
-	CodeStaleStamp     Code = 13 // between nodes only: proposed again by the leader
-	CodeRevoked        Code = 14 // an operator ended the wait; the message says who, and why
+	CodeStaleStamp     Code = 13 // between nodes only: the leader proposes it again
+	CodeRevoked        Code = 14 // an operator ended the wait; the message says who did it, and why
 
-	CodeNotLeader      Code = 64 // redirect was asked for; Error.Leader says where to go
-	CodeUnavailable    Code = 65 // no leader, or the node is stopping or out of reach; a wait in a session of the client's own goes on
+	CodeNotLeader      Code = 64 // the operation asked for a redirect; Error.Leader is the leader's address
+	CodeUnavailable    Code = 65 // no leader, or the node is stopping or not reachable; a wait in a session of the client goes on
 	CodeOverloaded     Code = 66 // a queue is full; nothing was done
-	CodeUnknownOutcome Code = 67 // it may have been done: only the same request ID may be retried
+	CodeUnknownOutcome Code = 67 // it may have been done: retry it only under the same request ID
 	CodeDenied         Code = 68 // the caller has no right to do it
 	CodeNoMember       Code = 69 // no such member of the cluster
-	CodeInternal       Code = 70 // a defect of the node; its log says more
+	CodeInternal       Code = 70 // a bug of the node; see its log
 	CodeTooLarge       Code = 71 // the request exceeds a size limit
 	CodeNotReady       Code = 72 // the node has not caught up yet
 )
@@ -56,32 +56,32 @@ const (
 	exitDenied      = 77
 )
 
-// Retry says whether what ended with a code may be sent again, and how.
+// Retry says whether a request that ended with a code may be sent again, and how.
 type Retry uint8
 
-// The ways.
+// The kinds of retry.
 const (
-	// RetryNone: it is the answer. Sent again the request gets the same one, or another
-	// one because something else has happened since.
+	// RetryNone: the answer is final. The same request gets the same answer, or another
+	// one because something else has changed.
 	RetryNone Retry = iota
-	// RetryChanged: nothing was done, and never will be for this request, until it is
-	// another one or somebody has changed something.
+	// RetryChanged: nothing was done, and the request fails each time until it or
+	// the cluster is changed.
 	RetryChanged
-	// RetryAnew: it was not run this time, but an earlier copy of it may have been: as
+	// RetryAnew: it was not run this time, but an earlier copy of it may have been: send
 	// another request, with the next sequence or in another session.
 	RetryAnew
-	// RetryLater: nothing was done; the same node will take it in a moment.
+	// RetryLater: nothing was done; the same node accepts it in a moment.
 	RetryLater
-	// RetryElsewhere: this node did not do it: another one may, or this one in a while.
-	// Of an earlier copy that is not said.
+	// RetryElsewhere: this node did not do it: send it to another one, or later to this
+	// one. An earlier copy of it may have been run.
 	RetryElsewhere
-	// RetrySameID: it may have been done: only under the same request ID.
+	// RetrySameID: it may have been done: send it only under the same request ID.
 	RetrySameID
 )
 
 var retryNames = [...]string{"no", "changed", "anew", "later", "elsewhere", "same ID"}
 
-// String returns what docs/api.md calls it.
+// String returns the name in docs/api.md.
 func (r Retry) String() string {
 	if int(r) < len(retryNames) {
 		return retryNames[r]
@@ -89,7 +89,7 @@ func (r Retry) String() string {
 	return fmt.Sprintf("retry_%d", uint8(r))
 }
 
-// codeRow is what is said of a code.
+// codeRow has the properties of a code.
 type codeRow struct {
 	name  string
 	grpc  codes.Code
@@ -98,9 +98,9 @@ type codeRow struct {
 	retry Retry
 }
 
-// codeTable is the one place where a code gets its name, its gRPC code, its
-// HTTP status, its exit code and its way of being retried. A wait that is over is no 408: programs send such a
-// request again by themselves.
+// codeTable is the one place where a code gets its name, its gRPC code, its HTTP status, its
+// exit code and its kind of retry. The status of CodeTimeout is not 408, because HTTP clients
+// retry such a request by themselves.
 var codeTable = [...]codeRow{
 	CodeOK:             {"ok", codes.OK, http.StatusOK, exitOK, RetryNone},
 	CodeQueued:         {"queued", codes.Internal, http.StatusInternalServerError, exitOther, RetryNone},
@@ -132,7 +132,7 @@ var codeTable = [...]codeRow{
 // unknownCode is the row of a code that this version does not know.
 var unknownCode codeRow
 
-// row returns what is said of c; ok is false for a code that this version does not know.
+// row returns the properties of c; ok is false for a code that this version does not know.
 func (c Code) row() (row *codeRow, ok bool) {
 	if int(c) >= len(codeTable) || codeTable[c].name == "" {
 		return &unknownCode, false
@@ -175,15 +175,15 @@ func (c Code) ExitCode() int {
 	return exitOther
 }
 
-// Retry returns whether what ended with c may be sent again, and how; [RetryNone] for a code
-// that this version does not know.
+// Retry returns whether a request that ended with c may be sent again, and how; [RetryNone]
+// for a code that this version does not know.
 func (c Code) Retry() Retry {
 	row, _ := c.row()
 	return row.retry
 }
 
-// Passes reports whether c is of trouble that passes by itself: the same request, under the
-// same request ID, may be sent again as it is.
+// Passes reports whether the reason of c passes by itself: the same request, under the
+// same request ID, may be sent again unchanged.
 func (c Code) Passes() bool { return c.Retry() >= RetryLater }
 
 // NewError returns an error with a message for people.
@@ -191,8 +191,8 @@ func NewError(code Code, format string, args ...any) *Error {
 	return &Error{Code: uint32(code), Message: fmt.Sprintf(format, args...)}
 }
 
-// Error returns the code's name and the message, in one line: what of the message cannot be
-// printed is escaped, for it holds what strangers have written.
+// Error returns the code's name and the message, in one line. What cannot be printed in the
+// message is escaped, because others may have written it.
 func (e *Error) Error() string {
 	if e.GetMessage() == "" {
 		return Code(e.GetCode()).String()
@@ -201,7 +201,7 @@ func (e *Error) Error() string {
 }
 
 // GRPCStatus makes e a gRPC error: a handler may return it as it is, and the
-// client finds it again with [AsError].
+// client gets it with [AsError].
 func (e *Error) GRPCStatus() *status.Status {
 	s := status.New(Code(e.GetCode()).GRPC(), e.GetMessage())
 	if s.Code() == codes.OK {
@@ -214,10 +214,9 @@ func (e *Error) GRPCStatus() *status.Status {
 }
 
 // AsError returns the *Error that err is, wraps or carries as a gRPC detail. One
-// that says [CodeOK] does not count: an error is never a success. An err without
-// one is given the code that says the most: the nearest one for a
-// gRPC status, [CodeUnknownOutcome] for the end of a context, and otherwise
-// [CodeInternal]. It returns nil for nil.
+// with [CodeOK] is ignored: an error is never a success. For an err without one it returns
+// an *Error with the nearest code for a gRPC status, [CodeUnknownOutcome] for the
+// end of a context, and otherwise [CodeInternal]. It returns nil for nil.
 func AsError(err error) *Error {
 	if err == nil {
 		return nil
@@ -244,8 +243,7 @@ func AsError(err error) *Error {
 	return NewError(codeOfStatus(s.Code()), "%s", s.Message())
 }
 
-// codeOfStatus maps a status that no Locknode node has made: grpc itself
-// answers with these.
+// codeOfStatus maps a status without an *Error: one that grpc itself has made.
 func codeOfStatus(c codes.Code) Code {
 	switch c {
 	case codes.OK:

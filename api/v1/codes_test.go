@@ -15,7 +15,7 @@ import (
 	"github.com/locknode/locknode/fsm"
 )
 
-// row is what the outside world relies on: a change here breaks scripts.
+// row has the published properties of a code: a change of one breaks scripts.
 type row struct {
 	code   apiv1.Code
 	number uint32
@@ -150,7 +150,7 @@ func TestCodeOfFindsTheCode(t *testing.T) {
 	}
 }
 
-// A node that said so made a command of the program exit with 0 that had failed.
+// Such an answer once made a failed command of the program exit with 0.
 func TestErrorIsNeverASuccess(t *testing.T) {
 	inDetail, err := status.New(codes.Unknown, "odd").WithDetails(&apiv1.Error{})
 	if err != nil {

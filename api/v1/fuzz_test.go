@@ -9,9 +9,9 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// FuzzStatus takes any bytes for the gRPC status that a node sent. An error stays
-// an error, whatever is in its details, and what is found in it survives another
-// journey.
+// FuzzStatus decodes arbitrary bytes as the gRPC status of a node. An error stays
+// an error, whatever is in its details, and what is found in it stays the same when it is sent
+// again.
 func FuzzStatus(f *testing.F) {
 	add := func(s *status.Status) {
 		b, err := proto.Marshal(s.Proto())

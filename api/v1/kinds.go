@@ -3,10 +3,10 @@ package apiv1
 // Kind is a kind of operation: which request an [Operation] has.
 type Kind uint8
 
-// The kinds, in the order of locknode.proto. They are numbers of this program alone, and
-// stand neither on disk nor on the wire.
+// The kinds, in the order of locknode.proto. The numbers are used in this program only, and
+// not on disk or wire.
 const (
-	KindPing Kind = iota // no request: it asks only whether the node is there
+	KindPing Kind = iota // no request: the answer shows that the node is there
 	KindOpenSession
 	KindKeepAlive
 	KindEndSession
@@ -21,12 +21,12 @@ const (
 	kindCount
 )
 
-// kind is what is said of a kind of operation, wherever it is.
+// kind has the properties of a kind of operation.
 type kind struct {
-	name   string // as the fields of Operation and Answer are called, and in logs and metrics
+	name   string // of the fields of Operation and Answer, in logs and metrics
 	method string // of the service Locks
 
-	frees  bool // it gives something back or keeps it alive: never refused because of other operations
+	frees  bool // it releases something or keeps it alive: never refused because of other operations
 	hosted bool // without a session a node sends it in one of its own
 	stores bool // the table, or a queue, keeps texts or a value of it
 	pages  bool // the answer is a page of many locks
@@ -34,17 +34,17 @@ type kind struct {
 	measure func(*Operation) measure                // how long it is, and whether it can be sent
 	id      func(*Operation) *RequestID             // nil: it has none
 	under   func(*Operation, *RequestID) *Operation // the same under another request ID; nil: it has none
-	watches func(*Operation) []byte                 // the session of which its sender is to be told; nil: none
+	watches func(*Operation) []byte                 // the session whose notices its sender gets; nil: none
 	grant   func(*Operation) (string, uint64)       // the lock and the token that it shows; nil: it shows none
-	stale   func(*Operation) int64                  // how old the answer may be, of what only reads; nil: it changes something
+	stale   func(*Operation) int64                  // how old the answer to a read may be; nil: it changes something
 
 	fits    func(*Answer) bool // an answer is one to it
 	shorten func(*Answer, int) // its answer may be too long; nil: it is short
 	long    bool               // its answer has names, values or holders
 }
 
-// kinds is the one table of the kinds of operation. What a node makes of one, as a command
-// of the lock table, stands in package node.
+// kinds is the one table of the kinds of operation. Package node has the command of the lock
+// table for each.
 var kinds = [kindCount]kind{
 	KindPing: {name: "ping"},
 	KindOpenSession: {
@@ -77,7 +77,7 @@ var kinds = [kindCount]kind{
 		},
 		fits: func(a *Answer) bool { return a.GetAcquire().GetToken() != 0 },
 	},
-	KindCancel: { // it is of a request in a session, and does the same however often it is sent
+	KindCancel: { // it names a request in a session, and has the same effect however often it is sent
 		name: "cancel", method: "Cancel", frees: true,
 		measure: func(x *Operation) measure { return x.GetCancel().measure() },
 		id:      func(x *Operation) *RequestID { return x.GetCancel().GetId() },
@@ -161,7 +161,7 @@ var kindOfMethod = func() map[string]Kind {
 // [KindPing] for a method that takes none.
 func KindOfMethod(name string) Kind { return kindOfMethod[name] }
 
-// Kind returns the kind of x. A request of a kind that this version does not know is none.
+// Kind returns the kind of x, [KindPing] for a request that this version does not know.
 func (x *Operation) Kind() Kind {
 	switch x.GetRequest().(type) {
 	case *Operation_OpenSession:
@@ -193,7 +193,7 @@ func (x *Operation) Kind() Kind {
 // String returns the name of the kind, as in locknode.proto.
 func (k Kind) String() string { return kinds[k].name }
 
-// Frees reports whether operations of the kind give something back or keep it alive: those
+// Frees reports whether operations of the kind release something or keep it alive: those
 // are not refused because of others.
 func (k Kind) Frees() bool { return kinds[k].frees }
 
@@ -201,7 +201,7 @@ func (k Kind) Frees() bool { return kinds[k].frees }
 // it names none.
 func (k Kind) Hosted() bool { return kinds[k].hosted }
 
-// Stores reports whether something of the request is kept that may be long.
+// Stores reports whether the table or a queue keeps something of the request that may be long.
 func (k Kind) Stores() bool { return kinds[k].stores }
 
 // Reads reports whether operations of the kind change nothing.
@@ -217,9 +217,9 @@ func (k Kind) Long() bool { return kinds[k].long }
 // of another kind.
 func (k Kind) Fits(a *Answer) bool { return kinds[k].fits != nil && kinds[k].fits(a) }
 
-// Shorten leaves out what an answer to an operation of the kind has beyond most bytes. The
-// next page of a list begins where this one was cut; of the holders of a lock, or of what
-// is busy, the first are shown.
+// Shorten cuts an answer to an operation of the kind to about most bytes. The next page of a
+// list begins where this one was cut; of the holders of a lock, also in an error, the first
+// are kept, and at least one.
 func (k Kind) Shorten(a *Answer, most int) {
 	if e := a.GetError(); e != nil {
 		e.Holders = firstHolders(e.GetHolders(), most)
@@ -236,8 +236,8 @@ func (x *Operation) RequestID() *RequestID {
 	return nil
 }
 
-// Under returns x as it is sent under a request ID. It returns x itself if operations of
-// its kind have none; otherwise x stays as it is, and shares what is long with its copy.
+// Under returns a copy of x with another request ID, which shares its texts and values with x.
+// It returns x itself if operations of its kind have no request ID.
 func (x *Operation) Under(id *RequestID) *Operation {
 	if f := kinds[x.Kind()].under; f != nil {
 		return f(x, id)
@@ -245,8 +245,8 @@ func (x *Operation) Under(id *RequestID) *Operation {
 	return x
 }
 
-// Watches returns the ID of the session that x keeps alive, nil if it keeps none: whoever
-// sends x is told of that session.
+// Watches returns the ID of the session that x opens or keeps alive, nil if there is none: the
+// sender of x gets the notices of that session.
 func (x *Operation) Watches() []byte {
 	if f := kinds[x.Kind()].watches; f != nil {
 		return f(x)
@@ -264,7 +264,7 @@ func (x *Operation) Grant() (lock string, token uint64, ok bool) {
 	return "", 0, false
 }
 
-// MaxStale returns how old the answer to a read may be, in nanoseconds; 0 if x is none.
+// MaxStale returns how old the answer to a read may be, in nanoseconds; 0 if x is no read.
 func (x *Operation) MaxStale() int64 {
 	if f := kinds[x.Kind()].stale; f != nil {
 		return f(x)

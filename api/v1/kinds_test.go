@@ -164,7 +164,7 @@ func TestGrantAndSessionAreThoseOfTheRequest(t *testing.T) {
 	}
 }
 
-// fillUnknown gives m, and every message in it, a field that nobody knows, and
+// fillUnknown gives m, and every message in it, a field of no known number, and
 // returns how long these are together.
 func fillUnknown(m protoreflect.Message) (bytes int) {
 	unknown := protowire.AppendBytes(protowire.AppendTag(nil, 1000, protowire.BytesType), make([]byte, 10))

@@ -2,8 +2,8 @@
 //
 // Every call is an operation: a request with one answer. An operation can be
 // sent as a unary call, in a batch, or on a Session stream that carries many
-// of them at once; its meaning is the same on all three roads. Any node
-// accepts any operation and takes it to the leader.
+// of them at once; its meaning is the same in all three. Any node
+// accepts any operation and forwards it to the leader.
 //
 // Durations are nanoseconds. Cluster time is nanoseconds on the clock that
 // lives in the log: compare it only with other cluster times.
@@ -84,19 +84,19 @@ func (Mode) EnumDescriptor() ([]byte, []int) {
 }
 
 // RequestID makes a retry safe: a request takes effect once, however often it is
-// sent. Session and sequence are both set, or neither: the node that takes the
-// request in then sends it in a session of its own.
+// sent. Session and sequence are both set, or neither: the node that receives the
+// request then sends it in a session of its own.
 type RequestID struct {
 	state        protoimpl.MessageState `protogen:"open.v1"`
 	Session      []byte                 `protobuf:"bytes,1,opt,name=session,proto3" json:"session,omitempty"`            // 16 bytes
 	Sequence     uint64                 `protobuf:"varint,2,opt,name=sequence,proto3" json:"sequence,omitempty"`         // counts from 1 within the session
 	Acknowledged uint64                 `protobuf:"varint,3,opt,name=acknowledged,proto3" json:"acknowledged,omitempty"` // every sequence up to this one has been answered
-	// The caller's own ID of a detached acquire, 16 bytes: whoever repeats the
-	// acquire under it, through any node and in any session, finds the place in line
-	// or the grant. For acquires only.
+	// The caller's own ID of a detached acquire, 16 bytes: a repeated acquire with this
+	// ID, through any node and in any session, gets the place in line or the grant of the
+	// first one. For acquires only.
 	Once []byte `protobuf:"bytes,4,opt,name=once,proto3" json:"once,omitempty"`
-	// Sequences above acknowledged that have been answered, too, where an earlier one
-	// has not: at most 2 spans. Say each answered sequence once, in any later request.
+	// Sequences above acknowledged that have been answered while an earlier one has not:
+	// at most 2 spans. Each answered sequence is sent once, in any later request.
 	Answered      []*Span `protobuf:"bytes,5,rep,name=answered,proto3" json:"answered,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -345,7 +345,7 @@ type OpenSessionRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Session       []byte                 `protobuf:"bytes,1,opt,name=session,proto3" json:"session,omitempty"` // 16 random bytes chosen by the client
 	TtlNs         int64                  `protobuf:"varint,2,opt,name=ttl_ns,json=ttlNs,proto3" json:"ttl_ns,omitempty"`
-	Holder        string                 `protobuf:"bytes,3,opt,name=holder,proto3" json:"holder,omitempty"` // for people: who this is
+	Holder        string                 `protobuf:"bytes,3,opt,name=holder,proto3" json:"holder,omitempty"` // the name of the client, for people
 	Labels        []*Label               `protobuf:"bytes,4,rep,name=labels,proto3" json:"labels,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -629,8 +629,7 @@ func (x *Revocation) GetWho() string {
 type EndSessionRequest struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Session []byte                 `protobuf:"bytes,1,opt,name=session,proto3" json:"session,omitempty"`
-	// Sequences of detached acquires whose answer was not passed on to anybody: what
-	// they were granted is released.
+	// Sequences of detached acquires whose answer no caller got: their grants are released.
 	Undelivered   []uint64 `protobuf:"varint,2,rep,packed,name=undelivered,proto3" json:"undelivered,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -720,19 +719,20 @@ type AcquireRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Id    *RequestID             `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	Locks []*Want                `protobuf:"bytes,2,rep,name=locks,proto3" json:"locks,omitempty"`
-	// Zero: the grant lives as long as its session. Otherwise the grant ends
-	// this long after it was given. A request without a session needs it.
+	// Zero: the grant lasts as long as its session. Otherwise the grant ends
+	// this long after it was given. Required in a request without a session.
 	TtlNs int64 `protobuf:"varint,3,opt,name=ttl_ns,json=ttlNs,proto3" json:"ttl_ns,omitempty"`
 	// 0: try once. Positive: wait at most this long. -1: wait until cancelled
 	// or until the session ends (requests with a session only).
 	WaitNs int64    `protobuf:"varint,4,opt,name=wait_ns,json=waitNs,proto3" json:"wait_ns,omitempty"`
-	Holder string   `protobuf:"bytes,5,opt,name=holder,proto3" json:"holder,omitempty"` // requests without a session: who this is, for people
+	Holder string   `protobuf:"bytes,5,opt,name=holder,proto3" json:"holder,omitempty"` // requests without a session: the name of the client, for people
 	Value  []byte   `protobuf:"bytes,6,opt,name=value,proto3" json:"value,omitempty"`
 	Labels []*Label `protobuf:"bytes,7,rep,name=labels,proto3" json:"labels,omitempty"`
-	// After a loss (expiry, not release) the locks stay free of holders this long.
+	// After a loss (not a release) the locks are not granted for this long.
 	DelayNs int64 `protobuf:"varint,8,opt,name=delay_ns,json=delayNs,proto3" json:"delay_ns,omitempty"`
-	// The grant belongs to whoever knows its token, and lives by its TTL alone. Its
-	// session only keeps its place in line. Set by the node where there is no session.
+	// The grant belongs to no session and ends with its TTL: any process that knows its
+	// token may renew and release it. The session only keeps the place in line. The node
+	// sets it in requests without a session.
 	Detached      bool `protobuf:"varint,9,opt,name=detached,proto3" json:"detached,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -834,7 +834,7 @@ func (x *AcquireRequest) GetDetached() bool {
 type AcquireResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Token         uint64                 `protobuf:"varint,1,opt,name=token,proto3" json:"token,omitempty"`
-	Deadline      int64                  `protobuf:"varint,2,opt,name=deadline,proto3" json:"deadline,omitempty"` // cluster time; 0 where the grant has only its session's
+	Deadline      int64                  `protobuf:"varint,2,opt,name=deadline,proto3" json:"deadline,omitempty"` // cluster time; 0: it ends with its session
 	Queued        int64                  `protobuf:"varint,3,opt,name=queued,proto3" json:"queued,omitempty"`     // cluster time at which the request entered the table
 	Granted       int64                  `protobuf:"varint,4,opt,name=granted,proto3" json:"granted,omitempty"`   // cluster time of the grant
 	unknownFields protoimpl.UnknownFields
@@ -992,7 +992,7 @@ type ReleaseRequest struct {
 	Id    *RequestID             `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	Name  string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"` // optional; if set it must be a lock of the grant
 	Token uint64                 `protobuf:"varint,3,opt,name=token,proto3" json:"token,omitempty"`
-	// The holder has lost the grant by its own clock: it ends as if by time, so that
+	// The grant is lost by the holder's own clock: it ends as if by time, so that
 	// the delay after a loss begins.
 	Lost          bool `protobuf:"varint,4,opt,name=lost,proto3" json:"lost,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1313,7 +1313,7 @@ type ForceReleaseRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            *RequestID             `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
-	Token         uint64                 `protobuf:"varint,3,opt,name=token,proto3" json:"token,omitempty"` // 0: whoever holds it
+	Token         uint64                 `protobuf:"varint,3,opt,name=token,proto3" json:"token,omitempty"` // 0: all grants on the lock
 	Reason        string                 `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
 	Who           string                 `protobuf:"bytes,5,opt,name=who,proto3" json:"who,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1668,7 +1668,7 @@ type Lock struct {
 	HolderCount   uint32                 `protobuf:"varint,3,opt,name=holder_count,json=holderCount,proto3" json:"holder_count,omitempty"`
 	Waiters       uint32                 `protobuf:"varint,4,opt,name=waiters,proto3" json:"waiters,omitempty"`
 	Limit         uint32                 `protobuf:"varint,5,opt,name=limit,proto3" json:"limit,omitempty"`                                  // semaphores only
-	DelayLeftNs   int64                  `protobuf:"varint,6,opt,name=delay_left_ns,json=delayLeftNs,proto3" json:"delay_left_ns,omitempty"` // free, but not to be granted for this long
+	DelayLeftNs   int64                  `protobuf:"varint,6,opt,name=delay_left_ns,json=delayLeftNs,proto3" json:"delay_left_ns,omitempty"` // how long the free lock is not granted
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1753,7 +1753,7 @@ type Holder struct {
 	Session       []byte                 `protobuf:"bytes,4,opt,name=session,proto3" json:"session,omitempty"` // hash of the session, 8 bytes; empty: a detached grant
 	Mode          Mode                   `protobuf:"varint,5,opt,name=mode,proto3,enum=locknode.v1.Mode" json:"mode,omitempty"`
 	Permits       uint32                 `protobuf:"varint,6,opt,name=permits,proto3" json:"permits,omitempty"`
-	RemainingNs   int64                  `protobuf:"varint,7,opt,name=remaining_ns,json=remainingNs,proto3" json:"remaining_ns,omitempty"`   // until the grant or its session runs out if nobody renews
+	RemainingNs   int64                  `protobuf:"varint,7,opt,name=remaining_ns,json=remainingNs,proto3" json:"remaining_ns,omitempty"`   // until the grant or its session ends if it is not renewed
 	SinceUnixMs   int64                  `protobuf:"varint,8,opt,name=since_unix_ms,json=sinceUnixMs,proto3" json:"since_unix_ms,omitempty"` // wall clock, for people only
 	Value         []byte                 `protobuf:"bytes,9,opt,name=value,proto3" json:"value,omitempty"`
 	Labels        []*Label               `protobuf:"bytes,10,rep,name=labels,proto3" json:"labels,omitempty"`
@@ -1865,14 +1865,13 @@ func (x *Holder) GetLabels() []*Label {
 type Operation struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Id    uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"` // chosen by the sender, repeated in the answer
-	// redirect: a follower answers not_leader and who leads, instead of forwarding.
+	// A follower answers not_leader with the leader's address, instead of forwarding.
 	Redirect bool `protobuf:"varint,2,opt,name=redirect,proto3" json:"redirect,omitempty"`
-	// Who asked for it, as far as that was seen: the address of the connection that it came
-	// over. The node that takes it in writes it down, whatever was there; only nodes pass it
-	// on to each other.
+	// The address of the connection that the operation came over. The node that receives the
+	// operation overwrites it, unless it comes from another node.
 	Owner string `protobuf:"bytes,14,opt,name=owner,proto3" json:"owner,omitempty"`
-	// Tells the connections of an owner apart, among nodes: they take turns. Any other
-	// sender's is not looked at.
+	// Distinguishes the connections of an owner, which take turns. Set by nodes; ignored from
+	// other senders.
 	Connection uint64 `protobuf:"fixed64,15,opt,name=connection,proto3" json:"connection,omitempty"`
 	// Types that are valid to be assigned to Request:
 	//
@@ -2129,7 +2128,7 @@ func (*Operation_List) isOperation_Request() {}
 type Answer struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Id    uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
-	Index uint64                 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"` // log index that decided it, or that a read is valid at
+	Index uint64                 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"` // log index of its entry, or that a read is valid at
 	Stamp int64                  `protobuf:"varint,3,opt,name=stamp,proto3" json:"stamp,omitempty"` // cluster time at which the request was applied; 0: not known
 	// Types that are valid to be assigned to Result:
 	//
@@ -2392,13 +2391,13 @@ func (*Answer_Get) isAnswer_Result() {}
 
 func (*Answer_List) isAnswer_Result() {}
 
-// Error says why an operation did not do what was asked. Unary calls carry it
+// Error says why an operation failed. Unary calls carry it
 // as a detail of the gRPC status.
 type Error struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Code          uint32                 `protobuf:"varint,1,opt,name=code,proto3" json:"code,omitempty"` // see codes.go; never renumbered or reused
 	Message       string                 `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
-	Holders       []*Holder              `protobuf:"bytes,3,rep,name=holders,proto3" json:"holders,omitempty"` // busy: who holds it
+	Holders       []*Holder              `protobuf:"bytes,3,rep,name=holders,proto3" json:"holders,omitempty"` // busy and timeout: the holders of the lock
 	Leader        string                 `protobuf:"bytes,4,opt,name=leader,proto3" json:"leader,omitempty"`   // not_leader: API address of the leader, empty if unknown
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2654,12 +2653,12 @@ func (x *SessionResponse) GetDirectory() *Directory {
 	return nil
 }
 
-// Directory says where the members of the cluster are reached, so that a client that
-// was told of one node finds the others, also when all of them were replaced since.
+// Directory has the addresses of the members of the cluster, so that a client with the
+// address of one node finds the others, also after all nodes were replaced.
 type Directory struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	ClusterId     string                 `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
-	Index         uint64                 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"` // log index up to which the node has applied: of two, the later one counts
+	Index         uint64                 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"` // log index up to which the node has applied: of two directories, the later one counts
 	Members       []*Place               `protobuf:"bytes,3,rep,name=members,proto3" json:"members,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2720,7 +2719,7 @@ func (x *Directory) GetMembers() []*Place {
 type Place struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	ApiAddress    string                 `protobuf:"bytes,2,opt,name=api_address,json=apiAddress,proto3" json:"api_address,omitempty"` // empty: the node does not know it (yet)
+	ApiAddress    string                 `protobuf:"bytes,2,opt,name=api_address,json=apiAddress,proto3" json:"api_address,omitempty"` // empty: not known to the node
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2883,23 +2882,23 @@ type StatusResponse struct {
 	HttpAddress    string                 `protobuf:"bytes,19,opt,name=http_address,json=httpAddress,proto3" json:"http_address,omitempty"`
 	NotReadyReason string                 `protobuf:"bytes,20,opt,name=not_ready_reason,json=notReadyReason,proto3" json:"not_ready_reason,omitempty"`
 	VotesFrom      uint64                 `protobuf:"varint,21,opt,name=votes_from,json=votesFrom,proto3" json:"votes_from,omitempty"` // log index that must be committed before a node that joined votes; 0: it votes
-	// What follows is as the leader last confirmed it, at most a few seconds ago; it is
+	// Fields 22 to 27 are as the leader reported them, at most a few seconds ago; they are
 	// empty while the node is not ready.
-	Voters        uint32 `protobuf:"varint,22,opt,name=voters,proto3" json:"voters,omitempty"`                                    // of the latest committed configuration; 0: not known
+	Voters        uint32 `protobuf:"varint,22,opt,name=voters,proto3" json:"voters,omitempty"`                                    // in the latest committed configuration; 0: not known
 	VotersHealthy uint32 `protobuf:"varint,23,opt,name=voters_healthy,json=votersHealthy,proto3" json:"voters_healthy,omitempty"` // those of them that answer the leader's Raft, itself included
 	Voter         bool   `protobuf:"varint,24,opt,name=voter,proto3" json:"voter,omitempty"`                                      // this node is one of them, and votes
-	Nonvoter      bool   `protobuf:"varint,25,opt,name=nonvoter,proto3" json:"nonvoter,omitempty"`                                // this node is set up not to vote
-	// The next node may be stopped: this one is ready and votes, or is set up not to, and
-	// the cluster has the majority of its voters without any one of them, or all answer.
+	Nonvoter      bool   `protobuf:"varint,25,opt,name=nonvoter,proto3" json:"nonvoter,omitempty"`                                // this node is configured not to vote
+	// The next node may be stopped: this one is ready and votes, or is configured not to, and
+	// either a majority of the voters remains without any one of them, or all answer.
 	VoterReady      bool        `protobuf:"varint,26,opt,name=voter_ready,json=voterReady,proto3" json:"voter_ready,omitempty"`
-	VoterReason     string      `protobuf:"bytes,27,opt,name=voter_reason,json=voterReason,proto3" json:"voter_reason,omitempty"` // why voter_ready is not set, or what is to be said besides
-	Directory       *Directory  `protobuf:"bytes,30,opt,name=directory,proto3" json:"directory,omitempty"`                        // where the members are reached, by what this node knows
+	VoterReason     string      `protobuf:"bytes,27,opt,name=voter_reason,json=voterReason,proto3" json:"voter_reason,omitempty"` // why voter_ready is not set, or a remark
+	Directory       *Directory  `protobuf:"bytes,30,opt,name=directory,proto3" json:"directory,omitempty"`                        // the addresses of the members, as this node knows them
 	Grants          uint64      `protobuf:"varint,31,opt,name=grants,proto3" json:"grants,omitempty"`
 	Owners          uint64      `protobuf:"varint,32,opt,name=owners,proto3" json:"owners,omitempty"`                           // addresses that have something in the table
-	TopOwners       []*OwnerUse `protobuf:"bytes,33,rep,name=top_owners,json=topOwners,proto3" json:"top_owners,omitempty"`     // those that take most of its memory
-	TableBytes      int64       `protobuf:"varint,34,opt,name=table_bytes,json=tableBytes,proto3" json:"table_bytes,omitempty"` // what the table costs
+	TopOwners       []*OwnerUse `protobuf:"bytes,33,rep,name=top_owners,json=topOwners,proto3" json:"top_owners,omitempty"`     // those that use most of its memory
+	TableBytes      int64       `protobuf:"varint,34,opt,name=table_bytes,json=tableBytes,proto3" json:"table_bytes,omitempty"` // memory of the table, the same on all nodes
 	TableBytesLimit int64       `protobuf:"varint,35,opt,name=table_bytes_limit,json=tableBytesLimit,proto3" json:"table_bytes_limit,omitempty"`
-	// Of the table, 0 while this node has none; and the highest that this node can apply.
+	// That of the table, 0 while this node has none; and the highest that this node can apply.
 	FeatureLevel      uint32 `protobuf:"varint,36,opt,name=feature_level,json=featureLevel,proto3" json:"feature_level,omitempty"`
 	FeatureLevelKnown uint32 `protobuf:"varint,37,opt,name=feature_level_known,json=featureLevelKnown,proto3" json:"feature_level_known,omitempty"`
 	unknownFields     protoimpl.UnknownFields
@@ -3181,10 +3180,10 @@ func (x *StatusResponse) GetFeatureLevelKnown() uint32 {
 	return 0
 }
 
-// OwnerUse is what the sessions and requests have that came from one address.
+// OwnerUse is what the sessions and requests from one address have in the table.
 type OwnerUse struct {
 	state           protoimpl.MessageState `protogen:"open.v1"`
-	Owner           string                 `protobuf:"bytes,1,opt,name=owner,proto3" json:"owner,omitempty"` // an IP address, of IPv6 its /64; or "node " and an ID, for what a node does itself
+	Owner           string                 `protobuf:"bytes,1,opt,name=owner,proto3" json:"owner,omitempty"` // an IP address, of IPv6 its /64; or "node " and an ID: requests of a node itself
 	Sessions        uint64                 `protobuf:"varint,2,opt,name=sessions,proto3" json:"sessions,omitempty"`
 	Grants          uint64                 `protobuf:"varint,3,opt,name=grants,proto3" json:"grants,omitempty"`
 	Waiters         uint64                 `protobuf:"varint,4,opt,name=waiters,proto3" json:"waiters,omitempty"`
@@ -3398,14 +3397,14 @@ func (x *ListSessionsResponse) GetNext() uint64 {
 type SessionInfo struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Hash          []byte                 `protobuf:"bytes,1,opt,name=hash,proto3" json:"hash,omitempty"`      // 8 bytes
-	Number        uint64                 `protobuf:"varint,2,opt,name=number,proto3" json:"number,omitempty"` // sessions and requests are numbered as they come
+	Number        uint64                 `protobuf:"varint,2,opt,name=number,proto3" json:"number,omitempty"` // grows in the order in which sessions are opened
 	Owner         string                 `protobuf:"bytes,3,opt,name=owner,proto3" json:"owner,omitempty"`
 	Holder        string                 `protobuf:"bytes,4,opt,name=holder,proto3" json:"holder,omitempty"`
 	TtlNs         int64                  `protobuf:"varint,5,opt,name=ttl_ns,json=ttlNs,proto3" json:"ttl_ns,omitempty"`
-	RemainingNs   int64                  `protobuf:"varint,6,opt,name=remaining_ns,json=remainingNs,proto3" json:"remaining_ns,omitempty"` // until it ends unless its client is heard of
+	RemainingNs   int64                  `protobuf:"varint,6,opt,name=remaining_ns,json=remainingNs,proto3" json:"remaining_ns,omitempty"` // until it ends if no keep-alive comes
 	Grants        uint64                 `protobuf:"varint,7,opt,name=grants,proto3" json:"grants,omitempty"`
 	Waiters       uint64                 `protobuf:"varint,8,opt,name=waiters,proto3" json:"waiters,omitempty"`                         // its places in line
-	TableBytes    int64                  `protobuf:"varint,9,opt,name=table_bytes,json=tableBytes,proto3" json:"table_bytes,omitempty"` // that the session itself costs, without its grants
+	TableBytes    int64                  `protobuf:"varint,9,opt,name=table_bytes,json=tableBytes,proto3" json:"table_bytes,omitempty"` // memory of the session itself, without its grants
 	Labels        []*Label               `protobuf:"bytes,10,rep,name=labels,proto3" json:"labels,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3516,7 +3515,7 @@ type KillSessionsRequest struct {
 	Hash          []byte                 `protobuf:"bytes,1,opt,name=hash,proto3" json:"hash,omitempty"`   // of one session
 	Owner         string                 `protobuf:"bytes,2,opt,name=owner,proto3" json:"owner,omitempty"` // or: all sessions of an owner
 	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
-	Who           string                 `protobuf:"bytes,4,opt,name=who,proto3" json:"who,omitempty"` // the node writes it
+	Who           string                 `protobuf:"bytes,4,opt,name=who,proto3" json:"who,omitempty"` // set by the node
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3582,8 +3581,8 @@ func (x *KillSessionsRequest) GetWho() string {
 type KillSessionsResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Killed        uint64                 `protobuf:"varint,1,opt,name=killed,proto3" json:"killed,omitempty"`
-	Grants        uint64                 `protobuf:"varint,2,opt,name=grants,proto3" json:"grants,omitempty"` // of no session that were ended
-	Waiters       uint64                 `protobuf:"varint,3,opt,name=waiters,proto3" json:"waiters,omitempty"`
+	Grants        uint64                 `protobuf:"varint,2,opt,name=grants,proto3" json:"grants,omitempty"`   // that belonged to no session
+	Waiters       uint64                 `protobuf:"varint,3,opt,name=waiters,proto3" json:"waiters,omitempty"` // that belonged to no session
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3643,7 +3642,7 @@ type ClearLockRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
-	Who           string                 `protobuf:"bytes,3,opt,name=who,proto3" json:"who,omitempty"` // the node writes it
+	Who           string                 `protobuf:"bytes,3,opt,name=who,proto3" json:"who,omitempty"` // set by the node
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3755,9 +3754,9 @@ func (x *ClearLockResponse) GetWaiters() uint64 {
 type Limit struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`    // as in the settings, without "limits."
-	Value         int64                  `protobuf:"varint,2,opt,name=value,proto3" json:"value,omitempty"` // a number, bytes, or nanoseconds
+	Value         int64                  `protobuf:"varint,2,opt,name=value,proto3" json:"value,omitempty"` // a count, bytes, or nanoseconds
 	Default       int64                  `protobuf:"varint,3,opt,name=default,proto3" json:"default,omitempty"`
-	Largest       int64                  `protobuf:"varint,4,opt,name=largest,proto3" json:"largest,omitempty"`   // that is allowed
+	Largest       int64                  `protobuf:"varint,4,opt,name=largest,proto3" json:"largest,omitempty"`   // the greatest value that may be set
 	Duration      bool                   `protobuf:"varint,5,opt,name=duration,proto3" json:"duration,omitempty"` // value, default and largest are nanoseconds
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3911,7 +3910,7 @@ func (x *GetLimitsResponse) GetLimits() []*Limit {
 type SetLimitsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Limits        []*Limit               `protobuf:"bytes,1,rep,name=limits,proto3" json:"limits,omitempty"` // name and value; value 0: the default
-	Who           string                 `protobuf:"bytes,2,opt,name=who,proto3" json:"who,omitempty"`       // the node writes it
+	Who           string                 `protobuf:"bytes,2,opt,name=who,proto3" json:"who,omitempty"`       // set by the node
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4103,7 +4102,7 @@ type Member struct {
 	Health        string                 `protobuf:"bytes,7,opt,name=health,proto3" json:"health,omitempty"` // alive, failed, left, unknown
 	Version       string                 `protobuf:"bytes,8,opt,name=version,proto3" json:"version,omitempty"`
 	Zone          string                 `protobuf:"bytes,9,opt,name=zone,proto3" json:"zone,omitempty"`
-	FeatureLevel  uint32                 `protobuf:"varint,10,opt,name=feature_level,json=featureLevel,proto3" json:"feature_level,omitempty"` // the highest that the node agrees to; 0: not known
+	FeatureLevel  uint32                 `protobuf:"varint,10,opt,name=feature_level,json=featureLevel,proto3" json:"feature_level,omitempty"` // the highest that the node supports; 0: not known
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }

@@ -2,8 +2,8 @@
 //
 // Every call is an operation: a request with one answer. An operation can be
 // sent as a unary call, in a batch, or on a Session stream that carries many
-// of them at once; its meaning is the same on all three roads. Any node
-// accepts any operation and takes it to the leader.
+// of them at once; its meaning is the same in all three. Any node
+// accepts any operation and forwards it to the leader.
 //
 // Durations are nanoseconds. Cluster time is nanoseconds on the clock that
 // lives in the log: compare it only with other cluster times.
@@ -75,7 +75,7 @@ type LocksClient interface {
 	// Batch runs many operations; each has its own answer, in the same order.
 	Batch(ctx context.Context, in *BatchRequest, opts ...grpc.CallOption) (*BatchResponse, error)
 	// Session multiplexes operations. Answers come in the order in which they
-	// are ready. A stream that ends forgets its operations; it cancels nothing:
+	// are ready. The end of a stream cancels no operation, and their answers are lost:
 	// a client sends the same request IDs again on another stream.
 	Session(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[SessionRequest, SessionResponse], error)
 	Status(ctx context.Context, in *StatusRequest, opts ...grpc.CallOption) (*StatusResponse, error)
@@ -84,16 +84,16 @@ type LocksClient interface {
 	RemoveMember(ctx context.Context, in *RemoveMemberRequest, opts ...grpc.CallOption) (*RemoveMemberResponse, error)
 	// ListSessions lists open sessions in the order in which they were opened.
 	ListSessions(ctx context.Context, in *ListSessionsRequest, opts ...grpc.CallOption) (*ListSessionsResponse, error)
-	// KillSessions ends sessions against their clients' will, with all that they hold and
-	// wait for. Their clients are told. Of an owner it also ends what is of no session:
-	// detached grants, and detached acquires that wait.
+	// KillSessions ends sessions of any client, with their grants and places in line. Their
+	// clients are notified. Of an owner it also ends detached grants, and detached acquires
+	// that wait.
 	KillSessions(ctx context.Context, in *KillSessionsRequest, opts ...grpc.CallOption) (*KillSessionsResponse, error)
-	// ClearLock ends all grants on a lock and all requests that wait for it. Their clients
-	// are told. Who asks for it later is left alone.
+	// ClearLock ends all grants on a lock and all requests that wait for it when it begins.
+	// Their clients are notified.
 	ClearLock(ctx context.Context, in *ClearLockRequest, opts ...grpc.CallOption) (*ClearLockResponse, error)
 	GetLimits(ctx context.Context, in *GetLimitsRequest, opts ...grpc.CallOption) (*GetLimitsResponse, error)
-	// SetLimits changes limits of the lock table, for all nodes and for good. Nothing that
-	// exists is taken away.
+	// SetLimits changes limits of the lock table, for all nodes and permanently. What exists
+	// stays.
 	SetLimits(ctx context.Context, in *SetLimitsRequest, opts ...grpc.CallOption) (*SetLimitsResponse, error)
 }
 
@@ -350,7 +350,7 @@ type LocksServer interface {
 	// Batch runs many operations; each has its own answer, in the same order.
 	Batch(context.Context, *BatchRequest) (*BatchResponse, error)
 	// Session multiplexes operations. Answers come in the order in which they
-	// are ready. A stream that ends forgets its operations; it cancels nothing:
+	// are ready. The end of a stream cancels no operation, and their answers are lost:
 	// a client sends the same request IDs again on another stream.
 	Session(grpc.BidiStreamingServer[SessionRequest, SessionResponse]) error
 	Status(context.Context, *StatusRequest) (*StatusResponse, error)
@@ -359,16 +359,16 @@ type LocksServer interface {
 	RemoveMember(context.Context, *RemoveMemberRequest) (*RemoveMemberResponse, error)
 	// ListSessions lists open sessions in the order in which they were opened.
 	ListSessions(context.Context, *ListSessionsRequest) (*ListSessionsResponse, error)
-	// KillSessions ends sessions against their clients' will, with all that they hold and
-	// wait for. Their clients are told. Of an owner it also ends what is of no session:
-	// detached grants, and detached acquires that wait.
+	// KillSessions ends sessions of any client, with their grants and places in line. Their
+	// clients are notified. Of an owner it also ends detached grants, and detached acquires
+	// that wait.
 	KillSessions(context.Context, *KillSessionsRequest) (*KillSessionsResponse, error)
-	// ClearLock ends all grants on a lock and all requests that wait for it. Their clients
-	// are told. Who asks for it later is left alone.
+	// ClearLock ends all grants on a lock and all requests that wait for it when it begins.
+	// Their clients are notified.
 	ClearLock(context.Context, *ClearLockRequest) (*ClearLockResponse, error)
 	GetLimits(context.Context, *GetLimitsRequest) (*GetLimitsResponse, error)
-	// SetLimits changes limits of the lock table, for all nodes and for good. Nothing that
-	// exists is taken away.
+	// SetLimits changes limits of the lock table, for all nodes and permanently. What exists
+	// stays.
 	SetLimits(context.Context, *SetLimitsRequest) (*SetLimitsResponse, error)
 	mustEmbedUnimplementedLocksServer()
 }

@@ -6,16 +6,16 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// fixedBytes is more than the numbers and tags of any operation need.
+// fixedBytes is more than the numbers and tags of any operation take.
 const fixedBytes = 128
 
 // Measure estimates the encoded size of x and finds what would make encoding fail: badField
 // is the name of a field that is not UTF-8, empty if there is none. Such a string cannot be
 // sent at all.
 //
-// Fields that this version does not know count as well, because they travel along wherever
-// the request is sent. They are looked at here, and not through the reflection of each
-// message, which takes as long as everything else that is done with an operation on its way.
+// Fields that this version does not know count as well, because they are sent on with the
+// request. They are measured here, and not by the reflection of each message, which takes as
+// long as everything else that a node does to pass on an operation.
 func (x *Operation) Measure() (size int, badField string) {
 	var m measure
 	if f := kinds[x.Kind()].measure; f != nil {
@@ -25,8 +25,8 @@ func (x *Operation) Measure() (size int, badField string) {
 	return fixedBytes + m.size, m.badField
 }
 
-// measure is what was measured so far. It is handed on by value: by a pointer it would be on
-// the heap.
+// measure is what was measured so far. It is passed by value, because by a pointer it would be
+// on the heap.
 type measure struct {
 	size     int
 	badField string
@@ -185,7 +185,7 @@ func (x *ListRequest) measure() (m measure) {
 	return m
 }
 
-// firstHolders are the first holders that fit into most bytes: one at least.
+// firstHolders returns the first holders that fit into most bytes, and at least one.
 func firstHolders(holders []*Holder, most int) []*Holder {
 	size := 0
 	for i, h := range holders {

@@ -2,8 +2,8 @@ package apiv1
 
 import "crypto/sha256"
 
-// SessionHash is what stands for a session where others see it: a session's ID lets whoever
-// knows it use the session, so it is shown to nobody but its client.
+// SessionHash returns the 8 bytes that identify a session to all but its client: the ID itself
+// is a secret, because it is enough to use the session. It returns nil for an empty ID.
 func SessionHash(id []byte) []byte {
 	if len(id) == 0 {
 		return nil
