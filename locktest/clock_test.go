@@ -14,7 +14,7 @@ import (
 )
 
 // handOver lets clients take a lock again and again that each of them loses by
-// time, for as long as d, and returns how often.
+// time, until d is over, and returns how often they got it.
 func handOver(t testing.TB, clients []*client.Client, d time.Duration) (handovers int) {
 	t.Helper()
 	until := time.Now().Add(d)
@@ -39,9 +39,9 @@ func handOver(t testing.TB, clients []*client.Client, d time.Duration) (handover
 	return handovers
 }
 
-// TestSkewedClocksBreakNothingWithinTheBound: clients and nodes at both ends of what
-// is allowed, wall clocks that jump, and a lock that goes from hand to hand by
-// time alone, which is when clocks count.
+// TestSkewedClocksBreakNothingWithinTheBound: clocks of clients and nodes at both ends of the
+// range, wall clocks that jump, and a lock that changes its holder by time alone, so that
+// clocks matter.
 func TestSkewedClocksBreakNothingWithinTheBound(t *testing.T) {
 	bubble(t, func(t *testing.T, cluster *locktest.Cluster) {
 		rates := []float64{0.995, 1.005, 0.995, 1.005}
@@ -67,19 +67,19 @@ func TestSkewedClocksBreakNothingWithinTheBound(t *testing.T) {
 	})
 }
 
-// TestAClockBeyondTheBoundIsFound: the check can find what the test above does not
-// find. A client whose clock is 5 % slow believes in its lock for too long.
+// TestAClockBeyondTheBoundIsFound: the check of the test above can fail. The grants of a
+// client whose clock is 5 % slow are valid for too long.
 func TestAClockBeyondTheBoundIsFound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		told := judged(t, func(t *judge) {
+		failures := judged(t, func(t *judge) {
 			cluster := locktest.New(t, 3)
 			slow, other := cluster.Client("slow", short()), cluster.Client("other", short())
 			cluster.SkewClock("slow", 0.95)
 			handOver(t, []*client.Client{slow, other}, 20*time.Second)
 			cluster.CheckHistory()
 		})
-		if !tells(told, "a loss is told in time (S3)", `lock "x"`, "of slow was valid") {
-			t.Errorf("a clock that is 5%% slow: the kit tells %q", told)
+		if !reports(failures, "a loss is failures in time (S3)", `lock "x"`, "of slow was valid") {
+			t.Errorf("a clock that is 5%% slow: the kit reports %q", failures)
 		}
 	})
 }
@@ -93,7 +93,7 @@ func TestAnExpiredClientLosesItsLockFirst(t *testing.T) {
 		go func() {
 			next, err := b.Lock(t.Context(), "x")
 			if err == nil && g.Err() == nil {
-				err = errors.New("a believes in the lock that b has")
+				err = errors.New("the grant of a is valid while b has the lock")
 			}
 			waits <- errors.Join(err, next.Unlock())
 		}()
@@ -102,12 +102,12 @@ func TestAnExpiredClientLosesItsLockFirst(t *testing.T) {
 			t.Errorf("lost by %v, want by its deadline", l.Reason)
 		}
 		must(t, <-waits)
-		must(t, lock(t, a, "x").Unlock()) // it is back, with another session
+		must(t, lock(t, a, "x").Unlock()) // it is reconnected, with another session
 	})
 }
 
-// TestExpireMeansTheClientAndNotItsHolder: a client may have any holder, also one
-// that others have, or that is another's name.
+// TestExpireMeansTheClientAndNotItsHolder: a client may have any holder name, also one
+// that others have, or that is the name of another client.
 func TestExpireMeansTheClientAndNotItsHolder(t *testing.T) {
 	bubble(t, func(t *testing.T, cluster *locktest.Cluster) {
 		own, same := cluster.Client("a", client.Holder("b")), cluster.Client("b")
@@ -124,8 +124,8 @@ func TestExpireMeansTheClientAndNotItsHolder(t *testing.T) {
 	})
 }
 
-// TestNothingExpiresWithoutALeader: cluster time stands still in a gap of ten
-// TTLs, while those who cannot know are told that their locks are lost.
+// TestNothingExpiresWithoutALeader: cluster time stands still for ten TTLs, while the clients
+// that are cut off lose their grants by their own clocks.
 func TestNothingExpiresWithoutALeader(t *testing.T) {
 	bubble(t, func(t *testing.T, cluster *locktest.Cluster) {
 		a, b := cluster.Client("a", short()), cluster.Client("b", short())
@@ -139,7 +139,7 @@ func TestNothingExpiresWithoutALeader(t *testing.T) {
 		}
 		<-g.Lost()
 		if took := time.Since(begin); took > ttl {
-			t.Errorf("the holder was told after %v, want within the TTL of %v", took, ttl)
+			t.Errorf("the holder lost its grant after %v, want within the TTL of %v", took, ttl)
 		}
 		time.Sleep(10 * ttl)
 		healed := time.Now()
@@ -150,7 +150,7 @@ func TestNothingExpiresWithoutALeader(t *testing.T) {
 		if len(info.Holders) != 1 || info.Holders[0].Token != detached.Token {
 			t.Errorf("after ten TTLs without a leader the lock is %+v, want it held with token %d", info, detached.Token)
 		}
-		// Time may have begun again with the first of several leaders, long before all are ready.
+		// Cluster time goes on with the first of several leaders, perhaps long before all are ready.
 		ready := time.Now()
 		must(t, lock(t, b, "detached").Unlock())
 		if waited := time.Since(healed); waited < ttl/2 {
@@ -175,11 +175,11 @@ func TestAllNodesDownForAnHour(t *testing.T) {
 		}
 		down := time.Hour
 		if !testall.On() {
-			down = 5 * time.Minute // clients that look for somebody are most of the work
+			down = 5 * time.Minute // clients that search for a node are most of the work
 		}
 		time.Sleep(down)
 		if g.Err() == nil {
-			t.Errorf("the holder still believes after %v without anybody", down)
+			t.Errorf("the grant is still valid after %v without a node", down)
 		}
 		for _, name := range cluster.Nodes() {
 			cluster.Restart(name)

@@ -10,9 +10,8 @@ import (
 	"github.com/locknode/locknode/locktest"
 )
 
-// loseMajority lets two nodes lose their power while the third is away, and
-// takes the lock that somebody else has got before, if the cluster has forgotten
-// that.
+// loseMajority makes two nodes lose their power while the third is cut off. Then it
+// takes the lock that another client holds, if the cluster has forgotten that.
 func loseMajority(t testing.TB, cluster *locktest.Cluster, lying bool) (forgotten bool) {
 	t.Helper()
 	a, b := cluster.Client("a", client.SessionTTL(time.Minute)), cluster.Client("b")
@@ -25,7 +24,7 @@ func loseMajority(t testing.TB, cluster *locktest.Cluster, lying bool) (forgotte
 		}
 	}
 	lock(t, a, "x")
-	time.Sleep(time.Second) // until the third has heard of it
+	time.Sleep(time.Second) // until the third has applied it
 	cluster.Kill(third)
 	for _, name := range two {
 		cluster.LoseUnsynced(name)
@@ -44,11 +43,10 @@ func loseMajority(t testing.TB, cluster *locktest.Cluster, lying bool) (forgotte
 	return forgotten
 }
 
-// TestLiesOfAMajorityAreFound: what was acknowledged is gone, and the check says
-// so.
+// TestLiesOfAMajorityAreFound: acknowledged writes are lost, and the check reports it.
 func TestLiesOfAMajorityAreFound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		told := judged(t, func(t *judge) {
+		failures := judged(t, func(t *judge) {
 			cluster := locktest.New(t, 3)
 			if !loseMajority(t, cluster, true) {
 				t.Error("the cluster remembers what its disks have lost")
@@ -56,11 +54,11 @@ func TestLiesOfAMajorityAreFound(t *testing.T) {
 			time.Sleep(5 * time.Second)
 			cluster.CheckHistory()
 		})
-		for _, text := range told {
+		for _, text := range failures {
 			t.Log(text)
 		}
-		if !tells(told, "what was acknowledged survives (S7)") || tells(told, "remembers") {
-			t.Errorf("a majority of lying disks: the kit tells %q", told)
+		if !reports(failures, "what was acknowledged survives (S7)") || reports(failures, "remembers") {
+			t.Errorf("a majority of lying disks: the kit reports %q", failures)
 		}
 	})
 }
@@ -74,7 +72,7 @@ func TestALossOfPowerWithoutALyingDiskLosesNothing(t *testing.T) {
 	})
 }
 
-// TestLossOfPowerOfAllNodesAtOnce: the holder holds on, and writes go on.
+// TestLossOfPowerOfAllNodesAtOnce: the grant stays valid, and writes go on.
 func TestLossOfPowerOfAllNodesAtOnce(t *testing.T) {
 	bubble(t, func(t *testing.T, cluster *locktest.Cluster) {
 		a := cluster.Client("a")
@@ -94,7 +92,7 @@ func TestLossOfPowerOfAllNodesAtOnce(t *testing.T) {
 	})
 }
 
-// TestAFullDiskStopsItsNodeOnly: it says why, and comes back.
+// TestAFullDiskStopsItsNodeOnly: its error has the reason, and it can be restarted.
 func TestAFullDiskStopsItsNodeOnly(t *testing.T) {
 	bubble(t, func(t *testing.T, cluster *locktest.Cluster) {
 		c := cluster.Client("a")
@@ -117,7 +115,7 @@ func TestAFullDiskStopsItsNodeOnly(t *testing.T) {
 	})
 }
 
-// TestWaitReadyNamesTheNodeThatEnded at once, whoever else is not ready.
+// TestWaitReadyNamesTheNodeThatEnded at once, also if others are not ready.
 func TestWaitReadyNamesTheNodeThatEnded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cluster := locktest.New(t, 3)
@@ -129,9 +127,9 @@ func TestWaitReadyNamesTheNodeThatEnded(t *testing.T) {
 		waits := func() {
 			t.Helper()
 			begin := time.Now()
-			told := judged(t, func(j *judge) { cluster.With(j).WaitReady() })
-			if took := time.Since(begin); took > time.Second || !tells(told, `ended by itself`, broken[0], locktest.ErrNoSpace.Error()) {
-				t.Errorf("after %v the kit tells %q, want that %s ended because of %v", took, told, broken[0], locktest.ErrNoSpace)
+			failures := judged(t, func(j *judge) { cluster.With(j).WaitReady() })
+			if took := time.Since(begin); took > time.Second || !reports(failures, `ended by itself`, broken[0], locktest.ErrNoSpace.Error()) {
+				t.Errorf("after %v the kit reports %q, want that %s ended because of %v", took, failures, broken[0], locktest.ErrNoSpace)
 			}
 		}
 		go func() { _, _ = c.TryLock(t.Context(), "x") }() // the write that fails
@@ -168,8 +166,8 @@ func TestNodeThatEndedForNoReasonFailsTheTest(t *testing.T) {
 			cluster.Restart(name)
 			cluster.WaitReady()
 		})
-		if found := tells(j.told, "ended by itself", locktest.ErrNoSpace.Error()); found == known {
-			t.Errorf("a write failed, and the kit knew why: %v; it tells %q", known, j.told)
+		if found := reports(j.texts, "ended by itself", locktest.ErrNoSpace.Error()); found == known {
+			t.Errorf("a write failed, and the kit knew why: %v; it reports %q", known, j.texts)
 		}
 	}
 }
@@ -189,7 +187,7 @@ func TestSlowDisksAreOnlySlow(t *testing.T) {
 			t.Errorf("40 writes, each to two disks in a row that take 20ms, took %v", took)
 		}
 		if now := cluster.Leader(); now != leader {
-			t.Errorf("%s led and %s does: a slow disk is no dead leader", leader, now)
+			t.Errorf("%s led and %s does: a slow disk is no failed leader", leader, now)
 		}
 	})
 }

@@ -1,10 +1,10 @@
-// Package locktest breaks Locknode under your program, in your tests.
+// Package locktest injects faults into Locknode while your tests run your program.
 //
 // [New] starts a whole cluster in memory: the nodes, Raft, gossip, gRPC and the Go
 // client that you run in production, over a network, disks and clocks that the
 // test can break. In a testing/synctest bubble time is virtual: a minute takes a
-// fraction of a second, and what takes part in no race takes exactly as long as it
-// says.
+// fraction of a second, and what depends on no race takes exactly as long as
+// configured.
 //
 //	func TestAWorkerThatWasPausedForAMinuteDoesNotWrite(t *testing.T) {
 //		synctest.Test(t, func(t *testing.T) {
@@ -25,9 +25,9 @@
 //		})
 //	}
 //
-// Here work is the program under test. It takes a lock, looks at it for the last
+// Here work is the program under test. It takes a lock, checks it for the last
 // time, calls the function that it was given, which does nothing in production,
-// and writes to a store with the token of its grant. The whole of it is in
+// and writes to a store with the token of its grant. The complete test is in
 // docs/testing.md.
 //
 // # What there is
@@ -39,43 +39,42 @@
 // [Cluster.Restart], [Cluster.Pause], [Cluster.KillClient], [Cluster.Expire];
 // disks [Cluster.SlowDisk], [Cluster.HangDisk], [Cluster.FailDisk],
 // [Cluster.LyingDisk], [Cluster.LoseUnsynced]; clocks [Cluster.SkewClock] and
-// [Cluster.JumpWallClock]. [Cluster.CheckHistory] judges what Locknode has done by
-// its own promises; what your program has done is for your test to judge.
+// [Cluster.JumpWallClock]. [Cluster.CheckHistory] checks what Locknode has done against
+// its own promises; your test checks what your program has done.
 //
 // # In a bubble, or not
 //
-// Take a bubble wherever you can: it is some hundred times faster, and no busy
-// machine makes it flicker. It asks something of the program under test:
+// Use a bubble wherever you can: it is some hundred times faster, and a busy machine
+// does not make it fail at random. It requires of the program under test:
 //
 //   - It reads time and waits for it through package time alone. The clocks of
 //     clients and nodes are set for it; leave client.Clock alone.
-//   - It uses no real network and no other process: who waits for a socket, a
-//     pipe or a system call keeps time from moving. Files are no problem.
-//   - No mutex is held while something is waited for. A goroutine that waits for
-//     a mutex is not "durably blocked": if its owner sleeps, or waits for an
-//     answer, time stands still and the test hangs. A channel with room for one
-//     does the same without that.
-//   - Its goroutines end with the test, or with what the test has cancelled. One
-//     that is left panics the bubble.
+//   - It uses no real network and no other process: a goroutine that waits for a
+//     socket, a pipe or a system call stops the time. Files are no problem.
+//   - It holds no mutex while it waits. A goroutine that waits for
+//     a mutex is not "durably blocked": if the one that holds it sleeps, or waits for an
+//     answer, time stands still and the test hangs. Use a channel of capacity one
+//     instead.
+//   - Its goroutines end before the test does. One that is left panics the bubble.
 //   - Channels, timers and WaitGroups come from inside the bubble.
-//   - With the race detector, New sets GOMAXPROCS to 1 for the rest of the test
-//     binary's life: otherwise the detector of Go 1.25 and 1.26 crashes now and
-//     then (https://go.dev/issue/78156). It finds the same races.
+//   - With the race detector, New sets GOMAXPROCS to 1 until the test binary ends:
+//     otherwise the detector of Go 1.25 and 1.26 crashes now and then
+//     (https://go.dev/issue/78156). It finds the same races.
 //
-// A test that hangs has broken one of these: its stack, after -timeout, shows a
+// A test that hangs violates one of these: its stack, after -timeout, shows a
 // goroutine of the bubble that is not "(durable)".
 //
 // Outside a bubble everything works and takes real time: a second to start, a
-// session's TTL to expire. For a busy machine take [Timing] of 500 ms.
+// session's TTL to expire. On a busy machine use a [Timing] of 500 ms.
 //
 // # What it does not model
 //
-// A paused process is one that neither hears nor says anything and that stops at
-// its [Cluster.PausePoint]; other goroutines of it go on. A killed one's goroutines
-// go on for a moment, cut off from everything. Timers run by real time whatever
-// clocks show. Data is not damaged under way or on disks; bandwidth is
-// endless. The order of goroutines that are ready at the same time is left to
-// chance: a [Seed] repeats the delays of the network and not a whole run.
+// A paused process neither receives nor sends anything and stops at
+// its [Cluster.PausePoint]; its other goroutines go on. The goroutines of a killed one
+// go on for a moment, cut off from everything. Timers run by real time, also where a
+// clock is skewed. Data is not damaged in the network or on disks; bandwidth is
+// unlimited. The order of goroutines that are ready at the same time is random: a [Seed]
+// repeats the delays of the network and not a whole run.
 //
 // The kit is not stable yet: names may change in any release.
 //
@@ -83,6 +82,6 @@
 //
 // Goroutines: those of nodes and clients. All end in the cleanup of the test.
 //
-// Files: cluster.go makes a cluster, options.go has what can be set; network.go, process.go and
-// disk.go break it; check.go judges it; log.go writes to the test's log.
+// Files: cluster.go makes a cluster, options.go has the options; network.go, process.go and
+// disk.go inject faults; check.go checks the history; log.go writes to the test's log.
 package locktest

@@ -16,10 +16,10 @@ import (
 // the cluster. One of them at a time does the job.
 type service struct {
 	node *node.Node
-	done func() // is told of each job
+	done func() // is called after each job
 }
 
-// run does jobs until ctx ends or the node does.
+// run does jobs until ctx or the node ends.
 func (s *service) run(ctx context.Context) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
@@ -80,7 +80,7 @@ func TestAProgramThatEmbedsItsNode(t *testing.T) {
 		}
 		stop()
 		wg.Wait()
-		// 75 s, less a TTL of 10 s and something for each instance that died with the job.
+		// 75 s, less a TTL of 10 s and a little for each instance that was killed with the job.
 		if jobs < 35 || jobs > 75 {
 			t.Errorf("%d jobs of a second each were done in 75s", jobs)
 		}
@@ -91,7 +91,7 @@ func TestAProgramThatEmbedsItsNode(t *testing.T) {
 	})
 }
 
-// TestAnEmbeddedClientLosesItsLockByTheNodesClock: in virtual time too, and when
+// TestAnEmbeddedClientLosesItsLockByTheNodesClock: also in virtual time, and when
 // its own node is cut off.
 func TestAnEmbeddedClientLosesItsLockByTheNodesClock(t *testing.T) {
 	bubble(t, func(t *testing.T, cluster *locktest.Cluster) {
@@ -152,8 +152,8 @@ func TestTheEndOfANodeEndsItsClients(t *testing.T) {
 	})
 }
 
-// TestANodeThatStopsClosesItsClientsFirst: their locks are free at once, and who waits
-// through them is told.
+// TestANodeThatStopsClosesItsClientsFirst: their locks are free at once, and their waits end
+// with an error.
 func TestANodeThatStopsClosesItsClientsFirst(t *testing.T) {
 	bubble(t, func(t *testing.T, cluster *locktest.Cluster) {
 		for _, name := range []string{cluster.Leader(), cluster.Followers()[0]} {
@@ -177,14 +177,14 @@ func TestANodeThatStopsClosesItsClientsFirst(t *testing.T) {
 			if _, err := c.Lock(context.Background(), "y"); !errors.Is(err, client.ErrClosed) {
 				t.Errorf("%s: Lock after it: %v, want %v", name, err, client.ErrClosed)
 			}
-			within(t, time.Second, "the lock for somebody else", func() { must(t, lock(t, other, "x").Unlock()) })
+			within(t, time.Second, "the lock for another client", func() { must(t, lock(t, other, "x").Unlock()) })
 			cluster.Restart(name)
 			cluster.WaitReady()
 		}
 	})
 }
 
-// The client of a node of the kit can do all that one of a real node can.
+// The client of a node of the kit has all calls that one of a real node has.
 func TestTheClientOfANodeGetsItsStatus(t *testing.T) {
 	bubble(t, func(t *testing.T, cluster *locktest.Cluster) {
 		c := cluster.Node("n2").Client()

@@ -10,9 +10,9 @@ import (
 	"github.com/locknode/locknode/locktest"
 )
 
-// TestAClientFarAwayGetsItsLock: what takes longer than a second, there and back, takes
-// longer, and no more. The way becomes long while the client is connected, or is long
-// from the beginning.
+// TestAClientFarAwayGetsItsLock: a round trip of more than a second makes operations slow, and
+// nothing else. The latency grows while the client is connected, or is high from the
+// beginning.
 func TestAClientFarAwayGetsItsLock(t *testing.T) {
 	for _, way := range []time.Duration{400, 450, 550, 1000, 2000, 3000} {
 		for _, connected := range []bool{true, false} {

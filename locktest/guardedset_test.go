@@ -24,8 +24,8 @@ const (
 	pauseOneIn   = 50   // holders, between the last check and the write
 )
 
-// item is an element of a set that is read, changed and written as a whole. As a
-// list, which nobody changes in place, it costs the same however long it is.
+// item is an element of a set that is read, changed and written as a whole. As an immutable
+// list it costs the same whatever its length.
 type item struct {
 	number int
 	next   *item
@@ -58,7 +58,7 @@ func (s *guardedSet) write(token uint64, items *item) error {
 	return nil
 }
 
-// drill is what came of some adds.
+// drill is the result of some adds.
 type drill struct {
 	acknowledged, present, paused, refused int
 	virtual                                time.Duration
@@ -75,7 +75,7 @@ type adder struct {
 	paused  int
 }
 
-// add adds one number under the lock; nil says that the store has taken it.
+// add adds one number under the lock; it returns nil if the store has accepted it.
 func (a *adder) add(ctx context.Context, number int) (err error) {
 	_ = a.cluster.Client(a.name).Do(ctx, "set", func(ctx context.Context, g *client.Grant) error {
 		items := a.set.read()
@@ -89,7 +89,7 @@ func (a *adder) add(ctx context.Context, number int) (err error) {
 		err = a.set.write(g.Token(), &item{number, items})
 		return err
 	})
-	return err // what became of the lock does not matter any more
+	return err // whether the lock was lost does not matter any more
 }
 
 // addAll lets clients add n numbers to a set, in a cluster of their own.
@@ -132,8 +132,8 @@ func addAll(t *testing.T, n int, compare bool, seed uint64) (d drill) {
 	return d
 }
 
-// TestGuardedSet lets clients add numbers to a set behind a lock, and pauses
-// holders at the worst moment, for longer than their sessions live. No lock
+// TestGuardedSet lets clients add numbers to a set under a lock, and pauses
+// holders at the worst moment, for longer than the TTL of their sessions. No lock
 // service can keep those from writing what they had read; tokens can.
 func TestGuardedSet(t *testing.T) {
 	for _, compare := range []bool{true, false} {

@@ -66,7 +66,7 @@ func within(t testing.TB, most time.Duration, what string, f func()) {
 	}
 }
 
-// waiting returns once name has so many waiters.
+// waiting waits until the lock has n waiters.
 func waiting(t testing.TB, c *locktest.Cluster, asks *client.Client, name string, n int) {
 	t.Helper()
 	c.Eventually(fmt.Sprintf("%d wait for %s", n, name), func() bool {
@@ -89,11 +89,11 @@ func granted(c *locktest.Cluster, name string) int {
 	return len(tokens)
 }
 
-// judge is a test that notes its failures instead of failing.
+// judge is a test that collects its failures instead of failing.
 type judge struct {
 	testing.TB
-	mu   sync.Mutex
-	told []string
+	mu    sync.Mutex
+	texts []string
 }
 
 // judged runs f with a test that does not fail, on a goroutine of its own, and
@@ -109,13 +109,13 @@ func judged(t *testing.T, f func(t *judge)) []string {
 	<-done
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return j.told
+	return j.texts
 }
 
 func (j *judge) note(text string) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.told = append(j.told, text)
+	j.texts = append(j.texts, text)
 }
 
 func (j *judge) Error(args ...any)            { j.note(fmt.Sprint(args...)) }
@@ -123,8 +123,8 @@ func (j *judge) Errorf(f string, args ...any) { j.note(fmt.Sprintf(f, args...)) 
 func (j *judge) Fatal(args ...any)            { j.note(fmt.Sprint(args...)); runtime.Goexit() }
 func (j *judge) Fatalf(f string, args ...any) { j.note(fmt.Sprintf(f, args...)); runtime.Goexit() }
 
-// tells reports whether one of the texts has all the words.
-func tells(texts []string, words ...string) bool {
+// reports reports whether one of the texts has all the words.
+func reports(texts []string, words ...string) bool {
 	for _, text := range texts {
 		all := true
 		for _, w := range words {
@@ -137,7 +137,7 @@ func tells(texts []string, words ...string) bool {
 	return false
 }
 
-// lost waits for the loss of a grant, and says how it came.
+// lost waits for the loss of a grant, and returns it.
 func lost(t testing.TB, g *client.Grant) *client.LostError {
 	t.Helper()
 	<-g.Lost()

@@ -9,7 +9,7 @@ import (
 	"github.com/locknode/locknode/locktest"
 )
 
-// TestWrongUseFailsTheTestAndSaysWhatThereIs: no fault is silently none.
+// TestWrongUseFailsTheTestAndSaysWhatThereIs: a fault that cannot be injected is an error.
 func TestWrongUseFailsTheTestAndSaysWhatThereIs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var cluster *locktest.Cluster
@@ -39,7 +39,7 @@ func TestWrongUseFailsTheTestAndSaysWhatThereIs(t *testing.T) {
 			"isolate":     {func() { cluster.Isolate("n4") }, []string{`"n4"`, "n1, n2, n3"}},
 			"cut":         {func() { cluster.Cut("n1", "n4") }, []string{`"n4"`, "n1, n2, n3"}},
 			"node":        {func() { cluster.Node("worker") }, []string{`"worker"`, "n1, n2, n3"}},
-			"dead node":   {func() { cluster.Node("n3") }, []string{`"n3"`, "Restart"}},
+			"killed node": {func() { cluster.Node("n3") }, []string{`"n3"`, "Restart"}},
 			"skew":        {func() { cluster.SkewClock("n4", 1) }, []string{`"n4"`, "n1, n2, n3"}},
 			"no rate":     {func() { cluster.SkewClock("n1", -1) }, []string{"-1", "must be more than 0"}},
 			"jump":        {func() { cluster.JumpWallClock("worker", time.Hour) }, []string{"n1, n2, n3"}},
@@ -54,8 +54,8 @@ func TestWrongUseFailsTheTestAndSaysWhatThereIs(t *testing.T) {
 			"how many":    {func() { locktest.New(&judge{TB: t}, 10) }, nil},
 			"never":       {func() { cluster.Eventually("pigs fly", func() bool { return false }) }, []string{"until pigs fly"}},
 		} {
-			if told := use(c.do); c.words != nil && !tells(told, c.words...) {
-				t.Errorf("%s: the kit tells %q, want one with %q", name, told, c.words)
+			if failures := use(c.do); c.words != nil && !reports(failures, c.words...) {
+				t.Errorf("%s: the kit reports %q, want one with %q", name, failures, c.words)
 			}
 		}
 		original.Restart("n3")
@@ -66,16 +66,16 @@ func TestWrongUseFailsTheTestAndSaysWhatThereIs(t *testing.T) {
 	})
 }
 
-// TestCheckHistoryNamesTheNodeItCannotCompare: it does not pass off what it has not compared.
+// TestCheckHistoryNamesTheNodeItCannotCompare: it fails if it cannot compare all tables.
 func TestCheckHistoryNamesTheNodeItCannotCompare(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cluster := locktest.New(t, 3)
 		lagging := cluster.Followers()[0]
 		cluster.Isolate(lagging)
 		must(t, lock(t, cluster.Client("a"), "x").Unlock())
-		told := judged(t, func(j *judge) { cluster.With(j).CheckHistory() })
-		if !tells(told, "cannot be compared", lagging+" at ", "heal") {
-			t.Errorf("with %s cut off the kit tells %q", lagging, told)
+		failures := judged(t, func(j *judge) { cluster.With(j).CheckHistory() })
+		if !reports(failures, "cannot be compared", lagging+" at ", "heal") {
+			t.Errorf("with %s cut off the kit reports %q", lagging, failures)
 		}
 		cluster.Heal()
 		cluster.CheckHistory()
@@ -91,7 +91,7 @@ func TestAnUnusedClusterBreaksNoPromise(t *testing.T) {
 	})
 }
 
-// TestLatencyWithoutJitterIsExact: a message and its answer take what was said, each time.
+// TestLatencyWithoutJitterIsExact: a message and its answer take the latency each, every time.
 func TestLatencyWithoutJitterIsExact(t *testing.T) {
 	const each = 5 * time.Millisecond
 	for name, c := range map[string]struct {

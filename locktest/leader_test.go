@@ -15,7 +15,7 @@ func TestALockIsHeldWhenTheLeaderIsKilled(t *testing.T) {
 	bubble(t, func(t *testing.T, cluster *locktest.Cluster) {
 		a, b := cluster.Client("a"), cluster.Client("b")
 		g := lock(t, a, "x")
-		dead := cluster.KillLeader()
+		killed := cluster.KillLeader()
 		var busy *client.BusyError
 		within(t, time.Second, "the next answer after the leader was killed", func() {
 			if _, err := b.TryLock(t.Context(), "x"); !errors.As(err, &busy) || busy.Holders[0].Token != g.Token() {
@@ -24,7 +24,7 @@ func TestALockIsHeldWhenTheLeaderIsKilled(t *testing.T) {
 		})
 		time.Sleep(time.Minute)
 		must(t, g.Err())
-		cluster.Restart(dead)
+		cluster.Restart(killed)
 		cluster.WaitReady()
 		must(t, g.Unlock())
 	})
@@ -59,8 +59,8 @@ func TestWaitersKeepTheirPlacesWhenTheLeaderIsKilled(t *testing.T) {
 	})
 }
 
-// TestAHungDiskMovesLeadership: the node says what is the matter, the others elect,
-// and clients do not go back to it.
+// TestAHungDiskMovesLeadership: the node reports the reason, the others elect a leader,
+// and clients do not return to it.
 func TestAHungDiskMovesLeadership(t *testing.T) {
 	for seed := range uint64(5) {
 		bubble(t, func(t *testing.T, cluster *locktest.Cluster) {
@@ -70,19 +70,19 @@ func TestAHungDiskMovesLeadership(t *testing.T) {
 			cluster.HangDisk(hung)
 			begin := cluster.Now()
 			unlocked := make(chan error)
-			go func() { unlocked <- g.Unlock() }() // is what the disk hangs on
-			cluster.Eventually("the node says that its disk hangs", func() bool {
+			go func() { unlocked <- g.Unlock() }() // the write that hangs
+			cluster.Eventually("the node reports that its disk hangs", func() bool {
 				return strings.Contains(cluster.Node(hung).Status().NotReadyReason, "disk is stalled")
 			})
-			told := cluster.Now() - begin
+			reported := cluster.Now() - begin
 			cluster.Eventually("another node leads", func() bool { return cluster.Leader() != hung })
 			moved := cluster.Now() - begin
 			must(t, <-unlocked)
 			g = lock(t, c, "x")
 			served := cluster.Now() - begin
-			t.Logf("the disk of the leader hung: told after %v, another leads after %v, a client was served after %v", told, moved, served)
+			t.Logf("the disk of the leader hung: reported after %v, another leads after %v, a client was served after %v", reported, moved, served)
 			// A client leaves a node that has been silent for two seconds, and then finds another.
-			if told > 1100*time.Millisecond || moved > 2*time.Second || served > 3*time.Second {
+			if reported > 1100*time.Millisecond || moved > 2*time.Second || served > 3*time.Second {
 				t.Error("want 1.1s, 2s and 3s at most")
 			}
 			cluster.ReleaseDisk(hung)
@@ -92,8 +92,8 @@ func TestAHungDiskMovesLeadership(t *testing.T) {
 	}
 }
 
-// TestOneWayCutsDoNotStopTheCluster: the leader hears all and is not heard, then
-// is heard and hears nobody.
+// TestOneWayCutsDoNotStopTheCluster: the leader receives and cannot send, then
+// sends and cannot receive.
 func TestOneWayCutsDoNotStopTheCluster(t *testing.T) {
 	bubble(t, func(t *testing.T, cluster *locktest.Cluster) {
 		c := cluster.Client("a")
@@ -115,20 +115,20 @@ func TestOneWayCutsDoNotStopTheCluster(t *testing.T) {
 	})
 }
 
-// TestTwoOfThreeKilledAndBack: without a majority nobody gets a lock and none is
+// TestTwoOfThreeKilledAndBack: without a majority no lock is granted and none is
 // lost; with it, all goes on.
 func TestTwoOfThreeKilledAndBack(t *testing.T) {
 	bubble(t, func(t *testing.T, cluster *locktest.Cluster) {
 		a, b := cluster.Client("a", client.SessionTTL(time.Minute)), cluster.Client("b")
 		g := lock(t, a, "x")
-		dead := cluster.Nodes()[:2]
-		for _, name := range dead {
+		killed := cluster.Nodes()[:2]
+		for _, name := range killed {
 			cluster.Kill(name)
 		}
 		if _, err := b.Lock(t.Context(), "y", client.Wait(5*time.Second)); !errors.Is(err, client.ErrUnavailable) {
 			t.Errorf("Lock without a majority: %v, want ErrUnavailable", err)
 		}
-		for _, name := range dead {
+		for _, name := range killed {
 			cluster.Restart(name)
 		}
 		cluster.WaitReady()
@@ -139,8 +139,8 @@ func TestTwoOfThreeKilledAndBack(t *testing.T) {
 	})
 }
 
-// TestAFollowerThatHasOnlyASnapshotLeads: one that was away for longer than the
-// log reaches back knows holders, waiters and sessions.
+// TestAFollowerThatHasOnlyASnapshotLeads: one that was down for longer than the
+// log reaches back has holders, waiters and sessions.
 func TestAFollowerThatHasOnlyASnapshotLeads(t *testing.T) {
 	const away = "n2"
 	bubble(t, func(t *testing.T, cluster *locktest.Cluster) {
@@ -163,7 +163,7 @@ func TestAFollowerThatHasOnlyASnapshotLeads(t *testing.T) {
 		for range 300 {
 			must(t, lock(t, a, "y").Unlock())
 		}
-		time.Sleep(time.Minute) // snapshots are looked after now and then
+		time.Sleep(time.Minute) // nodes check only now and then whether a snapshot is due
 		before := len(cluster.History().Entries)
 		cluster.Restart(away)
 		cluster.WaitReady()

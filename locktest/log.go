@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// testLog writes to the log of a test until it is closed: a test that has ended
-// must not be written to, and some goroutines of killed nodes may end later.
+// testLog writes to the log of a test until it is closed. The log of a test that has ended
+// must not be used, and some goroutines of killed nodes may end later.
 type testLog struct {
 	t testing.TB
 
@@ -36,10 +36,10 @@ func (l *testLog) close() {
 	l.closed = true
 }
 
-// time shows times as those since the beginning.
+// time replaces times by the time since the beginning.
 func (l *testLog) time(begin time.Time) func([]string, slog.Attr) slog.Attr {
 	return func(groups []string, a slog.Attr) slog.Attr {
-		// Of those that log, some call other things "time", too.
+		// Some libraries also log other attributes named "time".
 		if len(groups) == 0 && a.Key == slog.TimeKey && a.Value.Kind() == slog.KindTime {
 			return slog.String("at", a.Value.Time().Sub(begin).Round(time.Microsecond).String())
 		}

@@ -15,7 +15,7 @@ import (
 )
 
 // crowd is more acquires in line than a stream may have operations of other kinds
-// under way: for a few locks, which somebody holds. A client takes half of a line at most.
+// under way, for a few locks that are held. A client gets half of a queue at most.
 type crowd struct {
 	locks, each     int
 	wg              sync.WaitGroup
@@ -24,7 +24,7 @@ type crowd struct {
 
 func (w *crowd) name(i int) string { return fmt.Sprintf("hot%d", i%w.locks) }
 
-// wait has c wait for the locks until ctx ends; each that is granted is given back.
+// wait makes c wait for the locks until ctx ends; each that is granted is released.
 func (w *crowd) wait(ctx context.Context, c *client.Client) {
 	for i := range w.locks * w.each {
 		w.wg.Go(func() {
@@ -39,7 +39,7 @@ func (w *crowd) wait(ctx context.Context, c *client.Client) {
 	}
 }
 
-// manyGoroutines leaves a test out where there is no room for 20,500 of them.
+// manyGoroutines skips a test if 20,500 of them are not possible.
 func manyGoroutines(t *testing.T) {
 	t.Helper()
 	testall.Only(t, "has 20,500 goroutines")
@@ -48,8 +48,8 @@ func manyGoroutines(t *testing.T) {
 	}
 }
 
-// TestAClientIsServedHoweverManyOfItsAcquiresWait: what waits is bounded, and whatever
-// frees what is waited for is not refused for it.
+// TestAClientIsServedHoweverManyOfItsAcquiresWait: waits are bounded, and requests that free
+// the locks are not refused because of them.
 func TestAClientIsServedHoweverManyOfItsAcquiresWait(t *testing.T) {
 	manyGoroutines(t)
 	synctest.Test(t, func(t *testing.T) {
@@ -77,7 +77,7 @@ func TestAClientIsServedHoweverManyOfItsAcquiresWait(t *testing.T) {
 	})
 }
 
-// TestManyAcquiresThatWaitAreCancelled, and leave nobody in line.
+// TestManyAcquiresThatWaitAreCancelled, and leave no waiter.
 func TestManyAcquiresThatWaitAreCancelled(t *testing.T) {
 	manyGoroutines(t)
 	synctest.Test(t, func(t *testing.T) {

@@ -19,8 +19,8 @@ func TestAMinuteOfVirtualTimeTakesLessThanSeconds(t *testing.T) {
 	t.Logf("a minute of virtual time took %v", time.Since(begin).Round(time.Millisecond))
 }
 
-// TestAPausedWorkerHasLostItsLock: when it wakes up its context has ended, with
-// the reason, before anybody else had the lock.
+// TestAPausedWorkerHasLostItsLock: when it runs again its context has ended, with
+// the reason, before another client had the lock.
 func TestAPausedWorkerHasLostItsLock(t *testing.T) {
 	bubble(t, func(t *testing.T, cluster *locktest.Cluster) {
 		err := cluster.Client("worker").Do(t.Context(), "x", func(ctx context.Context, g *client.Grant) error {
@@ -37,7 +37,7 @@ func TestAPausedWorkerHasLostItsLock(t *testing.T) {
 	})
 }
 
-// TestAPausePointStopsThePausedClientOnly: until Resume, and nobody else.
+// TestAPausePointStopsThePausedClientOnly: until Resume, and no other client.
 func TestAPausePointStopsThePausedClientOnly(t *testing.T) {
 	bubble(t, func(t *testing.T, cluster *locktest.Cluster) {
 		cluster.Client("a")
@@ -81,8 +81,8 @@ func TestAPauseEndsWithTheCluster(t *testing.T) {
 	})
 }
 
-// TestALeaderThatIsPausedDoesNoHarm: others elect, and what it finishes when it wakes
-// up counts only if its term still does.
+// TestALeaderThatIsPausedDoesNoHarm: the others elect a leader, and what it finishes after the
+// pause counts only if its term is still the latest.
 func TestALeaderThatIsPausedDoesNoHarm(t *testing.T) {
 	bubble(t, func(t *testing.T, cluster *locktest.Cluster) {
 		a, b := cluster.Client("a", short()), cluster.Client("b", short())
@@ -106,7 +106,7 @@ func TestALeaderThatIsPausedDoesNoHarm(t *testing.T) {
 }
 
 // TestPartitionsSeparateAndHeal: the side with the majority works, the other one
-// does not, and nobody is believed twice.
+// does not, and no two grants of a lock are valid at once.
 func TestPartitionsSeparateAndHeal(t *testing.T) {
 	bubble(t, func(t *testing.T, cluster *locktest.Cluster) {
 		few, many := cluster.Client("few", short()), cluster.Client("many", short())

@@ -2,5 +2,5 @@
 
 package locktest_test
 
-// raceDetector tells whether the tests are built with it: it allows 8,128 goroutines.
+// raceDetector reports whether the tests are built with it: it allows 8,128 goroutines.
 const raceDetector = false

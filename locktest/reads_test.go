@@ -8,8 +8,8 @@ import (
 	"github.com/locknode/locknode/locktest"
 )
 
-// TestAReadThroughAFollowerIsThereWithTheNextWrite: at a failover, when a new leader
-// takes writes, reads through followers need not wait any longer.
+// TestAReadThroughAFollowerIsThereWithTheNextWrite: after a failover, reads through followers
+// are answered as soon as the new leader accepts writes.
 func TestAReadThroughAFollowerIsThereWithTheNextWrite(t *testing.T) {
 	for seed := range uint64(6) {
 		synctest.Test(t, func(t *testing.T) {
@@ -35,14 +35,14 @@ func TestAReadThroughAFollowerIsThereWithTheNextWrite(t *testing.T) {
 			read := time.Since(begin)
 			write := <-done
 			t.Logf("after the leader's death: a write took %v, a read through %s %v", write, f, read)
-			if read > write+write/2 { // who has waited looks again after a quarter of that
+			if read > write+write/2 { // a read that has waited is retried after a quarter of that
 				t.Errorf("a read through a follower took %v longer than a write", read-write)
 			}
 		})
 	}
 }
 
-// TestCallsToAKilledLeaderGoToTheNext: nobody asks anything else meanwhile.
+// TestCallsToAKilledLeaderGoToTheNext: also if no other call is made meanwhile.
 func TestCallsToAKilledLeaderGoToTheNext(t *testing.T) {
 	bubble(t, func(t *testing.T, c *locktest.Cluster) {
 		leader, f := c.Leader(), c.Followers()[0]
@@ -51,7 +51,7 @@ func TestCallsToAKilledLeaderGoToTheNext(t *testing.T) {
 		must(t, lock(t, cl, "x").Unlock())
 		time.Sleep(100 * time.Millisecond)
 		c.Isolate(leader)
-		within(t, 800*time.Millisecond, "a lock through a follower whose leader had just died", func() {
+		within(t, 800*time.Millisecond, "a lock through a follower whose leader was just killed", func() {
 			must(t, lock(t, cl, "y").Unlock())
 		})
 		c.Heal()

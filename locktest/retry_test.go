@@ -11,8 +11,8 @@ import (
 	"github.com/locknode/locknode/locktest"
 )
 
-// TestALostAnswerTakesEffectOnce: the cluster has done what was asked, the client
-// does not know, asks again, and gets the first answer.
+// TestALostAnswerTakesEffectOnce: the cluster has carried out the request, the client
+// does not know, retries it, and gets the first answer.
 func TestALostAnswerTakesEffectOnce(t *testing.T) {
 	var log logged
 	bubble(t, func(t *testing.T, cluster *locktest.Cluster) {
@@ -57,8 +57,8 @@ func (l *logged) count(words string) int {
 	return strings.Count(l.text.String(), words)
 }
 
-// TestAClientThatIsKilledLeavesItsLockForItsTTL: nobody tells the cluster, and
-// the next one waits.
+// TestAClientThatIsKilledLeavesItsLockForItsTTL: its session is not ended, and the next
+// client waits until it expires.
 func TestAClientThatIsKilledLeavesItsLockForItsTTL(t *testing.T) {
 	bubble(t, func(t *testing.T, cluster *locktest.Cluster) {
 		lock(t, cluster.Client("a", short()), "x")
@@ -67,7 +67,7 @@ func TestAClientThatIsKilledLeavesItsLockForItsTTL(t *testing.T) {
 		g := lock(t, cluster.Client("b"), "x")
 		// The session may have been kept alive just before, or not for a third of its TTL.
 		if took := time.Since(begin); took < time.Second || took > 3*time.Second {
-			t.Errorf("the lock of a dead client with a TTL of 2s was free after %v", took)
+			t.Errorf("the lock of a killed client with a TTL of 2s was free after %v", took)
 		}
 		must(t, g.Unlock())
 		must(t, lock(t, cluster.Client("a", client.SessionTTL(5*time.Second)), "x").Unlock()) // it is started again

@@ -13,7 +13,7 @@ import (
 	"github.com/locknode/locknode/locktest"
 )
 
-// questions counts the calls beside the stream: who leads?
+// questions counts the calls of Status.
 type questions struct{ n atomic.Int64 }
 
 func (q *questions) option() client.Option {
@@ -26,7 +26,7 @@ func (q *questions) option() client.Option {
 }
 
 // TestAClientWithoutALeaderSearchesAtGrowingIntervals: often at first, so that an election
-// delays nobody, and about once a second in the end.
+// causes little delay, and about once a second in the end.
 func TestAClientWithoutALeaderSearchesAtGrowingIntervals(t *testing.T) {
 	bubble(t, func(t *testing.T, c *locktest.Cluster) {
 		var q questions
@@ -48,7 +48,7 @@ func TestAClientWithoutALeaderSearchesAtGrowingIntervals(t *testing.T) {
 			time.Sleep(d)
 			return float64(q.n.Load()-before) / d.Seconds()
 		}
-		time.Sleep(2 * time.Second) // the last leader is believed in for a moment
+		time.Sleep(2 * time.Second) // nodes report the last leader for a moment
 		first := asked(time.Second)
 		time.Sleep(time.Minute)
 		last := asked(time.Minute)
@@ -63,8 +63,8 @@ func TestAClientWithoutALeaderSearchesAtGrowingIntervals(t *testing.T) {
 	})
 }
 
-// TestASilentLeaderIsLeftForTheNextOne: it is cut off without a word, as when a machine
-// loses its network. The election is over long before a stream to it breaks.
+// TestASilentLeaderIsLeftForTheNextOne: its connections stay open, as when a machine loses its
+// network. The election is over long before a stream to it breaks.
 func TestASilentLeaderIsLeftForTheNextOne(t *testing.T) {
 	for seed := range uint64(5) {
 		bubble(t, func(t *testing.T, c *locktest.Cluster) {
@@ -85,7 +85,7 @@ func TestASilentLeaderIsLeftForTheNextOne(t *testing.T) {
 			took := <-served
 			t.Logf("after the leader was cut off another one led in %v, and the client was served in %v", moved, took)
 			if took > max(moved, time.Second)+300*time.Millisecond {
-				t.Error("want a second after the last word of the leader, or as soon as there is another one")
+				t.Error("want a second after the last message of the leader, or as soon as there is another one")
 			}
 			c.Heal()
 		}, locktest.Seed(seed))

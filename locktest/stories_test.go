@@ -10,7 +10,7 @@ import (
 	"github.com/locknode/locknode/locktest"
 )
 
-// The two stories from which the project comes, step for step. In virtual time
+// The two stories that the project started from, step for step. In virtual time
 // "exactly twice" is exact.
 
 func TestStoryOfAnExpiredLock(t *testing.T) {

@@ -39,7 +39,7 @@ func TestManyRevocationsWhileCutOffAreLosses(t *testing.T) {
 				time.Sleep(25 * time.Second) // one keep-alive is enough
 				for _, g := range grants {
 					if g.Err() == nil {
-						t.Errorf("%q was released by force and given to somebody else, and its holder believes in it", g.Name())
+						t.Errorf("%q was released by force and given to another client, and its first grant is valid", g.Name())
 					}
 				}
 				must(t, lock(t, holder, "another").Err())
@@ -76,8 +76,8 @@ func TestSetValueBesideALongWait(t *testing.T) {
 	})
 }
 
-// TestRepeatedAcquireThroughOtherClients: what is told under one request ID is true when
-// it is told.
+// TestRepeatedAcquireThroughOtherClients: the answers under one request ID are true at the
+// time of each answer.
 func TestRepeatedAcquireThroughOtherClients(t *testing.T) {
 	bubble(t, func(t *testing.T, c *locktest.Cluster) {
 		one, two, three := c.Client("one"), c.Client("two"), c.Client("three")
@@ -91,7 +91,7 @@ func TestRepeatedAcquireThroughOtherClients(t *testing.T) {
 		again, err := acquire(two, id)
 		must(t, err)
 		if again.Token != first.Token || again.ExpiresIn > 2*time.Second {
-			t.Errorf("8 s after a grant of 10 s, %+v, another try is told %+v", first, again)
+			t.Errorf("8 s after a grant of 10 s, %+v, another try gets %+v", first, again)
 		}
 		time.Sleep(3 * time.Second)
 		next, err := acquire(three)
@@ -99,14 +99,14 @@ func TestRepeatedAcquireThroughOtherClients(t *testing.T) {
 		for _, wait := range []time.Duration{0, time.Second, 20 * time.Second} {
 			time.Sleep(wait)
 			if g, err := acquire(two, id); !errors.Is(err, client.ErrNotHeld) {
-				t.Errorf("after the grant has ended another try is told %+v, %v, want ErrNotHeld; the next grant was %+v", g, err, next)
+				t.Errorf("after the grant has ended another try gets %+v, %v, want ErrNotHeld; the next grant was %+v", g, err, next)
 			}
 		}
 	})
 }
 
-// TestSlowTryAndItsCancelAfterARetry: they arrive after the try that was made in their
-// place, through another node, and take nothing away from it.
+// TestSlowTryAndItsCancelAfterARetry: they arrive after the second try, which went through
+// another node, and do not end its grant.
 func TestSlowTryAndItsCancelAfterARetry(t *testing.T) {
 	bubble(t, func(t *testing.T, c *locktest.Cluster) {
 		slow, fast, third := c.Client("slow"), c.Client("fast"), c.Client("third")
@@ -159,8 +159,8 @@ func TestDelayAfterLossWithoutALeader(t *testing.T) {
 	})
 }
 
-// TestCloseDuringDetachedAcquires: whatever the moment, a lock is held afterwards only if
-// somebody was told.
+// TestCloseDuringDetachedAcquires: whatever the moment, a lock is held afterwards only if its
+// grant was returned.
 func TestCloseDuringDetachedAcquires(t *testing.T) {
 	bubble(t, func(t *testing.T, c *locktest.Cluster) {
 		ops := c.Client("ops")
@@ -171,7 +171,7 @@ func TestCloseDuringDetachedAcquires(t *testing.T) {
 			must(t, lock(t, closer, "open").Unlock())
 			held := lock(t, ops, name+"/waited for")
 			var mu sync.Mutex
-			var told []uint64
+			var returned []uint64
 			var wg sync.WaitGroup
 			for _, l := range []string{name, name + "/waited for"} {
 				wg.Go(func() {
@@ -179,7 +179,7 @@ func TestCloseDuringDetachedAcquires(t *testing.T) {
 					if err == nil {
 						mu.Lock()
 						defer mu.Unlock()
-						told = append(told, g.Token)
+						returned = append(returned, g.Token)
 					}
 				})
 			}
@@ -193,15 +193,15 @@ func TestCloseDuringDetachedAcquires(t *testing.T) {
 			for _, l := range []string{name, name + "/waited for"} {
 				info, err := ops.Get(t.Context(), l)
 				must(t, err)
-				if info.Waiters != 0 || info.Held() && !slices.Contains(told, info.Holders[0].Token) {
-					t.Errorf("%q is held by %+v with %d waiters; told were %d", l, info.Holders, info.Waiters, told)
+				if info.Waiters != 0 || info.Held() && !slices.Contains(returned, info.Holders[0].Token) {
+					t.Errorf("%q is held by %+v with %d waiters; returned were %d", l, info.Holders, info.Waiters, returned)
 				}
 			}
 		}
 	})
 }
 
-// TestLongestWait: nothing is added to it that makes it short.
+// TestLongestWait: no sum with it overflows.
 func TestLongestWait(t *testing.T) {
 	bubble(t, func(t *testing.T, c *locktest.Cluster) {
 		g := lock(t, c.Client("a"), "x")
@@ -212,8 +212,8 @@ func TestLongestWait(t *testing.T) {
 	})
 }
 
-// TestManyWaitersOfOneClient: so many of its acquires wait that its stream takes no
-// more of them; what frees the locks goes through.
+// TestManyWaitersOfOneClient: so many of its acquires wait that its stream accepts no
+// more of them; requests that free the locks are accepted.
 func TestManyWaitersOfOneClient(t *testing.T) {
 	testall.Only(t, "20,400 goroutines")
 	bubble(t, func(t *testing.T, c *locktest.Cluster) {

@@ -1,5 +1,5 @@
-// Package address says which addresses people may write down for a node, and what is
-// wrong with others.
+// Package address checks the addresses that people configure for nodes. Its errors complete
+// the sentence "field: is X, ...".
 package address
 
 import (
@@ -12,11 +12,11 @@ import (
 	"strings"
 )
 
-// names is what a host name looks like: RFC 1123, and underscores, which are in use.
+// names matches host names: those of RFC 1123, and underscores, which are in use.
 var names = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?)*\.?$`)
 
-// Host checks a host that others are to dial: a name, or an IP address, of IPv6 also
-// in brackets. It returns the host without them.
+// Host checks a host that other nodes and clients dial: a name, or an IP address, of IPv6 also
+// in brackets. It returns the host without brackets.
 func Host(s string) (string, error) {
 	host := s
 	if rest, ok := strings.CutPrefix(s, "["); ok {
@@ -25,7 +25,7 @@ func Host(s string) (string, error) {
 			return "", withPort(s)
 		}
 		if a, err := netip.ParseAddr(inside); err != nil || !a.Is6() {
-			return "", errors.New("an IPv6 address is allowed in brackets, such as [fd00::1]")
+			return "", errors.New("must have an IPv6 address in the brackets, such as [fd00::1]")
 		}
 		host = inside
 	}
@@ -36,36 +36,37 @@ func Host(s string) (string, error) {
 		return "", withPort(s)
 	}
 	if last := host[strings.LastIndexByte(strings.TrimSuffix(host, "."), '.')+1:]; strings.Trim(last, "0123456789.") == "" || !names.MatchString(host) || len(host) > 253 {
-		return "", errors.New("a host is allowed: a name, or an IP address")
+		return "", errors.New("must be a host: a name, or an IP address")
 	}
 	return host, nil
 }
 
-// withPort is what is wrong with s, which is no host and has a colon.
+// withPort returns the error for s, which is no host and has a colon.
 func withPort(s string) error {
 	if host, port, err := net.SplitHostPort(s); err == nil {
-		return fmt.Errorf("a host without a port is allowed, such as %s: the port %s belongs to the address that is listened on", host, port)
+		return fmt.Errorf("must be a host without a port, such as %s: the port %s belongs to the address that is listened on", host, port)
 	}
-	return errors.New("a host without a port is allowed: a name, or an IP address")
+	return errors.New("must be a host without a port: a name, or an IP address")
 }
 
+// dialable returns an error for an address that others cannot dial.
 func dialable(a netip.Addr) error {
 	switch {
 	case a.IsUnspecified():
-		return errors.New("it stands for every address of this machine, and others cannot dial it: a name, or an address of this machine is allowed")
+		return errors.New("it stands for every address of this machine, and others cannot dial it: must be a name, or an address of this machine")
 	case a.IsMulticast() || a == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
-		return errors.New("it is no address of one machine: a name, or an address of this machine is allowed")
+		return errors.New("it is no address of one machine: must be a name, or an address of this machine")
 	case a.Zone() != "":
-		return errors.New("its zone means something on this machine only: an address without one is allowed")
+		return errors.New("its zone has a meaning on this machine only: must be an address without a zone")
 	}
 	return nil
 }
 
-// Dial checks host:port of another node.
+// Dial checks the address of another node, host:port.
 func Dial(s string) error {
 	host, port, err := net.SplitHostPort(s)
 	if n, e := strconv.Atoi(port); err != nil || e != nil || n < 1 || n > 65535 || host == "" {
-		return errors.New("host:port is allowed, such as 10.0.0.1:7403, with a port from 1 to 65535")
+		return errors.New("must be host:port, such as 10.0.0.1:7403, with a port from 1 to 65535")
 	}
 	if strings.HasPrefix(s, "[") {
 		host = "[" + host + "]"
@@ -76,15 +77,15 @@ func Dial(s string) error {
 	return nil
 }
 
-// Name checks a name under which a node answers: a DNS name, or "*." and one, which stands
-// for every name below it.
+// Name checks a host name for which a node serves HTTP: a DNS name, or "*." and a DNS name,
+// which stands for every name below it.
 func Name(s string) error {
 	name := strings.TrimPrefix(s, "*.")
 	if host, err := Host(name); err == nil && host == name {
 		if _, err := netip.ParseAddr(name); err != nil {
 			return nil
 		}
-		return errors.New("a name is allowed: IP addresses are always answered to")
+		return errors.New("must be a name: requests for IP addresses are always answered")
 	}
-	return errors.New(`a name without a port is allowed, such as locks.example.org, or *.locks.example.org for all below it`)
+	return errors.New(`must be a name without a port, such as locks.example.org, or *.locks.example.org for all below it`)
 }

@@ -15,9 +15,9 @@ func TestHostIsWhatOthersDial(t *testing.T) {
 		}
 	}
 	for s, want := range map[string]string{
-		"10.0.0.1:7400":          "a host without a port is allowed, such as 10.0.0.1: the port 7400 belongs to",
-		"a.example:7400":         "a host without a port is allowed, such as a.example",
-		"[fd77::1]:7400":         "a host without a port is allowed, such as fd77::1",
+		"10.0.0.1:7400":          "must be a host without a port, such as 10.0.0.1: the port 7400 belongs to",
+		"a.example:7400":         "must be a host without a port, such as a.example",
+		"[fd77::1]:7400":         "must be a host without a port, such as fd77::1",
 		"a:b:c":                  "a host without a port",
 		"0.0.0.0":                "others cannot dial it",
 		"::":                     "others cannot dial it",
@@ -26,18 +26,18 @@ func TestHostIsWhatOthersDial(t *testing.T) {
 		"224.0.0.1":              "no address of one machine",
 		"255.255.255.255":        "no address of one machine",
 		"ff02::1":                "no address of one machine",
-		"fe80::1%eth0":           "without one is allowed",
-		"[10.0.0.1]":             "an IPv6 address is allowed in brackets",
-		"[fd77::1":               "without a port is allowed",
-		"10.0.0.256":             "a host is allowed: a name, or an IP address",
-		"10.0.1":                 "a host is allowed",
-		"a b":                    "a host is allowed",
-		"":                       "a host is allowed",
-		".":                      "a host is allowed",
-		"-a":                     "a host is allowed",
+		"fe80::1%eth0":           "without a zone",
+		"[10.0.0.1]":             "must have an IPv6 address in the brackets",
+		"[fd77::1":               "without a port",
+		"10.0.0.256":             "must be a host: a name, or an IP address",
+		"10.0.1":                 "must be a host",
+		"a b":                    "must be a host",
+		"":                       "must be a host",
+		".":                      "must be a host",
+		"-a":                     "must be a host",
 		"http://a":               "without a port",
-		"a/b":                    "a host is allowed",
-		strings.Repeat("a", 254): "a host is allowed",
+		"a/b":                    "must be a host",
+		strings.Repeat("a", 254): "must be a host",
 	} {
 		if got, err := Host(s); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("Host(%q) = %q, %v, want an error with %q", s, got, err, want)

@@ -4,24 +4,24 @@ import (
 	"time"
 )
 
-// A duration is there twice, as a Go string for people and as a number of milliseconds for
-// programs. Tokens are numbers: they stay below 2^53, so that JavaScript reads them exactly.
+// A document has each duration twice, as a Go string for people and as a number of milliseconds
+// for programs. Tokens are numbers: they stay below 2^53, so that JavaScript reads them exactly.
 
-// Grant is what acquire answers.
+// Grant is the answer to acquire.
 type Grant struct {
 	Renewed
 	Waited   string `json:"waited"`
 	WaitedMs int64  `json:"waited_ms"`
 }
 
-// NewGrant returns the document of a grant that lasts for so long from now on.
+// NewGrant returns the document of a grant that lasts for expiresIn from now on.
 func NewGrant(name string, token uint64, expiresIn, waited time.Duration) Grant {
 	g := Grant{Renewed: NewRenewed(name, token, expiresIn)}
 	g.Waited, g.WaitedMs = Span(waited)
 	return g
 }
 
-// Renewed is what renew answers.
+// Renewed is the answer to renew.
 type Renewed struct {
 	Name        string `json:"name"`
 	Token       uint64 `json:"token"`
@@ -29,20 +29,20 @@ type Renewed struct {
 	ExpiresInMs int64  `json:"expires_in_ms"`
 }
 
-// NewRenewed returns the document of a grant that lasts for so long from now on.
+// NewRenewed returns the document of a grant that lasts for expiresIn from now on.
 func NewRenewed(name string, token uint64, expiresIn time.Duration) Renewed {
 	r := Renewed{Name: name, Token: token}
 	r.ExpiresIn, r.ExpiresInMs = Span(expiresIn)
 	return r
 }
 
-// Release is what release answers.
+// Release is the answer to release.
 type Release struct {
 	Name  string `json:"name"`
 	Token uint64 `json:"token"`
 }
 
-// Released is what force-release answers: who held the lock.
+// Released is the answer to force-release: the holders until then.
 type Released struct {
 	Name     string   `json:"name"`
 	Released []Holder `json:"released"`
@@ -56,12 +56,12 @@ type Lock struct {
 	HolderCount int      `json:"holder_count"`
 	Waiters     int      `json:"waiters"`
 	Limit       int      `json:"limit,omitempty"`      // semaphores only
-	DelayLeft   string   `json:"delay_left,omitempty"` // free, but not to be had for this long
+	DelayLeft   string   `json:"delay_left,omitempty"` // how long the free lock is not granted
 	DelayLeftMs int64    `json:"delay_left_ms,omitempty"`
 	Age                  // stale reads only
 }
 
-// SetDelay says for how long a free lock is not to be had.
+// SetDelay sets how long the free lock is not granted.
 func (l *Lock) SetDelay(d time.Duration) {
 	if d > 0 {
 		l.DelayLeft, l.DelayLeftMs = Span(d)
@@ -71,11 +71,11 @@ func (l *Lock) SetDelay(d time.Duration) {
 // Page is a page of locks.
 type Page struct {
 	Locks []Lock `json:"locks"`
-	Next  string `json:"next,omitempty"` // pass as page; none: this is the last one
+	Next  string `json:"next,omitempty"` // pass as page; empty: this is the last one
 	Age
 }
 
-// Age is how old a stale answer may be. The zero value is that of an answer that is not.
+// Age is how old a stale answer may be. Its zero value is for an answer that is not stale.
 type Age struct {
 	Age   string `json:"age,omitempty"`
 	AgeMs *int64 `json:"age_ms,omitempty"`
@@ -89,10 +89,10 @@ func NewAge(d time.Duration) Age {
 
 // Holder is a grant on a lock.
 type Holder struct {
-	Lock        string            `json:"lock,omitempty"` // where it is not clear
+	Lock        string            `json:"lock,omitempty"` // where the document does not have it otherwise
 	Token       uint64            `json:"token"`
 	Holder      string            `json:"holder"`
-	Session     string            `json:"session,omitempty"` // hexadecimal; none: a detached grant
+	Session     string            `json:"session,omitempty"` // hexadecimal; empty: a detached grant
 	Mode        string            `json:"mode"`
 	Permits     int               `json:"permits,omitempty"`
 	Remaining   string            `json:"remaining"`
@@ -110,13 +110,13 @@ const (
 	Permits   = "permits"
 )
 
-// SetTimes says how long the grant lasts unless it is renewed, and since when there is one.
+// SetTimes sets how long the grant lasts if it is not renewed, and since when it exists.
 func (h *Holder) SetTimes(remaining time.Duration, since time.Time) {
 	h.Remaining, h.RemainingMs = Span(remaining)
 	h.Since = since.UTC().Format("2006-01-02T15:04:05.000Z07:00")
 }
 
-// Status is a node as it sees itself.
+// Status is the state of a node, as it reports it.
 type Status struct {
 	NodeID         string `json:"node_id"`
 	ClusterID      string `json:"cluster_id"`
@@ -154,13 +154,13 @@ type Status struct {
 	FeatureLevelKnown int     `json:"feature_level_known"`
 }
 
-// SetTable says where the table is: cluster time, and the digest of all that was applied.
+// SetTable sets the cluster time of the table, its digest, and the index of the digest.
 func (s *Status) SetTable(clusterTime time.Duration, digest, index uint64) {
 	s.ClusterTime, _ = Span(clusterTime)
 	s.Digest, s.DigestIndex = hexadecimal(digest), index
 }
 
-// Owner is what the sessions and requests of one address have.
+// Owner is what the sessions and requests of one address have in the table.
 type Owner struct {
 	Owner           string `json:"owner"`
 	Sessions        int    `json:"sessions"`
@@ -171,12 +171,12 @@ type Owner struct {
 	TableBytes      int64  `json:"table_bytes"`
 }
 
-// Members is the members of the cluster.
+// Members are the members of the cluster.
 type Members struct {
 	Members []Member `json:"members"`
 }
 
-// Member is a node as another one sees it.
+// Member is a member or peer, as one node knows it.
 type Member struct {
 	ID            string `json:"id"`
 	APIAddress    string `json:"api_address"`
@@ -190,12 +190,12 @@ type Member struct {
 	FeatureLevel  int    `json:"feature_level"`
 }
 
-// Leader is what the transfer of leadership answers.
+// Leader is the answer to a transfer of leadership.
 type Leader struct {
 	LeaderID string `json:"leader_id"`
 }
 
-// Removed is what the removal of a member answers.
+// Removed is the answer to the removal of a member.
 type Removed struct {
 	Removed string `json:"removed"`
 }
@@ -203,7 +203,7 @@ type Removed struct {
 // Sessions is a page of open sessions.
 type Sessions struct {
 	Sessions []Session `json:"sessions"`
-	Next     string    `json:"next,omitempty"` // pass as page; none: this is the last one
+	Next     string    `json:"next,omitempty"` // pass as page; empty: this is the last one
 }
 
 // Session is an open session.
@@ -222,32 +222,32 @@ type Session struct {
 	Labels      map[string]string `json:"labels,omitempty"`
 }
 
-// SetTimes says how long the session lives without its client, and how much of that is left.
+// SetTimes sets how long the session lasts without keep-alives, and how much of that is left.
 func (s *Session) SetTimes(ttl, remaining time.Duration) {
 	s.TTL, s.TTLMs = Span(ttl)
 	s.Remaining, s.RemainingMs = Span(remaining)
 }
 
-// Killed is what the end of sessions by an operator answers.
+// Killed is the answer when an operator ends sessions.
 type Killed struct {
 	Killed  int `json:"killed"`
-	Grants  int `json:"grants"` // of no session
+	Grants  int `json:"grants"` // that belonged to no session, as the waiters
 	Waiters int `json:"waiters"`
 }
 
-// Cleared is what clear answers.
+// Cleared is the answer to clear.
 type Cleared struct {
 	Name    string `json:"name"`
 	Grants  int    `json:"grants"`
 	Waiters int    `json:"waiters"`
 }
 
-// Limits is limits of the lock table.
+// Limits are limits of the lock table.
 type Limits struct {
 	Limits []Limit `json:"limits"`
 }
 
-// LimitsSet is what a change of limits answers.
+// LimitsSet is the answer to a change of limits.
 type LimitsSet struct {
 	Before []Limit `json:"before"`
 	After  []Limit `json:"after"`
@@ -256,18 +256,18 @@ type LimitsSet struct {
 // Limit is one limit of the lock table.
 type Limit struct {
 	Name    string `json:"name"`
-	Value   int64  `json:"value"` // nanoseconds of a duration
-	Text    string `json:"text"`  // the value as people read it, and as "limits set" takes it
+	Value   int64  `json:"value"` // of a duration in nanoseconds
+	Text    string `json:"text"`  // the value for people, and for "limits set"
 	Default int64  `json:"default"`
 	Largest int64  `json:"largest"`
 }
 
-// Failure is what is answered, or said on standard error, instead of any of these.
+// Failure is the answer, or the output on standard error, when there is an error.
 type Failure struct {
 	Error Error `json:"error"`
 }
 
-// Error says why something was not done.
+// Error is the error of an operation.
 type Error struct {
 	Code     string   `json:"code"`
 	Message  string   `json:"message"`

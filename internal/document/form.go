@@ -9,14 +9,14 @@ import (
 	"unicode/utf8"
 )
 
-// Span is a duration as text and in whole milliseconds, rounded down: who counts on it must
-// not be told more than there is.
+// Span returns a duration as text and in whole milliseconds. It is rounded down, so that a
+// program that relies on it does not count on more time than there is; a negative one is 0.
 func Span(d time.Duration) (text string, ms int64) {
 	d = max(0, d).Truncate(time.Millisecond)
 	return d.String(), d.Milliseconds()
 }
 
-// SetValue says what the holder has stored.
+// SetValue sets the stored value: as text if it is UTF-8, otherwise in base64.
 func (h *Holder) SetValue(value []byte) {
 	switch text := string(value); {
 	case text == "":
@@ -29,7 +29,7 @@ func (h *Holder) SetValue(value []byte) {
 
 func hexadecimal(n uint64) string { return fmt.Sprintf("%016x", n) }
 
-// LimitText is the value of a limit as people read it, and as "limits set" takes it.
+// LimitText returns the value of a limit for people, in a form that "limits set" accepts.
 func LimitText(name string, value int64, duration bool) string {
 	switch {
 	case duration:
@@ -40,7 +40,7 @@ func LimitText(name string, value int64, duration bool) string {
 	return strconv.FormatInt(value, 10)
 }
 
-// ShortDuration leaves out the zeros at the end: 24h, not 24h0m0s.
+// ShortDuration returns a duration without the zeros at its end: 24h, not 24h0m0s.
 func ShortDuration(d time.Duration) string {
 	text := d.String()
 	if strings.HasSuffix(text, "m0s") {
@@ -58,10 +58,11 @@ type Unit struct {
 	Size int64
 }
 
-// Units are those that sizes may have; the first four are powers of 1024, the largest first.
+// Units are the units of sizes; the first four are powers of 1024, the largest first.
 var Units = []Unit{{"TiB", 1 << 40}, {"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}, {"TB", 1e12}, {"GB", 1e9}, {"MB", 1e6}, {"kB", 1e3}, {"B", 1}}
 
-// Bytes is a size in the largest unit that leaves nothing over.
+// Bytes returns a size in the largest unit, of the powers of 1024, in which it is a whole
+// number.
 func Bytes(n int64) string {
 	for _, u := range Units[:4] {
 		if n != 0 && n%u.Size == 0 {

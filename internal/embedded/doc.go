@@ -1,7 +1,7 @@
-// Package embedded is how a node makes clients of itself without the two packages having
-// to export what only they need: the node puts itself into the context of [client.Dial],
-// which takes it out again. Package net does the same with its tests' resolver
-// (internal/nettrace). Other modules can neither name these types nor make such a context.
+// Package embedded lets a node make clients of itself without exports of node and client that
+// only they need: the node puts itself into the context of [client.Dial], which takes it out
+// again. Package net does the same with the resolver of its tests (internal/nettrace).
+// Other modules can neither name these types nor make such a context.
 package embedded
 
 import (
@@ -11,21 +11,22 @@ import (
 	"github.com/locknode/locknode/internal/mux"
 )
 
-// Node is a node as its own clients use it.
+// Node is a node as its own clients use it. Its methods are safe for concurrent use.
 type Node interface {
 	// Start begins an operation and does not block.
 	Start(*mux.Call)
-	// Watch calls f for every notice about the session; f does not block.
+	// Watch calls f for every notice about the session, until stop is called; f must not
+	// block.
 	Watch(session [16]byte, f func(*apiv1.Notice)) (stop func())
-	// Done is closed when the node has ended and answers nothing any more. Its clients'
-	// grants are lost then, and their operations return client.ErrClosed. A nil channel:
-	// it ends with the client only.
+	// Done returns a channel that is closed when the node has ended and answers no more
+	// operations. Its clients' grants are lost then, and their operations return
+	// client.ErrClosed. It returns nil if the node ends with the client only.
 	Done() <-chan struct{}
 	Operator
 }
 
-// Operator is what a node does besides carrying operations. Its errors are an
-// *apiv1.Error where the code matters.
+// Operator has the calls of an operator. They wait until they are done or their context
+// ends. Their errors are, or wrap, an *apiv1.Error where the code matters.
 type Operator interface {
 	Status(context.Context) (*apiv1.StatusResponse, error)
 	Members(context.Context) (*apiv1.MembersResponse, error)
@@ -40,10 +41,10 @@ type Operator interface {
 
 type key struct{}
 
-// With returns a context with which client.Dial makes a client of n.
+// With returns a child of ctx with which client.Dial makes a client of n.
 func With(ctx context.Context, n Node) context.Context { return context.WithValue(ctx, key{}, n) }
 
-// From returns the node that [With] has put into ctx, or nil.
+// From returns the node that [With] has put into ctx, nil if there is none.
 func From(ctx context.Context) Node {
 	n, _ := ctx.Value(key{}).(Node)
 	return n

@@ -6,7 +6,7 @@ import (
 	apiv1 "github.com/locknode/locknode/api/v1"
 )
 
-// BenchmarkCheck is what every operation costs once on each stream that it travels over.
+// BenchmarkCheck measures what every operation costs on each stream that it is sent on.
 func BenchmarkCheck(b *testing.B) {
 	id := &apiv1.RequestID{Session: make([]byte, 16), Sequence: 7, Acknowledged: 6}
 	for name, op := range map[string]*apiv1.Operation{

@@ -15,7 +15,7 @@ type Call struct {
 	// Done gets the answer: exactly once, from any goroutine, unless the call
 	// was abandoned. It must not block.
 	Done func(*apiv1.Answer)
-	// Owner is who takes the turns of the call wherever calls queue.
+	// Owner is the owner of the call in queues in which owners take turns.
 	Owner fair.Owner
 
 	abandoned, doubtful atomic.Bool
@@ -24,7 +24,7 @@ type Call struct {
 	left func()
 }
 
-// Abandon says that nobody gets the answer: the caller no longer waits for it, or it could
+// Abandon notes that no caller gets the answer: the caller no longer waits for it, or it could
 // not be delivered. Done need not be called then, and the operation need not be sent again.
 // What the operation has done stays done, unless the callee reacts to OnAbandon. Abandon may
 // be called more than once.
@@ -42,7 +42,7 @@ func (c *Call) Abandon() {
 func (c *Call) Abandoned() bool { return c.abandoned.Load() }
 
 // OnAbandon sets a function that is called once if the call is abandoned, before Done or
-// after it: exactly if nobody got the answer. It is called at once if the call is abandoned
+// after it: if and only if no caller got the answer. It is called at once if the call is abandoned
 // already. A call has one such function, set before the call can be answered. It must
 // neither block nor answer a call: Abandon may be called with locks held.
 func (c *Call) OnAbandon(f func()) {

@@ -8,8 +8,8 @@ import (
 	apiv1 "github.com/locknode/locknode/api/v1"
 )
 
-// TestOnAbandonRunsOnceWhenNoCallerGetsTheAnswer: the caller goes away while
-// the node takes the call in, before the answer, or when it has come already.
+// TestOnAbandonRunsOnceWhenNoCallerGetsTheAnswer: the caller abandons the call while the node
+// receives it, before the answer, or after it.
 func TestOnAbandonRunsOnceWhenNoCallerGetsTheAnswer(t *testing.T) {
 	for range 2000 {
 		var left atomic.Int32
@@ -23,14 +23,14 @@ func TestOnAbandonRunsOnceWhenNoCallerGetsTheAnswer(t *testing.T) {
 		wg.Go(c.Abandon)
 		wg.Wait()
 		if left.Load() != 1 {
-			t.Fatalf("told %d times that nobody got the answer, want once", left.Load())
+			t.Fatalf("OnAbandon ran %d times, want once", left.Load())
 		}
 	}
 }
 
 func TestACallThatWasAnsweredIsNotAbandoned(t *testing.T) {
 	c := &Call{Done: func(*apiv1.Answer) {}}
-	c.OnAbandon(func() { t.Error("told that nobody got the answer") })
+	c.OnAbandon(func() { t.Error("OnAbandon ran") })
 	c.Done(&apiv1.Answer{})
 	if c.Abandoned() {
 		t.Error("the call is abandoned")

@@ -32,13 +32,13 @@ const NoNoticesHeader = "locknode-no-notices"
 const ClusterHeader = "locknode-cluster"
 
 // MemberHeader is the gRPC header of calls and streams that are meant for one node,
-// with its ID: another node that has its address now refuses them. They do it with
-// [apiv1.CodeUnavailable], as nothing was done, and WrongNodeTrailer.
+// with its ID: another node that has its address now refuses them with
+// [apiv1.CodeUnavailable], because nothing was done, and WrongNodeTrailer.
 const MemberHeader = "locknode-member-bin"
 
 // PeerHeader is the gRPC header of streams of other nodes of the cluster, with the key that
-// only they have: such a stream names the owner of each operation. On any other stream the
-// owner is the connection.
+// only they have: operations on such a stream carry their owner. On any other stream the
+// owner is the address of the connection.
 const PeerHeader = "locknode-peer-bin"
 
 // WrongNodeTrailer is the gRPC trailer of a call or stream that was refused because it
@@ -84,7 +84,7 @@ type Conn struct {
 	woken  chan struct{} // the queue is no longer empty
 	sent   chan struct{} // closed when the sender has ended
 	done   chan struct{} // closed when both goroutines have ended
-	odd    bool          // answers to nothing that was asked have been logged; of the receiver
+	odd    bool          // unexpected answers have been logged; used by the receiver only
 
 	mu      sync.Mutex         // guards what follows
 	lastID  uint64             // of the stream, counts from 1
@@ -203,7 +203,7 @@ func (c *Conn) wake() {
 func (c *Conn) Silent() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.err == nil && c.silence.told
+	return c.err == nil && c.silence.reported
 }
 
 // Done is closed when the conn has broken, its goroutines have ended and OnBreak

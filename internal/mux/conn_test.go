@@ -59,8 +59,8 @@ func connect(t testing.TB, session func(sessionStream) error) *grpc.ClientConn {
 	return cc
 }
 
-// refuse is an HTTP/2 server that goes away at the first stream, which it has not
-// looked at: gRPC may open it again elsewhere.
+// refuse is an HTTP/2 server that sends GOAWAY at the first stream, as one that it has not
+// handled: gRPC may open it again on another connection.
 func refuse(conn net.Conn) error {
 	frame := func(kind byte, payload ...byte) []byte {
 		return append([]byte{0, 0, byte(len(payload)), kind, 0, 0, 0, 0, 0}, payload...)
@@ -296,7 +296,7 @@ func TestBreakHandsOverInTheOrderStarted(t *testing.T) {
 			t.Fatalf("call %d is not the one started as number %d", i, i)
 		}
 		if !want[i].Doubtful() {
-			t.Fatalf("call %d may have taken effect, and nobody says so", i)
+			t.Fatalf("call %d may have taken effect, and is not Doubtful", i)
 		}
 	}
 	receiveWithin(t, "the end", conn.Done())
@@ -444,8 +444,8 @@ func TestEndOfStreamIsABreak(t *testing.T) {
 	}
 }
 
-// gRPC would open such a stream again by itself, as long as it takes, and hold the
-// sender meanwhile; whoever uses the conn knows better where to go.
+// gRPC would open such a stream again by itself, without a time limit, and block the
+// sender meanwhile, while another node may be available.
 func TestGRPCDoesNotOpenAStreamAgain(t *testing.T) {
 	near, far := net.Pipe()
 	served := make(chan error, 1)

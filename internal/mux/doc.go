@@ -4,11 +4,11 @@
 // stream to one node. Clients use it to reach a node, nodes use it to forward to
 // the leader.
 //
-// Every call that a Conn was given ends in exactly one of three ways: its Done
-// gets the answer; it is handed to OnBreak, when the stream ends or the node
-// falls silent; or, if it cannot be encoded or is too long, its Done gets an
+// Every call that is started on a Conn ends in exactly one of three ways: its Done
+// gets the answer; it is passed to OnBreak, when the stream ends or the node
+// is silent for too long; or, if it cannot be encoded or is too long, its Done gets an
 // error and nothing is sent. On the stream a Conn uses ids of its own, so that
-// callers need not agree on theirs.
+// those of callers need not be unique.
 //
 // A node forwards for many clients, so the owners of queued calls take turns.
 //
@@ -25,7 +25,7 @@
 //
 // Files:
 //   - call.go: one operation. class.go: which bound does it count against?
-//   - conn.go: how does a stream begin and end? send.go: what is sent next? receive.go: whose
-//     is an answer?
+//   - conn.go: how does a stream begin and end? send.go: what is sent next? receive.go: which
+//     call is an answer for?
 //   - silence.go: is the node still there? patience.go: how long may it be silent?
 package mux

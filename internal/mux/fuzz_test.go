@@ -15,12 +15,12 @@ import (
 	"github.com/locknode/locknode/internal/proof/fuzz"
 )
 
-// scriptedNode is a connection to a node whose one stream says what it was told,
-// once the test lets it, and then ends.
+// scriptedNode is a connection to a node with one stream, which sends the given messages once
+// from is closed, and then ends.
 type scriptedNode struct {
-	says [][]byte // messages
-	from chan struct{}
-	ctx  context.Context
+	messages [][]byte
+	from     chan struct{}
+	ctx      context.Context
 }
 
 func (n *scriptedNode) Invoke(context.Context, string, any, any, ...grpc.CallOption) error {
@@ -37,7 +37,7 @@ func (n *scriptedNode) Trailer() metadata.MD         { return nil }
 func (n *scriptedNode) CloseSend() error             { return nil }
 func (n *scriptedNode) Context() context.Context     { return n.ctx }
 
-// SendMsg fails where grpc would: what cannot be encoded breaks a stream.
+// SendMsg fails as grpc's does if the message cannot be encoded.
 func (n *scriptedNode) SendMsg(m any) error {
 	_, err := proto.Marshal(m.(proto.Message))
 	return err
@@ -49,11 +49,11 @@ func (n *scriptedNode) RecvMsg(m any) error {
 	case <-n.ctx.Done():
 		return n.ctx.Err()
 	}
-	if len(n.says) == 0 {
+	if len(n.messages) == 0 {
 		return io.EOF
 	}
-	message := n.says[0]
-	n.says = n.says[1:]
+	message := n.messages[0]
+	n.messages = n.messages[1:]
 	return proto.Unmarshal(message, m.(proto.Message))
 }
 
@@ -64,8 +64,8 @@ type ends struct {
 	late map[*Call]int
 }
 
-// FuzzSessionResponse lets a node say anything on a stream: every call gets one
-// answer, under its own ID, or is handed back, never both, and the conn ends.
+// FuzzSessionResponse lets a node send anything on a stream: every call gets one
+// answer, under its own ID, or is passed to OnBreak, never both, and the conn ends.
 func FuzzSessionResponse(f *testing.F) {
 	message := func(r *apiv1.SessionResponse) []byte {
 		b, err := proto.Marshal(r)
@@ -88,7 +88,7 @@ func FuzzSessionResponse(f *testing.F) {
 		defer fuzz.Watch()()
 		node := &scriptedNode{from: make(chan struct{})}
 		for b := (&fuzz.Bytes{Data: data}); !b.Empty(); {
-			node.says = append(node.says, b.Take())
+			node.messages = append(node.messages, b.Take())
 		}
 		e := &ends{done: map[*Call]int{}, late: map[*Call]int{}}
 		conn, err := Open(t.Context(), node, Config{
@@ -135,9 +135,9 @@ func (e *ends) start(t *testing.T, conn *Conn, ops ...*apiv1.Operation) (calls [
 	return calls
 }
 
-// FuzzOperation takes any operation that can be decoded. What the check lets
-// through can be encoded and is no longer than the check says: one that were
-// would break the stream that carries it, for everybody on it, again and again.
+// FuzzOperation takes any operation that can be decoded. An operation that passes the check
+// can be encoded and is no longer than the check says: otherwise it would break the
+// stream, with all calls on it, and each stream after that.
 func FuzzOperation(f *testing.F) {
 	id := &apiv1.RequestID{Session: make([]byte, 16), Sequence: 1 << 63, Acknowledged: 1 << 63}
 	label := []*apiv1.Label{{Key: "k", Value: "v"}}
@@ -197,8 +197,8 @@ func withUnknownFields(bytes int) *apiv1.Operation {
 	return op
 }
 
-// Two of these fitted into one message by the count of what is known in them;
-// the node refused the message and ended the stream, on which they came again.
+// Two of these once fitted into one message, because only their known fields were counted;
+// the node refused the message and ended the stream, and they were sent again on the next.
 func TestUnknownFieldsCount(t *testing.T) {
 	if _, problem := inspect(withUnknownFields(1000)); problem != nil {
 		t.Errorf("an operation of 1000 bytes: %v", problem)
@@ -209,7 +209,7 @@ func TestUnknownFieldsCount(t *testing.T) {
 	}
 }
 
-// Numbers take their longest form in hostile operations only.
+// Only hostile operations have numbers in their longest form.
 func TestLongestNumbersAreCounted(t *testing.T) {
 	span := &apiv1.Span{First: 1 << 63, Last: 1 << 63}
 	id := &apiv1.RequestID{Session: make([]byte, 16), Sequence: 1 << 63, Acknowledged: 1 << 63, Answered: []*apiv1.Span{span, span}}

@@ -12,7 +12,7 @@ import (
 	apiv1 "github.com/locknode/locknode/api/v1"
 )
 
-// A false node may send what nobody has asked for as often as it likes.
+// A faulty node may send any number of answers to operations that were not sent.
 func TestUnexpectedAnswersAreLoggedOnce(t *testing.T) {
 	message, err := proto.Marshal(&apiv1.SessionResponse{Answers: []*apiv1.Answer{{Id: 99}}})
 	if err != nil {
@@ -20,7 +20,7 @@ func TestUnexpectedAnswersAreLoggedOnce(t *testing.T) {
 	}
 	n := &scriptedNode{from: make(chan struct{})}
 	for range 1000 {
-		n.says = append(n.says, message)
+		n.messages = append(n.messages, message)
 	}
 	close(n.from)
 	var log bytes.Buffer
@@ -29,7 +29,7 @@ func TestUnexpectedAnswersAreLoggedOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-c.Done()
-	if got := strings.Count(log.String(), "not asked"); got != 1 {
+	if got := strings.Count(log.String(), "not sent"); got != 1 {
 		t.Errorf("%d lines, want one", got)
 	}
 }

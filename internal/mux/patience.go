@@ -7,9 +7,9 @@ import (
 
 const (
 	// leastPatience is for a node of which nothing is known yet, and for a fast one: a
-	// node that died without a word is left after about this long.
+	// node that fails without closing its connections is left after about this long.
 	leastPatience = time.Second
-	// mostPatience is how much slower than that a node may make itself.
+	// mostPatience is how many times as long a slow node may be silent at most.
 	mostPatience = 10
 )
 

@@ -66,7 +66,7 @@ func (c *Conn) deliver(response *apiv1.SessionResponse, calls []*Call) []*Call {
 	}
 	if unknown > 0 && !c.odd { // logged once: a faulty node might send them without end
 		c.odd = true
-		c.cfg.Logger.Warn("answers to operations that were not asked", "count", unknown)
+		c.cfg.Logger.Warn("answers to operations that were not sent", "count", unknown)
 	}
 	if unfit != nil {
 		c.fail(fmt.Errorf("the node cannot serve: %w", unfit))

@@ -17,7 +17,7 @@ const (
 	// allow, and lets the longest HTTP body through; a much longer operation
 	// would end the stream for everybody on it.
 	maxOperationBytes = 65 << 10
-	// Below this many the sender lets others run first: they may add theirs.
+	// While fewer are queued, the sender lets other goroutines run first, which may queue more.
 	fewQueued = 64
 )
 
@@ -155,10 +155,10 @@ func (c *Conn) refuse(id uint64, problem *apiv1.Error) {
 func inspect(op *apiv1.Operation) (size int, problem *apiv1.Error) {
 	size, badField := op.Measure()
 	if badField != "" {
-		return size, apiv1.NewError(apiv1.CodeInvalid, "%s: is not UTF-8", badField)
+		return size, apiv1.NewError(apiv1.CodeInvalid, "%s: must be UTF-8", badField)
 	}
 	if size > maxOperationBytes {
-		return size, apiv1.NewError(apiv1.CodeTooLarge, "the operation has %d bytes; at most %d are accepted", size, maxOperationBytes)
+		return size, apiv1.NewError(apiv1.CodeTooLarge, "operation: is %d bytes long, must be at most %d", size, maxOperationBytes)
 	}
 	return size, nil
 }

@@ -18,9 +18,9 @@ type silence struct {
 	from    time.Time     // when that was, or else when the message came
 	quiet   time.Duration // how long from then until a ping
 
-	ping   uint64    // id of the ping that is unanswered; 0: there is none
-	pingAt time.Time // when it was asked for; zero: it does not measure anything
-	told   bool      // OnSilent was called, and nothing has arrived since
+	ping     uint64    // id of the ping that is unanswered; 0: there is none
+	pingAt   time.Time // when it was asked for; zero: it does not measure anything
+	reported bool      // OnSilent was called, and nothing has arrived since
 
 	timed   uint64 // id of an operation that is unanswered and bounds the round trip; 0: none
 	timedAt time.Time
@@ -49,7 +49,7 @@ func (c *Conn) startedLocked(id uint64, waiting bool) {
 // both.
 func (c *Conn) heardLocked(now time.Time, ping, work bool) {
 	s := &c.silence
-	s.arrived, s.from, s.asked, s.told = now, now, false, false
+	s.arrived, s.from, s.asked, s.reported = now, now, false, false
 	if ping {
 		if !s.pingAt.IsZero() {
 			c.cfg.Patience.answered(now.Sub(s.pingAt))
@@ -81,11 +81,11 @@ func (c *Conn) armLocked(now time.Time, d time.Duration) {
 // check runs on the timer while anything is pending: it pings a silent node, and breaks the
 // conn when nothing comes.
 func (c *Conn) check() {
-	tell, over := c.silent(time.Now())
+	report, over := c.silent(time.Now())
 	if over {
 		c.cfg.Patience.stalled()
 		c.fail(ErrStalled)
-	} else if tell {
+	} else if report {
 		c.cfg.OnSilent()
 	}
 }
@@ -95,7 +95,7 @@ const toBreak = 3
 
 // silent reports whether the node has been silent for so long that OnSilent has to be
 // called, or that the conn has to break.
-func (c *Conn) silent(now time.Time) (tell, over bool) {
+func (c *Conn) silent(now time.Time) (report, over bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s := &c.silence
@@ -119,10 +119,10 @@ func (c *Conn) silent(now time.Time) (tell, over bool) {
 		}
 		silent := now.Sub(since)
 		if c.cfg.OnSilent != nil {
-			if silent >= limit && !s.told {
-				s.told, tell = true, true
+			if silent >= limit && !s.reported {
+				s.reported, report = true, true
 			}
-			if s.told {
+			if s.reported {
 				limit += (toBreak - 1) * c.cfg.Patience.Limit()
 			}
 		}
@@ -139,5 +139,5 @@ func (c *Conn) silent(now time.Time) (tell, over bool) {
 	default:
 		c.armLocked(now, s.quiet-now.Sub(s.from))
 	}
-	return tell, false
+	return report, false
 }

@@ -28,7 +28,7 @@ func (f *fakeNode) slow(after func(*apiv1.Operation) (time.Duration, bool)) *fak
 
 func TestWorkMayTakeAsLongAsItTakesWhilePingsAreAnswered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		node := newFakeNode(answersPings) // there is no majority, say
+		node := newFakeNode(answersPings) // as a node without a majority
 		conn, _ := start(t, node, Config{})
 		conn.Start(&Call{Op: release(1), Done: ignore})
 		time.Sleep(10 * time.Minute)
@@ -38,8 +38,8 @@ func TestWorkMayTakeAsLongAsItTakesWhilePingsAreAnswered(t *testing.T) {
 	})
 }
 
-// A node that dies while it is asked for something is left as soon as one that was
-// dead before, nearly: pings go on.
+// A node that fails while an operation is unanswered is left nearly as soon as one that failed
+// before: pings go on.
 func TestNodeThatFailsWithWorkIsLeft(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var dead atomic.Bool
@@ -56,8 +56,8 @@ func TestNodeThatFailsWithWorkIsLeft(t *testing.T) {
 	})
 }
 
-// Whoever is only slow is reached in the end, because the patience with it outlives
-// the conn, and a conn that knows how slow it is stays.
+// A node that is only slow is reached in the end, because its patience outlives the conn, and
+// a conn with enough patience stays.
 func TestSlowNodeIsReachedInTheEnd(t *testing.T) {
 	for _, trip := range []time.Duration{800 * time.Millisecond, 1100 * time.Millisecond, 3 * time.Second, 6 * time.Second} {
 		synctest.Test(t, func(t *testing.T) {
@@ -107,8 +107,7 @@ func TestSlowNodeIsReachedInTheEnd(t *testing.T) {
 	}
 }
 
-// Where somebody can ask others, a conn lives on for a while, and for good if the node
-// was only slow.
+// With OnSilent a conn breaks later, and not at all if the node was only slow.
 func TestSilenceIsReportedBeforeItBreaksAConn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		told := make(chan time.Time, 10)
@@ -117,7 +116,7 @@ func TestSilenceIsReportedBeforeItBreaksAConn(t *testing.T) {
 		begun := time.Now()
 		conn.Start(&Call{Op: release(1), Done: ignore})
 		if took := (<-told).Sub(begun); took != time.Second || !conn.Silent() {
-			t.Errorf("told after %v, silent: %v; want 1s and yes", took, conn.Silent())
+			t.Errorf("reported after %v, silent: %v; want 1s and yes", took, conn.Silent())
 		}
 		time.Sleep(time.Second)
 		node.answers <- &apiv1.SessionResponse{Answers: []*apiv1.Answer{{Id: 2}}} // to the ping
@@ -129,7 +128,7 @@ func TestSilenceIsReportedBeforeItBreaksAConn(t *testing.T) {
 		again := (<-told).Sub(begun)
 		b := <-breaks
 		if took := time.Since(begun); took < 3*again*9/10 || took > 4*again || !errors.Is(b.err, ErrStalled) || len(told) != 0 {
-			t.Errorf("told again after %v, broke after %v with %v; want about three times as much", again, took, b.err)
+			t.Errorf("reported again after %v, broke after %v with %v; want about three times as much", again, took, b.err)
 		}
 	})
 }
@@ -150,8 +149,8 @@ func TestPatienceHasABoundAndIsGivenUpWhenTheNodeIsFast(t *testing.T) {
 			}
 		}
 
-		// It was busy for a while and slow, and is fast now: no ping is sent any more
-		// that could tell.
+		// It was busy and slow for a while, and is fast now: no ping is sent any more that
+		// could measure it.
 		var trip atomic.Int64 // negative: it does not answer
 		trip.Store(int64(2 * time.Second))
 		node := newFakeNode(nil).slow(func(*apiv1.Operation) (time.Duration, bool) {
@@ -204,7 +203,7 @@ func errorTo(op *apiv1.Operation, e *apiv1.Error) *apiv1.Answer {
 	return &apiv1.Answer{Id: op.GetId(), Result: &apiv1.Answer_Error{Error: e}}
 }
 
-// gatedNode takes a message only when it is let.
+// gatedNode receives a message only when the test lets it.
 type gatedNode struct {
 	*fakeNode
 	let chan struct{}
@@ -237,9 +236,9 @@ func TestPingsAndKeepAlivesGoAheadOfWork(t *testing.T) {
 		for range 3000 {
 			conn.Start(&Call{Op: release(1), Done: ignore})
 		}
-		synctest.Wait() // the first message is on its way, and the node does not take it
+		synctest.Wait() // the first message is being sent, and the node does not receive it
 		conn.Start(&Call{Op: &apiv1.Operation{Request: &apiv1.Operation_KeepAlive{KeepAlive: &apiv1.KeepAliveRequest{}}}, Done: ignore})
-		time.Sleep(3 * time.Second) // there is a ping, too
+		time.Sleep(3 * time.Second) // a ping is queued as well
 		for range 2 {
 			node.let <- struct{}{}
 		}
@@ -257,7 +256,7 @@ func TestPingsAndKeepAlivesGoAheadOfWork(t *testing.T) {
 	})
 }
 
-// Flow control holds the sender, and with it the ping.
+// Flow control blocks the sender, and with it the ping.
 func TestNodeThatTakesNothingIsLeft(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		node := &gatedNode{fakeNode: newFakeNode(silent), let: make(chan struct{})}
@@ -273,8 +272,7 @@ func TestNodeThatTakesNothingIsLeft(t *testing.T) {
 	})
 }
 
-// An operation that is refused before it is sent must not keep the next from being
-// watched over.
+// An operation that is refused before it is sent must not stop the timing of the next one.
 func TestNodeIsWatchedAfterWhatWasNotSent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		conn, breaks := start(t, newFakeNode(silent), Config{})

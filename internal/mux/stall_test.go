@@ -92,7 +92,7 @@ func ignore(*apiv1.Answer) {}
 func TestSilentNodeIsGivenUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		conn, breaks := start(t, newFakeNode(silent), Config{Patience: NewPatience(700 * time.Millisecond)})
-		time.Sleep(time.Hour) // silence without a question is no stall
+		time.Sleep(time.Hour) // silence while nothing is unanswered is no stall
 		begun := time.Now()
 		call := &Call{Op: release(1), Done: ignore}
 		conn.Start(call)

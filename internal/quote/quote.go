@@ -1,14 +1,14 @@
-// Package quote makes text of strangers fit to be shown.
+// Package quote makes text of others safe to print.
 //
-// Names, holders, reasons, node IDs and the messages of other nodes come from whoever
-// reaches a port. Printed as they are, they could move a terminal's cursor, clear its
-// screen, turn a line around (U+202E) or begin a line that looks like one of ours. So all
-// that is printed or put into an error passes one of the functions here. What they escape
-// is what [unicode.IsPrint] does not take for printable: control and format characters,
-// separators other than the space, what is not assigned, and bytes that are not UTF-8.
+// Names, holders, reasons, node IDs and the messages of other nodes come from any process that
+// reaches a port. Printed unchanged, they could move a terminal's cursor, clear its
+// screen, reverse a line (U+202E) or begin a line that looks like one of this program. So all
+// that is printed or put into an error passes one of the functions here. They escape
+// what [unicode.IsPrint] does not count as printable: control and format characters,
+// separators other than the space, unassigned code points, and bytes that are not UTF-8.
 //
-// All of them leave escaped text as it is, so that text may pass more than one: an error
-// that quotes an error that quotes a name.
+// They do not change escaped text, so that a text may pass several of them: an error
+// that quotes an error that quotes a name. All are safe for concurrent use.
 package quote
 
 import (
@@ -20,15 +20,16 @@ import (
 	"unicode/utf8"
 )
 
-// Printable reports whether text may be shown as it is: it is UTF-8, and all of it can be
+// Printable reports whether text may be printed unchanged: it is UTF-8, and all of it can be
 // printed.
 func Printable(text string) bool {
 	return utf8.ValidString(text) && !strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) })
 }
 
-// Name leaves an ordinary name as it is and quotes the others as Go does: empty ones, and
-// those that hold a quote, a backslash or what cannot be printed, or that begin or end
-// with a space. reserved are names that mean something else where this one is to stand.
+// Name returns an ordinary name unchanged and quotes the others as Go does: empty ones,
+// those with a quote, a backslash or what cannot be printed, those that begin or end
+// with a space, and reserved ones, which mean something else at the place where the name is
+// printed.
 func Name(name string, reserved ...string) string {
 	ordinary := name != "" && len(strconv.Quote(name)) == len(name)+2 && strings.TrimSpace(name) == name
 	for _, r := range reserved {
@@ -40,8 +41,8 @@ func Name(name string, reserved ...string) string {
 	return name
 }
 
-// HeldBy says who holds something, of n holders: the first three, each with a token, and how
-// many more there are. It is how an error says it, whoever makes it.
+// HeldBy returns the text for n holders in an error: the first three, each with its token, and
+// how many more there are.
 func HeldBy(n int, holder func(i int) (name string, token uint64)) string {
 	if n == 0 {
 		return "held by another"
@@ -58,16 +59,16 @@ func HeldBy(n int, holder func(i int) (name string, token uint64)) string {
 	return text
 }
 
-// Text escapes in text what cannot be printed, the ends of lines included: what it
-// returns is one line.
+// Text escapes what cannot be printed in text, including the ends of lines: it returns one
+// line.
 func Text(text string) string { return escape(text, `\n`) }
 
-// Lines is Text, but lines may end, and all of them but the first are indented, so that
+// Lines is Text, but keeps the ends of lines, and indents all lines after the first, so that
 // none looks like a message of its own.
 func Lines(text string) string { return escape(text, "\n  ") }
 
-// Page is Text, but lines may end and tabs stay. It is the last net for what the caller
-// has laid out, in which the text of others has passed one of the functions above.
+// Page is Text, but keeps the ends of lines and tabs. It is a last check for a whole page that
+// the caller has laid out, in which the text of others has passed one of the functions above.
 func Page(text string) string {
 	parts := strings.Split(text, "\t")
 	for i := range parts {
@@ -109,9 +110,9 @@ func plain[T string | []byte](text T) bool {
 	return true
 }
 
-// JSON escapes in JSON what cannot be printed, as \uXXXX: package json leaves most of it
-// as it is. The ends of lines stay. The value is the same for everybody who decodes it.
-// encoded must be JSON, which may have been written in parts, and is not changed.
+// JSON escapes what cannot be printed in JSON, as \uXXXX: package json leaves most of it
+// unchanged. The ends of lines stay. The decoded value is the same. encoded must be
+// JSON, also one part of a document that is written in parts, and is not changed.
 func JSON(encoded []byte) []byte {
 	first := 0 // the first byte that is not plain
 	for first < len(encoded) && (encoded[first] == '\n' || plain(encoded[first:first+1])) {

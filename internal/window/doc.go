@@ -1,20 +1,20 @@
-// Package window gives the requests of a session their sequences, and tells the
+// Package window gives the requests of a session their sequences, and reports to the
 // cluster which of them have been answered.
 //
-// The cluster remembers the answer to every request of a session until it is
-// told that the answer has arrived. A [Window] says so in two ways, both in the
-// request ID of whatever is sent next: up to which sequence everything has been
-// answered, and, where an early request waits in line for long, which sequences
-// behind it have been. The second is said once for each sequence: what the
-// cluster misses of it costs memory there, and nothing else.
+// The cluster remembers the answer to every request of a session until the client
+// reports that it has arrived. A [Window] reports it in two ways, both in the
+// request ID of the next request: up to which sequence all have been
+// answered, and, while an early request waits in line for long, which sequences
+// after it have been. The second is sent once for each sequence: if it is lost, the
+// cluster keeps these answers longer, and nothing else happens.
 //
-// Clients keep one for each of their sessions, nodes for the sessions in which
-// they send the requests of callers that have none.
+// A client has one for each of its sessions, a node for the sessions in which
+// it sends the requests of callers that have none.
 //
-// How an acquire that was sent under one of these sequences is given up stands here as well:
+// The package also has how an acquire that was sent under such a sequence is given up, because
 // clients and nodes do it alike.
 //
 // Files:
-//   - window.go: the sequences, and what is said of them
-//   - giveup.go: how an acquire is given up
+//   - window.go: which sequences are answered, and which of them are reported next?
+//   - giveup.go: how is an acquire given up?
 package window

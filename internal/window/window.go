@@ -17,15 +17,15 @@ const maxSpans = 2
 // may wait for a day while a million others are answered behind it.
 //
 //	slots is ascending in seq; slots[head] is the first unanswered request
-//	item == nil  ⇔  it is answered; dead counts these in slots[head:]
-//	acknowledged = slots[head].seq - 1, or last where nothing is unanswered
-//	untold ⊆ the answered sequences above acknowledged, none of them told before
+//	item == nil  ⇔  it is answered; answered counts these in slots[head:]
+//	acknowledged = slots[head].seq - 1, or last if nothing is unanswered
+//	unreported ⊆ the answered sequences above acknowledged, none of them reported before
 type Window[T any] struct {
-	last   uint64 // the sequence that was issued last
-	slots  []slot[T]
-	head   int
-	dead   int
-	untold []span // ascending, neither overlapping nor adjacent
+	last       uint64 // the sequence that was issued last
+	slots      []slot[T]
+	head       int
+	answered   int
+	unreported []span // ascending, neither overlapping nor adjacent
 }
 
 type slot[T any] struct {
@@ -36,44 +36,46 @@ type slot[T any] struct {
 // span is the sequences from first to last, both included.
 type span struct{ first, last uint64 }
 
-// Issue gives item, which is not nil, the next sequence, and sets what id says of
-// the window: its sequence, and what has been answered.
+// Issue gives item, which must not be nil, the next sequence, and sets the fields of id that
+// come from the window: its sequence, and which requests have been answered. The reported spans
+// are not sent again, so that id must be sent.
 func (w *Window[T]) Issue(item *T, id *apiv1.RequestID) {
-	if len(w.slots) == cap(w.slots) && 2*(w.head+w.dead) >= len(w.slots) {
+	if len(w.slots) == cap(w.slots) && 2*(w.head+w.answered) >= len(w.slots) {
 		w.sweep()
 	}
 	w.last++
 	w.slots = append(w.slots, slot[T]{w.last, item})
 	id.Sequence = w.last
 	id.Acknowledged = w.Acknowledged()
-	id.Answered = w.tell()
+	id.Answered = w.report()
 }
 
-// Answered says that the answer of seq is not needed any more.
+// Answered notes that the answer of seq is not needed any more. It ignores a sequence that is
+// not unanswered.
 func (w *Window[T]) Answered(seq uint64) {
 	i, ok := w.find(seq)
 	if !ok {
 		return
 	}
 	w.slots[i].item = nil
-	w.dead++
+	w.answered++
 	if i != w.head {
 		w.note(seq)
 		return
 	}
 	for w.head < len(w.slots) && w.slots[w.head].item == nil {
 		w.head++
-		w.dead--
+		w.answered--
 	}
 	acknowledged := w.Acknowledged()
 	if w.head == len(w.slots) {
 		w.slots, w.head = w.slots[:0], 0
 	}
-	told := 0 // from now on by the cumulative acknowledgement
-	for told < len(w.untold) && w.untold[told].first <= acknowledged {
-		told++
+	covered := 0 // by acknowledged from now on
+	for covered < len(w.unreported) && w.unreported[covered].first <= acknowledged {
+		covered++
 	}
-	w.untold = slices.Delete(w.untold, 0, told)
+	w.unreported = slices.Delete(w.unreported, 0, covered)
 }
 
 // Get returns the unanswered request with a sequence, nil if there is none.
@@ -84,7 +86,7 @@ func (w *Window[T]) Get(seq uint64) *T {
 	return nil
 }
 
-// Acknowledged returns the sequence up to which everything has been answered.
+// Acknowledged returns the sequence up to which all have been answered.
 func (w *Window[T]) Acknowledged() uint64 {
 	if w.head == len(w.slots) {
 		return w.last
@@ -93,7 +95,7 @@ func (w *Window[T]) Acknowledged() uint64 {
 }
 
 // Len returns how many requests are unanswered.
-func (w *Window[T]) Len() int { return len(w.slots) - w.head - w.dead }
+func (w *Window[T]) Len() int { return len(w.slots) - w.head - w.answered }
 
 // Each calls f for every unanswered request, in order.
 func (w *Window[T]) Each(f func(*T)) {
@@ -104,13 +106,13 @@ func (w *Window[T]) Each(f func(*T)) {
 	}
 }
 
-// find returns the place of an unanswered request.
+// find returns the index of an unanswered request in slots, and whether there is one.
 func (w *Window[T]) find(seq uint64) (int, bool) {
 	open := w.slots[w.head:]
 	if len(open) == 0 || seq < open[0].seq || seq > w.last {
 		return 0, false
 	}
-	// Mostly nothing has been swept out, and it stands as far behind as it counts.
+	// Usually nothing has been removed, and the difference of the sequences is its index.
 	i := int(min(seq-open[0].seq, uint64(len(open)-1)))
 	if open[i].seq != seq {
 		i = sort.Search(i, func(k int) bool { return open[k].seq >= seq })
@@ -118,7 +120,7 @@ func (w *Window[T]) find(seq uint64) (int, bool) {
 	return w.head + i, open[i].seq == seq && open[i].item != nil
 }
 
-// sweep makes room where answered requests were.
+// sweep removes the slots of answered requests.
 func (w *Window[T]) sweep() {
 	kept := w.slots[:0]
 	for _, s := range w.slots[w.head:] {
@@ -127,41 +129,41 @@ func (w *Window[T]) sweep() {
 		}
 	}
 	clear(w.slots[len(kept):])
-	w.slots, w.head, w.dead = kept, 0, 0
+	w.slots, w.head, w.answered = kept, 0, 0
 }
 
-// note puts an answered sequence among the untold ones.
+// note adds an answered sequence to the unreported ones.
 func (w *Window[T]) note(seq uint64) {
-	// Mostly it is the last one, or next to it.
-	i := len(w.untold)
-	for i > 0 && w.untold[i-1].first > seq {
+	// Usually it belongs at the end.
+	i := len(w.unreported)
+	for i > 0 && w.unreported[i-1].first > seq {
 		i--
 	}
-	before := i > 0 && w.untold[i-1].last+1 == seq
-	after := i < len(w.untold) && w.untold[i].first == seq+1
+	before := i > 0 && w.unreported[i-1].last+1 == seq
+	after := i < len(w.unreported) && w.unreported[i].first == seq+1
 	switch {
 	case before && after:
-		w.untold[i-1].last = w.untold[i].last
-		w.untold = slices.Delete(w.untold, i, i+1)
+		w.unreported[i-1].last = w.unreported[i].last
+		w.unreported = slices.Delete(w.unreported, i, i+1)
 	case before:
-		w.untold[i-1].last = seq
+		w.unreported[i-1].last = seq
 	case after:
-		w.untold[i].first = seq
+		w.unreported[i].first = seq
 	default:
-		w.untold = slices.Insert(w.untold, i, span{seq, seq})
+		w.unreported = slices.Insert(w.unreported, i, span{seq, seq})
 	}
 }
 
-// tell takes out the first untold spans.
-func (w *Window[T]) tell() []*apiv1.Span {
-	n := min(len(w.untold), maxSpans)
+// report removes the first unreported spans and returns them.
+func (w *Window[T]) report() []*apiv1.Span {
+	n := min(len(w.unreported), maxSpans)
 	if n == 0 {
 		return nil
 	}
-	told := make([]*apiv1.Span, n)
-	for i, s := range w.untold[:n] {
-		told[i] = &apiv1.Span{First: s.first, Last: s.last}
+	spans := make([]*apiv1.Span, n)
+	for i, s := range w.unreported[:n] {
+		spans[i] = &apiv1.Span{First: s.first, Last: s.last}
 	}
-	w.untold = slices.Delete(w.untold, 0, n)
-	return told
+	w.unreported = slices.Delete(w.unreported, 0, n)
+	return spans
 }

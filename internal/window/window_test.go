@@ -9,18 +9,18 @@ import (
 
 type request struct{ seq uint64 }
 
-// bench is a window beside a set of what is unanswered and one of what the cluster
-// was told.
+// bench is a window with a set of the unanswered sequences, and one of those that were
+// reported to the cluster.
 type bench struct {
-	t    *testing.T
-	w    Window[request]
-	open map[uint64]*request
-	last uint64
-	told map[uint64]bool // by spans
+	t        *testing.T
+	w        Window[request]
+	open     map[uint64]*request
+	last     uint64
+	reported map[uint64]bool // by spans
 }
 
 func newBench(t *testing.T) *bench {
-	return &bench{t: t, open: map[uint64]*request{}, told: map[uint64]bool{}}
+	return &bench{t: t, open: map[uint64]*request{}, reported: map[uint64]bool{}}
 }
 
 func (b *bench) issue() *apiv1.RequestID {
@@ -46,10 +46,10 @@ func (b *bench) issue() *apiv1.RequestID {
 			if b.open[seq] != nil || seq >= r.seq {
 				b.t.Fatalf("span %v says that %d is answered", s, seq)
 			}
-			if b.told[seq] {
+			if b.reported[seq] {
 				b.t.Fatalf("span %v says again that %d is answered", s, seq)
 			}
-			b.told[seq] = true
+			b.reported[seq] = true
 		}
 	}
 	b.open[r.seq] = r
@@ -100,7 +100,7 @@ func TestWindowAcknowledgesOnlyWhatIsAnswered(t *testing.T) {
 			} else {
 				seq := b.pick(random)
 				b.answer(seq)
-				b.answer(seq) // twice is once
+				b.answer(seq) // the second time changes nothing
 			}
 			b.check()
 		}
@@ -115,8 +115,8 @@ func (b *bench) pick(random *rand.Rand) uint64 {
 	}
 }
 
-// TestEverythingAnsweredBehindAWaitIsReported: what came after a request that stays
-// unanswered is told soon, however it was answered.
+// TestEverythingAnsweredBehindAWaitIsReported: sequences after a request that stays
+// unanswered are reported soon, in whatever order they were answered.
 func TestEverythingAnsweredBehindAWaitIsReported(t *testing.T) {
 	random := rand.New(rand.NewPCG(3, 4))
 	for range 20 {
@@ -133,16 +133,16 @@ func TestEverythingAnsweredBehindAWaitIsReported(t *testing.T) {
 			b.issue()
 		}
 		for seq := uint64(2); seq <= b.last; seq++ {
-			if b.open[seq] == nil && !b.told[seq] {
-				t.Fatalf("%d was answered, and the cluster was not told", seq)
+			if b.open[seq] == nil && !b.reported[seq] {
+				t.Fatalf("%d was answered, and this was not reported", seq)
 			}
 		}
 		b.answer(1)
 		for seq := range b.open {
 			b.answer(seq)
 		}
-		if b.check(); b.w.Acknowledged() != b.last || len(b.w.untold) != 0 {
-			t.Fatalf("all are answered: acknowledged %d of %d, untold %v", b.w.Acknowledged(), b.last, b.w.untold)
+		if b.check(); b.w.Acknowledged() != b.last || len(b.w.unreported) != 0 {
+			t.Fatalf("all are answered: acknowledged %d of %d, unreported %v", b.w.Acknowledged(), b.last, b.w.unreported)
 		}
 	}
 }
@@ -181,8 +181,8 @@ func TestWindowIgnoresSequencesItDoesNotHave(t *testing.T) {
 	}
 }
 
-// TestMemoryIsForWhatIsUnanswered: one request waits while a million are answered
-// behind it, some at a time.
+// TestMemoryIsForWhatIsUnanswered: one request waits while a million after it are
+// answered, a few at a time.
 func TestMemoryIsForWhatIsUnanswered(t *testing.T) {
 	var w Window[request]
 	id := &apiv1.RequestID{}
@@ -200,8 +200,8 @@ func TestMemoryIsForWhatIsUnanswered(t *testing.T) {
 	if w.Len() != 1 || w.Acknowledged() != 0 {
 		t.Fatalf("%d unanswered, acknowledged %d, want 1 and 0", w.Len(), w.Acknowledged())
 	}
-	if cap(w.slots) > 64 || cap(w.untold) > 64 {
-		t.Errorf("room for %d requests and %d spans is taken, with 5 unanswered at most", cap(w.slots), cap(w.untold))
+	if cap(w.slots) > 64 || cap(w.unreported) > 64 {
+		t.Errorf("room for %d requests and %d spans is taken, with 5 unanswered at most", cap(w.slots), cap(w.unreported))
 	}
 }
 

@@ -214,7 +214,7 @@ var clientMutants = []mutant{
 		name:    "answers-behind-a-wait-are-not-told",
 		breaks:  "the cluster remembers every answer that came while an earlier request waits",
 		promise: "bounded memory",
-		changes: []change{{"internal/window/window.go", "	id.Answered = w.tell()\n", ""}},
+		changes: []change{{"internal/window/window.go", "	id.Answered = w.report()\n", ""}},
 		caught:  []catcher{named("./client", "TestOneSessionIsEnoughWhileOneAcquireWaits")},
 	},
 	{

@@ -96,7 +96,7 @@ var simulationMutants = []mutant{
 		breaks:  "a session with one long wait is refused everything once its window is full",
 		promise: "liveness",
 		changes: []change{
-			{"internal/window/window.go", "	id.Answered = w.tell()\n", ""},
+			{"internal/window/window.go", "	id.Answered = w.report()\n", ""},
 			{
 				"fsm/window.go",
 				"	if s.acked.has(id.Sequence) {\n		return Result{Code: StaleRequest}, true\n	}\n",
