@@ -211,10 +211,10 @@ func TestDetachedWaitEndsWithItsProcess(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newCluster(t)
 		held := mustLock(t, k.client(t), "a")
-		dead := k.client(t, SessionTTL(5*time.Second))
-		go func() { _, _ = dead.Detached().Acquire(t.Context(), "a", time.Minute, Wait(time.Hour)) }()
+		gone := k.client(t, SessionTTL(5*time.Second))
+		go func() { _, _ = gone.Detached().Acquire(t.Context(), "a", time.Minute, Wait(time.Hour)) }()
 		time.Sleep(time.Second)
-		s := current(dead).id
+		s := current(gone).id
 		k.fault(func(op *apiv1.Operation) fate {
 			// Its notices arrive, so it opens another session when this one has expired.
 			return fate{loseRequest: string(op.GetKeepAlive().GetSession()) == string(s[:]) || op.GetOpenSession() != nil}
@@ -429,8 +429,8 @@ func TestGrantOfAKilledWaiterEndsWithItsSession(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newCluster(t)
 		held := mustLock(t, k.client(t), "a")
-		dead := k.client(t)
-		go func() { _, _ = dead.Detached().Acquire(t.Context(), "a", time.Hour, Wait(time.Minute)) }()
+		gone := k.client(t)
+		go func() { _, _ = gone.Detached().Acquire(t.Context(), "a", time.Hour, Wait(time.Minute)) }()
 		time.Sleep(time.Second)
 		k.fault(func(op *apiv1.Operation) fate {
 			return fate{loseRequest: op.GetKeepAlive() != nil || op.GetOpenSession() != nil || op.GetRenew() != nil || op.GetCancel() != nil}

@@ -282,13 +282,13 @@ func labClient(t *testing.T, network *simnet.Network, endpoints []string, opts .
 func TestAddressesWithoutANodeAreNotDialledWhileAnotherIsUsed(t *testing.T) {
 	bubble(t, func(t *testing.T, network *simnet.Network) {
 		r := newLabRing(t, network, 1)
-		dead := []string{"10.1.0.200:7400", "10.1.0.201:7400"}
+		unused := []string{"10.1.0.200:7400", "10.1.0.201:7400"}
 		for i := range 2 {
-			network.Host(fmt.Sprintf("dead%d", i))
-			dead[i] = network.Host(fmt.Sprintf("dead%d", i)).IP().String() + ":7400"
+			network.Host(fmt.Sprintf("unused%d", i))
+			unused[i] = network.Host(fmt.Sprintf("unused%d", i)).IP().String() + ":7400"
 		}
-		r.name("c", 1, r.nodes[0].addr, dead[0], dead[1])
-		c := labClient(t, network, append([]string{r.nodes[0].addr}, dead...))
+		r.name("c", 1, r.nodes[0].addr, unused[0], unused[1])
+		c := labClient(t, network, append([]string{r.nodes[0].addr}, unused...))
 		mustUnlock(t, mustLock(t, c, "a"))
 		r.lead(nil) // so that the others are asked
 		r.nodes[0].stop()

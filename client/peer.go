@@ -124,18 +124,18 @@ func (p *peer) close() {
 	}
 }
 
-// prune closes unused connections that are not to a known address; with dead also those that
-// have not been made: grpc would go on dialling every address at which no node is
+// prune closes unused connections that are not to a known address; with unconnected also those
+// that have not been made: grpc would go on dialling every address at which no node is
 // any more, and every client would do that. What was learned of a node is kept as
 // long as its address is known.
-func (r *remote) prune(dead bool) {
+func (r *remote) prune(unconnected bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	known := r.addressesLocked()
 	for addr, p := range r.peers {
 		listed := slices.Contains(known, addr)
 		c := p.conn
-		if c != nil && c.uses > 0 || listed && (c == nil || !dead || c.GetState() == connectivity.Ready) {
+		if c != nil && c.uses > 0 || listed && (c == nil || !unconnected || c.GetState() == connectivity.Ready) {
 			continue
 		}
 		p.close()

@@ -15,7 +15,7 @@ const (
 	maxMessageBytes = 128 << 10
 	// maxOperationBytes is far above what the default limits of the lock table
 	// allow, and lets the longest HTTP body through; a much longer operation
-	// would end the stream for everybody on it.
+	// would end the stream with all calls on it.
 	maxOperationBytes = 65 << 10
 	// While fewer are queued, the sender lets other goroutines run first, which may queue more.
 	fewQueued = 64

@@ -42,12 +42,12 @@ func TestWorkMayTakeAsLongAsItTakesWhilePingsAreAnswered(t *testing.T) {
 // before: pings go on.
 func TestNodeThatFailsWithWorkIsLeft(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var dead atomic.Bool
-		node := newFakeNode(nil).slow(func(op *apiv1.Operation) (time.Duration, bool) { return 0, !dead.Load() && op.GetRequest() == nil })
+		var failed atomic.Bool
+		node := newFakeNode(nil).slow(func(op *apiv1.Operation) (time.Duration, bool) { return 0, !failed.Load() && op.GetRequest() == nil })
 		conn, breaks := start(t, node, Config{})
 		conn.Start(&Call{Op: release(1), Done: ignore})
 		time.Sleep(time.Minute)
-		dead.Store(true)
+		failed.Store(true)
 		begun := time.Now()
 		b := <-breaks
 		if took := time.Since(begun); took > 1800*time.Millisecond || !errors.Is(b.err, ErrStalled) {
@@ -110,12 +110,12 @@ func TestSlowNodeIsReachedInTheEnd(t *testing.T) {
 // With OnSilent a conn breaks later, and not at all if the node was only slow.
 func TestSilenceIsReportedBeforeItBreaksAConn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		told := make(chan time.Time, 10)
+		reported := make(chan time.Time, 10)
 		node := newFakeNode(silent)
-		conn, breaks := start(t, node, Config{OnSilent: func() { told <- time.Now() }})
+		conn, breaks := start(t, node, Config{OnSilent: func() { reported <- time.Now() }})
 		begun := time.Now()
 		conn.Start(&Call{Op: release(1), Done: ignore})
-		if took := (<-told).Sub(begun); took != time.Second || !conn.Silent() {
+		if took := (<-reported).Sub(begun); took != time.Second || !conn.Silent() {
 			t.Errorf("reported after %v, silent: %v; want 1s and yes", took, conn.Silent())
 		}
 		time.Sleep(time.Second)
@@ -125,9 +125,9 @@ func TestSilenceIsReportedBeforeItBreaksAConn(t *testing.T) {
 			t.Errorf("after an answer: silent %v, error %v", conn.Silent(), conn.Err())
 		}
 		begun = time.Now()
-		again := (<-told).Sub(begun)
+		again := (<-reported).Sub(begun)
 		b := <-breaks
-		if took := time.Since(begun); took < 3*again*9/10 || took > 4*again || !errors.Is(b.err, ErrStalled) || len(told) != 0 {
+		if took := time.Since(begun); took < 3*again*9/10 || took > 4*again || !errors.Is(b.err, ErrStalled) || len(reported) != 0 {
 			t.Errorf("reported again after %v, broke after %v with %v; want about three times as much", again, took, b.err)
 		}
 	})
