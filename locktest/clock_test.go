@@ -78,7 +78,7 @@ func TestAClockBeyondTheBoundIsFound(t *testing.T) {
 			handOver(t, []*client.Client{slow, other}, 20*time.Second)
 			cluster.CheckHistory()
 		})
-		if !reports(failures, "a loss is failures in time (S3)", `lock "x"`, "of slow was valid") {
+		if !reports(failures, "a holder loses its grant in time (S3)", `lock "x"`, "of slow was valid") {
 			t.Errorf("a clock that is 5%% slow: the kit reports %q", failures)
 		}
 	})
