@@ -16,14 +16,15 @@ import (
 	apiv1 "github.com/locknode/locknode/api/v1"
 )
 
-// fields are the names that an object may have, each with what takes its value.
-// What a value must be is said in the error, after the name.
+// fields are the names that an object may have, each with a function that takes its
+// value. The function's error says what the value must be; the name is put before it.
 type fields map[string]func(json.RawMessage) error
 
 const (
-	// shortBody is read in any case.
+	// shortBody is how much of a body is read even if there is no room: what frees a lock
+	// is shorter.
 	shortBody = 4 << 10
-	// bodyCost is what reading and decoding a body takes for each byte of it.
+	// bodyCost is how many bytes of memory reading and decoding take for each of a body.
 	bodyCost = 3
 )
 
@@ -39,7 +40,7 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request, f fields) *api
 			bytes := bodyCost * s.cfg.Limits.BodyBytes
 			if !conn.in.take(bytes) {
 				w.Header().Set("Connection", "close")
-				return conn.listener.in.crowded()
+				return conn.listener.in.full()
 			}
 			defer conn.in.force(-bytes)
 		}
@@ -47,14 +48,14 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request, f fields) *api
 		rest, err = io.ReadAll(from)
 		body = append(body, rest...)
 	}
-	_ = control.SetReadDeadline(time.Time{}) // a parked acquire may take its time
+	_ = control.SetReadDeadline(time.Time{}) // an acquire may wait
 	var tooLong *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLong):
-		return apiv1.NewError(apiv1.CodeTooLarge, "body: at most %d bytes are accepted", tooLong.Limit)
+		return apiv1.NewError(apiv1.CodeTooLarge, "body: is too long, must be at most %d bytes", tooLong.Limit)
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		w.Header().Set("Connection", "close")
-		return apiv1.NewError(apiv1.CodeMalformed, "body: did not arrive within %v", s.cfg.Limits.BodyTime)
+		return apiv1.NewError(apiv1.CodeMalformed, "body: has not arrived within %v", s.cfg.Limits.BodyTime)
 	case err != nil:
 		return apiv1.NewError(apiv1.CodeMalformed, "body: %v", err)
 	}
@@ -66,7 +67,7 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request, f fields) *api
 // not Unicode are refused instead of changed, since they may be lock names.
 func (f fields) decode(body []byte) *apiv1.Error {
 	if !utf8.Valid(body) {
-		return apiv1.NewError(apiv1.CodeMalformed, "body: is not UTF-8")
+		return apiv1.NewError(apiv1.CodeMalformed, "body: is not UTF-8, must be a JSON object")
 	}
 	dec := json.NewDecoder(bytes.NewReader(body))
 	if t, err := dec.Token(); err != nil || t != json.Delim('{') {
@@ -82,9 +83,9 @@ func (f fields) decode(body []byte) *apiv1.Error {
 		set, ok := f[name]
 		switch {
 		case !ok:
-			return apiv1.NewError(apiv1.CodeInvalid, "%.100q: unknown field; allowed are %s", name, f.names())
+			return apiv1.NewError(apiv1.CodeInvalid, "%.100q: is an unknown field, must be one of %s", name, f.names())
 		case seen[name]:
-			return apiv1.NewError(apiv1.CodeInvalid, "%s: is there twice", name)
+			return apiv1.NewError(apiv1.CodeInvalid, "%s: is given twice, must be given once", name)
 		}
 		seen[name] = true
 		var raw json.RawMessage
@@ -102,14 +103,14 @@ func (f fields) decode(body []byte) *apiv1.Error {
 		return malformed(err)
 	}
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return apiv1.NewError(apiv1.CodeMalformed, "body: something follows the object")
+		return apiv1.NewError(apiv1.CodeMalformed, "body: goes on after its object, must be one JSON object")
 	}
 	return nil
 }
 
 func malformed(err error) *apiv1.Error {
 	if err == nil || errors.Is(err, io.EOF) {
-		return apiv1.NewError(apiv1.CodeMalformed, "body: a JSON object is needed")
+		return apiv1.NewError(apiv1.CodeMalformed, "body: is not complete or no object, must be one JSON object")
 	}
 	return apiv1.NewError(apiv1.CodeMalformed, "body: %v", err)
 }
@@ -127,12 +128,12 @@ func text(to *string) func(json.RawMessage) error {
 	return func(raw json.RawMessage) error {
 		var s string
 		if err := json.Unmarshal(raw, &s); err != nil {
-			return errors.New("a string is needed")
+			return errors.New("must be a string")
 		}
 		// A lone surrogate becomes U+FFFD: another string than was sent.
 		if strings.ContainsRune(s, utf8.RuneError) && !bytes.ContainsRune(raw, utf8.RuneError) &&
 			!bytes.Contains(bytes.ToLower(raw), []byte(`\ufffd`)) {
-			return errors.New("is not Unicode")
+			return errors.New("is not Unicode, must be a string without lone surrogates")
 		}
 		*to = s
 		return nil
@@ -152,11 +153,11 @@ func duration(to *time.Duration) func(json.RawMessage) error {
 	return func(raw json.RawMessage) error {
 		var s string
 		if err := json.Unmarshal(raw, &s); err != nil {
-			return errors.New(`a duration such as "30s" is needed`)
+			return errors.New(`must be a duration such as "30s"`)
 		}
 		d, err := time.ParseDuration(s)
 		if err != nil {
-			return fmt.Errorf(`%.40q is not a duration such as "30s"`, s)
+			return fmt.Errorf(`is %.40q, must be a duration such as "30s"`, s)
 		}
 		*to = d
 		return nil
@@ -166,7 +167,7 @@ func duration(to *time.Duration) func(json.RawMessage) error {
 func number(to *uint64) func(json.RawMessage) error {
 	return func(raw json.RawMessage) error {
 		if err := json.Unmarshal(raw, to); err != nil {
-			return errors.New("a whole number is needed")
+			return errors.New("must be a whole number")
 		}
 		return nil
 	}
@@ -192,12 +193,12 @@ func positive(field string, d time.Duration) *apiv1.Error {
 	if d > 0 {
 		return nil
 	}
-	return apiv1.NewError(apiv1.CodeInvalid, "%s %v: more than 0s is needed", field, d)
+	return apiv1.NewError(apiv1.CodeInvalid, "%s: is %v, must be more than 0s", field, d)
 }
 
 func notNegative(field string, d time.Duration) *apiv1.Error {
 	if d >= 0 {
 		return nil
 	}
-	return apiv1.NewError(apiv1.CodeInvalid, "%s %v: 0s or more is needed", field, d)
+	return apiv1.NewError(apiv1.CodeInvalid, "%s: is %v, must be 0s or more", field, d)
 }

@@ -10,33 +10,35 @@ import (
 	"github.com/locknode/locknode/internal/mux"
 )
 
-// A client that asks for more than it is answered, or that is refused, is slowed down
-// before it takes the node's time from others: for a moment its stream is not read, and
-// the flow control of HTTP/2 holds the sender. The moment is short, because pings and
-// keep-alives come over the same stream. Rejected: to answer "overloaded" as fast as the
-// client can ask. Two cores were busy with nothing else, and the leader was deposed.
+// A client that sends operations faster than they are answered, or whose operations are
+// refused, is slowed down before it takes the node's time from others: for a moment its
+// stream is not read, and the flow control of HTTP/2 stops the sender. The pause is short,
+// because pings and keep-alives come over the same stream. Rejected: to answer
+// "overloaded" as fast as the client can send. That kept two cores busy, and the leader
+// lost its leadership.
 
 const (
-	// maxPause is how long a stream is not read. It is well below the time after which
-	// a client takes a node for dead whose pings are not answered. On the stream of
-	// another node others wait as well.
+	// maxPause is how long a stream is not read at most. It is well below the time after
+	// which a client gives up a node that does not answer its pings. The pause is shorter
+	// on the stream of another node, because several clients share it.
 	maxPause     = 250 * time.Millisecond
 	maxPeerPause = 25 * time.Millisecond
-	// minPause is the first one; they double until there is room again.
+	// minPause is the first pause; pauses double until there is room again.
 	minPause = time.Millisecond
 	// manyOpen is how many operations of a stream may be unanswered before it is slowed
 	// down: two entries of the log.
 	manyOpen = 4096
-	// manyAsked operations at once take about a tenth of a millisecond.
+	// manyAsked is how many operations of one message are many: they take about a tenth
+	// of a millisecond.
 	manyAsked = 128
 )
 
-// brake is what slows one stream's receiver down. What is not said to be the receiver's
-// is guarded by stream.mu.
+// brake slows one stream's receiver down. Fields that are not the receiver's are guarded
+// by stream.mu.
 type brake struct {
 	limit   int           // manyOpen, or less for a stream that may have less
 	refused uint64        // operations so far
-	freed   chan struct{} // of capacity 1: there is room again
+	freed   chan struct{} // wakes the receiver: there is room again
 
 	seen  uint64        // of refused; the receiver's
 	pause time.Duration // the last one; the receiver's
@@ -50,7 +52,8 @@ func newBrake(inFlight int) brake {
 // isFullLocked reports whether so much is unanswered that the stream is not read for a moment.
 func (st *stream) isFullLocked() bool { return st.open.Prompt+st.unsent.Prompt >= st.brake.limit }
 
-// slowDown is called by the receiver after each message, of so many operations.
+// slowDown pauses the receiver if it must. The receiver calls it after each message, with
+// the number of its operations.
 func (st *stream) slowDown(asked int) {
 	b := &st.brake
 	st.mu.Lock()
@@ -71,7 +74,7 @@ func (st *stream) slowDown(asked int) {
 	default:
 		b.pause = 0
 		if asked >= manyAsked {
-			runtime.Gosched() // the rest of the node has its turn at the processors
+			runtime.Gosched() // let other goroutines of the node run
 		}
 	}
 }
@@ -101,7 +104,7 @@ func (st *stream) rest(d time.Duration, freed <-chan struct{}) {
 	}
 }
 
-// releaseLocked lets the receiver go on if there is room again.
+// releaseLocked wakes the receiver if there is room again.
 func (st *stream) releaseLocked() {
 	if st.open.Prompt+st.unsent.Prompt != st.brake.limit-1 {
 		return
@@ -112,9 +115,9 @@ func (st *stream) releaseLocked() {
 	}
 }
 
-// fitsLocked reports whether an owner may have one more operation of a class. On a stream
-// that another node uses for its clients each of them is refused when it has as much as is
-// free, so that one does not use it up.
+// fitsLocked reports whether an owner may have one more operation of a class. On the
+// stream of another node, which its clients share, an owner may have no more than is still
+// free, so that one owner does not use the stream up.
 func (st *stream) fitsLocked(o fair.Owner, class mux.Class, room int) bool {
 	if !st.peer || class == mux.Waits {
 		return true
@@ -134,8 +137,8 @@ func (st *stream) countShareLocked(o fair.Owner, class mux.Class, n int) {
 	}
 }
 
-// refusedPause is how long the caller of a unary call or HTTP request waits for the
-// answer that there is too much to do.
+// refusedPause is how long a unary call or HTTP request that is refused as overloaded
+// waits for its answer.
 const refusedPause = 50 * time.Millisecond
 
 // pause waits for d, or until ctx ends.

@@ -9,29 +9,30 @@ import (
 	apiv1 "github.com/locknode/locknode/api/v1"
 )
 
-// What the clients of a port make the server hold is bounded in bytes over all of them:
+// Three budgets bound the bytes that the clients of a port take together:
 //
 //   - in: what has arrived of requests that are not complete;
 //   - ops: long operations under way;
 //   - out: answers that are not sent, from when they are made until the system has taken
 //     them.
 //
-// Each connection has an account of each. The first bytes of an account are free, so that
-// small things never wait for anybody and most connections touch no shared lock; they are
-// bounded by the number of connections. Beyond them an account takes at most half of what
-// is free: who asks for much leaves room for others. Bytes that stay are the ones that do
-// harm, so where there is no room the account goes, with its connection, of which the most
-// has stayed for a second: a client that does not read, or does not finish what it began.
-// If there is none, nobody misbehaves: what may be refused is refused.
+// Each connection has an account in each budget. The first bytes of an account are not
+// counted, so that small requests are never refused and most connections take no shared
+// lock; the number of connections bounds them. Beyond them an account takes at most half
+// of what is free, so that one client leaves room for others. Only bytes that stay do
+// harm. So where there is no room, the account of which the most has stayed for a second
+// is closed with its connection: its client does not read, or does not finish what it
+// began. If there is no such account, no client is at fault, and what may be refused is
+// refused.
 
 const (
 	// freeBytes of each account are not counted, and the rest is counted in such steps.
 	freeBytes = 16 << 10
-	// An account of which less has stayed is left alone.
+	// stuckBytes is the least that must have stayed of an account that is closed.
 	stuckBytes = 4 * freeBytes
-	// What has been held for so long has stayed.
+	// stuckAfter is how long bytes must be held to have stayed.
 	stuckAfter = time.Second
-	// The accounts are not looked through more often.
+	// reliefEvery is how often the accounts are searched at most.
 	reliefEvery = 100 * time.Millisecond
 )
 
@@ -57,20 +58,20 @@ func newBudgets(listener string, cfg Config) budgets {
 	}
 }
 
-// budget is a number of bytes that accounts share. Its methods may be called from several
-// goroutines, also with the locks of a stream held: they wait for nothing.
+// budget is a number of bytes that accounts share. Its methods are safe for concurrent
+// use, also with the locks of a stream held: they wait for nothing.
 type budget struct {
 	what, listener string
 	total          int64
-	keeps          bool // nobody is cut: what stays waits in line
+	keeps          bool // no connection is cut: what stays is waiting
 	log            *slog.Logger
 	observer       Observer
 
 	mu       sync.Mutex            // guards what follows, and the counted part of accounts
 	used     int64                 // sum of counted
 	accounts map[*account]struct{} // with counted > 0
-	relieved time.Time             // when they were looked through last
-	said     time.Time             // when a cut was logged last
+	relieved time.Time             // when the accounts were searched last
+	logged   time.Time             // when a cut was logged last
 }
 
 // account is what one connection holds of a budget. A nil account counts nothing.
@@ -80,13 +81,13 @@ type account struct {
 
 	exempt atomic.Bool // nothing is counted
 
-	mu    sync.Mutex // guards what follows; taken before budget.mu
+	mu    sync.Mutex // guards bytes and steps; taken before budget.mu
 	bytes int64
-	steps int64 // of them, as counted is to be
+	steps int64 // what counted is to be: bytes in whole steps
 
 	counted     int64     // guarded by budget.mu, as is what follows
-	low, before int64     // the least that counted has been since since, and in the time before that
-	since       time.Time // when low began
+	low, before int64     // the least value of counted since the time since, and in the span before that
+	since       time.Time // when the span of low began
 	closed      bool      // the connection is closed, or about to be
 }
 
@@ -95,8 +96,8 @@ func (b *budget) account(conn *limitedConn) *account { return &account{budget: b
 // take counts n more bytes, unless that is refused.
 func (a *account) take(n int) bool { return a.add(int64(n), false) }
 
-// force counts n more bytes, or, with a negative n, fewer: it is never refused. Beyond
-// twice the budget whoever holds the most is cut.
+// force counts n more bytes, or fewer if n is negative. It is never refused: beyond twice
+// the budget the connection that holds the most is cut.
 func (a *account) force(n int) { a.add(int64(n), true) }
 
 func (a *account) add(n int64, must bool) bool {
@@ -117,7 +118,7 @@ func (a *account) add(n int64, must bool) bool {
 	return true
 }
 
-// count has a's counted bytes be so many.
+// count sets a's counted bytes, unless that is refused.
 func (b *budget) count(a *account, counted int64, must bool) bool {
 	b.mu.Lock()
 	more := counted - a.counted
@@ -138,7 +139,7 @@ func (b *budget) count(a *account, counted int64, must bool) bool {
 			for !ok {
 				victim := b.stuckLocked(now)
 				if victim == nil || victim == a && !must {
-					break // what it asks for is refused, which is enough
+					break // its request is refused, which is enough
 				}
 				b.closeLocked(victim)
 				cut = append(cut, victim)
@@ -155,13 +156,13 @@ func (b *budget) count(a *account, counted int64, must bool) bool {
 	if ok && !a.closed {
 		a.countLocked(counted, now)
 	}
-	tell := len(cut) > 0 && now.Sub(b.said) > time.Minute
-	if tell {
-		b.said = now
+	log := len(cut) > 0 && now.Sub(b.logged) > time.Minute
+	if log {
+		b.logged = now
 	}
 	b.mu.Unlock()
 	for i, victim := range cut {
-		if tell && i == 0 && victim.conn != nil {
+		if log && i == 0 && victim.conn != nil {
 			b.log.Warn("cutting a connection that takes memory from the others", "listener", b.listener, "peer", victim.conn.ip, "for", b.what)
 		}
 		b.observer.Cut()
@@ -172,7 +173,8 @@ func (b *budget) count(a *account, counted int64, must bool) bool {
 	return ok
 }
 
-// stuckLocked is the account of which the most has stayed, nil if none has much.
+// stuckLocked returns the account of which the most has stayed, nil if that is less than
+// stuckBytes.
 func (b *budget) stuckLocked(now time.Time) (victim *account) {
 	most := int64(stuckBytes - 1)
 	for a := range b.accounts {
@@ -183,7 +185,7 @@ func (b *budget) stuckLocked(now time.Time) (victim *account) {
 	return victim
 }
 
-// largestLocked is the account that holds the most if asking holds counted bytes.
+// largestLocked returns the account that holds the most if asking holds counted bytes.
 func (b *budget) largestLocked(asking *account, counted int64) *account {
 	victim, most := asking, counted
 	for a := range b.accounts {
@@ -194,14 +196,14 @@ func (b *budget) largestLocked(asking *account, counted int64) *account {
 	return victim
 }
 
-// closeLocked takes a out of the budget for good.
+// closeLocked removes a from the budget for good.
 func (b *budget) closeLocked(a *account) {
 	b.used -= a.counted
 	a.counted, a.closed = 0, true
 	delete(b.accounts, a)
 }
 
-// close says that a's connection is closed.
+// close removes a from the budget once its connection is closed.
 func (b *budget) close(a *account) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -224,20 +226,20 @@ func (a *account) countLocked(counted int64, now time.Time) {
 	}
 }
 
-// rollLocked begins another span of time if this one has been long enough.
+// rollLocked begins another span of time if this one has lasted stuckAfter.
 func (a *account) rollLocked(now time.Time) {
 	if now.Sub(a.since) >= stuckAfter {
 		a.before, a.low, a.since = a.low, a.counted, now
 	}
 }
 
-// stayedLocked is how much of a has been there for a second or longer.
+// stayedLocked is how much of a has been held for a second or longer.
 func (a *account) stayedLocked(now time.Time) int64 {
 	a.rollLocked(now)
 	return min(a.before, a.low)
 }
 
-// crowded is the refusal of what has no room.
-func (b *budget) crowded() *apiv1.Error {
+// full is the refusal of what has no room.
+func (b *budget) full() *apiv1.Error {
 	return apiv1.NewError(apiv1.CodeOverloaded, "%s take all the memory that there is for them on this port; nothing was done", b.what)
 }

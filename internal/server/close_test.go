@@ -277,7 +277,7 @@ func (a textAddr) String() string { return string(a) }
 
 func TestConfigReportsEveryFault(t *testing.T) {
 	_, err := New(Config{Limits: Limits{InFlight: -1, BodyBytes: -5}})
-	for _, want := range []string{"Backend", "InFlight is -1", "BodyBytes is -5"} {
+	for _, want := range []string{"Backend", "InFlight: is -1", "BodyBytes: is -5"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("New = %v, want it to name %q", err, want)
 		}
@@ -316,12 +316,12 @@ func TestReadyzTellsWhetherTheNextNodeMayBeStopped(t *testing.T) {
 		{&apiv1.StatusResponse{Ready: true, VoterReady: true, VotersHealthy: 2}, "/readyz?voter", 200, `{"ready":true}`},
 		{&apiv1.StatusResponse{Ready: true, VoterReady: true, VotersHealthy: 2}, "/readyz?voter=true", 200, `{"ready":true}`},
 		{&apiv1.StatusResponse{Ready: true, VoterReady: true, VoterReason: "does not vote"}, "/readyz?voter=1", 200, `{"ready":true,"note":"does not vote"}`},
-		{&apiv1.StatusResponse{Ready: true, VoterReady: true, VotersHealthy: 2}, "/readyz?voters=3", 503, "2 voters answer the leader, 3 are asked for"},
+		{&apiv1.StatusResponse{Ready: true, VoterReady: true, VotersHealthy: 2}, "/readyz?voters=3", 503, "2 voters answer the leader, must be at least 3"},
 		{&apiv1.StatusResponse{Ready: true, VoterReady: true, VotersHealthy: 3}, "/readyz?voters=3", 200, `{"ready":true}`},
-		{&apiv1.StatusResponse{Ready: true, VoterReady: true}, "/readyz?voters", 400, "voters is"},
-		{&apiv1.StatusResponse{Ready: true, VoterReady: true}, "/readyz?voters=0", 400, "voters is"},
-		{&apiv1.StatusResponse{Ready: true}, "/readyz?vote", 400, "are allowed"},
-		{&apiv1.StatusResponse{Ready: true}, "/readyz?voter=false", 400, "are allowed"},
+		{&apiv1.StatusResponse{Ready: true, VoterReady: true}, "/readyz?voters", 400, "voters: is"},
+		{&apiv1.StatusResponse{Ready: true, VoterReady: true}, "/readyz?voters=0", 400, "voters: is"},
+		{&apiv1.StatusResponse{Ready: true}, "/readyz?vote", 400, "must be"},
+		{&apiv1.StatusResponse{Ready: true}, "/readyz?voter=false", 400, "must be"},
 	} {
 		r.node.mu.Lock()
 		r.node.status = tt.status

@@ -18,10 +18,10 @@ import (
 	apiv1 "github.com/locknode/locknode/api/v1"
 )
 
-// codec is grpc's own, and counts what is not sent: the bytes of an answer are in the
-// account of its connection until grpc has no use for them any more. It also refuses
-// messages of many tiny parts before they are decoded: a part of two bytes takes a hundred
-// when it is.
+// codec is grpc's own codec, and counts answers that are not sent: the bytes of an answer
+// are in the account of its connection until grpc gives their buffer back. It also refuses
+// messages of many tiny parts before decoding them, because a part of two bytes takes a
+// hundred bytes once it is decoded.
 type codec struct{ encoding.CodecV2 }
 
 func newCodec() codec { return codec{encoding.GetCodecV2(protocodec.Name)} }
@@ -30,17 +30,17 @@ const (
 	// maxParts is how many messages may be in a message: forty for each operation of the
 	// longest message of a stream.
 	maxParts = 40 * 512
-	// A shorter message cannot have as many.
+	// fewBytes is the least length of a message with so many parts.
 	fewBytes = 2 * maxParts
 )
 
-// owned is an answer, and the account that it is counted in.
+// owned is an answer, and the account in which it is counted.
 type owned struct {
 	message any
 	account *account
 }
 
-// Marshal encodes v.
+// Marshal encodes v. An owned answer is counted until grpc gives the buffer back.
 func (c codec) Marshal(v any) (mem.BufferSlice, error) {
 	o, ok := v.(owned)
 	if !ok {
@@ -48,7 +48,7 @@ func (c codec) Marshal(v any) (mem.BufferSlice, error) {
 	}
 	m, ok := o.message.(proto.Message)
 	if !ok {
-		return nil, fmt.Errorf("encode %T: a proto.Message is needed", o.message)
+		return nil, fmt.Errorf("encode answer: is %T, must be a proto.Message", o.message)
 	}
 	size := proto.Size(m)
 	lent := &loan{account: o.account}
@@ -62,20 +62,21 @@ func (c codec) Marshal(v any) (mem.BufferSlice, error) {
 	return mem.BufferSlice{mem.NewBuffer(buf, lent)}, nil
 }
 
-// loan is memory that an answer takes until it is sent. It is the pool of one buffer.
+// loan is the memory of an answer until it is sent. To grpc it is a pool of one buffer.
 type loan struct {
 	account *account
 	bytes   int
-	small   bool // one of smallBuffers
-	long    bool // of no pool
+	small   bool // from smallBuffers
+	long    bool // from no pool
 }
 
-// smallBuffers are for the usual answers. grpc gives back only what is longer than 1 KiB.
+// smallBuffers are for the usual answers. grpc gives back only buffers longer than 1 KiB.
 var smallBuffers = sync.Pool{New: func() any { b := make([]byte, smallBuffer); return &b }}
 
 const smallBuffer = 1<<10 + 256
 
-// longBuffer is the longest that comes from grpc's pool: the next ones there have a megabyte.
+// longBuffer is the longest buffer taken from grpc's pool: the next longer ones there have
+// a megabyte.
 const longBuffer = 32 << 10
 
 func (l *loan) get(size int) (buf *[]byte) {
@@ -94,8 +95,8 @@ func (l *loan) get(size int) (buf *[]byte) {
 	return buf
 }
 
-// Get is never called: the pool is that of one buffer.
-func (l *loan) Get(int) *[]byte { panic("a loan lends once") }
+// Get is never called: the pool has one buffer, which get has returned.
+func (l *loan) Get(int) *[]byte { panic("loan: Get was called, must be Put only") }
 
 // Put takes the buffer back.
 func (l *loan) Put(buf *[]byte) {
@@ -109,7 +110,7 @@ func (l *loan) Put(buf *[]byte) {
 	}
 }
 
-// Unmarshal decodes data.
+// Unmarshal decodes data. It refuses messages of more than maxParts parts.
 func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
 	m, ok := v.(proto.Message)
 	if !ok || data.Len() < fewBytes {
@@ -119,19 +120,19 @@ func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
 	defer buf.Free()
 	left := maxParts
 	if countParts(m.ProtoReflect().Descriptor(), buf.ReadOnlyData(), &left); left < 0 {
-		return fmt.Errorf("message of %d bytes: it has more than %d parts", data.Len(), maxParts)
+		return fmt.Errorf("message: has too many parts in its %d bytes, must have at most %d", data.Len(), maxParts)
 	}
 	return proto.Unmarshal(buf.ReadOnlyData(), m)
 }
 
-// countParts takes the messages that are in b, a message of type d, off left, until it is
-// below zero.
+// countParts subtracts from left the messages and list elements in b, a message of type d,
+// until left is below zero.
 func countParts(d protoreflect.MessageDescriptor, b []byte, left *int) {
 	fields := d.Fields()
 	for len(b) > 0 && *left >= 0 {
 		number, kind, n := protowire.ConsumeTag(b)
 		if n < 0 {
-			return // decoding says what is wrong
+			return // decoding returns the error
 		}
 		b = b[n:]
 		if n = protowire.ConsumeFieldValue(number, kind, b); n < 0 {
@@ -154,11 +155,11 @@ type owning struct {
 	account *account
 }
 
-// SendMsg sends m.
+// SendMsg sends m and counts it in the account.
 func (o owning) SendMsg(m any) error { return o.ServerStream.SendMsg(owned{m, o.account}) }
 
-// enter refuses a call or stream for which there is no room. What frees something, or says
-// that somebody is alive, is not refused because of other calls.
+// enter refuses a call or stream for which there is no room. A call that frees something,
+// or keeps something alive, is not refused because of other calls.
 func (s *Server) enter(ctx context.Context, info *tap.Info) (context.Context, error) {
 	c := grpcConn(ctx)
 	if c == nil {
@@ -169,7 +170,8 @@ func (s *Server) enter(ctx context.Context, info *tap.Info) (context.Context, er
 	if method := info.FullMethodName[strings.LastIndexByte(info.FullMethodName, '/')+1:]; apiv1.KindOfMethod(method).Frees() {
 		room *= 2
 	}
-	// A connection may always have a few, and at most half of what is free.
+	// A connection may always have a few. Beyond them it may have at most half of what is
+	// free.
 	own, all := c.frames.open(), int(l.streams.Load())
 	if own <= fewStreams || own <= (room-all+own)/2 {
 		return ctx, nil
@@ -177,5 +179,5 @@ func (s *Server) enter(ctx context.Context, info *tap.Info) (context.Context, er
 	return ctx, apiv1.NewError(apiv1.CodeOverloaded, "%d calls and streams are under way on this port, %d of them on this connection; nothing was done", all, own)
 }
 
-// fewStreams each connection may have, whatever the others have.
+// fewStreams is how many streams a connection may have however many the others have.
 const fewStreams = 4

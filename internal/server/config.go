@@ -14,17 +14,16 @@ import (
 	"github.com/locknode/locknode/internal/peerapi"
 )
 
-// Backend is the node behind the server. Its errors are an *apiv1.Error where
-// the code matters; others reach clients as internal errors.
+// Backend is the node behind the server. Its methods are safe for concurrent use. Its
+// errors are an *apiv1.Error where the code matters; others reach clients as internal
+// errors.
 type Backend interface {
-	// Start takes in an operation and never blocks. The answer belongs to
-	// whoever gets it: the server changes its id.
+	// Start begins an operation and never blocks. The answer belongs to the server,
+	// which changes its id.
 	Start(*mux.Call)
-	// Watch calls f, which does not block, for what happens to a session until
-	// stop is called.
+	// Watch calls f for each notice of a session until stop is called. f does not block.
 	Watch(session [16]byte, f func(*apiv1.Notice)) (stop func())
-	// Status is asked for by every health and readiness check: it answers from
-	// memory.
+	// Status answers from memory: every health and readiness check calls it.
 	Status(context.Context) (*apiv1.StatusResponse, error)
 	Members(context.Context) (*apiv1.MembersResponse, error)
 	TransferLeadership(context.Context, *apiv1.TransferLeadershipRequest) (*apiv1.TransferLeadershipResponse, error)
@@ -44,9 +43,9 @@ type Backend interface {
 // Limits bound what clients may ask of one server. A zero field means its
 // default.
 type Limits struct {
-	Connections          int           // of each listener; default 10,000, or what Config.Files allows
-	ConnectionsPerIP     int           // of each listener; default 2,048. On three quarters of both acquires may wait
-	StreamsPerConnection int           // unary calls and streams under way; default 1,024. Three quarters may wait
+	Connections          int           // of each listener; default 10,000, or what Config.Files allows. On three quarters of them acquires may wait
+	ConnectionsPerIP     int           // of each listener; default 2,048. On three quarters of them acquires may wait
+	StreamsPerConnection int           // unary calls and streams under way; default 1,024. Three quarters of them may be acquires that wait
 	MessageBytes         int           // one gRPC message; default 1 MiB
 	BodyBytes            int           // one HTTP body; default 64 KiB
 	BodyTime             time.Duration // until an HTTP body has arrived; default 10 s
@@ -75,16 +74,18 @@ type Config struct {
 	// Files is how many files the connections of all listeners may take; 0: as many as
 	// the limits allow.
 	Files int
-	// Admit is why a connection that is within the limits is not taken in; nil: it is.
+	// Admit returns why a connection that is within the limits is refused, or nil. nil:
+	// none is.
 	Admit func(net.Conn) error
-	// Self says who this node is and what cluster it belongs to, empty as far as it does
-	// not know: calls that are meant for another one are refused. nil: nobody is.
+	// Self returns the IDs of this node and of its cluster, empty as long as they are not
+	// known: calls that are meant for another node or cluster are refused. nil: none is.
 	Self func() (node, cluster string)
 	// Peer reports whether a key is that of the cluster's nodes: see [mux.PeerHeader]. nil:
 	// no stream is another node's.
 	Peer func(key string) bool
-	// Unfit is why the node cannot do what it has taken in, because its disk hangs,
-	// say. Pings are answered with it, so that clients go elsewhere. nil: it always can.
+	// Unfit returns why the node cannot run operations, for example because its disk
+	// hangs, or nil. Pings are answered with that error, so that clients go to another
+	// node. nil: it always can.
 	Unfit func() error
 }
 
@@ -125,8 +126,8 @@ func (l Limits) withDefaults() Limits {
 	return l
 }
 
-// fit lowers the limit of connections so that those of all listeners take no more files,
-// and reports whether it had to.
+// fit lowers the limit of connections so that all listeners together take no more files
+// than that, and reports whether it had to.
 func (l *Limits) fit(files int) bool {
 	const listeners = 2
 	capped := files/listeners < l.Connections
@@ -140,10 +141,10 @@ func (l *Limits) fit(files int) bool {
 func (c Config) validate() error {
 	var errs []error
 	if c.Backend == nil {
-		errs = append(errs, errors.New("config: Backend is nil: a node is needed"))
+		errs = append(errs, errors.New("config: Backend: is nil, must be a node"))
 	}
 	if c.Files < 0 {
-		errs = append(errs, fmt.Errorf("config: Files is %d: 0 or more is allowed", c.Files))
+		errs = append(errs, fmt.Errorf("config: Files: is %d, must be 0 or more", c.Files))
 	}
 	l := c.Limits
 	for _, f := range []struct {
@@ -159,7 +160,7 @@ func (c Config) validate() error {
 		{"PingMinTime", int(l.PingMinTime)}, {"BodyTime", int(l.BodyTime)},
 	} {
 		if f.value < 0 {
-			errs = append(errs, fmt.Errorf("config: Limits.%s is %d: 0 or more is allowed", f.name, f.value))
+			errs = append(errs, fmt.Errorf("config: Limits.%s: is %d, must be 0 or more", f.name, f.value))
 		}
 	}
 	return errors.Join(errs...)

@@ -6,16 +6,16 @@ import (
 	apiv1 "github.com/locknode/locknode/api/v1"
 )
 
-// edition is a directory as streams are told of it.
+// edition is a directory as it is sent to streams.
 type edition struct {
-	number    uint64 // grows when a client has to be told
+	number    uint64 // grows when the directory has to be sent again
 	directory *apiv1.Directory
 }
 
-// SetDirectory says where the members are reached. Every stream is told when it begins,
-// and again when something but the index has changed: a client that is connected hears
-// of each replacement while the nodes that it knew before are still there. The
-// directory must not be changed afterwards. nil is ignored: the node does not know.
+// SetDirectory sets where the members are reached. Every stream gets the directory when it
+// begins, and again when anything but its index has changed: so a connected client learns
+// of each replaced member while the members that it knew before still run. d must not be
+// changed afterwards. nil is ignored: the node does not know the members.
 func (s *Server) SetDirectory(d *apiv1.Directory) {
 	if d == nil {
 		return
@@ -49,13 +49,13 @@ func sameMembers(a, b *apiv1.Directory) bool {
 	})
 }
 
-// untoldLocked is the directory if the stream's client has to be told of it, and notes
-// that it was.
-func (st *stream) untoldLocked() *apiv1.Directory {
+// unsentLocked returns the directory if it has to be sent on the stream, and marks it as
+// sent.
+func (st *stream) unsentLocked() *apiv1.Directory {
 	e := st.server.edition.Load()
-	if e == nil || st.quiet || e.number == st.told {
+	if e == nil || st.quiet || e.number == st.sent {
 		return nil
 	}
-	st.told = e.number
+	st.sent = e.number
 	return e.directory
 }

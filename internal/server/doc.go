@@ -1,49 +1,47 @@
-// Package server is how the outside reaches a node: gRPC (unary calls, batches,
-// Session streams, what nodes ask each other, health, reflection) on one port
-// and HTTP with JSON on another.
+// Package server serves a node to clients and to other nodes: gRPC (unary calls, batches,
+// Session streams, what nodes ask each other, health, reflection) on one port, and HTTP
+// with JSON on another.
 //
-// Every request for the lock table becomes an [apiv1.Operation] and takes one
-// road, [Backend.Start]; the server neither knows who leads nor what a lock is.
-// When nobody gets the answer of an operation, because its caller has gone away, the
-// server is stopping or the answer could not be sent, it abandons the call: the node
-// then gives up an acquire without a session, so that nobody stands in line, or holds a
-// lock, for a ghost. The end of a Session stream abandons its calls, too; to those in a
-// session that means nothing: their client sends the same request IDs again on another
-// stream.
+// Every request for the lock table becomes an [apiv1.Operation] and takes one path,
+// [Backend.Start]; the server knows neither who leads nor what a lock is. When nobody gets
+// the answer of an operation, because its caller has gone away, the server is stopping or
+// the answer could not be sent, the server abandons the call. The node then gives up an
+// acquire without a session: a caller that has gone away neither waits nor holds a lock.
+// The end of a Session stream abandons its calls as well. For calls in a session that
+// changes nothing: their client sends the same request IDs again on another stream.
 //
-// Nothing that a client does, or does not do, grows without bound: connections
-// per address and in all, streams per connection, operations in flight and
-// unsent answers per stream, message and body sizes. What frees a lock, or keeps
-// something alive, is not refused because of acquires that wait: those are counted
-// apart everywhere. docs/operations.md has the table. A stream that does not read
-// its answers is cut with its connection; one that asks for more than it is answered, or
-// is refused, is not read for a moment (brake.go); an answer that nobody fetches costs
-// memory only until then.
+// What clients take is bounded: connections per address and in all, streams per
+// connection, operations in flight and unsent answers per stream, message and body sizes.
+// docs/operations.md has the table. What frees a lock, or keeps something alive, is not
+// refused because of acquires that wait: those are counted apart everywhere. A stream that
+// does not read its answers is cut with its connection, which frees their memory. A stream
+// that has too many operations unanswered, or whose operations are refused, is not read
+// for a moment (brake.go).
 //
-// In bytes there are budgets for all connections of a port together (budget.go): for
-// requests that have not arrived whole, which frames.go follows on a gRPC connection, for
-// long operations under way, and for answers until the system has taken them, which
-// codec.go follows into grpc. Where a budget is used up reads are refused, and who does
-// not read, or does not finish what it began, is cut. Where places for connections are
-// used up those on which nothing is asked make room (useof.go).
+// Bytes have budgets, which all connections of a port share (budget.go): for requests that
+// have not arrived whole, which frames.go follows on a gRPC connection; for long operations
+// under way; and for answers until the system has taken them, which codec.go follows into
+// grpc. Where a budget is used up, reads are refused, and a client that does not read, or
+// does not finish what it began, is cut. Where the places for connections are used up,
+// connections on which nothing is requested make room (useof.go).
 //
-// A Session stream has two goroutines: grpc's, which sends, and a receiver,
-// which ends with the stream and is joined in [Server.Close]. Operations have
-// none: answers are appended to the stream's queue by whoever brings them. A
-// unary or HTTP request has the goroutine that grpc or net/http gave it.
+// A Session stream has two goroutines: grpc's, which sends, and a receiver, which ends with
+// the stream and is joined in [Server.Close]. Operations have none: the goroutine that
+// brings an answer appends it to the stream's queue. A unary or HTTP request has the
+// goroutine that grpc or net/http gave it.
 //
 // Files:
-//   - server.go makes the servers, config.go says what they need; listen.go limits
-//     connections, useof.go says which one makes room; wrongport.go answers HTTP/1 on the gRPC
-//     port.
-//   - stream.go is a Session stream and what it receives, send.go what it sends; unary.go are
-//     the unary calls; operation.go tells operations apart; operator.go are the calls of an
+//   - server.go: how are the servers made and closed? config.go: what do they need?
+//     listen.go: which connections are accepted? useof.go: which one makes room?
+//     wrongport.go: what does an HTTP/1 client get on the gRPC port?
+//   - stream.go: what does a Session stream receive? send.go: what does it send? unary.go:
+//     the unary calls. operation.go: how is one operation run? operator.go: the calls of an
 //     operator.
-//   - http.go routes HTTP, http_operator.go does what an operator asks; body.go reads JSON,
-//     view.go has the JSON documents, jsonwriter.go writes long ones; hosts.go refuses
-//     browsers that were led here.
-//   - brake.go, budget.go, hold.go, frames.go, codec.go and waits.go bound what clients take:
-//     as above, hold.go for one connection, waits.go for acquires that wait.
-//   - health.go says whether the node is ready; directory.go tells streams where the members
-//     are; meant.go refuses calls for another node; observer.go counts.
+//   - http.go: which paths does HTTP have? http_operator.go: those of an operator. body.go:
+//     how is JSON read? view.go: how are the JSON documents filled? jsonwriter.go: how are
+//     long ones written? hosts.go: which browsers are refused?
+//   - brake.go, budget.go, hold.go, frames.go, codec.go and waits.go: how much may clients
+//     take? As above; hold.go for one connection, waits.go for acquires that wait.
+//   - health.go: is the node ready? directory.go: how do streams learn where the members
+//     are? meant.go: which calls are for another node? observer.go: what is counted?
 package server

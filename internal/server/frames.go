@@ -5,16 +5,16 @@ import (
 	"sync"
 )
 
-// What a gRPC client has sent of messages that are not complete lies in buffers of grpc,
-// which has a bound for one stream and none for all of them. So the bytes are followed here,
-// in both directions, as far as the frames of HTTP/2 and the five bytes before each message
-// go: what a connection has under way, and how much of it waits for its rest.
+// grpc buffers what a client has sent of messages that are not complete, and bounds that
+// for one stream, but not for all of them. So the bytes of a connection are followed here in
+// both directions, by the frames of HTTP/2 and the five bytes before each message. That
+// gives the streams under way, and how many bytes are of messages that are not complete.
 
 const (
 	frameHead    = 9
 	prefaceBytes = len("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
-	// frameCost is more than grpc needs to keep a frame apart from its bytes: frames of one
-	// byte cost a hundred times what was sent.
+	// frameCost is counted for each frame besides its bytes, and is more than grpc needs:
+	// frames of one byte take a hundred times as much memory as was sent.
 	frameCost = 128
 
 	frameData, frameHeaders, frameReset = 0, 1, 3
@@ -36,9 +36,9 @@ type arriving struct {
 	head    [5]byte // of the message that arrives
 	have    int     // bytes of head
 	missing int     // bytes of the message
-	first   bool    // a message has come whole
+	first   bool    // the first message is complete
 	partial int     // cost of the message that arrives
-	unread  int     // cost of whole messages that came since the server sent something on the stream, without the first
+	unread  int     // cost of messages, but for the first, that were completed since the server sent something on the stream
 }
 
 // scanner finds the frames in a stream of bytes.
@@ -47,7 +47,7 @@ type scanner struct {
 	head [frameHead]byte
 	have int
 	left int // bytes of the frame's payload that are still to come
-	pad  int // of them those that are no data; -1: the number of them comes first
+	pad  int // bytes of them that are padding; -1: their number comes first
 }
 
 func newFrames(conn *limitedConn) *frames {
@@ -58,7 +58,7 @@ func (s *scanner) kind() byte     { return s.head[3] }
 func (s *scanner) flags() byte    { return s.head[4] }
 func (s *scanner) stream() uint32 { return binary.BigEndian.Uint32(s.head[5:]) &^ (1 << 31) }
 
-// scan calls begun for each frame whose head is there, and data for the data of frames
+// scan calls begun for each frame whose head is complete, and data for the data of frames
 // that carry some.
 func (s *scanner) scan(b []byte, begun func(), data func([]byte)) {
 	if n := min(s.skip, len(b)); n > 0 {
@@ -89,7 +89,7 @@ func (s *scanner) scan(b []byte, begun func(), data func([]byte)) {
 				s.pad = int(part[0])
 				part = part[1:]
 			}
-			// The padding is at the end: what is left may be all of it, and more.
+			// The padding ends the payload: what of it is not in left is the end of part.
 			if over := s.pad - s.left; over > 0 {
 				part = part[:max(0, len(part)-over)]
 			}
@@ -145,7 +145,7 @@ func (f *frames) received(b []byte) {
 	f.conn.in.force(cost)
 }
 
-// add follows the messages of a stream, and returns by how much they cost more.
+// add follows the messages of a stream, and returns by how much their cost grows.
 func (a *arriving) add(data []byte) (cost int) {
 	for len(data) > 0 {
 		if a.have < len(a.head) {
@@ -165,7 +165,8 @@ func (a *arriving) add(data []byte) (cost int) {
 		if a.missing > 0 {
 			return cost
 		}
-		// It is whole: the server takes the first at once, and says so of others.
+		// The message is complete. The server reads the first at once; that it has read
+		// others shows when it sends something.
 		if !a.first {
 			a.first = true
 			cost -= a.partial
@@ -201,13 +202,13 @@ func (f *frames) sent(b []byte) {
 	f.conn.in.force(cost)
 }
 
-// dropLocked forgets a stream, and returns what it cost.
+// dropLocked removes a stream, and returns what it cost.
 func (f *frames) dropLocked(id uint32, a *arriving) (cost int) {
 	delete(f.streams, id)
 	return a.partial + a.unread
 }
 
-// close forgets all streams.
+// close removes all streams. No stream is opened afterwards.
 func (f *frames) close() {
 	if f == nil {
 		return

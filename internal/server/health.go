@@ -19,19 +19,19 @@ import (
 	apiv1 "github.com/locknode/locknode/api/v1"
 )
 
-// healthEvery is how often a watched health is looked at.
+// healthEvery is how often a health is checked while it is watched.
 const healthEvery = 250 * time.Millisecond
 
-// health is the gRPC health service. It keeps no state: ready is what the node
-// says when it is asked.
+// health is the gRPC health service. It keeps no state but for watchers: each answer is
+// the node's at that moment.
 type health struct {
 	grpc_health_v1.UnimplementedHealthServer
 	server *Server
 	watch  watch
 }
 
-// voterService is the name under which a node is healthy while the next one may be
-// stopped, as /readyz?voter.
+// voterService is the name of a service that is healthy while the next node may be
+// stopped, as for /readyz?voter.
 const voterService = "voter"
 
 // services are the names that have a health: the server as a whole, Locks, and the voter.
@@ -55,18 +55,18 @@ func (h *health) all(ctx context.Context) map[string]grpc_health_v1.HealthCheckR
 	return all
 }
 
-// gate is what a caller of /readyz wants to know.
+// gate is what a caller of /readyz requires besides a node that serves.
 type gate struct {
-	voter  bool   // whether the next node may be stopped
-	voters uint64 // and so many voters answer the leader
+	voter  bool   // the next node may be stopped
+	voters uint64 // at least so many voters answer the leader
 }
 
-// gateOf reads the query of /readyz. What it does not know is an error: a deployer who
-// misspelled it would stop the next node too early.
+// gateOf reads the query of /readyz. An unknown parameter is an error: a deployment that
+// misspells one would stop the next node too early.
 func gateOf(query string) (g gate, err error) {
 	values, err := url.ParseQuery(query)
 	if err != nil {
-		return g, apiv1.NewError(apiv1.CodeInvalid, "query %q: %v", query, err)
+		return g, apiv1.NewError(apiv1.CodeInvalid, "query: is %q: %v", query, err)
 	}
 	for key := range values {
 		switch value := values.Get(key); {
@@ -75,17 +75,17 @@ func gateOf(query string) (g gate, err error) {
 		case key == "voters":
 			g.voter = true
 			if g.voters, err = strconv.ParseUint(value, 10, 8); err != nil || g.voters == 0 {
-				return g, apiv1.NewError(apiv1.CodeInvalid, "voters is %q, must be a number from 1 to 255", value)
+				return g, apiv1.NewError(apiv1.CodeInvalid, "voters: is %q, must be a number from 1 to 255", value)
 			}
 		default:
-			return g, apiv1.NewError(apiv1.CodeInvalid, "query %q: \"voter\" and \"voters=N\" are allowed", query)
+			return g, apiv1.NewError(apiv1.CodeInvalid, "query: is %q, must be \"voter\" or \"voters=N\"", query)
 		}
 	}
 	return g, nil
 }
 
-// passes says whether the node is as ready as g asks, and why not, or what is to be said
-// besides.
+// passes reports whether the node is as ready as g requires. note is the reason why not,
+// or a remark if it is.
 func (s *Server) passes(ctx context.Context, g gate) (ready bool, note string) {
 	st, err := s.status(ctx)
 	ready, note = serves(st, err)
@@ -93,12 +93,12 @@ func (s *Server) passes(ctx context.Context, g gate) (ready bool, note string) {
 		return ready, note
 	}
 	if ready, note = st.GetVoterReady(), st.GetVoterReason(); ready && uint64(st.GetVotersHealthy()) < g.voters {
-		return false, fmt.Sprintf("%d voters answer the leader, %d are asked for", st.GetVotersHealthy(), g.voters)
+		return false, fmt.Sprintf("%d voters answer the leader, must be at least %d", st.GetVotersHealthy(), g.voters)
 	}
 	return ready, note
 }
 
-// status is the node's, with an error while it stops.
+// status returns the node's status, or an error while the server stops.
 func (s *Server) status(ctx context.Context) (*apiv1.StatusResponse, error) {
 	select {
 	case <-s.stopping:
@@ -108,7 +108,7 @@ func (s *Server) status(ctx context.Context) (*apiv1.StatusResponse, error) {
 	}
 }
 
-// serves says whether a node with this status serves, and otherwise why not.
+// serves reports whether a node with this status serves, and if not why.
 func serves(st *apiv1.StatusResponse, err error) (ready bool, reason string) {
 	switch {
 	case err != nil:
@@ -160,8 +160,8 @@ func (h *health) Watch(r *grpc_health_v1.HealthCheckRequest, stream grpc.ServerS
 	}
 }
 
-// watch is the health as all watchers see it: one goroutine looks for all of them, as long
-// as there are any, and wakes them when something has changed. The zero value is ready.
+// watch is the health that all watchers share: one goroutine checks it as long as there is
+// a watcher, and wakes all when it has changed. The zero value is ready to use.
 type watch struct {
 	mu       sync.Mutex // guards what follows
 	watchers int
@@ -189,7 +189,7 @@ func (w *watch) join(h *health) (leave func()) {
 	}
 }
 
-// run is the goroutine that looks.
+// run is the goroutine that checks.
 func (w *watch) run(h *health, end <-chan struct{}) {
 	defer h.server.receivers.add(-1)
 	ticker := time.NewTicker(healthEvery)
@@ -212,7 +212,7 @@ func (w *watch) run(h *health, end <-chan struct{}) {
 	}
 }
 
-// look returns what is seen, and what is closed when that changes.
+// look returns the health of the services, and a channel that is closed when it changes.
 func (w *watch) look() (seen map[string]grpc_health_v1.HealthCheckResponse_ServingStatus, changed <-chan struct{}) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -10,8 +10,8 @@ import (
 	"github.com/locknode/locknode/internal/mux"
 )
 
-// smallOp is how much of an operation is not counted: the numbers of operations are bounded
-// elsewhere.
+// smallOp is how many bytes of an operation are not counted: the number of operations is
+// bounded elsewhere.
 const smallOp = 1 << 10
 
 // longBytes is what op takes beyond a small one.
@@ -22,8 +22,8 @@ func longBytes(op *apiv1.Operation) int {
 	return max(0, proto.Size(op)-smallOp)
 }
 
-// trust has nothing counted that comes and goes over a connection of another node: what it
-// brings was counted there.
+// trust ends the counting for a connection of another node: that node has counted what it
+// brings.
 func (c *limitedConn) trust() {
 	if c != nil {
 		for _, a := range [...]*account{c.in, c.ops, c.out} {
@@ -44,34 +44,34 @@ func (c *limitedConn) takeOp(bytes int, class mux.Class) bool {
 	return c.ops.take(bytes)
 }
 
-// giveOp says that they are gone.
+// giveOp gives an operation's bytes back.
 func (c *limitedConn) giveOp(bytes int) {
 	if c != nil {
 		c.ops.force(-bytes)
 	}
 }
 
-// afford counts bytes of answers; if they may be refused and there is no room, it returns
-// the error to be answered instead.
+// afford counts bytes of answers. If they may be refused and there is no room, it returns
+// the error to answer instead.
 func (c *limitedConn) afford(bytes int, mayRefuse bool) *apiv1.Error {
 	switch {
 	case c == nil:
 	case !mayRefuse:
 		c.out.force(bytes)
 	case !c.out.take(bytes):
-		return c.listener.out.crowded()
+		return c.listener.out.full()
 	}
 	return nil
 }
 
-// paid says that an answer is sent, or thrown away.
+// paid gives the bytes of an answer back that is sent, or dropped.
 func (c *limitedConn) paid(bytes int) {
 	if c != nil {
 		c.out.force(-bytes)
 	}
 }
 
-// expected is how long the answer to op may be, as far as it is read from the table.
+// expected is how long the answer to op may be, 0 for what reads nothing from the table.
 func expected(op *apiv1.Operation) int {
 	switch kind := op.Kind(); {
 	case kind.Pages():
@@ -82,7 +82,7 @@ func expected(op *apiv1.Operation) int {
 	return 0
 }
 
-// tally is what one call or HTTP request has counted. It is given back with its end.
+// tally is what one call or HTTP request has counted. It is given back when that ends.
 type tally struct {
 	conn *limitedConn // nil: not known, nothing is counted
 	json bool         // answers are sent as JSON
@@ -105,15 +105,15 @@ func tallyOf(ctx context.Context) *tally {
 	return t
 }
 
-// startOp counts an operation and what its answer may take, or refuses it: an answer for
-// which there is no room is not made. A nil tally counts nothing.
+// startOp counts an operation and what its answer may take, or refuses it, so that no
+// answer is made for which there is no room. A nil tally counts nothing.
 func (t *tally) startOp(op *apiv1.Operation) *apiv1.Error {
 	if t == nil {
 		return nil
 	}
 	bytes := longBytes(op)
 	if !t.conn.takeOp(bytes, mux.ClassOf(op)) {
-		return t.conn.listener.ops.crowded()
+		return t.conn.listener.ops.full()
 	}
 	t.mu.Lock()
 	t.ops += bytes
@@ -121,7 +121,7 @@ func (t *tally) startOp(op *apiv1.Operation) *apiv1.Error {
 	return t.take(t.cost(expected(op)), true)
 }
 
-// take counts more bytes, unless there is no room for them.
+// take counts more bytes of answers, unless they may be refused and there is no room.
 func (t *tally) take(bytes int, mayRefuse bool) *apiv1.Error {
 	if t == nil || t.conn == nil {
 		return nil
@@ -149,7 +149,7 @@ func (t *tally) answered(op *apiv1.Operation, a *apiv1.Answer) *apiv1.Answer {
 	return a
 }
 
-// give says that some of it is not needed any more.
+// give gives some bytes of answers back.
 func (t *tally) give(bytes int) {
 	if t == nil || t.conn == nil {
 		return

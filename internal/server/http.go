@@ -17,12 +17,12 @@ import (
 	"github.com/locknode/locknode/internal/mux"
 )
 
-// route is what one path does, by method. GET stands for HEAD, too.
+// route is what one path does, by method. GET also answers HEAD.
 type route map[string]func(http.ResponseWriter, *http.Request)
 
 const locksPrefix = "/v1/locks/"
 
-// index is what a person sees who looks at the port with a browser.
+// index is the page that a browser shows for the port.
 const index = `This is a Locknode node: it keeps locks.
 
 POST /v1/acquire              {"name":"orders/42","ttl":"30s","wait":"0s","holder":"me","value":"","request_id":""}
@@ -43,8 +43,8 @@ POST /v1/members/remove       {"id":"node ID"}
 GET  /healthz  /readyz  /readyz?voter  /metrics
 `
 
-// handler routes by hand: a lock's name may contain what net/http's own router
-// would clean away, such as "//" or "..".
+// handler routes by itself: the name of a lock may contain what net/http's router would
+// clean away, such as "//" or "..".
 func (s *Server) handler() http.Handler {
 	routes := map[string]route{
 		"/":                       {http.MethodGet: func(w http.ResponseWriter, _ *http.Request) { writeText(w, index) }},
@@ -75,7 +75,7 @@ func (s *Server) handler() http.Handler {
 	}
 	crossOrigin := http.NewCrossOriginProtection()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Body != http.NoBody { // net/http waits for one that nobody reads, too
+		if r.Body != http.NoBody { // net/http also waits for a body that no handler reads
 			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(s.cfg.Limits.BodyTime))
 		}
 		if err := s.checkHost(r); err != nil {
@@ -88,7 +88,7 @@ func (s *Server) handler() http.Handler {
 		}
 		rt, ok := routes[path]
 		if !ok {
-			writeStatusError(w, http.StatusNotFound, apiv1.NewError(apiv1.CodeUnknownCommand, "path %q: nothing is here; GET / lists what there is", r.URL.Path))
+			writeStatusError(w, http.StatusNotFound, apiv1.NewError(apiv1.CodeUnknownCommand, "path: is %q, must be one that GET / lists", r.URL.Path))
 			return
 		}
 		method := r.Method
@@ -98,7 +98,7 @@ func (s *Server) handler() http.Handler {
 		serve, ok := rt[method]
 		if !ok {
 			w.Header().Set("Allow", rt.allowed())
-			writeStatusError(w, http.StatusMethodNotAllowed, apiv1.NewError(apiv1.CodeUnknownCommand, "method %s: %s is allowed", r.Method, rt.allowed()))
+			writeStatusError(w, http.StatusMethodNotAllowed, apiv1.NewError(apiv1.CodeUnknownCommand, "method: is %s, must be one of %s", r.Method, rt.allowed()))
 			return
 		}
 		// A web page must not reach the locks through its visitor's browser.
@@ -112,7 +112,7 @@ func (s *Server) handler() http.Handler {
 		conn.begin()
 		conn.work()
 		defer conn.end()
-		// The deadline of the connection's last answer is over.
+		// Remove the deadline of the connection's last answer.
 		_ = http.NewResponseController(w).SetWriteDeadline(time.Time{})
 		serve(w, r)
 	})
@@ -161,12 +161,12 @@ func (s *Server) httpAcquire(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if err := writeJSON(w, http.StatusOK, grantDocument(name, a)); err != nil {
-		s.lose(call) // not all of the answer was sent: it has no meaning to anybody
+		s.lose(call) // the answer was not sent in full: the caller does not have the token
 	}
 }
 
-// asAsked words an error of the lock table with the names that the fields of an
-// acquire have in JSON.
+// asAsked gives an error of the lock table the names that the fields of an acquire have in
+// JSON.
 func asAsked(e *apiv1.Error, requestID string) *apiv1.Error {
 	for _, field := range []struct{ table, json string }{
 		{"id: ", fmt.Sprintf("request_id %.100q: ", requestID)}, {"locks: ", "name: "}, {"lock: ", "name: "},
@@ -236,7 +236,7 @@ func (s *Server) httpForceRelease(w http.ResponseWriter, r *http.Request) {
 func (s *Server) httpGet(w http.ResponseWriter, r *http.Request) {
 	name, err := url.PathUnescape(strings.TrimPrefix(r.URL.EscapedPath(), locksPrefix))
 	if err != nil || !utf8.ValidString(name) {
-		writeError(w, apiv1.NewError(apiv1.CodeInvalid, "name: is not URL-escaped UTF-8"))
+		writeError(w, apiv1.NewError(apiv1.CodeInvalid, "name: is not UTF-8, must be URL-escaped UTF-8"))
 		return
 	}
 	q, problem := readQuery(r)
@@ -272,7 +272,7 @@ func (s *Server) httpList(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// query is what GET requests may ask for. Other parameters are ignored.
+// query is the parameters of GET requests. Other parameters are ignored.
 type query struct {
 	prefix, page string
 	limit        uint32
@@ -286,25 +286,25 @@ func readQuery(r *http.Request) (q query, problem *apiv1.Error) {
 	}
 	q.prefix, q.page = values.Get("prefix"), values.Get("page")
 	if !utf8.ValidString(q.prefix) || !utf8.ValidString(q.page) {
-		return q, apiv1.NewError(apiv1.CodeInvalid, "prefix and page: UTF-8 is needed")
+		return q, apiv1.NewError(apiv1.CodeInvalid, "prefix, page: are not UTF-8, must be UTF-8")
 	}
 	if limit := values.Get("limit"); limit != "" {
 		n, err := strconv.ParseUint(limit, 10, 16)
 		if err != nil || n < 1 || n > 1000 {
-			return q, apiv1.NewError(apiv1.CodeInvalid, "limit %.20q: 1 to 1000 is allowed", limit)
+			return q, apiv1.NewError(apiv1.CodeInvalid, "limit: is %.20q, must be 1 to 1000", limit)
 		}
 		q.limit = uint32(n)
 	}
 	if stale := values.Get("stale"); stale != "" {
 		q.stale, err = time.ParseDuration(stale)
 		if err != nil || q.stale < 0 {
-			return q, apiv1.NewError(apiv1.CodeInvalid, `stale %.40q: a duration such as "5s" is needed`, stale)
+			return q, apiv1.NewError(apiv1.CodeInvalid, `stale: is %.40q, must be a duration such as "5s"`, stale)
 		}
 	}
 	return q, nil
 }
 
-// age is shown where a stale answer was allowed.
+// age is the age of an answer, empty unless the query allowed a stale one.
 func (q query) age(ns int64) document.Age {
 	if q.stale == 0 {
 		return document.Age{}
@@ -379,7 +379,8 @@ type readyView struct {
 	Note  string `json:"note,omitempty"`
 }
 
-// httpDo runs op; it has answered an error itself if it returns nil.
+// httpDo runs op and returns its answer. After an error it returns nil, and has answered
+// the request.
 func (s *Server) httpDo(w http.ResponseWriter, r *http.Request, op *apiv1.Operation) *apiv1.Answer {
 	a, err := s.do(r.Context(), RoadHTTP, op)
 	if err != nil {

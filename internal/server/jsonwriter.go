@@ -12,30 +12,28 @@ import (
 	"github.com/locknode/locknode/internal/quote"
 )
 
-// turns are for what takes long: half of the processors work on it at a time. A thousand
-// goroutines that all make long answers would be a thousand that heartbeats and keep-alives
-// have to wait for.
+// turns limits what takes long to half of the processors at a time. Without it heartbeats
+// and keep-alives would wait for a thousand goroutines that all make long answers.
 type turns chan struct{}
 
 func newTurns() turns { return make(turns, max(1, runtime.GOMAXPROCS(0)/2)) }
 
-// take runs f when it is its turn. f waits for nobody.
+// take waits for a turn and runs f, which must not wait for anything.
 func (t turns) take(f func()) {
 	t <- struct{}{}
 	defer func() { <-t }()
 	f()
 }
 
-// shortPiece is encoded at once.
+// shortPiece is how many bytes of a holder are encoded without waiting for a turn.
 const shortPiece = 512
 
-// jsonWriter writes what may be long piece by piece, as it is encoded: JSON makes some
-// values six times as long, and a client that reads slowly is to hold one piece of that,
-// not all.
+// jsonWriter encodes and writes a long document piece by piece: JSON makes some values six
+// times as long, and while a client reads slowly memory holds one piece of that, not all.
 type jsonWriter struct {
 	http.ResponseWriter
 	turns turns
-	err   error // the client has gone away, or does not read: the rest is left out
+	err   error // the client has gone away, or does not read: the rest is not written
 }
 
 func (s *Server) newJSONWriter(w http.ResponseWriter) *jsonWriter {
@@ -43,14 +41,14 @@ func (s *Server) newJSONWriter(w http.ResponseWriter) *jsonWriter {
 	return &jsonWriter{ResponseWriter: w, turns: s.turns}
 }
 
-// hole is where the elements of an empty array go. No string in JSON contains it: the
-// quotes in it would be escaped.
+// hole returns where the elements of an empty array go. What it searches for is in no
+// string of the JSON, where its quotes would be escaped.
 func hole(encoded []byte, field string) int {
 	at := []byte(`"` + field + `":[`)
 	return bytes.Index(encoded, at) + len(at)
 }
 
-// page writes a page with these locks.
+// page writes v with these locks.
 func (j *jsonWriter) page(v document.Page, locks []*apiv1.Lock) {
 	frame := j.encode(v)
 	at := hole(frame, "locks")
@@ -64,7 +62,7 @@ func (j *jsonWriter) page(v document.Page, locks []*apiv1.Lock) {
 	j.write(frame[at:])
 }
 
-// lock writes a lock with these holders.
+// lock writes v with these holders.
 func (j *jsonWriter) lock(v document.Lock, holders []*apiv1.Holder) {
 	frame := j.encode(v)
 	at := hole(frame, "holders")
@@ -91,7 +89,7 @@ func (j *jsonWriter) encode(v any) []byte {
 	var buf bytes.Buffer
 	enc := json.NewEncoder(&buf)
 	enc.SetEscapeHTML(false)
-	if err := enc.Encode(v); err != nil && j.err == nil { // the documents are plain: a defect
+	if err := enc.Encode(v); err != nil && j.err == nil { // a bug: every document can be encoded
 		j.err = err
 	}
 	return quote.JSON(bytes.TrimSuffix(buf.Bytes(), []byte("\n")))
@@ -103,7 +101,7 @@ func (j *jsonWriter) write(b []byte) {
 	}
 }
 
-// end writes the end of the line, and has the client see all.
+// end writes the end of the line, and flushes.
 func (j *jsonWriter) end() {
 	j.write([]byte("\n"))
 	if j.err == nil {
@@ -111,7 +109,7 @@ func (j *jsonWriter) end() {
 	}
 }
 
-// beginAnswer writes the head of an answer. The client has so long to read all of it.
+// beginAnswer writes the head of an answer, and sets the deadline for writing all of it.
 func beginAnswer(w http.ResponseWriter, status int, contentType string) {
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writePatience)) // not every ResponseWriter can
 	h := w.Header()

@@ -12,32 +12,32 @@ import (
 	"github.com/locknode/locknode/internal/fair"
 )
 
-// limited is a listener that holds connections to its limits. Where one is reached, a
-// newcomer takes the place of the connection that is of the least use (see useOf): whoever
-// opens connections and says nothing shuts nobody out. Where all are of use, the newcomer is
-// closed at once, before a byte is read.
+// limited is a listener that limits connections. Where a limit is reached, a new connection
+// takes the place of the one that is of the least use (see useof.go), so that connections
+// on which nothing is requested keep no client out. Where all are of use, the new
+// connection is closed before a byte is read.
 type limited struct {
 	net.Listener
 	name     string
 	total    int
 	perIP    int
 	mayEnter func(net.Conn) error
-	accepted uint64 // connections so far; owned by Accept
+	accepted uint64 // connections so far; only Accept uses it
 	observer Observer
 	log      *slog.Logger
 
 	budgets
 	streams atomic.Int64  // under way on all connections; gRPC only
-	idle    time.Duration // a connection on which nothing valid was asked for so long is closed
+	idle    time.Duration // a connection on which no valid request has come for so long is closed
 
-	mu          sync.Mutex
+	mu          sync.Mutex                // guards what follows
 	conns       map[*limitedConn]struct{} // open
 	all         order                     // those that may have to make room
 	ofIP        map[string]*order         // the same by address; no empty entries
 	byIP        map[string]int            // open connections; no zero entries
 	waiting     int                       // connections on which acquires wait
 	waitingByIP map[string]int            // the same; no zero entries
-	refusing    bool                      // said so already: one line for each time of plenty
+	refusing    bool                      // logged already: once for each time in which connections are refused
 }
 
 func newLimited(l net.Listener, name string, cfg Config) *limited {
@@ -78,14 +78,15 @@ func (l *limited) Accept() (net.Conn, error) {
 	}
 }
 
-// admit takes c in, if need be in the place of another connection, which is to be closed.
+// admit accepts c unless a limit is reached. It returns the connection in whose place c is
+// accepted, if any, which the caller closes.
 func (l *limited) admit(c *limitedConn) (ok bool, displaced *limitedConn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := time.Now()
 	why := l.mayEnter(c.Conn)
 	switch {
-	case why != nil: // out of files: whoever goes gives one back, to the next newcomer
+	case why != nil: // out of files: the closed connection gives one back for the next
 		displaced = l.all.least(now)
 	case l.byIP[c.ip] >= l.perIP:
 		if displaced = l.ofIP[c.ip].least(now); displaced == nil {
@@ -100,7 +101,7 @@ func (l *limited) admit(c *limitedConn) (ok bool, displaced *limitedConn) {
 		l.refusing = true
 		reason := why
 		if reason == nil {
-			reason = errors.New("all places are taken: connections on which nothing is asked make room for new ones")
+			reason = errors.New("all places are taken: connections on which nothing is requested make room for new ones")
 		}
 		l.log.Warn("refusing connections over the limit", "listener", l.name, "peer", c.ip,
 			"open", len(l.conns), "limit", l.total, "open_from_peer", l.byIP[c.ip], "limit_per_peer", l.perIP, "err", reason)
@@ -132,13 +133,13 @@ func (l *limited) release(c *limitedConn) {
 	}
 }
 
-// forgetLocked takes c out of the count, if it is still in it.
+// forgetLocked removes c from the count, if it is still counted.
 func (l *limited) forgetLocked(c *limitedConn) {
 	if _, there := l.conns[c]; !there {
 		return
 	}
 	delete(l.conns, c)
-	l.rankLocked(c, working, time.Time{}) // it makes no room any more
+	l.rankLocked(c, working, time.Time{}) // removes it from the order
 	c.early.Stop()
 	if l.byIP[c.ip]--; l.byIP[c.ip] == 0 {
 		delete(l.byIP, c.ip)
@@ -159,8 +160,7 @@ func (l *limited) sever() {
 	}
 }
 
-// ipOf returns the address without its port. An IPv6 client owns a /64, so that
-// is what counts.
+// ipOf returns the address without its port, of IPv6 the /64, which one client usually has.
 func ipOf(addr net.Addr) string {
 	ap, err := netip.ParseAddrPort(addr.String())
 	if err != nil {
@@ -175,13 +175,13 @@ func ipOf(addr net.Addr) string {
 	return ip.String()
 }
 
-// limitedConn gives its place back when it is closed. It is its own remote
-// address, so that a handler can find the connection that it answers on.
+// limitedConn is a connection that gives its place back when it is closed. Its remote
+// address contains it, so that a handler finds the connection of its request.
 type limitedConn struct {
 	net.Conn
 	listener     *limited
 	ip           string
-	turns        fair.Owner // whose turns its operations take
+	turns        fair.Owner // the owner in whose turns its operations are run
 	once         sync.Once
 	waits        int // streams and calls with acquires that wait; guarded by listener.mu
 	calls        int // those of them that are calls; guarded by listener.mu
@@ -207,7 +207,7 @@ func (c *limitedConn) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// headArrived says that the head of an HTTP request is there.
+// headArrived stops counting what arrives: the head of an HTTP request is complete.
 func (c *limitedConn) headArrived() {
 	if c != nil {
 		c.serving.Store(true)
@@ -215,15 +215,15 @@ func (c *limitedConn) headArrived() {
 	}
 }
 
-// headAwaited says that the next one may come.
+// headAwaited starts counting what arrives: it is the head of the next request.
 func (c *limitedConn) headAwaited() {
 	if c != nil {
 		c.serving.Store(false)
 	}
 }
 
-// headCost is what net/http needs at most for each byte of the head of a request, in lines
-// that are as short as can be.
+// headCost is how many bytes net/http needs at most for each byte of the head of a request,
+// if its lines are as short as possible.
 const headCost = 32
 
 // Write follows what is sent.
@@ -235,8 +235,8 @@ func (c *limitedConn) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// kernelBytes bounds what the system keeps for a connection in each direction, which else
-// grows to some megabytes while nobody reads.
+// kernelBytes bounds what the system buffers for a connection in each direction, which
+// otherwise grows to some megabytes while one end does not read.
 const kernelBytes = 128 << 10
 
 func boundBuffers(conn net.Conn) {
@@ -252,13 +252,13 @@ func (l *limited) addStreams(n int) {
 	}
 }
 
-// Close may be called more than once.
+// Close closes the connection and gives its place back. It may be called more than once.
 func (c *limitedConn) Close() error {
 	c.once.Do(func() { c.listener.release(c) })
 	return c.Conn.Close()
 }
 
-// RemoteAddr is what peer.Peer carries.
+// RemoteAddr returns an address that contains the connection; peer.Peer carries it.
 func (c *limitedConn) RemoteAddr() net.Addr { return connAddr{c.Conn.RemoteAddr(), c} }
 
 type connAddr struct {

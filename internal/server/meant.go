@@ -9,9 +9,10 @@ import (
 	"github.com/locknode/locknode/internal/mux"
 )
 
-// Addresses change hands: a container gets the address of one that has ended. So nodes,
-// and clients that know their cluster, say in headers for whom a call is meant, and a
-// node that is another one refuses it. Who says nothing is not checked.
+// Addresses are used again: a container gets the address of one that has ended. So nodes,
+// and clients that know their cluster, name in headers the node or cluster that a call is
+// meant for, and a node that is another one refuses the call. A call without these headers
+// is not checked.
 
 // misdirected returns why a call is not for this node, or nil.
 func (s *Server) misdirected(ctx context.Context) *apiv1.Error {
@@ -37,5 +38,5 @@ func (s *Server) misdirected(ctx context.Context) *apiv1.Error {
 	return nil
 }
 
-// wrongNode is the trailer of what misdirected refuses.
+// wrongNode is the trailer of calls that misdirected refuses.
 func wrongNode() metadata.MD { return metadata.Pairs(mux.WrongNodeTrailer, "1") }

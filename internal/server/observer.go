@@ -7,7 +7,7 @@ import (
 	apiv1 "github.com/locknode/locknode/api/v1"
 )
 
-// Road is the way an operation came in.
+// Road is the label in metrics for the path on which an operation came.
 type Road string
 
 // The roads.
@@ -17,21 +17,21 @@ const (
 	RoadHTTP   Road = "http"
 )
 
-// Observer counts. Its methods are called by many goroutines and must not block.
+// Observer counts. Its methods are called from many goroutines and must not block.
 type Observer interface {
-	// Answered is told of every operation that the server has an answer for.
-	// kind is the name of the operation's field in locknode.proto. took includes
-	// the time in line.
+	// Answered is called for every operation that was answered. kind is the name of the
+	// operation's field in locknode.proto. took includes the time in a queue.
 	Answered(road Road, kind string, code apiv1.Code, took time.Duration)
-	// Connections and Streams are told +1 and -1 as they come and go; listener
-	// is "grpc" or "http".
+	// Connections and Streams are called with +1 when one begins and -1 when it ends.
+	// listener is "grpc" or "http".
 	Connections(listener string, delta int)
 	Streams(delta int)
-	// Refused is told of every connection over a limit.
+	// Refused is called for every connection that is closed because of a limit.
 	Refused(listener string)
-	// Cut is told of every stream that was cut because it did not read.
+	// Cut is called for every stream that is cut because its client does not read, and
+	// for every connection that is cut because it takes memory from the others.
 	Cut()
-	// Cancelled is told of every acquire whose caller went away.
+	// Cancelled is called for every acquire without a session whose caller has gone away.
 	Cancelled()
 }
 

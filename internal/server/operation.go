@@ -11,8 +11,8 @@ import (
 	"github.com/locknode/locknode/internal/mux"
 )
 
-// isHosted reports whether op is an acquire that the node sends in a session of its
-// own: if its caller goes away, the node gives it up.
+// isHosted reports whether op is an acquire that the node sends in a session of its own:
+// if its caller goes away, the node gives it up.
 func isHosted(op *apiv1.Operation) bool {
 	id := op.GetAcquire().GetId()
 	return op.GetAcquire() != nil && len(id.GetSession()) == 0 && id.GetSequence() == 0
@@ -26,17 +26,17 @@ func stopping() *apiv1.Error {
 	return apiv1.NewError(apiv1.CodeUnavailable, "the node is stopping: send the request again, to another node")
 }
 
-// stoppingUnder is what the caller of op is told that waits in line.
+// stoppingUnder is the error for an operation that waits when the server stops.
 func stoppingUnder(op *apiv1.Operation) *apiv1.Error {
 	e := stopping()
 	if len(op.GetAcquire().GetId().GetOnce()) > 0 {
-		e.Message += "; under the same request ID it finds its place in line, for some seconds"
+		e.Message += "; under the same request ID it keeps its place in the queue for some seconds"
 	}
 	return e
 }
 
-// maxAnswerBytes is what one answer may have: well below what clients accept, and little
-// enough that many of them can be held for clients that read slowly.
+// maxAnswerBytes bounds one answer: well below what clients accept, and so little that
+// the server can hold many answers for clients that read slowly.
 const maxAnswerBytes = 128 << 10
 
 // smallAnswer is more than an answer without names, values or holders needs.
@@ -64,7 +64,7 @@ func (s *Server) do(ctx context.Context, road Road, op *apiv1.Operation) (*apiv1
 	return s.run(ctx, road, &mux.Call{Op: op})
 }
 
-// run is do for a call of which the caller wants to say that its answer was lost.
+// run is do for a caller that keeps the call, to call lose if it cannot send the answer.
 func (s *Server) run(ctx context.Context, road Road, call *mux.Call) (*apiv1.Answer, error) {
 	op := call.Op
 	conn := connOf(ctx)
@@ -83,8 +83,8 @@ func (s *Server) run(ctx context.Context, road Road, call *mux.Call) (*apiv1.Ans
 		return nil, refusal
 	}
 	begun := time.Now()
-	// Only parked acquires are told to go when the server stops; what is already
-	// on its way gets its answer.
+	// Only acquires that wait are ended when the server stops; everything else gets its
+	// answer.
 	var stop <-chan struct{}
 	if mux.MayWait(op) {
 		stop = s.stopping
@@ -104,7 +104,7 @@ func (s *Server) run(ctx context.Context, road Road, call *mux.Call) (*apiv1.Ans
 		s.lose(call)
 		return nil, stoppingUnder(op)
 	}
-	if ctx.Err() != nil { // whoever asked is gone, also if there is an answer
+	if ctx.Err() != nil { // the caller is gone, even if there is an answer
 		s.lose(call)
 		return nil, context.Cause(ctx)
 	}
@@ -118,9 +118,9 @@ func (s *Server) run(ctx context.Context, road Road, call *mux.Call) (*apiv1.Ans
 	return a, nil
 }
 
-// lose says that nobody gets the answer of a call: every road gives a call up by it. A call
-// in a session is left at that, as its client asks again or cancels; of one without, the
-// node gives up the acquire (see package host).
+// lose abandons a call whose answer nobody gets; every road gives up calls through it. A
+// call in a session goes on: its client retries or cancels. An acquire without a session
+// is given up by the node (see package host).
 func (s *Server) lose(call *mux.Call) {
 	if isHosted(call.Op) {
 		s.cfg.Observer.Cancelled()
@@ -132,12 +132,12 @@ func (s *Server) answered(road Road, op *apiv1.Operation, a *apiv1.Answer, begun
 	s.cfg.Observer.Answered(road, op.Kind().String(), apiv1.Code(a.GetError().GetCode()), time.Since(begun))
 }
 
-// counter is a count that can be waited for. Unlike a sync.WaitGroup it may
-// grow from zero while somebody waits.
+// counter is a count of which a caller can wait for zero. Unlike a sync.WaitGroup it may
+// grow from zero while a caller waits.
 type counter struct {
 	mu   sync.Mutex
 	n    int
-	zero chan struct{} // not nil while somebody waits
+	zero chan struct{} // not nil while a caller waits
 }
 
 func (c *counter) add(delta int) {

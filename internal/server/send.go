@@ -8,13 +8,13 @@ import (
 )
 
 const (
-	// maxMessageBytes ends a message of answers: what goes ahead waits for the one that
-	// is being sent. An answer that is longer goes alone.
+	// maxMessageBytes bounds a message of answers, because answers that go ahead wait for
+	// the message that is being sent. A longer answer is sent alone.
 	maxMessageBytes = 128 << 10
 	maxNotices      = 8192 // queued on one stream; more are dropped
-	// Below this many the sender lets others run first: they may add theirs.
+	// fewQueued answers make the sender let others run first, which may add theirs.
 	fewQueued = 64
-	// A longer queue is not kept for the next answers.
+	// maxSpare is the longest queue whose memory is kept for the next answers.
 	maxSpare = 4096
 )
 
@@ -26,7 +26,7 @@ type parcel struct {
 	gone      [][16]byte
 	directory *apiv1.Directory
 
-	allAhead, allAnswers []outgoing // the same from their beginning, to be used again
+	allAhead, allAnswers []outgoing // the same from their beginning, to use their memory again
 }
 
 func (p *parcel) empty() bool {
@@ -34,8 +34,8 @@ func (p *parcel) empty() bool {
 }
 
 // send is the handler's loop: it sends what is queued until the stream is over.
-// Before each message it looks for what goes ahead: an answer that says that the node
-// or a session is alive waits for the message that is being sent, and for nothing else.
+// Before each message it looks for answers that go ahead: an answer that says that the
+// node or a session is alive waits only for the message that is being sent.
 func (st *stream) send() error {
 	var p parcel
 	for {
@@ -61,7 +61,7 @@ func (st *stream) send() error {
 	}
 }
 
-// take refills p with what is queued.
+// take refills p with what is queued, and returns what overLocked does.
 func (st *stream) take(p *parcel) (over bool, err error) {
 	st.mu.Lock()
 	if n := len(st.out); n > 0 && n < fewQueued && len(p.answers) == 0 {
@@ -77,7 +77,7 @@ func (st *stream) take(p *parcel) (over bool, err error) {
 	}
 	p.gone, st.gone = st.gone, nil
 	if p.directory == nil {
-		p.directory = st.untoldLocked()
+		p.directory = st.unsentLocked()
 	}
 	if st.cut {
 		p.ahead, p.answers, p.notices, p.directory = nil, nil, nil, nil
@@ -85,7 +85,7 @@ func (st *stream) take(p *parcel) (over bool, err error) {
 	return st.overLocked()
 }
 
-// refill swaps the queue for what was sent, once that is all.
+// refill swaps the queue for the part that was sent, once nothing is left of that.
 func refill(rest, all, queue *[]outgoing) {
 	if len(*rest) > 0 {
 		return
@@ -97,8 +97,8 @@ func refill(rest, all, queue *[]outgoing) {
 	*rest = *all
 }
 
-// write sends one message of what is in the parcel. grpc may look at a message after
-// Send: nothing of it is used again.
+// write sends one message of what is in the parcel. grpc may read a message after Send,
+// so nothing of it is used again.
 func (st *stream) write(p *parcel) error {
 	resp := &apiv1.SessionResponse{
 		Notices: p.notices, Directory: p.directory,
@@ -139,7 +139,7 @@ func (st *stream) write(p *parcel) error {
 	return nil
 }
 
-// watch has the stream get the notices of a session that it names.
+// watch subscribes the stream to the notices of a session.
 func (st *stream) watch(session []byte) {
 	if len(session) != 16 || st.quiet {
 		return
@@ -164,7 +164,7 @@ func (st *stream) watch(session []byte) {
 	}
 }
 
-// notify is called by the backend.
+// notify queues a notice of a session. The backend calls it.
 func (st *stream) notify(id [16]byte, n *apiv1.Notice) {
 	st.mu.Lock()
 	if !st.over && len(st.notices) < maxNotices {

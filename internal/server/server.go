@@ -21,7 +21,7 @@ import (
 	"github.com/locknode/locknode/internal/peerapi"
 )
 
-// Server answers for one node. Its methods are safe for concurrent use.
+// Server serves one node over gRPC and HTTP. Its methods are safe for concurrent use.
 type Server struct {
 	cfg     Config
 	backend Backend
@@ -29,12 +29,12 @@ type Server struct {
 	grpc    *grpc.Server
 	http    *http.Server
 
-	stopping  chan struct{}            // closed when Close begins: who waits in line is told
+	stopping  chan struct{}            // closed when Close begins: what waits is answered
 	closed    chan struct{}            // closed when Close has ended
 	requests  counter                  // calls, streams and HTTP requests under way
 	receivers counter                  // goroutines of streams
 	hosts     atomic.Pointer[[]string] // names under which HTTP is answered, in lower case
-	edition   atomic.Pointer[edition]  // nil: nobody is told of the directory yet. Written under mu
+	edition   atomic.Pointer[edition]  // nil: there is no directory to send yet. Written under mu
 
 	mu        sync.Mutex // guards what follows
 	streams   map[*stream]struct{}
@@ -42,7 +42,7 @@ type Server struct {
 	closing   bool
 }
 
-// New returns a server that serves nothing yet. It reports every fault of cfg.
+// New returns a server that serves nothing yet. Its error reports every fault of cfg.
 func New(cfg Config) (*Server, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
@@ -72,9 +72,9 @@ func New(cfg Config) (*Server, error) {
 	if wanted := cfg.Limits.Connections; cfg.Limits.fit(cfg.Files) {
 		level := slog.LevelWarn
 		if wanted == defaultConnections && cfg.Limits.Connections >= defaultConnections/10 {
-			level = slog.LevelDebug // nobody has asked for as many
+			level = slog.LevelDebug // nobody has configured as many
 		}
-		cfg.Logger.Log(context.Background(), level, "fewer connections are taken than configured: the process may open no more files",
+		cfg.Logger.Log(context.Background(), level, "the limit of connections is lower than configured: the process may open no more files",
 			"connections", cfg.Limits.Connections, "configured", wanted, "files", cfg.Files)
 	}
 	s := &Server{
@@ -95,15 +95,15 @@ func (s *Server) newGRPC() *grpc.Server {
 		grpc.MaxHeaderListSize(8<<10),
 		grpc.ForceServerCodecV2(newCodec()),
 		grpc.InTapHandle(s.enter),
-		// Half of the default: a connection that rests keeps it.
+		// Half of the default: an idle connection keeps it.
 		grpc.ReadBufferSize(16<<10),
-		// Bounds, too: by itself grpc lets windows grow to megabytes.
+		// By itself grpc lets flow-control windows grow to megabytes.
 		grpc.StaticStreamWindowSize(256<<10), grpc.StaticConnWindowSize(1<<20),
 		grpc.MaxConcurrentStreams(uint32(l.StreamsPerConnection)),
 		grpc.ConnectionTimeout(5*time.Second), // until the handshake is done
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{
-			// The default of 5 minutes cuts clients that watch over a parked
-			// acquire with pings.
+			// The default of 5 minutes cuts clients that send pings while an acquire
+			// waits.
 			MinTime: l.PingMinTime, PermitWithoutStream: true,
 		}),
 		grpc.ChainUnaryInterceptor(s.countCall),
@@ -120,13 +120,13 @@ func (s *Server) newGRPC() *grpc.Server {
 	return g
 }
 
-// idleTime is how long a connection may rest between two requests.
+// idleTime is how long a connection may be idle between two requests.
 const idleTime = 2 * time.Minute
 
 // maxHeaders is how many lines the head of an HTTP request may have.
 const maxHeaders = 100
 
-// arrived answers requests with next once their head is there.
+// arrived passes requests whose head has arrived to next.
 func arrived(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		conn := httpConn(r.Context())
@@ -142,7 +142,7 @@ func arrived(next http.Handler) http.Handler {
 		}
 		if lines > maxHeaders {
 			w.Header().Set("Connection", "close")
-			writeStatusError(w, http.StatusRequestHeaderFieldsTooLarge, apiv1.NewError(apiv1.CodeTooLarge, "headers: %d lines; at most %d are accepted", lines, maxHeaders))
+			writeStatusError(w, http.StatusRequestHeaderFieldsTooLarge, apiv1.NewError(apiv1.CodeTooLarge, "headers: are %d lines, must be at most %d", lines, maxHeaders))
 			return
 		}
 		next.ServeHTTP(w, r)
@@ -160,7 +160,8 @@ func (s *Server) newHTTP() *http.Server {
 	}
 }
 
-// ServeGRPC answers gRPC on l until Close, and then returns nil.
+// ServeGRPC serves gRPC on l, which it closes, until Close, and then returns nil. It
+// returns an error if accepting fails before.
 func (s *Server) ServeGRPC(l net.Listener) error {
 	err := s.grpc.Serve(greeting{s.limit(l, "grpc")})
 	if err != nil && !errors.Is(err, grpc.ErrServerStopped) {
@@ -169,7 +170,8 @@ func (s *Server) ServeGRPC(l net.Listener) error {
 	return nil
 }
 
-// ServeHTTP answers HTTP on l until Close, and then returns nil.
+// ServeHTTP serves HTTP on l, which it closes, until Close, and then returns nil. It
+// returns an error if accepting fails before.
 func (s *Server) ServeHTTP(l net.Listener) error {
 	err := s.http.Serve(s.limit(l, "http"))
 	if err != nil && !errors.Is(err, http.ErrServerClosed) {
@@ -190,11 +192,11 @@ func (s *Server) limit(l net.Listener, name string) net.Listener {
 // left to do.
 const lastAnswers = 250 * time.Millisecond
 
-// Close ends the server in good order: nothing new is accepted, whoever waits in
-// line is answered unavailable in the order of arrival, and what else is under
-// way gets its answer. When ctx ends first, the rest is cut, and Close returns
-// the cause. The backend must work until Close returns, and is not used after
-// it. Close may be called more than once.
+// Close stops accepting connections and streams, answers acquires that wait with
+// unavailable, in the order of their arrival, and waits until everything else under way
+// has its answer. When ctx ends first, the rest is cut, and Close returns the cause. The
+// backend must work until Close returns, and is not used after that. Close may be called
+// more than once: later calls wait for the first, or until their ctx ends.
 func (s *Server) Close(ctx context.Context) error {
 	s.mu.Lock()
 	if s.closing {
@@ -223,13 +225,13 @@ func (s *Server) Close(ctx context.Context) error {
 	go func() { _ = s.http.Shutdown(context.Background()); graceful.add(-1) }()
 	err := s.requests.wait(ctx)
 	if err == nil {
-		// The last answers are on their way. Both servers would wait seconds for
-		// a connection on which nothing was asked yet.
+		// The last answers are being sent. Both servers would wait for seconds for a
+		// connection on which no request has come yet.
 		brief, cancel := context.WithTimeout(ctx, lastAnswers)
 		_ = graceful.wait(brief)
 		cancel()
 	}
-	// grpc's Stop would wait for the handshakes, too.
+	// grpc's Stop would also wait for handshakes.
 	s.mu.Lock()
 	listeners := s.listeners
 	s.mu.Unlock()
@@ -239,7 +241,7 @@ func (s *Server) Close(ctx context.Context) error {
 	s.grpc.Stop()
 	_ = s.http.Close()
 	_ = graceful.wait(context.Background()) // their connections are closed
-	// What held them is gone: they end by themselves.
+	// Their streams have ended, so they end by themselves.
 	_ = s.receivers.wait(context.Background())
 	close(s.closed)
 	if err != nil {
@@ -248,7 +250,7 @@ func (s *Server) Close(ctx context.Context) error {
 	return nil
 }
 
-// addStream reports whether the server still takes streams.
+// addStream registers a stream. It returns false once the server closes.
 func (s *Server) addStream(st *stream) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -271,7 +273,7 @@ func (s *Server) countCall(ctx context.Context, r any, _ *grpc.UnaryServerInfo, 
 	s.requests.add(1)
 	defer s.requests.add(-1)
 	if refusal := s.misdirected(ctx); refusal != nil {
-		_ = grpc.SetTrailer(ctx, wrongNode()) // without it the refusal is one of another kind
+		_ = grpc.SetTrailer(ctx, wrongNode()) // without it the client takes the refusal for another one
 		return nil, refusal
 	}
 	conn := grpcConn(ctx)

@@ -24,8 +24,8 @@ type stream struct {
 	conn   *limitedConn  // nil: not known
 	sever  func()        // closes the connection
 	wake   chan struct{} // there is something to send, or the stream is over
-	quiet  bool          // the client wants no notices
-	peer   bool          // the client is another node, and says whose the operations are
+	quiet  bool          // the client requested no notices
+	peer   bool          // the client is another node: its operations name their owners
 
 	mu      sync.Mutex // guards what follows
 	first   *inflight  // operations that were not answered, oldest first
@@ -39,11 +39,11 @@ type stream struct {
 	waits   bool       // the connection counts as one on which acquires wait
 	bytes   int        // of the same, but for those of waits
 	notices []*apiv1.Notice
-	told    uint64              // number of the edition that was sent; 0: none
-	owed    int                 // bytes that the connection's account of answers has for this stream
+	sent    uint64              // number of the edition that was sent; 0: none
+	owed    int                 // bytes in the connection's account of answers that are of this stream
 	watches map[[16]byte]func() // session → stop
 	gone    [][16]byte          // watched sessions that have ended
-	input   error               // why nothing more is received; io.EOF: the client said all
+	input   error               // why nothing more is received; io.EOF: the client has closed its side
 	drained bool                // the server stops: nothing is started any more
 	cut     bool                // the client does not read
 	over    bool                // the handler has returned
@@ -53,7 +53,7 @@ type outgoing struct {
 	answer *apiv1.Answer
 	size   int
 	kind   apiv1.Kind // of the operation
-	ahead  bool       // of other answers: it says that the node, or a session, is alive
+	ahead  bool       // sent before other answers: it says that the node, or a session, is alive
 	class  mux.Class
 }
 
@@ -69,7 +69,7 @@ type inflight struct {
 	bytes      int       // in the connection's account of operations
 }
 
-// Session serves one stream until the client ends it or the server stops.
+// Session serves one stream until the client ends it, it is cut, or the server stops.
 func (l *locks) Session(g grpc.BidiStreamingServer[apiv1.SessionRequest, apiv1.SessionResponse]) error {
 	s := l.server
 	st := &stream{
@@ -92,7 +92,7 @@ func (l *locks) Session(g grpc.BidiStreamingServer[apiv1.SessionRequest, apiv1.S
 	defer s.removeStream(st)
 	s.receivers.add(1)
 	go st.receive()
-	st.wakeSender() // there may be a directory to be told
+	st.wakeSender() // there may be a directory to send
 	defer st.end()
 	return st.send()
 }
@@ -103,7 +103,7 @@ func (st *stream) receive() {
 	for {
 		req, err := st.grpc.Recv()
 		if err == nil && len(req.GetOperations()) > mux.MaxOperations {
-			err = apiv1.NewError(apiv1.CodeTooLarge, "operations: %d in one message; at most %d are accepted", len(req.GetOperations()), mux.MaxOperations)
+			err = apiv1.NewError(apiv1.CodeTooLarge, "operations: are %d in one message, must be at most %d", len(req.GetOperations()), mux.MaxOperations)
 		}
 		if err != nil {
 			st.mu.Lock()
@@ -146,11 +146,11 @@ func (st *stream) accept(op *apiv1.Operation, begun time.Time) {
 	st.server.backend.Start(&o.call)
 }
 
-// answerPing says that the node is there, or why it is of no use all the same.
+// answerPing says that the node works, or why it does not.
 func (st *stream) answerPing(op *apiv1.Operation) {
 	a := &apiv1.Answer{Id: op.GetId()}
 	if len(op.ProtoReflect().GetUnknown()) > 0 {
-		a = errorAnswer(op.GetId(), apiv1.NewError(apiv1.CodeUnknownCommand, "request: of a kind that this node does not know"))
+		a = errorAnswer(op.GetId(), apiv1.NewError(apiv1.CodeUnknownCommand, "request: is of a kind that this node does not know"))
 	} else if err := st.server.cfg.Unfit(); err != nil {
 		a = errorAnswer(op.GetId(), apiv1.NewError(apiv1.CodeUnavailable, "%v", err))
 	}
@@ -168,7 +168,7 @@ func (st *stream) enter(o *inflight) (refusal *apiv1.Error) {
 		return stopping()
 	case !st.fitsLocked(o.call.Owner, o.class, l.InFlight):
 		st.brake.refused++
-		return apiv1.NewError(apiv1.CodeOverloaded, "%d operations of this client are under way on this stream, which it shares with others; nothing was done", st.shares[o.call.Owner])
+		return apiv1.NewError(apiv1.CodeOverloaded, "%d operations of this client are under way on a stream that it shares with others; nothing was done", st.shares[o.call.Owner])
 	case load.Takes(o.class, mux.Load{Prompt: l.InFlight, Waits: l.WaitsPerStream}):
 	case o.class == mux.Waits:
 		st.brake.refused++
@@ -189,7 +189,7 @@ func (st *stream) enter(o *inflight) (refusal *apiv1.Error) {
 			st.waits = false
 			st.conn.endWait()
 		}
-		return st.conn.listener.ops.crowded()
+		return st.conn.listener.ops.full()
 	}
 	if refusal := st.conn.afford(expected(o.call.Op), true); refusal != nil {
 		st.conn.giveOp(o.bytes)
@@ -262,7 +262,7 @@ func (o *inflight) done(a *apiv1.Answer) {
 	}
 }
 
-// answer queues an error that no call brings.
+// answer queues the error of an operation for which no call was started.
 func (st *stream) answer(a *apiv1.Answer) {
 	st.push(outgoing{answer: a, size: sizeOf(apiv1.KindPing, a)})
 }
@@ -281,7 +281,7 @@ func (st *stream) pushLocked(o outgoing) (cut bool) {
 	}
 	l := st.server.cfg.Limits
 	if st.bytes+o.size > l.UnsentBytes && isRead(o.kind, o.answer) {
-		o.answer = errorAnswer(o.answer.GetId(), apiv1.NewError(apiv1.CodeOverloaded, "%d bytes of answers on this stream were not read yet", st.bytes))
+		o.answer = errorAnswer(o.answer.GetId(), apiv1.NewError(apiv1.CodeOverloaded, "%d bytes of answers on this stream are not read yet", st.bytes))
 		o.size = sizeOf(o.kind, o.answer)
 	}
 	if refusal := st.conn.afford(o.size, isRead(o.kind, o.answer)); refusal != nil {
@@ -300,9 +300,10 @@ func (st *stream) pushLocked(o outgoing) (cut bool) {
 	return st.cut
 }
 
-// countLocked counts an answer in or out. Those of waits come all at once when their
-// leader goes or their session ends, however fast the client reads: they have the place
-// that the wait had, and are no reason to cut a stream or to refuse a release.
+// countLocked counts an answer in or out. Answers of waits come all at once when the
+// leader changes or their session ends, however fast the client reads. So they are
+// counted in the place that the wait had, and are no reason to cut a stream or to refuse
+// a release.
 func (st *stream) countLocked(o outgoing, n int) {
 	st.unsent.Add(o.class, n)
 	if n < 0 {
@@ -319,8 +320,8 @@ func (st *stream) afterPush(cut bool) {
 	if cut {
 		st.server.cfg.Observer.Cut()
 		st.server.cfg.Logger.Warn("cutting a stream that does not read its answers", "peer", peerOf(st.ctx))
-		// The sender may stand in Send for as long as the connection lives, and
-		// what grpc has buffered for it lives as long.
+		// The sender may block in Send for as long as the connection is open, and
+		// grpc keeps what it has buffered for it as long.
 		st.sever()
 	}
 	st.wakeSender()
@@ -333,8 +334,8 @@ func (st *stream) wakeSender() {
 	}
 }
 
-// drain answers who waits in line, oldest first, and lets the stream end when
-// the rest has its answers.
+// drain answers the acquires that wait, oldest first, and lets the stream end when the
+// rest has its answers.
 func (st *stream) drain() {
 	st.mu.Lock()
 	st.drained = true
@@ -353,7 +354,7 @@ func (st *stream) drain() {
 	st.afterPush(cut)
 }
 
-// end forgets what is left. It cancels nothing.
+// end abandons the calls that are left, and forgets what is queued. It cancels nothing.
 func (st *stream) end() {
 	st.mu.Lock()
 	st.over = true

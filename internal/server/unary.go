@@ -21,7 +21,7 @@ type locks struct {
 	server *Server
 }
 
-// unary runs op and picks its result out of the answer.
+// unary runs op and returns the result in its answer.
 func unary[R any](ctx context.Context, l *locks, op *apiv1.Operation, result func(*apiv1.Answer) R) (R, error) {
 	a, err := l.server.do(ctx, RoadUnary, op)
 	if err != nil {
@@ -78,13 +78,13 @@ func (l *locks) List(ctx context.Context, r *apiv1.ListRequest) (*apiv1.ListResp
 // maxBatchBytes bounds the answers of a batch: clients accept 4 MiB by default.
 const maxBatchBytes = 3 << 20
 
-// Batch starts all operations at once and answers when the last one is answered.
-// With a caller that goes away all acquires without a session are given up, also those
-// that were granted: it has not learned their tokens.
+// Batch starts all operations at once and answers when the last one is answered. If the
+// caller goes away, all acquires without a session are given up, also those that were
+// granted: the caller has not learned their tokens.
 func (l *locks) Batch(ctx context.Context, r *apiv1.BatchRequest) (*apiv1.BatchResponse, error) {
 	s, ops := l.server, r.GetOperations()
 	if most := s.cfg.Limits.BatchOperations; len(ops) > most {
-		return nil, apiv1.NewError(apiv1.CodeInvalid, "operations: %d in one batch; at most %d are accepted", len(ops), most)
+		return nil, apiv1.NewError(apiv1.CodeInvalid, "operations: are %d in one batch, must be at most %d", len(ops), most)
 	}
 	var stop <-chan struct{}
 	for _, op := range ops {
@@ -111,8 +111,8 @@ func (l *locks) Batch(ctx context.Context, r *apiv1.BatchRequest) (*apiv1.BatchR
 	return nil, grpcError(err)
 }
 
-// startAll starts the operations. The answers, in the same order, may be looked
-// at when done is closed.
+// startAll starts the operations. The answers, in the same order, may be read once done is
+// closed.
 func (s *Server) startAll(ops []*apiv1.Operation, conn *limitedConn, held *tally) (answers []*apiv1.Answer, calls []*mux.Call, done <-chan struct{}) {
 	begun := time.Now()
 	answers = make([]*apiv1.Answer, len(ops))
@@ -152,14 +152,14 @@ func (s *Server) startAll(ops []*apiv1.Operation, conn *limitedConn, held *tally
 	return answers, calls, all
 }
 
-// bounded takes out reads that would make the answers too long for a message.
+// bounded answers reads with an error that would make the answers too long for a message.
 func bounded(ops []*apiv1.Operation, answers []*apiv1.Answer) []*apiv1.Answer {
 	total := 0
 	for i, a := range answers {
 		kind := ops[i].Kind()
 		size := sizeOf(kind, a)
 		if total+size > maxBatchBytes && isRead(kind, a) {
-			answers[i] = errorAnswer(a.GetId(), apiv1.NewError(apiv1.CodeTooLarge, "operations[%d]: the answers of this batch are too long; ask in another one", i))
+			answers[i] = errorAnswer(a.GetId(), apiv1.NewError(apiv1.CodeTooLarge, "operations[%d]: the answers of this batch are too long together; send this read in another batch", i))
 			size = smallAnswer * 4
 		}
 		total += size
@@ -221,10 +221,10 @@ func passed[R any](r R, err error) (R, error) {
 // 8 KiB of headers.
 const maxErrorBytes = 3 << 10
 
-// grpcError gives err the form in which it travels as a status.
+// grpcError returns err in a form that becomes a gRPC status, without what is too long.
 func grpcError(err error) error {
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
-		return status.FromContextError(err).Err() // grpc's own word for it; nobody listens
+		return status.FromContextError(err).Err() // the caller has gone away: grpc's own code will do
 	}
 	var e *apiv1.Error
 	if !errors.As(err, &e) {
@@ -237,7 +237,7 @@ func grpcError(err error) error {
 		return e
 	}
 	short := &apiv1.Error{Code: e.GetCode(), Message: e.GetMessage(), Leader: e.GetLeader()}
-	size := 2 * len(short.GetMessage()) // it is the status message, too
+	size := 2 * len(short.GetMessage()) // which is also the status message
 	for _, h := range e.GetHolders() {
 		h = &apiv1.Holder{
 			Lock: h.GetLock(), Token: h.GetToken(), Holder: h.GetHolder(), Session: h.GetSession(), Mode: h.GetMode(),

@@ -6,26 +6,26 @@ import (
 	"time"
 )
 
-// Places for connections are few, and to open one costs nothing. So each connection has a
-// rank by what it was of use for, and where a limit is reached the one of the lowest rank,
-// and of those the one that has had it longest, makes room for a newcomer. That is also
-// what lets a member in when strangers have taken every place: nobody can be told from a
-// member before the first call, and the first call follows at once.
+// Places for connections are few, and opening one costs a client nothing. So each
+// connection has a rank by what it is used for. Where a limit is reached, the connection of
+// the lowest rank makes room for a new one, and of several the one that has had that rank
+// longest. So a member also gets a place when strangers have taken all of them: before the
+// first call nothing tells a member from a stranger, and a member calls at once.
 //
-// What holds or asks for something is never closed for a newcomer.
+// A connection on which something is held or requested is never closed for a new one.
 
-// rank is of what use a connection is.
+// rank is of what use a connection is, lowest first.
 type rank int
 
 const (
 	useless rank = iota // no valid request has come yet
 	resting             // nothing is under way: an HTTP keep-alive, a gRPC connection without calls
-	silent              // calls or streams are under way, and none has asked for anything
-	working             // an operation came while they were
+	silent              // calls or streams are under way, and none has requested anything
+	working             // an operation has come on one of them
 )
 
-// patienceWith is how long a connection has had its rank at least before it makes room: a
-// connection that rests may be asked the next thing just now.
+// patienceWith is how long a connection must have had its rank before it makes room: the
+// next request of a resting connection may be on its way.
 var patienceWith = [working]time.Duration{useless: 0, resting: time.Second, silent: 5 * time.Second}
 
 // use is of what use one connection is. It is guarded by the listener's mu.
@@ -33,12 +33,13 @@ type use struct {
 	rank     rank
 	since    time.Time   // of rank
 	requests int         // under way: HTTP requests, calls, streams
-	worked   atomic.Bool // the requests under way have asked for something; set without mu
+	worked   atomic.Bool // the requests under way have requested something; set without mu
 	early    *time.Timer // closes the connection if it stays useless
 	places   [2]*list.Element
 }
 
-// order holds connections by rank; within one those come first that have had it longest.
+// order holds connections by rank, and within a rank by how long they have had it, longest
+// first.
 type order [working]list.List
 
 // least is the connection that makes room, nil if there is none.
@@ -72,7 +73,8 @@ func (l *limited) rankLocked(c *limitedConn, r rank, now time.Time) {
 	c.rank, c.since = r, now
 }
 
-// begin says that a valid request has come and is under way. A nil conn is not known.
+// begin counts a valid request that is under way. A nil c, a connection that is not known,
+// has no rank.
 func (c *limitedConn) begin() {
 	if c == nil {
 		return
@@ -87,7 +89,8 @@ func (c *limitedConn) begin() {
 	}
 }
 
-// work says that something was asked for by what is under way.
+// work gives the connection its highest rank: one of the requests under way has requested
+// something.
 func (c *limitedConn) work() {
 	if c == nil || c.worked.Swap(true) {
 		return
@@ -100,7 +103,7 @@ func (c *limitedConn) work() {
 	}
 }
 
-// end says that a request is not under way any more.
+// end counts a request that is no longer under way.
 func (c *limitedConn) end() {
 	if c == nil {
 		return

@@ -14,10 +14,10 @@ import (
 	"github.com/locknode/locknode/internal/quote"
 )
 
-// The documents that HTTP clients see are those of package document. Here they are filled
+// The documents that HTTP clients get are those of package document. Here they are filled
 // from the messages of the API.
 
-// grantDocument says how long a grant lasts as of the answer: from the entry that
+// grantDocument fills in how long a grant lasts as of the answer: from the entry that
 // decided it, which is that of the request itself or, after a wait, that of the grant.
 func grantDocument(name string, a *apiv1.Answer) document.Grant {
 	got := a.GetAcquire()
@@ -25,7 +25,7 @@ func grantDocument(name string, a *apiv1.Answer) document.Grant {
 	return document.NewGrant(name, got.GetToken(), time.Duration(left), time.Duration(got.GetGranted()-got.GetQueued()))
 }
 
-// lockDocument leaves out the holders.
+// lockDocument returns a document without the holders.
 func lockDocument(l *apiv1.Lock) document.Lock {
 	d := document.Lock{
 		Name: l.GetName(), Held: len(l.GetHolders()) > 0, Holders: []document.Holder{},
@@ -35,7 +35,7 @@ func lockDocument(l *apiv1.Lock) document.Lock {
 	return d
 }
 
-// holderDocuments names the lock of each where it is not clear.
+// holderDocuments names the lock of each holder if named is true.
 func holderDocuments(holders []*apiv1.Holder, named bool) []document.Holder {
 	documents := make([]document.Holder, 0, len(holders))
 	for _, h := range holders {
@@ -131,13 +131,13 @@ func writeStatusError(w http.ResponseWriter, status int, err *apiv1.Error) {
 // writePatience is how long a client may take to read an answer.
 const writePatience = 30 * time.Second
 
-// writeJSON returns an error if the client cannot have got all of it. What cannot be printed
-// is escaped, for curl shows it on a terminal.
+// writeJSON writes v as JSON. It returns an error if the client cannot have got all of it.
+// Characters that cannot be printed are escaped, because curl shows them on a terminal.
 func writeJSON(w http.ResponseWriter, status int, v any) error {
 	var buf bytes.Buffer
 	enc := json.NewEncoder(&buf)
 	enc.SetEscapeHTML(false)
-	if err := enc.Encode(v); err != nil { // the documents are plain: a defect
+	if err := enc.Encode(v); err != nil { // a bug: every document can be encoded
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return err
 	}
@@ -152,7 +152,7 @@ func write(w http.ResponseWriter, status int, contentType string, body []byte) e
 	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 	beginAnswer(w, status, contentType)
 	_, err := w.Write(body)
-	flushErr := http.NewResponseController(w).Flush() // before the request counts as done: Close may follow
+	flushErr := http.NewResponseController(w).Flush() // before the request is counted as done: Close may follow
 	if err == nil && !errors.Is(flushErr, http.ErrNotSupported) {
 		err = flushErr
 	}

@@ -13,11 +13,11 @@ import (
 	"github.com/locknode/locknode/internal/mux"
 )
 
-// Acquires that wait hold connections, and places on connections, for as long as they
-// wait. A quarter of both is kept for whoever comes to free what they wait for: an
-// acquire that would take the last of the rest is refused, and nothing else is.
+// Acquires that wait take up connections, and places on connections, for as long as they
+// wait. A quarter of both is kept for requests that free what they wait for: an acquire
+// that would take part of that quarter is refused, and nothing else is.
 
-// shareOf is how much of a limit may be taken by what waits.
+// shareOf is how much of a limit acquires that wait may take.
 func shareOf(limit int) int { return max(limit*3/4, 1) }
 
 // startWait counts one more acquire, or batch of them, that waits on the connection. It
@@ -32,10 +32,10 @@ func (c *limitedConn) startWait() *apiv1.Error {
 	defer l.mu.Unlock()
 	if c.waits == 0 {
 		if n := l.waitingByIP[c.ip]; n >= shareOf(l.perIP) {
-			return apiv1.NewError(apiv1.CodeOverloaded, "acquires wait on %d connections from %s, and no more than %d may: the others are for what frees locks; nothing was done", n, c.ip, shareOf(l.perIP))
+			return apiv1.NewError(apiv1.CodeOverloaded, "acquires wait on %d connections from %s, at most %d may: the others are for what frees locks; nothing was done", n, c.ip, shareOf(l.perIP))
 		}
 		if l.waiting >= shareOf(l.total) {
-			return apiv1.NewError(apiv1.CodeOverloaded, "acquires wait on %d connections, and no more than %d may: the others are for what frees locks; nothing was done", l.waiting, shareOf(l.total))
+			return apiv1.NewError(apiv1.CodeOverloaded, "acquires wait on %d connections, at most %d may: the others are for what frees locks; nothing was done", l.waiting, shareOf(l.total))
 		}
 		l.waiting++
 		l.waitingByIP[c.ip]++
@@ -44,7 +44,7 @@ func (c *limitedConn) startWait() *apiv1.Error {
 	return nil
 }
 
-// endWait says that one of them does not wait any more.
+// endWait undoes one startWait.
 func (c *limitedConn) endWait() {
 	if c == nil {
 		return
@@ -73,7 +73,7 @@ func (c *limitedConn) startCall(places int) *apiv1.Error {
 	}
 	c.listener.mu.Unlock()
 	if n >= shareOf(places) {
-		return apiv1.NewError(apiv1.CodeOverloaded, "%d calls of this connection wait, and no more than %d may: the others are for what frees locks; a Session stream takes more; nothing was done", n, shareOf(places))
+		return apiv1.NewError(apiv1.CodeOverloaded, "%d calls of this connection wait, at most %d may: the others are for what frees locks; a Session stream takes more; nothing was done", n, shareOf(places))
 	}
 	refusal := c.startWait()
 	if refusal != nil {
@@ -82,7 +82,7 @@ func (c *limitedConn) startCall(places int) *apiv1.Error {
 	return refusal
 }
 
-// endCall says that such a call is over.
+// endCall undoes one startCall.
 func (c *limitedConn) endCall() {
 	c.endPlace()
 	c.endWait()
@@ -97,7 +97,7 @@ func (c *limitedConn) endPlace() {
 	c.listener.mu.Unlock()
 }
 
-// mayWait reports whether a request of a unary call may stand in line.
+// mayWait reports whether a request of a unary call may wait in a queue.
 func mayWait(request any) bool {
 	switch r := request.(type) {
 	case *apiv1.AcquireRequest:
@@ -112,7 +112,7 @@ func mayWait(request any) bool {
 	return false
 }
 
-// grpcConn is the connection that a call came on, nil if it is not known.
+// grpcConn is the connection of a call, nil if it is not known.
 func grpcConn(ctx context.Context) *limitedConn {
 	if p, ok := peer.FromContext(ctx); ok {
 		if addr, ok := p.Addr.(connAddr); ok {
@@ -129,13 +129,13 @@ func withConn(ctx context.Context, c net.Conn) context.Context {
 	return context.WithValue(ctx, connKey{}, c)
 }
 
-// httpConn is the connection that an HTTP request came on, nil if it is not known.
+// httpConn is the connection of an HTTP request, nil if it is not known.
 func httpConn(ctx context.Context) *limitedConn {
 	c, _ := ctx.Value(connKey{}).(*limitedConn)
 	return c
 }
 
-// owner names whose the operations are that come over the connection: its address, of
+// owner is the owner of the operations that come over the connection: its address, of
 // IPv6 the /64. It is empty where the connection is not known.
 func (c *limitedConn) owner() string {
 	if c == nil {
@@ -144,7 +144,7 @@ func (c *limitedConn) owner() string {
 	return c.ip
 }
 
-// takesTurns is whose turns the operations take that come over the connection.
+// takesTurns is the owner in whose turns the operations of the connection are run.
 func (c *limitedConn) takesTurns() fair.Owner {
 	if c == nil {
 		return fair.Owner{}
@@ -152,7 +152,7 @@ func (c *limitedConn) takesTurns() fair.Owner {
 	return c.turns
 }
 
-// connOf is the connection over which a call or request came, nil if it is not known.
+// connOf is the connection of a call or HTTP request, nil if it is not known.
 func connOf(ctx context.Context) *limitedConn {
 	if c := httpConn(ctx); c != nil {
 		return c
@@ -160,7 +160,7 @@ func connOf(ctx context.Context) *limitedConn {
 	return grpcConn(ctx)
 }
 
-// ownerOf is owner, of the connection over which a call or request came.
+// ownerOf is the owner of the connection of a call or HTTP request.
 func ownerOf(ctx context.Context) string {
 	if c := httpConn(ctx); c != nil {
 		return c.owner()
@@ -168,8 +168,8 @@ func ownerOf(ctx context.Context) string {
 	return grpcConn(ctx).owner()
 }
 
-// isPeer reports whether a call or stream is one of another node of the cluster: then it
-// says itself whose the operations are.
+// isPeer reports whether a call or stream comes from another node of the cluster: its
+// operations then name their owners themselves.
 func (s *Server) isPeer(ctx context.Context) bool {
 	md, _ := metadata.FromIncomingContext(ctx)
 	return slices.ContainsFunc(md.Get(mux.PeerHeader), s.cfg.Peer)

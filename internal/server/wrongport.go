@@ -8,14 +8,14 @@ import (
 	"sync"
 )
 
-// greeter stands before grpc on a connection. To a client that speaks HTTP/1,
-// which is at the wrong port, it says so. grpc writes before it has read
-// anything; that is held back until it is clear who is there.
+// greeter wraps a gRPC connection. It tells a client that speaks HTTP/1 that this is the
+// wrong port. grpc writes before it has read anything; those bytes are held back until the
+// first bytes of the client have arrived.
 type greeter struct {
 	net.Conn
 
 	mu    sync.Mutex
-	known bool   // who is there: everything passes
+	known bool   // the client does not speak HTTP/1: everything passes
 	seen  []byte // the first bytes, until known
 	held  []byte // what grpc has written, until known
 }
@@ -30,7 +30,7 @@ var methods = []string{"GET ", "HEAD", "POST", "PUT ", "PATC", "DELE", "OPTI", "
 
 const wrongPort = "this port speaks gRPC; HTTP and JSON are on the node's HTTP port, by default the next one\n"
 
-// Read looks at the first bytes.
+// Read reads from the connection, and answers a client whose first bytes are of HTTP/1.
 func (g *greeter) Read(b []byte) (int, error) {
 	n, err := g.Conn.Read(b)
 	g.mu.Lock()
@@ -53,7 +53,8 @@ func (g *greeter) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// Write holds back what comes before the first bytes were read.
+// Write writes to the connection, once the first bytes are read; until then it holds back
+// up to maxHeldBytes.
 func (g *greeter) Write(b []byte) (int, error) {
 	g.mu.Lock()
 	if !g.known && len(g.held)+len(b) <= maxHeldBytes {
