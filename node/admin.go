@@ -17,9 +17,8 @@ import (
 // transferTimeout bounds the search for a successor.
 const transferTimeout = 2 * time.Second
 
-// Status describes this node as it sees itself, its table as of the last entry
-// applied. It asks nobody and never waits, not for the entry that is being applied
-// either.
+// Status describes this node as it sees itself, its table as of the last entry applied. It
+// asks no other node and never waits, not even for the entry that is being applied.
 func (n wire) Status(context.Context) (*apiv1.StatusResponse, error) {
 	s := n.state.Load()
 	res := &apiv1.StatusResponse{
@@ -51,8 +50,8 @@ func (n wire) Status(context.Context) (*apiv1.StatusResponse, error) {
 	return res, nil
 }
 
-// readiness is nil while this node can serve: somebody leads, and this node had
-// applied all that was committed when a read round last asked.
+// readiness is nil while this node can serve: there is a leader, and this node has applied
+// all that was committed at the last read round.
 func (n *Node) readiness() error {
 	switch {
 	case n.closing.Load():
@@ -63,7 +62,7 @@ func (n *Node) readiness() error {
 		return errors.New(n.formation())
 	}
 	if err := n.stores.Gate(); err != nil {
-		return err // its disk hangs: it may still think that it leads
+		return err // its disk hangs: Raft here may not have noticed that another node leads
 	}
 	if n.isElected() && n.epoch.Load() == nil {
 		return errors.New("elected, but not serving as leader yet")
@@ -74,16 +73,20 @@ func (n *Node) readiness() error {
 	switch age, ok := n.rounds.age(); {
 	case !ok:
 		return errors.New("its table has not caught up yet")
-	case age > 3*freshEvery: // the majority answers, or there would be an error
+	case age > 3*freshEvery: // rounds succeed, or there would be an error: the table is slow
 		return fmt.Errorf("its table is behind: it was last known to be up to date %v ago", age.Round(time.Millisecond))
 	}
 	return nil
 }
 
-// WaitReady waits until this node can serve, or ctx ends, or the node does. Its error
-// says what is missing still, why the node has ended by itself, or that it was closed.
+// WaitReady waits until this node can serve: there is a leader, and the table is up to
+// date. It also ends when ctx does, or the node.
 //
-// It does not say that the next node may be stopped: that is [Node.WaitVoter].
+// When ctx ends the error says what is still missing and wraps the cause of ctx. When the
+// node has ended by itself the error wraps [Node.Err], and otherwise it says that the node
+// was closed. The node goes on as before.
+//
+// After WaitReady the next node must not be stopped yet: see [Node.WaitVoter].
 func (n *Node) WaitReady(ctx context.Context) error { return n.wait(ctx, "to be ready", n.readiness) }
 
 // wait waits until missing returns nil.
@@ -118,9 +121,9 @@ func (n wire) Members(context.Context) (*apiv1.MembersResponse, error) {
 	return n.membership.Members(), nil
 }
 
-// TransferLeadership hands leadership over: to the named node, or to the most
-// up-to-date one. It can be asked of any node. Leadership may move again at any
-// time; the response names who had it when the transfer was seen done.
+// TransferLeadership hands leadership over to the named node, or to the one whose log is
+// most up to date. Any node can do it. Leadership may move again at any time; the response
+// names the leader at the end of the transfer.
 func (n wire) TransferLeadership(ctx context.Context, req *apiv1.TransferLeadershipRequest) (*apiv1.TransferLeadershipResponse, error) {
 	r := n.raft.Load()
 	if r == nil {
@@ -145,8 +148,8 @@ func (n wire) TransferLeadership(ctx context.Context, req *apiv1.TransferLeaders
 	return res, err
 }
 
-// throughElections tries again while there is no leader to be reached, for as
-// long as an operation would wait for one.
+// throughElections retries while no leader can be reached, for as long as an operation
+// would wait for one.
 func (n *Node) throughElections(ctx context.Context, try func() error) error {
 	ctx, cancel := context.WithTimeout(ctx, noLeaderPatience)
 	defer cancel()
@@ -168,11 +171,11 @@ func (n *Node) throughElections(ctx context.Context, try func() error) error {
 
 func (n *Node) transfer(ctx context.Context, r *raft.Raft, to string) error {
 	if to == n.id {
-		return apiv1.NewError(apiv1.CodeInvalid, "to %q: it leads already", to)
+		return apiv1.NewError(apiv1.CodeInvalid, "to: is %q, must be another node than the leader", to)
 	}
 	if to != "" {
 		if _, ok := n.voter(r, to); !ok {
-			return apiv1.NewError(apiv1.CodeNoMember, "to %q: no such voter; locknode members lists them", to)
+			return apiv1.NewError(apiv1.CodeNoMember, "to: is %q, must be a voter; \"locknode members\" lists them", to)
 		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, transferTimeout)
@@ -200,10 +203,10 @@ func (n *Node) awaitOtherLeader(ctx context.Context, r *raft.Raft) (*apiv1.Trans
 	}
 }
 
-// RemoveMember takes a member out of Raft's configuration. It can be asked of
-// any node. It is refused where no majority of the voters that would remain answers the
-// leader's Raft. After an error with [apiv1.CodeUnknownOutcome] the member may have been
-// removed, or be removed yet; Members tells, and to ask again does no harm.
+// RemoveMember removes a member from Raft's configuration. Any node can do it. It is
+// refused if no majority of the voters that would remain answers the leader's Raft. After
+// an error with [apiv1.CodeUnknownOutcome] the member may have been removed, or be removed
+// later; Members shows it, and calling RemoveMember again does no harm.
 func (n wire) RemoveMember(ctx context.Context, req *apiv1.RemoveMemberRequest) (*apiv1.RemoveMemberResponse, error) {
 	if n.raft.Load() == nil {
 		return nil, n.unavailable()
@@ -215,7 +218,7 @@ func (n wire) RemoveMember(ctx context.Context, req *apiv1.RemoveMemberRequest) 
 		asked, err := n.removeMember(ctx, req)
 		switch code := apiv1.CodeOf(err); {
 		case code == apiv1.CodeNoMember && mayBeDone:
-			return nil // the try before has removed it, and only its answer was lost
+			return nil // an earlier try has removed it, and only its answer was lost
 		case code == apiv1.CodeUnknownOutcome, asked && code == apiv1.CodeUnavailable:
 			mayBeDone = true
 		}
@@ -224,15 +227,15 @@ func (n wire) RemoveMember(ctx context.Context, req *apiv1.RemoveMemberRequest) 
 	if err == nil {
 		return &apiv1.RemoveMemberResponse{}, nil
 	}
-	if mayBeDone && apiv1.CodeOf(err).Retry() != apiv1.RetryChanged { // otherwise the leader knows: it has not been removed
+	if mayBeDone && apiv1.CodeOf(err).Retry() != apiv1.RetryChanged { // otherwise the leader has said that it is not removed
 		return nil, apiv1.NewError(apiv1.CodeUnknownOutcome,
-			"remove member %q: it may have been done, or be done yet: %v; \"locknode members\" shows it", req.GetId(), err)
+			"remove member %q: it may have been done, or may still be done: %v; \"locknode members\" shows it", req.GetId(), err)
 	}
 	return nil, err
 }
 
-// beforeDeadline ends some time before ctx does, so that there is an answer that says
-// more than that the time is over.
+// beforeDeadline returns a context that ends some time before ctx does, so that the answer
+// can say more than that the time is over.
 func beforeDeadline(ctx context.Context) (context.Context, context.CancelFunc) {
 	end, ok := ctx.Deadline()
 	if !ok {
@@ -241,12 +244,12 @@ func beforeDeadline(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithDeadline(ctx, end.Add(-min(500*time.Millisecond, time.Until(end)/10)))
 }
 
-// removeMember has the leader remove a member. A leader does not remove itself: it
-// hands leadership over, and its successor does it. If it lost its leadership with its
-// own removal in its log and in nobody else's, it could not lead again, as no voter of
-// its latest configuration, and would vote for nobody with a shorter log: where its
-// vote is needed, nobody would ever lead again. asked says that another node was asked:
-// that there is no answer does not mean that nothing was done.
+// removeMember has the leader remove a member. A leader does not remove itself: it hands
+// leadership over, and its successor does it. Suppose that it lost leadership with its own
+// removal in its log and in no other. Then it could not lead again, because it is no voter
+// of its latest configuration, and it would vote for no node with a shorter log. Where its
+// vote is needed there would never be a leader again. asked says that another node was
+// asked: then the removal may have been done although there is no answer.
 func (n *Node) removeMember(ctx context.Context, req *apiv1.RemoveMemberRequest) (asked bool, err error) {
 	if n.epoch.Load() != nil {
 		if r := n.raft.Load(); req.GetId() == n.id && n.membership.CanDoWithout(ctx, n.id) {
@@ -297,7 +300,7 @@ func (n wire) ReadIndex(ctx context.Context) (*peerapi.ReadIndexResponse, error)
 	}
 }
 
-// Self says what this node is. It asks nobody and never waits.
+// Self describes this node for other nodes. It asks no other node and never waits.
 func (n wire) Self(context.Context) (*peerapi.SelfResponse, error) {
 	res := n.membership.Self()
 	if r := n.raft.Load(); r != nil {
@@ -309,7 +312,7 @@ func (n wire) Self(context.Context) (*peerapi.SelfResponse, error) {
 	return res, nil
 }
 
-// Join takes a fresh node in, or passes its request on to the leader.
+// Join adds a fresh node to the configuration, or forwards its request to the leader.
 func (n wire) Join(ctx context.Context, req *peerapi.JoinRequest) (*peerapi.JoinResponse, error) {
 	if n.raft.Load() == nil {
 		return nil, n.unavailable()
@@ -332,11 +335,11 @@ func (n *Node) unavailable() *apiv1.Error {
 	return apiv1.NewError(apiv1.CodeUnavailable, "node %q: %s", n.id, reason)
 }
 
-// leaderAPI is the API address of the leader, empty if it is not known.
+// leaderAPI returns the API address of the leader, empty if it is not known.
 func (n *Node) leaderAPI() string { return n.leaderPlace().api }
 
-// leaderPlace is the leader and where it is looked for; the address is empty if it is
-// not known.
+// leaderPlace returns the leader and its address; both are empty if there is no leader, and
+// the address is empty if it is not known.
 func (n *Node) leaderPlace() place {
 	r := n.raft.Load()
 	if r == nil {
@@ -349,7 +352,7 @@ func (n *Node) leaderPlace() place {
 	return place{string(id), n.apiOf(string(id))}
 }
 
-// apiOf is the API address where a node is looked for, empty if none is known.
+// apiOf returns the API address to dial for a node, empty if none is known.
 func (n *Node) apiOf(id string) string {
 	if id == n.id {
 		return n.apiAddr

@@ -6,8 +6,8 @@ import (
 	"github.com/locknode/locknode/fsm"
 )
 
-// observe sees every applied entry, on every node, in log order, on the
-// goroutine that applies: it wakes who waits for it and must not block.
+// observe is called for every applied entry, on every node, in log order, on the goroutine
+// that applies: it wakes what waits for the entry, and must not block.
 func (n *Node) observe(a fsm.Applied) {
 	n.checkpoints.note(a.Index, a.Digest)
 	n.publish()
@@ -20,7 +20,7 @@ func (n *Node) observe(a fsm.Applied) {
 	}
 }
 
-// restored says that a snapshot has replaced the table.
+// restored is called when a snapshot has replaced the table.
 func (n *Node) restored() {
 	n.publish()
 	s := n.state.Load()

@@ -14,10 +14,10 @@ import (
 	"github.com/locknode/locknode/internal/network"
 )
 
-// addresses are those of a node, bound: by the node, or by the program, which has handed
-// the listeners over. That is done before a new data directory is
-// told whose it is: a first start that fails for a taken port is corrected and tried
-// again, maybe under another ID.
+// addresses are the bound addresses of a node. The node binds them, unless the
+// configuration has listeners. They are bound before the node's ID is written to a new data
+// directory: a first start that fails because a port is in use can be corrected and tried
+// again, even under another ID.
 type addresses struct {
 	done      bool // all of them are bound
 	api, http net.Listener
@@ -26,7 +26,7 @@ type addresses struct {
 	simulated memberlist.Transport // in place of gossip
 }
 
-// bind binds all addresses, once. It reports every one that it cannot bind.
+// bind binds all addresses, once. Its error names every address that it cannot bind.
 func (n *Node) bind(ctx context.Context) error {
 	if n.bound.done {
 		return nil
@@ -80,7 +80,7 @@ func (n *Node) bindSimulated() (err error) {
 	return nil
 }
 
-// listen makes something of the bound addresses of the API, HTTP and Raft.
+// listen takes over the bound addresses of the API, HTTP and Raft.
 func (n *Node) listen() {
 	n.apiListener, n.httpListener = n.bound.api, n.bound.http
 	n.apiAddr = n.cfg.advertised(n.apiListener.Addr().String())
@@ -96,10 +96,10 @@ func (n *Node) listen() {
 	}
 	n.raftStream, n.bound.raft = network.NewStream(n.bound.raft, options), nil
 	n.raftAddr = n.raftStream.Addr().String()
-	n.sayLoopback()
+	n.warnLoopback()
 }
 
-// close gives back the addresses that nobody else closes.
+// close closes the addresses that nothing else closes.
 func (a *addresses) close() {
 	for _, l := range []net.Listener{a.api, a.http, a.raft} {
 		if l != nil {
@@ -111,9 +111,9 @@ func (a *addresses) close() {
 	}
 }
 
-// loopbackOnly says why other machines cannot reach a node that seems to be meant for
-// them, and what to do. It is "" if nothing is wrong. bound are the addresses as they
-// were asked for and as they came out.
+// loopbackOnly returns why other machines cannot reach a node that seems to be meant for
+// them, and what to do; "" if nothing is wrong. bound maps the addresses as they are
+// configured to those that were bound.
 func (c *Config) loopbackOnly(bound map[string]net.Addr) string {
 	const elsewhere = ": other machines cannot reach it"
 	for _, asked := range slices.Sorted(maps.Keys(bound)) {
@@ -127,7 +127,7 @@ func (c *Config) loopbackOnly(bound map[string]net.Addr) string {
 				"listen on an address of the machine, or on 0.0.0.0 with advertise_host", host, at, elsewhere)
 		}
 		if c.AdvertiseHost != "" && !isLoopback(net.JoinHostPort(c.AdvertiseHost, "0")) {
-			return fmt.Sprintf("others are told to dial %s, and the node listens on %s%s, unless something forwards to it; "+
+			return fmt.Sprintf("others dial %s, and the node listens on %s%s, unless something forwards to it; "+
 				"listen on an address of the machine, or on 0.0.0.0", c.AdvertiseHost, asked, elsewhere)
 		}
 		for _, seed := range c.Join {
@@ -139,7 +139,7 @@ func (c *Config) loopbackOnly(bound map[string]net.Addr) string {
 	if c.AdvertiseHost != "" && isLoopback(net.JoinHostPort(c.AdvertiseHost, "0")) {
 		for asked, addr := range bound {
 			if !isLoopback(addr.String()) {
-				return fmt.Sprintf("others are told to dial %s, which is each machine itself, and the node listens on %s%s; "+
+				return fmt.Sprintf("others dial %s, which is each machine itself, and the node listens on %s%s; "+
 					"set advertise_host to an address of the machine", c.AdvertiseHost, asked, elsewhere)
 			}
 		}
@@ -147,8 +147,8 @@ func (c *Config) loopbackOnly(bound map[string]net.Addr) string {
 	return ""
 }
 
-// sayLoopback warns of it.
-func (n *Node) sayLoopback() {
+// warnLoopback logs what loopbackOnly finds.
+func (n *Node) warnLoopback() {
 	bound := map[string]net.Addr{n.cfg.APIAddr: n.apiListener.Addr(), n.cfg.RaftAddr: n.raftStream.ListenAddr()}
 	if n.httpListener != nil {
 		bound[n.cfg.HTTPAddr] = n.httpListener.Addr()

@@ -65,8 +65,8 @@ func TestANodeThatNobodyCanReachSaysSo(t *testing.T) {
 		{"its name is loopback", "db1:7400", "127.0.1.1:7400", Config{}, "db1 is 127.0.1.1 on this machine (/etc/hosts?)"},
 		{"its name is loopback in IPv6", "db1:7400", "[::1]:7400", Config{}, "db1 is ::1 on this machine"},
 		{"it has seeds elsewhere", "127.0.0.1:7400", "127.0.0.1:7400", Config{Join: []string{"127.0.0.1:7413", "10.0.0.2:7403"}}, "is to join 10.0.0.2:7403, and listens on 127.0.0.1:7400"},
-		{"it advertises more", "127.0.0.1:7400", "127.0.0.1:7400", Config{AdvertiseHost: "10.0.0.1"}, "told to dial 10.0.0.1, and the node listens on 127.0.0.1:7400"},
-		{"it advertises less", "0.0.0.0:7400", "0.0.0.0:7400", Config{AdvertiseHost: "127.0.0.1"}, "told to dial 127.0.0.1, which is each machine itself"},
+		{"it advertises more", "127.0.0.1:7400", "127.0.0.1:7400", Config{AdvertiseHost: "10.0.0.1"}, "others dial 10.0.0.1, and the node listens on 127.0.0.1:7400"},
+		{"it advertises less", "0.0.0.0:7400", "0.0.0.0:7400", Config{AdvertiseHost: "127.0.0.1"}, "others dial 127.0.0.1, which is each machine itself"},
 		{"one machine", "127.0.0.1:7400", "127.0.0.1:7400", Config{Join: []string{"127.0.0.1:7413", "localhost:7423", "other:7403"}}, ""},
 		{"localhost", "localhost:7400", "127.0.0.1:7400", Config{}, ""},
 		{"a name", "db1:7400", "10.0.0.1:7400", Config{Join: []string{"10.0.0.2:7403"}}, ""},
@@ -99,8 +99,8 @@ func TestEveryFaultOfAConfigIsReportedAtOnce(t *testing.T) {
 		BootstrapExpect: 10,
 	}.Validate()
 	for _, want := range []string{
-		`data dir is empty`, `id "a\n": text that can be printed`, `zone "zzz`, `cluster name "a b"`, `advertise host "0.0.0.0": it stands for every address`,
-		`join "a": host:port`, `join "b:0": host:port`, `bootstrap expect 10`,
+		`data dir: is empty`, `id: is "a\n", must be printable text`, `zone: is "zzz`, `cluster name: is "a b"`, `advertise host: is "0.0.0.0": it stands for every address`,
+		`join: is "a": host:port`, `join: is "b:0": host:port`, `bootstrap expect: is 10`,
 	} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("faults lack %q: %v", want, err)

@@ -6,19 +6,19 @@ import (
 	"github.com/locknode/locknode/fsm"
 )
 
-// maxAdvance bounds how far one stamp moves cluster time. What is beyond it was
-// time in which nothing could be stamped; it does not count against anybody.
+// maxAdvance bounds how far one stamp moves cluster time. Time beyond it is time in which
+// nothing could be stamped: it counts towards no deadline.
 const maxAdvance = int64(time.Second)
 
-// leaderClock makes the stamps of one term. Cluster time goes on where the table
-// stood when the term began and advances with the monotonic clock of this
-// machine; wall time plays no part.
+// leaderClock makes the stamps of one term. Cluster time goes on from the table's time at
+// the begin of the term and advances with the monotonic clock of this machine. Wall time is
+// not used.
 //
 // It is owned by the proposer's goroutine.
 type leaderClock struct {
 	mono func() time.Duration
 	base fsm.Instant   // cluster time at m0
-	m0   time.Duration // monotonic reading that base belongs to
+	m0   time.Duration // monotonic reading at base
 	last fsm.Instant   // the last stamp
 }
 
@@ -34,14 +34,14 @@ func (c *leaderClock) now() fsm.Instant {
 	return c.base + fsm.Instant(c.mono()-c.m0)
 }
 
-// when is the monotonic reading at which cluster time will be at, if nothing is
-// dropped until then.
+// when is the monotonic reading at which cluster time reaches at, if no time is dropped
+// before that.
 func (c *leaderClock) when(at fsm.Instant) time.Duration {
 	return c.m0 + time.Duration(at.Sub(c.base))
 }
 
-// stamp is now, at most maxAdvance after the stamp before; the excess is
-// dropped for good. Stamps never go back.
+// stamp is now, but at most maxAdvance after the stamp before; the excess is dropped for
+// good. Stamps never go back.
 func (c *leaderClock) stamp() fsm.Instant {
 	s := max(c.now(), c.last)
 	if limit := c.last.Add(maxAdvance); s > limit {

@@ -15,16 +15,16 @@ import (
 
 const (
 	// closeTimeout bounds the end of the node, transferTimeout its part in which
-	// leadership is handed over, leaveTimeout the leaving before it and the farewell. What Close waits
-	// for before these is bounded by StopWait and LeaveWait.
+	// leadership is handed over, leaveTimeout the leaving before it and the leaving of
+	// gossip. StopWait and LeaveWait bound what Close waits for before these.
 	closeTimeout = 5 * time.Second
 	leaveTimeout = 3 * time.Second
-	// clientsTimeout bounds the end of the clients: without a leader it would be in
-	// vain.
+	// clientsTimeout bounds the closing of the clients: without a leader they cannot end
+	// their sessions.
 	clientsTimeout = 1500 * time.Millisecond
 )
 
-// clients are those that the node has given out.
+// clients are the clients that the node has given out.
 type clients struct {
 	mu     sync.Mutex // guards what follows
 	all    []*client.Client
@@ -32,8 +32,8 @@ type clients struct {
 	end    chan struct{} // closed when all that there were are closed; nil before close
 }
 
-// add keeps a client until it is closed. It reports false when no client is to be
-// given out any more.
+// add keeps a client until it is closed. It returns false if no clients are given out any
+// more.
 func (c *clients) add(one *client.Client) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -52,9 +52,8 @@ func (c *clients) add(one *client.Client) bool {
 	return true
 }
 
-// close closes the clients, all at once, and waits for them, for as long as there is
-// hope and at most until ctx ends. wait waits for the rest, who give up when the node
-// has ended.
+// close closes the clients, all at once, and waits for them, at most for clientsTimeout or
+// until ctx ends. wait waits for the rest, which give up when the node has ended.
 func (c *clients) close(ctx context.Context) (wait func()) {
 	c.mu.Lock()
 	if !c.closed {
@@ -63,7 +62,7 @@ func (c *clients) close(ctx context.Context) (wait func()) {
 			defer close(c.end)
 			var closing sync.WaitGroup
 			for _, one := range all {
-				closing.Go(func() { _ = one.Close() }) // what it could not end, runs out
+				closing.Go(func() { _ = one.Close() }) // a session that it cannot end expires
 			}
 			closing.Wait()
 		}(c.all)
@@ -79,19 +78,20 @@ func (c *clients) close(ctx context.Context) (wait func()) {
 	return func() {
 		select {
 		case <-c.end:
-		case <-time.After(time.Second): // the node is closed from within a call of it
+		case <-time.After(time.Second): // a call of a client may be what closes the node
 		}
 	}
 }
 
-// Client returns a client of the cluster that this node is a member of. While
-// the node leads, its operations touch no network.
+// Client returns a client of the cluster of this node. While the node leads, the client's
+// operations use no network. Client waits for nothing and never fails: an option that is
+// out of range is an error of the client's operations.
 //
-// It is closed by its own Close, or by the node's: [Node.Close] first closes the
-// clients that it has given out, which ends their sessions and releases their locks,
-// and only then stops serving. From then on, and when the node has ended by itself,
-// their operations return [client.ErrClosed] and their grants are lost. So do those
-// of a client that is asked for later.
+// The client is closed by its own Close, or by the node's: [Node.Close] first closes the
+// clients that it has given out, which ends their sessions and releases their locks, and
+// only then stops serving. From then on, and when the node has ended by itself, operations
+// of all its clients return [client.ErrClosed] and their grants are lost. A client that is
+// made later is closed already.
 func (n *Node) Client(opts ...client.Option) *client.Client {
 	var self embedded.Node = wire{n}
 	if n.cfg.seams.Client != nil {
@@ -99,28 +99,33 @@ func (n *Node) Client(opts ...client.Option) *client.Client {
 	}
 	c := clientOf(self, opts)
 	if !n.clients.add(c) {
-		_ = c.Close() // it was of no use yet
+		_ = c.Close() // it has no session yet
 	}
 	return c
 }
 
-// clientOf makes a client of a node. Options that are out of range it finds out by itself,
-// when it is used.
+// clientOf returns a client of a node. It reports options that are out of range when it is
+// used.
 func clientOf(n embedded.Node, opts []client.Option) *client.Client {
 	c, err := client.Dial(embedded.With(context.Background(), n), nil, opts...)
 	if err != nil {
-		panic("a client of a node was dialled: " + err.Error())
+		panic("dial a client of a node: " + err.Error())
 	}
 	return c
 }
 
 // Close stops the node: it closes the clients that it has given out, which ends their
-// sessions and releases their locks, hands leadership over if it leads, answers or
-// passes on what is under way, and ends. Membership is kept, so the node can come
-// back. If the voters that would be left are too few, Close first waits for others to
-// come back, at most StopWait, while the node goes on to serve. With LeaveOnStop it
-// leaves instead, as [Node.Leave] does. Close takes at most about five seconds besides
-// these waits, and may be called twice; a later call waits for the first.
+// sessions and releases their locks, hands leadership over if the node leads, answers or
+// forwards what is under way, and ends. The node stays a member and can be opened again.
+//
+// If too few voters would be left for a majority, Close first waits for others to come
+// back, at most [Config.StopWait], and the node goes on serving meanwhile. With
+// [Config.LeaveOnStop] it leaves instead, as [Node.Leave] does. Besides these waits Close
+// takes at most about five seconds.
+//
+// An error names the parts that could not be closed in time or without a fault, or why the
+// node has not left; the node has ended all the same. Close may be called more than once,
+// and at any time: later calls wait for the first and return its error.
 func (n *Node) Close() error {
 	return n.close(func() error {
 		if n.cfg.LeaveOnStop {
@@ -131,13 +136,16 @@ func (n *Node) Close() error {
 	})
 }
 
-// Leave closes the clients that the node has given out, takes it out of the cluster
-// for good, then closes it. Its data directory is of no further use.
+// Leave closes the clients that the node has given out, removes the node from the cluster
+// for good, and closes it. Its data directory is of no further use then.
 //
-// Before that it waits, for as long as LeaveWait and ctx allow, until the voters that
-// remain are there and nodes that are to vote do. If it then cannot leave, because it is
-// the only voter, or no majority of the others is there, the node is closed all the same
-// and remains a member; the error says so, and its data directory is needed still.
+// Before the removal it waits, at most for [Config.LeaveWait] and until ctx ends, until a
+// majority of the other voters answers and nodes that are to vote do. If the node then
+// cannot leave, because it is the only voter or no majority of the others answers, it is
+// closed all the same and stays a member: the error says so, and its data directory is
+// still needed. ctx does not bound the closing, which takes about as long as Close.
+//
+// Once Close or Leave was called, Leave waits for that call and returns its error.
 func (n *Node) Leave(ctx context.Context) error {
 	return n.close(func() error { return n.leaveOthers(ctx) })
 }
@@ -152,7 +160,7 @@ func (n *Node) close(before func() error) error {
 		defer cancel()
 		n.closeErr = errors.Join(n.closeErr, n.stop(ctx))
 		close(n.done)
-		closed() // those that have waited in vain: they know now
+		closed() // clients that waited for a leader give up now
 	}
 	<-n.done
 	return n.closeErr
@@ -172,7 +180,7 @@ func (n *Node) stop(ctx context.Context) error {
 	}
 	drain, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	_ = n.server.Close(drain) // what it cut, clients ask again
+	_ = n.server.Close(drain) // clients retry what it cut
 	given, cancelGiven := context.WithTimeout(ctx, time.Second)
 	defer cancelGiven()
 	n.host.Close(given)
@@ -180,8 +188,8 @@ func (n *Node) stop(ctx context.Context) error {
 	return n.release(ctx)
 }
 
-// release gives everything back that open has taken, in whatever state. Each
-// step gets what is left of ctx: one that hangs does not keep the others.
+// release closes everything that open has opened, however far that got. Each step gets what
+// is left of ctx, and a step that hangs does not prevent the next ones.
 func (n *Node) release(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, closeTimeout)
 	defer cancel()

@@ -390,7 +390,7 @@ func TestEveryFaultOfAConfigIsReported(t *testing.T) {
 	if err == nil {
 		t.Fatal("Open took a config of faults")
 	}
-	for _, want := range []string{"data dir", "bootstrap expect -1", "timing 1h", `"paper"`, "gossip key has 5 bytes", "limits.name_bytes -1", "plain text", "10.0.0.1:80"} {
+	for _, want := range []string{"data dir", "bootstrap expect: is -1", "timing: is 1h", `"paper"`, "gossip key: is 5 bytes long", "limits.name_bytes -1", "plain text", "10.0.0.1:80"} {
 		if !containsText(err, want) {
 			t.Errorf("Open error lacks %q:\n%v", want, err)
 		}

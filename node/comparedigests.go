@@ -18,11 +18,10 @@ import (
 	"github.com/locknode/locknode/internal/peerapi"
 )
 
-// ErrDiverged says that this node's lock table differs from that of a majority
-// although both have applied the log up to the same index: its disk, its memory
-// or its program is not what it should be. The node has stopped, and does not
-// start again on the same data; it has to be re-seeded from the others, as the
-// message says.
+// ErrDiverged says that this node's lock table differs from that of a majority although
+// both have applied the log up to the same index: its disk, its memory or its program has a
+// fault. [Node.Err] returns it. The node has ended, and [Open] refuses its data directory:
+// re-seed the node from the others, as the message says (see [Reseed]).
 var ErrDiverged = errors.New("the node's state differs from that of a majority")
 
 // Nodes compare their states: each asks all others, in intervals, for the digests of their
@@ -33,10 +32,10 @@ var ErrDiverged = errors.New("the node's state differs from that of a majority")
 // gives all nodes of a cluster the same entries up to any index that one of them
 // has applied, and only applied entries are in a digest. A checkpoint is taken
 // with its index in one step, so it stays true while the node goes on, restarts or
-// installs a snapshot, which carries its digest. Only checkpoints of exactly the
-// same index are compared, and only with a peer that says that it is the member
-// and in the cluster that was meant. So a difference means that an entry, a result
-// or the state before differed.
+// installs a snapshot, which contains its digest. Only checkpoints of exactly the
+// same index are compared, and only with a peer whose answer names the member and the
+// cluster that were meant. So a difference means that an entry, a result or the state
+// before differed.
 //
 // A node stops only when a majority of the voters agrees on a digest at an index at which
 // its own differs. So at most a minority can stop. Without such a majority a node only logs
@@ -115,7 +114,7 @@ func (n *Node) compareOnce(ctx context.Context) error {
 	}
 	states := n.askDigests(ctx, members, slices.Sorted(maps.Keys(own)))
 	states[n.id] = own
-	n.tell(members, states)
+	n.logDifferences(members, states)
 	o := judge(n.id, voters, states)
 	if o == nil {
 		return nil
@@ -167,8 +166,8 @@ func (n *Node) digestsOf(ctx context.Context, id string, indexes []uint64) map[u
 	return state
 }
 
-// tell counts the comparisons, and logs once for each peer that its state differs.
-func (n *Node) tell(members []string, states map[string]map[uint64]uint64) {
+// logDifferences counts the comparisons, and logs once for each peer that its state differs.
+func (n *Node) logDifferences(members []string, states map[string]map[uint64]uint64) {
 	for id, state := range states {
 		if id == n.id {
 			continue
@@ -254,7 +253,7 @@ func judge(self string, voters []string, states map[string]map[uint64]uint64) *o
 // checkDigests bounds what a peer may ask for.
 func checkDigests(req *peerapi.DigestsRequest) error {
 	if n := len(req.GetIndexes()); n > maxDigestIndexes {
-		return apiv1.NewError(apiv1.CodeInvalid, "indexes: %d of them, at most %d are allowed", n, maxDigestIndexes)
+		return apiv1.NewError(apiv1.CodeInvalid, "indexes: are %d, must be at most %d", n, maxDigestIndexes)
 	}
 	return nil
 }

@@ -22,121 +22,132 @@ import (
 )
 
 // Config describes one node. Its zero value, with a DataDir, is a node on
-// loopback that waits for others to find it.
+// loopback that waits until another node's gossip reaches it. [Open] copies it.
 type Config struct {
-	// ID names the node in the cluster, for ever. When it is empty a new data
-	// directory gets a random one; an old directory keeps its own, and opening
-	// it under another ID is an error, once the node has taken part in anything.
+	// ID names the node in the cluster for good: printable text of at most 64 bytes. If it
+	// is empty, a new data directory gets a random one, and an old one keeps its own.
+	// Opening a directory under another ID is an error once the node has taken part in a
+	// cluster.
 	ID string
-	// DataDir holds the log, the snapshots and the node's identity. Required.
+	// DataDir holds the log, the snapshots and the node's identity. One node at a time can
+	// use it. Required.
 	DataDir string
 
-	// Listen is the first of four consecutive ports: API (gRPC), HTTP, Raft,
-	// gossip. Default 127.0.0.1:7400. With port 0 each gets a free one.
+	// Listen is the first of four consecutive ports, as host:port: API (gRPC), HTTP, Raft,
+	// gossip. The port is at most 65532; with port 0 each gets a free one. Default
+	// 127.0.0.1:7400.
 	Listen string
 	// APIAddr, HTTPAddr, RaftAddr and GossipAddr set one address alone, as
-	// host:port. HTTPAddr "off" serves no HTTP.
+	// host:port. HTTPAddr "off" serves no HTTP. Default: the ports of Listen.
 	APIAddr, HTTPAddr, RaftAddr, GossipAddr string
-	// APIListener, HTTPListener and RaftListener are what the node listens on instead of
-	// APIAddr, HTTPAddr and RaftAddr, which stay empty then: TCP, already listening, as
-	// from systemd or from a test that must know its port before. The others dial Raft's
-	// and the API's in plain TCP. The node owns them: they are closed with it, and by an
-	// [Open] that fails. Gossip cannot have one: it needs TCP and UDP on one port, and
-	// memberlist opens both by itself.
+	// APIListener, HTTPListener and RaftListener are listeners for the node to use instead
+	// of APIAddr, HTTPAddr and RaftAddr, which must be empty then: TCP, already listening,
+	// for example from systemd or from a test that must know its port before. Other nodes
+	// dial the API's and Raft's in plain TCP. The node owns them: it closes them when it
+	// ends, and an [Open] that fails closes them. There is none for gossip: it needs TCP and
+	// UDP on one port, and memberlist opens both by itself.
 	APIListener, HTTPListener, RaftListener net.Listener
-	// AdvertiseHost is the host that others are told to dial. Default: the host
-	// of the address itself; needed where that is unspecified (0.0.0.0). A name
-	// that has no address yet is looked up until it has one; the node is found by
-	// nobody before.
+	// AdvertiseHost is the host that others dial: a name or an IP address, without a port.
+	// Default: the host of each address. It is required where that is unspecified
+	// (0.0.0.0). A name that has no address yet is looked up until it has one; before that
+	// no other node finds this one.
 	AdvertiseHost string
 	// Insecure allows plain text on addresses other than loopback.
 	Insecure bool
 
-	// ClusterName keeps clusters apart that can reach each other, so that no node
-	// of one is taken in by another: the same on all nodes of a cluster, 1 to 64
-	// letters, digits, dots, dashes and underscores. Empty: it has no name.
+	// ClusterName keeps clusters apart that can reach each other, so that a node of one
+	// does not join another: the same on all nodes of a cluster, 1 to 64 letters, digits,
+	// dots, dashes and underscores. Empty: the cluster has no name.
 	ClusterName string
 	// Join lists seeds to start gossip from, host:port of their gossip address.
 	Join []string
 	// BootstrapExpect is how many fresh voters form the first configuration
-	// together. 0: never form a cluster, only join one.
+	// together, 1 to 9. 0: never form a cluster, only join one.
 	BootstrapExpect int
 	// FeatureLevel is the highest feature level of the lock table that this node agrees to;
-	// 0: the highest that this version knows. The table comes to a level once all members
-	// agree to it, and programs that do not know it cannot run on it any more: to be able to
-	// go back to an earlier version after an upgrade, set that version's level on one node.
+	// 0: the highest that this version knows. The table gets a level once all members agree
+	// to it, and programs that do not know that level can then no longer run on it. To be
+	// able to go back to an earlier version after an upgrade, set that version's level on
+	// one node.
 	FeatureLevel int
 
-	// MaxNonvoters is how many nonvoters the cluster takes in while this node leads; each
-	// costs the leader a connection, and the log in bytes once more. A node that joins is
-	// one until it votes. Default 64; at most 1,000.
+	// MaxNonvoters is how many nonvoters may join the cluster while this node leads, 1 to
+	// 1,000. Each costs the leader a connection and sending the log once more. A node that
+	// joins is a nonvoter until it votes. Default 64.
 	MaxNonvoters int
-	// Nonvoter nodes hold a copy of the table and never vote.
+	// Nonvoter makes a node that holds a copy of the table and never votes.
+	// BootstrapExpect must be 0 then.
 	Nonvoter bool
-	// Zone is told to the others, for people.
+	// Zone is shown with this member in [Node.Members] of every node: printable text of at
+	// most 64 bytes. It has no effect.
 	Zone string
-	// Version is told to the others, for people.
+	// Version is the version of the program, shown with this member in [Node.Members] of
+	// every node. Default "dev".
 	Version string
 
-	// Timing is the heartbeat and election timeout, from which the others
-	// follow. Default 200 ms, right for one data centre; at least 20 ms.
+	// Timing is the heartbeat and election timeout, from which other timeouts follow:
+	// 20 ms to 10 s. Default 200 ms, right for one data centre.
 	Timing time.Duration
 	// Fast shortens the times for noticing and promoting members to what suits
 	// one machine. For development and tests; which times it shortens is not stable.
 	Fast bool
 	// LogStore is "wal" or "boltdb". Default: what the data directory was made
-	// with, wal for a new one. Asking for the other one is an error.
+	// with, wal for a new one. The other one is then an error of [Open].
 	LogStore string
 	// RemoveFailedAfter is how long a failed member stays in the configuration.
-	// Default 72 h; negative: for ever.
+	// Default 72 h; negative: it is never removed.
 	RemoveFailedAfter time.Duration
-	// RemoveReplacedAfter is how long a failed voter stays in the configuration when
-	// another one votes in its place: when there are as many voters besides it as bear
-	// the same number of failures, which is so when the number of voters is even and
-	// BootstrapExpect does not ask for it. Default 10 min; negative: RemoveFailedAfter.
+	// RemoveReplacedAfter is how long a failed voter stays in the configuration once
+	// another one votes in its place: once the cluster without it tolerates as many failures
+	// as with it. That is so if the number of voters is even and BootstrapExpect does not
+	// require it. Default 10 min; negative: as RemoveFailedAfter.
 	RemoveReplacedAfter time.Duration
 	// LeaveOnStop makes Close leave the cluster for good, as [Node.Leave] does.
 	LeaveOnStop bool
-	// LeaveWait is how long a node that leaves waits first, while too few of the voters
-	// that remain are there or a node is joining that will vote. After that it leaves if
-	// a majority of the others is there, and otherwise stays a member. Default 25 s,
-	// 5 s with Fast; negative: no time.
+	// LeaveWait is how long a node that leaves waits at most while too few of the other
+	// voters answer, or while a node is joining that will vote. After that it leaves if a
+	// majority of the others answers, and stays a member otherwise. Default 25 s, 5 s with
+	// Fast; negative: no time.
 	LeaveWait time.Duration
-	// StopWait is how long Close waits, without LeaveOnStop, for other voters to come
-	// back when too few would be left for a majority. Default 5 s, no time with Fast;
+	// StopWait is how long Close waits at most, without LeaveOnStop, for other voters to
+	// come back while too few would be left for a majority. Default 5 s, no time with Fast;
 	// negative: no time.
 	StopWait time.Duration
-	// GossipKey encrypts gossip: 16, 24 or 32 bytes, the same on all nodes.
+	// GossipKey encrypts gossip: 16, 24 or 32 bytes, the same on all nodes. It is required
+	// if gossip's address is not loopback.
 	GossipKey []byte
 	// MaxConnections is how many connections of clients are open at most, of gRPC and of
-	// HTTP each. Default 10,000, or fewer where the process may open no more files.
+	// HTTP each: 8 to 1,000,000. Default 10,000, or fewer where the process may open no more
+	// files.
 	MaxConnections int
-	// MaxConnectionsPerAddress is how many of them come from one address at most; of IPv6
-	// from one /64. Default 2,048.
+	// MaxConnectionsPerAddress is how many of them come from one address at most, of IPv6
+	// from one /64: 8 to 1,000,000. Default 2,048.
 	MaxConnectionsPerAddress int
 	// HTTPHosts are names under which HTTP is answered, besides IP addresses, localhost,
-	// AdvertiseHost and the host of HTTPAddr: DNS names, or "*." and one, for all below it.
-	// Under other names nobody but a web page of somebody else's would ask.
+	// AdvertiseHost and the host of HTTPAddr: DNS names, or "*." and a DNS name for all names
+	// below it. Requests under other names are refused: they may come from a web page that
+	// reaches the node under its own name (DNS rebinding).
 	HTTPHosts []string
-	// Limits, where not zero, are written to the table when the cluster is
-	// formed, and have no effect later.
+	// Limits, where not zero, are written to the table when this node forms the cluster.
+	// They have no effect later.
 	Limits fsm.Limits
 
-	// Logger gets what an operator wants to know. Default: silent.
+	// Logger gets the log: info and above is for operators, debug for developers. Default:
+	// silent.
 	Logger *slog.Logger
 	// Metrics gets the node's metrics, those of docs/operations.md, until the node is
-	// closed, with or without HTTP; those of the process are the program's own to register. For
-	// several nodes in one process wrap it with a label for each
-	// (prometheus.WrapRegistererWith): a registerer that has them already is an error of
-	// [Open]. nil: they are at /metrics alone.
+	// closed, also without HTTP. The metrics of the process are not among them: the program
+	// registers those itself. For several nodes in one process wrap it with a label for each
+	// (prometheus.WrapRegistererWith): if it has the metrics already, [Open] fails. nil:
+	// they are at /metrics only.
 	Metrics prometheus.Registerer
 
 	seams seam.Node
 }
 
-// Validate reports every fault of the configuration at once, each with what is
-// allowed. [Open] does the same; what is wrong with the data directory or the
-// addresses themselves only Open can tell.
+// Validate returns an error that names every fault of the configuration, each with what is
+// allowed. [Open] checks the same, and also the data directory and the addresses
+// themselves. Validate touches neither.
 func (c Config) Validate() error {
 	_, err := c.withDefaults()
 	return err
@@ -193,7 +204,7 @@ func (c Config) withDefaults() (Config, error) {
 	if c.AdvertiseHost != "" {
 		host, fault := address.Host(c.AdvertiseHost)
 		if fault != nil {
-			fault = fmt.Errorf("advertise host %q: %w", c.AdvertiseHost, fault)
+			fault = fmt.Errorf("advertise host: is %q: %w", c.AdvertiseHost, fault)
 		} else {
 			c.AdvertiseHost = host // without brackets
 		}
@@ -202,7 +213,7 @@ func (c Config) withDefaults() (Config, error) {
 	return c, errors.Join(err, c.validate())
 }
 
-// takeListeners sets the addresses of listeners that the program has handed over.
+// takeListeners sets the addresses of the listeners in the configuration.
 func (c *Config) takeListeners() error {
 	var faults []error
 	for _, l := range []struct {
@@ -213,7 +224,7 @@ func (c *Config) takeListeners() error {
 		switch {
 		case l.listener == nil:
 		case *l.addr != "":
-			faults = append(faults, fmt.Errorf("%s address %q: there is a listener, too: leave one of them out", l.name, *l.addr))
+			faults = append(faults, fmt.Errorf("%s address: is %q, must be empty because there is a listener for it", l.name, *l.addr))
 		default:
 			*l.addr = l.listener.Addr().String()
 		}
@@ -225,11 +236,11 @@ func (c *Config) takeListeners() error {
 func (c *Config) fillAddresses() error {
 	host, portText, err := net.SplitHostPort(c.Listen)
 	if err != nil {
-		return fmt.Errorf("listen %q: want host:port: %w", c.Listen, err)
+		return fmt.Errorf("listen: is %q, must be host:port: %w", c.Listen, err)
 	}
 	port, err := strconv.Atoi(portText)
 	if err != nil || port < 0 || port > 65535-3 {
-		return fmt.Errorf("listen %q: port must be 0 or 1 to 65532, three more follow it", c.Listen)
+		return fmt.Errorf("listen: is %q, must have a port from 0 to 65532, which three more follow", c.Listen)
 	}
 	for i, addr := range []*string{&c.APIAddr, &c.HTTPAddr, &c.RaftAddr, &c.GossipAddr} {
 		if *addr != "" {
@@ -249,60 +260,60 @@ func (c *Config) validate() error {
 	var faults []error
 	bad := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
 	if c.DataDir == "" && c.seams.Memory == nil {
-		bad("data dir is empty: name a directory that survives restarts")
+		bad("data dir: is empty, must be a directory that survives restarts")
 	}
 	for _, text := range []struct{ name, value string }{{"id", c.ID}, {"zone", c.Zone}} {
 		switch {
 		case len(text.value) > 64:
-			bad("%s %q: at most 64 bytes are allowed, it has %d", text.name, text.value, len(text.value))
+			bad("%s: is %q of %d bytes, must be at most 64 bytes", text.name, text.value, len(text.value))
 		case !quote.Printable(text.value):
-			bad("%s %q: text that can be printed is allowed", text.name, text.value)
+			bad("%s: is %q, must be printable text", text.name, text.value)
 		}
 	}
 	for _, seed := range c.Join {
 		if err := address.Dial(seed); err != nil {
-			bad("join %q: %w", seed, err)
+			bad("join: is %q: %w", seed, err)
 		}
 	}
 	for _, name := range c.HTTPHosts {
 		if err := address.Name(name); err != nil {
-			bad("http host %q: %w", name, err)
+			bad("http host: is %q: %w", name, err)
 		}
 	}
 	if err := checkClusterName(c.ClusterName); err != nil {
 		faults = append(faults, err)
 	}
 	if c.BootstrapExpect < 0 || c.BootstrapExpect > 9 {
-		bad("bootstrap expect %d: 0 to 9 are allowed", c.BootstrapExpect)
+		bad("bootstrap expect: is %d, must be 0 to 9", c.BootstrapExpect)
 	}
 	if c.FeatureLevel < 0 || c.FeatureLevel > fsm.Level {
-		bad("feature level %d: 1 to %d are allowed, and 0 for the highest", c.FeatureLevel, fsm.Level)
+		bad("feature level: is %d, must be 1 to %d, or 0 for the highest", c.FeatureLevel, fsm.Level)
 	}
 	if c.MaxNonvoters < 1 || c.MaxNonvoters > 1000 {
-		bad("max nonvoters %d: 1 to 1000 are allowed, and 0 for the default", c.MaxNonvoters)
+		bad("max nonvoters: is %d, must be 1 to 1000, or 0 for the default", c.MaxNonvoters)
 	}
 	if c.Nonvoter && c.BootstrapExpect > 0 {
-		bad("nonvoter with bootstrap expect %d: a nonvoter only joins, leave bootstrap expect at 0", c.BootstrapExpect)
+		bad("nonvoter with bootstrap expect %d: bootstrap expect must be 0, because a nonvoter only joins", c.BootstrapExpect)
 	}
 	if c.Timing < 20*time.Millisecond || c.Timing > 10*time.Second {
-		bad("timing %v: 20ms to 10s are allowed", c.Timing)
+		bad("timing: is %v, must be 20ms to 10s", c.Timing)
 	}
 	switch c.LogStore {
 	case "", disk.LogStoreWAL, disk.LogStoreBolt:
 	default:
-		bad("log store %q: %q or %q are allowed", c.LogStore, disk.LogStoreWAL, disk.LogStoreBolt)
+		bad("log store: is %q, must be %q or %q", c.LogStore, disk.LogStoreWAL, disk.LogStoreBolt)
 	}
 	switch len(c.GossipKey) {
 	case 0, 16, 24, 32:
 	default:
-		bad("gossip key has %d bytes: 16, 24 or 32 are allowed", len(c.GossipKey))
+		bad("gossip key: is %d bytes long, must be 16, 24 or 32", len(c.GossipKey))
 	}
 	for _, m := range []struct {
 		name  string
 		value int
 	}{{"max connections", c.MaxConnections}, {"max connections per address", c.MaxConnectionsPerAddress}} {
 		if m.value != 0 && (m.value < minConnections || m.value > maxConnections) {
-			bad("%s %d: %d to %d are allowed, and 0 for the default", m.name, m.value, minConnections, maxConnections)
+			bad("%s: is %d, must be %d to %d, or 0 for the default", m.name, m.value, minConnections, maxConnections)
 		}
 	}
 	if err := c.Limits.Validate(); err != nil {
@@ -316,7 +327,7 @@ func (c *Config) validate() error {
 			continue
 		}
 		if err := c.checkAddress(a.addr); err != nil {
-			bad("%s %q: %w", a.name, a.addr, err)
+			bad("%s: is %q, %w", a.name, a.addr, err)
 		}
 		if !isLoopback(a.addr) && !c.Insecure {
 			plain = append(plain, a.addr)
@@ -326,19 +337,19 @@ func (c *Config) validate() error {
 		bad("%s: not loopback, and traffic is plain text: set insecure to allow it, on a network that you trust", strings.Join(plain, ", "))
 	}
 	if len(c.GossipKey) == 0 && !isLoopback(c.GossipAddr) && c.seams.Network == nil {
-		bad("gossip address %q: not loopback, and there is no gossip key: anybody who can send a datagram there could mislead the cluster; "+
+		bad("gossip address: is %q, not loopback, and there is no gossip key: every host that can send a datagram there could mislead the cluster; "+
 			"give all nodes the same gossip_key (gossip_key_file), also with insecure. This makes one: head -c 32 /dev/urandom | base64", c.GossipAddr)
 	}
 	return errors.Join(faults...)
 }
 
-// clusterNames is what may be a cluster's name: it stands in a line of the Raft
-// handshake and before every gossip packet.
+// clusterNames matches valid cluster names. A name is in a line of the Raft handshake and
+// before every gossip packet.
 var clusterNames = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
 
 func checkClusterName(name string) error {
 	if name != "" && !clusterNames.MatchString(name) {
-		return fmt.Errorf("cluster name %q: 1 to 64 letters, digits, dots, dashes and underscores are allowed", name)
+		return fmt.Errorf("cluster name: is %q, must be 1 to 64 letters, digits, dots, dashes and underscores", name)
 	}
 	return nil
 }
@@ -349,7 +360,7 @@ func isLoopback(addr string) bool {
 	return err != nil || host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-// hosts are all the names under which HTTP is answered.
+// hosts returns all names under which HTTP is answered.
 func (c *Config) hosts() []string {
 	all := append(slices.Clone(c.HTTPHosts), c.AdvertiseHost, hostOf(c.HTTPAddr))
 	return slices.DeleteFunc(all, func(name string) bool { return address.Name(name) != nil })
@@ -358,19 +369,19 @@ func (c *Config) hosts() []string {
 func (c *Config) checkAddress(addr string) error {
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
-		return fmt.Errorf("want host:port: %w", err)
+		return fmt.Errorf("must be host:port: %w", err)
 	}
 	if port == "0" && c.AdvertiseHost != "" {
-		return errors.New("with an advertise host the port cannot be 0: others need to know it")
+		return errors.New("must have a port other than 0 with an advertise host: others need to know it")
 	}
 	ip := net.ParseIP(host)
 	if (host == "" || ip != nil && ip.IsUnspecified()) && c.AdvertiseHost == "" {
-		return errors.New("others cannot dial it: set the advertise host")
+		return errors.New("must be an address that others can dial, or have an advertise host")
 	}
 	return nil
 }
 
-// advertised replaces the host of a bound address by what others should dial.
+// advertised replaces the host of a bound address with the one that others dial.
 func (c *Config) advertised(bound string) string {
 	if c.AdvertiseHost == "" {
 		return bound
@@ -382,8 +393,8 @@ func (c *Config) advertised(bound string) string {
 	return net.JoinHostPort(c.AdvertiseHost, port)
 }
 
-// SetHTTPHosts replaces Config.HTTPHosts while the node runs. Names that [Config.Validate]
-// would refuse are answered to by nobody.
+// SetHTTPHosts replaces [Config.HTTPHosts] for all requests from now on. Names that
+// [Config.Validate] would refuse are left out. It waits for nothing.
 func (n *Node) SetHTTPHosts(names []string) {
 	cfg := n.cfg
 	cfg.HTTPHosts = names

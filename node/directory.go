@@ -5,8 +5,8 @@ import (
 	"github.com/locknode/locknode/internal/membership"
 )
 
-// directory says where the members of the configuration are reached, as far as this
-// node knows; nil while it knows of no cluster.
+// directory returns where the members of the configuration are reached, as far as this node
+// knows; nil while it belongs to no cluster.
 func (n *Node) directory() *apiv1.Directory {
 	r := n.raft.Load()
 	cluster := n.clusterID()

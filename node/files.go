@@ -6,22 +6,22 @@ import (
 	"syscall"
 )
 
-// Every connection is an open file, and a process may open only so many of them. Clients
-// can take as many as they like; a node that has none left for the next segment of its
-// log has to end, and one that has none left for its peers is as good as dead. So
-// connections that come in never get the last ones:
+// Every connection is an open file, and the number of open files of a process is limited.
+// Clients can open as many connections as they like. A node that has no file left for the
+// next segment of its log has to end, and one that has none left for its peers is of no use.
+// So incoming connections never get the last ones:
 //
 //   - a connection to Raft or gossip leaves an eighth of all for the log, for snapshots
 //     and for the connections that the node itself opens, and at most 512;
 //   - a connection of a client leaves twice as many.
 //
-// They are not counted, because a program that embeds a node has files of its own. The
-// system gives a new file the lowest number that is free: what is never given to a
-// connection is the range of the highest numbers, and there is always room in it for the
-// rest.
+// The files are not counted, because a program that embeds a node has files of its own.
+// Instead the number of a file decides: the system gives a new file the lowest number that
+// is free. So a connection with one of the highest numbers is refused, and those numbers
+// are left for everything else.
 
-// maxReserve bounds what connections of clients leave. A node with a table of some
-// gigabytes has a few hundred segments of its log open.
+// maxReserve bounds how many files connections of clients leave. A node with a table of
+// some gigabytes has a few hundred segments of its log open.
 const maxReserve = 1024
 
 // reserve is how many files connections of clients leave when the process may open limit.
@@ -49,7 +49,7 @@ func leaveToPeers(c net.Conn) error {
 	return refuseLast(c, limit, reserve(limit))
 }
 
-// leaveToDisk does the same for a connection of a peer, or of who says so.
+// leaveToDisk does the same for a connection to Raft or gossip, of a peer or a stranger.
 func leaveToDisk(c net.Conn) error {
 	limit, ok := fileLimit()
 	if !ok {
@@ -66,7 +66,8 @@ func refuseLast(c net.Conn, limit, last uint64) error {
 	return fmt.Errorf("the process may open %d files, and the last %d are kept for the node itself: raise the limit (ulimit -n, LimitNOFILE=)", limit, last)
 }
 
-// fileNumber is the number of the file that a connection is; in a simulation it is none.
+// fileNumber returns the number of a connection's file. ok is false in a simulation, where
+// a connection is no file.
 func fileNumber(c net.Conn) (number uint64, ok bool) {
 	sc, is := c.(syscall.Conn)
 	if !is {

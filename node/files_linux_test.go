@@ -234,7 +234,7 @@ func TestConnectionsOfClientsLeaveRoomForPeers(t *testing.T) {
 
 func TestLimitsOfConnectionsAreChecked(t *testing.T) {
 	err := Config{DataDir: "d", MaxConnections: 7, MaxConnectionsPerAddress: -1}.Validate()
-	for _, want := range []string{"max connections 7: 8 to 1000000 are allowed", "max connections per address -1: 8 to"} {
+	for _, want := range []string{"max connections: is 7, must be 8 to 1000000", "max connections per address: is -1, must be 8 to"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("Validate() = %v, want %q in it", err, want)
 		}

@@ -4,8 +4,8 @@ package node
 
 import "syscall"
 
-// fileLimit is how many files the process may open; the runtime has raised that to the
-// most that it may.
+// fileLimit returns how many files the process may open; the runtime has raised that to the
+// hard limit.
 func fileLimit() (limit uint64, ok bool) {
 	var r syscall.Rlimit
 	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &r) != nil {

@@ -16,8 +16,9 @@ import (
 	"github.com/locknode/locknode/internal/network"
 )
 
-// ErrRemoved says that the node was taken out of the cluster. Its data directory
-// is of no further use: to come back, it starts with a new one.
+// ErrRemoved says that the node was removed from the cluster. [Node.Err] returns it, and the
+// node has ended. Its data directory is of no further use: to join again, the node needs a
+// new one.
 var ErrRemoved = errors.New("the node was removed from the cluster")
 
 // openCluster starts gossip and what turns it into membership.
@@ -32,11 +33,11 @@ func (n *Node) openCluster(identity disk.Identity) (err error) {
 		Formed: n.stores.HasState(), Expect: n.cfg.BootstrapExpect, Level: int(n.cfg.agreedLevel()),
 		Promise: cluster.Founders(identity.Promise).Hash(),
 	}
-	if (meta.ClusterID != "" || meta.Formed) && n.cfg.seams.Memory == nil { // it has been somewhere
+	if (meta.ClusterID != "" || meta.Formed) && n.cfg.seams.Memory == nil { // it has been in a cluster
 		n.seeds = readSeeds(n.cfg.DataDir)
 	}
 	listener := n.bound.gossip
-	n.bound.gossip = nil // Start has it, also when it fails
+	n.bound.gossip = nil // Start closes it, also when it fails
 	n.cluster, err = cluster.Start(cluster.Config{
 		Transport: n.bound.simulated, Listener: listener, Meta: meta, Advertise: n.cfg.AdvertiseHost, Seeds: n.cfg.Join, Known: n.seeds.Members,
 		Label: n.cfg.ClusterName, Keys: keys, Fast: n.cfg.Fast, Logger: n.log, Admit: leaveToDisk,
@@ -71,8 +72,8 @@ func (n *Node) openCluster(identity disk.Identity) (err error) {
 	return nil
 }
 
-// join gets the node into a cluster, starts Raft and then looks after the
-// node's place in it. It is a goroutine of its own.
+// join has the node form or join a cluster, starts Raft and then runs watchPlace. It is a
+// goroutine of its own.
 func (n *Node) join() {
 	var begin membership.Start
 	if !n.stores.HasState() {
@@ -102,7 +103,7 @@ func (n *Node) join() {
 	n.watchPlace(n.ctx)
 }
 
-// startRaft starts Raft, with a first configuration if there is one to begin with.
+// startRaft starts Raft, with a first configuration if begin has one.
 func (n *Node) startRaft(begin membership.Start) error {
 	if begin.ClusterID != "" {
 		if err := n.stores.UpdateIdentity(func(i *disk.Identity) {
@@ -128,7 +129,7 @@ func (n *Node) startRaft(begin membership.Start) error {
 		return err
 	}
 	n.raft.Store(r)
-	if n.ctx.Err() != nil { // Close may have looked for it before, and waits for us
+	if n.ctx.Err() != nil { // Close may have found no Raft to stop, and waits for this goroutine
 		return network.Stop(r, n.transport, 0, 2*time.Second)
 	}
 	return nil
@@ -141,8 +142,8 @@ func (n *Node) raftConfig() *raft.Config {
 	conf.ElectionTimeout = n.cfg.Timing
 	conf.LeaderLeaseTimeout = n.cfg.Timing * 3 / 4
 	conf.ShutdownOnRemove = false
-	// The node asks for snapshots by the bytes of the log, and says before each how
-	// much of it is left (snapshot.go). This is for when it does not.
+	// The node requests snapshots by the bytes of the log, and sets before each how much
+	// of the log is left (snapshot.go). These are for nodes whose entries are small.
 	conf.TrailingLogs = 6144
 	conf.SnapshotThreshold = 4096
 	conf.SnapshotInterval = 30 * time.Second
@@ -154,11 +155,12 @@ func (n *Node) raftConfig() *raft.Config {
 	return conf
 }
 
-// earnEvery is how often a node that joined looks whether it may vote.
+// earnEvery is how often a node that joined checks whether it may vote.
 const earnEvery = 50 * time.Millisecond
 
-// earnVote writes down that a node that joined has its joining and votes from now
-// on; see votes.go of package network. The leader makes it a voter after that.
+// earnVote waits until the log is committed up to the joining of this node, and writes to
+// disk that the node votes from now on; see votes.go of package network. The leader makes
+// it a voter after that.
 func (n *Node) earnVote(ctx context.Context, r *raft.Raft) {
 	from := n.stores.Identity().VotesFrom
 	if from == 0 {
@@ -185,7 +187,7 @@ func (n *Node) knownCluster() string {
 	return n.stores.Identity().ClusterID
 }
 
-// clusterIdentity is what the node tells those who talk Raft with it.
+// clusterIdentity is what the node says of its cluster in handshakes of Raft connections.
 func (n *Node) clusterIdentity() network.ClusterIdentity {
 	return network.ClusterIdentity{
 		ID: n.knownCluster(), Founders: cluster.Founders(n.stores.Identity().Promise).Hash(), Name: n.cfg.ClusterName,
@@ -196,11 +198,11 @@ func (n *Node) rememberCluster(id string) error {
 	return n.stores.UpdateIdentity(func(i *disk.Identity) { i.ClusterID = id })
 }
 
-// placeEvery is how often a node looks whether it still belongs to its cluster.
+// placeEvery is how often a node checks whether it still belongs to its cluster.
 const placeEvery = 500 * time.Millisecond
 
-// watchPlace writes the cluster's ID down when the table has it, ends a node that was
-// removed, and tells clients where the members are.
+// watchPlace writes the cluster's ID to disk once the table has it, ends a node that was
+// removed, and sends clients the directory of the members.
 func (n *Node) watchPlace(ctx context.Context) {
 	poll := time.NewTicker(placeEvery)
 	defer poll.Stop()
@@ -226,7 +228,7 @@ func (n *Node) checkPlace(ctx context.Context) error {
 	}
 	if known != "" && known != identity.ClusterID {
 		if identity.ClusterID != "" {
-			return fmt.Errorf("the log is of cluster %s, the data directory belongs to %s", inTable, identity.ClusterID)
+			return fmt.Errorf("data directory: belongs to cluster %s, must belong to %s as its log does", identity.ClusterID, inTable)
 		}
 		if err := n.rememberCluster(known); err != nil {
 			return err
@@ -253,12 +255,11 @@ func (n *Node) checkPlace(ctx context.Context) error {
 	return n.checkRemoved(ctx)
 }
 
-// rememberMembers tells gossip and the disk who is worth remembering: who is in the
-// latest configuration.
+// rememberMembers has gossip and the disk remember the members of the latest configuration.
 func (n *Node) rememberMembers(peers []cluster.Peer) {
 	servers := membership.Servers(n.raft.Load())
 	if len(servers) == 0 {
-		return // it has joined, and the log that says who else has is not there yet
+		return // the node has joined, and the log with the other members has not arrived yet
 	}
 	ids, others := make([]string, 0, len(servers)), make(map[string]bool)
 	for _, s := range servers {
@@ -274,12 +275,12 @@ func (n *Node) rememberMembers(peers []cluster.Peer) {
 // checkRemoved returns an error if the others have removed this node.
 func (n *Node) checkRemoved(ctx context.Context) error {
 	if by := n.membership.RemovedBy(ctx); by != "" {
-		return fmt.Errorf("%w: %s says so; delete its data directory before it starts again", ErrRemoved, by)
+		return fmt.Errorf("%w: %s has reported it; delete its data directory before it starts again", ErrRemoved, by)
 	}
 	return nil
 }
 
 func (n *Node) setForming(reason string) { n.forming.Store(&reason) }
 
-// formation is what a node without Raft waits for.
+// formation returns what a node without Raft is waiting for.
 func (n *Node) formation() string { return *n.forming.Load() }

@@ -11,49 +11,49 @@ import (
 
 // Bounds of what waits for an entry, of which one connection gets a third, and of an entry.
 const (
-	maxQueueCommands = 128 << 10 // and as much again of what gives something back
-	maxQueueBytes    = 64 << 20
+	maxQueueCommands = 128 << 10 // twice as many of those that free something
+	maxQueueBytes    = 64 << 20  // twice as many of those
 	maxKeepAlives    = 512 << 10
 	maxEntryCommands = 2048
 	maxEntryBytes    = 256 << 10 // about
-	// maxBehind keep-alives of one session wait for it to be opened.
+	// maxBehind is how many keep-alives of one session may wait for it to be opened.
 	maxBehind = 16
 )
 
 var queueRoom = fair.Room{Items: maxQueueCommands, Bytes: maxQueueBytes}
 
-// lanes are what waits for an entry: commands, and keep-alives apart from them, so
-// that a queue full of acquires expires no session. In both, owners take turns: one
-// that floods delays nobody else by more than an entry, unless there are more owners
-// than an entry has places.
+// lanes holds what waits for an entry: commands, and keep-alives apart from them, so
+// that no session expires because the queue is full of acquires. In both, owners take
+// turns: an owner that floods delays the others by no more than an entry, unless there are
+// more owners than an entry has places.
 type lanes struct {
 	commands fair.Queue[queuedCommand]
 	alive    fair.Queue[keepAlive]
 	opening  map[fsm.SessionID]*opening // queued or in flight
 }
 
-// queuedCommand is a command and who gets its outcome.
+// queuedCommand is a command and the function that gets its outcome.
 type queuedCommand struct {
 	command fsm.Command
 	done    func(outcome)
 }
 
-// keepAlive is the renewal of one session, and who gets its outcome.
+// keepAlive is the renewal of one session, and the function that gets its outcome.
 type keepAlive struct {
 	owner   fair.Owner
 	session fsm.KeepAliveSession
 	done    func(fsm.Alive, outcome)
 }
 
-// opening is a session that is about to be opened. A keep-alive that came after that,
-// of a session that the table does not know yet, is not told that there is none.
+// opening is a session that is about to be opened. Its keep-alives wait for that: the table
+// does not have the session yet, and they must not be answered as if it did not exist.
 type opening struct {
-	times  int
+	times  int // how often an opening of it is queued or in flight
 	behind []keepAlive
 }
 
-// room is what may be queued of a command's class: acquires without end must not keep
-// locks from being released.
+// room is how many commands of a class may be queued: a queue full of acquires must not
+// keep locks from being released.
 func room(c fsm.Command) fair.Room {
 	if frees(c) {
 		return queueRoom.Times(2)
@@ -77,11 +77,12 @@ func (l *lanes) push(o fair.Owner, q queuedCommand) bool {
 	return true
 }
 
-// opened says that a command has had its outcome.
+// opened is called when an opening has had its outcome. The keep-alives that have waited
+// for it are queued.
 func (l *lanes) opened(c fsm.OpenSession) {
 	o := l.opening[c.Session]
 	if o == nil {
-		return // closed since
+		return // the proposer has been closed
 	}
 	for _, k := range o.behind {
 		l.alive.Put(k.owner, k, 0)
@@ -92,7 +93,7 @@ func (l *lanes) opened(c fsm.OpenSession) {
 	}
 }
 
-// openNone has all keep-alives go on that wait for a session to be opened.
+// openNone queues all keep-alives that wait for a session to be opened.
 func (l *lanes) openNone() {
 	byID := func(a, b fsm.SessionID) int { return bytes.Compare(a[:], b[:]) }
 	for _, id := range slices.SortedFunc(maps.Keys(l.opening), byID) {
@@ -107,12 +108,12 @@ func (l *lanes) openNone() {
 type batch struct {
 	commands []queuedCommand
 	alive    []keepAlive
-	slots    []int32                // of each of alive, its place in sessions
+	slots    []int32                // index in sessions of each of alive
 	sessions []fsm.KeepAliveSession // each once
 }
 
-// take removes what fits into one entry. A session that several keep alive has one place
-// in it; slots is for finding that, and used by nobody else.
+// take removes what fits into one entry. Several keep-alives of one session have one place
+// in it; slots is memory for finding that, which only take uses.
 func (l *lanes) take(slots map[fsm.SessionID]int32) (b batch) {
 	const n, size = maxEntryCommands, maxEntryBytes
 	if k := min(n, l.commands.Len()); k > 0 {
@@ -149,10 +150,12 @@ func (l *lanes) take(slots map[fsm.SessionID]int32) (b batch) {
 	return b
 }
 
-// repeatsPerSlot is how many keep-alives an entry answers for each session that it may have.
+// repeatsPerSlot bounds how many keep-alives an entry answers, for each session that it
+// may have.
 const repeatsPerSlot = 4
 
-// without takes the keep-alives of sessions out of a batch that are missing.
+// without removes the keep-alives of sessions that are missing from the batch, and returns
+// them.
 func (b *batch) without(missing []bool) (out []keepAlive) {
 	moved := make([]int32, len(b.sessions))
 	kept := 0
@@ -180,7 +183,7 @@ func (b *batch) without(missing []bool) (out []keepAlive) {
 	return out
 }
 
-// add puts a command that nobody waits for into a batch.
+// add puts a command into the batch whose outcome is not needed.
 func (b *batch) add(c fsm.Command) {
 	b.commands = append(b.commands, queuedCommand{c, func(outcome) {}})
 }
@@ -234,7 +237,7 @@ func sizeOf(c fsm.Command) int {
 	case fsm.Cancel:
 		return 2 * fixed
 	case fsm.KeepAlive, fsm.Found, fsm.Configure:
-		return fixed // nobody queues them
+		return fixed // they are not queued
 	}
 	return len(fsm.AppendCommand(nil, c)) // rare
 }

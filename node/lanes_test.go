@@ -196,8 +196,8 @@ func TestAKeepAliveThatWaitsForAnOpeningEndsWithTheTerm(t *testing.T) {
 	})
 }
 
-// strayNode is a node whose read rounds a test ends by hand.
-type strayNode struct {
+// missingNode is a node whose read rounds a test ends by hand.
+type missingNode struct {
 	*Node
 	log *fakeLog
 
@@ -205,14 +205,14 @@ type strayNode struct {
 	rounds []func(uint64, error)
 }
 
-func newStrayNode(t *testing.T) *strayNode {
-	s := &strayNode{Node: &Node{id: "n1"}, log: &fakeLog{}}
-	s.strays = &strays{answer: s.answerStrays, round: func(done func(uint64, error)) {
+func newStrayNode(t *testing.T) *missingNode {
+	s := &missingNode{Node: &Node{id: "n1"}, log: &fakeLog{}}
+	s.missing = &missingSessions{answer: s.answerMissing, round: func(done func(uint64, error)) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.rounds = append(s.rounds, done)
 	}}
-	p := startProposerWithStrays(t, s.log, s.strays.add)
+	p := startProposerWithStrays(t, s.log, s.missing.add)
 	s.machine = s.log.machine
 	s.state.Store(&tableState{})
 	s.epoch.Store(&epoch{proposer: p})
@@ -220,7 +220,7 @@ func newStrayNode(t *testing.T) *strayNode {
 }
 
 // end ends the round that is under way, and reports whether there was one.
-func (s *strayNode) end(index uint64, err error) bool {
+func (s *missingNode) end(index uint64, err error) bool {
 	s.mu.Lock()
 	if len(s.rounds) == 0 {
 		s.mu.Unlock()
@@ -249,7 +249,7 @@ func TestAnUnknownSessionIsNotToldFromMemoryByADeposedLeader(t *testing.T) {
 			t.Errorf("a round was in vain: told %v, want that another leader is asked", told)
 		}
 
-		time.Sleep(strayEvery)
+		time.Sleep(missingEvery)
 		keepAlives(p, polite, told, unknown)
 		synctest.Wait()
 		s.end(0, nil)
@@ -257,7 +257,7 @@ func TestAnUnknownSessionIsNotToldFromMemoryByADeposedLeader(t *testing.T) {
 			t.Errorf("after a good round: told %v, want that there is no such session", told)
 		}
 
-		time.Sleep(strayEvery)
+		time.Sleep(missingEvery)
 		keepAlives(p, polite, told, unknown)
 		synctest.Wait()
 		p.submit(polite, fsm.OpenSession{Session: unknown.Session, TTL: int64(time.Minute)}, func(outcome) {})
@@ -274,23 +274,23 @@ func TestOneRoundServesManyUnknownSessionsAndNotTooManyRoundsCome(t *testing.T) 
 		s := newStrayNode(t)
 		told := map[string]int{}
 		p := s.epoch.Load().proposer
-		for i := range 3 * strayBatch {
+		for i := range 3 * missingBatch {
 			keepAlives(p, flooder, told, fsm.KeepAliveSession{Session: fsm.SessionID{2, byte(i), byte(i >> 8)}})
 		}
 		synctest.Wait()
 		keepAlives(p, polite, told, fsm.KeepAliveSession{Session: fsm.SessionID{3}})
 		synctest.Wait()
 		began, rounds := time.Now(), 0
-		for told["no session"] < 3*strayBatch+1 {
+		for told["no session"] < 3*missingBatch+1 {
 			if s.end(0, nil) {
 				rounds++
 				continue
 			}
-			time.Sleep(strayEvery)
+			time.Sleep(missingEvery)
 			synctest.Wait()
 		}
-		if rounds < 4 || rounds > 5 || time.Since(began) < time.Duration(rounds-1)*strayEvery {
-			t.Errorf("%d rounds in %v for %d sessions, want one for each %d, %v apart", rounds, time.Since(began), 3*strayBatch+1, strayBatch, strayEvery)
+		if rounds < 4 || rounds > 5 || time.Since(began) < time.Duration(rounds-1)*missingEvery {
+			t.Errorf("%d rounds in %v for %d sessions, want one for each %d, %v apart", rounds, time.Since(began), 3*missingBatch+1, missingBatch, missingEvery)
 		}
 	})
 }

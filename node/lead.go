@@ -12,22 +12,22 @@ import (
 	"github.com/locknode/locknode/internal/network"
 )
 
-// epoch is one time of leadership: a term, its clock and its collector. While
-// n.epoch points to it, the node serves as leader.
+// epoch is what this node keeps for one term that it leads: its clock and its collector.
+// While n.epoch points to it, the node serves as leader.
 type epoch struct {
 	term     uint64
 	proposer *proposer
 }
 
 const (
-	// applyTimeout bounds the wait until raft takes an entry in, no more.
+	// applyTimeout bounds the wait until Raft accepts an entry, not until it commits it.
 	applyTimeout = time.Second
-	// leaderPoll is how often the state is looked at besides raft's channel,
-	// which may leave out transitions.
+	// leaderPoll is how often Raft's state is polled besides its channel, which may leave
+	// out transitions.
 	leaderPoll = 50 * time.Millisecond
 )
 
-// leads reports the term that r leads, if it does.
+// leads returns the current term of r, and whether r leads it.
 func leads(r *raft.Raft) (term uint64, ok bool) {
 	term = r.CurrentTerm()
 	return term, r.State() == raft.Leader && r.CurrentTerm() == term
@@ -56,8 +56,9 @@ func (n *Node) lead(ctx context.Context, r *raft.Raft) {
 	}
 }
 
-// watchLeader has what was asked of a leader asked again when Raft sees another one,
-// or none. It is a goroutine of its own and ends with ctx.
+// watchLeader restarts rounds and wakes the router when Raft sees another leader, or none,
+// because what they have sent to the old one is in vain. It is a goroutine of its own and
+// ends with ctx.
 func (n *Node) watchLeader(ctx context.Context, r *raft.Raft) {
 	changes := make(chan raft.Observation, 1) // one is enough: it says only that something changed
 	observer := raft.NewObserver(changes, false, func(o *raft.Observation) bool {
@@ -77,9 +78,9 @@ func (n *Node) watchLeader(ctx context.Context, r *raft.Raft) {
 	}
 }
 
-// begin takes leadership of a term up. The barrier comes first: the clock goes
-// on from the table's time, and that must include all of the earlier terms.
-// Then one entry of this term has to commit, and only then anything is served.
+// begin begins to lead a term. The barrier comes first: the clock goes on from the table's
+// time, which must include all entries of earlier terms. Then one entry of this term has to
+// commit, and only then anything is served.
 func (n *Node) begin(r *raft.Raft, term uint64) (*epoch, error) {
 	if err := n.inTurn(func() error { return r.Barrier(applyTimeout).Error() }); err != nil {
 		return nil, fmt.Errorf("barrier of term %d: %w", term, err)
@@ -106,7 +107,7 @@ func (n *Node) begin(r *raft.Raft, term uint64) (*epoch, error) {
 		err = n.inTurn(func() error { a, err = commit(r, entry); return err })
 		return a, err
 	})
-	e.proposer.missing, e.proposer.aside = missingIn(n.machine), n.strays.add
+	e.proposer.missing, e.proposer.aside = missingIn(n.machine), n.missing.add
 	e.proposer.level = n.tableLevel
 	if names := n.differingLimits(limits); founded && len(names) > 0 {
 		n.log.Warn("the configured limits differ from the cluster's, which are in force: locknode limits set changes those", "limits", names)
@@ -148,8 +149,7 @@ func (n *Node) serve(ctx context.Context, r *raft.Raft, e *epoch) {
 	}
 }
 
-// end closes the gate first; then everything that waited here goes to whoever
-// leads next.
+// end stops serving first; then everything that waited here goes to the next leader.
 func (n *Node) end(e *epoch) {
 	n.epoch.Store(nil)
 	n.rounds.restart()
@@ -161,8 +161,9 @@ func (n *Node) end(e *epoch) {
 	n.waitElsewhere()
 }
 
-// waitElsewhere sends the acquires that wait here to whoever leads now. They may be in
-// line, or granted: a refusal would not say that nothing was done.
+// waitElsewhere sends the acquires that wait here to the leader, as soon as there is one.
+// They may be queued in the table, or granted: a refusal would not mean that nothing was
+// done.
 func (n *Node) waitElsewhere() {
 	for _, call := range n.waits.takeAll() {
 		call.Doubt()
@@ -178,8 +179,8 @@ func (n *Node) inTurn(f func() error) error {
 	return f()
 }
 
-// holdEntries keeps entries from being put through the log until release. It waits
-// for the one that is on its way.
+// holdEntries keeps entries from being put through the log until release is called. It
+// waits for the entry that is on its way, at most until ctx ends.
 func (n *Node) holdEntries(ctx context.Context) (release func(), err error) {
 	select {
 	case n.turn <- struct{}{}:
@@ -189,14 +190,14 @@ func (n *Node) holdEntries(ctx context.Context) (release func(), err error) {
 	}
 }
 
-// handOver gives leadership to a voter, or, when to is empty, to the one that is
-// best prepared.
+// handOver hands leadership over to a voter, or, if to is empty, to the one whose log is
+// most up to date.
 func (n *Node) handOver(ctx context.Context, r *raft.Raft, to string) error {
 	return network.HandOver(ctx, r, n.transport, raft.ServerID(to), n.holdEntries)
 }
 
-// commit puts an entry through the log and says what the table did. Its error
-// tells whether the entry may still take effect.
+// commit puts an entry through the log and returns what the table did. Its error is
+// errNotProposed, or errOutcomeUnknown if the entry may still take effect.
 func commit(r *raft.Raft, entry []byte) (fsm.Applied, error) {
 	f := r.Apply(entry, applyTimeout)
 	switch err := f.Error(); {

@@ -10,32 +10,32 @@ import (
 	"github.com/locknode/locknode/internal/membership"
 )
 
-// A stop may be what ends a cluster: three instances are replaced one after the other,
-// each leaves when it is told to stop, and the last one is the only voter when the new
-// ones are not voters yet. So a node that is to stop looks first whether the others can
-// do without it, and waits for some time until they can, serving as before. It cannot
-// refuse to stop, for whoever has asked kills it in the end. It can refuse to leave: then
-// it stays a member, and says that its data are still needed.
+// Stopping a node can end a cluster. Suppose that three nodes are replaced one after the
+// other and each leaves when it is stopped: the last one is the only voter while the new
+// ones are not voters yet. So a node that is to stop checks first whether the others can do
+// without it, and waits for some time until they can, serving as before. It cannot refuse
+// to stop, because it would be killed in the end. It can refuse to leave: then it stays a
+// member, and says that its data are still needed.
 //
-// Two nodes that are stopped at the same time do not see each other's stop. That is as
-// well: a cluster that is switched off as a whole does not wait.
+// Two nodes that are stopped at the same time do not see each other's stop. That is
+// intended: a cluster that is switched off as a whole does not wait.
 
-// awaitEvery is how often a node that is to stop looks whether it may.
+// awaitEvery is how often a node that is to stop checks whether it may.
 const awaitEvery = 20 * time.Millisecond
 
-// awaitOthers waits until may returns nil. It returns what may said last when ctx ends,
+// awaitOthers waits until may returns nil. It returns the last error of may when ctx ends,
 // and nil when the node ends by itself meanwhile.
 func (n *Node) awaitOthers(ctx context.Context, what string, may func() error) error {
 	poll := time.NewTicker(awaitEvery)
 	defer poll.Stop()
-	said := ""
+	logged := ""
 	for {
 		reason := may()
 		if reason == nil || n.Err() != nil {
 			return nil
 		}
-		if text := reason.Error(); text != said && !errors.Is(reason, errVotersUnknown) {
-			said = text
+		if text := reason.Error(); text != logged && !errors.Is(reason, errVotersUnknown) {
+			logged = text
 			n.log.Info("waiting, before the node "+what+", until the others can do without it", "reason", text)
 		}
 		select {
@@ -47,19 +47,19 @@ func (n *Node) awaitOthers(ctx context.Context, what string, may func() error) e
 	}
 }
 
-// errVotersUnknown says that the leader has not told yet.
-var errVotersUnknown = errors.New("no leader has said who votes")
+// errVotersUnknown says that no leader has reported the voters yet.
+var errVotersUnknown = errors.New("no leader has reported who votes")
 
-// whoVotesSince is whoVotes, if that was asked for after a time.
+// whoVotesSince is whoVotes, but empty if that is older than since.
 func (n *Node) whoVotesSince(since time.Duration) membership.Electorate {
-	if t := n.told.Load(); n.epoch.Load() == nil && (t == nil || t.at < since) {
+	if t := n.reported.Load(); n.epoch.Load() == nil && (t == nil || t.at < since) {
 		return membership.Electorate{}
 	}
 	return n.whoVotes()
 }
 
-// mayStop is nil when this node may stop for a while: it is no voter, or the others
-// that answer are a majority, or to wait is of no use.
+// mayStop returns nil if this node may stop for a while: it is no voter, or the others that
+// answer are a majority, or waiting is of no use.
 func (n *Node) mayStop(since time.Duration) error {
 	e := n.whoVotesSince(since)
 	others := e.Without(n.id)
@@ -73,13 +73,13 @@ func (n *Node) mayStop(since time.Duration) error {
 		return fmt.Errorf("%q is to be a voter and is none yet, and without this node %d of %d voters are there", id, others.Answer(), len(e.Voters))
 	}
 	if len(others.Silent) == 0 {
-		return nil // one of one or of two: there is nobody to wait for
+		return nil // one of one or of two voters: there is no other to wait for
 	}
 	return fmt.Errorf("of %d voters %s, and without this node %d are there", len(e.Voters), others.Silence(), others.Answer())
 }
 
-// mayLeave is nil when this node may leave for good: those that are voters without it
-// are there, and nobody is about to become one, in whose place it would leave.
+// mayLeave returns nil if this node may leave for good: a majority of the other voters
+// answers, and no node is about to become a voter.
 func (n *Node) mayLeave(since time.Duration) error {
 	e := n.whoVotesSince(since)
 	others := e.Without(n.id)
@@ -99,7 +99,8 @@ func (n *Node) mayLeave(since time.Duration) error {
 	return nil
 }
 
-// errOnlyVoter says that nobody is there to whom the cluster could be left.
+// errOnlyVoter says that there is no other voter, so that without this node the cluster
+// would end.
 var errOnlyVoter = errors.New("this node is the only voter")
 
 // beforeStop waits, for as long as StopWait, until the others can do without this node.
@@ -113,7 +114,7 @@ func (n *Node) beforeStop() {
 	reason := n.awaitOthers(ctx, "stops", func() error {
 		err := n.mayStop(since)
 		if errors.Is(err, errVotersUnknown) && time.Since(begun) > max(freshEvery, 5*n.cfg.Timing) {
-			return nil // there is no cluster to be protected, or it would have been said
+			return nil // there is no leader to report the voters, so stopping takes nothing away
 		}
 		return err
 	})
@@ -136,23 +137,25 @@ func (n *Node) leaveOthers(ctx context.Context) error {
 		err = n.leave(ctx)
 	}
 	if err == nil {
-		n.sayFarewell(ctx)
+		n.leaveGossip(ctx)
 		return nil
 	}
-	n.log.Warn("the node has not left the cluster: it stays a member, and its data directory is needed still", "err", err)
+	n.log.Warn("the node has not left the cluster: it stays a member, and its data directory is still needed", "err", err)
 	return fmt.Errorf("leave the cluster: the node stays a member, keep its data directory: %w", err)
 }
 
-// sayFarewell tells gossip. Those who miss it call the node failed, and it is no member.
-func (n *Node) sayFarewell(ctx context.Context) {
+// leaveGossip announces in gossip that the node leaves. Peers that do not get that see the
+// node as failed, which does no harm to a node that is no member.
+func (n *Node) leaveGossip(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, leaveTimeout)
 	defer cancel()
 	if err := n.cluster.Leave(ctx); err != nil {
-		n.log.Info("the node has left the cluster, and gossip may not have heard it", "err", err)
+		n.log.Info("the node has left the cluster, and some peers may not know it yet", "err", err)
 	}
 }
 
-// awaitLeave leaves time for the leaving itself where ctx is short.
+// awaitLeave waits until mayLeave returns nil, at most for LeaveWait. If ctx is short it
+// leaves time for the leaving itself.
 func (n *Node) awaitLeave(ctx context.Context) error {
 	wait := max(n.cfg.LeaveWait, 0)
 	if end, ok := ctx.Deadline(); ok {
@@ -165,17 +168,18 @@ func (n *Node) awaitLeave(ctx context.Context) error {
 	return n.awaitOthers(ctx, "leaves", func() error {
 		err := n.mayLeave(since)
 		if errors.Is(err, errOnlyVoter) && time.Since(begun) > aloneWait && !n.membership.HasCompany() {
-			cancel() // all were switched off: nobody comes to whom the cluster could be left
+			cancel() // all others were switched off: none will become a voter
 		}
 		return err
 	})
 }
 
-// aloneWait is how long the only voter waits for somebody to come.
+// aloneWait is how long the only voter waits for another node.
 const aloneWait = time.Second
 
 // leave has this node removed; RemoveMember hands leadership over first if it leads. It
-// tries again for leaveTimeout, unless the others say that they cannot do without it.
+// retries for leaveTimeout, unless the leader refuses because the others cannot do without
+// this node.
 func (n *Node) leave(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, leaveTimeout)
 	defer cancel()

@@ -18,7 +18,7 @@ type tableLevel struct {
 	version string // the first version of Locknode that knows it
 }
 
-// tableLevel is level 1 before anything was applied.
+// tableLevel returns the feature level of the table: 1 before anything was applied.
 func (n *Node) tableLevel() tableLevel {
 	if l := n.level.Load(); l != nil {
 		return *l
@@ -34,22 +34,23 @@ func (c *Config) agreedLevel() uint32 {
 	return uint32(c.FeatureLevel) //nolint:gosec // checked
 }
 
-// levelChanged is told by the table. It notes the level on disk, so that a program that
-// does not know it is refused before it looks at anything that a later one has written.
+// levelChanged is called by the table. It writes the level to disk, so that a program that
+// does not know it refuses the directory before it reads anything that a later one has
+// written.
 func (n *Node) levelChanged(level uint32, version string) {
 	n.level.Store(&tableLevel{level, version})
 	if id := n.stores.Identity(); id.FeatureLevel == level && id.FeatureVersion == version {
 		return // a restart
 	}
-	n.log.Info("the lock table has come to another feature level", "level", level, "since_version", version)
+	n.log.Info("the lock table has another feature level now", "level", level, "since_version", version)
 	err := n.stores.UpdateIdentity(func(id *disk.Identity) { id.FeatureLevel, id.FeatureVersion = level, version })
 	if err != nil {
-		n.log.Warn("feature level not noted in the data directory", "level", level, "err", err)
+		n.log.Warn("feature level not written to the data directory", "level", level, "err", err)
 	}
 }
 
-// knowsLevel is a [fsm.LevelError] if the directory is of a table that this program does
-// not know.
+// knowsLevel returns a [fsm.LevelError] if this program does not know the level of the
+// directory's table.
 func knowsLevel(id disk.Identity) error {
 	if id.FeatureLevel > fsm.Level {
 		return &fsm.LevelError{Level: id.FeatureLevel, Version: id.FeatureVersion}
@@ -57,7 +58,7 @@ func knowsLevel(id disk.Identity) error {
 	return nil
 }
 
-// levels is what membership needs to know of them.
+// levels is what membership needs to know of feature levels.
 func (n *Node) levels() membership.Levels {
 	return membership.Levels{
 		Table: func() uint32 { return n.tableLevel().level },
@@ -77,13 +78,13 @@ func (n *Node) levels() membership.Levels {
 	}
 }
 
-// belowLevel is the result of a command of a later level than the table's: it is refused
-// and never written.
+// belowLevel returns the result of a command of a later level than the table's, which is
+// refused and never written.
 func belowLevel(c fsm.Command, table tableLevel) (fsm.Result, bool) {
 	need := fsm.LevelOf(c)
 	if need <= table.level {
 		return fsm.Result{}, false
 	}
 	return fsm.Result{Code: fsm.UnknownCommand, Detail: fmt.Sprintf("this operation needs feature level %d, which Locknode %s and later versions know, and the cluster is at level %d: "+
-		"\"locknode members\" shows who does not know it or does not agree to it", need, fsm.LevelVersion(need), table.level)}, true
+		"\"locknode members\" shows which members do not know it or do not agree to it", need, fsm.LevelVersion(need), table.level)}, true
 }

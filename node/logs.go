@@ -11,46 +11,46 @@ import (
 	"time"
 )
 
-// One line for each cause and minute. Raft logs every try, and it tries a peer that is
-// down eight times a second, for as long as it is: that is a hundred megabytes a day, in
-// which nobody finds anything. So the first line of a cause is written at once. The
-// following ones are counted for a minute; then the latest is written with their number,
-// and another minute begins. When none came in a minute the cause is forgotten, and its
+// The log has one line for each cause and minute. Raft logs every try, and tries a peer that
+// is down eight times a second for as long as it is down. That would be a hundred megabytes
+// a day, in which nothing can be found. So the first line of a cause is written at once. The
+// following lines are counted for a minute; then the latest is written with their number,
+// and another minute begins. If no line came in a minute the cause is forgotten, and its
 // next line is written at once again.
 //
-// What is a cause? Of the node's own lines: level, message and all that is said with it,
-// but for counts, and errors, which hold ports and times. So what happens again with another term or
-// another peer is never left out. Of Raft's lines, which count tries: level, message and
-// whom it is about.
+// The cause of one of the node's own lines is its level, message and values, but for counts,
+// and for errors, which contain ports and times. So the same event with another term or
+// another peer is always logged. The cause of one of Raft's lines, which count tries, is its
+// level, message and the peer or snapshot that it is about.
 //
-// Who is about to fill the disk is somebody else each time: another peer, a made-up node, a
-// reason of his own. So of one message no more than 16 causes are told apart within a minute.
-// What comes beyond that is one cause more: its first line is written, and then the latest
-// of them with their number, once a minute. Long values are cut: lines have a bounded length.
+// A stranger that fills the disk can vary its lines: another peer, an invented node, another
+// reason each time. So at most 16 causes of one message are told apart within a minute. All
+// beyond them are one more cause: its first line is written, and then the latest of them
+// with their number, once a minute. Long values are cut, so that lines have a bounded length.
 //
-// Lines below info are for who is looking for something, and are all written.
+// Lines below info are for debugging, and are all written.
 
 const (
-	// repeatEvery is the time between two lines of one cause: a minute, and so much more
-	// that there are no more than 60 in an hour.
+	// repeatEvery is the time between two lines of one cause: a minute, and a second more so
+	// that an hour has at most 60.
 	repeatEvery = time.Minute + time.Second
 	// maxCausesOfMessage is how many causes of one message are told apart in a minute.
 	maxCausesOfMessage = 16
-	// maxCauses is how many causes are told apart in all. What comes beyond that is told
-	// apart by its level alone.
+	// maxCauses is how many causes are told apart in all. Lines beyond that are told apart
+	// by their level only.
 	maxCauses = 512
 	// maxValue is how long a text or an error in a line may be.
 	maxValue = 1 << 10
 )
 
-// changing are the keys under which the node's own lines say what is another thing each
-// time, although the cause is the same.
+// changing are the keys of the node's own lines whose values change although the cause is
+// the same.
 var changing = []string{"err", "open", "open_from_peer", "not_logged", "after"}
 
-// raftSubjects are the keys under which Raft's lines say whom they are about.
+// raftSubjects are the keys of Raft's lines that name what they are about.
 var raftSubjects = []string{"peer", "server_id", "target", "candidate", "from", "host", "id", "snapshot"}
 
-// repeats knows what has been logged lately.
+// repeats knows what was logged in the last minute.
 type repeats struct {
 	mu       sync.Mutex // guards what follows; not held while a line is written
 	causes   map[string]*repeated
@@ -63,7 +63,7 @@ type repeated struct {
 	latest  slog.Record // of those that were counted
 	to      slog.Handler
 	count   int    // lines since the last one that was written
-	message string // whose cause this is; empty: of many, or of all
+	message string // level and message of this cause; empty: the cause is of many
 	timer   *time.Timer
 }
 
@@ -71,7 +71,7 @@ type repeated struct {
 type sparing struct {
 	slog.Handler
 	all  *repeats
-	with string // what With has added: part of the cause
+	with string // what WithAttrs and WithGroup have added: part of the cause
 	raft bool   // it gets Raft's lines
 }
 
@@ -127,7 +127,7 @@ func hostOf(addr string) string {
 	return addr
 }
 
-// shortened cuts what is too long in a line.
+// shortened cuts the values of a line that are too long.
 func shortened(r slog.Record) slog.Record {
 	long := len(r.Message) > maxValue
 	r.Attrs(func(a slog.Attr) bool {
@@ -148,7 +148,7 @@ func shortened(r slog.Record) slog.Record {
 	return out
 }
 
-// textOf is a value that may be of any length; "" for others.
+// textOf returns the text of a value of a kind that may be long; "" for other kinds.
 func textOf(v slog.Value) string {
 	switch v.Kind() {
 	case slog.KindString, slog.KindAny, slog.KindLogValuer, slog.KindGroup:
@@ -190,7 +190,7 @@ func (a *repeats) take(cause string, to slog.Handler, r *slog.Record) bool {
 		if of != "" {
 			a.messages[of]++
 		}
-		a.causes[cause] = &repeated{to: to, message: of, timer: time.AfterFunc(repeatEvery, func() { a.tell(cause) })}
+		a.causes[cause] = &repeated{to: to, message: of, timer: time.AfterFunc(repeatEvery, func() { a.writeLatest(cause) })}
 		return true
 	}
 	c.latest, c.to = r.Clone(), to
@@ -207,8 +207,9 @@ func (a *repeats) forgetLocked(cause string) {
 	}
 }
 
-// tell writes the latest line of a cause if there were any, and begins another minute.
-func (a *repeats) tell(cause string) {
+// writeLatest writes the latest line of a cause if there were any, and begins another
+// minute.
+func (a *repeats) writeLatest(cause string) {
 	a.mu.Lock()
 	c := a.causes[cause]
 	if a.closed || c == nil {
@@ -226,8 +227,8 @@ func (a *repeats) tell(cause string) {
 	write()
 }
 
-// written returns what writes the latest line, with how many there were; the mutex is
-// held.
+// written returns a function that writes the latest line, with the number of lines. The
+// mutex is held.
 func (c *repeated) written() (write func()) {
 	to, r := c.to, c.latest
 	r.Time = time.Now()
@@ -236,7 +237,7 @@ func (c *repeated) written() (write func()) {
 	return func() { _ = to.Handle(context.Background(), r) }
 }
 
-// close writes what was counted. Every line is written from then on.
+// close writes what was counted. After that every line is written.
 func (a *repeats) close() {
 	a.mu.Lock()
 	var last []func()

@@ -11,15 +11,15 @@ import (
 const tableBytes = "table_bytes"
 
 const (
-	// tableShare is which part of the memory that the process may take the table may have:
-	// the heap grows to twice of what is on it, and snapshots, entries under way and
-	// connections need memory, too.
+	// tableShare is the share of the table in the memory that the process may take, as a
+	// divisor: the heap grows to twice of what is on it, and snapshots, entries under way
+	// and connections need memory as well.
 	tableShare    = 4
 	leastTable    = 16 << 20
 	greatestTable = 16 << 30
 )
 
-// tableBytes is the limit of the table's memory where none is configured: a part of what
+// tableBytes returns the limit of the table's memory if none is configured: a share of what
 // this process may take.
 func (n *Node) tableBytes() int64 {
 	limit, ok := memory.Limit()
@@ -29,15 +29,15 @@ func (n *Node) tableBytes() int64 {
 	return min(max(limit/tableShare, leastTable), greatestTable) &^ (1<<20 - 1)
 }
 
-// serverShare is which part of the memory that the process may take each budget of the server
-// may have: there are two and a half for each of two ports.
+// serverShare is the share of each budget of the server in the memory that the process may
+// take, as a divisor: there are two and a half budgets for each of two ports.
 const (
 	serverShare    = 32
 	leastServer    = 4 << 20
 	greatestServer = 64 << 20
 )
 
-// serverBytes is what each budget of the server is.
+// serverBytes returns the bytes of each budget of the server.
 func serverBytes() int {
 	limit := debug.SetMemoryLimit(-1) // as it is: GOMEMLIMIT, or a very large number
 	if all, ok := memory.Limit(); ok {
@@ -46,7 +46,7 @@ func serverBytes() int {
 	return int(min(max(limit/serverShare, leastServer), greatestServer))
 }
 
-// foundingLimits are those that a new cluster gets.
+// foundingLimits returns the limits of a new cluster.
 func (n *Node) foundingLimits() fsm.Limits {
 	limits := n.cfg.Limits
 	if limits.TableBytes == 0 {
@@ -55,7 +55,8 @@ func (n *Node) foundingLimits() fsm.Limits {
 	return limits
 }
 
-// differingLimits names the limits that are configured otherwise than they are.
+// differingLimits returns the names of the limits whose configured value differs from the
+// table's.
 func (n *Node) differingLimits(are fsm.Limits) (names []string) {
 	if n.cfg.Limits == (fsm.Limits{}) {
 		return nil

@@ -15,8 +15,8 @@ import (
 )
 
 // metrics is what a node counts. The registry is the node's own: two nodes in
-// one process do not mix. It has the metrics of the process besides; a registry of the
-// program's gets those of the node alone.
+// one process do not mix. It also has the metrics of the process; a registry of the
+// program gets those of the node only.
 type metrics struct {
 	registry      *prometheus.Registry
 	own           together
@@ -139,20 +139,20 @@ func (all together) Collect(to chan<- prometheus.Metric) {
 	}
 }
 
-// register gives the node's metrics to a registry of the program's. That comes last in
+// register adds the node's metrics to the registry of the program. It is the last step of
 // opening the node: from then on they may be read at any time.
 func (n *Node) register() error {
 	if n.cfg.Metrics == nil {
 		return nil
 	}
 	if err := n.cfg.Metrics.Register(n.metrics.own); err != nil {
-		return fmt.Errorf("metrics: register them: %w; a second node in one process needs labels of its own: prometheus.WrapRegistererWith", err)
+		return fmt.Errorf("register metrics: %w; a second node in one process needs labels of its own: prometheus.WrapRegistererWith", err)
 	}
 	n.registered.Store(true)
 	return nil
 }
 
-// unregister takes them back.
+// unregister removes them.
 func (n *Node) unregister() {
 	if n.registered.CompareAndSwap(true, false) {
 		n.cfg.Metrics.Unregister(n.metrics.own)
@@ -167,7 +167,7 @@ func counterVec(name, help string, labels ...string) *prometheus.CounterVec {
 	return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
 }
 
-// buckets reach from an idle commit to a long wait in line, in seconds.
+// buckets reach from the commit of an idle cluster to a long wait, in seconds.
 var buckets = []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300, 1800}
 
 func histogram(name, help string) prometheus.Histogram {

@@ -25,12 +25,13 @@ import (
 	"github.com/locknode/locknode/internal/server"
 )
 
-// Node is one running member. Its methods are safe for concurrent use.
+// Node is one running member of a cluster. [Open] makes it; the zero value is of no use.
+// Its methods are safe for concurrent use.
 type Node struct {
 	cfg Config
 	id  string
 	log *slog.Logger // one line for each cause and minute; see logs.go
-	// raftLog is the same for what counts tries.
+	// raftLog is the same for Raft, whose lines count tries.
 	raftLog *slog.Logger
 	repeats *repeats
 
@@ -52,27 +53,27 @@ type Node struct {
 	host       *host.Host
 	rounds     *rounds
 	reads      *reads
-	strays     *strays
+	missing    *missingSessions
 	snapshots  *snapshots
 	waits      *waits
 	notices    *notices
 	metrics    *metrics
 	registered atomic.Bool // cfg.Metrics has the metrics
 
-	turn        chan struct{}               // holds a token while an entry is on its way; see holdEntries
-	raft        atomic.Pointer[raft.Raft]   // nil until the node has formed or joined a cluster
-	owners      atomic.Pointer[ownersShown] // as a status showed them last
-	limiting    sync.Mutex                  // held while an operator's change of limits is under way
-	epoch       atomic.Pointer[epoch]       // not nil while this node serves as leader
-	level       atomic.Pointer[tableLevel]  // nil: nothing was applied yet
-	state       atomic.Pointer[tableState]  // of the table after the last entry applied; never nil
-	logSlack    uint64                      // entries that the log keeps beyond what snapshots need; see keepLog
-	checkpoints checkpoints                 // of the table's latest states
-	divergence  divergence                  // between this node and its peers
-	told        atomic.Pointer[told]        // by a leader, of who votes; nil if none has
-	waitsToStop atomic.Bool                 // Close waits until the others can do without this node
-	forming     atomic.Pointer[string]      // what a node without Raft is waiting for
-	seeds       seedList                    // as last written to seedsFile; owned by watchPlace
+	turn        chan struct{}                      // holds a token while an entry is on its way; see holdEntries
+	raft        atomic.Pointer[raft.Raft]          // nil until the node has formed or joined a cluster
+	owners      atomic.Pointer[ownersShown]        // as a status showed them last
+	limiting    sync.Mutex                         // held while an operator's change of limits is under way
+	epoch       atomic.Pointer[epoch]              // not nil while this node serves as leader
+	level       atomic.Pointer[tableLevel]         // nil: nothing was applied yet
+	state       atomic.Pointer[tableState]         // of the table after the last entry applied; never nil
+	logSlack    uint64                             // entries that the log keeps beyond what snapshots need; see keepLog
+	checkpoints checkpoints                        // of the table's latest states
+	divergence  divergence                         // between this node and its peers
+	reported    atomic.Pointer[reportedElectorate] // by a leader, who votes; nil if none has
+	waitsToStop atomic.Bool                        // Close waits until the others can do without this node
+	forming     atomic.Pointer[string]             // what a node without Raft is waiting for
+	seeds       seedList                           // as last written to seedsFile; owned by watchPlace
 
 	ctx         context.Context // of all goroutines
 	cancel      context.CancelCauseFunc
@@ -83,18 +84,20 @@ type Node struct {
 	closeErr    error
 	done        chan struct{} // closed when the node has ended, by Close or by itself
 
-	mu      sync.Mutex
-	failure error // why it ended by itself
+	mu      sync.Mutex // guards failure
+	failure error      // why it ended by itself
 }
 
 // Open starts a node and returns once it listens on its addresses. Forming or
-// joining a cluster goes on in the background: WaitReady waits for it. A data
-// directory with state continues where it stood, whatever the configuration says
-// about bootstrapping. ctx bounds Open, not the node's life.
+// joining a cluster goes on in the background: [Node.WaitReady] waits for it. A data
+// directory with state continues where it was, whatever the configuration says
+// about bootstrapping. ctx bounds Open only: the node runs until Close.
 //
-// An error names every fault of the configuration, or says what is wrong with
-// the data directory and what to do about it; nothing is left running, and the
-// listeners that the configuration has are closed.
+// An error names every fault of the configuration, or says what is wrong with the
+// addresses or the data directory and what to do about it. It is an [fsm.LevelError] if a
+// later version of Locknode is needed for the data directory. After an error nothing is
+// left running, and the listeners in cfg are closed. Open may be called again: a new data
+// directory is as new as before if an address could not be bound.
 func Open(ctx context.Context, cfg Config) (*Node, error) {
 	if world, ok := seam.From(ctx); ok {
 		cfg.seams = world
@@ -127,7 +130,7 @@ func Open(ctx context.Context, cfg Config) (*Node, error) {
 	n.reads = newReads(n.appliedIndex, cfg.seams.Mono)
 	n.rounds = newRounds(n.confirm, n.whenApplied, cfg.seams.Mono)
 	n.rounds.busy, n.reads.freed = n.reads.busy, n.rounds.wake
-	n.strays = &strays{round: n.rounds.join, answer: n.answerStrays}
+	n.missing = &missingSessions{round: n.rounds.join, answer: n.answerMissing}
 	n.metrics = newMetrics(n)
 	n.self = clientOf(unended{wire{n}}, nil)
 	if err := n.open(ctx); err != nil {
@@ -138,7 +141,7 @@ func Open(ctx context.Context, cfg Config) (*Node, error) {
 	return n, nil
 }
 
-// open takes hold of the directory and the addresses; nothing is served yet.
+// open opens the directory and binds the addresses. Nothing is served yet.
 func (n *Node) open(ctx context.Context) (err error) {
 	n.stores, err = disk.OpenStores(disk.StoreOptions{
 		Dir: n.cfg.DataDir, NodeID: n.cfg.ID, LogStore: n.cfg.LogStore, Logger: n.log,
@@ -183,22 +186,22 @@ func (n *Node) open(ctx context.Context) (err error) {
 	return n.register()
 }
 
-// hostTTL is the TTL of the sessions in which the node sends requests without one: a
-// wait outlives its node by as much.
+// hostTTL is the least TTL of the sessions in which the node sends requests without one: a
+// wait goes on for as long after its node has stopped.
 const hostTTL = 5 * time.Second
 
 func (n *Node) newHost() *host.Host {
 	return host.New(host.Config{
 		Start: n.startInSession, Mono: n.cfg.seams.Mono, TTL: max(hostTTL, 4*n.cfg.Timing), Holder: "node " + n.id, Logger: n.log,
 		Limits: func() (limits fsm.Limits) {
-			limits = limits.WithDefaults() // of a table that is broken nobody asks anything
+			limits = limits.WithDefaults() // for a broken table, which serves nothing
 			n.machine.View(func(t *fsm.Table) { limits = t.Limits() })
 			return limits
 		},
 	})
 }
 
-// start begins to serve. From here on Close ends the node.
+// start begins to serve. From here on only Close ends the node.
 func (n *Node) start() {
 	n.goRun(func() { n.serveOn(n.server.ServeGRPC, n.apiListener) })
 	if n.httpListener != nil {
@@ -226,8 +229,8 @@ func (n *Node) goRun(f func()) {
 	}()
 }
 
-// fail ends a node that cannot go on. It returns at once; Done tells when the
-// node has ended and Err why.
+// fail ends a node that cannot go on, and returns at once. Done is closed when the node
+// has ended, and Err says why.
 func (n *Node) fail(err error) {
 	n.mu.Lock()
 	first := n.failure == nil && !n.closing.Load()
@@ -241,36 +244,40 @@ func (n *Node) fail(err error) {
 	}
 }
 
-// Done is closed when the node has ended, by Close or because it could not go
-// on; Err tells which.
+// Done returns a channel that is closed when the node has ended, by Close or because it
+// could not go on; Err says which.
 func (n *Node) Done() <-chan struct{} { return n.done }
 
-// Err is why the node ended by itself: a failed write to its disk, a defect, or
-// its removal from the cluster ([ErrRemoved]). It is nil while the node runs and
-// after Close.
+// Err returns why the node ended by itself: a failed write to its disk, a bug, its removal
+// from the cluster ([ErrRemoved]) or a state that differs from the others' ([ErrDiverged]).
+// It is nil while the node runs and after Close. It may be set some time before Done is
+// closed. It waits for nothing.
 func (n *Node) Err() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.failure
 }
 
-// Watch calls f, which must not block, for what happens to a session until stop
-// is called.
+// Watch calls f, which must not block, for each notice of a session until stop is called.
 func (n wire) Watch(session [16]byte, f func(*apiv1.Notice)) (stop func()) {
 	return n.notices.watch(fsm.SessionID(session), f)
 }
 
-// ID is the node's name in the cluster.
+// ID returns the node's name in the cluster, which never changes.
 func (n *Node) ID() string { return n.id }
 
-// APIAddr is where gRPC clients dial the node.
+// APIAddr returns the host:port that gRPC clients dial. It does not change while the node
+// runs.
 func (n *Node) APIAddr() string { return n.apiAddr }
 
-// HTTPAddr is where HTTP clients dial the node; empty if it serves no HTTP.
+// HTTPAddr returns the host:port that HTTP clients dial, empty if the node serves no HTTP.
+// It does not change while the node runs.
 func (n *Node) HTTPAddr() string { return n.httpAddr }
 
-// RaftAddr is where the other members' Raft dials the node.
+// RaftAddr returns the host:port that the other members' Raft dials. It does not change
+// while the node runs.
 func (n *Node) RaftAddr() string { return n.raftAddr }
 
-// GossipAddr is where gossip reaches the node; others may use it as a seed.
+// GossipAddr returns the host:port at which gossip reaches the node; other nodes may have
+// it in [Config.Join]. It does not change while the node runs.
 func (n *Node) GossipAddr() string { return n.cluster.Addr() }

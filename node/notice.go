@@ -7,11 +7,11 @@ import (
 	"github.com/locknode/locknode/fsm"
 )
 
-// notices tells streams what happened to the sessions that they watch.
+// notices sends streams what happens to the sessions that they watch.
 type notices struct {
-	mu       sync.Mutex
+	mu       sync.Mutex // guards what follows
 	next     uint64
-	watchers map[fsm.SessionID]map[uint64]func(*apiv1.Notice)
+	watchers map[fsm.SessionID]map[uint64]func(*apiv1.Notice) // session → number → function
 }
 
 func newNotices() *notices {
@@ -40,7 +40,7 @@ func (n *notices) watch(session fsm.SessionID, f func(*apiv1.Notice)) (stop func
 }
 
 // observe turns the events of an entry into notices. A client whose session an operator has
-// ended is first told who has taken its grants and why, and then that the session is over.
+// ended first gets who has ended its grants and why, and then that the session is over.
 func (n *notices) observe(a *fsm.Applied) {
 	for i := range a.Events {
 		if e := &a.Events[i]; e.Kind == fsm.EventRevoked && e.Session != (fsm.SessionID{}) {

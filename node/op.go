@@ -9,11 +9,11 @@ import (
 	"github.com/locknode/locknode/internal/quote"
 )
 
-// parts says what this node makes of an operation, by its kind: of one that changes the
-// table a command and, of that command's result, the answer; of a read the answer. Whatever
-// else there is to say of a kind stands in the table of package apiv1. Keep-alives have no
-// command of their own: see startKeepAlive. The table checks names, sizes and limits; here
-// only the shape of what arrived is checked.
+// parts is the table of what this node does with an operation, by its kind: for one that
+// changes the table its command, and the answer from that command's result; for a read the
+// answer. All other facts about a kind are in the table of package apiv1. Keep-alives have
+// no command of their own: see startKeepAlive. The lock table checks names, sizes and
+// limits; here only the shape of what arrived is checked.
 var parts = [...]struct {
 	command func(op *apiv1.Operation, owner string) (fsm.Command, *apiv1.Error)
 	result  func(a *apiv1.Answer, res *fsm.Result, now fsm.Instant)
@@ -112,11 +112,11 @@ func command(op *apiv1.Operation, owner string) (fsm.Command, *apiv1.Error) {
 	if f := parts[op.Kind()].command; f != nil {
 		return f(op, owner)
 	}
-	return nil, apiv1.NewError(apiv1.CodeInvalid, "request: of a kind that this node does not know; is the client newer than the cluster?")
+	return nil, apiv1.NewError(apiv1.CodeInvalid, "request: is of a kind that this node does not know; is the client newer than the cluster?")
 }
 
-// whoDid names who has done what is told to others: the node says where the request came
-// from, and what the caller says of itself goes along as that.
+// whoDid returns the text that names who has ended a grant: where the request came from, as
+// the node sees it, and the caller's own claim, marked as such.
 func whoDid(owner, claim string) string {
 	if claim == "" {
 		return owner
@@ -150,7 +150,7 @@ func acquire(op *apiv1.Operation, owner string) (fsm.Command, *apiv1.Error) {
 		case apiv1.Mode_MODE_PERMITS:
 			mode = fsm.Permits
 		default:
-			return nil, apiv1.NewError(apiv1.CodeInvalid, "locks[%d].mode %d: exclusive, shared or permits are allowed", i, l.GetMode())
+			return nil, apiv1.NewError(apiv1.CodeInvalid, "locks[%d].mode: is %d, must be exclusive, shared or permits", i, l.GetMode())
 		}
 		c.Wants[i] = fsm.Want{Lock: l.GetName(), Mode: mode, Permits: l.GetPermits(), Limit: l.GetLimit()}
 	}
@@ -168,11 +168,11 @@ func first(errs ...*apiv1.Error) *apiv1.Error {
 
 func sessionID(field string, b []byte) (id fsm.SessionID, err *apiv1.Error) {
 	if len(b) != len(id) {
-		return id, apiv1.NewError(apiv1.CodeInvalid, "%s has %d bytes: %d are needed", field, len(b), len(id))
+		return id, apiv1.NewError(apiv1.CodeInvalid, "%s: is %d bytes long, must be %d", field, len(b), len(id))
 	}
 	copy(id[:], b)
 	if id == (fsm.SessionID{}) {
-		return id, apiv1.NewError(apiv1.CodeInvalid, "%s is all zeros: choose it at random", field)
+		return id, apiv1.NewError(apiv1.CodeInvalid, "%s: is all zeros, must be random", field)
 	}
 	return id, nil
 }
@@ -195,18 +195,18 @@ func requestID(field string, r *apiv1.RequestID) (id fsm.RequestID, err *apiv1.E
 	id.Session, err = sessionID(field+".session", r.GetSession())
 	id.Sequence, id.Acked = r.GetSequence(), r.GetAcknowledged()
 	if err == nil && id.Sequence == 0 {
-		err = apiv1.NewError(apiv1.CodeInvalid, "%s.sequence is 0: sequences count from 1", field)
+		err = apiv1.NewError(apiv1.CodeInvalid, "%s.sequence: is 0, must be at least 1", field)
 	}
 	spans := r.GetAnswered()
 	if err == nil && len(spans) > len(id.Answered) {
-		err = apiv1.NewError(apiv1.CodeInvalid, "%s.answered has %d spans: at most %d are allowed", field, len(spans), len(id.Answered))
+		err = apiv1.NewError(apiv1.CodeInvalid, "%s.answered: is %d spans long, must be at most %d", field, len(spans), len(id.Answered))
 	}
 	if err != nil {
 		return id, err
 	}
 	for i, s := range spans {
 		if s.GetFirst() == 0 || s.GetFirst() > s.GetLast() {
-			return id, apiv1.NewError(apiv1.CodeInvalid, "%s.answered[%d] is %d to %d: first must be at least 1 and at most last", field, i, s.GetFirst(), s.GetLast())
+			return id, apiv1.NewError(apiv1.CodeInvalid, "%s.answered[%d]: is %d to %d, must begin with at least 1 and not end before that", field, i, s.GetFirst(), s.GetLast())
 		}
 		id.Answered[i] = fsm.Span{First: s.GetFirst(), Last: s.GetLast()}
 	}
@@ -224,9 +224,9 @@ func labels(in []*apiv1.Label) []fsm.Label {
 	return out
 }
 
-// answer translates the result of op, which the entry at index gave at cluster
-// time now. What it says is true then: a repeated acquire is told what is left of its
-// grant, not what the first one was told.
+// answer translates the result of op, which the entry at index gave at cluster time now.
+// It is true as of then: the answer to a repeated acquire has what is left of its grant,
+// not what the first answer had.
 func answer(op *apiv1.Operation, res *fsm.Result, index uint64, now fsm.Instant) *apiv1.Answer {
 	a := &apiv1.Answer{Id: op.GetId(), Index: index, Stamp: int64(now)}
 	if res.Code != fsm.OK {
@@ -239,12 +239,12 @@ func answer(op *apiv1.Operation, res *fsm.Result, index uint64, now fsm.Instant)
 	return a
 }
 
-// refusal words a result that is not OK. The fsm codes and the wire codes share
-// their numbers.
+// refusal makes an error of a result that is not OK. The codes of fsm and of the protocol
+// have the same numbers.
 func refusal(op *apiv1.Operation, res *fsm.Result, now fsm.Instant) *apiv1.Error {
 	e := &apiv1.Error{Code: uint32(res.Code), Holders: holders(res.Holders, now)}
 	for _, h := range e.Holders {
-		h.Value, h.Labels = nil, nil // who holds it is enough; Get tells the rest
+		h.Value, h.Labels = nil, nil // Get returns them
 	}
 	switch res.Code {
 	case fsm.Busy:
@@ -262,7 +262,7 @@ func refusal(op *apiv1.Operation, res *fsm.Result, now fsm.Instant) *apiv1.Error
 	case fsm.NoSession:
 		e.Message = "no such session: it ended, it expired or it was never opened"
 		if op.GetOpenSession() != nil {
-			e.Message = "session: has ended, and is not opened again: open another, under a new ID"
+			e.Message = "session: has ended, must be a new one: open another under a new ID"
 		}
 	case fsm.Cancelled:
 		e.Message = fmt.Sprintf("%s: the wait was cancelled", subject(op))
@@ -295,8 +295,8 @@ func heldBy(holders []fsm.Holder) string {
 	return quote.HeldBy(len(holders), func(i int) (string, uint64) { return holders[i].Holder, holders[i].Token })
 }
 
-// answered is answer, for what the table alone does not explain: that a grant is there
-// and is not the caller's to touch.
+// answered is answer with a better message if a grant exists but belongs to a session, and
+// the caller is not that session: the table says only that it is not held.
 func (n *Node) answered(op *apiv1.Operation, o *outcome) *apiv1.Answer {
 	a := answer(op, &o.result, o.index, o.now)
 	name, token, _ := op.Grant()
@@ -305,19 +305,19 @@ func (n *Node) answered(op *apiv1.Operation, o *outcome) *apiv1.Answer {
 	}
 	for _, h := range n.holdersOf([]fsm.Want{{Lock: name}}) {
 		if h.Token == token && h.Session != (fsm.SessionID{}) {
-			a.GetError().Message = fmt.Sprintf("lock %q with token %d: belongs to a session, and only that can release, renew or change it; force-release ends it against its holder's will", name, token)
+			a.GetError().Message = fmt.Sprintf("lock %q with token %d: belongs to a session, and only that can release, renew or change it; force-release ends it without asking its holder", name, token)
 		}
 	}
 	return a
 }
 
-// holdersOf says who holds locks now.
+// holdersOf returns who holds locks now.
 func (n *Node) holdersOf(wants []fsm.Want) (holders []fsm.Holder) {
 	n.machine.View(func(t *fsm.Table) { holders = t.HoldersOf(wants) })
 	return holders
 }
 
-// subject names what op is about.
+// subject names the lock or locks of op, for messages.
 func subject(op *apiv1.Operation) string {
 	if name, token, ok := op.Grant(); ok {
 		return fmt.Sprintf("lock %q with token %d", name, token)

@@ -7,7 +7,7 @@ const (
 	recentCheckpoints = 256  // one for each of the last entries
 	coarseCheckpoints = 1024 // one for every coarseEvery indexes before
 	coarseEvery       = 64
-	maxDigestIndexes  = 64 // that a peer may ask for at once
+	maxDigestIndexes  = 64 // in one request of a peer
 )
 
 // checkpoint is the digest of everything applied up to an index. Both come from
@@ -22,10 +22,10 @@ type checkpoints struct {
 	coarse ringOf
 }
 
-// ringOf holds the last so many checkpoints, oldest first once it is full.
+// ringOf holds the latest checkpoints up to a limit.
 type ringOf struct {
 	all  []checkpoint
-	next int // where the next one goes
+	next int // index in all of the next one, once all is full
 }
 
 func (r *ringOf) add(c checkpoint, limit int) {
@@ -37,7 +37,7 @@ func (r *ringOf) add(c checkpoint, limit int) {
 	r.next = (r.next + 1) % limit
 }
 
-// back is the checkpoint so many before the last one.
+// back returns the checkpoint that is n before the last one.
 func (r *ringOf) back(n int) (checkpoint, bool) {
 	if n >= len(r.all) {
 		return checkpoint{}, false
@@ -88,7 +88,7 @@ func (c *checkpoints) some() map[uint64]uint64 {
 	return picked
 }
 
-// at returns the checkpoints that are kept of these indexes.
+// at returns the checkpoints of these indexes that are kept.
 func (c *checkpoints) at(indexes []uint64) (known []checkpoint) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -21,32 +21,33 @@ import (
 	"github.com/locknode/locknode/internal/seam"
 )
 
-// place is a node and the API address at which it is looked for.
+// place is a node and an API address at which it may be reached.
 type place struct{ id, api string }
 
 // peers keeps one gRPC connection to each other node at each of its addresses.
-// Addresses come from gossip and are hints: every call says which node it is meant for,
-// and another one refuses it. Then, and when nobody answers, the node is looked for at
-// the next address that is known of it. Connections to addresses that are gone are
-// closed by prune.
+// Addresses come from gossip and are hints: every call names the node that it is meant
+// for, and another node refuses it. After a refusal, and when there is no answer, the next
+// known address of the node is tried. prune closes connections to addresses that are no
+// longer known.
 type peers struct {
 	peersConfig
 	dial   []grpc.DialOption
 	places network.Places
 
-	mu     sync.Mutex
+	mu     sync.Mutex // guards what follows
 	conns  map[place]*grpc.ClientConn
 	closed bool
 }
 
 type peersConfig struct {
 	self place // this node; its address is known when it listens
-	// addresses are those at which a node may be, the likeliest first.
+	// addresses returns those at which a node may be reached, the likeliest first.
 	addresses func(id string) []string
-	// cluster is the ID of this node's cluster, empty if it is not known. nil: it never is.
+	// cluster returns the ID of this node's cluster, empty if it is not known. nil: it is
+	// never known.
 	cluster func() string
-	// key is what the nodes of the cluster know each other by, empty if it is not known.
-	// nil: it never is.
+	// key returns the key by which the nodes of the cluster know each other, empty if it is
+	// not known. nil: it is never known.
 	key     func() string
 	network seam.Network // nil is the real one
 }
@@ -68,7 +69,7 @@ func newPeers(c peersConfig) *peers {
 	return &peers{peersConfig: c, dial: dial, conns: make(map[place]*grpc.ClientConn)}
 }
 
-// find is where a node is looked for now; the address is empty if none is known.
+// find returns the address to try now for a node, empty if none is known.
 func (p *peers) find(id string) place {
 	hints := p.addresses(id)
 	if len(hints) == 0 {
@@ -127,7 +128,7 @@ type meantStream struct {
 	cc   *grpc.ClientConn
 	last *lastDial
 
-	heard bool // something came; owned by who receives
+	heard bool // something came; only RecvMsg uses it
 }
 
 // RecvMsg is part of grpc.ClientStream.
@@ -137,14 +138,14 @@ func (s *meantStream) RecvMsg(m any) error {
 	case err == nil:
 		s.heard = true
 	case !s.heard:
-		s.p.places.Failed(s.at.id, s.at.api) // given up in silence, say
+		s.p.places.Failed(s.at.id, s.at.api) // for example it was given up without an answer
 	default:
 		s.p.note(s.at, s.cc, err, s.Trailer())
 	}
 	return plainly(s.at, err, s.last.trouble())
 }
 
-// meant says for whom a call is.
+// meant adds to ctx the node and the cluster that a call is meant for, and this node's key.
 func (p *peers) meant(ctx context.Context, at place) context.Context {
 	ctx = metadata.AppendToOutgoingContext(ctx, mux.MemberHeader, at.id)
 	if id := p.cluster(); id != "" {
@@ -156,14 +157,14 @@ func (p *peers) meant(ctx context.Context, at place) context.Context {
 	return ctx
 }
 
-// note has a node looked for elsewhere if it is not at a place, as far as the end of a
-// call tells.
+// note has another address of a node tried if the end of a call shows that the node is not
+// at this one.
 func (p *peers) note(at place, cc *grpc.ClientConn, err error, trailer metadata.MD) {
 	switch {
 	case err == nil:
 	case len(trailer.Get(mux.WrongNodeTrailer)) > 0,
-		// A connection whose other end has moved away while the network was cut looks
-		// well and is not: nothing comes that would end it.
+		// A connection whose other end has moved while the network was cut seems to work:
+		// nothing arrives that would end it.
 		status.Code(err) == codes.DeadlineExceeded,
 		status.Code(err) != codes.Canceled && cc.GetState() != connectivity.Ready:
 		p.places.Failed(at.id, at.api)

@@ -26,9 +26,8 @@ var (
 const (
 	maxYields = 8
 
-	// tickEvery is how often cluster time moves while anything has a deadline.
-	// It stays well below maxAdvance: what a tick comes too late beyond that is
-	// time that every deadline waits longer.
+	// tickEvery is how often cluster time moves while anything has a deadline. It is well
+	// below maxAdvance: if a tick is later than that, every deadline is late by the excess.
 	tickEvery = 500 * time.Millisecond
 )
 
@@ -46,8 +45,8 @@ type outcome struct {
 // flight at a time; more would only make the entries smaller. What gathers is in
 // [lanes]: its owners take turns.
 //
-// A keep-alive of a session that the table does not know takes no part in an entry: see
-// [strays].
+// A keep-alive of a session that the table does not have is not part of an entry: see
+// [missingSessions].
 //
 // Its goroutine, run, owns the clock and the timing of ticks. Everybody else
 // calls submit and keepAlive, which never block.
@@ -59,15 +58,15 @@ type proposer struct {
 	// errOutcomeUnknown.
 	commit func(entry []byte) (fsm.Applied, error)
 
-	// missing says which sessions the table does not have now; nil: it has them all. As
-	// a field, nil: it always has.
+	// missing returns which sessions the table does not have now, nil if it has them all.
+	// nil: the table has every session.
 	missing func([]fsm.KeepAliveSession) []bool
-	// level says at which feature level the table is; nil: whatever a command needs.
-	level func() tableLevel
-	// aside gets the keep-alives of those, on run's goroutine.
+	// aside gets the keep-alives of those sessions, on run's goroutine.
 	aside func([]keepAlive)
+	// level returns the feature level of the table. nil: every command may be written.
+	level func() tableLevel
 
-	woken chan struct{} // holds one token when there may be work
+	woken chan struct{} // holds a token when there may be work
 	lost  chan struct{} // closed when an entry failed: the term is over
 	done  chan struct{} // closed when run has returned
 
@@ -123,12 +122,12 @@ func (p *proposer) submit(o fair.Owner, c fsm.Command, done func(outcome)) {
 	p.wake()
 }
 
-// frees reports whether a command gives something back or keeps it alive, as those of the
+// frees reports whether a command frees something or keeps it alive, as operations of the
 // class [mux.Frees] do.
 func frees(c fsm.Command) bool {
 	switch c.(type) {
 	case fsm.EndSession, fsm.Cancel, fsm.Release, fsm.Renew, fsm.ForceRelease,
-		fsm.KillSession, fsm.Clear, fsm.Configure: // an operator's way out
+		fsm.KillSession, fsm.Clear, fsm.Configure: // with which an operator ends an overload
 		return true
 	}
 	return false
@@ -160,8 +159,8 @@ func (p *proposer) wake() {
 	}
 }
 
-// close refuses what comes and fails what is queued with errNotProposed. What
-// is in flight ends by itself. run returns soon after.
+// close refuses new commands and fails those that are queued with errNotProposed. The entry
+// in flight ends by itself. run returns soon after.
 func (p *proposer) close() {
 	p.mu.Lock()
 	p.closed = true
@@ -226,7 +225,7 @@ func (p *proposer) propose(b batch) bool {
 	return true
 }
 
-// encode stamps the entry. Keep-alives come first: they have waited for nobody.
+// encode stamps and encodes the entry. Keep-alives come first.
 func (p *proposer) encode(b batch) []byte {
 	stamp := p.clock.stamp()
 	p.lastAt = p.clock.mono()
@@ -249,9 +248,9 @@ func (p *proposer) encode(b batch) []byte {
 	return entry
 }
 
-// take removes what fits into one entry. What the table is asked about sessions is true
-// when the entry is applied: nothing else is on its way, and keep-alives come first.
-// It reports whether there is more.
+// take removes what fits into one entry, and reports whether there is more. What the table
+// says about missing sessions is still true when the entry is applied: no other entry is in
+// flight, and keep-alives come first.
 func (p *proposer) take() (b batch, more, closed bool) {
 	p.mu.Lock()
 	b, closed = p.lanes.take(p.slots), p.closed
@@ -266,8 +265,8 @@ func (p *proposer) take() (b batch, more, closed bool) {
 	return b, more, closed
 }
 
-// setAside is for keep-alives of sessions that the table does not have. Some are about
-// to be opened.
+// setAside takes keep-alives of sessions that the table does not have. Those of sessions
+// that are about to be opened wait for that, the others go to aside.
 func (p *proposer) setAside(out []keepAlive) {
 	n := 0
 	var refused []keepAlive
@@ -292,7 +291,7 @@ func (p *proposer) setAside(out []keepAlive) {
 	}
 }
 
-// opened has the keep-alives that have waited for a session to be opened go on.
+// opened queues the keep-alives that have waited for sessions that the batch has opened.
 func (p *proposer) opened(b batch) {
 	for _, q := range b.commands {
 		if c, ok := q.command.(fsm.OpenSession); ok {
@@ -303,8 +302,8 @@ func (p *proposer) opened(b batch) {
 	}
 }
 
-// yield lets the callers who were just answered put their next commands into
-// the next entry: as long as the queue grows, but not for ever.
+// yield lets the callers that were just answered put their next commands into the next
+// entry: as long as the queue grows, at most maxYields times.
 func (p *proposer) yield() {
 	before := -1
 	for range maxYields {
@@ -319,8 +318,8 @@ func (p *proposer) yield() {
 	}
 }
 
-// untilTick is how long until an empty entry must move cluster time; ok is
-// false while nothing has a deadline.
+// untilTick returns how long until an empty entry must move cluster time. ok is false while
+// nothing has a deadline.
 func (p *proposer) untilTick() (d time.Duration, ok bool) {
 	if p.nextDue == 0 {
 		return 0, false
@@ -329,8 +328,8 @@ func (p *proposer) untilTick() (d time.Duration, ok bool) {
 	return max(0, min(due, p.lastAt+tickEvery-p.clock.mono())), true
 }
 
-// overdue reports whether a deadline has come that no entry up to the one at index
-// has seen: another one is on its way. It may be called by any goroutine.
+// overdue reports whether a deadline has come that is after the stamps of all entries up to
+// the one at index: an entry that ends it follows. It is safe for concurrent use.
 func (p *proposer) overdue() (index uint64, ok bool) {
 	due := p.due.Load()
 	if due == nil || p.clock.mono() < due.at {

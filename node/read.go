@@ -16,17 +16,17 @@ import (
 
 // A read round makes reads linearizable without a log entry. After the reads
 // have arrived, the leader notes how far the log is committed and asks the voters
-// whether its term is still theirs. A majority of yes means that no later leader
-// can have committed anything before the reads began. What was committed before
-// then is within the commit index that was noted: this leader has committed it, or
-// it was before the first entry of its term, and this node serves only after that.
+// whether its term is still theirs. If a majority says yes, no later leader can have
+// committed anything before the reads began. What was committed before they began is
+// within the commit index that was noted: this leader has committed it, or it is before
+// the first entry of its term, and this node serves only after that entry.
 // The reads are answered once the table has applied everything up to there. One
 // round serves all the reads that were waiting when it began.
 //
-// What the table has applied when the round begins is not enough. A follower hears
-// of a commit from the leader and may apply it before the leader's own table does:
-// a read through this follower would see it, and one that begins after that, through
-// the leader, would not.
+// What the leader's table has applied when the round begins is not enough. A follower
+// learns of a commit from the leader and may apply it before the leader's own table does:
+// a read through this follower would see it, and a later read through the leader would
+// not.
 //
 // raft.VerifyLeader is not enough: it counts an answer to a heartbeat that was
 // sent before the read, and after a pause of the process that answer is old.
@@ -36,42 +36,43 @@ import (
 // table: reads that do are in [reads], and the next round begins without them.
 
 const (
-	// freshEvery is how often a node runs a round that nobody asked for: stale
-	// reads and readiness live on its age.
+	// freshEvery is how often a node runs a round without a read: the age of its last round
+	// decides about stale reads and readiness.
 	freshEvery = time.Second
-	// retryEvery is how soon after a round that failed, at first; see pause.
+	// retryEvery is the pause after the first round that fails; see pause.
 	retryEvery = 50 * time.Millisecond
 
-	// maxReads of clients wait for a round, of which one connection gets a third.
+	// maxReads is how many reads of clients may wait for a round, of which one connection
+	// gets a third.
 	maxReads = 192 << 10
-	// A round serves reads of clients that cost so much, in about as many
+	// roundCost is the cost of the reads of clients that one round serves: about
 	// microseconds.
 	roundCost = 10_000
 	getCost   = 10
 	listCost  = 1000
 )
 
-// errOtherLeader is why a round is ended: what it asks is asked in vain.
+// errOtherLeader is why a round is ended early: it asks a node that no longer leads.
 var errOtherLeader = errors.New("the leader has changed")
 
 // rounds runs one read round at a time. Its goroutine is run.
 type rounds struct {
-	// confirm returns the index of a command: a read that began before the call is
-	// linearizable on a table that has applied it.
+	// confirm returns the read index: a read that began before the call is linearizable on
+	// a table that has applied the command at this index.
 	confirm func(ctx context.Context) (uint64, error)
 	// applied calls f once the table has applied an index, perhaps at once.
 	applied func(index uint64, f func())
-	// busy says that reads of clients are to wait.
+	// busy reports whether reads of clients have to wait.
 	busy  func() bool
 	mono  func() time.Duration
 	woken chan struct{}
 
 	mu      sync.Mutex                      // guards what follows
-	waiting []func(index uint64, err error) // of the node and its peers: all of them next
+	waiting []func(index uint64, err error) // of the node and its peers: the next round serves them all
 	clients fair.Queue[func(index uint64, err error)]
 	end     context.CancelCauseFunc // ends the round under way
-	freshAt time.Duration           // mono when the last round began that the table has reached
-	fresh   bool                    // there was one
+	freshAt time.Duration           // mono when the last round began whose read index the table has applied
+	fresh   bool                    // there was such a round
 	err     error                   // of the last round
 }
 
@@ -82,7 +83,7 @@ func newRounds(confirm func(context.Context) (uint64, error), applied func(uint6
 	}
 }
 
-// join has done called at the end of the next round, on its goroutine.
+// join has done called at the end of the next round, on the goroutine of run.
 func (r *rounds) join(done func(index uint64, err error)) {
 	r.mu.Lock()
 	r.waiting = append(r.waiting, done)
@@ -90,9 +91,9 @@ func (r *rounds) join(done func(index uint64, err error)) {
 	r.wake()
 }
 
-// joinFor is join for a read of a client, and returns false if its share of what may wait
-// is used up. A round serves so many of these, in turn, that what they have to show is
-// shown in a short time.
+// joinFor is join for a read of a client. It returns false if the owner's share of the
+// queue is used up. A round serves reads of at most roundCost, and owners take turns, so
+// that answering them takes a short time.
 func (r *rounds) joinFor(o fair.Owner, cost int, done func(index uint64, err error)) bool {
 	r.mu.Lock()
 	ok := r.clients.Push(o, done, cost, fair.Room{Items: maxReads, Bytes: maxReads * listCost})
@@ -103,8 +104,8 @@ func (r *rounds) joinFor(o fair.Owner, cost int, done func(index uint64, err err
 	return ok
 }
 
-// takeLocked is who is served by the next round. More of the clients are left for the
-// one after it, unless too much waits for the table already.
+// takeLocked removes what the next round serves. It leaves reads of clients beyond
+// roundCost for later rounds, and all of them while busy.
 func (r *rounds) takeLocked() (batch []func(index uint64, err error)) {
 	batch, r.waiting = r.waiting, nil
 	if r.busy() {
@@ -121,7 +122,7 @@ func (r *rounds) takeLocked() (batch []func(index uint64, err error)) {
 	return batch
 }
 
-// allLocked is all clients that wait.
+// allLocked removes all reads of clients.
 func (r *rounds) allLocked() (all []func(index uint64, err error)) {
 	for {
 		done, _, ok := r.clients.Pop()
@@ -132,7 +133,7 @@ func (r *rounds) allLocked() (all []func(index uint64, err error)) {
 	}
 }
 
-// wake has a round run soon.
+// wake has run start a round soon.
 func (r *rounds) wake() {
 	select {
 	case r.woken <- struct{}{}:
@@ -140,8 +141,8 @@ func (r *rounds) wake() {
 	}
 }
 
-// restart ends the round under way, because whoever it asks is not the leader any
-// more, and has another one run at once.
+// restart ends the round under way, because the leader has changed, and starts another at
+// once.
 func (r *rounds) restart() {
 	r.mu.Lock()
 	r.end(errOtherLeader)
@@ -149,15 +150,15 @@ func (r *rounds) restart() {
 	r.wake()
 }
 
-// age says how old the node's table may be, at most; ok is false if no round
-// was good yet.
+// age returns how old the node's table may be, at most. ok is false if no round has
+// succeeded yet.
 func (r *rounds) age() (age time.Duration, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.mono() - r.freshAt, r.fresh
 }
 
-// lastErr is why the last round failed, nil if it did not.
+// lastErr returns why the last round failed, nil if it did not.
 func (r *rounds) lastErr() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -202,7 +203,7 @@ func (r *rounds) round(ctx context.Context) error {
 	index, err := r.confirm(ctx)
 	r.mu.Lock()
 	r.err = err
-	if err != nil { // there is no leader for the others either
+	if err != nil { // the other reads would find no leader either
 		batch = append(batch, r.allLocked()...)
 	}
 	more := r.clients.Len() > 0 && !r.busy()
@@ -219,7 +220,8 @@ func (r *rounds) round(ctx context.Context) error {
 	return err
 }
 
-// refreshed says that the table has what a round covered that began at a time.
+// refreshed is called once the table has applied the read index of a round that began at
+// a time.
 func (r *rounds) refreshed(at time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -242,7 +244,7 @@ func (n *Node) confirm(ctx context.Context) (uint64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("ask the leader for a read index: %w", err)
 	}
-	n.told.Store(&told{membership.Electorate{Voters: res.GetVoters(), Silent: res.GetSilent()}, asked})
+	n.reported.Store(&reportedElectorate{membership.Electorate{Voters: res.GetVoters(), Silent: res.GetSilent()}, asked})
 	return res.GetIndex(), nil
 }
 
@@ -256,23 +258,23 @@ func (n *Node) confirmHere(ctx context.Context, e *epoch) (uint64, error) {
 		return 0, err
 	}
 	if seen, ok := e.proposer.overdue(); ok {
-		// A deadline has come and the entry that ends it is on its way: a read
-		// that began after the deadline should not find the lock held.
+		// A deadline has come and the entry that ends it follows: a read that began
+		// after the deadline should not find the lock held.
 		index = max(index, seen+1)
 	}
 	return index, nil
 }
 
-// lastCommand is the index of the last entry up to a committed one that the table
-// applies; what Raft puts into the log for itself it never sees. Instead of one that
-// it has applied already, the last that it has applied will do.
+// lastCommand returns the index of the last entry, up to a committed one, that is a
+// command: the table never sees entries that Raft writes for itself. If the table has
+// applied that entry already, it returns the last one that the table has applied.
 func (n *Node) lastCommand(committed uint64) (uint64, error) {
 	applied := n.appliedIndex()
 	for i := committed; i > applied; i-- {
 		var l raft.Log
 		if err := n.stores.Log.GetLog(i, &l); err != nil {
 			if applied = n.appliedIndex(); i <= applied {
-				break // a snapshot of it has taken the entry's place
+				break // a snapshot has replaced the entry
 			}
 			return 0, fmt.Errorf("read entry %d of the log, which is committed: %w", i, err)
 		}
@@ -297,9 +299,9 @@ func (n *Node) lastCommand(committed uint64) (uint64, error) {
 // would not have done.
 //
 // This node counts as one of the voters only if it is one. A leader whose removal is in
-// its log leads on until that is committed, but the others elect without it: its own
-// voice says nothing about them. (A leader does not remove itself, see removeMember;
-// what is counted here does not depend on it.)
+// its log leads until that is committed, but the others elect without it, so its own
+// vote says nothing about them. (A leader does not remove itself, see removeMember; the
+// count does not depend on that.)
 func confirmTerm(ctx context.Context, r *raft.Raft, self string, term uint64, peerOf func(id string) (peerapi.PeersClient, error)) error {
 	voters, err := membership.Voters(r)
 	if err != nil {
@@ -310,7 +312,7 @@ func confirmTerm(ctx context.Context, r *raft.Raft, self string, term uint64, pe
 	votes := make(chan bool, len(voters))
 	for _, id := range voters {
 		if id == self {
-			votes <- true // it leads, as is found out below
+			votes <- true // checked below: it leads the term
 			continue
 		}
 		go func() {
@@ -330,10 +332,10 @@ func confirmTerm(ctx context.Context, r *raft.Raft, self string, term uint64, pe
 		}
 		if yes >= need {
 			if got, leading := leads(r); !leading || got != term {
-				return fmt.Errorf("confirm term %d: this node leads it no more", term)
+				return fmt.Errorf("confirm term %d: this node no longer leads it", term)
 			}
 			return nil
 		}
 	}
-	return fmt.Errorf("confirm term %d: %d of %d voters said yes, %d are needed", term, yes, len(voters), need)
+	return fmt.Errorf("confirm term %d: %d of %d voters said yes, must be at least %d", term, yes, len(voters), need)
 }

@@ -141,7 +141,7 @@ func confirmedWithoutAVote(t *testing.T) bool {
 	if _, leading := leads(r); !leading && err != nil {
 		return false
 	}
-	if err == nil || !strings.Contains(err.Error(), "1 of 2 voters said yes, 2 are needed") {
+	if err == nil || !strings.Contains(err.Error(), "1 of 2 voters said yes, must be at least 2") {
 		t.Errorf("confirmTerm with one of two voters = %v", err)
 	}
 	return true

@@ -15,56 +15,55 @@ import (
 	"github.com/locknode/locknode/internal/mux"
 )
 
-// reads holds what waits for the table: reads whose round has covered more than the
-// table has applied, and reads that came while an entry was being applied. An entry
-// may take long, and neither a round nor a stream may wait for it. Its goroutine is
-// run.
+// reads holds what waits for the table: reads whose read index the table has not applied
+// yet, and reads that came while an entry was being applied. An entry may take long, and
+// neither a round nor a stream may wait for it. Its goroutine is run.
 type reads struct {
 	applied func() uint64 // index of the last command applied
 	mono    func() time.Duration
 	woken   chan struct{} // holds a token when there may be something to do
 
-	waiting atomic.Int32 // length of parked
-	// freed is called when few wait any more; see busy.
+	waiting atomic.Int32 // length of queue
+	// freed is called when few reads wait again; see busy.
 	freed func()
 
-	mu     sync.Mutex   // guards what follows
-	parked []parkedRead // by index
+	mu     sync.Mutex    // guards what follows
+	queue  []waitingRead // by index
 	closed bool
 }
 
-// parkedRead is what is to be done once the table has applied an index.
-type parkedRead struct {
+// waitingRead is a function to call once the table has applied an index.
+type waitingRead struct {
 	index uint64
-	until time.Duration // mono; then the wait is in vain
+	until time.Duration // mono when the wait has been too long
 	do    func(reached bool)
 }
 
-// readsLook is how often it is looked who waits in vain.
-const readsLook = 100 * time.Millisecond
+// readsPoll is how often reads that have waited too long are looked for.
+const readsPoll = 100 * time.Millisecond
 
 func newReads(applied func() uint64, mono func() time.Duration) *reads {
 	return &reads{applied: applied, mono: mono, freed: func() {}, woken: make(chan struct{}, 1)}
 }
 
-// park has do called on the goroutine of reads once the table has applied index, or
-// with false when it has not within noLeaderPatience or the node is stopping.
-func (r *reads) park(index uint64, do func(reached bool)) {
+// add has do called on the goroutine of run once the table has applied index, or with false
+// if it has not within noLeaderPatience or the node is stopping.
+func (r *reads) add(index uint64, do func(reached bool)) {
 	r.mu.Lock()
 	if r.closed {
 		r.mu.Unlock()
 		do(false)
 		return
 	}
-	p := parkedRead{index: index, until: r.mono() + noLeaderPatience, do: do}
-	at, _ := slices.BinarySearchFunc(r.parked, index+1, func(p parkedRead, i uint64) int { return cmp.Compare(p.index, i) })
-	r.parked = slices.Insert(r.parked, at, p)
-	r.waiting.Store(int32(len(r.parked)))
+	w := waitingRead{index: index, until: r.mono() + noLeaderPatience, do: do}
+	at, _ := slices.BinarySearchFunc(r.queue, index+1, func(w waitingRead, i uint64) int { return cmp.Compare(w.index, i) })
+	r.queue = slices.Insert(r.queue, at, w)
+	r.waiting.Store(int32(len(r.queue)))
 	r.mu.Unlock()
 	r.wake()
 }
 
-// wake has it looked soon who can be served. It is called after every entry.
+// wake has run serve soon what can be served. It is called after every entry.
 func (r *reads) wake() {
 	if r.waiting.Load() == 0 {
 		return
@@ -76,11 +75,11 @@ func (r *reads) wake() {
 }
 
 func (r *reads) run(ctx context.Context) {
-	t := time.NewTimer(readsLook)
+	t := time.NewTimer(readsPoll)
 	defer t.Stop()
 	for {
 		if more := r.serve(); more {
-			t.Reset(readsLook)
+			t.Reset(readsPoll)
 		}
 		select {
 		case <-ctx.Done():
@@ -92,38 +91,38 @@ func (r *reads) run(ctx context.Context) {
 	}
 }
 
-// fewReads that wait for the table are not many.
+// fewReads is how many reads may wait for the table before it is busy.
 const fewReads = 256
 
-// busy reports whether so many wait that more would wait for them.
+// busy reports whether so many reads wait that rounds should not add more.
 func (r *reads) busy() bool { return r.waiting.Load() > fewReads }
 
-// serve does what can be done, and reports whether some still wait.
+// serve calls the functions whose wait is over, and reports whether others still wait.
 func (r *reads) serve() (more bool) {
 	r.mu.Lock()
 	applied, now := r.applied(), r.mono()
 	n := 0
-	for n < len(r.parked) && r.parked[n].index <= applied {
+	for n < len(r.queue) && r.queue[n].index <= applied {
 		n++
 	}
-	ready := slices.Clone(r.parked[:n])
-	r.parked = slices.Delete(r.parked, 0, n)
-	var late []parkedRead
-	r.parked = slices.DeleteFunc(r.parked, func(p parkedRead) bool {
-		if p.until <= now {
-			late = append(late, p)
+	ready := slices.Clone(r.queue[:n])
+	r.queue = slices.Delete(r.queue, 0, n)
+	var late []waitingRead
+	r.queue = slices.DeleteFunc(r.queue, func(w waitingRead) bool {
+		if w.until <= now {
+			late = append(late, w)
 		}
-		return p.until <= now
+		return w.until <= now
 	})
-	more = len(r.parked) > 0
-	freed := r.busy() && len(r.parked) <= fewReads
-	r.waiting.Store(int32(len(r.parked)))
+	more = len(r.queue) > 0
+	freed := r.busy() && len(r.queue) <= fewReads
+	r.waiting.Store(int32(len(r.queue)))
 	r.mu.Unlock()
-	for _, p := range ready {
-		p.do(true)
+	for _, w := range ready {
+		w.do(true)
 	}
-	for _, p := range late {
-		p.do(false)
+	for _, w := range late {
+		w.do(false)
 	}
 	if freed {
 		r.freed()
@@ -131,34 +130,34 @@ func (r *reads) serve() (more bool) {
 	return more
 }
 
-// close lets nobody wait any more.
+// close ends all waits, and lets no other begin.
 func (r *reads) close() {
 	r.mu.Lock()
 	r.closed = true
-	rest := r.parked
-	r.parked = nil
+	rest := r.queue
+	r.queue = nil
 	r.mu.Unlock()
-	for _, p := range rest {
-		p.do(false)
+	for _, w := range rest {
+		w.do(false)
 	}
 }
 
-// whenApplied calls f once the table has applied index; not at all if that does not
-// come to pass for long.
+// whenApplied calls f once the table has applied index, and never if that takes longer than
+// noLeaderPatience.
 func (n *Node) whenApplied(index uint64, f func()) {
 	if n.appliedIndex() >= index {
 		f()
 		return
 	}
-	n.reads.park(index, func(reached bool) {
+	n.reads.add(index, func(reached bool) {
 		if reached {
 			f()
 		}
 	})
 }
 
-// answerRead answers a read once the table has applied index: at once, if that can
-// be done without waiting for the entry that is being applied.
+// answerRead answers a read once the table has applied index: at once, if no entry is being
+// applied at the moment.
 func (n *Node) answerRead(call *mux.Call, index uint64, age time.Duration) {
 	var a *apiv1.Answer
 	show := func(t *fsm.Table) { a = readNow(t, call.Op, age) }
@@ -169,7 +168,7 @@ func (n *Node) answerRead(call *mux.Call, index uint64, age time.Duration) {
 		}
 	}
 	since := n.cfg.seams.Mono()
-	n.reads.park(index, func(reached bool) {
+	n.reads.add(index, func(reached bool) {
 		switch {
 		case call.Abandoned():
 		case !reached:
@@ -184,7 +183,7 @@ func (n *Node) answerRead(call *mux.Call, index uint64, age time.Duration) {
 	})
 }
 
-// shown is the answer to a read, unless the table is not to be shown.
+// shown returns the answer to a read, or an error if the table is broken.
 func (n *Node) shown(call *mux.Call, a *apiv1.Answer, intact bool) *apiv1.Answer {
 	if !intact {
 		return errorAnswer(call.Op, apiv1.NewError(apiv1.CodeInternal, "node %q: its lock table is broken and the node is stopping; ask another one", n.id))
@@ -192,15 +191,15 @@ func (n *Node) shown(call *mux.Call, a *apiv1.Answer, intact bool) *apiv1.Answer
 	return a
 }
 
-// behind says why a read was not answered that a round has covered.
+// behind returns why a read was not answered whose read index is known.
 func (n *Node) behind(index uint64) *apiv1.Error {
 	if n.ctx.Err() != nil {
 		return apiv1.NewError(apiv1.CodeUnavailable, "node %q is stopping", n.id)
 	}
-	return apiv1.NewError(apiv1.CodeUnavailable, "node %q is behind: it has applied the log up to entry %d, and entry %d is needed", n.id, n.appliedIndex(), index)
+	return apiv1.NewError(apiv1.CodeUnavailable, "node %q is behind: it has applied the log up to entry %d, and the read needs entry %d", n.id, n.appliedIndex(), index)
 }
 
-// readCost is what a read costs, about: see roundCost.
+// readCost returns about what a read costs: see roundCost.
 func readCost(op *apiv1.Operation) int {
 	if op.Kind().Pages() {
 		return listCost
@@ -215,7 +214,7 @@ const (
 	maxPageBytes = 112 << 10 // the server cuts pages that are longer than 128 KiB
 )
 
-// readNow answers a read from the table, which stays as it is meanwhile.
+// readNow answers a read from the table, which does not change meanwhile.
 func readNow(t *fsm.Table, op *apiv1.Operation, age time.Duration) *apiv1.Answer {
 	now := t.Now()
 	_, index := t.Digest()
@@ -228,16 +227,16 @@ func readNow(t *fsm.Table, op *apiv1.Operation, age time.Duration) *apiv1.Answer
 	return a
 }
 
-// checkName refuses names that no lock can have: that such a one is free would be
-// true, and would hide a mistake.
+// checkName refuses names that no lock can have. To answer that such a lock is free would
+// be true, and would hide a mistake.
 func checkName(name string, most int) *apiv1.Error {
 	if name == "" || len(name) > most || !fsm.Plain(name) {
-		return apiv1.NewError(apiv1.CodeInvalid, "name %.100q of %d bytes: must be UTF-8 of 1 to %d bytes, without control characters", name, len(name), most)
+		return apiv1.NewError(apiv1.CodeInvalid, "name: is %.100q of %d bytes, must be UTF-8 of 1 to %d bytes, without control characters", name, len(name), most)
 	}
 	return nil
 }
 
-// listLocks builds one page: as many locks as were asked for, or as fit.
+// listLocks builds one page: as many locks as were requested, or as fit.
 func listLocks(t *fsm.Table, r *apiv1.ListRequest, age time.Duration) *apiv1.ListResponse {
 	limit := int(r.GetLimit())
 	if limit == 0 {

@@ -188,7 +188,7 @@ func TestWhoWaitsForTheTableIsServedInItsOrderOrToldSo(t *testing.T) {
 		var mu sync.Mutex // guards told
 		var told []string
 		park := func(index uint64) {
-			r.park(index, func(reached bool) {
+			r.add(index, func(reached bool) {
 				mu.Lock()
 				defer mu.Unlock()
 				told = append(told, fmt.Sprint(index, " ", reached))
@@ -211,7 +211,7 @@ func TestWhoWaitsForTheTableIsServedInItsOrderOrToldSo(t *testing.T) {
 		applied.Store(2)
 		r.wake()
 		want("1 true", "2 true", "2 true")
-		time.Sleep(noLeaderPatience + readsLook)
+		time.Sleep(noLeaderPatience + readsPoll)
 		want("3 false")
 		park(4)
 		cancel()

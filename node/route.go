@@ -21,23 +21,22 @@ const (
 	// noLeaderPatience is how long an operation waits for a leader before it is
 	// answered unavailable.
 	noLeaderPatience = 5 * time.Second
-	// rerouteEvery is how often it is looked whether there is a leader while calls wait
-	// for one. A call is looked at, and sent again, as often only at first, and every
-	// rerouteLast in the end.
+	// rerouteEvery is how often the router checks for a leader while calls wait for one. A
+	// call is retried as often at first, and every rerouteLast in the end.
 	rerouteEvery = 10 * time.Millisecond
 	rerouteLast  = time.Second
-	// maxLeaders bounds the addresses of leaders that are remembered as slow or fast.
+	// maxLeaders bounds the addresses of leaders whose speed is remembered.
 	maxLeaders = 64
 )
 
 // maxRerouted bounds the calls that wait for a leader. One connection gets a third.
 var maxRerouted = mux.Load{Prompt: 200_000, Waits: 600_000}
 
-// Start takes in one operation; its answer goes to call.Done, exactly once. It
-// never blocks. A node that leads runs the operation; another one names the
-// leader if the operation asks for that, and otherwise forwards it, through
-// changes of leadership, until it is answered. What changes the table and has no
-// session is sent in one of the node's own.
+// Start begins an operation; its answer goes to call.Done, exactly once. Start never
+// blocks. A node that leads runs the operation. Another node names the leader if the
+// operation requests a redirect, and otherwise forwards it, through changes of leadership,
+// until it is answered. What changes the table and has no session is sent in a session of
+// the node's own.
 func (n wire) Start(call *mux.Call) {
 	if call.Op.Kind().Reads() {
 		n.startRead(call, n.cfg.seams.Mono())
@@ -53,8 +52,8 @@ func (n wire) Start(call *mux.Call) {
 	n.host.Start(call)
 }
 
-// startInSession is Start for what changes the table and has the session that it
-// needs.
+// startInSession is Start for an operation that changes the table and has the session that
+// it needs.
 func (n *Node) startInSession(call *mux.Call) {
 	if e := n.epoch.Load(); e != nil {
 		n.startLocal(e, call)
@@ -63,17 +62,17 @@ func (n *Node) startInSession(call *mux.Call) {
 	n.sendElsewhere(call)
 }
 
-// sendElsewhere is for operations that this node cannot run now. Those that ask
-// for a redirect get one, unless this node is about to lead: then they wait for
-// the barrier instead of going round the cluster for it.
+// sendElsewhere is for operations that this node cannot run now. Those that request a
+// redirect get one, unless this node is about to lead: then they wait for the barrier
+// instead of being sent from node to node.
 func (n *Node) sendElsewhere(call *mux.Call) {
 	if !n.redirect(call) {
 		n.router.add(call)
 	}
 }
 
-// ownerOf names whose an operation is, for the shares of the table: the address that it
-// came from, or the node where it came over no connection.
+// ownerOf returns the owner of an operation, for the shares of the table: the address that
+// it came from, or the node if it came over no connection.
 func ownerOf(node string, op *apiv1.Operation) string {
 	if owner := op.GetOwner(); owner != "" {
 		return owner
@@ -81,8 +80,8 @@ func ownerOf(node string, op *apiv1.Operation) string {
 	return "node " + node
 }
 
-// redirect answers an operation that asks for a redirect, unless this node is
-// about to lead, and reports whether it has.
+// redirect answers an operation that requests a redirect, unless this node is about to
+// lead, and reports whether it has.
 func (n *Node) redirect(call *mux.Call) bool {
 	if !call.Op.GetRedirect() || n.isElected() {
 		return false
@@ -98,7 +97,7 @@ func (n *Node) isElected() bool {
 	return r != nil && !n.closing.Load() && r.State() == raft.Leader
 }
 
-// notLeader says who leads, as far as this node knows.
+// notLeader is the error that names the leader, as far as this node knows it.
 func (n *Node) notLeader() *apiv1.Error {
 	e := apiv1.NewError(apiv1.CodeNotLeader, "node %q does not lead", n.id)
 	if api := n.leaderAPI(); api != "" && api != n.apiAddr {
@@ -173,21 +172,21 @@ func (n *Node) keepAlive(e *epoch, call *mux.Call, s fsm.KeepAliveSession) {
 	}})
 }
 
-// overloaded is why a call is not tried now. That nothing was done can only be said of
-// one that was not tried before.
+// overloaded is the error of a call that is not tried now. It says that nothing was done
+// only of a call that was not tried before.
 func overloaded(node string, call *mux.Call, why string) *apiv1.Error {
 	if call.Doubtful() {
-		return apiv1.NewError(apiv1.CodeUnknownOutcome, "node %q: %s, and an earlier try may have taken effect; send the same request ID again", node, why)
+		return apiv1.NewError(apiv1.CodeUnknownOutcome, "node %q: %s, and an earlier try may have taken effect; retry under the same request ID", node, why)
 	}
 	return apiv1.NewError(apiv1.CodeOverloaded, "node %q: %s; nothing was done", node, why)
 }
 
-// startRead answers a read at once where it may be stale, and otherwise after
-// the next read round. It has found no leader since.
+// startRead answers a read at once if it may be stale, and otherwise after the next read
+// round. since is when the call began to look for a leader.
 func (n *Node) startRead(call *mux.Call, since time.Duration) {
 	maxStale := time.Duration(call.Op.MaxStale())
 	if maxStale < 0 {
-		call.Done(errorAnswer(call.Op, apiv1.NewError(apiv1.CodeInvalid, "max_stale_ns %d: 0 or more is allowed", maxStale)))
+		call.Done(errorAnswer(call.Op, apiv1.NewError(apiv1.CodeInvalid, "max_stale_ns: is %d, must be 0 or more", maxStale)))
 		return
 	}
 	if age, ok := n.rounds.age(); maxStale > 0 && ok && age <= maxStale {
@@ -195,7 +194,7 @@ func (n *Node) startRead(call *mux.Call, since time.Duration) {
 		return
 	}
 	if maxStale == 0 && call.Op.GetRedirect() && n.epoch.Load() == nil {
-		if !n.redirect(call) { // it is elected, and does not serve yet
+		if !n.redirect(call) { // this node is elected, and does not serve yet
 			n.router.again(call, since)
 		}
 		return
@@ -213,19 +212,18 @@ func (n *Node) startRead(call *mux.Call, since time.Duration) {
 	}
 }
 
-// router holds the calls that wait for somebody to lead, and the connection to
-// the leader. Its goroutine is run; another one opens a connection.
+// router holds the calls that wait for a leader, and the connection to the leader. Its
+// goroutine is run; another one opens a connection.
 //
-// A call is looked at when it comes. One that has to wait is looked at again when
-// something has changed that it may wait for, and otherwise after a quarter of the time
-// that it has been waiting: many of them would keep the node busy at the very time when
-// a leader is to be found.
+// A call is tried when it comes. One that has to wait is retried when something has changed
+// that it may wait for, and otherwise after a quarter of the time that it has been waiting:
+// more tries of many calls would keep the node busy just when a leader has to be found.
 type router struct {
 	routerConfig
 	woken chan struct{}
 
 	mu     sync.Mutex
-	fresh  []rerouted // not looked at yet
+	fresh  []rerouted // not tried yet
 	load   load       // of these and of those in waiting
 	closed bool
 	opened *mux.Conn // to the leader, not yet in use
@@ -233,12 +231,12 @@ type router struct {
 
 	waiting  []rerouted               // owned by run, as all that follows
 	view     view                     // as of the last look
-	nextLook time.Duration            // when the first of those that wait is due
+	nextLook time.Duration            // when the first of waiting is due
 	conn     *mux.Conn                // to the leader
 	leader   place                    // where conn, or the one being opened, goes to
-	nextOpen time.Duration            // not before, because the last one failed
+	nextOpen time.Duration            // no connection is opened before
 	vainOpen time.Duration            // since when none could be opened
-	giveUp   context.CancelFunc       // opening a connection
+	giveUp   context.CancelFunc       // ends the opening of a connection
 	patience map[string]*mux.Patience // by API address
 	opening  sync.WaitGroup
 }
@@ -249,16 +247,16 @@ type routerConfig struct {
 	mono func() time.Duration
 	log  *slog.Logger
 	node routing
-	// dial returns a connection to a node at an API address; it does not wait for it.
+	// dial returns a connection to a node at an API address, before it is established.
 	dial func(id, api string) (*grpc.ClientConn, error)
 }
 
-// routing is what a router needs of its node: who leads, and where calls go from here.
+// routing is what a router needs of its node: who leads, and what to do with calls.
 type routing interface {
-	// leadership is the epoch in which this node leads, or who else does, and whether this
-	// node is about to.
+	// leadership returns the epoch in which this node leads, or the other node that leads,
+	// and whether Raft leads here.
 	leadership() (e *epoch, other place, elected bool)
-	// leadershipChanged is called when another one leads than before.
+	// leadershipChanged is called when the leader has changed.
 	leadershipChanged()
 	redirect(call *mux.Call) bool
 	startRead(call *mux.Call, since time.Duration)
@@ -275,8 +273,8 @@ func (n *Node) leadership() (e *epoch, other place, elected bool) {
 	return e, other, n.isElected()
 }
 
-// leadershipChanged implements [routing]: the last round may have failed, and nobody goes
-// to a leader before one is good.
+// leadershipChanged implements [routing]: the last round may have failed, and reads wait
+// for one that succeeds.
 func (n *Node) leadershipChanged() {
 	if n.rounds != nil {
 		n.rounds.wake()
@@ -288,7 +286,7 @@ type rerouted struct {
 	call  *mux.Call
 	place fair.Place
 	since time.Duration
-	due   time.Duration // not looked at before, unless something changes
+	due   time.Duration // not tried before, unless something changes
 }
 
 // load counts calls by what bounds them, and by their owners.
@@ -328,16 +326,16 @@ func newRouter(c routerConfig) *router {
 
 func (r *router) add(call *mux.Call) { r.put(rerouted{call: call, since: r.mono()}) }
 
-// again takes back a call that was tried and has found no leader since a time. It
-// waits for a moment: a round or a node that refuses at once would otherwise be
-// asked as fast as it can refuse.
+// again takes back a call that was tried and has found no leader since a time. The call
+// waits for a moment: otherwise a round or a node that refuses it would be asked again as
+// fast as it can refuse.
 func (r *router) again(call *mux.Call, since time.Duration) {
 	now := r.mono()
 	r.put(rerouted{call: call, since: since, due: nextTry(now, since)})
 }
 
-// notDone handles a command that the log did not take, or perhaps took. Both
-// are sent again under the same request ID, by this node or by the client.
+// notDone handles a command that was not proposed, or whose outcome is unknown. Both are
+// retried, by this node or by the client.
 func (r *router) notDone(call *mux.Call, err error) {
 	if errors.Is(err, errOutcomeUnknown) {
 		call.Doubt()
@@ -348,7 +346,7 @@ func (r *router) notDone(call *mux.Call, err error) {
 	case errors.Is(err, errOutcomeUnknown) && call.Op.GetRedirect():
 		e := r.node.notLeader()
 		e.Code = uint32(apiv1.CodeUnknownOutcome)
-		e.Message = "leadership was lost on the way; send the same request ID again"
+		e.Message = "leadership was lost meanwhile; retry under the same request ID"
 		call.Done(errorAnswer(call.Op, e))
 	case !r.node.redirect(call):
 		// Not at once: this node may not have noticed yet that its term is over.
@@ -356,13 +354,13 @@ func (r *router) notDone(call *mux.Call, err error) {
 	}
 }
 
-// nextTry is when a call that has waited since a time is looked at again: soon, or when
-// its patience is over.
+// nextTry returns when a call that has waited since a time is retried: after a pause, or
+// when it has waited for noLeaderPatience.
 func nextTry(now, since time.Duration) time.Duration {
 	return min(now+pause(now-since), max(now, since+noLeaderPatience)+1)
 }
 
-// pause is how long what has been in vain for some time is not tried again.
+// pause is the time until the next try of what has failed for some time.
 func pause(vain time.Duration) time.Duration { return min(max(vain/4, rerouteEvery), rerouteLast) }
 
 func (r *router) put(c rerouted) {
@@ -385,7 +383,7 @@ func (r *router) put(c rerouted) {
 	r.wake()
 }
 
-// wake has the router look soon whether something has changed.
+// wake has run look soon.
 func (r *router) wake() {
 	select {
 	case r.woken <- struct{}{}:
@@ -410,8 +408,8 @@ func (r *router) run(ctx context.Context) {
 	}
 }
 
-// look brings the calls on their way that can be, and returns how soon to look again;
-// 0: when something comes.
+// look sends the calls that can be sent, and returns how soon to look again; 0: when it is
+// woken.
 func (r *router) look(ctx context.Context) time.Duration {
 	now := r.mono()
 	r.mu.Lock()
@@ -433,13 +431,13 @@ func (r *router) look(ctx context.Context) time.Duration {
 	case len(r.waiting) > 0:
 		return rerouteEvery
 	case r.conn != nil:
-		return leaderPoll // what is on its way to an old leader goes to the new one
+		return leaderPoll // calls that were sent to an old leader have to go to the new one
 	}
 	return 0
 }
 
-// observe returns the view as it is. It sees to it that there is a connection to the
-// leader if one is needed.
+// observe returns the current view. It opens a connection to the leader if one is needed,
+// and closes one to an old leader.
 func (r *router) observe(ctx context.Context, now time.Duration, needed bool) view {
 	var v view
 	v.epoch, v.known, v.elected = r.node.leadership()
@@ -451,7 +449,7 @@ func (r *router) observe(ctx context.Context, now time.Duration, needed bool) vi
 	opens := r.opens
 	r.mu.Unlock()
 	if opens && other {
-		r.giveUp() // and is told when it has ended
+		r.giveUp() // which wakes run when the opening has ended
 	}
 	if r.conn != nil {
 		select {
@@ -479,7 +477,7 @@ func (r *router) observe(ctx context.Context, now time.Duration, needed bool) vi
 	return v
 }
 
-// flush sends calls to whoever leads now; the others wait.
+// flush sends calls to the leader; those that cannot be sent wait.
 func (r *router) flush(calls []rerouted, now time.Duration, changed bool) {
 	var gone []rerouted
 	for _, c := range calls {
@@ -500,7 +498,7 @@ func (r *router) flush(calls []rerouted, now time.Duration, changed bool) {
 	}
 }
 
-// send reports whether the call is on its way, or answered.
+// send reports whether the call was sent, or answered.
 func (r *router) send(c rerouted, now time.Duration) bool {
 	read := c.call.Op.Kind().Reads()
 	e := r.view.epoch
@@ -512,7 +510,7 @@ func (r *router) send(c rerouted, now time.Duration) bool {
 		r.node.startRead(c.call, c.since)
 	case !read && e != nil:
 		r.node.startLocal(e, c.call)
-	case r.node.redirect(c.call): // and so it is answered
+	case r.node.redirect(c.call): // which has answered it
 	case !read && r.conn != nil && !c.call.Op.GetRedirect():
 		r.conn.Start(r.forwarded(c))
 	default:
@@ -521,8 +519,8 @@ func (r *router) send(c rerouted, now time.Duration) bool {
 	return true
 }
 
-// forwarded wraps a call for the leader: it is to answer itself or say that it
-// does not lead, and in that case the call comes back here.
+// forwarded wraps a call for the leader. A leader answers it; a node that does not lead
+// redirects it, and then the call comes back here.
 func (r *router) forwarded(c rerouted) *mux.Call {
 	op := &apiv1.Operation{
 		Id: c.call.Op.GetId(), Redirect: true, Request: c.call.Op.GetRequest(),
@@ -542,7 +540,7 @@ func (r *router) forwarded(c rerouted) *mux.Call {
 			}
 			since := c.since
 			if r.mono()-sent > time.Second {
-				since = r.mono() // it had been with a leader: a new search begins
+				since = r.mono() // a leader had it for some time: a new search begins
 			}
 			r.again(c.call, since)
 			return
@@ -555,8 +553,8 @@ func (r *router) forwarded(c rerouted) *mux.Call {
 	}}
 }
 
-// open opens a stream to the leader, beside run: it may take as long as a connection
-// to a node that is gone takes to fail.
+// open opens a stream to the leader in a goroutine of its own: it may take as long as a
+// connection to a node that is gone takes to fail.
 func (r *router) open(ctx context.Context, at place) {
 	api := at.api
 	cc, err := r.dial(at.id, api)
@@ -566,7 +564,7 @@ func (r *router) open(ctx context.Context, at place) {
 	patience := r.patience[api]
 	if patience == nil {
 		if len(r.patience) >= maxLeaders {
-			clear(r.patience) // of addresses that are long gone, most of them
+			clear(r.patience) // most of these addresses are no longer in use
 		}
 		patience = mux.NewPatience(0)
 		r.patience[api] = patience
@@ -579,7 +577,7 @@ func (r *router) open(ctx context.Context, at place) {
 	r.mu.Unlock()
 	r.opening.Go(func() {
 		defer giveUp()
-		// Whom to leave a silent leader for is what Raft says; until it does there is nobody.
+		// Raft names the next leader; a silent one is kept until then.
 		conn, err := mux.Open(ctx, cc, mux.Config{Logger: r.log, Patience: patience, OnSilent: r.wake, OnBreak: r.broken})
 		if err != nil {
 			r.log.Debug("stream to the leader", "peer", api, "err", err)
@@ -591,8 +589,7 @@ func (r *router) open(ctx context.Context, at place) {
 	})
 }
 
-// broken takes back the calls of a stream that ended; every one of them goes
-// through its own Done, which sends it round again.
+// broken takes back the calls of a stream that ended: the Done of each sends it again.
 func (r *router) broken(calls []*mux.Call, err error) {
 	for _, c := range calls {
 		c.Done(errorAnswer(c.Op, apiv1.NewError(apiv1.CodeUnavailable, "stream to the leader: %v", err)))

@@ -10,15 +10,15 @@ import (
 	"github.com/locknode/locknode/internal/address"
 )
 
-// seedsFile remembers where gossip last reached the other members, so that a node that
-// is restarted without seeds finds its cluster again. It is a hint: a missing, old or
-// damaged file costs time and nothing else.
+// seedsFile has the addresses at which gossip last reached the other members, so that a node
+// that is restarted without seeds finds its cluster again. It is a hint: a missing, old or
+// damaged file costs only time.
 const seedsFile = "seeds.json"
 
 // seedList is what is in seedsFile.
 type seedList struct {
-	// Cluster is the ID of the cluster whose members they are: should the node's own
-	// identity be damaged, nobody else is taken for one of them.
+	// Cluster is the ID of their cluster: if the node's own identity is damaged, nodes of
+	// another cluster are not taken for members.
 	Cluster string            `json:"cluster,omitempty"`
 	Members map[string]string `json:"members"` // node ID → gossip address
 }
@@ -26,8 +26,8 @@ type seedList struct {
 // maxSeeds bounds what is remembered.
 const maxSeeds = 16
 
-// rememberedSeeds returns the gossip addresses of an earlier run, by node ID. One that
-// cannot be an address is left out: it must not keep a node down.
+// rememberedSeeds returns the gossip addresses of an earlier run, by node ID. What is no
+// valid address is left out: it must not keep a node from starting.
 func rememberedSeeds(dir string) map[string]string { return readSeeds(dir).Members }
 
 func readSeeds(dir string) (list seedList) {
@@ -39,9 +39,9 @@ func readSeeds(dir string) (list seedList) {
 	return list
 }
 
-// with is the list with where gossip reaches the other members now. A member that it does
-// not reach keeps the address that it had; who is no member is forgotten, as its address may
-// be somebody else's by now.
+// with returns the list with the addresses at which gossip reaches the other members now. A
+// member that it does not reach keeps its address. A node that is no member is removed,
+// because its address may belong to another process by now.
 func (l seedList) with(clusterID string, peers []cluster.Peer, members map[string]bool) seedList {
 	seeds := make(map[string]string)
 	for id, addr := range l.Members {
@@ -57,7 +57,7 @@ func (l seedList) with(clusterID string, peers []cluster.Peer, members map[strin
 	return seedList{Cluster: clusterID, Members: seeds}
 }
 
-// write puts the list into a data directory.
+// write writes the list to a data directory.
 func (l seedList) write(dir string) error {
 	data, err := json.Marshal(l)
 	if err != nil {
@@ -70,7 +70,7 @@ func (l seedList) write(dir string) error {
 	return os.Rename(path+".tmp", path)
 }
 
-// rememberSeeds writes down where gossip reaches the other members, if that has changed.
+// rememberSeeds writes to disk where gossip reaches the other members, if that has changed.
 func (n *Node) rememberSeeds(clusterID string, peers []cluster.Peer, members map[string]bool) {
 	list := n.seeds.with(clusterID, peers, members)
 	if maps.Equal(list.Members, n.seeds.Members) && list.Cluster == n.seeds.Cluster {

@@ -14,31 +14,32 @@ import (
 	"github.com/locknode/locknode/internal/replica"
 )
 
-// When does a node write a snapshot? What it has applied since the last one it has to
-// apply again at its next start, and serves nobody meanwhile. How long that takes goes
-// by the bytes of the entries, and not by their number, which is what Raft counts: an
-// entry holds one command or two thousand. So the node counts bytes, and asks Raft for
-// a snapshot when there are too many. Raft's own threshold stays, for a node that
-// lives on small entries.
+// When does a node write a snapshot? Entries that it has applied since the last snapshot it
+// has to apply again at its next start, and it serves nothing until that is done. How long
+// that takes depends on the bytes of the entries, and not on their number, which Raft
+// counts: an entry has one command or two thousand. So the node counts bytes, and requests
+// a snapshot from Raft when there are too many. Raft's own threshold stays, for nodes whose
+// entries are small.
 //
-// A large table takes long to write, and a slow disk takes long for any. The bound
-// grows with the table: a quarter of the last snapshot. And from the end of one
-// snapshot to the begin of the next it takes four times as long as the one took, so
-// that a node that is overrun by entries spends a fifth of its time on snapshots, and
-// no more.
+// A large table takes long to write, and a slow disk takes long for any table. So the bound
+// grows with the table: it is at least a quarter of the last snapshot. And the time from the
+// end of one snapshot to the begin of the next is four times the duration of the first, so
+// that a node with very many entries spends at most a fifth of its time on snapshots.
 
 const (
 	// snapshotBytes is how many bytes of entries a start may have to apply again. They
 	// take about 1 s of a processor where locks are taken and released, and 2.7 s where
 	// all commands are acquires that stay.
 	snapshotBytes = 32 << 20
-	// entryCost is what an entry costs beside its bytes: reading and checking it.
+	// entryCost is counted for each entry besides its bytes, for reading and checking it.
 	entryCost = 512
-	// snapshotShare is the part of a table that may be applied again.
+	// snapshotShare is the share of the last snapshot's bytes that may be applied again, as
+	// a divisor.
 	snapshotShare = 4
-	// snapshotRest is how many times the duration of a snapshot comes before the next.
+	// snapshotRest is the time between two snapshots, in durations of the first.
 	snapshotRest = 4
-	// slackShare is the part of that which the log may hold besides what snapshots need.
+	// slackShare is the share of snapshotBytes that the log may hold besides what snapshots
+	// need, as a divisor.
 	slackShare = 4
 	// snapshotPause is the shortest time between two snapshots, and between two tries.
 	snapshotPause = time.Second
@@ -48,19 +49,19 @@ const (
 var errStopping = errors.New("the node is stopping")
 
 // snapshots counts what has been applied since the last snapshot. Its goroutine is
-// run; all else is called by those of Raft.
+// run; Raft's goroutines call everything else.
 type snapshots struct {
 	base    int64 // bytes; see snapshotBytes
 	mono    func() time.Duration
-	wake    chan struct{} // holds a token when a snapshot is due
-	applied atomic.Int64  // bytes of entries that were applied in this life
+	woken   chan struct{} // holds a token when a snapshot may be due
+	applied atomic.Int64  // bytes of entries applied since the start
 
 	mu    sync.Mutex // guards what follows, of the last snapshot taken or restored
 	at    int64      // of applied
 	index uint64     // of the last command in it
-	entry int64      // bytes of an entry, on average, between it and the one before; 0: not known
+	entry int64      // bytes of an entry, on average, since the one before; 0: not known
 	size  int64
-	rest  time.Duration // mono; nothing is written before
+	rest  time.Duration // mono before which no other is written
 	now   bool          // another one is being written
 }
 
@@ -68,30 +69,34 @@ func newSnapshots(base int64, mono func() time.Duration) *snapshots {
 	if base == 0 {
 		base = snapshotBytes
 	}
-	return &snapshots{base: base, mono: mono, wake: make(chan struct{}, 1)}
+	return &snapshots{base: base, mono: mono, woken: make(chan struct{}, 1)}
 }
 
 // add counts an entry.
 func (s *snapshots) add(bytes int) {
 	s.applied.Add(int64(bytes) + entryCost)
-	if s.replay() <= s.base { // no lock for most of them
-		return
+	if s.replay() > s.base {
+		s.wake()
 	}
+}
+
+// wake has run check whether a snapshot is due.
+func (s *snapshots) wake() {
 	select {
-	case s.wake <- struct{}{}:
+	case s.woken <- struct{}{}:
 	default:
 	}
 }
 
-// replay is how many bytes a start would apply again.
+// replay returns how many bytes a start would apply again.
 func (s *snapshots) replay() int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.applied.Load() - s.at
 }
 
-// due reports whether a snapshot is to be written, and otherwise how long to wait
-// before looking again; zero is until the next entry.
+// due reports whether a snapshot is due, and otherwise how long to wait before checking
+// again; zero is until the next wake.
 func (s *snapshots) due() (ok bool, wait time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -106,7 +111,7 @@ func (s *snapshots) due() (ok bool, wait time.Duration) {
 	return true, 0
 }
 
-// run has snapshots taken until ctx ends. take returns when one is written.
+// run calls take when a snapshot is due, until ctx ends. take returns when it is written.
 func (s *snapshots) run(ctx context.Context, take func() error) {
 	t := time.NewTimer(0)
 	defer t.Stop()
@@ -126,13 +131,14 @@ func (s *snapshots) run(ctx context.Context, take func() error) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-s.wake:
+		case <-s.woken:
 		case <-t.C:
 		}
 	}
 }
 
-// taken says that a snapshot is there, of what was applied then.
+// taken is called when a snapshot was written or restored. at is the value of applied and
+// index the last command as of the snapshot.
 func (s *snapshots) taken(at int64, index uint64, size int64, took time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -144,16 +150,16 @@ func (s *snapshots) taken(at int64, index uint64, size int64, took time.Duration
 	s.rest = s.mono() + max(snapshotPause, snapshotRest*took)
 }
 
-// begin notes that one is being written.
+// begin is called when a snapshot begins to be written, and end when that has ended.
 func (s *snapshots) begin() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.now = true
 }
 
-// trailing is how many entries the log is to keep, when it ends with the entry last and a
-// snapshot of what was applied up to index has been written; see keepLog. most bounds what
-// snapshots do not need.
+// trailing returns how many entries the log is to keep, if it ends with the entry last and a
+// snapshot of what was applied up to index has been written; see keepLog. most bounds those
+// that snapshots do not need.
 func (s *snapshots) trailing(index, last, most uint64) uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -161,7 +167,7 @@ func (s *snapshots) trailing(index, last, most uint64) uint64 {
 	if s.entry > 0 {
 		slack = min(slack, uint64(s.base/slackShare/s.entry))
 	}
-	before := min(s.index, index) // a newer one may have come from the leader meanwhile
+	before := min(s.index, index) // the leader may have sent a newer one meanwhile
 	last = max(last, index)
 	return (last - before) + (index-before)/slackShare + (last - index) + slack
 }
@@ -172,12 +178,12 @@ func (s *snapshots) end() {
 	s.now = false
 }
 
-// takeSnapshot asks Raft for a snapshot and waits for it.
+// takeSnapshot requests a snapshot from Raft and waits for it.
 func (n *Node) takeSnapshot(r *raft.Raft) error {
 	err := r.Snapshot().Error()
 	if err != nil {
-		// After a change of the configuration Raft can take one when the next command
-		// has been applied.
+		// After a change of the configuration Raft can take one only once the next command
+		// is applied.
 		n.log.Debug("snapshot not taken", "err", err)
 	}
 	return err
@@ -185,7 +191,7 @@ func (n *Node) takeSnapshot(r *raft.Raft) error {
 
 // The rest is the state machine as Raft sees it, and its snapshots.
 
-// watchedTable tells the node of entries and snapshots.
+// watchedTable counts entries and snapshots for the node.
 type watchedTable struct {
 	*replica.Table
 	n *Node
@@ -221,14 +227,19 @@ func (r watchedTable) Restore(from io.ReadCloser) error {
 	return nil
 }
 
-// keepLog has Raft leave so much of the log, when it has written a snapshot of what
-// was applied up to index, that the log reaches back behind the snapshot before: the
-// node can start from that one if the new one turns out to be damaged. And somewhat
-// more, for what comes until Raft cuts the log, which it counts from the end: as much as
-// came while the snapshot was written, and a quarter of what lies between the two. And for
-// others that have been away for a moment, of whom most are content with what is there:
-// entries of a quarter of snapshotBytes, for Raft counts entries, and 2,048 of them may be
-// 256 MiB. What is left before the snapshot is not applied at a start.
+// keepLog sets how much of the log Raft keeps once it has written a snapshot of what was
+// applied up to index:
+//
+//   - The log reaches back to the snapshot before, so that the node can start from that one
+//     if the new one turns out to be damaged.
+//   - Raft counts from the end of the log, so there is room for entries that come until it
+//     cuts the log: as many as came while the snapshot was written, and a quarter of those
+//     between the two snapshots.
+//   - There is more for followers that were away for a moment, of which most need no more:
+//     entries of a quarter of snapshotBytes. That is in bytes because Raft counts entries,
+//     and 2,048 of them may have 256 MiB.
+//
+// Entries that are kept before the snapshot are not applied at a start.
 func (n *Node) keepLog(index uint64) {
 	r := n.raft.Load()
 	if r == nil {
@@ -241,11 +252,11 @@ func (n *Node) keepLog(index uint64) {
 	}
 }
 
-// watchedSnapshot tells what becomes of a snapshot.
+// watchedSnapshot notes whether a snapshot was written.
 type watchedSnapshot struct {
 	raft.FSMSnapshot
 	n     *Node
-	at    int64 // bytes applied then
+	at    int64 // value of snapshots.applied as of the snapshot
 	index uint64
 }
 
@@ -274,7 +285,7 @@ type countedSink struct {
 	bytes int64
 }
 
-// Write is part of io.Writer.
+// Write implements [io.Writer].
 func (s *countedSink) Write(b []byte) (int, error) {
 	if s.stop.Err() != nil {
 		return 0, fmt.Errorf("write snapshot %s: %w", s.ID(), errStopping)
@@ -289,7 +300,7 @@ type countedReader struct {
 	bytes int64
 }
 
-// Read is part of io.Reader.
+// Read implements [io.Reader].
 func (r *countedReader) Read(b []byte) (int, error) {
 	n, err := r.ReadCloser.Read(b)
 	r.bytes += int64(n)

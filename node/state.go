@@ -9,14 +9,14 @@ import (
 	"github.com/locknode/locknode/fsm"
 )
 
-// tableState is what a node says of its table without asking it, as of the last
-// entry applied. The table's mutex is held while an entry is applied, and an entry
-// may take long: who only wants to know how things are must not wait for it.
+// tableState is what a node reports about its table without its mutex, as of the last entry
+// applied. The mutex is held while an entry is applied, and an entry may take long: a
+// status must not wait for it.
 type tableState struct {
 	fsm.Stats          // DigestIndex is the index of the last entry applied
 	cluster   [16]byte // ID of the cluster; zero until it was founded
 	limit     int64    // of the table's memory
-	key       [16]byte // that its nodes know each other by; zero until then
+	key       [16]byte // by which the nodes of the cluster know each other; zero until it was founded
 }
 
 // publish is called on the goroutine that applies, after each change of the table.
@@ -26,17 +26,17 @@ func (n *Node) publish() {
 		s.Stats, s.cluster, s.key, s.limit = t.Stats(), t.Cluster(), t.Key(), t.Limits().TableBytes
 	})
 	if !intact {
-		return // it ends
+		return // the node ends
 	}
 	n.state.Store(s)
 	n.reads.wake()
 }
 
-// appliedIndex is the index of the last command applied: configurations, barriers
-// and the first entry of a term, which are Raft's own, do not count.
+// appliedIndex returns the index of the last command applied. Configurations, barriers and
+// the first entry of a term, which are Raft's own, do not count.
 func (n *Node) appliedIndex() uint64 { return n.state.Load().DigestIndex }
 
-// clusterID is the ID in the table, in hex; empty before there is one.
+// clusterID returns the ID in the table, in hex; empty before there is one.
 func (n *Node) clusterID() string {
 	c := n.state.Load().cluster
 	if c == [16]byte{} {
@@ -45,8 +45,8 @@ func (n *Node) clusterID() string {
 	return hex.EncodeToString(c[:])
 }
 
-// peerKey is what this node shows to other nodes of its cluster; empty before it knows
-// the key.
+// peerKey returns the key that this node shows to other nodes of its cluster; empty before
+// it knows it.
 func (n *Node) peerKey() string {
 	key := n.state.Load().key
 	if key == [16]byte{} {
@@ -64,20 +64,20 @@ func (n *Node) isPeerKey(key string) bool {
 const (
 	// shownOwners is how many owners a status has.
 	shownOwners = 5
-	// Where there are more than manyOwners, those are looked for once in ownersEvery:
-	// whoever asks how the node is must not keep the table from being changed.
+	// If there are more than manyOwners, the top owners are searched at most once in
+	// ownersEvery: requests for the status must not keep the table from being changed.
 	manyOwners  = 1000
 	ownersEvery = 250 * time.Millisecond
 )
 
-// ownersShown is what was looked for last.
+// ownersShown is the result of the last search.
 type ownersShown struct {
 	uses []*apiv1.OwnerUse
 	at   time.Duration // monotonic time
 }
 
-// topOwners are those who take most of the table, as of the last time that it was not being
-// changed.
+// topOwners returns the owners that take most of the table, as of the last call at which
+// the table was not being changed.
 func (n *Node) topOwners() []*apiv1.OwnerUse {
 	now, last := n.cfg.seams.Mono(), n.owners.Load()
 	if last != nil && n.state.Load().Owners > manyOwners && now-last.at < ownersEvery {

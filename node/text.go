@@ -8,8 +8,9 @@ import (
 	"github.com/locknode/locknode/fsm"
 )
 
-// badText returns the text of op that the table refuses in a field because it holds what
-// cannot be seen, quoted; "" if there is none. The table remembers reasons, not texts.
+// badText returns the text of op, quoted, that the table refuses in a field because it
+// contains characters that cannot be printed; "" if there is none. The results of the table
+// have reasons and no texts.
 func badText(op *apiv1.Operation, field string) string {
 	for _, text := range textsOf(op, field) {
 		if !fsm.Plain(text) {
@@ -19,7 +20,7 @@ func badText(op *apiv1.Operation, field string) string {
 	return ""
 }
 
-// textsOf returns what op has in a field whose name is the table's.
+// textsOf returns the texts that op has in a field. The table names the fields.
 func textsOf(op *apiv1.Operation, field string) (texts []string) {
 	acquire, open, force := op.GetAcquire(), op.GetOpenSession(), op.GetForceRelease()
 	switch field {

@@ -10,36 +10,37 @@ import (
 	"github.com/locknode/locknode/internal/membership"
 )
 
-// When may the next node be stopped? A node serves long before it votes: one that joins
-// is a nonvoter for some ten seconds, and a cluster whose voters are replaced one after
-// the other at the pace of their readiness runs out of voters. So a node says besides
-// whether it votes, and whether the cluster could do without one more voter then: without
-// any one of them a majority is there, or all of them are. The second is for clusters of
-// one or two, which can never do without any. It also covers what the node itself does
-// not see: that the one that it replaces is still counted, dead as it is.
+// When may the next node be stopped? A node serves long before it votes: one that joins is
+// a nonvoter for some ten seconds. If the voters of a cluster were replaced one after the
+// other, each as soon as the one before is ready, the cluster would run out of voters. So a
+// node also reports whether it votes, and whether the cluster could do without one more
+// voter: without any one of them a majority answers, or all of them answer. The second is
+// for clusters of one or two voters, which can never do without one. The condition also
+// covers what the node itself does not see: that the failed node that it replaces still
+// counts as a voter.
 //
-// Only the leader knows who votes and who of them is there. It says so in each answer to
-// a read index, for which every follower asks once a second.
+// Only the leader knows who votes and which voters answer. It reports that in each answer
+// to a read index, which every follower requests once a second.
 
-// told is what a leader has said of who votes.
-type told struct {
+// reportedElectorate is what a leader has reported about the voters.
+type reportedElectorate struct {
 	membership.Electorate
-	at time.Duration // when it was asked, by mono
+	at time.Duration // mono when the leader was asked
 }
 
-// whoVotes is what is known of who votes now; it is empty where nothing is.
+// whoVotes returns what is known about the voters now, empty if nothing is.
 func (n *Node) whoVotes() membership.Electorate {
 	if n.epoch.Load() != nil {
 		return n.membership.Electorate()
 	}
-	if t := n.told.Load(); t != nil && n.cfg.seams.Mono()-t.at <= 3*freshEvery {
+	if t := n.reported.Load(); t != nil && n.cfg.seams.Mono()-t.at <= 3*freshEvery {
 		return t.Electorate
 	}
 	return membership.Electorate{}
 }
 
-// voterReadiness is nil while the next node may be stopped as far as this one knows; see
-// above. note is what is to be said besides.
+// voterReadiness returns no error while the next node may be stopped, as far as this one
+// knows; see above. note is a remark.
 func (n *Node) voterReadiness() (note string, err error) {
 	if err := n.readiness(); err != nil {
 		return "", err
@@ -50,9 +51,9 @@ func (n *Node) voterReadiness() (note string, err error) {
 	e := n.whoVotes()
 	switch {
 	case len(e.Voters) == 0:
-		return "", errors.New("who votes is not known: the members are being changed, or the leader has not said it yet")
+		return "", errors.New("who votes is not known: the members are being changed, or the leader has not reported it yet")
 	case n.cfg.Nonvoter:
-		note = "this node is set up not to vote"
+		note = "this node is configured not to vote"
 	case !e.Has(n.id):
 		return "", errors.New("this node is not a voter yet")
 	case n.stores.Identity().VotesFrom != 0:
@@ -65,7 +66,7 @@ func (n *Node) voterReadiness() (note string, err error) {
 	return note, nil
 }
 
-// describeVoters fills in what a status says of who votes.
+// describeVoters fills in what a status has about the voters.
 func (n *Node) describeVoters(res *apiv1.StatusResponse) {
 	res.Nonvoter = n.cfg.Nonvoter
 	note, err := n.voterReadiness()
@@ -81,13 +82,13 @@ func (n *Node) describeVoters(res *apiv1.StatusResponse) {
 	res.Voter = e.Has(n.id) && res.GetVotesFrom() == 0
 }
 
-// WaitVoter waits until this node can serve and votes, and the cluster could do without
-// one more of its voters: until the next node may be stopped. A node with Nonvoter need
-// not vote. It ends when ctx does, or the node; its error says what is missing still, why
-// the node has ended by itself, or that it was closed.
+// WaitVoter waits until the next node may be stopped: until this node can serve and votes,
+// and the cluster could do without one more of its voters. A node with [Config.Nonvoter]
+// need not vote. It also ends when ctx does, or the node; its errors, and the state that
+// they leave, are those of [Node.WaitReady].
 //
-// A program that replaces its nodes one after the other waits for this after each one,
-// and not for [Node.WaitReady]; see docs/deploy.md.
+// A program that replaces its nodes one after the other calls WaitVoter after each one, and
+// not WaitReady; see docs/deploy.md.
 func (n *Node) WaitVoter(ctx context.Context) error {
 	return n.wait(ctx, "to vote", func() error {
 		_, err := n.voterReadiness()

@@ -16,42 +16,42 @@ type waitKey struct {
 
 func keyOf(id fsm.RequestID) waitKey { return waitKey{session: id.Session, sequence: id.Sequence} }
 
-// waits knows the acquires that this node took into the table and whose end it
-// has not told yet. It wakes them from the events of apply, so nobody polls.
+// waits holds the calls of acquires that this node has proposed and that wait for their
+// answer. The events of applied entries answer them, so nothing polls.
 //
-// An acquire is entered before it is proposed: its grant may be applied before
-// the proposer has said that it is queued. Whoever removes a call answers it.
+// An acquire is entered before it is proposed: its grant may be applied before the
+// proposer has returned that it is queued. The goroutine that removes a call answers it.
 //
-// A request that is sent again has several calls here. An event answers only those
-// whose own entry has been applied: one that is still on its way may not be told
-// of the grant that an earlier copy was given, because the cancel of the request may
-// come before it in the log.
+// A request that is retried has several calls here. An event answers only those whose own
+// entry has been applied. A call whose entry is still on its way must not be answered with
+// the grant that an earlier try was given, because the cancel of the request may come
+// before it in the log.
 type waits struct {
-	// holders says who holds locks now, for those who have waited in vain.
+	// holders returns who holds locks now, for the errors of waits that have timed out.
 	holders func([]fsm.Want) []fsm.Holder
 
 	mu    sync.Mutex
-	calls map[waitKey]*line
+	calls map[waitKey]*tries
 }
 
-// line is the calls of one request: usually one, more when it was sent again.
-type line struct {
-	first, last *parked
+// tries are the calls of one request: usually one, more when it was retried.
+type tries struct {
+	first, last *waitingCall
 	n           int
-	sweep       int // when n is as much, those of callers who have gone are dropped
+	sweep       int // when n reaches it, calls whose callers have gone away are dropped
 }
 
-// parked is one call that waits. Its links are guarded by waits.mu.
-type parked struct {
+// waitingCall is one call that waits. Its links are guarded by waits.mu.
+type waitingCall struct {
 	key        waitKey
 	call       *mux.Call
-	next, prev *parked
+	next, prev *waitingCall
 	gone       bool // it has been removed
 
-	queued bool        // its own entry was applied and put or found it in line
+	queued bool        // its own entry was applied, and the request is queued in the table
 	came   fsm.Instant // cluster time at which the request entered the table; once it is queued
 	stamp  fsm.Instant // cluster time of that entry
-	end    *ending     // of the wait, seen before queued; nil: not ended
+	end    *ending     // of the wait, if that came before queued; nil: not ended
 }
 
 // ending is how a wait has ended.
@@ -63,25 +63,25 @@ type ending struct {
 
 func newWaits() *waits {
 	return &waits{
-		calls:   make(map[waitKey]*line),
+		calls:   make(map[waitKey]*tries),
 		holders: func([]fsm.Want) []fsm.Holder { return nil },
 	}
 }
 
-// fewCalls is how many calls a request may have before those whose callers have gone
-// are looked for.
+// fewCalls is how many calls a request may have before those whose callers have gone away
+// are searched.
 const fewCalls = 4
 
-// enter puts a call into the registry. A client that reconnects often leaves calls of
-// the same request behind: now and then they are dropped, so that entering one takes
-// the same time however many there are.
-func (w *waits) enter(key waitKey, call *mux.Call) *parked {
-	p := &parked{key: key, call: call}
+// enter adds a call. A client that reconnects often leaves calls of the same request
+// behind. They are dropped whenever their number has doubled, so that entering a call takes
+// the same time on average however many there are.
+func (w *waits) enter(key waitKey, call *mux.Call) *waitingCall {
+	p := &waitingCall{key: key, call: call}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	l := w.calls[key]
 	if l == nil {
-		l = &line{sweep: fewCalls}
+		l = &tries{sweep: fewCalls}
 		w.calls[key] = l
 	}
 	if l.n >= l.sweep {
@@ -102,8 +102,9 @@ func (w *waits) enter(key waitKey, call *mux.Call) *parked {
 	return p
 }
 
-// unlink leaves the links of p itself as they are: whoever walks the line goes on.
-func (l *line) unlink(p *parked) {
+// unlink removes p. The links of p itself stay as they are, so that a loop over the calls
+// goes on.
+func (l *tries) unlink(p *waitingCall) {
 	if p.prev == nil {
 		l.first = p.next
 	} else {
@@ -118,14 +119,14 @@ func (l *line) unlink(p *parked) {
 	l.n--
 }
 
-// remove reports whether p was still there.
-func (w *waits) remove(p *parked) bool {
+// remove removes p and reports whether it was still there.
+func (w *waits) remove(p *waitingCall) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.removeLocked(p)
 }
 
-func (w *waits) removeLocked(p *parked) bool {
+func (w *waits) removeLocked(p *waitingCall) bool {
 	if p.gone {
 		return false
 	}
@@ -136,9 +137,9 @@ func (w *waits) removeLocked(p *parked) bool {
 	return true
 }
 
-// queued says that the own entry of p was applied and left it in line. It returns
-// the answer if the wait has ended since, and p is then gone.
-func (w *waits) queued(p *parked, o outcome) (end *apiv1.Answer) {
+// queued is called when the own entry of p was applied and the request is queued. It
+// returns the answer if the wait has ended since, and has then removed p.
+func (w *waits) queued(p *waitingCall, o outcome) (end *apiv1.Answer) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	p.queued, p.came, p.stamp = true, o.result.Queued, o.now
@@ -148,7 +149,7 @@ func (w *waits) queued(p *parked, o outcome) (end *apiv1.Answer) {
 	return p.answer(p.end)
 }
 
-// takeAll empties the registry.
+// takeAll removes all calls and returns them.
 func (w *waits) takeAll() []*mux.Call {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -174,18 +175,18 @@ func (w *waits) observe(a *fsm.Applied) {
 	for i := range a.Events {
 		switch e := &a.Events[i]; e.Kind {
 		case fsm.EventGranted, fsm.EventWaitEnded:
-			w.tell(e.Request, e, a)
+			w.finish(e.Request, e, a)
 			for _, other := range e.Others {
-				w.tell(other, e, a)
+				w.finish(other, e, a)
 			}
-		case fsm.EventTryEnded: // the others wait on
-			w.tell(e.Request, e, a)
+		case fsm.EventTryEnded: // the other tries wait on
+			w.finish(e.Request, e, a)
 		}
 	}
 }
 
-// tell answers the calls of one request that an event has ended.
-func (w *waits) tell(id fsm.RequestID, e *fsm.Event, a *fsm.Applied) {
+// finish answers the calls of one request that an event has ended.
+func (w *waits) finish(id fsm.RequestID, e *fsm.Event, a *fsm.Applied) {
 	key := keyOf(id)
 	w.mu.Lock()
 	_, waits := w.calls[key]
@@ -211,9 +212,9 @@ func (w *waits) tell(id fsm.RequestID, e *fsm.Event, a *fsm.Applied) {
 	}
 }
 
-// ended takes out the calls that are to be answered, and leaves the end with the
-// others.
-func (w *waits) ended(key waitKey, end *ending) (answered []*parked) {
+// ended removes the calls that are queued and returns them to be answered. The others keep
+// the end until they are queued.
+func (w *waits) ended(key waitKey, end *ending) (answered []*waitingCall) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	l := w.calls[key]
@@ -234,9 +235,9 @@ func (w *waits) ended(key waitKey, end *ending) (answered []*parked) {
 	return answered
 }
 
-// answer tells p how its wait has ended. The stamp of a grant is that of the call's
-// own entry: its client counts from when it sent that.
-func (p *parked) answer(end *ending) *apiv1.Answer {
+// answer returns the answer to p when its wait has ended. The stamp of a grant is that of
+// the call's own entry: its client counts the TTL from when it sent the call.
+func (p *waitingCall) answer(end *ending) *apiv1.Answer {
 	res := end.result
 	if res.Code != fsm.OK {
 		return answer(p.call.Op, &res, end.index, end.now)

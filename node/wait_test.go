@@ -47,7 +47,7 @@ func (b *waitBench) apply(commands ...fsm.Command) fsm.Applied {
 type try struct {
 	call   *mux.Call
 	cmd    fsm.Acquire
-	parked *parked
+	waiting *waitingCall
 	answer *apiv1.Answer // nil: none yet
 }
 
@@ -60,7 +60,7 @@ func (b *waitBench) enter(sequence int) *try {
 		Op:   &apiv1.Operation{Request: &apiv1.Operation_Acquire{Acquire: &apiv1.AcquireRequest{Locks: []*apiv1.Want{{Name: "orders"}}}}},
 		Done: func(a *apiv1.Answer) { tr.answer = a },
 	}
-	tr.parked = b.waits.enter(keyOf(tr.cmd.ID), tr.call)
+	tr.waiting = b.waits.enter(keyOf(tr.cmd.ID), tr.call)
 	return tr
 }
 
@@ -74,12 +74,12 @@ func (b *waitBench) underOnce(sequence int, wait time.Duration) *try {
 // told is what happens when the result of the try's own entry arrives.
 func (b *waitBench) told(tr *try, a fsm.Applied, i int) {
 	if a.Results[i].Code == fsm.Queued {
-		if end := b.waits.queued(tr.parked, outcome{result: a.Results[i], index: a.Index, now: a.Now}); end != nil {
+		if end := b.waits.queued(tr.waiting, outcome{result: a.Results[i], index: a.Index, now: a.Now}); end != nil {
 			tr.call.Done(end)
 		}
 		return
 	}
-	if b.waits.remove(tr.parked) {
+	if b.waits.remove(tr.waiting) {
 		tr.call.Done(answer(tr.call.Op, &a.Results[i], a.Index, a.Now))
 	}
 }
@@ -207,7 +207,7 @@ func TestAWaitInVainNamesTheHolder(t *testing.T) {
 func TestCallsOfCallersWhoHaveGoneAreDropped(t *testing.T) {
 	w := newWaits()
 	key := waitKey{sequence: 1}
-	var calls []*parked
+	var calls []*waitingCall
 	for range 10_000 {
 		call := &mux.Call{Op: &apiv1.Operation{}, Done: func(*apiv1.Answer) {}}
 		calls = append(calls, w.enter(key, call))
@@ -280,7 +280,7 @@ func BenchmarkCallsOfOneRequest(b *testing.B) {
 			for i := range calls {
 				calls[i] = &mux.Call{Op: &apiv1.Operation{}, Done: func(*apiv1.Answer) {}}
 			}
-			parked := make([]*parked, n)
+			parked := make([]*waitingCall, n)
 			for done := 0; done < b.N; done += n {
 				w := newWaits()
 				for i, call := range calls {

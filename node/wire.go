@@ -8,9 +8,9 @@ import (
 	"github.com/locknode/locknode/internal/server"
 )
 
-// wire is a node as its server, the other nodes and its own clients ask it, in the messages
-// of the protocol. These methods are in the files of what they do; programs have those of
-// [Node] and of [client.Client].
+// wire is a node as its server, other nodes and its own clients call it, in the messages of
+// the protocol. Its methods are in the files of what they do. Programs use those of [Node]
+// and of [client.Client].
 type wire struct{ *Node }
 
 var (
@@ -18,15 +18,16 @@ var (
 	_ embedded.Node  = wire{}
 )
 
-// unended is a node that never ends, so that a client of it asks even a node that has.
+// unended is a node whose Done is never closed, so that a client of it also calls a node
+// that has ended.
 type unended struct{ wire }
 
 // Done is part of embedded.Node.
 func (unended) Done() <-chan struct{} { return nil }
 
-// Status describes this node as it sees itself, its table as of the last entry applied.
-// It asks nobody and never waits, not for the entry that is being applied either. It may
-// be called at any time, also after Close, which shows as not ready.
+// Status describes this node as it sees itself, and its table as of the last entry applied.
+// It asks no other node and never waits, not even for the entry that is being applied. It
+// may be called at any time: after Close the status is not ready.
 func (n *Node) Status() client.Status {
 	s, err := n.self.Status(context.Background())
 	if err != nil {
@@ -35,9 +36,10 @@ func (n *Node) Status() client.Status {
 	return s
 }
 
-// Members lists Raft's configuration as this node knows it, and whom else gossip sees, by
-// node ID. It asks nobody and never waits. It returns [client.ErrUnavailable], which says
-// what the node waits for, while the node belongs to no cluster yet.
+// Members returns the members of Raft's configuration as this node knows it, and the other
+// peers that gossip sees, sorted by ID. It asks no other node and never waits. While the node
+// belongs to no cluster yet, it returns an error that is [client.ErrUnavailable] and says
+// what the node is waiting for.
 func (n *Node) Members() ([]client.Member, error) {
 	return n.self.Members(context.Background())
 }

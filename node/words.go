@@ -15,8 +15,8 @@ import (
 	apiv1 "github.com/locknode/locknode/api/v1"
 )
 
-// peerError is what became of a call to another node, in words for people. What it is
-// to the program stays as grpc had it.
+// peerError is the error of a call to another node with a text for people. Its status and
+// cause are grpc's.
 type peerError struct {
 	text   string
 	status *status.Status
@@ -25,14 +25,14 @@ type peerError struct {
 
 func (e *peerError) Error() string { return e.text }
 
-// GRPCStatus keeps the code and what the other node has sent.
+// GRPCStatus returns the status, with the code and the details that the other node has sent.
 func (e *peerError) GRPCStatus() *status.Status { return e.status }
 
 func (e *peerError) Unwrap() error { return e.cause }
 
-// plainly takes grpc's words off an error of a call: an answer of the other node is
-// that answer, and where there was none the error says what keeps it from being reached.
-// dialled is how the last dial of the connection failed.
+// plainly replaces grpc's text in an error of a call: by the error that the other node has
+// answered, or, without an answer, by why the node cannot be reached. dialled is how the
+// last dial of the connection failed.
 func plainly(at place, err, dialled error) error {
 	var own *apiv1.Error
 	var byGRPC interface{ GRPCStatus() *status.Status }
@@ -58,7 +58,7 @@ func plainly(at place, err, dialled error) error {
 	return e
 }
 
-// dialTrouble says why there is no connection.
+// dialTrouble returns why there is no connection.
 func dialTrouble(err error) string {
 	var timeout net.Error
 	switch {
@@ -77,8 +77,8 @@ func dialTCP(ctx context.Context, addr string) (net.Conn, error) {
 	return d.DialContext(ctx, "tcp", addr)
 }
 
-// lastDial dials for one connection of grpc and remembers how that ended: grpc passes
-// on only a text.
+// lastDial dials for one connection of grpc and keeps the error of the last dial: grpc
+// passes on only its text.
 type lastDial struct {
 	over func(ctx context.Context, addr string) (net.Conn, error)
 	err  atomic.Pointer[error]

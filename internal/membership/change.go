@@ -87,7 +87,7 @@ func (m *Manager) alterFor(ctx context.Context, what string, step func(r Raft, s
 	case errors.As(err, &coded):
 		return coded
 	case errors.Is(err, errChangeUnknown):
-		return apiv1.NewError(apiv1.CodeUnknownOutcome, "%s: it may have been done, or be done yet: %v; \"locknode members\" shows it", what, err)
+		return apiv1.NewError(apiv1.CodeUnknownOutcome, "%s: it may have been done, or may still be done: %v; \"locknode members\" shows it", what, err)
 	case errors.Is(err, raft.ErrNotLeader):
 		return apiv1.NewError(apiv1.CodeNotLeader, "%s: this node does not lead", what)
 	}

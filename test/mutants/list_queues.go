@@ -63,14 +63,14 @@ var queueMutants = []mutant{
 		name:    "no-session-from-memory",
 		breaks:  "a leader that was deposed answers that a session does not exist",
 		promise: "S8",
-		changes: []change{{"node/strays.go", "	s.round(func(index uint64, err error) {\n", "	func(f func(uint64, error)) { f(0, nil) }(func(index uint64, err error) {\n"}},
+		changes: []change{{"node/missing.go", "	s.round(func(index uint64, err error) {\n", "	func(f func(uint64, error)) { f(0, nil) }(func(index uint64, err error) {\n"}},
 		caught:  []catcher{named("./node", "TestAnUnknownSessionIsNotToldFromMemoryByADeposedLeader")},
 	},
 	{
 		name:    "no-session-though-opened-since",
 		breaks:  "a session that was opened before the round is reported as unknown after it",
 		promise: "S8",
-		changes: []change{{"node/strays.go", "		case missing != nil && missing[i]:\n", "		case err == nil || missing[i]:\n"}},
+		changes: []change{{"node/missing.go", "		case missing != nil && missing[i]:\n", "		case err == nil || missing[i]:\n"}},
 		caught:  []catcher{named("./node", "TestAnUnknownSessionIsNotToldFromMemoryByADeposedLeader")},
 	},
 	{
@@ -87,7 +87,7 @@ var queueMutants = []mutant{
 		name:    "strays-come-as-they-like",
 		breaks:  "keep-alives of made-up sessions use any amount of the leader's time",
 		promise: "liveness",
-		changes: []change{{"node/strays.go", "		time.AfterFunc(strayEvery, s.next)\n", "		time.AfterFunc(0, s.next)\n"}},
+		changes: []change{{"node/missing.go", "		time.AfterFunc(missingEvery, s.next)\n", "		time.AfterFunc(0, s.next)\n"}},
 		caught:  []catcher{named("./node", "TestOneRoundServesManyUnknownSessionsAndNotTooManyRoundsCome")},
 	},
 	{

@@ -89,7 +89,7 @@ var strangerMutants = []mutant{
 		name:    "loopback-is-not-said",
 		breaks:  "a node that listens only on loopback does not log that other machines cannot reach it",
 		promise: "configuration",
-		changes: []change{{"node/bind.go", "	n.sayLoopback()\n", ""}},
+		changes: []change{{"node/bind.go", "	n.warnLoopback()\n", ""}},
 		caught:  []catcher{named("./node", "TestLoopbackIsSaidInTheLog")},
 	},
 	{

@@ -9,17 +9,19 @@ import (
 	"github.com/locknode/locknode/internal/replica"
 )
 
-// strays are keep-alives of sessions that the table does not have: of clients that were
-// away for too long, and of strangers who make up IDs. They take no part in an entry,
-// and so they cost the log nothing. That there is no such session is the answer to a
-// linearizable read: a leader that was deposed must not tell it from memory, since the
-// next one may have opened the session. One read round serves many of them, and so
-// many come in such an interval and no more: what is left over is enough for them. A
-// session that the table has after the round is renewed after all.
+// missingSessions answers keep-alives of sessions that the table does not have: of clients
+// that were away for too long, and of strangers that invent IDs. These keep-alives are not
+// part of an entry, so they cost the log nothing.
 //
-// The answers have no stamp. What the table has says when the last entry was
-// stamped, and that may be before the request was sent.
-type strays struct {
+// That a session does not exist is the answer to a linearizable read: a leader that has
+// lost its leadership must not answer from memory, because the next one may have opened the
+// session. One read round serves many of them, at most missingBatch for each missingEvery,
+// so that they leave the node's time to others. A session that the table has after the
+// round is renewed.
+//
+// The answers have no stamp: the table only knows when its last entry was stamped, and that
+// may be before the request was sent.
+type missingSessions struct {
 	round  func(done func(index uint64, err error))
 	answer func(of []keepAlive, index uint64, err error)
 
@@ -29,17 +31,17 @@ type strays struct {
 }
 
 const (
-	maxStrays  = 48 << 10 // that wait, of which one connection gets a third
-	strayBatch = 512
-	strayEvery = 25 * time.Millisecond
+	maxMissing   = 48 << 10 // that wait, of which one connection gets a third
+	missingBatch = 512
+	missingEvery = 25 * time.Millisecond
 )
 
-// add takes keep-alives in, and has them answered.
-func (s *strays) add(of []keepAlive) {
+// add queues keep-alives to be answered.
+func (s *missingSessions) add(of []keepAlive) {
 	var refused []keepAlive
 	s.mu.Lock()
 	for _, k := range of {
-		if !s.queue.Push(k.owner, k, 0, fair.Room{Items: maxStrays}) {
+		if !s.queue.Push(k.owner, k, 0, fair.Room{Items: maxMissing}) {
 			refused = append(refused, k)
 		}
 	}
@@ -54,11 +56,11 @@ func (s *strays) add(of []keepAlive) {
 	}
 }
 
-// next has the next of them answered, if there are any.
-func (s *strays) next() {
+// next has the next batch answered, if there is one.
+func (s *missingSessions) next() {
 	var batch []keepAlive
 	s.mu.Lock()
-	for len(batch) < strayBatch {
+	for len(batch) < missingBatch {
 		k, _, ok := s.queue.Pop()
 		if !ok {
 			break
@@ -71,12 +73,13 @@ func (s *strays) next() {
 		return
 	}
 	s.round(func(index uint64, err error) {
-		time.AfterFunc(strayEvery, s.next)
+		time.AfterFunc(missingEvery, s.next)
 		s.answer(batch, index, err)
 	})
 }
 
-// missingIn says which sessions a table does not have; nil: it has them all.
+// missingIn returns a function that reports which sessions a table does not have; nil: it
+// has them all.
 func missingIn(table *replica.Table) func(sessions []fsm.KeepAliveSession) []bool {
 	return func(sessions []fsm.KeepAliveSession) []bool {
 		missing, _ := missingAt(table, sessions)
@@ -84,7 +87,7 @@ func missingIn(table *replica.Table) func(sessions []fsm.KeepAliveSession) []boo
 	}
 }
 
-// missingAt is the same, and at which index of the log that is so.
+// missingAt reports the same, and the index of the log as of which it is true.
 func missingAt(table *replica.Table, sessions []fsm.KeepAliveSession) (missing []bool, index uint64) {
 	table.View(func(t *fsm.Table) {
 		_, index = t.Digest()
@@ -101,15 +104,15 @@ func missingAt(table *replica.Table, sessions []fsm.KeepAliveSession) (missing [
 	return missing, index
 }
 
-// answerStrays answers keep-alives of sessions that were missing before a read round, on
-// a table that has what the round has covered.
-func (n *Node) answerStrays(of []keepAlive, index uint64, err error) {
+// answerMissing answers keep-alives of sessions that were missing before a read round, once
+// the table has applied what the round has covered.
+func (n *Node) answerMissing(of []keepAlive, index uint64, err error) {
 	if err == nil && n.appliedIndex() < index {
-		n.reads.park(index, func(reached bool) {
+		n.reads.add(index, func(reached bool) {
 			if !reached {
 				err = errNotProposed
 			}
-			n.answerStrays(of, 0, err)
+			n.answerMissing(of, 0, err)
 		})
 		return
 	}
@@ -127,7 +130,7 @@ func (n *Node) answerStrays(of []keepAlive, index uint64, err error) {
 		case missing != nil && missing[i]:
 			k.done(fsm.Alive{}, outcome{index: index})
 		case err != nil || e == nil:
-			k.done(fsm.Alive{}, outcome{err: errNotProposed}) // it goes to whoever leads
+			k.done(fsm.Alive{}, outcome{err: errNotProposed}) // it goes to the leader
 		default:
 			e.proposer.keepAlive(k)
 		}
