@@ -45,10 +45,10 @@ func (b *waitBench) apply(commands ...fsm.Command) fsm.Applied {
 
 // try is one sending of an acquire that waits.
 type try struct {
-	call   *mux.Call
-	cmd    fsm.Acquire
+	call    *mux.Call
+	cmd     fsm.Acquire
 	waiting *waitingCall
-	answer *apiv1.Answer // nil: none yet
+	answer  *apiv1.Answer // nil: none yet
 }
 
 // enter is what happens before the try is proposed. Tries with the same sequence are
