@@ -10,8 +10,8 @@ import (
 	"github.com/locknode/locknode/client"
 )
 
-// TestCloseWhileTheNodeStartsLeavesNothing: wherever the start is just then; goleak
-// looks afterwards.
+// TestCloseWhileTheNodeStartsLeavesNothing closes a node at any moment of its start; goleak
+// checks afterwards.
 func TestCloseWhileTheNodeStartsLeavesNothing(t *testing.T) {
 	dir := t.TempDir() // with state from the second time on
 	for i := range 40 {
@@ -49,7 +49,7 @@ func TestANodeThatIsClosedSaysSo(t *testing.T) {
 	}
 }
 
-// TestTheClientsOfANodeThatHasFailedKnow: as far as it goes.
+// The clients of a failed node return ErrClosed, and their grants are lost.
 func TestTheClientsOfANodeThatHasFailedKnow(t *testing.T) {
 	c := startCluster(t, 1)
 	n := c.nodes[0]
@@ -63,7 +63,7 @@ func TestTheClientsOfANodeThatHasFailedKnow(t *testing.T) {
 	select {
 	case <-g.Lost():
 	case <-time.After(patience):
-		t.Fatal("the grant is believed in")
+		t.Fatal("the grant is still valid")
 	}
 	<-n.Done()
 	if _, err := cl.Lock(context.Background(), "y"); !errors.Is(err, client.ErrClosed) {

@@ -441,7 +441,7 @@ func TestAListIsReadInPagesAndMissesNothing(t *testing.T) {
 // The directed test for T3, with Raft itself: a leader stamps an entry and stalls
 // before it hands it in; leadership goes to another node and comes back; then
 // Raft stores the old entry under the new term, because it knows nothing of
-// stamps. Without the check in the table the old stamp would count.
+// stamps. Without the check in the table the old stamp would be applied.
 func TestAnEntryThatSleptThroughTwoElectionsChangesNothing(t *testing.T) {
 	var (
 		stall   atomic.Bool
@@ -503,15 +503,15 @@ func TestAnEntryThatSleptThroughTwoElectionsChangesNothing(t *testing.T) {
 func TestADeadLeaderCanBeRemovedAtOnce(t *testing.T) {
 	c := startCluster(t, 3)
 	leader, follower := c.leader(), c.follower()
-	// Gone without a word: no handover, no farewell in gossip.
+	// It fails without a handover, and without leaving gossip.
 	leader.fail(errors.New("the test ends it"))
 	<-leader.Done()
 	if _, err := (wire{follower}).RemoveMember(c.ctx(), &apiv1.RemoveMemberRequest{Id: leader.ID()}); err != nil {
-		t.Fatalf("RemoveMember of the leader that has just died: %v", err)
+		t.Fatalf("RemoveMember of the leader that has just failed: %v", err)
 	}
 }
 
-// For some seconds after a node has died without a word gossip says that it is alive.
+// For some seconds after a node has failed gossip still has it as alive.
 // If the other follower were removed then, the two that remain would commit nothing.
 func TestALiveMemberIsNotRemovedWhileAnotherOneIsDead(t *testing.T) {
 	c := startCluster(t, 3)

@@ -226,7 +226,7 @@ func TestANodeThatDivergedStopsAndIsNotStartedAgain(t *testing.T) {
 				t.Errorf("it ended with %v, want ErrDiverged and the command that re-seeds it", err)
 			}
 			if log.count(divergenceLine) == 0 {
-				t.Error("nobody said so")
+				t.Error("no node has logged it")
 			}
 			c.nodes = without(c.nodes, victim)
 			c.grow(c.leader(), 10)
@@ -252,7 +252,7 @@ func without(nodes []*Node, n *Node) (rest []*Node) {
 	return rest
 }
 
-// Of two nodes nobody can say which one is right: they shout, once, and go on.
+// Of two nodes it cannot be known which one is right: they log an error, once, and go on.
 func TestTwoNodesThatDifferOnlyShout(t *testing.T) {
 	var log logBuffer
 	c := startClusterWith(t, 2, func(cfg *Config) { cfg.Logger = slog.New(slog.NewTextHandler(&log, nil)) })

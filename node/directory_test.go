@@ -27,7 +27,7 @@ func TestDirectoryHasTheMembersOfTheConfiguration(t *testing.T) {
 			return true
 		})
 	}
-	// Who was removed is in it no more, although gossip still sees him.
+	// A node that was removed is no longer in it, although gossip still sees it.
 	gone := c.follower()
 	if _, err := (wire{c.leader()}).RemoveMember(c.ctx(), &apiv1.RemoveMemberRequest{Id: gone.ID()}); err != nil {
 		t.Fatal(err)

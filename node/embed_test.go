@@ -15,7 +15,7 @@ import (
 	"github.com/locknode/locknode/node"
 )
 
-// names are the metrics that a registry has, by how often.
+// names returns the metrics that a registry has, with how often it has each.
 func names(t *testing.T, r *prometheus.Registry) map[string]int {
 	t.Helper()
 	families, err := r.Gather()
@@ -77,7 +77,7 @@ func listeners(t *testing.T, cfg *node.Config) {
 	}
 }
 
-// closed reports that nobody listens any more.
+// closed reports whether a listener is closed.
 func closed(l net.Listener) bool {
 	return errors.Is(l.(*net.TCPListener).SetDeadline(time.Now()), net.ErrClosed)
 }

@@ -6,7 +6,7 @@ import (
 	"github.com/locknode/locknode/internal/network"
 )
 
-// An entry that is longer than what a follower takes would stop replication for good.
+// An entry that is longer than a follower accepts would stop replication for good.
 func TestEveryEntryFitsIntoARequest(t *testing.T) {
 	const (
 		message   = 1 << 20 // a gRPC message, which is one command at most

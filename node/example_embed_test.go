@@ -51,8 +51,8 @@ func ExampleConfig_metrics() {
 	// HTTP at ""
 }
 
-// A node on sockets that the program has got from elsewhere, from systemd for instance
-// (net.FileListener). The one for gossip it opens by itself.
+// A node on sockets that the program has from elsewhere, from systemd for example
+// (net.FileListener). The node opens the one for gossip itself.
 func ExampleConfig_listeners() {
 	api, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -89,7 +89,7 @@ func ExampleNode_WaitVoter() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if err := n.WaitReady(ctx); err != nil {
-		fmt.Println(err) // what is missing still
+		fmt.Println(err) // what is still missing
 		return
 	}
 	fmt.Println("it serves")

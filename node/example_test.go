@@ -33,7 +33,7 @@ func Example() {
 	c := n.Client(client.Holder("worker-1"))
 	defer c.Close()
 
-	// Do waits for the cluster, then in line for the lock.
+	// Do waits for the cluster, and then for the lock.
 	err = c.Do(ctx, "orders/42", func(ctx context.Context, g *client.Grant) error {
 		info, err := c.Get(ctx, "orders/42")
 		if err != nil {
@@ -48,8 +48,8 @@ func Example() {
 	// error: <nil>
 }
 
-// A hold that is too long: the lock ends by itself, somebody takes it again, and
-// the end of the first hold's scope does no harm to the second.
+// A lock that is held too long expires by itself and is taken again. The end of the first
+// holder's scope does not release the second grant.
 func Example_lockThatExpires() {
 	ctx := context.Background()
 	c, stop, err := exampleCluster(ctx)
@@ -157,7 +157,7 @@ func exampleCluster(ctx context.Context) (*client.Client, func(), error) {
 		n, err := node.Open(ctx, node.Config{
 			DataDir: filepath.Join(dir, fmt.Sprint(i)), Listen: "127.0.0.1:0",
 			BootstrapExpect: 3, Join: seeds, Fast: true,
-			// Ample, so that a busy machine does not elect in the middle of a story.
+			// Long, so that a busy machine does not elect another leader meanwhile.
 			Timing: 500 * time.Millisecond,
 		})
 		if err != nil {
@@ -172,7 +172,7 @@ func exampleCluster(ctx context.Context) (*client.Client, func(), error) {
 		return fail(err)
 	}
 	stops = append(stops, func() { _ = c.Close() })
-	// The cluster forms in the meantime; the first operation would wait for it, too.
+	// The cluster forms meanwhile; the first operation would also wait for it.
 	if _, err := c.IsLocked(ctx, "report"); err != nil {
 		return fail(err)
 	}

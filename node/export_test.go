@@ -2,5 +2,5 @@ package node
 
 import "github.com/locknode/locknode/internal/embedded"
 
-// Wire is a node as its own clients ask it.
+// Wire returns a node as its own clients call it.
 func Wire(n *Node) embedded.Node { return wire{n} }

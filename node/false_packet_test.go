@@ -16,8 +16,8 @@ import (
 	"github.com/locknode/locknode/internal/membership"
 )
 
-// Datagrams of somebody who can reach the gossip ports of a cluster without a key. They are
-// put together by hand: package cluster never sends them.
+// Datagrams of a stranger that can reach the gossip ports of a cluster without a key. They
+// are built by hand: package cluster never sends them.
 
 // falseMeta is what a member says of itself in gossip, with other flags and addresses; see
 // the encoding in package cluster.
@@ -53,7 +53,7 @@ func packetDead(name, from string, incarnation uint32) []byte {
 	return append(append(append(p, "\xa4From"...), 0xa0+byte(len(from))), from...)
 }
 
-// configurations counts those in a node's log, all of which is there.
+// configurations counts the configurations in a node's log, which still has all entries.
 func configurations(t *testing.T, n *Node) (count int) {
 	t.Helper()
 	last, err := n.stores.Log.LastIndex()
@@ -73,7 +73,7 @@ func configurations(t *testing.T, n *Node) (count int) {
 }
 
 // Each of them leaves a cluster of three as it was: with an incarnation that memberlist
-// would have to answer with 0, and with one that is believed.
+// would have to answer with 0, and with one that is accepted.
 func TestDatagramsLeaveTheClusterAsItWas(t *testing.T) {
 	t.Cleanup(func() { // memberlist's last probes, of peers that were made up
 		for end := time.Now().Add(10 * time.Second); goleak.Find() != nil && time.Now().Before(end); {

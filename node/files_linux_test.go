@@ -26,8 +26,8 @@ func TestReserveGrowsWithTheLimitOfFiles(t *testing.T) {
 	}
 }
 
-// crowded is a node in a process of its own that may open few files. It does what it is
-// told by its standard input, a line for each.
+// crowded is a node in a process of its own that may open few files. It reads commands from
+// its standard input, one a line.
 type crowded struct {
 	t                       *testing.T
 	in                      io.Writer
@@ -37,8 +37,8 @@ type crowded struct {
 
 const fewFiles = 160
 
-// startCrowded runs the test again, in a process of which it sees the node; it returns nil
-// in that process, when it is done.
+// startCrowded runs the test again in another process and returns the node there. In that
+// process it returns nil when the node has ended.
 func startCrowded(t *testing.T) *crowded {
 	t.Helper()
 	const mark = "NODE_TEST_CROWDED"
@@ -74,7 +74,7 @@ func startCrowded(t *testing.T) *crowded {
 	return p
 }
 
-// line is what the process says next.
+// line returns the next line that the process writes.
 func (c *crowded) line() string {
 	c.t.Helper()
 	line, err := c.out.ReadString('\n')
@@ -142,7 +142,7 @@ func lockAndRelease(ctx context.Context, n *Node) error {
 }
 
 // openReserve opens as many files as are kept for the log and snapshots, less a few: each
-// listener has a connection in its hands that it has not looked at.
+// listener has accepted a connection that it has not checked yet.
 func openReserve() error {
 	var files []*os.File
 	defer func() {
@@ -160,8 +160,8 @@ func openReserve() error {
 	return nil
 }
 
-// crowd opens so many connections at once, which stay open and idle until the end of the
-// test, and returns how many of them are not closed soon.
+// crowd opens many connections at once, which stay open and idle until the end of the test,
+// and returns how many of them are not closed soon.
 func crowd(t *testing.T, addr string, many int) (taken int) {
 	t.Helper()
 	var conns []net.Conn
@@ -192,8 +192,8 @@ func crowd(t *testing.T, addr string, many int) (taken int) {
 	return int(open.Load())
 }
 
-// Whoever fills the listeners, all of them and whatever the limits of each, takes no file
-// that the node needs for its log.
+// Connections that fill all listeners, whatever the limits of each, take no file that the
+// node needs for its log.
 func TestConnectionsLeaveFilesToTheNode(t *testing.T) {
 	p := startCrowded(t)
 	if p == nil {
@@ -215,7 +215,7 @@ func TestConnectionsLeaveFilesToTheNode(t *testing.T) {
 	}
 }
 
-// What strangers hold at the ports of clients keeps no peer away.
+// Connections of strangers to the ports of clients keep no peer from connecting.
 func TestConnectionsOfClientsLeaveRoomForPeers(t *testing.T) {
 	p := startCrowded(t)
 	if p == nil {

@@ -63,8 +63,8 @@ func startTarget(f *testing.F) *target {
 	return &target{Node: n, cc: cc}
 }
 
-// wellAfterwards sees that the node still serves, and now and then that its table
-// is sound: a snapshot is restored only if every invariant holds.
+// wellAfterwards checks that the node still serves, and now and then that its table
+// is intact: a snapshot is restored only if every invariant holds.
 func (n *target) wellAfterwards(t *testing.T) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -135,9 +135,8 @@ func mustMarshal(f *testing.F, m proto.Message) []byte {
 	return b
 }
 
-// FuzzUnary sends any bytes as the request of any call to a node that leads. It
-// is answered with what the call promises or with an error that has a code, and
-// the node serves on.
+// FuzzUnary sends any bytes as the request of any call to a node that leads. The answer is
+// the call's or an error that has a code, and the node goes on serving.
 func FuzzUnary(f *testing.F) {
 	byName := map[string]byte{}
 	for i, call := range unaryCalls {
@@ -184,7 +183,7 @@ func FuzzUnary(f *testing.F) {
 	})
 }
 
-// patienceFor bounds what may stand in line, and else only what hangs.
+// patienceFor bounds what may wait, and otherwise only what hangs.
 func patienceFor(t *testing.T, mayWait bool) (context.Context, context.CancelFunc) {
 	limit := 15 * time.Second
 	if mayWait {
@@ -202,8 +201,8 @@ func anyWaits(ops []*apiv1.Operation) bool {
 	return false
 }
 
-// checkStatus sees that an error is one of ours, or that it is grpc that could
-// not decode the request or whose caller has gone away.
+// checkStatus checks that an error is one of the protocol's, or grpc's because it could not
+// decode the request or the caller has gone away.
 func checkStatus(t *testing.T, err error, mayWait bool) {
 	t.Helper()
 	s := status.Convert(err)
@@ -223,7 +222,7 @@ func checkStatus(t *testing.T, err error, mayWait bool) {
 	}
 }
 
-// checkAnswer sees that an answer is one to the operation.
+// checkAnswer checks that an answer is one to the operation.
 func checkAnswer(t *testing.T, op *apiv1.Operation, a *apiv1.Answer) {
 	t.Helper()
 	if a.GetId() != op.GetId() {
@@ -295,7 +294,7 @@ func FuzzSessionStream(f *testing.F) {
 		}
 		for _, message := range messages {
 			if stream.SendMsg(message) != nil {
-				break // RecvMsg tells why
+				break // RecvMsg returns why
 			}
 		}
 		_ = stream.CloseSend()
@@ -322,14 +321,14 @@ func FuzzSessionStream(f *testing.F) {
 	})
 }
 
-// question is the operations that have one ID, and how many of them were answered.
+// question is the operations of one ID, and how many of them were answered.
 type question struct {
 	ops      []*apiv1.Operation
 	answered int
 }
 
-// answer takes an answer. Answers come in any order: to which of several operations
-// one is cannot be told.
+// answer checks an answer. Answers come in any order, so it may belong to any of several
+// operations of the ID.
 func (q *question) answer(t *testing.T, a *apiv1.Answer) {
 	t.Helper()
 	if q == nil || q.answered == len(q.ops) {

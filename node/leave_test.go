@@ -69,7 +69,7 @@ func (c *testCluster) reopen(n *Node) *Node {
 	return again
 }
 
-// Whoever stops a node has the right to have it stopped in the end, and to be told.
+// A stop for which the others are not ready is done in the end, and logged.
 func TestAStopInVainGoesOnAndSaysSo(t *testing.T) {
 	var log officeLog
 	c := startClusterWith(t, 3, func(cfg *Config) {
@@ -87,8 +87,7 @@ func TestAStopInVainGoesOnAndSaysSo(t *testing.T) {
 	}
 }
 
-// A cluster that is switched off, all of it or one node after the other, does not keep
-// anybody waiting for long.
+// A cluster that is switched off, all at once or one node after the other, stops soon.
 func TestTheLastNodesDoNotWaitForEachOther(t *testing.T) {
 	c := startClusterWith(t, 1, func(cfg *Config) { cfg.StopWait = time.Hour })
 	if err := c.nodes[0].Close(); err != nil {
@@ -126,8 +125,8 @@ func TestTheOnlyVoterDoesNotLeave(t *testing.T) {
 	}
 }
 
-// Instances are replaced at the pace of a gate that says too much: the last voter of old
-// is told to leave when the new node has just joined. It leaves when that one votes.
+// Instances are replaced too fast: the last old voter is told to leave when the new node has
+// just joined. It leaves when that one votes.
 func TestANodeLeavesOnlyWhenItsReplacementVotes(t *testing.T) {
 	c := startClusterWith(t, 1, func(cfg *Config) { cfg.LeaveOnStop, cfg.LeaveWait = true, patience })
 	old := c.leader()

@@ -112,8 +112,8 @@ func (a *repeats) kept() int {
 	return len(a.causes)
 }
 
-// A stranger who is somebody else each time takes neither memory nor disk, whatever he
-// varies and however long he talks.
+// Lines that a stranger causes take neither memory nor disk without bound, whatever it
+// varies and however long it goes on.
 func TestLinesThatAStrangerCausesAreBounded(t *testing.T) {
 	const minutes, messages = 10, 5
 	for name, c := range map[string]struct {
@@ -181,7 +181,7 @@ func TestLinesThatAStrangerCausesAreBounded(t *testing.T) {
 	}
 }
 
-// Who makes one message a stranger's keeps nobody else's from being written.
+// A stranger that causes one message many times keeps no other line from being written.
 func TestAStrangersLinesHideNobodyElses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var w written

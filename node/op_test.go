@@ -7,7 +7,7 @@ import (
 	"github.com/locknode/locknode/fsm"
 )
 
-// Who has done something is said by the node, whatever the caller says.
+// The node names where a request came from, whatever the caller claims.
 func TestTheNodeSaysWhoDidIt(t *testing.T) {
 	for claim, want := range map[string]string{
 		"":                          "10.0.0.7",
@@ -23,7 +23,7 @@ func TestTheNodeSaysWhoDidIt(t *testing.T) {
 	}
 }
 
-// A refusal names the field, what stands in it and what is allowed.
+// A refusal names the field, its text and what it must be.
 func TestRefusedTextIsNamed(t *testing.T) {
 	const bad = "a\u202eb"
 	res := fsm.Result{Code: fsm.Invalid, Detail: "must be without control characters"}

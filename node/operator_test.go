@@ -11,8 +11,8 @@ import (
 	"github.com/locknode/locknode/client"
 )
 
-// An operator sees who takes what, through any node, and can do something about it: the
-// holder and all waiters are told who did it and why, and nobody sees a session's ID.
+// An operator sees who takes what, through any node, and can end it: the holder and all
+// waiters get who did it and why, and no session's ID is shown.
 func TestOperatorSeesAndEndsWhatIsInTheWay(t *testing.T) {
 	c := startCluster(t, 3)
 	greedy, err := client.Dial(t.Context(), []string{c.follower().APIAddr()}, client.Holder("greedy"), client.SessionTTL(time.Hour))

@@ -15,7 +15,7 @@ import (
 	"github.com/locknode/locknode/internal/server"
 )
 
-// standIn is a server that says which node it is and counts what it is asked.
+// standIn is a server that answers as a node and counts its calls.
 type standIn struct {
 	server.Backend
 	id    string
@@ -61,8 +61,8 @@ func listenAs(t *testing.T, b server.Backend, id string) (api string) {
 	return l.Addr().String()
 }
 
-// A node is asked where it is, whoever is at its other addresses; and nobody else
-// answers for it.
+// A node is called where it is, whatever process is at its other addresses, and no other
+// process answers for it.
 func TestPeerIsAskedWhereItIs(t *testing.T) {
 	n1, n2 := &standIn{id: "n1"}, &standIn{id: "n2"}
 	at1, at2 := n1.listen(t), n2.listen(t)
@@ -142,7 +142,7 @@ func drainSession(t *testing.T, cc *grpc.ClientConn) error {
 	return err
 }
 
-// silent takes calls in and answers none.
+// silent accepts calls and answers none.
 type silent struct{ standIn }
 
 func (s *silent) Term(ctx context.Context) (*peerapi.TermResponse, error) {
@@ -152,8 +152,8 @@ func (s *silent) Term(ctx context.Context) (*peerapi.TermResponse, error) {
 
 func (s *silent) Start(*mux.Call) {}
 
-// A node that has moved away while the network was cut leaves a connection that looks
-// well and carries nothing.
+// A node that has moved while the network was cut leaves a connection that seems to work and
+// carries nothing.
 func TestPeerIsLookedForElsewhereWhenNobodyAnswers(t *testing.T) {
 	moved, here := &silent{standIn{id: "n1"}}, &standIn{id: "n1"}
 	before, now := listenAs(t, moved, "n1"), here.listen(t)

@@ -195,7 +195,7 @@ func TestAFailedEntryEndsTheTermAndItsCommandsAreUnknown(t *testing.T) {
 
 // The directed test for T3: Raft can append an entry that was stamped in one
 // term under a later one. The table refuses it as a whole; the commands were
-// not done and are proposed again by whoever leads.
+// not done and are proposed again by the next leader.
 func TestAnEntryStoredInALaterTermChangesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := &fakeLog{term: 2} // Raft has moved on, the proposer stamps for term 1

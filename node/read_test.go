@@ -19,7 +19,7 @@ import (
 	"github.com/locknode/locknode/internal/peerapi"
 )
 
-// voice is a voter as a read round hears it.
+// voice is a voter that answers read rounds.
 type voice struct {
 	peerapi.UnimplementedPeersServer
 	says atomic.Pointer[peerapi.TermResponse]
@@ -184,8 +184,8 @@ func startWithSlowFollower(t *testing.T) (*testCluster, slowNode) {
 	return c, s
 }
 
-// readLate asks the slow node for "late", and returns the answer once there is
-// one. Until its cluster has caught up nobody may say that the lock is free.
+// readLate reads "late" through the slow node, and returns the answer once there is one.
+// Until that node has caught up the answer must not be that the lock is free.
 func (s slowNode) readLate(t *testing.T, c *testCluster) {
 	t.Helper()
 	answers := make(chan *apiv1.Answer, 1)

@@ -34,8 +34,8 @@ func (c *testCluster) isHeld(n *Node, name string) bool {
 	return a.GetGet().GetLock().GetHolderCount() > 0
 }
 
-// TestReadsThroughAFollowerAndTheLeaderDoNotGoBack: the leader has committed a grant
-// and not applied it yet, a follower has. Who has seen it there must see it here.
+// TestReadsThroughAFollowerAndTheLeaderDoNotGoBack: the leader has committed a grant and
+// not applied it yet, a follower has. After a read there has seen it, a read here must.
 func TestReadsThroughAFollowerAndTheLeaderDoNotGoBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network := simnet.New(1, simnet.Options{Latency: 200 * time.Microsecond})
@@ -70,8 +70,8 @@ func TestReadsThroughAFollowerAndTheLeaderDoNotGoBack(t *testing.T) {
 	})
 }
 
-// TestAReadAfterAChangeOfTheConfigurationNeedsNoCommand: the last committed entry is
-// one that no table applies, and nobody writes anything.
+// TestAReadAfterAChangeOfTheConfigurationNeedsNoCommand: the last committed entry is one
+// that no table applies, and nothing is written.
 func TestAReadAfterAChangeOfTheConfigurationNeedsNoCommand(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network := simnet.New(1, simnet.Options{Latency: 200 * time.Microsecond})

@@ -12,9 +12,9 @@ import (
 	"github.com/locknode/locknode/client"
 )
 
-// All nodes are replaced, one at a time, as the documents say. A client that was told of
-// one of the first keeps its lock, and one that asks for nothing meanwhile finds the
-// cluster again.
+// All nodes are replaced, one at a time, as the documents say. A client that was given one
+// of the first keeps its lock, and a client that sends nothing meanwhile finds the cluster
+// again.
 func TestClientsOutliveTheReplacementOfAllNodes(t *testing.T) {
 	c := startCluster(t, 3)
 	dial := func() *client.Client {

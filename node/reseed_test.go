@@ -7,9 +7,8 @@ import (
 	"testing"
 )
 
-// The addresses that a node remembers of the others may be another cluster's by now,
-// with a member of the same ID. A directory whose identity is damaged says all the same
-// which cluster is meant.
+// The remembered addresses may belong to another cluster by now, with a member of the same
+// ID. A directory whose identity is damaged still names its own cluster.
 func TestReseedRemovesNobodyFromAnotherCluster(t *testing.T) {
 	c := startCluster(t, 1)
 	c.awaitReady()
@@ -22,7 +21,7 @@ func TestReseedRemovesNobodyFromAnotherCluster(t *testing.T) {
 		}
 	}
 	_, err := Reseed(c.ctx(), c.nodes[0].Client(), Reseeding{DataDir: dir, ID: "n2"})
-	if err == nil || !strings.Contains(err.Error(), "the data are of cluster theirs") {
+	if err == nil || !strings.Contains(err.Error(), "the data belong to cluster theirs") {
 		t.Errorf("Reseed = %v, want that the data are of another cluster", err)
 	}
 	if b, err := os.ReadFile(filepath.Join(dir, "node.json")); err != nil || string(b) != "damaged" {

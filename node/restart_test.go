@@ -94,8 +94,8 @@ func TestANodeThatJoinedVotesAfterARestartOfAll(t *testing.T) {
 	c.awaitReady()
 }
 
-// Nodes that never live for long must not start ever more slowly: what one life has
-// applied again counts for it, too.
+// Nodes that never run for long must not start ever more slowly: entries that a run has
+// applied again also count towards a snapshot.
 func TestManyShortLivesMakeNoLongReplay(t *testing.T) {
 	const bound = 256 << 10
 	cfg := Config{ID: "n1", DataDir: t.TempDir(), Listen: "127.0.0.1:0", BootstrapExpect: 1, Fast: true}

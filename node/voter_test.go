@@ -40,8 +40,8 @@ func (c *testCluster) kill(n *Node) {
 	<-n.Done()
 }
 
-// A node serves before it votes. Who stops the next voter when this one serves, stops the
-// cluster in the end.
+// A node serves before it votes. To stop the next voter as soon as this one serves would
+// stop the cluster in the end.
 func TestANodeServesBeforeItVotes(t *testing.T) {
 	c := startCluster(t, 3)
 	leader := c.leader()
@@ -77,13 +77,13 @@ func TestANodeThatIsSetUpNotToVoteNeedNot(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := n4.Status()
-	if s.Voter || !s.Nonvoter || s.Voters != 3 || !strings.Contains(s.VoterReason, "set up not to vote") {
+	if s.Voter || !s.Nonvoter || s.Voters != 3 || !strings.Contains(s.VoterReason, "configured not to vote") {
 		t.Errorf("status of a nonvoter: %v", s)
 	}
 }
 
-// One of three is dead: each of the others serves, and none of them may be stopped. The
-// one that died in between is told of by everybody.
+// One of three has failed: each of the others serves, none of them may be stopped, and each
+// of them names the failed one.
 func TestNobodyMayBeStoppedWhileAVoterIsDead(t *testing.T) {
 	c := startCluster(t, 3)
 	for _, n := range c.nodes {

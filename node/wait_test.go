@@ -13,8 +13,8 @@ import (
 	"github.com/locknode/locknode/internal/replica"
 )
 
-// waitBench applies entries to a table and wakes waits with their events, as a
-// node does, one step at a time.
+// waitBench applies entries to a table and passes their events to waits, as a node does, one
+// step at a time.
 type waitBench struct {
 	t       *testing.T
 	waits   *waits
@@ -224,8 +224,8 @@ func TestCallsOfCallersWhoHaveGoneAreDropped(t *testing.T) {
 	}
 }
 
-// The word that a call is in line comes later than its entry was applied; an end of
-// the wait between the two must not be lost.
+// That a call is queued is reported after its entry was applied. If the wait ends between
+// the two, the answer must not be lost.
 func TestAGrantBeforeTheWordQueuedIsDelivered(t *testing.T) {
 	t.Run("in the same entry", func(t *testing.T) {
 		b := newWaitBench(t)

@@ -1,6 +1,6 @@
 // Package host sends the requests of callers without a session in sessions of the node, so
 // that they get the guarantees of a session: a request takes effect once, however often the
-// nodes send it to each other, and a place in line is given up when the caller is gone.
+// nodes send it to each other, and a wait is given up when the caller has gone away.
 //
 // Objects:
 //
@@ -17,23 +17,23 @@
 //
 //   - Without a once ID the acquire is cancelled at once, and its grant, if there is one, is
 //     released.
-//   - With one, its place in line or its grant is kept for some seconds: a retry, through
-//     this node or another one, finds it. After that this try is cancelled; the table keeps
-//     what another try has found.
+//   - With one, its place in the queue or its grant is kept for some seconds: a retry,
+//     through this node or another one, finds it. After that this try is cancelled; the
+//     table keeps what another try has found.
 //
 // A grant that comes out of a wait ends with the session, like the wait, until it is renewed
 // in the session. The host renews it before it answers the caller. So a waiter whose node
 // fails blocks nobody, and a caller that got the answer has the whole TTL.
 //
-// The host's own requests are sent again until they are answered or their session is over;
+// The host's own requests are retried until they are answered or their session is over;
 // then nothing waits in it any more.
 //
 // When the cluster has ended a session, because the node was cut off for longer than the
-// session's TTL, its waiting acquires are sent again in a new session and go to the end of
-// the line. An acquire that was granted before is not repeated: the node finds the grant in
-// its own copy of the log. If the caller has gone by then, the grant is released; under a
-// once ID it is left to its TTL, because another try may know of it. The outcome of other
-// requests is unknown, and their callers get that answer.
+// session's TTL, its waiting acquires are sent in a new session and go to the end of the
+// queue. An acquire that was granted before is not sent again: the node finds the grant in
+// its own copy of the log. If the caller has gone away by then, the grant is released; under
+// a once ID it is left to its TTL, because another try may have been answered with it. The
+// outcome of other requests is unknown, and their callers get that answer.
 //
 // Invariants:
 //

@@ -15,8 +15,8 @@ import (
 )
 
 const (
-	// keepPlace is how long the place in line or the grant of a once ID is kept after its
-	// caller has gone, for a retry of the request.
+	// keepPlace is how long the place in the queue or the grant of a once ID is kept after
+	// its caller has gone away, for a retry of the request.
 	keepPlace = 5 * time.Second
 	// idleSession is how long an unused session is kept.
 	idleSession = time.Minute
@@ -48,29 +48,29 @@ type Config struct {
 	Logger *slog.Logger // nil: silent
 }
 
-// Host is the sessions of one node for callers without any. Its methods are safe for
+// Host sends operations without a session in sessions of its node. Its methods are safe for
 // concurrent use.
 type Host struct {
 	cfg     Config
-	woken   chan struct{}                   // of capacity 1: Run looks at the time again
+	woken   chan struct{}                   // holds a token when Run has to check what is due
 	ids     atomic.Pointer[[]fsm.SessionID] // of byID
 	applied atomic.Uint64                   // log index that this node has applied
 	waits   atomic.Bool                     // something in behind
 
 	mu       sync.Mutex                 // guards what follows
 	current  *session                   // takes new requests; nil: none
-	sessions []*session                 // that are kept alive, or being opened; in order of their making
+	sessions []*session                 // that are kept alive, or being opened; oldest first
 	byID     map[fsm.SessionID]*session // these, and ended ones with requests left
 	tokens   map[uint64][]*request      // token → unanswered requests that the log says were granted it
-	left     []*request                 // of callers that have gone, to be dealt with by Run
-	kept     []later                    // places that are kept for a repeat, in order of time
-	again    []later                    // the host's own requests that were refused for now
+	left     []*request                 // of callers that have gone away; Run handles them
+	kept     []later                    // places that are kept for a retry, in order of time
+	again    []later                    // the host's own requests that are to be retried
 	behind   []behind                   // acquires whose session is over
 	own      int                        // the host's own requests that are not answered
 	closed   bool
 	ownDone  chan struct{} // of Close: closed when own is 0; nil before
 	calls    []*mux.Call   // to be started by unlock
-	answers  []told        // to be given by unlock
+	answers  []answered    // to be given by unlock
 }
 
 // later is a request with the time at which something is due.
@@ -86,7 +86,8 @@ type behind struct {
 	index uint64
 }
 
-type told struct {
+// answered is a call and its answer.
+type answered struct {
 	call   *mux.Call
 	answer *apiv1.Answer
 }
@@ -101,7 +102,7 @@ func New(cfg Config) *Host {
 	return h
 }
 
-// Start takes an operation for which [Takes] is true, and gets it answered. It never blocks.
+// Start sends an operation for which [Takes] is true, and answers it. It never blocks.
 func (h *Host) Start(call *mux.Call) {
 	r := h.newRequest(call)
 	call.OnAbandon(func() { h.abandoned(r) })
@@ -110,7 +111,7 @@ func (h *Host) Start(call *mux.Call) {
 	switch {
 	case r.gone:
 	case h.closed:
-		h.tellLocked(r, failed(apiv1.CodeUnavailable, "the node is stopping; nothing was done: send the request to another one"))
+		h.answerLocked(r, failed(apiv1.CodeUnavailable, "the node is stopping; nothing was done: send the request to another one"))
 	default:
 		h.placeLocked(r)
 	}
@@ -162,7 +163,7 @@ func (h *Host) Run(ctx context.Context) {
 	}
 }
 
-// tick does what is due, and returns how long there is nothing more.
+// tick does what is due, and returns how long until something is due again.
 func (h *Host) tick() time.Duration {
 	h.size()
 	h.mu.Lock()
@@ -264,7 +265,7 @@ func (h *Host) ended(token uint64) {
 	delete(h.tokens, token)
 }
 
-// forgetGrantLocked is for a request whose answer is no longer needed.
+// forgetGrantLocked forgets the grant of a request whose answer is no longer needed.
 func (h *Host) forgetGrantLocked(r *request) {
 	if r.granted == nil {
 		return
@@ -288,9 +289,9 @@ func (h *Host) Restored(index uint64) {
 }
 
 // Close answers unanswered requests with unavailable, gives up the acquires among them as if
-// their callers had gone, and ends the sessions. A session in which a place is kept for a
-// retry is not ended: it expires. Close waits until the cluster has applied all that or ctx
-// ends; Run has to run meanwhile.
+// their callers had gone away, and ends the sessions. A session in which a place is kept for
+// a retry is not ended: it expires. Close waits until the cluster has applied all that or
+// ctx ends; Run has to run meanwhile.
 func (h *Host) Close(ctx context.Context) {
 	done := make(chan struct{})
 	h.mu.Lock()

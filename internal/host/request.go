@@ -13,26 +13,26 @@ import (
 )
 
 // request is one operation that is sent in a session: a caller's, or one of the
-// host's own. What is not said to be constant is guarded by Host.mu.
+// host's own. Fields that are not marked as constant are guarded by Host.mu.
 type request struct {
 	h       *Host
 	outer   *mux.Call        // constant. The caller's; nil: the host's own
-	op      *apiv1.Operation // constant. What is asked for
+	op      *apiv1.Operation // constant. The caller's operation
 	acquire bool             // constant
-	waits   bool             // constant. It may stand in line
+	waits   bool             // constant. It may wait in a queue
 	once    bool             // constant. The caller has an ID of its own for it
 	target  *request         // constant. Of a cancel
 	confirm *request         // constant. Of a renewal: the acquire whose grant it confirms
-	turns   fair.Owner       // constant. Whose turns it takes
-	until   time.Duration    // constant. When its wait is over; of the host's own, when it is moot; 0: never
+	turns   fair.Owner       // constant. The owner in whose turns it is run
+	until   time.Duration    // constant. When its wait is over; of the host's own, when it is needed no more; 0: never
 
 	placed  time.Duration    // when it was given a session
 	s       *session         // in which it is sent; nil: none
 	id      *apiv1.RequestID // under which it was sent last; nil: it has not been
 	call    *mux.Call        // under way
 	sent    int              // in how many sessions
-	gone    bool             // nobody gets its answer
-	left    bool             // and that was dealt with
+	gone    bool             // its caller has gone away
+	left    bool             // and that was handled
 	settled bool             // its sequence is acknowledged, or was never used
 	token   uint64           // of the grant that it was answered with
 	answer  *apiv1.Answer    // that with the grant, while it is being confirmed
@@ -40,7 +40,7 @@ type request struct {
 	keep    time.Duration    // until when its place or grant is kept; 0: not kept
 }
 
-// Takes reports whether op is one for a Host: it changes the table, and has no session.
+// Takes reports whether a Host can send op: it changes the table, and has no session.
 func Takes(op *apiv1.Operation) bool { return op.Kind().Hosted() && hasNoSession(op.RequestID()) }
 
 func hasNoSession(id *apiv1.RequestID) bool {
@@ -85,7 +85,7 @@ func (h *Host) placeLocked(r *request) {
 	}
 }
 
-// dropLocked is for a request that was placed and not sent.
+// dropLocked drops a request that has a session and was not sent.
 func (h *Host) dropLocked(r *request) {
 	if r.settled {
 		return
@@ -121,8 +121,8 @@ func (h *Host) sendLocked(r *request, op *apiv1.Operation) {
 	h.calls = append(h.calls, call)
 }
 
-// withID is op as it is sent in a session. A caller's op is not changed: the one
-// before it may still be on its way.
+// withID returns a copy of op as it is sent in a session. A caller's op is not changed: an
+// earlier copy may still be on its way.
 func withID(op *apiv1.Operation, id *apiv1.RequestID, wait time.Duration) *apiv1.Operation {
 	sent := op.Under(id)
 	if a := sent.GetAcquire(); a != nil {
@@ -150,7 +150,7 @@ func (h *Host) answered(r *request, call *mux.Call, a *apiv1.Answer) {
 	h.mu.Lock()
 	defer h.unlock()
 	if r.call != call {
-		return // it was sent again since
+		return // it has been sent again
 	}
 	r.call = nil
 	switch code := apiv1.Code(a.GetError().GetCode()); {
@@ -198,7 +198,7 @@ func (h *Host) passOnLocked(r *request, a *apiv1.Answer) {
 	case !r.gone:
 		h.keepLocked(r) // the answer may be lost on its way
 	}
-	h.tellLocked(r, a)
+	h.answerLocked(r, a)
 }
 
 // confirmLocked renews a grant that may have come out of a wait. Such a grant ends with the
@@ -247,7 +247,7 @@ func (h *Host) confirmedLocked(c *request, call *mux.Call, code apiv1.Code, a *a
 	h.ownDoneLocked(c)
 }
 
-// gaveUpLocked is called when r was not answered in time. It may be in the log; the grant of
+// gaveUpLocked is called when r was not answered in time. It may be in the log. The grant of
 // an acquire is then released unless the request is retried.
 func (h *Host) gaveUpLocked(r *request, a *apiv1.Answer) {
 	if !r.acquire {
@@ -255,30 +255,30 @@ func (h *Host) gaveUpLocked(r *request, a *apiv1.Answer) {
 		return
 	}
 	if !r.gone { // otherwise its place is kept, or it is being cancelled
-		h.tellGivenUpLocked(r, a)
+		h.answerGivenUpLocked(r, a)
 		h.leaveLocked(r)
 	}
 }
 
-// tellGivenUpLocked answers the caller of an acquire that was given up.
-func (h *Host) tellGivenUpLocked(r *request, a *apiv1.Answer) {
+// answerGivenUpLocked answers the caller of an acquire that was given up.
+func (h *Host) answerGivenUpLocked(r *request, a *apiv1.Answer) {
 	e := a.GetError()
 	if apiv1.Code(e.GetCode()) != apiv1.CodeInternal {
 		e.Code = uint32(apiv1.CodeUnavailable)
 	}
 	if r.once {
-		e.Message += " (send the request again under the same request ID, through any node: its place in line is kept for " + keepPlace.String() + ")"
+		e.Message += " (retry under the same request ID, through any node: its place in the queue is kept for " + keepPlace.String() + ")"
 	} else {
-		e.Message += " (the request was given up, and is granted nothing later)"
+		e.Message += " (the request was given up, and will not be granted)"
 	}
-	h.tellLocked(r, a)
+	h.answerLocked(r, a)
 	r.gone = true
 }
 
-func (h *Host) tellLocked(r *request, a *apiv1.Answer) {
+func (h *Host) answerLocked(r *request, a *apiv1.Answer) {
 	if r.outer != nil && !r.gone {
 		a.Id = r.outer.Op.GetId()
-		h.answers = append(h.answers, told{r.outer, a})
+		h.answers = append(h.answers, answered{r.outer, a})
 	}
 }
 
@@ -307,7 +307,7 @@ func (h *Host) leaveLocked(r *request) {
 	}
 	r.left = true
 	switch {
-	case !r.acquire, r.id == nil: // what it has done stays done; or it has done nothing
+	case !r.acquire, r.id == nil: // what it has done is not undone; or it has done nothing
 	case r.once:
 		if !r.settled {
 			h.keepLocked(r)
@@ -319,7 +319,7 @@ func (h *Host) leaveLocked(r *request) {
 	}
 }
 
-// keepLocked keeps the place in line or the grant of a once ID for a retry.
+// keepLocked keeps the place in the queue or the grant of a once ID for a retry.
 func (h *Host) keepLocked(r *request) {
 	r.keep = h.cfg.Mono() + keepPlace
 	h.kept = append(h.kept, later{r, r.keep})
@@ -348,7 +348,7 @@ func (h *Host) cancelLocked(r *request) {
 	r.s.issueLocked(c)
 }
 
-// cancelAgainLocked sends a cancel that was refused again in a while, as another request.
+// cancelAgainLocked retries a cancel that was refused, after a while and as another request.
 func (h *Host) cancelAgainLocked(c *request, a *apiv1.Answer) {
 	h.cfg.Logger.Warn("cancel refused", "err", a.GetError())
 	h.settleLocked(c)
@@ -367,7 +367,7 @@ func (h *Host) releaseLocked(r *request, token uint64) {
 	h.placeLocked(release)
 }
 
-// ownDoneLocked is for a request of the host's own that is answered, or moot.
+// ownDoneLocked is called when a request of the host's own is answered, or needed no more.
 func (h *Host) ownDoneLocked(r *request) {
 	h.settleLocked(r)
 	h.ownLocked(-1)
@@ -408,7 +408,7 @@ func (h *Host) notRunLocked(r *request, call *mux.Call, code apiv1.Code, a *apiv
 	case r.acquire:
 		h.catchUpLocked(r, a.GetIndex())
 	case r.outer != nil && call.Doubtful():
-		h.finishLocked(r, failed(apiv1.CodeUnknownOutcome, "the node was cut off, and its session has ended: what was asked for may have been done"))
+		h.finishLocked(r, failed(apiv1.CodeUnknownOutcome, "the node was cut off, and its session has ended: the operation may have been done"))
 	default:
 		h.moveLocked(r)
 	}
@@ -447,11 +447,12 @@ func (h *Host) resumeLocked() {
 	h.waits.Store(len(h.behind) > 0)
 }
 
-// moveLocked sends r in another session. An acquire that waited goes to the end of the line.
+// moveLocked sends r in another session. An acquire that waited goes to the end of the
+// queue.
 func (h *Host) moveLocked(r *request) {
 	h.settleLocked(r)
 	if r.waits && h.cfg.Mono() >= r.until {
-		h.tellLocked(r, failed(apiv1.CodeTimeout, "%s: wait timed out", subject(r.op)))
+		h.answerLocked(r, failed(apiv1.CodeTimeout, "%s: wait timed out", subject(r.op)))
 		return
 	}
 	h.placeLocked(r)

@@ -22,7 +22,7 @@ type session struct {
 	ttl      time.Duration // 0: not known yet
 	holder   string
 	window   window.Window[request]
-	waits    int        // acquires in it, or to be sent in it, that stand in line
+	waits    int        // acquires in it, or to be sent in it, that wait
 	maxWaits int        // the table allows no more; 0: not known yet
 	queue    []*request // to be sent once it is open
 	open     bool
@@ -47,11 +47,11 @@ func (s *session) renameLocked() {
 	delete(s.h.byID, s.id)
 	_, _ = rand.Read(s.id[:]) // never fails
 	s.h.byID[s.id] = s
-	s.h.tellIDsLocked()
+	s.h.publishIDsLocked()
 }
 
-// tellIDsLocked publishes the IDs of the sessions to Observe.
-func (h *Host) tellIDsLocked() {
+// publishIDsLocked publishes the IDs of the sessions to Observe.
+func (h *Host) publishIDsLocked() {
 	ids := make([]fsm.SessionID, 0, len(h.byID))
 	for id := range h.byID {
 		ids = append(ids, id)
@@ -80,7 +80,7 @@ func (s *session) tickLocked(now time.Duration) {
 	}
 }
 
-// nextLocked is when something is due in it again.
+// nextLocked returns when something is due in it again.
 func (s *session) nextLocked() time.Duration {
 	if !s.open {
 		next := never
@@ -111,9 +111,9 @@ func (s *session) waitToOpenLocked(now time.Duration) {
 		case !r.gone && now < r.patienceEnds():
 			return false
 		case s.openErr != nil:
-			s.h.tellLocked(r, &apiv1.Answer{Result: &apiv1.Answer_Error{Error: s.openErr}})
+			s.h.answerLocked(r, &apiv1.Answer{Result: &apiv1.Answer_Error{Error: s.openErr}})
 		default:
-			s.h.tellLocked(r, failed(apiv1.CodeUnavailable, "no leader has opened a session for the request within %v; nothing was done", openPatience))
+			s.h.answerLocked(r, failed(apiv1.CodeUnavailable, "no leader has opened a session for the request within %v; nothing was done", openPatience))
 		}
 		s.h.dropLocked(r)
 		return true
@@ -126,8 +126,8 @@ func (s *session) waitToOpenLocked(now time.Duration) {
 	}
 }
 
-// patienceEnds returns until when r waits for its session to be opened. One of the host's own
-// waits until it is moot.
+// patienceEnds returns until when r waits for its session to be opened. A request of the
+// host's own waits until it is needed no more.
 func (r *request) patienceEnds() time.Duration {
 	if r.outer == nil {
 		return r.until
@@ -172,7 +172,7 @@ func (s *session) openedLocked(sent time.Duration, a *apiv1.Answer) {
 			}
 		}
 		h.cfg.Logger.Debug("session for requests without one opened", "session", hex.EncodeToString(apiv1.SessionHash(s.id[:])), "ttl", s.ttl)
-	case code == apiv1.CodeNoSession: // opened, the answer was lost, and its time is up
+	case code == apiv1.CodeNoSession: // it was opened, the answer was lost, and it has expired
 		s.renameLocked()
 	case isPassing(code):
 		s.openErr, s.openAt = e, h.cfg.Mono()+retryAfter
@@ -194,7 +194,7 @@ func (s *session) refusedLocked(e *apiv1.Error) {
 		switch {
 		case r.gone:
 		case r.acquire:
-			h.tellLocked(r, &apiv1.Answer{Result: &apiv1.Answer_Error{Error: e}})
+			h.answerLocked(r, &apiv1.Answer{Result: &apiv1.Answer_Error{Error: e}})
 		default:
 			h.sendLocked(r, withID(r.op, nil, 0))
 		}
@@ -265,17 +265,17 @@ func (s *session) removeLocked() {
 func (s *session) forgetIfEmptyLocked() {
 	if s.over && s.window.Len() == 0 {
 		delete(s.h.byID, s.id)
-		s.h.tellIDsLocked()
+		s.h.publishIDsLocked()
 	}
 }
 
-// closeLocked ends the session, unless a place in it is kept for a repeat.
+// closeLocked ends the session, unless a place in it is kept for a retry.
 func (s *session) closeLocked() {
 	h := s.h
 	queue := s.queue
 	s.queue = nil
 	for _, r := range queue {
-		h.tellLocked(r, failed(apiv1.CodeUnavailable, "the node is stopping; nothing was done: send the request to another one"))
+		h.answerLocked(r, failed(apiv1.CodeUnavailable, "the node is stopping; nothing was done: send the request to another one"))
 		h.dropLocked(r)
 	}
 	if !s.open {
@@ -289,13 +289,13 @@ func (s *session) closeLocked() {
 		case r.outer == nil:
 			return
 		case !r.acquire:
-			h.tellLocked(r, failed(apiv1.CodeUnknownOutcome, "the node is stopping: what was asked for may have been done"))
+			h.answerLocked(r, failed(apiv1.CodeUnknownOutcome, "the node is stopping: the operation may have been done"))
 			r.gone = true
 			return
 		case !r.gone && r.token != 0 && r.answer == nil:
 			return // its caller has the grant
 		case !r.gone:
-			h.tellGivenUpLocked(r, failed(apiv1.CodeUnavailable, "the node is stopping"))
+			h.answerGivenUpLocked(r, failed(apiv1.CodeUnavailable, "the node is stopping"))
 		}
 		kept = kept || r.once
 		undelivered = append(undelivered, r)
@@ -311,7 +311,7 @@ func (s *session) closeLocked() {
 	sequences := make([]uint64, len(undelivered))
 	for i, r := range undelivered {
 		sequences[i] = r.id.GetSequence()
-		h.settleLocked(r) // the end of the session does it all
+		h.settleLocked(r) // the end of the session ends its waits and grants
 	}
 	s.endLocked(sequences)
 }

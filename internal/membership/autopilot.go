@@ -13,24 +13,25 @@ import (
 	"github.com/locknode/locknode/internal/peerapi"
 )
 
-// Who gets a vote, and who loses it? The leader asks every member how it is, remembers
-// since when each has been well, and makes a nonvoter a voter when that is long enough. A
-// voter that says that it wants no vote loses it. Dead members are removed, see removal.go.
+// Which member gets a vote, and which loses it? The leader asks every member how it is,
+// remembers since when each has been well, and makes a nonvoter a voter when that is long
+// enough. A voter that says that it wants no vote loses it. Failed members are removed, see
+// removal.go.
 //
-// What was seen is a reason to look again and nothing more: each change is decided, and
-// made, in alter, on the configuration that is committed then.
+// What was seen is only a reason to check again: each change is decided, and made, in
+// alter, on the configuration that is committed then.
 
-// epoch is one time of leadership. Each has health and clocks of its own, so that nothing
-// that was observed under an earlier one is acted upon.
+// epoch is what is kept for one term of leadership. Each has health and clocks of its own,
+// so that nothing observed in an earlier one has an effect.
 type epoch struct {
 	m      *Manager
 	ctx    context.Context
 	cancel context.CancelFunc
 
-	mu     sync.Mutex
-	health map[string]health    // guarded by mu: member → how it was at the last look
-	gone   map[string]time.Time // guarded by mu: member that gossip does not know → since when
-	wishes map[string]wish      // guarded by mu: member → what it last said itself
+	mu      sync.Mutex
+	health  map[string]health    // guarded by mu: member → how it was at the last look
+	gone    map[string]time.Time // guarded by mu: member that gossip does not know → since when
+	reports map[string]report    // guarded by mu: member → what it last said of itself
 }
 
 // health is how a member is, and since which look it has been so.
@@ -39,8 +40,9 @@ type health struct {
 	since time.Time
 }
 
-// wish is what a member wants, is told to expect, and agrees to.
-type wish struct {
+// report is what a member has said of itself: whether it votes, how many voters it is
+// configured to expect, and which feature level it agrees to.
+type report struct {
 	nonvoter bool
 	expect   int
 	level    uint32
@@ -54,7 +56,7 @@ const maxLag = 512
 const lookPause = 50 * time.Millisecond
 
 func (m *Manager) newEpoch(ctx context.Context) *epoch {
-	e := &epoch{m: m, health: make(map[string]health), gone: make(map[string]time.Time), wishes: make(map[string]wish)}
+	e := &epoch{m: m, health: make(map[string]health), gone: make(map[string]time.Time), reports: make(map[string]report)}
 	e.ctx, e.cancel = context.WithCancel(ctx)
 	return e
 }
@@ -83,7 +85,7 @@ func (e *epoch) run() {
 		case <-e.ctx.Done():
 			return
 		case <-changes:
-			// Who floods gossip changes it all the time.
+			// A stranger that floods gossip changes it all the time.
 			if pause(e.ctx, lookPause, nil) != nil {
 				return
 			}
@@ -141,15 +143,15 @@ func (e *epoch) look() {
 	}
 }
 
-// alive reports whether a member is to be asked at all: gossip sees it, or Raft hears it.
+// alive reports whether a member is asked at all: gossip sees it, or it answers Raft.
 func (e *epoch) alive(id string) bool {
 	p, seen := e.m.cfg.Gossip.Peer(id)
 	return seen && p.State == cluster.Alive || e.m.hears(id)
 }
 
 // isWell asks a member how it is. It is well if it answers as the member that the
-// configuration has, follows this leader in this term, and has nearly all of the log. That
-// it was heard of lately is no matter: it was heard just now.
+// configuration has, follows this leader in this term, and has nearly all of the log.
+// Whether gossip or Raft have heard it lately does not matter: it has just answered.
 func (e *epoch) isWell(ctx context.Context, s raft.Server, term, last uint64) bool {
 	id := string(s.ID)
 	res, err := e.m.askMember(ctx, id)
@@ -163,7 +165,7 @@ func (e *epoch) isWell(ctx context.Context, s raft.Server, term, last uint64) bo
 	case res.GetLeaderId() != e.m.cfg.ID || res.GetTerm() != term:
 		return false
 	case res.GetVotesFrom() != 0:
-		// It does not vote yet (disk.Identity.VotesFrom) and must not be counted upon:
+		// It does not vote yet (disk.Identity.VotesFrom) and must not be relied on:
 		// a cluster of one that grew to two would never elect a leader again if the
 		// first node was restarted then.
 		return false
@@ -171,27 +173,27 @@ func (e *epoch) isWell(ctx context.Context, s raft.Server, term, last uint64) bo
 	return res.GetLastIndex()+maxLag >= last
 }
 
-// hear remembers what a member has said itself of what it wants.
+// hear remembers what a member has said of itself.
 func (e *epoch) hear(id string, res *peerapi.SelfResponse) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.wishes[id] = wish{nonvoter: res.GetNonvoter(), expect: int(res.GetExpect()), level: agreesTo(res)}
+	e.reports[id] = report{nonvoter: res.GetNonvoter(), expect: int(res.GetExpect()), level: agreesTo(res)}
 }
 
-// wantsNoVote is what a member has said itself; as long as it has said nothing, it stays
-// what it is.
+// wantsNoVote reports whether a member has said that it wants no vote; as long as it has
+// said nothing, it stays what it is.
 func (e *epoch) wantsNoVote(s raft.Server) bool {
 	id := string(s.ID)
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if w, ok := e.wishes[id]; ok {
+	if w, ok := e.reports[id]; ok {
 		return w.nonvoter
 	}
 	return s.Suffrage != raft.Voter
 }
 
-// isStable reports whether a member has been well for long enough to get a vote. That
-// holds right after a change of leaders, too: a node that comes and goes gets no vote then.
+// isStable reports whether a member has been well for long enough in this epoch to get a
+// vote. So a node that comes and goes gets none right after a change of leaders.
 func (e *epoch) isStable(id string) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -211,7 +213,7 @@ func (e *epoch) reconcile() {
 	for _, s := range servers {
 		if s.Suffrage == raft.Nonvoter && !e.wantsNoVote(s) && e.isStable(string(s.ID)) {
 			promoted = true
-			if e.tell("promote", s.ID, e.promote(s.ID, s.Address)) != nil {
+			if e.warn("promote", s.ID, e.promote(s.ID, s.Address)) != nil {
 				return
 			}
 		}
@@ -221,15 +223,15 @@ func (e *epoch) reconcile() {
 	}
 	for _, s := range servers {
 		if id := string(s.ID); s.Suffrage == raft.Voter && id != e.m.cfg.ID && e.wantsNoVote(s) && e.alive(id) {
-			if e.tell("demote", s.ID, e.demote(s.ID)) != nil {
+			if e.warn("demote", s.ID, e.demote(s.ID)) != nil {
 				return
 			}
 		}
 	}
 }
 
-// tell warns of a change that was not made while this node leads.
-func (e *epoch) tell(what string, id raft.ServerID, err error) error {
+// warn logs a change that was not made while this node leads.
+func (e *epoch) warn(what string, id raft.ServerID, err error) error {
 	cause := what + " " + string(id)
 	switch {
 	case err == nil:
@@ -241,8 +243,8 @@ func (e *epoch) tell(what string, id raft.ServerID, err error) error {
 }
 
 // promote makes a nonvoter a voter, unless no majority of the voters that there would be
-// answers: a cluster of one would wait for a second one for ever. To promote is to add for
-// Raft, so a member that was removed a moment ago must not be promoted.
+// answers: a cluster of one would wait for a second one that does not come. For Raft to
+// promote is to add, so a member that was removed a moment ago must not be promoted.
 func (e *epoch) promote(id raft.ServerID, addr raft.ServerAddress) error {
 	m := e.m
 	return m.alter(e.ctx, func(r Raft, servers []raft.Server) (raft.IndexFuture, error) {
@@ -258,7 +260,7 @@ func (e *epoch) promote(id raft.ServerID, addr raft.ServerAddress) error {
 	})
 }
 
-// demote takes the vote of a member that wants none, unless no majority of the voters that
+// demote makes a voter that wants no vote a nonvoter, unless no majority of the voters that
 // remain answers.
 func (e *epoch) demote(id raft.ServerID) error {
 	m := e.m

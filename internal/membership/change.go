@@ -20,10 +20,10 @@ import (
 // for its turn only.
 //
 // The barrier before it makes sure that this node leads now, and that what step reads
-// is committed. Otherwise "it is a member already" and "it is none" could be said of a
-// change that an earlier leader has left in the log and that is lost in the end, or by
-// a leader that does not know that it was deposed: a node that is told so forgets its
-// data, or counts from there when it may vote.
+// is committed. Otherwise the answers "it is a member already" and "it is no member" could
+// rest on a change that an earlier leader has left in the log and that is lost in the end,
+// or come from a leader that does not know yet that another one leads. A node that gets
+// such an answer deletes its data, or counts from there when it may vote.
 func (m *Manager) alter(ctx context.Context, step func(r Raft, servers []raft.Server) (raft.IndexFuture, error)) error {
 	select {
 	case m.changing <- struct{}{}:
@@ -127,8 +127,8 @@ func (h handIn) RemoveServer(id raft.ServerID, prev uint64, timeout time.Duratio
 	return h.Raft.RemoveServer(id, prev, timeout)
 }
 
-// Remove takes a member out of the configuration for good. It is refused
-// where no majority of the voters that remain answers.
+// Remove removes a member from the configuration for good. It is refused if no majority of
+// the voters that remain answers.
 func (m *Manager) Remove(ctx context.Context, id string) error {
 	return m.alterFor(ctx, "remove member "+id, func(r Raft, servers []raft.Server) (raft.IndexFuture, error) {
 		if _, ok := Find(servers, id); !ok {

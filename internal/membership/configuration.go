@@ -24,8 +24,8 @@ func Configuration(r Configured) ([]raft.Server, error) {
 	return f.Configuration().Servers, nil
 }
 
-// Voters are the voters in the latest configuration. That there is none, or that it
-// cannot be read, is an error: it does not mean that nobody has to agree.
+// Voters returns the voters in the latest configuration. It is an error if there is none or
+// it cannot be read: that does not mean that no vote is needed.
 func Voters(r Configured) (ids []string, err error) {
 	servers, err := Configuration(r)
 	if err != nil {
@@ -47,8 +47,8 @@ func votersIn(servers []raft.Server) (ids []string) {
 	return ids
 }
 
-// Servers is the latest configuration, for who does not decide anything by
-// it: none if it cannot be read.
+// Servers returns the latest configuration, empty if it cannot be read. Nothing may be
+// decided by it.
 func Servers(r Configured) []raft.Server {
 	servers, err := Configuration(r)
 	if err != nil {
@@ -67,7 +67,7 @@ func Find(servers []raft.Server, id string) (raft.Server, bool) {
 	return raft.Server{}, false
 }
 
-// Place is where the configuration has a member: host:port.
+// Place is the address of a member in the configuration: host:port.
 func Place(s raft.Server) string {
 	_, hostport := network.SplitMember(s.Address)
 	return hostport

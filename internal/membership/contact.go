@@ -10,14 +10,14 @@ import (
 	apiv1 "github.com/locknode/locknode/api/v1"
 )
 
-// Who counts as alive when a vote is taken, given or lost? Gossip says of a node that
-// died seconds ago that it is alive. A cluster of three that loses one, and in which
-// another one is removed then, has a configuration of two of which one is dead: it
-// commits nothing any more, not the removal either, and if the dead one's disk is gone,
-// nothing ever again. So before each change of the voters, the leader waits until a
+// Who counts as alive when a vote is taken, given or lost? In gossip a node that failed
+// seconds ago is still alive. Suppose that a cluster of three loses one node and then
+// another one is removed: it has a configuration of two of which one does not run. It
+// commits nothing any more, not even the removal, and if the disk of the failed node is
+// lost, nothing ever again. So before each change of the voters, the leader waits until a
 // majority of those that will be voters after it has answered a request of its Raft that
-// was sent after the check began. A voter that is there answers a heartbeat within a
-// fraction of the election timeout. Gossip is not asked.
+// was sent after the check began. A voter that runs answers a heartbeat within a fraction
+// of the election timeout. Gossip is not used.
 
 // Contact is what the leader's Raft transport knows of its peers.
 type Contact interface {
@@ -85,8 +85,8 @@ func (m *Manager) CanDoWithout(ctx context.Context, id string) bool {
 	return r != nil && Majority(m.without(ctx, Servers(r), id))
 }
 
-// Majority reports whether those that are alive are more than half of the voters. There is
-// none of no voters.
+// Majority reports whether those that are alive are more than half of the voters. Without
+// voters there is no majority.
 func Majority(alive, voters int) bool { return voters > 0 && alive > voters/2 }
 
 // tooFew refuses a change after which too few voters would answer.

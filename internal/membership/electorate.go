@@ -8,14 +8,14 @@ import (
 	"github.com/locknode/locknode/cluster"
 )
 
-// Electorate is who votes, as a leader says it. It is empty where that is not known.
+// Electorate is who votes, as a leader reports it. It is empty if that is not known.
 type Electorate struct {
 	Voters []string // of the latest committed configuration
 	Silent []string // those of them that do not answer the leader's Raft
 }
 
-// Electorate tells who votes and who of them is silent. It is empty while the latest
-// configuration is not committed. Only a leader whose epoch has begun may be asked.
+// Electorate returns who votes and which voters do not answer. It is empty while the latest
+// configuration is not committed. Only a leader whose epoch has begun may call it.
 func (m *Manager) Electorate() (e Electorate) {
 	r := m.cfg.Raft()
 	if r == nil {
@@ -46,7 +46,7 @@ func (e Electorate) Spare() bool {
 	return len(e.Silent) == 0 || Majority(e.Answer()-1, len(e.Voters))
 }
 
-// Silence says who does not answer, for people.
+// Silence names the voters that do not answer, as the end of a sentence.
 func (e Electorate) Silence() string {
 	if len(e.Silent) == 1 {
 		return fmt.Sprintf("%q does not answer the leader", e.Silent[0])

@@ -27,9 +27,9 @@ type Start struct {
 	VotesFrom uint64
 }
 
-// FormOrJoin gets a node without Raft state into a cluster: it forms one with
-// others (see package cluster for the rule) or asks one to be taken in. It waits
-// as long as that takes, and tells cfg.Waiting what for.
+// FormOrJoin has a node without Raft state form a cluster with others (see package cluster
+// for the rule) or join one. It waits as long as that takes, and calls cfg.Waiting with what
+// it waits for.
 //
 // It returns an error if ctx ends, if the promise cannot be written, or if the
 // cluster refuses the node for good; nothing but the promise has happened then.
@@ -38,7 +38,7 @@ type Start struct {
 func (m *Manager) FormOrJoin(ctx context.Context) (Start, error) {
 	promised := m.cfg.Promised
 	backoff := m.times.retryMin
-	var said waitLog
+	var waits waitLog
 	for {
 		changes := m.cfg.Gossip.Changes()
 		d := m.decide(promised)
@@ -50,7 +50,7 @@ func (m *Manager) FormOrJoin(ctx context.Context) (Start, error) {
 			return Start{}, fmt.Errorf("form or join a cluster: %w", context.Cause(ctx))
 		}
 		m.cfg.Waiting(d.Reason)
-		said.tell(m.cfg.Logger, d)
+		waits.log(m.cfg.Logger, d)
 		switch d.Action {
 		case cluster.Promise:
 			if err := m.cfg.KeepPromise(d.Founders); err != nil {
@@ -69,10 +69,10 @@ func (m *Manager) FormOrJoin(ctx context.Context) (Start, error) {
 			if final(err) {
 				return Start{}, fmt.Errorf("join the cluster: %w", err)
 			}
-			m.cfg.Waiting("not taken in by the cluster yet: " + err.Error())
-			m.warnOnce("join", "not taken in by the cluster yet; asking again", "err", err)
+			m.cfg.Waiting("not admitted to the cluster yet: " + err.Error())
+			m.warnOnce("join", "not admitted to the cluster yet; asking again", "err", err)
 		}
-		wait := sayAfter // or until gossip changes
+		wait := logAfter // or until gossip changes
 		if !ok {
 			wait, changes = m.times.retryMin, nil
 		}
@@ -99,10 +99,10 @@ func pause(ctx context.Context, d time.Duration, changes <-chan struct{}) error 
 	return nil
 }
 
-// sayAfter is for how long a node waits for one thing before it logs
+// logAfter is for how long a node waits for one thing before it logs
 // what that is: while nodes find each other, what is missing changes every few
 // milliseconds.
-const sayAfter = 2 * time.Second
+const logAfter = 2 * time.Second
 
 // waitLog remembers what a node waits for, since when, and whether that
 // has been logged.
@@ -112,14 +112,15 @@ type waitLog struct {
 	logged bool
 }
 
-func (s *waitLog) tell(log *slog.Logger, d cluster.Decision) {
+// log logs a decision to wait once it has not changed for logAfter.
+func (s *waitLog) log(logger *slog.Logger, d cluster.Decision) {
 	if s.reason != d.Reason {
 		*s = waitLog{reason: d.Reason, since: time.Now()}
-		log.Debug("not in a cluster yet", "next", d.Action.String(), "reason", d.Reason)
+		logger.Debug("not in a cluster yet", "next", d.Action.String(), "reason", d.Reason)
 	}
-	if d.Action == cluster.Wait && !s.logged && time.Since(s.since) >= sayAfter {
+	if d.Action == cluster.Wait && !s.logged && time.Since(s.since) >= logAfter {
 		s.logged = true
-		log.Info("waiting to form or join a cluster", "reason", d.Reason)
+		logger.Info("waiting to form or join a cluster", "reason", d.Reason)
 	}
 }
 
@@ -137,7 +138,8 @@ func (m *Manager) decide(promised cluster.Founders) cluster.Decision {
 }
 
 // confirmed looks whether those with whom a cluster is to be formed are there and have
-// done what gossip says of them: a promise is for ever, and so is what Raft starts with.
+// done what gossip says of them: a promise is kept for good, and so is Raft's first
+// configuration.
 // If not, there is nothing to do yet but to ask again.
 func (m *Manager) confirmed(ctx context.Context, d cluster.Decision) (_ cluster.Decision, ok bool) {
 	if d.Action != cluster.Promise && d.Action != cluster.Bootstrap {
@@ -208,7 +210,7 @@ func (m *Manager) askToJoin(ctx context.Context, through []cluster.Peer) (res *p
 			FeatureLevel: m.cfg.Levels.Known,
 		}
 		if res, err = m.callJoin(ctx, p.NodeID, p.API, req); err == nil {
-			m.cfg.Logger.Info("taken in by the cluster", "cluster", res.GetClusterId(), "through", p.NodeID)
+			m.cfg.Logger.Info("joined the cluster", "cluster", res.GetClusterId(), "through", p.NodeID)
 			return res, nil
 		}
 		if final(err) || ctx.Err() != nil {
@@ -232,7 +234,7 @@ func (m *Manager) callJoin(ctx context.Context, id, api string, req *peerapi.Joi
 	return res, nil
 }
 
-// final tells refusals that stay until someone acts from weather.
+// final reports whether a refusal stays until an operator changes something.
 func final(err error) bool {
 	return apiv1.CodeOf(err).Retry() == apiv1.RetryChanged
 }
@@ -248,9 +250,9 @@ func firstConfiguration(founders cluster.Founders) []raft.Server {
 
 // FoundersCluster is the ID of the cluster that was formed by those who have promised
 // the same founders, "" if none of them says that it has one. Without it a founder that was
-// late could not be told by a leader that is no founder: they share no name. It is written
-// down for good, so it is asked for where the promise has a founder, and not taken from
-// gossip, which only says that there is something to ask for.
+// late could not learn it from a leader that is no founder: they share no name. It is
+// written to disk for good. So founders are asked at their addresses in the promise; gossip
+// only shows that there is something to ask for.
 func (m *Manager) FoundersCluster(ctx context.Context, promised cluster.Founders) string {
 	hash := promised.Hash()
 	for _, id := range promised.IDs() {

@@ -15,19 +15,19 @@ import (
 	"github.com/locknode/locknode/internal/quote"
 )
 
-// Who is taken in? Whoever reaches a node can have it ask the leader to take in anybody,
-// at any address. The leader dials each of its members several times a second, for ever,
-// and a member that is not there is removed after days. So a node is asked itself before
-// it is taken in, only so many are nonvoters, a few are taken in at a time, and whom Raft
-// has not reached some minutes later is dropped again.
+// Which nodes may join? Everyone that reaches a node can have it ask the leader to admit any
+// ID at any address. The leader dials each of its members several times a second, and
+// removes a member that is not there only after days. So a node is asked itself before it
+// is admitted, the number of nonvoters is limited, a few are admitted at a time, and a node
+// that Raft has not reached some minutes later is removed again.
 
 const (
 	// DefaultMaxNonvoters is enough for what is being replaced and for copies that serve
-	// reads. Each costs the leader a connection, and the log in bytes once more.
+	// reads. Each costs the leader a connection and sending the log once more.
 	DefaultMaxNonvoters = 64
 	// maxMeeting bounds the nodes that are asked at one time.
 	maxMeeting = 16
-	// joinBurst nodes are taken in at once, and after that one in joinEvery.
+	// joinBurst nodes are admitted at once, and after that one in joinEvery.
 	joinBurst = 8
 	joinEvery = 500 * time.Millisecond
 )
@@ -35,10 +35,10 @@ const (
 // RemoveHint is the command that frees a name or an address.
 const RemoveHint = "locknode members remove"
 
-// Join admits a fresh node as a nonvoter. It may be asked again after any
-// failure: a nonvoter may join as often as it likes, also with an empty disk,
-// for nobody counts on what it remembers. A voter may not: one that comes back
-// with an empty disk would vote again in terms in which it has voted.
+// Join admits a fresh node as a nonvoter. It may be called again after any failure. A
+// nonvoter may join as often as it needs, also with an empty disk, because nothing depends
+// on what it remembers. A voter may not: with an empty disk it would vote again in terms in
+// which it has voted.
 //
 // Codes: invalid and denied are final until someone changes something; all
 // others may be tried again.
@@ -51,10 +51,10 @@ func (m *Manager) Join(ctx context.Context, req *peerapi.JoinRequest) (*peerapi.
 	case own == "":
 		return nil, apiv1.NewError(apiv1.CodeNotReady, "join of node %q: the cluster has no ID yet", req.GetNodeId())
 	case req.GetClusterId() != "" && req.GetClusterId() != own:
-		return nil, apiv1.NewError(apiv1.CodeDenied, "join of node %q: it asks for cluster %q, this is %q", req.GetNodeId(), req.GetClusterId(), own)
+		return nil, apiv1.NewError(apiv1.CodeDenied, "join of node %q: cluster: is %q, must be %q", req.GetNodeId(), req.GetClusterId(), own)
 	}
 	if req.GetClusterName() != m.cfg.ClusterName {
-		return nil, apiv1.NewError(apiv1.CodeDenied, "join of node %q: its cluster_name is %q, that of this cluster is %q: "+
+		return nil, apiv1.NewError(apiv1.CodeDenied, "join of node %q: cluster_name: is %q, must be %q as in this cluster: "+
 			"give the node the same one, or the addresses of its own cluster to join", req.GetNodeId(), req.GetClusterName(), m.cfg.ClusterName)
 	}
 	id, addr := raft.ServerID(req.GetNodeId()), network.MemberAddress(req.GetNodeId(), req.GetRaftAddress())
@@ -97,13 +97,13 @@ func checkJoin(req *peerapi.JoinRequest) error {
 		return err
 	}
 	if n := len(req.GetNodeId()); n == 0 || n > 128 {
-		return apiv1.NewError(apiv1.CodeInvalid, "node_id has %d bytes: 1 to 128 are allowed", n)
+		return apiv1.NewError(apiv1.CodeInvalid, "node_id: is %d bytes long, must be 1 to 128", n)
 	}
 	for _, a := range []struct{ name, value string }{{"raft_address", req.GetRaftAddress()}, {"api_address", req.GetApiAddress()}} {
 		host, port, err := net.SplitHostPort(a.value)
 		n, bad := strconv.Atoi(port)
 		if err != nil || bad != nil || n < 1 || n > 65535 || host == "" || len(host) > 253 {
-			return apiv1.NewError(apiv1.CodeInvalid, "%s %q: host:port is needed", a.name, a.value)
+			return apiv1.NewError(apiv1.CodeInvalid, "%s: is %q, must be host:port", a.name, a.value)
 		}
 	}
 	return nil
@@ -137,14 +137,14 @@ func (m *Manager) mayJoin(req *peerapi.JoinRequest, servers []raft.Server) (know
 	return "", m.roomForNonvoter(id, servers)
 }
 
-// checkTexts refuses what would stand in the configuration for ever, and in front
-// of people, and cannot be printed. Gossip refuses the same.
+// checkTexts refuses texts that cannot be printed: they would stay in the configuration and
+// be shown to people. Gossip refuses the same.
 func checkTexts(req *peerapi.JoinRequest) error {
 	for _, text := range []struct{ name, value string }{
 		{"node_id", req.GetNodeId()}, {"raft_address", req.GetRaftAddress()}, {"version", req.GetVersion()},
 	} {
 		if !quote.Printable(text.value) {
-			return apiv1.NewError(apiv1.CodeInvalid, "%s %.100q: text that can be printed is allowed", text.name, text.value)
+			return apiv1.NewError(apiv1.CodeInvalid, "%s: is %.100q, must be printable text", text.name, text.value)
 		}
 	}
 	return nil
@@ -194,7 +194,7 @@ func (m *Manager) meet(ctx context.Context, req *peerapi.JoinRequest) error {
 	return nil
 }
 
-// roomForNonvoter is why there is none.
+// roomForNonvoter returns why another nonvoter is refused, or nil.
 func (m *Manager) roomForNonvoter(id string, servers []raft.Server) error {
 	n, limit := 0, m.cfg.MaxNonvoters
 	for _, s := range servers {
@@ -209,7 +209,7 @@ func (m *Manager) roomForNonvoter(id string, servers []raft.Server) error {
 		"remove those that are gone with \"%s\", or raise max_nonvoters", id, n, limit, RemoveHint)
 }
 
-// noteJoined starts the time in which Raft has to reach a node that was taken in.
+// noteJoined starts the time in which Raft has to reach a node that was admitted.
 func (m *Manager) noteJoined(id string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -218,7 +218,7 @@ func (m *Manager) noteJoined(id string) {
 	}
 }
 
-// dropUnreached removes nonvoters that this node has taken in and that its Raft has not
+// dropUnreached removes nonvoters that this node has admitted and that its Raft has not
 // reached since. They may join again.
 func (m *Manager) dropUnreached(ctx context.Context) {
 	var late []string

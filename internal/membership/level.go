@@ -14,7 +14,7 @@ import (
 // feature level (see fsm/level.go). The leader raises it to the highest one that all members
 // agree to, voters or not, as each of them has just said itself. That happens under the same
 // lock as changes of the configuration, after a barrier: no member is added meanwhile, and
-// one that cannot apply what the table has come to is not admitted.
+// a node that does not know the table's level is not admitted.
 
 // Levels are the feature levels of a node.
 type Levels struct {
@@ -32,8 +32,8 @@ type Levels struct {
 // agreesTo is the highest level that a member agrees to. Every version knows level 1.
 func agreesTo(res *peerapi.SelfResponse) uint32 { return max(1, res.GetFeatureLevel()) }
 
-// raiseLevel raises the table's level as far as all members agree. It says once who does
-// not, or does not answer, while this node agrees to more.
+// raiseLevel raises the table's level as far as all members agree. While this node agrees to
+// more, it logs once which members do not, or do not answer.
 func (e *epoch) raiseLevel() {
 	m := e.m
 	levels := &m.cfg.Levels
@@ -66,8 +66,8 @@ func (e *epoch) raiseLevel() {
 	}
 }
 
-// commonLevel is the highest level that all servers agree to, by what of says of the others,
-// and who keeps it from being as high as this node's.
+// commonLevel returns the highest level that all servers agree to, where of returns that of
+// the others, and the members that keep it from being as high as this node's.
 func (e *epoch) commonLevel(servers []raft.Server, of func(id string) uint32) (level uint32, behind []string) {
 	level = e.m.cfg.Levels.Agreed
 	for _, s := range servers {
@@ -84,7 +84,7 @@ func (e *epoch) commonLevel(servers []raft.Server, of func(id string) uint32) (l
 	return level, behind
 }
 
-// askLevel is what a member says now, 0 if it does not answer.
+// askLevel asks a member for the level that it agrees to, 0 if it does not answer.
 func (e *epoch) askLevel(id string) uint32 {
 	res, err := e.m.askMember(e.ctx, id)
 	if err != nil {
@@ -93,14 +93,14 @@ func (e *epoch) askLevel(id string) uint32 {
 	return agreesTo(res)
 }
 
-// lastLevel is what a member has said itself at the last look, 0 if it has said nothing.
+// lastLevel is the level that a member has agreed to at the last look, 0 if none.
 func (e *epoch) lastLevel(id string) uint32 {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.wishes[id].level
+	return e.reports[id].level
 }
 
-// knowsLevel refuses a node that cannot apply what the table has come to.
+// knowsLevel refuses a node that does not know the table's level.
 func (m *Manager) knowsLevel(req *peerapi.JoinRequest) error {
 	if table, known := m.cfg.Levels.Table(), max(1, req.GetFeatureLevel()); known < table {
 		return apiv1.NewError(apiv1.CodeDenied, "join of node %q: it knows feature level %d at most, and the cluster's table is at level %d: "+

@@ -69,7 +69,7 @@ type Config struct {
 	// promise survives a power loss.
 	Promised    cluster.Founders
 	KeepPromise func(cluster.Founders) error
-	// Waiting is told what a node without Raft waits for. It must not block.
+	// Waiting is called with what a node without Raft waits for. It must not block.
 	Waiting func(reason string)
 
 	Levels Levels
@@ -97,11 +97,11 @@ type Manager struct {
 	mu     sync.Mutex
 	epoch  *epoch               // guarded by mu; nil while another node leads
 	closed bool                 // guarded by mu: nothing may be started any more
-	said   map[string]string    // guarded by mu: cause → what was last warned of it
-	joined map[string]time.Time // guarded by mu: who was taken in by this node and not reached by Raft yet → since when
+	warned map[string]string    // guarded by mu: cause → its last warning
+	joined map[string]time.Time // guarded by mu: node that was admitted by this one and not reached by Raft yet → since when
 
 	homes     homes
-	removedBy string       // who has said that this node was removed; owned by RemovedBy
+	removedBy string       // the leader that has reported that this node was removed; owned by RemovedBy
 	pace      pace         // of nodes that join
 	meeting   atomic.Int32 // nodes that want to join and are being asked
 
@@ -115,17 +115,17 @@ type times struct {
 	update    time.Duration // between looks at every member's health
 	reconcile time.Duration // between promotions and removals
 	stable    time.Duration // healthy for this long before a nonvoter votes
-	change    time.Duration // for one change to be taken in by raft
+	change    time.Duration // for Raft to accept one change
 	call      time.Duration // for one call of a peer
 	reach     time.Duration // for Raft to reach a node that has joined
-	home      time.Duration // between two questions whether a member is where it is to be
+	home      time.Duration // between two checks whether a member is at home
 	retryMin  time.Duration // between tries to join
 	retryMax  time.Duration
 }
 
 // New returns a manager that does nothing yet.
 func New(cfg Config) *Manager {
-	m := &Manager{cfg: cfg, changing: make(chan struct{}, 1), said: make(map[string]string), joined: make(map[string]time.Time)}
+	m := &Manager{cfg: cfg, changing: make(chan struct{}, 1), warned: make(map[string]string), joined: make(map[string]time.Time)}
 	m.times = times{
 		update: 2 * time.Second, reconcile: 5 * time.Second, stable: 10 * time.Second,
 		change: 5 * time.Second, call: 5 * time.Second, reach: 5 * time.Minute, home: time.Second,
@@ -142,10 +142,10 @@ func New(cfg Config) *Manager {
 	return m
 }
 
-// Announce tells the peers that this node has Raft state and which cluster it
-// belongs to, as far as that is known. It has to be called before Raft starts,
-// so that no other node counts this one among the fresh ones, and again when the
-// table's cluster ID becomes known or changes.
+// Announce announces in gossip that this node has Raft state and which cluster it belongs
+// to, as far as that is known. It has to be called before Raft starts, so that no other
+// node counts this one among the fresh ones, and again when the table's cluster ID becomes
+// known or changes.
 func (m *Manager) Announce() error {
 	meta := m.cfg.Gossip.Meta()
 	meta.Formed, meta.ClusterID, meta.Intent = true, m.cfg.ClusterID(), ""
@@ -221,7 +221,7 @@ func (m *Manager) Close(ctx context.Context) error {
 	}
 }
 
-// Members lists Raft's configuration and whoever else gossip sees, by node ID.
+// Members lists Raft's configuration and the other peers that gossip sees, sorted by ID.
 func (m *Manager) Members() *apiv1.MembersResponse {
 	byID := make(map[string]*apiv1.Member)
 	add := func(id string) *apiv1.Member {
@@ -267,20 +267,20 @@ func (m *Manager) Members() *apiv1.MembersResponse {
 func (m *Manager) warnOnce(cause, msg string, args ...any) {
 	text := fmt.Sprint(append([]any{msg}, args...)...)
 	m.mu.Lock()
-	same := m.said[cause] == text
-	if len(m.said) >= 1024 { // causes name nodes, and nodes come and go
-		clear(m.said)
+	same := m.warned[cause] == text
+	if len(m.warned) >= 1024 { // causes name nodes, and nodes come and go
+		clear(m.warned)
 	}
-	m.said[cause] = text
+	m.warned[cause] = text
 	m.mu.Unlock()
 	if !same {
 		m.cfg.Logger.Warn(msg, args...)
 	}
 }
 
-// warnAgain lets the next warnOnce for cause speak, whatever it says.
+// warnAgain has the next warnOnce for cause log, whatever its text.
 func (m *Manager) warnAgain(cause string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	delete(m.said, cause)
+	delete(m.warned, cause)
 }

@@ -63,7 +63,7 @@ func TestNodeOfAnotherClusterNameIsNotTakenIn(t *testing.T) {
 		for _, n := range w.nodes {
 			n.m.cfg.ClusterName = "blue"
 		}
-		for name, want := range map[string]string{"": `its cluster_name is "", that of this cluster is "blue"`, "green": `its cluster_name is "green"`} {
+		for name, want := range map[string]string{"": `cluster_name: is "", must be "blue"`, "green": `cluster_name: is "green"`} {
 			other := w.fresh("d"+name, named(name))
 			_, err := other.m.FormOrJoin(t.Context())
 			wantCode(t, errors.Unwrap(err), apiv1.CodeDenied, want)
@@ -123,7 +123,7 @@ func TestUnfitJoinIsRefused(t *testing.T) {
 			{"another one there", change(func(r *peerapi.JoinRequest) { r.ApiAddress = "c:4" }), apiv1.CodeNotReady, "does not answer the leader"},
 			{"another address", change(func(r *peerapi.JoinRequest) { r.RaftAddress = "e:2" }), apiv1.CodeNotReady, "it says itself that its Raft address is d:2"},
 			{"a member elsewhere", &peerapi.JoinRequest{NodeId: "m", RaftAddress: "m:2", ApiAddress: "m:4"}, apiv1.CodeNotReady, "it has data"},
-			{"other cluster", change(func(r *peerapi.JoinRequest) { r.ClusterId = "c2" }), apiv1.CodeDenied, `asks for cluster "c2"`},
+			{"other cluster", change(func(r *peerapi.JoinRequest) { r.ClusterId = "c2" }), apiv1.CodeDenied, `cluster: is "c2"`},
 			{"a voter's ID", change(func(r *peerapi.JoinRequest) { r.NodeId = "b" }), apiv1.CodeDenied, "locknode members remove b"},
 		}
 		w.fresh("d", nil)

@@ -12,7 +12,8 @@ import (
 	"github.com/locknode/locknode/internal/network"
 )
 
-// What happens when a member has another address? It says so itself, and it is written down.
+// What happens when a member has another address? It is asked itself, and its answer is
+// written to the configuration.
 
 // followAddresses writes changed addresses into the configuration, one change
 // after the other. Gossip says whose has changed, and the member itself what it is.

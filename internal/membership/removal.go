@@ -10,12 +10,12 @@ import (
 	"github.com/locknode/locknode/cluster"
 )
 
-// Which dead member is removed, and when? One that has failed for long, or for less long
-// where the cluster bears as many failures without it. Gossip is no reason by itself: the
+// Which failed member is removed, and when? One that has failed for long, or for less long
+// if the cluster tolerates as many failures without it. Gossip is no reason by itself: the
 // time also runs from when Raft last heard the member, and one that answers Raft stays.
 
-// removeDue removes the members that are gone for long enough: those first that do not
-// vote, and each only after the one before is out of the committed configuration.
+// removeDue removes the members that are gone for long enough: nonvoters first, and each
+// only after the one before has left the committed configuration.
 func (e *epoch) removeDue() {
 	r := e.m.cfg.Raft()
 	if r == nil {
@@ -54,9 +54,10 @@ func (e *epoch) remove(id string) error {
 	})
 }
 
-// due says whether a member that is gone is to be removed now. It is gone when gossip
+// due reports whether a member that is gone is to be removed now. It is gone while gossip
 // does not see it alive, since then or since Raft last heard it, whichever is later. That
-// it has left, gossip may say of any member: one that leaves has itself removed before.
+// it has left in gossip makes no difference, because a stranger can write that of any
+// member: one that leaves requests its removal before.
 func (e *epoch) due(id string) (why string, due bool) {
 	p, seen := e.m.cfg.Gossip.Peer(id)
 	if id == e.m.cfg.ID || seen && p.State == cluster.Alive {
@@ -82,8 +83,8 @@ func (e *epoch) due(id string) (why string, due bool) {
 	return "", false
 }
 
-// goneSince is since when gossip does not know a member: nobody here has seen it since
-// this node started, so its time runs from when that was noticed.
+// goneSince returns since when gossip does not know a member: it was not seen since this
+// node started, so its time runs from when that was noticed.
 func (e *epoch) goneSince(id string) time.Time {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -93,11 +94,11 @@ func (e *epoch) goneSince(id string) time.Time {
 	return e.gone[id]
 }
 
-// replaced reports whether the cluster bears as many failures without a voter as with
-// it, even if it came back: that is so where the number of voters is even, as it is
-// after a replacement has got its vote. Three of four voters are needed, and two of
-// three; either bears the failure of one. Where the nodes are told to expect an even
-// number of voters, that many are meant to be.
+// replaced reports whether the cluster tolerates as many failures without a voter as with
+// it, even if it came back: that is so if the number of voters is even, as it is after a
+// replacement has got its vote. Three of four voters are a majority, and two of three;
+// both tolerate one failure. If the nodes are configured to expect an even number of
+// voters, that number is intended.
 func (e *epoch) replaced(id string) bool {
 	r := e.m.cfg.Raft()
 	if r == nil {
@@ -110,8 +111,8 @@ func (e *epoch) replaced(id string) bool {
 	voters := len(ids)
 	expect := e.m.cfg.Gossip.Meta().Expect
 	e.mu.Lock()
-	for _, w := range e.wishes {
-		expect = max(expect, w.expect)
+	for _, c := range e.reports {
+		expect = max(expect, c.expect)
 	}
 	e.mu.Unlock()
 	meant := expect%2 == 0 && voters <= expect

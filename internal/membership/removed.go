@@ -12,17 +12,17 @@ import (
 	"github.com/locknode/locknode/internal/peerapi"
 )
 
-// Was this node removed? A member that is removed is not told so, it only hears nothing
-// any more. So a node that no leader has spoken to for a while asks the others.
+// Was this node removed? A member that is removed gets no message about it, it only gets
+// nothing any more. So a node that no leader has contacted for a while asks the others.
 
 // place is a node and the API address at which it is asked.
 type place struct{ id, api string }
 
-// RemovedBy returns the leader that says that this node was removed, and "" if none does,
-// or it is not time to ask: a leader has just been heard, this node leads, or there is no
-// configuration yet. It is called again and again by one goroutine, and returns a name
-// only the second time that the same leader says so: the first time the change may not be
-// committed yet, and be lost.
+// RemovedBy returns the leader that reports that this node was removed, and "" if none does,
+// or it is not time to ask: a leader has just made contact, this node leads, or there is no
+// configuration yet. One goroutine calls it repeatedly. It returns a name only the second
+// time that the same leader reports it: the first time the change may not be committed yet,
+// and be lost.
 func (m *Manager) RemovedBy(ctx context.Context) string {
 	before := m.removedBy
 	m.removedBy = ""
@@ -42,10 +42,10 @@ func (m *Manager) RemovedBy(ctx context.Context) string {
 	return ""
 }
 
-// whoMayLead is who can say that this node was removed, and where: the members that answer
-// where the configuration has them, and those of whom they say that they lead. A stranger
-// may say in gossip that somebody leads; so those that it names are asked only if every
-// member is gone from where it was.
+// whoMayLead returns the nodes that can report that this node was removed, and their
+// addresses: the members that answer at home, and those that they name as the leader. A
+// stranger can name a leader in gossip, so leaders in gossip are asked only if every member
+// is gone from its home.
 func (m *Manager) whoMayLead(ctx context.Context, r Configured) (places []place) {
 	var mu sync.Mutex
 	var wg sync.WaitGroup
@@ -92,9 +92,8 @@ func (m *Manager) whoMayLead(ctx context.Context, r Configured) (places []place)
 	return places
 }
 
-// saysRemoved asks a node whether it leads and has this one in its configuration no
-// more. What it says of that is from its memory; a read round after that shows that it
-// led indeed.
+// saysRemoved asks a node whether it leads and no longer has this one in its configuration.
+// It answers from memory; a read round after that shows that it really led.
 func (m *Manager) saysRemoved(ctx context.Context, at place) bool {
 	cc, err := m.cfg.Conn(at.id, at.api)
 	if err != nil {
@@ -110,8 +109,8 @@ func (m *Manager) saysRemoved(ctx context.Context, at place) bool {
 	return err == nil
 }
 
-// removedFrom reports whether from leads, by what it says itself, and its
-// configuration lacks id. A node that does not lead may be about to get a newer one.
+// removedFrom reports whether from says that it leads, and its configuration lacks id. A
+// node that does not lead may be about to get a newer one.
 func removedFrom(res *apiv1.MembersResponse, from, id string) bool {
 	led := false
 	for _, m := range res.GetMembers() {

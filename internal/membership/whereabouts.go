@@ -14,15 +14,15 @@ import (
 	"github.com/locknode/locknode/internal/peerapi"
 )
 
-// Where is a member? Raft's configuration has the address of its Raft, and whoever answers
-// there under its ID, as a member of this cluster, is the member, and says where calls
-// reach it. That is its home. Gossip says where a member is, too, and anybody may speak in
-// gossip; so what it says is looked at only when the member does not answer at home. Where
-// it is then, has to be shown in the same way.
+// Where is a member? Raft's configuration has the address of its Raft. The process that
+// answers there under its ID, as a member of this cluster, is the member, and says where
+// calls reach it. That is its home. Gossip has an address of the member as well, but
+// strangers can write to gossip. So an address in gossip is tried only when the member does
+// not answer at home, and it has to be shown in the same way that the member is there.
 //
-// As long as nobody disagrees, nobody is asked. When gossip, or somebody who has shaken
-// hands, names another place than the home does, the home is asked again, once in homeEvery
-// at most, beside those who want to know.
+// As long as all addresses agree, the member is not asked. When gossip, or a process in a
+// handshake, names another address than the home does, the home is asked again, at most
+// once in times.home, on a goroutine of its own.
 
 // homeState is what is known of a member's home.
 type homeState uint8
@@ -33,9 +33,9 @@ const (
 	homeGone                     // it does not
 )
 
-// homeSilences is how many questions in a row have to stay without any answer before a
-// member counts as gone from its home. Whoever refuses, or answers as somebody else, is gone
-// at once; but a busy node only is slow, and what gossip says must not take its place.
+// homeSilences is how many questions in a row must get no answer before a member counts as
+// gone from its home. A refusal, or an answer under another ID, counts at once. But a busy
+// node is only slow, and an address in gossip must not replace its home.
 const homeSilences = 3
 
 // home is the answer from the place where the configuration has a member.
@@ -43,7 +43,7 @@ type home struct {
 	place    string // that was asked
 	state    homeState
 	api      string // that the member named there
-	silences int    // the last questions that nobody has answered in time
+	silences int    // the last questions that got no answer in time
 	asked    time.Time
 	asking   bool
 }
@@ -51,18 +51,18 @@ type home struct {
 // homes remembers the answers. Its methods are safe for concurrent use.
 type homes struct {
 	ask   func(ctx context.Context, id, place string) (api string, err error)
-	start func(f func()) bool // runs f on a goroutine of its own, unless all ends
+	start func(f func()) bool // runs f on a goroutine of its own, unless the manager is closed
 	every time.Duration       // between two questions to one member
 
 	mu sync.Mutex
 	of map[string]*home // guarded by mu: member ID → what is known
 }
 
-// maxHomes bounds what is remembered of those who are members no more.
+// maxHomes bounds what is remembered of nodes that are no longer members.
 const maxHomes = 1024
 
-// look returns what is known of a member's home, and asks there beside the caller if that
-// is old.
+// look returns what is known of a member's home, and starts a goroutine that asks there if
+// that is old.
 func (h *homes) look(id, place string) home {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -109,7 +109,7 @@ func timedOut(err error) bool {
 	return errors.As(err, &e) && e.Timeout()
 }
 
-// homeOf is where the configuration has a member.
+// homeOf returns the address of a member in the configuration.
 func (m *Manager) homeOf(id string) (place string, ok bool) {
 	r := m.cfg.Raft()
 	if r == nil {
@@ -119,18 +119,19 @@ func (m *Manager) homeOf(id string) (place string, ok bool) {
 	return Place(s), ok
 }
 
-// APIAddresses are the API addresses at which a node may be, the likeliest first.
+// APIAddresses returns the API addresses at which a node may be, the likeliest first.
 //
-// Of a member of the configuration: the one that it names at home. If it does not answer
-// there, the one that it has named where Raft reaches it now; and if Raft does not either,
-// all that are known, also from gossip. While it is being found out, the one that it has
-// named to Raft. Of others, and before there is a configuration, there is only gossip.
-// A failed node's address is given: it may be gossip that is wrong.
+// For a member of the configuration it is the one that it names at home. If it does not
+// answer there, it is the one that it has named where Raft reaches it now; and if Raft does
+// not reach it either, all that are known, also from gossip. While that is being found out,
+// it is the one that it has named to Raft. For other nodes, and before there is a
+// configuration, there is only gossip. The address of a failed node is among them, because
+// gossip may be wrong.
 func (m *Manager) APIAddresses(id string) []string {
 	said := m.cfg.SaidAPI(id)
 	all := m.apiHints(id, said)
 	if id == m.cfg.ID || said != "" && len(all) == 1 {
-		return all // nobody disagrees
+		return all // all addresses agree
 	}
 	place, ok := m.homeOf(id)
 	if !ok {
@@ -147,7 +148,7 @@ func (m *Manager) APIAddresses(id string) []string {
 	return nil
 }
 
-// apiHints are all API addresses that are said to be a node's.
+// apiHints returns all API addresses that Raft or gossip has for a node.
 func (m *Manager) apiHints(id, said string) (addrs []string) {
 	p, _ := m.cfg.Gossip.Peer(id)
 	add := func(api string) {
@@ -177,11 +178,11 @@ func (m *Manager) raftHears(id string) bool {
 	return string(leader) == id && time.Since(r.LastContact()) <= silentAfter*m.cfg.Timing
 }
 
-// RaftAddresses implements [network.Addresses]: Raft looks for a member where the
-// configuration has it, which Raft adds by itself. If it does not answer there, Raft looks
-// where gossip sees it alive, then where the member says to be while gossip still believes
-// that it is where it was. So a cluster whose members all came back at other addresses
-// finds itself again and can then write the addresses down.
+// RaftAddresses implements [network.Addresses]: Raft tries a member at its address in the
+// configuration, which Raft adds by itself. If the member does not answer there, Raft tries
+// the address at which gossip sees it alive, and then those that the member announces while
+// gossip still has the old one. So a cluster whose members all came back at other addresses
+// forms again and can then write the addresses to the configuration.
 func (m *Manager) RaftAddresses(id raft.ServerID) []string {
 	hints := m.raftHints(string(id))
 	place, ok := m.homeOf(string(id))
@@ -195,7 +196,7 @@ func (m *Manager) RaftAddresses(id raft.ServerID) []string {
 	return hints
 }
 
-// raftHints are the addresses at which gossip has a node's Raft.
+// raftHints returns the addresses that gossip has for a node's Raft.
 func (m *Manager) raftHints(id string) (addrs []string) {
 	p, ok := m.cfg.Gossip.Peer(id)
 	if ok && p.State == cluster.Alive && p.Formed && p.Raft != "" {
@@ -209,8 +210,8 @@ func (m *Manager) raftHints(id string) (addrs []string) {
 	return addrs
 }
 
-// askSelf has a node say what it is, at an API address. The error says why it is not the
-// one that is asked for, or has not answered in time.
+// askSelf asks a node at an API address what it is. It returns an error if another node
+// answers, or none does in time.
 func (m *Manager) askSelf(ctx context.Context, id, api string) (*peerapi.SelfResponse, error) {
 	if api == "" {
 		return nil, fmt.Errorf("ask node %q: its API address is not known", id)
@@ -233,7 +234,7 @@ func (m *Manager) askSelf(ctx context.Context, id, api string) (*peerapi.SelfRes
 	return res, nil
 }
 
-// askMember is askSelf where the member is known to be.
+// askMember is askSelf at the address that is known for the member.
 func (m *Manager) askMember(ctx context.Context, id string) (*peerapi.SelfResponse, error) {
 	return m.askSelf(ctx, id, m.cfg.Find(id))
 }

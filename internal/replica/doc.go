@@ -1,12 +1,12 @@
 // Package replica is one node's copy of the lock table, as hashicorp/raft drives it.
 //
-// Package fsm says what a log of commands means and knows no Raft. Here its table
-// becomes a [raft.FSM]: entries that Raft has committed are applied to it, one after the
-// other, others look at it meanwhile, and snapshots of it are written and read.
+// Package fsm defines what a log of commands means and knows no Raft. Here its table
+// becomes a [raft.FSM]: entries that Raft has committed are applied to it one after the
+// other, it can be read meanwhile, and snapshots of it are written and read.
 //
 // Files: table.go has all of it.
 //
-// Goroutines: none. Apply and Restore run on the goroutine of Raft that applies, and so
-// do the functions that are told of it; a snapshot is written on another one of Raft's;
-// View and TryView may be called from everywhere.
+// Goroutines: none. Apply and Restore run on the goroutine of Raft that applies, and so do
+// the functions that New and the On methods set; a snapshot is written on another goroutine
+// of Raft; View and TryView may be called from any.
 package replica

@@ -15,12 +15,11 @@ import (
 // Table is a [fsm.Table] as a hashicorp/raft state machine. Its methods are safe
 // for concurrent use.
 //
-// A panic in the table means that an invariant is broken, and what the table
-// holds after it is worth nothing. Bytes from the network never cause one. The
-// Table catches it, so that the process that embeds the node lives on; it
-// applies, shows and snapshots nothing more, and tells its owner, who stops the
-// node. The entry stays in the log and is not skipped: what it means is decided
-// by a version without the bug, alike on all nodes.
+// A panic in the table means that an invariant is broken, and that the table's contents are
+// not reliable any more. Bytes from the network never cause one. The Table recovers, so that
+// the process that embeds the node runs on. After that it applies, shows and snapshots
+// nothing more, and calls the function of OnBroken, which stops the node. The entry stays in
+// the log and is not skipped: a version without the bug applies it, alike on all nodes.
 type Table struct {
 	observe  func(fsm.Applied)
 	restored func()
@@ -32,9 +31,9 @@ type Table struct {
 	broken error      // why the table is not to be used any more
 }
 
-// New returns a Table with an empty table. observe is called after
-// each entry, in log order, on raft's goroutine and without any mutex held; it
-// must be quick and not change what it is given. It may be nil.
+// New returns a Table with an empty table. observe is called after each entry, in log
+// order, on raft's goroutine and without any mutex held; it must be quick and must not
+// change its argument. It may be nil.
 func New(observe func(fsm.Applied)) *Table {
 	if observe == nil {
 		observe = func(fsm.Applied) {}
@@ -42,25 +41,24 @@ func New(observe func(fsm.Applied)) *Table {
 	return &Table{table: fsm.New(), observe: observe, restored: func() {}, raised: func(uint32, string) {}, broke: func(error) {}}
 }
 
-// OnRestore sets a function that is called after a snapshot has replaced the
-// table, on raft's goroutine: no events tell what changed, so whoever waits must
-// ask again. Call it before raft starts.
+// OnRestore sets a function that is called after a snapshot has replaced the table, on
+// raft's goroutine: there are no events for what has changed, so what waits must check
+// again. Call it before raft starts.
 func (t *Table) OnRestore(f func()) { t.restored = f }
 
-// OnLevel sets a function that is called when the table has come to another feature level,
-// on raft's goroutine and before anything of that level is applied or written into a
-// snapshot. f must not look at the table. Call it before raft starts.
+// OnLevel sets a function that is called when the table has another feature level, on
+// raft's goroutine and before anything of that level is applied or written into a
+// snapshot. f must not read the table. Call it before raft starts.
 func (t *Table) OnLevel(f func(level uint32, version string)) { t.raised = f }
 
-// OnBroken sets a function that is called once, on raft's goroutine, when an
-// invariant of the table turned out to be broken, or when the table has come to a feature
-// level that this program does not know ([fsm.LevelError]). The node must stop. Call it
-// before raft starts.
+// OnBroken sets a function that is called once, on raft's goroutine, when an invariant of
+// the table is broken, or when the table has a feature level that this program does not
+// know ([fsm.LevelError]). The node must stop. Call it before raft starts.
 func (t *Table) OnBroken(f func(error)) { t.broke = f }
 
-// Apply implements [raft.FSM]. It returns an [fsm.Applied] for an entry that holds
-// commands, nil for raft's own entries, and an error if the table is broken: no
-// entry has an effect any more then.
+// Apply implements [raft.FSM]. It returns an [fsm.Applied] for an entry of commands, nil
+// for raft's own entries, and an error if the table is broken: then no entry has an effect
+// any more.
 func (t *Table) Apply(l *raft.Log) any {
 	if l.Type != raft.LogCommand {
 		return nil
@@ -102,9 +100,10 @@ func (t *Table) apply(l *raft.Log) (a fsm.Applied, first bool, err error) {
 	return a, false, nil
 }
 
-// View calls f with the table, which stays as it is while f runs. f must not
-// keep it; what the table's methods return is f's own. After the table broke, f
-// is not called and View returns false: no answer is better than a wrong one.
+// View calls f with the table, which does not change while f runs. It waits for the entry
+// that is being applied. f must not keep the table; what its methods return belongs to f.
+// Once the table is broken, View does not call f and returns false: no answer is better than
+// a wrong one.
 func (t *Table) View(f func(*fsm.Table)) bool {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
@@ -115,8 +114,8 @@ func (t *Table) View(f func(*fsm.Table)) bool {
 	return true
 }
 
-// TryView is View for who must not wait: ran is false, and f was not called, if
-// the table is being changed at this moment.
+// TryView is View without waiting: ran is false, and f was not called, if the table is being
+// changed at the moment.
 func (t *Table) TryView(f func(*fsm.Table)) (ran, intact bool) {
 	if !t.mu.TryRLock() {
 		return false, false
@@ -160,8 +159,8 @@ func (t *Table) Restore(r io.ReadCloser) error {
 	return nil
 }
 
-// refuse ends the machine because the others' table is at a feature level that this
-// program does not know: they would send the same snapshot again and again.
+// refuse breaks the table because that of the others is at a feature level that this program
+// does not know: otherwise they would send the same snapshot again and again.
 func (t *Table) refuse(e *fsm.LevelError) {
 	t.raised(e.Level, e.Version)
 	t.mu.Lock()
@@ -186,6 +185,5 @@ func (s raftSnapshot) Persist(sink raft.SnapshotSink) error {
 	return sink.Close()
 }
 
-// Release has nothing to do: the garbage collector takes what only the snapshot
-// still holds.
+// Release does nothing: the garbage collector frees what only the snapshot refers to.
 func (raftSnapshot) Release() {}
