@@ -1,10 +1,11 @@
-// Package disk stands between Raft and the disk.
+// Package disk wraps the stores that Raft uses, and checks what they read and write.
 //
 // Objects:
 //   - [Stores] opens a data directory and wraps its log, stable and snapshot stores. Every
 //     log entry, the term and the vote carry a checksum; a vote is one record; every write
 //     is watched.
-//   - [Identity] says whose directory it is, of which cluster, and what the node has promised.
+//   - [Identity] says which node and cluster the directory belongs to, and what the node has
+//     promised.
 //   - [Reseed] sets aside what a node must not use any more.
 //
 // Invariants:
@@ -14,7 +15,7 @@
 //     that point therefore binds nobody.
 //   - Raft panics where it cannot save its term or read a committed entry. On Raft's main
 //     goroutine the stores end that goroutine instead (see endInsteadOfPanic), so that a
-//     failed disk stops the node and not the process it lives in.
+//     failed disk stops the node and not its process.
 //   - A log that ends before the last acknowledged entry is refused. The mark file remembers
 //     that entry, the term and the vote; mark <= durable log at every moment.
 //

@@ -9,7 +9,7 @@ import (
 var (
 	// ErrDamaged says that the data directory no longer holds what this node has
 	// acknowledged: a checksum does not match, or a file or its end is missing.
-	// The node must not run on it. The message names the place and the way out.
+	// The node must not run on it. The message names the place and the remedy.
 	ErrDamaged = errors.New("data directory is damaged")
 	// ErrSystem says that the operating system did not let the node use its data
 	// directory: a full disk, a missing right, a limit of open files, an I/O error. It

@@ -19,7 +19,7 @@ const (
 	identityVersion = 1
 )
 
-// Identity says who the owner of a data directory is. It is kept in node.json.
+// Identity says which node a data directory belongs to. It is kept in node.json.
 type Identity struct {
 	Version   int    `json:"version"`
 	NodeID    string `json:"node_id"`    // minted once
@@ -47,7 +47,7 @@ type Identity struct {
 }
 
 // unused reports whether the node has done nothing yet under its ID that others may
-// count on: no promise, no cluster, no state. It may have asked to be let in.
+// rely on: no promise, no cluster, no state. It may have requested to join.
 func (id Identity) unused() bool {
 	return !id.HasState && !id.HasLog && len(id.Promise) == 0 && id.ClusterID == "" && id.VotesFrom == 0 && id.Diverged == ""
 }

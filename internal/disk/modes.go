@@ -40,7 +40,7 @@ func isOwnFile(name string) bool {
 func closeToOthers(dir string, log *slog.Logger) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
-		return // the next who reads it says so
+		return // the next read returns the error
 	}
 	var c closing
 	foreign := ""
@@ -83,7 +83,7 @@ func (c *closing) tree(path string) {
 	}
 	_ = filepath.WalkDir(path, func(path string, e fs.DirEntry, err error) error {
 		if err != nil || !e.IsDir() && !e.Type().IsRegular() {
-			return nil // what cannot be read is told by whoever needs it
+			return nil // the part that needs it reports what cannot be read
 		}
 		if info, err := e.Info(); err == nil {
 			c.take(path, info.Mode(), groupAndOthers)

@@ -89,7 +89,7 @@ func (s *guardedStable) loadVote() error {
 	return nil
 }
 
-// maxStored is what no stored term can have come to honestly; see newGuardedStable.
+// maxStored is larger than any term that a cluster can reach; see newGuardedStable.
 const maxStored = 1 << 60
 
 // credible refuses a term that no cluster has come to: with it this node would end any

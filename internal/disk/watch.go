@@ -115,8 +115,8 @@ func (w *watch) end(slot int) {
 	}
 }
 
-// arm has failures reported from now on. What has failed before is returned: whoever
-// opens the stores is told by OpenStores and by nobody else.
+// arm has failures reported from now on. It returns what has failed before, which only
+// OpenStores reports.
 func (w *watch) arm() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -25,14 +25,14 @@
 //
 // # Which records are valid
 //
-// The bytes behind the last record are zeros, or what an earlier life of the file has left,
+// The bytes behind the last record are zeros, or what an earlier use of the file has left,
 // or what is left of an append that was torn. None of it may be taken for an entry, and
 // nothing of it was ever erased. So a record is bound to where it is: the header has a
-// salt of 64 random bits that is new with each life of a file, and the CRC32C of a record's
+// salt of 64 random bits that is new with each use of a file, and the CRC32C of a record's
 // head begins with a hash of this salt and the offset, and covers index, term, type, time, both
 // lengths and the
-// CRC32C of data and extensions. What another life of the file has left has another salt. Who
-// hands in data does not know the salt, so no data can be made to look like a record.
+// CRC32C of data and extensions. What an earlier use of the file has left has another salt.
+// The sender of data does not know the salt, so no data can be made to look like a record.
 //
 // A record also says which place of how many it has in its append. There is one append at a
 // time, and it begins after the one before was synced. That is how a torn append is told from
@@ -43,7 +43,7 @@
 //   - up to the entry that the mark has, it was acknowledged. It is damaged.
 //   - if a valid head of a later append follows somewhere in the segment, this one was synced
 //     before that began. It is damaged.
-//   - otherwise nobody was told of the append to which it belongs. The log ends before this
+//   - otherwise the append to which it belongs was not acknowledged. The log ends before this
 //     append, all of it.
 //
 // What remains is the last append, damaged after it was acknowledged, when a loss of power

@@ -49,8 +49,8 @@ type Log struct {
 	o     Options
 	ahead *ahead
 
-	// first and last are 0 for an empty log. They are not behind a mutex, so that nobody
-	// who asks for them waits for the disk.
+	// first and last are 0 for an empty log. They are not behind a mutex, so that reading
+	// them does not wait for the disk.
 	first, last atomic.Uint64
 
 	writing sync.Mutex // held by who writes; guards what follows
@@ -59,8 +59,8 @@ type Log struct {
 	buf     []byte
 	starts  []int64
 
-	// mu guards what follows. Who reads an entry holds it for reading until it is read, so
-	// that the file is not given to another segment meanwhile.
+	// mu guards what follows. It is held for reading while an entry is read, so that the file
+	// is not given to another segment meanwhile.
 	mu       sync.RWMutex
 	segments []*segment // without a gap; the last one takes appends
 	closed   bool
@@ -180,13 +180,13 @@ func (l *Log) checkBatch(logs []*raft.Log) (need int64, err error) {
 			return 0, fmt.Errorf("entry %d cannot be stored: the next entry of the log is %d", e.Index, next)
 		}
 		if int64(len(e.Data)) > math.MaxUint32 || int64(len(e.Extensions)) > math.MaxUint32 {
-			return 0, fmt.Errorf("entry %d has %d bytes: at most %d are allowed", e.Index, len(e.Data)+len(e.Extensions), int64(math.MaxUint32))
+			return 0, fmt.Errorf("entry %d: is %d bytes long, must be at most %d", e.Index, len(e.Data)+len(e.Extensions), int64(math.MaxUint32))
 		}
 		next++
 		need += recordSize(int64(len(e.Data)) + int64(len(e.Extensions)))
 	}
 	if need > maxSegment-recordsAt-zeroChunk {
-		return 0, fmt.Errorf("entries %d to %d have %d bytes: at most %d are allowed at a time", logs[0].Index, next-1, need, int64(maxSegment-recordsAt-zeroChunk))
+		return 0, fmt.Errorf("entries %d to %d: are %d bytes long, must be at most %d at a time", logs[0].Index, next-1, need, int64(maxSegment-recordsAt-zeroChunk))
 	}
 	return need, nil
 }

@@ -227,7 +227,7 @@ func (l *Log) chain(found []*segment) (live []*segment, err error) {
 type tail struct {
 	lastTerm uint64
 	lastAt   int64 // where the last append begins; 0: the segment has none
-	torn     bool  // parts of an append that nobody was told of
+	torn     bool  // parts of an append that was not acknowledged
 }
 
 // scan reads all records.
@@ -298,7 +298,7 @@ func (l *Log) scanSegment(s *segment, r *reader, limit uint64, t *tail) error {
 //
 //   - The mark says that it was acknowledged: it is damaged.
 //   - A later append was begun: then this one was acknowledged, so it is damaged.
-//   - Otherwise nobody was told of the append to which it belongs.
+//   - Otherwise the append to which it belongs was not acknowledged.
 func (l *Log) endOfLog(s *segment, r *reader, index uint64, before head, cause error, t *tail) error {
 	at := s.end
 	begins := index
@@ -368,7 +368,7 @@ func (l *Log) compare(live []*segment) error {
 }
 
 // settle makes durable what was read, and begins a new segment where the last one has parts
-// of an append that nobody was told of.
+// of an append that was not acknowledged.
 //
 // What was read may be in the memory of the system only: the process before this one ended
 // before its sync, or its sync failed, and then the system may take for written what is not.

@@ -34,7 +34,7 @@ var gossipMutants = []mutant{
 		breaks:  "a voter loses its vote because gossip says that it does not want one",
 		promise: "gossip only hints",
 		changes: []change{
-			{"internal/membership/autopilot.go", "	if w, ok := e.wishes[id]; ok {\n		return w.nonvoter\n	}\n", "	if p, ok := e.m.cfg.Gossip.Peer(id); ok {\n		return p.Nonvoter\n	}\n"},
+			{"internal/membership/autopilot.go", "	if w, ok := e.reports[id]; ok {\n		return w.nonvoter\n	}\n", "	if p, ok := e.m.cfg.Gossip.Peer(id); ok {\n		return p.Nonvoter\n	}\n"},
 			{"internal/membership/autopilot.go", "err != nil || !res.GetNonvoter() {", "err != nil && res.GetNonvoter() {"},
 		},
 		caught: []catcher{named("./internal/membership", "TestFalseGossipLeavesTheConfigurationAsItWas")},
@@ -50,7 +50,7 @@ var gossipMutants = []mutant{
 		name:    "gossip-gives-votes",
 		breaks:  "a nonvoter gets a vote because gossip says that it wants one",
 		promise: "gossip only hints",
-		changes: []change{{"internal/membership/autopilot.go", "	if w, ok := e.wishes[id]; ok {\n		return w.nonvoter\n	}\n", "	if p, ok := e.m.cfg.Gossip.Peer(id); ok {\n		return p.Nonvoter\n	}\n"}},
+		changes: []change{{"internal/membership/autopilot.go", "	if w, ok := e.reports[id]; ok {\n		return w.nonvoter\n	}\n", "	if p, ok := e.m.cfg.Gossip.Peer(id); ok {\n		return p.Nonvoter\n	}\n"}},
 		caught:  []catcher{named("./internal/membership", "TestFalseGossipGivesNoVote")},
 	},
 	{

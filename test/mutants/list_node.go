@@ -191,7 +191,7 @@ func keptClock(n *Node, tableNow int64) *leaderClock {
 		name:    "waiter-told-unavailable-waits-on",
 		breaks:  "a request that was answered unavailable keeps its place and gets the lock later",
 		promise: "liveness",
-		changes: []change{{"internal/host/request.go", "		h.tellGivenUpLocked(r, a)\n		h.leaveLocked(r)\n", "		h.tellGivenUpLocked(r, a)\n		r.left = true\n"}},
+		changes: []change{{"internal/host/request.go", "		h.answerGivenUpLocked(r, a)\n		h.leaveLocked(r)\n", "		h.answerGivenUpLocked(r, a)\n		r.left = true\n"}},
 		caught:  []catcher{named("./internal/host", "TestARequestThatWasGivenUpGetsNothingLater")},
 	},
 	{
