@@ -29,7 +29,7 @@ func (n wire) ListSessions(ctx context.Context, req *apiv1.ListSessionsRequest) 
 		limit = defaultSessions
 	}
 	if limit > maxSessions {
-		return nil, apiv1.NewError(apiv1.CodeInvalid, "limit %d: 1 to %d is allowed", limit, maxSessions)
+		return nil, apiv1.NewError(apiv1.CodeInvalid, "limit: is %d, must be 1 to %d", limit, maxSessions)
 	}
 	return atLeader(ctx, n.Node, func(*epoch) (*apiv1.ListSessionsResponse, error) {
 		filter := fsm.SessionFilter{Lock: req.GetLock()}
@@ -68,7 +68,7 @@ func sessionInfo(s *fsm.SessionSummary, now fsm.Instant) *apiv1.SessionInfo {
 // error some may have been ended; to ask again does no harm.
 func (n wire) KillSessions(ctx context.Context, req *apiv1.KillSessionsRequest) (*apiv1.KillSessionsResponse, error) {
 	if (len(req.GetHash()) == 0) == (req.GetOwner() == "") {
-		return nil, apiv1.NewError(apiv1.CodeInvalid, "hash, owner: one of them is needed, to say which session or whose")
+		return nil, apiv1.NewError(apiv1.CodeInvalid, "hash, owner: must be one of them, which names a session or all of an owner")
 	}
 	req.Who = n.whoAsks(req.GetWho())
 	return atLeader(ctx, n.Node, func(e *epoch) (*apiv1.KillSessionsResponse, error) {
@@ -203,7 +203,7 @@ func (n *Node) limits() (limits fsm.Limits, ok bool) {
 // SetLimits changes the limits that are named.
 func (n wire) SetLimits(ctx context.Context, req *apiv1.SetLimitsRequest) (*apiv1.SetLimitsResponse, error) {
 	if len(req.GetLimits()) == 0 {
-		return nil, apiv1.NewError(apiv1.CodeInvalid, "limits: name at least one")
+		return nil, apiv1.NewError(apiv1.CodeInvalid, "limits: are none, must be at least one")
 	}
 	req.Who = n.whoAsks(req.GetWho())
 	return atLeader(ctx, n.Node, func(e *epoch) (*apiv1.SetLimitsResponse, error) {
@@ -263,8 +263,8 @@ func named(all []*apiv1.Limit, req *apiv1.SetLimitsRequest) (some []*apiv1.Limit
 	return some
 }
 
-// whoAsks is who has asked: the server says it of what came over a connection. What did not
-// is of the program that this node is in.
+// whoAsks returns who made a request: the server has filled that in for what came over a
+// connection. Any other request is of the program that this node runs in.
 func (n *Node) whoAsks(said string) string {
 	if said == "" {
 		return "node " + n.id
@@ -272,7 +272,7 @@ func (n *Node) whoAsks(said string) string {
 	return said
 }
 
-// operators take turns of their own, whoever floods the cluster that they clear up.
+// operators is the owner of what operators do: they take turns with floods of clients.
 var operators = fair.Owner{Address: fair.AddressOf("operators")}
 
 // runAll puts commands through the log, and waits until they are applied or ctx ends.

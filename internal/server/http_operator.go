@@ -23,7 +23,7 @@ func (s *Server) httpSessions(w http.ResponseWriter, r *http.Request) {
 	if q.page != "" {
 		after, err := strconv.ParseUint(q.page, 10, 64)
 		if err != nil {
-			writeError(w, apiv1.NewError(apiv1.CodeInvalid, "page %.40q: the next of an answer is needed", q.page))
+			writeError(w, apiv1.NewError(apiv1.CodeInvalid, "page: is %.40q, must be the next of an answer", q.page))
 			return
 		}
 		req.After = after
@@ -55,7 +55,7 @@ func (s *Server) httpKillSessions(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case problem != nil:
 	case err != nil:
-		problem = apiv1.NewError(apiv1.CodeInvalid, "hash %.40q: hexadecimal digits are needed, as GET /v1/sessions shows them", hash)
+		problem = apiv1.NewError(apiv1.CodeInvalid, "hash: is %.40q, must be hexadecimal digits, as GET /v1/sessions shows them", hash)
 	}
 	if problem != nil {
 		writeError(w, problem)

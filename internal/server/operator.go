@@ -9,8 +9,8 @@ import (
 
 // The calls of an operator who has to do something about clients.
 
-// who is who has asked for something, as the node sees it: the address of the connection.
-// Only what another node of the cluster has passed on is whose it says.
+// who returns who made a request, as the node sees it: the address of the connection. For a
+// request that another node of the cluster has forwarded it is what that node says.
 func (s *Server) who(ctx context.Context, said string) string {
 	if s.isPeer(ctx) {
 		return said
