@@ -395,7 +395,7 @@ func keptClock(n *Node, tableNow int64) *leaderClock {
 		name:    "a-misspelled-gate-is-open",
 		breaks:  "/readyz with an unknown parameter answers that the node is ready",
 		promise: "liveness",
-		changes: []change{{"internal/server/health.go", "			return g, apiv1.NewError(apiv1.CodeInvalid, \"query %q: \\\"voter", "			_ = apiv1.NewError(apiv1.CodeInvalid, \"query %q: \\\"voter"}},
+		changes: []change{{"internal/server/health.go", "			return g, apiv1.NewError(apiv1.CodeInvalid, \"query: is %q, must be \\\"voter", "			_ = apiv1.NewError(apiv1.CodeInvalid, \"query: is %q, must be \\\"voter"}},
 		caught:  []catcher{named("./internal/server", "TestReadyzTellsWhetherTheNextNodeMayBeStopped")},
 	},
 	{
