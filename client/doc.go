@@ -85,8 +85,9 @@
 //   - status.go has the state of a node, and the members.
 //   - admin.go and operator.go are the calls of an operator; command.go sends what changes
 //     something and belongs to no grant.
-//   - session.go keeps a session alive; loss.go finds out that a grant is lost; clock.go
-//     converts cluster time to local time, clock_linux.go and clock_other.go read the clock.
+//   - session.go keeps a session alive and wakes when the time of a grant is up; clock.go says
+//     until when a grant is valid, clock_linux.go and clock_other.go read the clock; loss.go
+//     ends the grants whose time is up, and reports it.
 //   - op.go retries one operation until it has a final answer.
 //   - remote.go is the backend behind Dial, remote_admin.go its calls of an operator; link.go
 //     is the stream in use; peer.go a node and the connections to it.

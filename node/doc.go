@@ -46,9 +46,11 @@
 //   - wire.go: how is a node called by its server, its peers and its own clients?
 //   - node.go: how is a node opened? config.go: what can be configured? bind.go: which
 //     addresses does it bind? memory.go, files_unix.go, files_other.go: what does the system
-//     allow? metrics.go: what is counted? text.go: which text cannot be printed?
-//   - op.go: which command is an operation? apply.go: who gets what an entry has done?
-//     admin.go: what can be requested of a node? operator.go: what can an operator do about
+//     allow, which limits does a new cluster get, and what are the server's budgets?
+//     metrics.go: what is counted? text.go: which text cannot be printed?
+//   - op.go: which command is an operation, and which answer, with its code and text, is a
+//     result of the table? apply.go: who gets what an entry has done?
+//     admin.go: what can be requested of a node, and which node is the leader? operator.go: what can an operator do about
 //     clients?
 //   - join.go: how does Raft start in a cluster? seeds.go: where were the others last?
 //     leave.go: can the others do without this node? voter.go: may the next node be stopped?

@@ -11,8 +11,8 @@
 //
 // Files:
 //   - main.go is the entry; root.go finds the command and turns its error into an exit code;
-//     exit.go lists the exit codes and the advice for each error; flags.go has helpers for
-//     flags.
+//     exit.go lists the exit codes and the advice below each error, whose own text is that of
+//     package client; flags.go has helpers for flags.
 //   - serve.go runs a node; settings.go lists the settings, config.go decides which source
 //     wins, environment.go finds misspelt variables, secrets.go reads the gossip key,
 //     reload.go applies a changed configuration, memory.go sets the runtime's memory limit.
@@ -23,7 +23,8 @@
 //     clock_other.go have the clock that run and the watchdog share.
 //   - locks.go has acquire, release and the other commands that work on locks; waiting.go
 //     tells the user what a command waits for.
-//   - members.go and wait.go report whether the cluster is healthy; operator.go has the
+//   - members.go has status, members and transfer-leadership; wait.go waits until the
+//     cluster is healthy; operator.go has the
 //     commands against clients that use too much; reseed.go and version.go have one command
 //     each.
 //   - dev.go and demo.go start a cluster to try; bench.go measures a cluster, failover.go the

@@ -100,7 +100,7 @@
 // of records (a record of the same content as one that was cut off would still be valid); to
 // keep a list of segments in a file of its own (one more thing to write, and to be lost).
 //
-// Files of the package: log.go has the operations, open.go what a log is checked for,
+// Files of the package: log.go has the options and the operations, open.go what a log is checked for,
 // segment.go and record.go the format, ahead.go the files to come, mark.go the mark, fs.go,
 // sync_linux.go and sync_other.go the file system.
 //

@@ -41,7 +41,8 @@
 //     how is JSON read? view.go: how are the JSON documents filled? jsonwriter.go: how are
 //     long ones written? hosts.go: which browsers are refused?
 //   - brake.go, budget.go, hold.go, frames.go, codec.go and waits.go: how much may clients
-//     take? As above; hold.go for one connection, waits.go for acquires that wait.
+//     take? As above; hold.go counts the operations and answers of one connection, also of
+//     HTTP, waits.go the acquires that wait.
 //   - health.go: is the node ready? directory.go: how do streams learn where the members
 //     are? meant.go: which calls are for another node? observer.go: what is counted?
 package server

@@ -23,7 +23,8 @@
 // Files:
 //   - options.go: what can be set? run.go: what does a run do? round.go: what do its client
 //     processes do? progress.go: how far is it? clock.go: the clock of all processes.
-//   - kinds.go: what is a kind of fault? schedule.go: which fault comes next?
+//   - kinds.go: what is a kind of fault? A new one is a row in the table at the top of the
+//     strikes file that injects it. schedule.go: which fault comes next?
 //   - strikes_process.go, strikes_network.go, strikes_files.go, strikes_disk.go,
 //     strikes_members.go: how is each kind injected, and ended? disks.go, mount_linux.go,
 //     mount_other.go: on which disks?

@@ -75,4 +75,7 @@
 //     did something end? stuck.go: does a request wait for a free lock? answers.go: the
 //     check of that name.
 //   - detached.go: the special cases of callers without a session.
+//
+// A Violation has the name of its check, which leads to the file: "log" to replay.go, "order" to
+// tokens.go, "digest" and "clock" to log.go.
 package history
