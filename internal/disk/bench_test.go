@@ -12,6 +12,7 @@ import (
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 	"go.etcd.io/bbolt"
 
+	"github.com/locknode/locknode/internal/proof/rafttest"
 	"github.com/locknode/locknode/internal/raftlog"
 )
 
@@ -102,7 +103,7 @@ func BenchmarkOpen(b *testing.B) {
 			o := StoreOptions{Dir: b.TempDir(), LogStore: kind}
 			s := mustOpen(b, o)
 			for i := uint64(1); i <= 6000; i += 100 {
-				if err := s.Log.StoreLogs(entries(i, i+99, 0)); err != nil {
+				if err := s.Log.StoreLogs(rafttest.Entries(i, i+99, 0)); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/locknode/locknode/internal/proof/rafttest"
 	"github.com/locknode/locknode/internal/proof/testall"
 )
 
@@ -275,7 +276,7 @@ func TestTornBatchThatNobodySawIsDropped(t *testing.T) {
 	o := seeded(t, LogStoreWAL)
 	s := mustOpen(t, o)
 	// What the crash left: the batch is on disk, the mark is not written.
-	if err := s.Log.(*raft.LogCache).StoreLogs(entries(41, 50, 3)); err != nil {
+	if err := s.Log.(*raft.LogCache).StoreLogs(rafttest.Entries(41, 50, 3)); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.mark.Advance(1, 40, 3); err != nil {
@@ -296,7 +297,7 @@ func TestTornBatchThatNobodySawIsDropped(t *testing.T) {
 	if last, err := s.Log.LastIndex(); last != 40 || err != nil {
 		t.Errorf("LastIndex = %d, %v; want 40", last, err)
 	}
-	if err := s.Log.StoreLogs(entries(41, 45, 4)); err != nil {
+	if err := s.Log.StoreLogs(rafttest.Entries(41, 45, 4)); err != nil {
 		t.Error(err)
 	}
 }
@@ -312,7 +313,7 @@ func TestEarlierCopyIsRefused(t *testing.T) {
 				if err := s.Stable.SetUint64([]byte(keyTerm), 9); err != nil {
 					t.Fatal(err)
 				}
-				if err := s.Log.StoreLogs(entries(41, 60, 9)); err != nil {
+				if err := s.Log.StoreLogs(rafttest.Entries(41, 60, 9)); err != nil {
 					t.Fatal(err)
 				}
 				mustClose(t, s)
@@ -422,7 +423,7 @@ func TestTruncationByRaftIsNotDamage(t *testing.T) {
 				if name == "suffix" {
 					next = 30
 				}
-				if err := s.Log.StoreLogs(entries(next, next+5, 4)); err != nil {
+				if err := s.Log.StoreLogs(rafttest.Entries(next, next+5, 4)); err != nil {
 					t.Fatal(err)
 				}
 				if err := s.Stable.SetUint64([]byte(keyTerm), 4); err != nil {
@@ -481,7 +482,7 @@ func takeSnapshot(t testing.TB, s *Stores, index uint64, data string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := payload(data).Persist(sink); err != nil {
+	if err := rafttest.Payload(data).Persist(sink); err != nil {
 		t.Fatal(err)
 	}
 	return sink.ID()

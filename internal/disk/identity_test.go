@@ -8,6 +8,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/locknode/locknode/internal/proof/rafttest"
 )
 
 // A crash in the middle of a write leaves one of these: nothing yet, a part of
@@ -71,7 +73,7 @@ func TestFailedIdentityWriteKeepsTheOldOne(t *testing.T) {
 		return nil
 	}
 	s = mustOpen(t, StoreOptions{NodeID: "a", Memory: mem})
-	if err := s.Log.StoreLogs(entries(1, 1, 1)); err == nil {
+	if err := s.Log.StoreLogs(rafttest.Entries(1, 1, 1)); err == nil {
 		t.Error("an entry was acknowledged that the identity does not know of")
 	}
 }

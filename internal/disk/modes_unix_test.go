@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/locknode/locknode/internal/proof/rafttest"
 )
 
 // anyUmask lets files be made with whatever rights are asked for.
@@ -98,7 +100,7 @@ func TestWhatIsStoredIsForItsOwnerAlone(t *testing.T) {
 			t.Fatal(err)
 		}
 		var log bytes.Buffer
-		o.Logger = newTestLogger(&log)
+		o.Logger = rafttest.Logger(&log)
 		s = mustOpen(t, o)
 		wantClosed(t, dir)
 		if got := modeOf(t, dir); got != 0o750 || !strings.Contains(log.String(), "was open to other users") {
@@ -126,7 +128,7 @@ func TestRightsOfOthersFilesStay(t *testing.T) {
 		t.Fatal(err)
 	}
 	var log bytes.Buffer
-	s := mustOpen(t, StoreOptions{Dir: dir, Logger: newTestLogger(&log)})
+	s := mustOpen(t, StoreOptions{Dir: dir, Logger: rafttest.Logger(&log)})
 	if d, f := modeOf(t, dir), modeOf(t, theirs); d != 0o755 || f != 0o644 {
 		t.Errorf("modes %v and %v, want them as they were", d, f)
 	}

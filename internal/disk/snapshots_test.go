@@ -10,6 +10,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/locknode/locknode/internal/proof/rafttest"
 	"github.com/locknode/locknode/internal/proof/testall"
 )
 
@@ -94,7 +95,7 @@ func TestFlippedSnapshotMetaNeverPanics(t *testing.T) {
 			}
 		}
 		_, trans := raft.NewInmemTransport("n1")
-		r, err := raft.NewRaft(testConfig("n1"), &recorder{}, s.Log, s.Stable, s.Snapshots, trans)
+		r, err := raft.NewRaft(rafttest.Config("n1"), &rafttest.Machine{}, s.Log, s.Stable, s.Snapshots, trans)
 		if err != nil {
 			t.Fatalf("byte %d: NewRaft: %v", at, err)
 		}
@@ -255,7 +256,7 @@ func TestFailedSnapshotDoesNotFailTheStore(t *testing.T) {
 	if err := s.Gate(); err != nil {
 		t.Errorf("Gate = %v, want nil", err)
 	}
-	if err := s.Log.StoreLogs(entries(41, 41, 3)); err != nil {
+	if err := s.Log.StoreLogs(rafttest.Entries(41, 41, 3)); err != nil {
 		t.Errorf("StoreLogs after a failed snapshot: %v", err)
 	}
 }
@@ -264,7 +265,7 @@ func TestFailedSnapshotDoesNotFailTheStore(t *testing.T) {
 func TestSnapshotDamagedWhileRunningIsNotListed(t *testing.T) {
 	o, older, newer := withSnapshots(t, 15)
 	var log strings.Builder
-	o.Logger = newTestLogger(&log)
+	o.Logger = rafttest.Logger(&log)
 	s := mustOpen(t, o)
 	flip(t, filepath.Join(o.Dir, snapshotDir, newer, metaFile), 30)
 	if got := listed(t, s); len(got) != 1 || got[0] != older {
@@ -289,7 +290,7 @@ func TestEndOfTheProcessWhileASnapshotIsInstalledLeavesNoGap(t *testing.T) {
 			takeSnapshot(t, s, after, "of the leader")
 			mustClose(t, s)
 			s = mustOpen(t, o)
-			if err := s.Log.StoreLogs(entries(after+1, after+2, 3)); err != nil {
+			if err := s.Log.StoreLogs(rafttest.Entries(after+1, after+2, 3)); err != nil {
 				t.Fatalf("the entries after a snapshot up to %d: %v", after, err)
 			}
 			mustClose(t, s)

@@ -10,13 +10,15 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/locknode/locknode/internal/proof/rafttest"
 )
 
 func TestStoredEntriesComeBackUnchanged(t *testing.T) {
 	forEachKind(t, func(t *testing.T, kind string) {
 		o := StoreOptions{Dir: tempDir(t), LogStore: kind}
 		s := mustOpen(t, o)
-		want := entries(1, 3, 1)
+		want := rafttest.Entries(1, 3, 1)
 		want[0].Type = raft.LogConfiguration
 		want[1].Data = nil
 		want[2].Extensions = []byte("from middleware")
@@ -168,7 +170,7 @@ func TestHasStateBeginsWithTheFirstPromise(t *testing.T) {
 		"vote": func(s *Stores) error {
 			return errors.Join(s.Stable.SetUint64([]byte(keyVoteTerm), 2), s.Stable.Set([]byte(keyVoteCand), []byte("b")))
 		},
-		"log": func(s *Stores) error { return s.Log.StoreLog(entries(1, 1, 0)[0]) },
+		"log": func(s *Stores) error { return s.Log.StoreLog(rafttest.Entries(1, 1, 0)[0]) },
 	}
 	for name, write := range first {
 		t.Run(name, func(t *testing.T) {
@@ -203,7 +205,7 @@ func TestInterruptedBootstrapCanBeRepeated(t *testing.T) {
 	if s.HasState() {
 		t.Fatal("HasState after an interrupted bootstrap")
 	}
-	conf := testConfig("a")
+	conf := rafttest.Config("a")
 	servers := raft.Configuration{Servers: []raft.Server{{ID: "a", Address: "a"}}}
 	_, trans := raft.NewInmemTransport("a")
 	if err := raft.BootstrapCluster(conf, s.Log, s.Stable, s.Snapshots, trans, servers); err != nil {
@@ -220,25 +222,25 @@ func TestRaftRunsOnTheStoresAndComesBack(t *testing.T) {
 		for round := 1; round <= 3; round++ {
 			s := mustOpen(t, StoreOptions{Dir: dir, LogStore: kind, NodeID: "a"})
 			_, trans := raft.NewInmemTransport("a")
-			conf := testConfig("a")
+			conf := rafttest.Config("a")
 			if !s.HasState() {
 				servers := raft.Configuration{Servers: []raft.Server{{ID: "a", Address: "a"}}}
 				if err := raft.BootstrapCluster(conf, s.Log, s.Stable, s.Snapshots, trans, servers); err != nil {
 					t.Fatal(err)
 				}
 			}
-			fsm := &recorder{}
+			fsm := &rafttest.Machine{}
 			r, err := raft.NewRaft(conf, fsm, s.Log, s.Stable, s.Snapshots, trans)
 			if err != nil {
 				t.Fatal(err)
 			}
-			waitFor(t, "leader", 10*time.Second, func() bool { return r.State() == raft.Leader })
+			rafttest.WaitFor(t, "leader", 10*time.Second, func() bool { return r.State() == raft.Leader })
 			for range 20 {
 				if err := r.Apply([]byte("x"), time.Second).Error(); err != nil {
 					t.Fatal(err)
 				}
 			}
-			if got := len(fsm.all()); got != 20*round {
+			if got := len(fsm.All()); got != 20*round {
 				t.Errorf("round %d: applied %d commands, want %d", round, got, 20*round)
 			}
 			if err := r.Shutdown().Error(); err != nil {

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/locknode/locknode/internal/proof/rafttest"
 )
 
 // whole checks that a directory of withSnapshots(t, 25) still holds everything.
@@ -143,7 +145,7 @@ func TestLastWordsNameTheCauseAndNotItsEcho(t *testing.T) {
 	fewFiles(t, 0)
 	var err error
 	for i := uint64(11); i < 1000 && err == nil; i++ {
-		err = s.Log.StoreLogs(entries(i, i, 3))
+		err = s.Log.StoreLogs(rafttest.Entries(i, i, 3))
 	}
 	if err == nil {
 		t.Fatal("no segment was begun: the test does not hit")
@@ -351,7 +353,7 @@ func TestFullDiskIsNotDamage(t *testing.T) {
 	}
 	var err error
 	for i := uint64(41); i < 5000 && err == nil; i++ {
-		err = s.Log.StoreLogs(entries(i, i, 3))
+		err = s.Log.StoreLogs(rafttest.Entries(i, i, 3))
 	}
 	if err == nil {
 		t.Fatal("5,000 entries were stored on a full disk")
@@ -377,7 +379,7 @@ func TestFullDiskIsNotDamage(t *testing.T) {
 	if err != nil || last < 40 {
 		t.Errorf("the log ends at %d (%v), want all of it", last, err)
 	}
-	if err := s.Log.StoreLogs(entries(last+1, last+1, 3)); err != nil {
+	if err := s.Log.StoreLogs(rafttest.Entries(last+1, last+1, 3)); err != nil {
 		t.Errorf("append where there is room again: %v", err)
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/locknode/locknode/internal/disk"
+	"github.com/locknode/locknode/internal/proof/rafttest"
 )
 
 // memNet is a network of pipes, usable in virtual time.
@@ -165,7 +166,7 @@ type member struct {
 	stores *disk.Stores
 	trans  *Transport
 	raft   *raft.Raft
-	fsm    *recorder
+	fsm    *rafttest.Machine
 	log    *lockedBuffer // of the stores
 
 	link    gate        // an error here cuts the member off
@@ -223,10 +224,10 @@ func startClusterOn(t *testing.T, network *memNet, layer func(*memLayer) raft.St
 	}
 	var all []*member
 	for _, id := range ids {
-		m := &member{id: id, disk: newFaulty(), fsm: &recorder{}, log: &lockedBuffer{}}
+		m := &member{id: id, disk: newFaulty(), fsm: &rafttest.Machine{}, log: &lockedBuffer{}}
 		m.stores = mustOpen(t, disk.StoreOptions{
 			NodeID: id,
-			Logger: newTestLogger(m.log),
+			Logger: rafttest.Logger(m.log),
 			Memory: &disk.Memory{Log: m.disk, Stable: m.disk, Snapshots: raft.NewInmemSnapshotStore()},
 			OnFailure: func(err error) {
 				m.mu.Lock()
@@ -235,7 +236,7 @@ func startClusterOn(t *testing.T, network *memNet, layer func(*memLayer) raft.St
 			},
 		})
 		m.trans = NewTransport(layer(network.listen(raft.ServerAddress(id))), TransportOptions{Gate: m.gate})
-		conf := testConfig(id)
+		conf := rafttest.Config(id)
 		if err := raft.BootstrapCluster(conf, m.stores.Log, m.stores.Stable, m.stores.Snapshots, m.trans, servers); err != nil {
 			t.Fatal(err)
 		}
@@ -253,7 +254,7 @@ func startClusterOn(t *testing.T, network *memNet, layer func(*memLayer) raft.St
 func leaderOf(t *testing.T, all []*member, limit time.Duration) *member {
 	t.Helper()
 	var leader *member
-	waitFor(t, "a leader that all know", limit, func() bool {
+	rafttest.WaitFor(t, "a leader that all know", limit, func() bool {
 		leader = nil
 		for _, m := range all {
 			if m.raft.State() == raft.Leader {

@@ -9,6 +9,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/locknode/locknode/internal/disk"
+	"github.com/locknode/locknode/internal/proof/rafttest"
 )
 
 // x has entries 6 to 9 of a leader of term 3 that was deposed, never committed. The
@@ -19,8 +20,8 @@ func TestTailOfADeposedLeaderIsNotCommittedByAnEmptyRequest(t *testing.T) {
 		network := newMemNet()
 		s := mustOpen(t, disk.StoreOptions{NodeID: "x", Memory: memory()})
 		x := NewTransport(network.listen("x"), TransportOptions{})
-		applied := &recorder{}
-		r, err := NewRaft(testConfig("x"), applied, s, x)
+		applied := &rafttest.Machine{}
+		r, err := NewRaft(rafttest.Config("x"), applied, s, x)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -43,21 +44,21 @@ func TestTailOfADeposedLeaderIsNotCommittedByAnEmptyRequest(t *testing.T) {
 			synctest.Wait()
 		}
 		want := func(from, to, term uint64) (all []string) {
-			for _, l := range entries(from, to, term) {
-				all = append(all, recorded(l))
+			for _, l := range rafttest.Entries(from, to, term) {
+				all = append(all, rafttest.Applied(l))
 			}
 			return all
 		}
 		conf := joining(1)
-		send(3, 0, 0, 5, append(conf, entries(2, 9, 3)...)...)
+		send(3, 0, 0, 5, append(conf, rafttest.Entries(2, 9, 3)...)...)
 		send(6, 5, 3, 7)
-		if got := applied.all(); !slices.Equal(got, want(2, 5, 3)) || Committed(r) != 5 {
+		if got := applied.All(); !slices.Equal(got, want(2, 5, 3)) || Committed(r) != 5 {
 			t.Errorf("committed up to %d, applied %q; nothing after entry 5 was in a request of the leader of term 6", Committed(r), got)
 		}
 		// What it does say something of counts.
-		send(6, 5, 3, 8, entries(6, 7, 6)...)
-		if Committed(r) != 7 || len(applied.all()) != 6 {
-			t.Errorf("committed up to %d, applied %q, want up to entry 7", Committed(r), applied.all())
+		send(6, 5, 3, 8, rafttest.Entries(6, 7, 6)...)
+		if Committed(r) != 7 || len(applied.All()) != 6 {
+			t.Errorf("committed up to %d, applied %q, want up to entry 7", Committed(r), applied.All())
 		}
 	})
 }

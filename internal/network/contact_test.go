@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/locknode/locknode/internal/proof/rafttest"
 )
 
 // What is told of a peer is when it was asked, not when its answer came: between the two
@@ -52,7 +54,7 @@ func TestAPeerThatIsCutOffHasNotAnswered(t *testing.T) {
 		leader := leaderOf(t, all, time.Second)
 		away := without(all, leader)[0]
 		recent := func() bool {
-			return time.Since(leader.trans.Answered(raft.ServerID(away.id))) < testConfig("a").HeartbeatTimeout
+			return time.Since(leader.trans.Answered(raft.ServerID(away.id))) < rafttest.Config("a").HeartbeatTimeout
 		}
 		for range 100 {
 			time.Sleep(50 * time.Millisecond)
@@ -66,7 +68,7 @@ func TestAPeerThatIsCutOffHasNotAnswered(t *testing.T) {
 			t.Error("a follower that is cut off answers")
 		}
 		away.link.set(nil)
-		waitFor(t, "the follower answers again", time.Second, recent)
+		rafttest.WaitFor(t, "the follower answers again", time.Second, recent)
 	})
 }
 

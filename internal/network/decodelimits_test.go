@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/locknode/locknode/internal/proof/fuzz"
+	"github.com/locknode/locknode/internal/proof/rafttest"
 )
 
 const hugeExtension = "\xc9\xff\xff\xff\xff\xff" // of the kind that is a time
@@ -178,7 +179,7 @@ func TestExtensionTakesNoMemory(t *testing.T) {
 }
 
 func BenchmarkWire(b *testing.B) {
-	frame := appendFrames(b, entries(2, 1+MaxEntries, 2)...)
+	frame := appendFrames(b, rafttest.Entries(2, 1+MaxEntries, 2)...)
 	b.SetBytes(int64(len(frame)))
 	for b.Loop() {
 		w := &wire{incoming: true}

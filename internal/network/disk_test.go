@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/locknode/locknode/internal/disk"
+	"github.com/locknode/locknode/internal/proof/rafttest"
 )
 
 var errEIO = errors.New("input/output error")
@@ -47,15 +48,15 @@ func TestHungWriteMovesTheLeader(t *testing.T) {
 		if err := hung.Error(); err == nil {
 			t.Error("the hung command was acknowledged")
 		}
-		waitFor(t, "the old leader follows", 2*time.Second, func() bool {
+		rafttest.WaitFor(t, "the old leader follows", 2*time.Second, func() bool {
 			_, id := old.raft.LeaderWithID()
 			return old.raft.State() == raft.Follower && string(id) == leader.id
 		})
 		if err := leader.raft.Apply([]byte("last"), time.Second).Error(); err != nil {
 			t.Fatal(err)
 		}
-		waitFor(t, "all apply the same", time.Second, func() bool {
-			return fmt.Sprint(old.fsm.all()) == fmt.Sprint(leader.fsm.all()) && len(old.fsm.all()) == 2
+		rafttest.WaitFor(t, "all apply the same", time.Second, func() bool {
+			return fmt.Sprint(old.fsm.All()) == fmt.Sprint(leader.fsm.All()) && len(old.fsm.All()) == 2
 		})
 		if log := old.log.String(); strings.Count(log, "disk is stalled") != 1 || strings.Count(log, "disk answers again") != 1 {
 			t.Errorf("the log does not tell the story once: %q", log)
@@ -156,7 +157,7 @@ func TestFailedTermWriteDoesNotPanic(t *testing.T) {
 		victim := without(all, leader)[0]
 		victim.disk.set(func(f *faulty) { f.fail, f.failOn = errEIO, "locknode/term" })
 		_ = leader.trans.Close() // the others hold an election
-		waitFor(t, "the failure is reported", 5*time.Second, func() bool { return len(victim.reported()) > 0 })
+		rafttest.WaitFor(t, "the failure is reported", 5*time.Second, func() bool { return len(victim.reported()) > 0 })
 		wantOneReport(t, victim, errEIO)
 		// Raft's main goroutine is gone; Shutdown must still find its end.
 		if err := Shutdown(victim.raft, time.Second); err != nil {
@@ -210,9 +211,9 @@ func TestUnreadableEntryEndsTheNodeNotTheProcess(t *testing.T) {
 		// The layer of the first run is closed; a new one takes its address.
 		network := leader.trans.streams.StreamLayer.(*memLayer).net
 		trans := NewTransport(network.listen(raft.ServerAddress(victim.id)), TransportOptions{Gate: s.Gate})
-		fsm := &recorder{}
+		fsm := &rafttest.Machine{}
 		// raft reads the whole log when it starts: let that pass, fail the apply.
-		r, err := NewRaft(testConfig(victim.id), fsm, s, trans)
+		r, err := NewRaft(rafttest.Config(victim.id), fsm, s, trans)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -225,7 +226,7 @@ func TestUnreadableEntryEndsTheNodeNotTheProcess(t *testing.T) {
 		if len(reports) != 0 {
 			t.Errorf("reported again: %v", <-reports)
 		}
-		if n := len(fsm.all()); n >= 100 {
+		if n := len(fsm.All()); n >= 100 {
 			t.Errorf("applied %d commands past an unreadable entry", n)
 		}
 		if err := s.Gate(); !errors.Is(err, disk.ErrFailed) {
@@ -248,7 +249,7 @@ func wantOneReport(t *testing.T, m *member, cause error) {
 	if err := m.stores.Gate(); !errors.Is(err, disk.ErrFailed) {
 		t.Errorf("%s: Gate = %v, want ErrFailed", m.id, err)
 	}
-	if err := m.stores.Log.StoreLogs(entries(1, 1, 1)); err == nil {
+	if err := m.stores.Log.StoreLogs(rafttest.Entries(1, 1, 1)); err == nil {
 		t.Errorf("%s takes writes after a failed one", m.id)
 	}
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/locknode/locknode/internal/disk"
 	"github.com/locknode/locknode/internal/proof/fuzz"
+	"github.com/locknode/locknode/internal/proof/rafttest"
 )
 
 // port is a net.Listener that is handed its connections, and a StreamLayer that
@@ -89,7 +90,7 @@ func everyFrame(t testing.TB) map[string][]byte {
 	t.Helper()
 	config := &raft.Log{Index: 2, Term: 2, Type: raft.LogConfiguration, Data: raft.EncodeConfiguration(fuzzedVoters)}
 	return map[string][]byte{
-		"entries":   appendFrames(t, entries(2, 4, 2)...),
+		"entries":   appendFrames(t, rafttest.Entries(2, 4, 2)...),
 		"config":    appendFrames(t, config),
 		"heartbeat": beatFrame(t),
 		"vote": framesOf(t, func(trans *Transport) {
@@ -120,19 +121,19 @@ type victim struct {
 	raft    *raft.Raft
 	trans   *Transport
 	port    *port
-	machine *recorder
+	machine *rafttest.Machine
 	failed  chan error
 }
 
 func startVictim(t testing.TB) *victim {
 	t.Helper()
-	v := &victim{port: newPort(), machine: &recorder{}, failed: make(chan error, 1)}
+	v := &victim{port: newPort(), machine: &rafttest.Machine{}, failed: make(chan error, 1)}
 	stores, err := disk.OpenStores(disk.StoreOptions{NodeID: "a", Memory: memory(), OnFailure: func(err error) { v.failed <- err }})
 	if err != nil {
 		t.Fatal(err)
 	}
 	v.trans = NewTransport(NewStream(v.port, StreamOptions{Member: "a"}), TransportOptions{})
-	conf := testConfig("a")
+	conf := rafttest.Config("a")
 	conf.HeartbeatTimeout, conf.ElectionTimeout, conf.LeaderLeaseTimeout = time.Hour, time.Hour, time.Hour
 	if err := raft.BootstrapCluster(conf, stores.Log, stores.Stable, stores.Snapshots, v.trans, fuzzedVoters); err != nil {
 		t.Fatal(err)
@@ -285,7 +286,7 @@ func ask(trans *Transport, kind string) (yes bool, err error) {
 	var installed raft.InstallSnapshotResponse
 	switch kind {
 	case "entries":
-		err = trans.AppendEntries("b", "b", &raft.AppendEntriesRequest{Term: 2, PrevLogEntry: 1, Entries: entries(2, 4, 2)}, &appended)
+		err = trans.AppendEntries("b", "b", &raft.AppendEntriesRequest{Term: 2, PrevLogEntry: 1, Entries: rafttest.Entries(2, 4, 2)}, &appended)
 	case "heartbeat":
 		err = trans.AppendEntries("b", "b", &raft.AppendEntriesRequest{Term: 2}, &appended)
 	case "vote":

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/locknode/locknode/internal/proof/rafttest"
 )
 
 var errCut = errors.New("cut off")
@@ -61,7 +63,7 @@ func TestRaftsOwnTransferRefusesEntriesWhileItsTargetIsAway(t *testing.T) {
 			}
 		}
 		victim.link.set(nil)
-		waitFor(t, "entries are taken again", 30*time.Second, func() bool {
+		rafttest.WaitFor(t, "entries are taken again", 30*time.Second, func() bool {
 			return leader.raft.Apply([]byte("x"), time.Second).Error() == nil
 		})
 	})
@@ -103,7 +105,7 @@ func refusesLater(t *testing.T, all []*member, m *member) bool {
 	t.Helper()
 	rest := without(all, m)
 	m.link.set(errCut)
-	waitFor(t, "the leader steps down", 5*time.Second, func() bool { return m.raft.State() != raft.Leader })
+	rafttest.WaitFor(t, "the leader steps down", 5*time.Second, func() bool { return m.raft.State() != raft.Leader })
 	for _, o := range rest {
 		o.link.set(nil)
 	}
@@ -127,7 +129,7 @@ func refusesLater(t *testing.T, all []*member, m *member) bool {
 // mustHandOver hands leadership over, again until it is done.
 func mustHandOver(t *testing.T, from *member, to string, limit time.Duration) {
 	t.Helper()
-	waitFor(t, from.id+" hands leadership to "+to, limit, func() bool {
+	rafttest.WaitFor(t, from.id+" hands leadership to "+to, limit, func() bool {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		return HandOver(ctx, from.raft, from.trans, raft.ServerID(to), nil) == nil
@@ -178,7 +180,7 @@ func TestHandOverHoldsEntriesBackOnlyForASuccessorThatIsLevel(t *testing.T) {
 			t.Errorf("HandOver to a follower that is behind = %v, entries held back %d times; want an error and 0", err, held)
 		}
 		victim.link.set(nil)
-		waitFor(t, "leadership is handed over", 30*time.Second, func() bool {
+		rafttest.WaitFor(t, "leadership is handed over", 30*time.Second, func() bool {
 			return HandOver(t.Context(), leader.raft, leader.trans, raft.ServerID(victim.id), hold) == nil
 		})
 		if held == 0 || held != released {

@@ -9,6 +9,8 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
+
+	"github.com/locknode/locknode/internal/proof/rafttest"
 )
 
 // puppet is a peer that is moved by the test: it votes for whoever asks and
@@ -80,15 +82,15 @@ func heartbeatRace(t *testing.T, wrap func(raft.StreamLayer) raft.Transport) out
 	defer b.close()
 	defer c.close()
 	trans := wrap(network.listen("a"))
-	fsm := &recorder{}
-	r, s := startAmong(t, trans, testConfig("a"), fsm)
+	fsm := &rafttest.Machine{}
+	r, s := startAmong(t, trans, rafttest.Config("a"), fsm)
 	defer func() {
 		_ = trans.(raft.WithClose).Close()
 		if err := Shutdown(r, 5*time.Second); err != nil {
 			t.Error(err)
 		}
 	}()
-	waitFor(t, "leader", 5*time.Second, func() bool { return r.State() == raft.Leader })
+	rafttest.WaitFor(t, "leader", 5*time.Second, func() bool { return r.State() == raft.Leader })
 	if err := r.Barrier(time.Second).Error(); err != nil {
 		t.Fatal(err)
 	}
@@ -113,7 +115,7 @@ func heartbeatRace(t *testing.T, wrap func(raft.StreamLayer) raft.Transport) out
 	}
 	synctest.Wait()
 	o.applyErr = apply.Error()
-	o.applied = fsm.all()
+	o.applied = fsm.All()
 	if o.stored != nil && o.stored.Term != term+1 {
 		t.Fatalf("entry %d was stored under term %d; the schedule is about %d", last+1, o.stored.Term, term+1)
 	}
@@ -192,7 +194,7 @@ func TestAnsweredHeartbeatsKeepFollowersCalm(t *testing.T) {
 		b := newPuppet(network, "b")
 		defer b.close()
 		trans := NewTransport(network.listen("a"), TransportOptions{})
-		r, _ := startAmong(t, trans, testConfig("a"), &recorder{})
+		r, _ := startAmong(t, trans, rafttest.Config("a"), &rafttest.Machine{})
 		for range 200 { // heartbeats only, for 4 s
 			if resp := b.lead(t, "a", raft.AppendEntriesRequest{Term: 7}); !resp.Success || resp.Term != 7 {
 				t.Fatalf("heartbeat: %+v", resp)

@@ -14,6 +14,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/locknode/locknode/internal/disk"
+	"github.com/locknode/locknode/internal/proof/rafttest"
 )
 
 // A node that has the address of another member is not taken for it, and both sides
@@ -30,7 +31,7 @@ func TestAnotherMemberIsNotTakenForTheOneMeant(t *testing.T) {
 		t.Errorf("Dial = %v, want %s", err, want)
 	}
 	const want = `it looks for node \"n1\", this is \"n2\"`
-	waitFor(t, "the other side logs it", time.Second, func() bool { return strings.Contains(log.String(), want) })
+	rafttest.WaitFor(t, "the other side logs it", time.Second, func() bool { return strings.Contains(log.String(), want) })
 }
 
 func TestNodeWithThisNodesNameIsRefused(t *testing.T) {
@@ -45,7 +46,7 @@ func TestNodeWithThisNodesNameIsRefused(t *testing.T) {
 	if _, err := greetAs(c, "n1", "n1"); err == nil || !strings.Contains(err.Error(), "must not have one ID") {
 		t.Errorf("it is answered %v", err)
 	}
-	waitFor(t, "it is logged", time.Second, func() bool { return strings.Contains(log.String(), "must not have one ID") })
+	rafttest.WaitFor(t, "it is logged", time.Second, func() bool { return strings.Contains(log.String(), "must not have one ID") })
 	if c, err := ours.Dial(theirs.server(), time.Second); err == nil {
 		_ = c.Close()
 		t.Error("a node dials itself")
@@ -75,13 +76,13 @@ func TestVoteForACandidateIsNoVoteForTheNextAtItsAddress(t *testing.T) {
 		network := newMemNet()
 		x := NewTransport(network.listen("x"), TransportOptions{})
 		stores := mustOpen(t, disk.StoreOptions{NodeID: "x", Memory: memory()})
-		conf := testConfig("x")
+		conf := rafttest.Config("x")
 		conf.HeartbeatTimeout, conf.ElectionTimeout, conf.LeaderLeaseTimeout = time.Hour, time.Hour, time.Hour
 		voters := raft.Configuration{Servers: []raft.Server{{ID: "x", Address: "x"}, {ID: "b", Address: "b"}, {ID: "c", Address: "c"}}}
 		if err := raft.BootstrapCluster(conf, stores.Log, stores.Stable, stores.Snapshots, x, voters); err != nil {
 			t.Fatal(err)
 		}
-		r, err := NewRaft(conf, &recorder{}, stores, x)
+		r, err := NewRaft(conf, &rafttest.Machine{}, stores, x)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -156,7 +157,7 @@ func TestBothEndsSayWhereTheirAPIIs(t *testing.T) {
 	if got := a.API("b"); got != "10.0.0.2:7400" {
 		t.Errorf("who dialled has heard %q", got)
 	}
-	waitFor(t, "who was dialled hears it", time.Second, func() bool { return b.API("a") == "10.0.0.1:7400" })
+	rafttest.WaitFor(t, "who was dialled hears it", time.Second, func() bool { return b.API("a") == "10.0.0.1:7400" })
 	if got := a.API("c"); got != "" {
 		t.Errorf("of a node that was never met it has heard %q", got)
 	}

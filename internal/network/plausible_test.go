@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/locknode/locknode/internal/proof/rafttest"
 )
 
 // as is a transport from which another one of the cluster seems to speak.
@@ -147,14 +149,14 @@ func TestImplausibleAnswersLeaveTheLeaderAsItWas(t *testing.T) {
 				}
 			})
 			trans := NewTransport(network.listen("a"), TransportOptions{})
-			r, _ := startAmong(t, trans, testConfig("a"), &recorder{})
+			r, _ := startAmong(t, trans, rafttest.Config("a"), &rafttest.Machine{})
 			defer func() {
 				_ = trans.Close()
 				if err := Shutdown(r, 5*time.Second); err != nil {
 					t.Error(err)
 				}
 			}()
-			waitFor(t, "a leads with c's vote", 5*time.Second, func() bool { return r.State() == raft.Leader })
+			rafttest.WaitFor(t, "a leads with c's vote", 5*time.Second, func() bool { return r.State() == raft.Leader })
 			term := r.CurrentTerm()
 			time.Sleep(2 * time.Second)
 			if got := r.CurrentTerm(); got != term || term > nearTerms {
@@ -173,9 +175,9 @@ func TestWhoWasAwayCatchesUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network := newMemNet()
 		trans := NewTransport(network.listen("a"), TransportOptions{})
-		conf := testConfig("a")
+		conf := rafttest.Config("a")
 		conf.HeartbeatTimeout, conf.ElectionTimeout, conf.LeaderLeaseTimeout = time.Hour, time.Hour, time.Hour
-		r, _ := startAmong(t, trans, conf, &recorder{})
+		r, _ := startAmong(t, trans, conf, &rafttest.Machine{})
 		defer func() { _ = Stop(r, trans, 0, 5*time.Second) }()
 		leader := NewTransport(network.listen("b"), TransportOptions{})
 		defer leader.Close()

@@ -8,6 +8,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/locknode/locknode/internal/proof/fuzz"
+	"github.com/locknode/locknode/internal/proof/rafttest"
 )
 
 // Each of these, sent to a follower, ended the process with a panic of raft or
@@ -17,10 +18,10 @@ func TestDamagedRequestDoesNotReachRaft(t *testing.T) {
 	cases := map[string][]byte{
 		"entry is nil":                  appendFrames(t, nil),
 		"type is unknown":               one(&raft.Log{Index: 2, Term: 2, Type: 77}),
-		"entries leave a gap":           appendFrames(t, entries(3, 4, 2)...),
-		"entries are there twice":       appendFrames(t, append(entries(2, 3, 2), entries(3, 4, 2)...)...),
-		"term falls":                    appendFrames(t, append(entries(2, 2, 2), entries(3, 3, 1)...)...),
-		"term of the future":            appendFrames(t, entries(2, 2, 9)...),
+		"entries leave a gap":           appendFrames(t, rafttest.Entries(3, 4, 2)...),
+		"entries are there twice":       appendFrames(t, append(rafttest.Entries(2, 3, 2), rafttest.Entries(3, 4, 2)...)...),
+		"term falls":                    appendFrames(t, append(rafttest.Entries(2, 2, 2), rafttest.Entries(3, 3, 1)...)...),
+		"term of the future":            appendFrames(t, rafttest.Entries(2, 2, 9)...),
 		"configuration is empty":        one(&raft.Log{Index: 2, Term: 2, Type: raft.LogConfiguration}),
 		"configuration takes 4 GiB":     one(&raft.Log{Index: 2, Term: 2, Type: raft.LogConfiguration, Data: []byte("\x81\xa1x" + hugeExtension)}),
 		"configuration is cut off":      one(&raft.Log{Index: 2, Term: 2, Type: raft.LogConfiguration, Data: raft.EncodeConfiguration(fuzzedVoters)[:20]}),

@@ -8,6 +8,7 @@ import (
 	"testing/iotest"
 
 	"github.com/locknode/locknode/internal/proof/fuzz"
+	"github.com/locknode/locknode/internal/proof/rafttest"
 )
 
 // oneWay is what a client writes, as bytes, and how a server reads bytes.
@@ -45,7 +46,7 @@ func TestRecordsCarryWhatWasWritten(t *testing.T) {
 // A frame has no checksum of its own: one flipped bit was another entry.
 func TestEveryFlippedBitIsFound(t *testing.T) {
 	write, read := oneWay("n")
-	wire := write(appendFrames(t, entries(2, 3, 2)...))
+	wire := write(appendFrames(t, rafttest.Entries(2, 3, 2)...))
 	for i := range len(wire) * 8 {
 		bad := bytes.Clone(wire)
 		bad[i/8] ^= 1 << (i % 8)

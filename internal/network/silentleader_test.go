@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/locknode/locknode/internal/proof/rafttest"
 )
 
 // votes are what a follower answers to a candidate.
@@ -35,9 +37,9 @@ func candidacy(t *testing.T, silent time.Duration, last uint64, wrap func(raft.S
 	defer b.close()
 	defer c.close()
 	trans := wrap(network.listen("a"))
-	conf := testConfig("a")
+	conf := rafttest.Config("a")
 	conf.HeartbeatTimeout, conf.ElectionTimeout = 10*time.Second, 10*time.Second
-	r, _ := startAmong(t, trans, conf, &recorder{})
+	r, _ := startAmong(t, trans, conf, &rafttest.Machine{})
 	defer func() {
 		_ = trans.(raft.WithClose).Close()
 		if err := Shutdown(r, 5*time.Second); err != nil {

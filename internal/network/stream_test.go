@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/locknode/locknode/internal/proof/rafttest"
 )
 
 // members numbers the nodes of tests that do not name theirs.
@@ -25,7 +27,7 @@ var members atomic.Int64
 func listen(t *testing.T, o StreamOptions) (*Stream, *lockedBuffer) {
 	t.Helper()
 	log := &lockedBuffer{}
-	o.Logger = newTestLogger(log)
+	o.Logger = rafttest.Logger(log)
 	if o.Member == "" {
 		o.Member = fmt.Sprintf("n%d", members.Add(1))
 	}
@@ -65,7 +67,7 @@ func TestStreamCarriesRaft(t *testing.T) {
 	b := NewTransport(sb, TransportOptions{})
 	serve(t, b, accept)
 	for range 3 {
-		if err := appendTo(a, sb.server(), entries(1, MaxEntries, 1)...); err != nil {
+		if err := appendTo(a, sb.server(), rafttest.Entries(1, MaxEntries, 1)...); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -94,7 +96,7 @@ func TestStreamTakesAnyNetwork(t *testing.T) {
 		defer a.Close()
 		b := NewTransport(sb, TransportOptions{})
 		serve(t, b, accept)
-		if err := appendTo(a, sb.server(), entries(1, MaxEntries, 1)...); err != nil {
+		if err := appendTo(a, sb.server(), rafttest.Entries(1, MaxEntries, 1)...); err != nil {
 			t.Error(err)
 		}
 	})
@@ -196,7 +198,7 @@ func stayApart(t *testing.T, a, b ClusterIdentity, one bool) {
 	if !strings.Contains(err.Error(), "cluster") {
 		t.Errorf("Dial = %v, want it to speak of the cluster", err)
 	}
-	waitFor(t, "the other side logs it", time.Second, func() bool { return strings.Contains(log.String(), "cluster") })
+	rafttest.WaitFor(t, "the other side logs it", time.Second, func() bool { return strings.Contains(log.String(), "cluster") })
 }
 
 func TestStrangerGetsASentence(t *testing.T) {
@@ -210,7 +212,7 @@ func TestStrangerGetsASentence(t *testing.T) {
 	if resp.StatusCode != http.StatusBadRequest || err != nil || !strings.Contains(string(body), "raft port") {
 		t.Errorf("GET = %d %q, %v; want 400 with a sentence", resp.StatusCode, body, err)
 	}
-	waitFor(t, "it is logged", time.Second, func() bool { return strings.Contains(log.String(), "HTTP") })
+	rafttest.WaitFor(t, "it is logged", time.Second, func() bool { return strings.Contains(log.String(), "HTTP") })
 }
 
 func TestDialOfAWrongPortSaysSo(t *testing.T) {
@@ -241,7 +243,7 @@ func TestSilentConnectionIsCut(t *testing.T) {
 	if _, err := c.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("Read = %v, want the other side to close", err)
 	}
-	waitFor(t, "it is logged", time.Second, func() bool { return strings.Contains(log.String(), "preface") })
+	rafttest.WaitFor(t, "it is logged", time.Second, func() bool { return strings.Contains(log.String(), "preface") })
 }
 
 // A place is given back when the connection ends.
@@ -252,7 +254,7 @@ func TestClosedConnectionMakesRoom(t *testing.T) {
 	for i := range 5 {
 		client, _ := listen(t, StreamOptions{})
 		var c net.Conn
-		waitFor(t, fmt.Sprintf("connection %d", i), 2*time.Second, func() (ok bool) {
+		rafttest.WaitFor(t, fmt.Sprintf("connection %d", i), 2*time.Second, func() (ok bool) {
 			var err error
 			c, err = client.Dial(s.server(), time.Second)
 			return err == nil
@@ -310,7 +312,7 @@ func TestTransportCloseEndsEveryConnection(t *testing.T) {
 	if err := errors.Join(a.Close(), a.Close()); err != nil {
 		t.Fatal(err)
 	}
-	waitFor(t, "b sees it", 2*time.Second, func() bool {
+	rafttest.WaitFor(t, "b sees it", 2*time.Second, func() bool {
 		sb.mu.Lock()
 		defer sb.mu.Unlock()
 		return len(sb.conns) == 0

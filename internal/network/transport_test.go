@@ -18,6 +18,7 @@ import (
 
 	"github.com/locknode/locknode/internal/disk"
 	"github.com/locknode/locknode/internal/hclogs"
+	"github.com/locknode/locknode/internal/proof/rafttest"
 )
 
 // gate is a switch for TransportOptions.Gate.
@@ -146,8 +147,8 @@ func feedRefusingFollower(t *testing.T, wrap func(raft.StreamLayer) raft.Transpo
 		}
 	})
 	trans := wrap(network.listen("a"))
-	r, _ := startAmong(t, trans, testConfig("a"), &recorder{})
-	waitFor(t, "leader", 5*time.Second, func() bool { return r.State() == raft.Leader })
+	r, _ := startAmong(t, trans, rafttest.Config("a"), &rafttest.Machine{})
+	rafttest.WaitFor(t, "leader", 5*time.Second, func() bool { return r.State() == raft.Leader })
 	var wg sync.WaitGroup
 	for range 4 {
 		wg.Go(func() {
@@ -353,7 +354,7 @@ func TestReturningFollowerIsFedAtOnce(t *testing.T) {
 		}
 		away.link.set(nil)
 		start := time.Now()
-		waitFor(t, "the follower has caught up", 20*time.Second, func() bool { return len(away.fsm.all()) >= 60 })
+		rafttest.WaitFor(t, "the follower has caught up", 20*time.Second, func() bool { return len(away.fsm.All()) >= 60 })
 		if took := time.Since(start); took > 500*time.Millisecond {
 			t.Errorf("caught up after %v", took)
 		} else {
@@ -420,15 +421,15 @@ func TestShutdownHasADeadline(t *testing.T) {
 		store := newFaulty()
 		s := mustOpen(t, disk.StoreOptions{NodeID: "a", Memory: &disk.Memory{Log: store, Stable: store, Snapshots: raft.NewInmemSnapshotStore()}})
 		_, trans := raft.NewInmemTransport("a")
-		conf := testConfig("a")
+		conf := rafttest.Config("a")
 		if err := raft.BootstrapCluster(conf, s.Log, s.Stable, s.Snapshots, trans, raft.Configuration{Servers: []raft.Server{{ID: "a", Address: "a"}}}); err != nil {
 			t.Fatal(err)
 		}
-		r, err := NewRaft(conf, &recorder{}, s, trans)
+		r, err := NewRaft(conf, &rafttest.Machine{}, s, trans)
 		if err != nil {
 			t.Fatal(err)
 		}
-		waitFor(t, "leader", 5*time.Second, func() bool { return r.State() == raft.Leader })
+		rafttest.WaitFor(t, "leader", 5*time.Second, func() bool { return r.State() == raft.Leader })
 		store.set(func(f *faulty) { f.hang = release })
 		hung := r.Apply([]byte("x"), time.Second)
 		synctest.Wait()
@@ -500,7 +501,7 @@ func TestTransportKeepsTheOptionalInterfaces(t *testing.T) {
 
 func TestRaftLoggerSpeaksLikeTheRest(t *testing.T) {
 	var b strings.Builder
-	l := hclogs.RaftLogger(newTestLogger(&b)).Named("raft").With("server-id", "a")
+	l := hclogs.RaftLogger(rafttest.Logger(&b)).Named("raft").With("server-id", "a")
 	l.Error("failed to do", "error", errEIO, "servers", hclog.Fmt("%d of %d", 1, 3))
 	l.Error("failed to heartbeat to", "peer", "b", "error", fmt.Errorf("read: %w", io.EOF))
 	l.Debug("not shown")

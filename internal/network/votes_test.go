@@ -9,6 +9,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/locknode/locknode/internal/disk"
+	"github.com/locknode/locknode/internal/proof/rafttest"
 )
 
 // A node that was removed, lost its data and is taken in again under its old ID
@@ -36,7 +37,7 @@ func TestNodeThatJoinedVotesOnlyOnceItHasItsJoining(t *testing.T) {
 					Identity: disk.Identity{Version: 1, NodeID: "x", LogStore: disk.LogStoreWAL, VotesFrom: c.votesFrom},
 				}})
 				x := NewTransport(network.listen("x"), TransportOptions{})
-				r, err := NewRaft(testConfig("x"), &recorder{}, s, x)
+				r, err := NewRaft(rafttest.Config("x"), &rafttest.Machine{}, s, x)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -91,7 +92,7 @@ func TestNodeThatJoinedDoesNotVoteWhileItStarts(t *testing.T) {
 			}, &vote)
 		}()
 		synctest.Wait() // the request waits
-		r, err := NewRaft(testConfig("x"), &recorder{}, s, x)
+		r, err := NewRaft(rafttest.Config("x"), &rafttest.Machine{}, s, x)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -118,7 +119,7 @@ func TestLongLogOfADeposedLeaderIsNotTheJoining(t *testing.T) {
 			Identity: disk.Identity{Version: 1, NodeID: "x", LogStore: disk.LogStoreWAL, VotesFrom: 5},
 		}})
 		x := NewTransport(network.listen("x"), TransportOptions{})
-		r, err := NewRaft(testConfig("x"), &recorder{}, s, x)
+		r, err := NewRaft(rafttest.Config("x"), &rafttest.Machine{}, s, x)
 		if err != nil {
 			t.Fatal(err)
 		}
