@@ -99,8 +99,8 @@ func TestEveryFaultOfAConfigIsReportedAtOnce(t *testing.T) {
 		BootstrapExpect: 10,
 	}.Validate()
 	for _, want := range []string{
-		`data dir: is empty`, `id: is "a\n", must be printable text`, `zone: is "zzz`, `cluster name: is "a b"`, `advertise host: is "0.0.0.0": it stands for every address`,
-		`join: is "a": host:port`, `join: is "b:0": host:port`, `bootstrap expect: is 10`,
+		`data dir: is empty`, `id: is "a\n", must be printable text`, `zone: is "zzz`, `cluster name: is "a b"`, `advertise host: is "0.0.0.0", must be a name`,
+		`join: is "a", must be host:port`, `join: is "b:0", must be host:port`, `bootstrap expect: is 10`,
 	} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("faults lack %q: %v", want, err)

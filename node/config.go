@@ -204,7 +204,7 @@ func (c Config) withDefaults() (Config, error) {
 	if c.AdvertiseHost != "" {
 		host, fault := address.Host(c.AdvertiseHost)
 		if fault != nil {
-			fault = fmt.Errorf("advertise host: is %q: %w", c.AdvertiseHost, fault)
+			fault = fmt.Errorf("advertise host: is %q, %w", c.AdvertiseHost, fault)
 		} else {
 			c.AdvertiseHost = host // without brackets
 		}
@@ -272,12 +272,12 @@ func (c *Config) validate() error {
 	}
 	for _, seed := range c.Join {
 		if err := address.Dial(seed); err != nil {
-			bad("join: is %q: %w", seed, err)
+			bad("join: is %q, %w", seed, err)
 		}
 	}
 	for _, name := range c.HTTPHosts {
 		if err := address.Name(name); err != nil {
-			bad("http host: is %q: %w", name, err)
+			bad("http host: is %q, %w", name, err)
 		}
 	}
 	if err := checkClusterName(c.ClusterName); err != nil {

@@ -53,11 +53,11 @@ func withPort(s string) error {
 func dialable(a netip.Addr) error {
 	switch {
 	case a.IsUnspecified():
-		return errors.New("it stands for every address of this machine, and others cannot dial it: must be a name, or an address of this machine")
+		return errors.New("must be a name, or an address of this machine: it stands for every address, and others cannot dial it")
 	case a.IsMulticast() || a == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
-		return errors.New("it is no address of one machine: must be a name, or an address of this machine")
+		return errors.New("must be a name, or an address of this machine: it is no address of one machine")
 	case a.Zone() != "":
-		return errors.New("its zone has a meaning on this machine only: must be an address without a zone")
+		return errors.New("must be an address without a zone, which has a meaning on this machine only")
 	}
 	return nil
 }
