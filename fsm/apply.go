@@ -193,8 +193,6 @@ func (t *Table) runRare(d *decoder, kind Kind) Result {
 		var c Clear
 		c.decode(d)
 		return t.whole(d, func() Result { return t.clear(&c) })
-	case KindRecover:
-		return t.whole(d, t.skipTokens)
 	case KindRaiseLevel:
 		var c RaiseLevel
 		c.decode(d)
@@ -248,14 +246,6 @@ func (t *Table) found(c *Found) Result {
 	if t.cluster == ([16]byte{}) {
 		t.cluster, t.key = c.Cluster, c.Key
 	}
-	return Result{}
-}
-
-func (t *Table) skipTokens() Result {
-	if t.lastToken > maxToken/2-recoverSkip {
-		return t.refuse(OverLimit, outOfTokens, 0)
-	}
-	t.lastToken += recoverSkip
 	return Result{}
 }
 

@@ -114,11 +114,6 @@ func TestMassEndOfSessionsIsCut(t *testing.T) {
 // Tokens stay below 2^53, come what may.
 func TestTokensRunOutWithoutHarm(t *testing.T) {
 	b := newBench(t)
-	for b.one(0, Recover{}).Code == OK {
-	}
-	if last := b.table.lastToken; last > maxToken/2 || last < maxToken/2-2*recoverSkip {
-		t.Fatalf("recoveries took the tokens to %d", last)
-	}
 	b.table.lastToken = maxToken - 2
 	b.want(b.one(0, detached(1, "a", 2*second, 0)), OK)
 	b.want(b.one(0, detached(2, "a", 9*second, 9*second)), Queued)

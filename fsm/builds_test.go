@@ -136,7 +136,7 @@ func TestEveryBuildGivesTheSameBytes(t *testing.T) {
 	commands := 0
 	for k := KindOpenSession; k <= KindClear; k++ {
 		commands += kinds[k]
-		if kinds[k] == 0 {
+		if kinds[k] == 0 && k != removedKind {
 			t.Errorf("the log has no command of kind %d", k)
 		}
 	}

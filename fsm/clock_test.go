@@ -271,16 +271,6 @@ func TestTimesStopAtTheEndOfTime(t *testing.T) {
 	}
 }
 
-func TestRecoverSkipsTokensAhead(t *testing.T) {
-	b := newBench(t)
-	first := b.want(b.one(0, detached(1, "a", 2*second, 0)), OK).Token
-	b.want(b.one(0, Recover{}), OK)
-	next := b.want(b.one(0, detached(2, "b", 2*second, 0)), OK).Token
-	if next <= first+1<<40-1 || next >= 1<<53 {
-		t.Fatalf("token %d after %d and a recovery", next, first)
-	}
-}
-
 // The two delays end at the same time and come from the same grant; a cut must
 // not make a restored table end the other one first.
 func TestDelaysOfOneGrantEndInTheSameOrderEverywhere(t *testing.T) {

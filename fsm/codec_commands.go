@@ -236,8 +236,6 @@ func (c Found) encode(e *encoder) {
 
 func (c *Found) decode(d *decoder) { *c = Found{Cluster: d.id(), Key: d.id()} }
 
-func (c Recover) encode(*encoder) {}
-
 func (c Clear) encode(e *encoder) {
 	e.string(c.Lock)
 	e.string(c.Owner)
@@ -293,8 +291,6 @@ func decodeKind(d *decoder, kind Kind) Command {
 		return decoded[Configure](d)
 	case KindFound:
 		return decoded[Found](d)
-	case KindRecover:
-		return Recover{}
 	case KindClear:
 		return decoded[Clear](d)
 	case KindRaiseLevel:

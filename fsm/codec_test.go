@@ -60,7 +60,7 @@ func TestCommandsAreAppended(t *testing.T) {
 		c := SetValue{Token: 7, Value: bytes.Repeat([]byte{5}, size)}
 		for _, room := range []int{0, 1, 2, 200_000} {
 			buf := append(make([]byte, 0, 3+room), "abc"...)
-			buf = AppendCommand(AppendCommand(buf, c), Recover{})
+			buf = AppendCommand(AppendCommand(buf, c), Found{})
 			if string(buf[:3]) != "abc" {
 				t.Fatalf("size %d, room %d: start is %q", size, room, buf[:3])
 			}
@@ -69,7 +69,7 @@ func TestCommandsAreAppended(t *testing.T) {
 			if err != nil {
 				t.Fatalf("size %d, room %d: %v", size, room, err)
 			}
-			if got := e.Commands[0].(SetValue); len(got.Value) != size || got.Token != 7 || e.Commands[1] != (Recover{}) {
+			if got := e.Commands[0].(SetValue); len(got.Value) != size || got.Token != 7 || e.Commands[1] != (Found{}) {
 				t.Fatalf("size %d, room %d: got %+v", size, room, e.Commands)
 			}
 		}
@@ -83,16 +83,19 @@ func TestEntryBytesNeverChange(t *testing.T) {
 		ID:    RequestID{Session: SessionID{0xaa, 15: 0xbb}, Sequence: 300, Acked: 299},
 		Wants: []Want{{Lock: "a/b", Mode: Exclusive}, {Lock: "s", Mode: Permits, Permits: 2, Limit: 5}},
 		TTL:   5, Wait: -1, Holder: "ann", Value: []byte{0, 1}, Labels: []Label{{"k", "v"}}, Delay: 64, Detached: true,
-	}, Recover{})
+	}, KeepAlive{})
 	const want = "01" + "03" + "8ea8d6b907" + "03" + "02" + // version, term, stamp, wall, commands
 		"35" + "05" + "00" + "01aa0000000000000000000000000000bb" + "ac02" + "ab02" + // length, kind, owner, ID
 		"02" + "03612f62" + "010000" + "0173" + "030205" + // wants
 		"0a" + "01" + "03616e6e" + "020001" + "01016b0176" + "8001" + "01" + // ttl … detached
-		"01" + "0e" // recover
+		"02" + "02" + "00" // a keep-alive of nobody
 	if got := hex.EncodeToString(data); got != want {
 		t.Fatalf("entry is\n%s, want\n%s", got, want)
 	}
 }
+
+// removedKind is the number of a kind that there is no more: unknown, as one that never was.
+const removedKind = 14
 
 // A command that is cut anywhere, or goes on too long, is malformed, and its
 // neighbours do not notice.
@@ -108,6 +111,7 @@ func TestDamagedCommandDoesNotHarmItsBatch(t *testing.T) {
 	checkBatch(t, []byte{0}, UnknownCommand)
 	checkBatch(t, []byte{byte(KindRaiseLevel) + 1, 1, 2, 3}, UnknownCommand)
 	checkBatch(t, []byte{255}, UnknownCommand)
+	checkBatch(t, []byte{removedKind}, UnknownCommand)
 }
 
 func checkBatch(t *testing.T, frame []byte, want Code) {
@@ -156,7 +160,7 @@ func TestNumbersAreWrittenInOneWay(t *testing.T) {
 
 // Bytes that are no entry change nothing but the digest and its index.
 func TestBytesThatAreNoEntryAreRefused(t *testing.T) {
-	good := encode(1, 5*second, 0, detached(1, "a", 9*second, 0), Recover{})
+	good := encode(1, 5*second, 0, detached(1, "a", 9*second, 0), Found{})
 	header := AppendHeader(nil, 1, 5*second, 0, 2)
 	bad := map[string][]byte{
 		"nothing":          {},

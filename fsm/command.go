@@ -81,7 +81,7 @@ const (
 	KindResize       Kind = 11
 	KindConfigure    Kind = 12
 	KindFound        Kind = 13
-	KindRecover      Kind = 14
+	_                Kind = 14 // was Recover, of which no entry was ever written
 	KindClear        Kind = 15
 	KindRaiseLevel   Kind = 16
 )
@@ -249,11 +249,6 @@ type Found struct {
 	Key     [16]byte
 }
 
-// Recover is the first command after a restore from a backup: the token
-// counter skips ahead by 2^40, so that no token of the lost time is given again. Nothing makes
-// one yet: there are no backups.
-type Recover struct{}
-
 func (OpenSession) kind() Kind  { return KindOpenSession }
 func (KeepAlive) kind() Kind    { return KindKeepAlive }
 func (EndSession) kind() Kind   { return KindEndSession }
@@ -267,5 +262,4 @@ func (ForceRelease) kind() Kind { return KindForceRelease }
 func (Resize) kind() Kind       { return KindResize }
 func (Configure) kind() Kind    { return KindConfigure }
 func (Found) kind() Kind        { return KindFound }
-func (Recover) kind() Kind      { return KindRecover }
 func (Clear) kind() Kind        { return KindClear }

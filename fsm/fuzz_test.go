@@ -185,7 +185,7 @@ func FuzzCommands(f *testing.F) {
 // the same.
 func FuzzDecode(f *testing.F) {
 	for _, c := range everyCommand() {
-		f.Add(encode(7, second, 1, c, Recover{}))
+		f.Add(encode(7, second, 1, c, Found{}))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		var e Entry
@@ -230,7 +230,6 @@ func everyCommand() []Command {
 		KillSession{Session: genSession(0), Reason: "stuck", Who: "ops"},
 		Configure{Limits: Limits{Waiters: 5, OnceNanos: second}},
 		Found{Cluster: [16]byte{1}},
-		Recover{},
 		Clear{Lock: "a", UpTo: 300, Reason: "stuck", Who: "ops"},
 		RaiseLevel{Level: 1, Version: "0.1.0"},
 	}

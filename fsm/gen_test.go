@@ -200,8 +200,6 @@ func (g *generator) rare() Command {
 		return Configure{Limits: g.limits()}
 	case 3:
 		return Found{Cluster: [16]byte{byte(g.pick(3, "cluster"))}}
-	case 4:
-		return Recover{}
 	default:
 		return KeepAlive{}
 	}

@@ -52,8 +52,6 @@ func (w *witness) answered(c Command, a Applied, before int) {
 		if !w.exactlyOnce(c.ID, c, a) && got.Code == OK {
 			w.resized[c.Lock] = c.Limit
 		}
-	case Recover:
-		w.lastToken += 1 << 40
 	case Configure:
 		if got.Code == OK {
 			w.onceNanos = c.Limits.WithDefaults().OnceNanos

@@ -24,7 +24,7 @@ import (
 //	acquire ID LOCK… …        LOCK is name, name:shared or name:2/3 (permits/limit);
 //	                          detached=yes and once=NAME make it a detached one
 //	cancel|release|renew|value|force|resize ID …
-//	limits FIELD=VALUE…       and found NAME, recover
+//	limits FIELD=VALUE…       and found NAME
 //	raw HEX                   a command of these bytes
 //	batch … go                the commands between are one entry
 //	show LOCK…, list, session SESSION, stats, next
@@ -272,8 +272,6 @@ func (s *script) command(name string, a args) Command {
 		var c Found
 		copy(c.Cluster[:], word(0))
 		return c
-	case "recover":
-		return Recover{}
 	}
 	s.Fatalf("unknown line %q", name)
 	return nil

@@ -8,10 +8,6 @@ import (
 // maxToken keeps tokens exact in JSON numbers and float64.
 const maxToken = 1<<53 - 1
 
-// recoverSkip is how far the token counter skips ahead after a restore from a
-// backup.
-const recoverSkip = 1 << 40
-
 // state is what is replicated: equal on all nodes after the same entry, and all
 // that a snapshot holds. Records name each other by key; a record may be
 // changed only if its gen is the trees'. Only what no snapshot reads is changed in

@@ -149,13 +149,6 @@ var fsmMutants = []mutant{
 		caught: []catcher{named("./fsm", "TestSnapshotRoundTrip")},
 	},
 	{
-		name:    "backup-does-not-skip-tokens",
-		breaks:  "after a restore from a backup, tokens that were given after the backup are given again",
-		promise: "S4",
-		changes: []change{{"fsm/apply.go", "	t.lastToken += recoverSkip\n", "	t.lastToken++\n"}},
-		caught:  []catcher{named("./fsm", "TestRecoverSkipsTokensAhead")},
-	},
-	{
 		name:    "answers-are-not-in-the-snapshot",
 		breaks:  "a node that restores a snapshot has forgotten which requests were answered",
 		promise: "S6",
