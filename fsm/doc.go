@@ -59,8 +59,8 @@
 //
 // # Events
 //
-// Every change of a grant, wait or session is an event, in the order in which it
-// happened; that a try has joined a wait is only the result of its acquire. First comes
+// Every change of a grant, wait, session or size of a semaphore is an event, in the order in
+// which it happened; that a try has joined a wait is only the result of its acquire. First comes
 // the end of a session, then the ends of its grants by number, then those of its waits,
 // then the grants of what became free.
 //

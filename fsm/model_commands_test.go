@@ -590,6 +590,7 @@ func (m *model) resize(c Resize) Result {
 		return Result{Code: KindMismatch, Field: "lock"}
 	}
 	l.limit = c.Limit
+	m.emit(Event{Kind: EventResized, Wants: []Want{{Lock: c.Lock, Mode: Permits, Limit: c.Limit}}})
 	for _, r := range m.waiters(c.Lock) {
 		if w, _ := r.want(c.Lock); w.Permits > c.Limit {
 			m.endWait(r, KindMismatch)

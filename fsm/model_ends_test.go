@@ -139,6 +139,9 @@ func (m *model) endWait(r *modelRequest, code Code) { m.endWaitFor(r, code, "", 
 func (m *model) endWaitFor(r *modelRequest, code Code, reason, who string) {
 	e := m.about(r, EventWaitEnded)
 	e.Code, e.Reason, e.Who = code, reason, who
+	if code == KindMismatch {
+		e.Result.Code = code // with the numbers, for people
+	}
 	e.Waited = m.now.Sub(r.queued)
 	e.Others = r.ids()[1:]
 	m.emit(e)

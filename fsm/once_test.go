@@ -265,9 +265,18 @@ func TestShrunkSemaphoreDoesNotBlockItsLine(t *testing.T) {
 		return c
 	}
 	first := b.want(b.one(0, ask(1, 2, 3, 0)), OK).Token
-	b.want(b.one(0, ask(2, 3, 3, 600*second)), Queued)
+	greedy := ask(2, 3, 3, 600*second)
+	b.want(b.one(0, greedy), Queued)
 	b.want(b.one(0, ask(3, 1, 3, 600*second)), Queued)
-	b.want(b.one(1, Resize{Lock: "c", Limit: 2}), OK)
+	a := b.at(1, Resize{Lock: "c", Limit: 2})
+	b.want(a.Results[0], OK)
+	const told = "lock 1 of the request asks for 3 permits, and the semaphore was made smaller meanwhile: it has 2"
+	if len(a.Events) != 2 || a.Events[0].Kind != EventResized || a.Events[0].Wants[0].Limit != 2 || a.Events[1].Result.Detail != told {
+		t.Fatalf("events %+v, want the new size, and a wait that ended because %q", a.Events, told)
+	}
+	if copied := b.want(b.one(1, greedy), KindMismatch); copied.Detail != told {
+		t.Fatalf("a copy of the request is told %+v, want %q", copied, told)
+	}
 	b.holders("c", 1) // nothing is taken away
 	b.want(b.one(2, Release{Token: first}), OK)
 	if v := b.table.Lock("c"); v.HolderCount != 1 || v.Waiters != 0 {

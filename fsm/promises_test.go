@@ -49,8 +49,8 @@ func (w *witness) answered(c Command, a Applied, before int) {
 	case ForceRelease:
 		w.exactlyOnce(c.ID, c, a)
 	case Resize:
-		if !w.exactlyOnce(c.ID, c, a) && got.Code == OK {
-			w.resized[c.Lock] = c.Limit
+		if again := w.exactlyOnce(c.ID, c, a); !again && got.Code == OK != (countKind(a, EventResized) == 1) {
+			w.fail("%+v answered %d, with the events %+v", c, got.Code, a.Events)
 		}
 	case Configure:
 		if got.Code == OK {

@@ -56,7 +56,9 @@ const (
 	badOwner       reason = 41
 	fullBytes      reason = 42
 	badVersion     reason = 43
-	reasonsEnd     reason = 44
+	shrunk         reason = 44
+	noSemaphore    reason = 45
+	reasonsEnd     reason = 46
 )
 
 const (
@@ -112,6 +114,8 @@ var refusalTexts = [reasonsEnd]struct{ field, detail string }{
 	otherDelay:     {"delay", detailOther},
 	otherValue:     {"value", detailOther},
 	badVersion:     {"version", detailText},
+	shrunk:         {fieldLock, "lock %d of the request asks for %d permits, and the semaphore was made smaller meanwhile: it has %d"},
+	noSemaphore:    {fieldLock, "is in use, and not as a semaphore: it has no size"},
 }
 
 // refusal is a reason with its argument.
@@ -119,7 +123,7 @@ type refusal struct {
 	why reason
 	arg int64
 
-	own, free int64 // of a share that is used up: what the owner has, and what is free
+	own, free int64 // of a share that is used up: what the owner has, and what is free. Of shrunk: permits, and size
 }
 
 // refuse makes a result that changes nothing and says why. The reason stays in
@@ -139,6 +143,8 @@ func (f refusal) explain(r *Result) {
 	case f.why == badLimits:
 		e := &limitTable[f.arg]
 		r.Detail = fmt.Sprintf("%s must be %s to %d, 0 for the default", e.field, e.from(), e.max)
+	case f.why == shrunk:
+		r.Detail = fmt.Sprintf(text.detail, f.arg, f.own, f.free)
 	case strings.Contains(text.detail, "%s"): // a time
 		r.Detail = fmt.Sprintf(text.detail, strconv.FormatFloat(float64(f.arg)/float64(nanosPerSecond), 'f', -1, 64)+"s")
 	case strings.Contains(text.detail, "%d"):

@@ -149,20 +149,30 @@ func (t *Table) resize(c *Resize) Result {
 	case !ok || !l.heldOrQueued:
 		return Result{Code: NotHeld}
 	case l.limit == 0:
-		return t.refuse(KindMismatch, otherKind, 1)
+		return t.refuse(KindMismatch, noSemaphore, 0)
 	}
+	t.events = append(t.events, Event{Kind: EventResized, Wants: []Want{{Lock: c.Lock, Mode: Permits, Limit: c.Limit}}})
 	l = t.changeLock(c.Lock, l)
 	shrinks := c.Limit < l.limit
 	l.limit = c.Limit
 	if shrinks {
 		for _, number := range t.wishesOver(l, c.Limit) {
 			r, _ := t.requests.get(number)
-			t.endWait(r, KindMismatch)
+			t.endWaitFor(r, Event{Code: KindMismatch, Result: t.refuseShrunk(r, c)})
 		}
 	}
 	t.free(l)
 	t.promote()
 	return Result{}
+}
+
+// refuseShrunk is the answer to a request that waits for more permits than there are now.
+func (t *Table) refuseShrunk(r *request, c *Resize) Result {
+	i := slices.IndexFunc(r.wants, func(w Want) bool { return w.Lock == c.Lock })
+	t.refused = refusal{why: shrunk, arg: int64(i + 1), own: int64(r.wants[i].Permits), free: int64(c.Limit)}
+	res := Result{Code: KindMismatch}
+	t.refused.explain(&res)
+	return res
 }
 
 // wishesOver returns who waits for more permits than limit.
@@ -223,8 +233,10 @@ func (t *Table) endWaitFor(r *request, e Event) {
 	e.Kind, e.Waited, e.Others = EventWaitEnded, t.now.Sub(r.queued), r.triesFrom(1)
 	t.describe(&e, r)
 	t.events = append(t.events, e)
+	res := e.Result
+	res.Code = e.Code
 	for i := range r.tries() {
-		t.answerTry(r.try(i), r.number, Result{Code: e.Code})
+		t.answerTry(r.try(i), r.number, res)
 	}
 	for i := range r.wants {
 		name := r.wants[i].Lock

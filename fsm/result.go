@@ -94,19 +94,20 @@ const (
 	EventRevoked   // by an operator
 	EventWaitEnded // a queued request ended without a grant; Code says why
 	EventTryEnded  // a try of a queued request left it, and others wait on; Code says why
+	EventResized   // of a semaphore, by an operator: Wants has its name, and its size as Limit
 )
 
 // Event is one thing that happened in an apply, in the order in which it happened.
 type Event struct {
 	Kind    EventKind
-	Code    Code        // EventWaitEnded: TimedOut, Cancelled, NoSession, Revoked (by an operator) or KindMismatch (a semaphore shrank below its wish). EventTryEnded: Cancelled or NoSession. EventSessionEnded: OK (by its client), TimedOut (expired) or NotHeld (killed)
+	Code    Code        // EventWaitEnded: TimedOut, Cancelled, NoSession, Revoked (by an operator) or KindMismatch (a semaphore shrank below what it asks for). EventTryEnded: Cancelled or NoSession. EventSessionEnded: OK (by its client), TimedOut (expired) or NotHeld (killed)
 	Request RequestID   // of the acquire, where the event is about one; of a detached one with several tries: the first, or that which left
 	Others  []RequestID // EventGranted, EventWaitEnded: the other tries that waited. EventTryEnded: those that wait on
 	Session SessionID   // zero: detached
 	Token   uint64
 	Wants   []Want // shared with the table: read only
 	Holder  string
-	Result  Result // EventGranted: the answer for whoever waits for it; Queued is of the latest try
+	Result  Result // EventGranted: the answer for whoever waits for it; Queued is of the latest try. EventWaitEnded with KindMismatch: which numbers, for people
 	Waited  int64  // EventGranted, EventWaitEnded: nanoseconds of cluster time in the queue
 	Held    int64  // EventReleased, EventExpired, EventRevoked: nanoseconds of cluster time held
 	Number  uint64 // EventRevoked of a session: the revocation's number

@@ -78,12 +78,13 @@ func eventText(e Event) string {
 	names := map[EventKind]string{
 		EventSessionOpened: "session opened", EventSessionEnded: "session ended", EventQueued: "queued", EventGranted: "granted",
 		EventReleased: "released", EventExpired: "expired", EventRevoked: "revoked", EventWaitEnded: "wait ended", EventTryEnded: "try ended",
+		EventResized: "resized",
 	}
 	var l line
 	l.WriteString(names[e.Kind])
 	if e.Kind == EventSessionOpened || e.Kind == EventSessionEnded {
 		l.add(true, "%s", sessionName(e.Session))
-	} else {
+	} else if e.Kind != EventResized {
 		l.add(true, "%s", idText(e.Request))
 		for _, other := range e.Others {
 			l.add(true, "+ %s", idText(other))

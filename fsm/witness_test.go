@@ -88,6 +88,8 @@ func (w *witness) see(c Command, a Applied) {
 			w.forgetSizes()
 		case EventTryEnded:
 			w.tryEnded(c, e)
+		case EventResized:
+			w.sizeChanged(c, e)
 		default:
 			w.fail("event of kind %d", e.Kind)
 		}
@@ -96,6 +98,7 @@ func (w *witness) see(c Command, a Applied) {
 		w.answered(c, a, before)
 	}
 	w.forgetSizes()
+	w.allFit()
 	for _, r := range w.grants {
 		if r.session != (SessionID{}) && w.sessions[r.session] == nil {
 			w.fail("grant %+v outlives its session", r)
@@ -296,9 +299,6 @@ func (w *witness) exclusion(want Want) {
 	if size, ok := w.resized[want.Lock]; ok {
 		limit = uint64(size)
 	}
-	if c, ok := w.current.(Resize); ok && c.Lock == want.Lock {
-		limit = max(limit, uint64(c.Limit))
-	}
 	others := 0
 	for _, g := range w.grants {
 		for _, held := range g.wants {
@@ -449,7 +449,8 @@ func (w *witness) waitEnded(c Command, e Event) {
 		cancel, is := c.(Cancel)
 		ok = is && w.isTarget(cancel, e) && len(r.tries) == 1
 	case KindMismatch:
-		_, ok = c.(Resize)
+		resize, is := c.(Resize)
+		ok = is && slices.ContainsFunc(r.wants, func(want Want) bool { return want.Lock == resize.Lock && want.Permits > resize.Limit })
 	}
 	if !slices.Equal(append([]RequestID{e.Request}, e.Others...), r.tries) {
 		w.fail("wait ended %+v, want the tries %+v", e, r.tries)
@@ -459,6 +460,27 @@ func (w *witness) waitEnded(c Command, e Event) {
 	}
 	for i := range r.tries {
 		w.tryHasEnded(r, i, e.Code)
+	}
+}
+
+// sizeChanged notes the size of a semaphore, from before what the change brings about.
+func (w *witness) sizeChanged(c Command, e Event) {
+	resize, is := c.(Resize)
+	if !is || len(e.Wants) != 1 || e.Wants[0] != (Want{Lock: resize.Lock, Mode: Permits, Limit: resize.Limit}) || !w.inUse(resize.Lock) {
+		w.fail("size changed %+v by %+v", e, c)
+	}
+	w.resized[resize.Lock] = resize.Limit
+}
+
+// allFit fails if a request waits for more permits than its semaphore has.
+func (w *witness) allFit() {
+	for _, r := range w.line {
+		for _, want := range r.wants {
+			size, ok := w.resized[want.Lock]
+			if ok && want.Permits > size {
+				w.fail("request %+v waits for more than the %d permits that there are", r, size)
+			}
+		}
 	}
 }
 
