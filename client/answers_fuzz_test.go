@@ -172,6 +172,8 @@ func (l *scripted) fill(a *apiv1.Answer, op *apiv1.Operation, kind int) {
 		a.Result = &apiv1.Answer_Get{Get: &apiv1.GetResponse{Lock: &apiv1.Lock{HolderCount: uint32(l.number(1)), Holders: []*apiv1.Holder{{RemainingNs: l.number(1)}}}, AgeNs: l.number(0)}}
 	case is(10, op.GetList() != nil):
 		a.Result = &apiv1.Answer_List{List: &apiv1.ListResponse{Locks: []*apiv1.Lock{{Name: "a"}}[:l.input.Pick(2)], Next: []string{"", "a", "b"}[l.input.Pick(3)]}}
+	case is(11, op.GetResize() != nil):
+		a.Result = &apiv1.Answer_Resize{Resize: &apiv1.ResizeResponse{}}
 	}
 }
 
@@ -324,6 +326,7 @@ func (b *checker) act(script *fuzz.Bytes) {
 		_, _ = b.c.List(ctx, "", ListOptions{})
 	case 11:
 		_, _ = b.c.ForceRelease(ctx, name, 1, "why")
+		_ = b.c.Resize(ctx, name, 3)
 	}
 	if d := b.backend.now() - begun; d > 10*time.Second {
 		b.t.Fatalf("an operation whose context ended after 5s took %v", d)

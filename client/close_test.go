@@ -122,6 +122,7 @@ func operations(c *Client) map[string]func(context.Context) error {
 		"Renew":        func(ctx context.Context) error { _, err := c.Detached().Renew(ctx, "x", 1, time.Minute); return err },
 		"Release":      func(ctx context.Context) error { return c.Detached().Release(ctx, "x", 1) },
 		"ForceRelease": func(ctx context.Context) error { _, err := c.ForceRelease(ctx, "x", 1, ""); return err },
+		"Resize":       func(ctx context.Context) error { return c.Resize(ctx, "x", 1) },
 		"IsLocked":     func(ctx context.Context) error { _, err := c.IsLocked(ctx, "x"); return err },
 		"List":         func(ctx context.Context) error { _, err := c.List(ctx, "", ListOptions{}); return err },
 	}

@@ -518,6 +518,8 @@ func command(op *apiv1.Operation) fsm.Command {
 	case *apiv1.Operation_ForceRelease:
 		q := r.ForceRelease
 		return fsm.ForceRelease{ID: requestID(q.Id), Lock: q.Name, Token: q.Token, Reason: q.Reason, Who: q.Who}
+	case *apiv1.Operation_Resize:
+		return fsm.Resize{ID: requestID(r.Resize.Id), Lock: r.Resize.Name, Limit: r.Resize.Limit}
 	}
 	panic(fmt.Sprintf("no command for %T", op.Request))
 }
@@ -556,6 +558,8 @@ func result(op *apiv1.Operation, r fsm.Result, now fsm.Instant) *apiv1.Answer {
 		a.Result = &apiv1.Answer_SetValue{SetValue: &apiv1.SetValueResponse{}}
 	case *apiv1.Operation_ForceRelease:
 		a.Result = &apiv1.Answer_ForceRelease{ForceRelease: &apiv1.ForceReleaseResponse{Released: apiHolders(r.Holders, now)}}
+	case *apiv1.Operation_Resize:
+		a.Result = &apiv1.Answer_Resize{Resize: &apiv1.ResizeResponse{}}
 	}
 	return a
 }

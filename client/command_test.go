@@ -3,6 +3,9 @@ package client
 import (
 	"context"
 	"errors"
+	"fmt"
+	"math"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -75,6 +78,75 @@ func TestForceReleaseHappensOnce(t *testing.T) {
 		time.AfterFunc(100*time.Millisecond, func() { k.do(fsm.KillSession{Session: current(c).id}) })
 		if _, err := c.ForceRelease(t.Context(), "a", next.Load().Token(), "why"); err != nil || k.holder("a") != 0 {
 			t.Errorf("ForceRelease of a token: %v, holder %d", err, k.holder("a"))
+		}
+	})
+}
+
+// semaphore has somebody hold a permit of it.
+func semaphore(t *testing.T, k *cluster, name string, size uint32) {
+	t.Helper()
+	session := fsm.SessionID{15: 1}
+	k.do(fsm.OpenSession{Session: session, TTL: int64(time.Hour)})
+	r := k.do(fsm.Acquire{
+		ID: fsm.RequestID{Session: session, Sequence: 1}, Wants: []fsm.Want{{Lock: name, Mode: fsm.Permits, Permits: 1, Limit: size}},
+	})
+	if r.Code != fsm.OK {
+		t.Fatalf("a permit of %s: %+v", name, r)
+	}
+}
+
+func TestResizeChangesWhatIsASemaphoreInUse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newCluster(t)
+		c := k.client(t)
+		semaphore(t, k, "pool", 3)
+		for _, size := range []int{5, 5, 1, math.MaxInt32} {
+			if err := c.Resize(t.Context(), "pool", size); err != nil {
+				t.Fatal(err)
+			}
+			if info, err := c.Get(t.Context(), "pool"); err != nil || info.Limit != size || info.HolderCount != 1 {
+				t.Errorf("resized to %d: %+v, %v", size, info, err)
+			}
+		}
+		mustLock(t, c, "mutex")
+		wantErr(t, "Resize of a mutex", c.Resize(t.Context(), "mutex", 2), ErrKind)
+		wantErr(t, "Resize of nothing", c.Resize(t.Context(), "nothing", 2), ErrNotHeld)
+		for _, size := range []int{0, -1} {
+			err := c.Resize(t.Context(), "pool", size)
+			wantErr(t, "Resize to a size that none has", err, ErrInvalid)
+			if want := fmt.Sprintf("size: is %d, must be 1 to 4294967295", size); !strings.Contains(err.Error(), want) {
+				t.Errorf("got %v, want %q", err, want)
+			}
+		}
+	})
+}
+
+// TestResizeHappensOnce: an answer that is lost is asked for again under the same request ID,
+// and where the session ends first, another operator's size must stay.
+func TestResizeHappensOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newCluster(t)
+		c := k.client(t)
+		mustUnlock(t, mustLock(t, c, "open"))
+		semaphore(t, k, "pool", 3)
+		other := func() { k.do(fsm.Resize{Lock: "pool", Limit: 7}) }
+		size := func() int { info, _ := c.Get(t.Context(), "pool"); return info.Limit }
+
+		k.fault(first[*apiv1.Operation_Resize](fate{refuseAfter: apiv1.NewError(apiv1.CodeUnknownOutcome, "lost")}))
+		time.AfterFunc(time.Millisecond, other)
+		if err := c.Resize(t.Context(), "pool", 5); err != nil || size() != 7 {
+			t.Errorf("sent again: %v, and the size is %d, want the later one of the other operator, 7", err, size())
+		}
+
+		k.fault(first[*apiv1.Operation_Resize](fate{loseAnswer: true}))
+		time.AfterFunc(100*time.Millisecond, func() {
+			other()
+			k.do(fsm.KillSession{Session: current(c).id})
+		})
+		wantErr(t, "Resize", c.Resize(t.Context(), "pool", 4), ErrSession)
+		time.Sleep(5 * time.Second)
+		if size() != 7 {
+			t.Errorf("after the session has ended the size is %d, want that of the other operator, 7", size())
 		}
 	})
 }

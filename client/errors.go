@@ -30,7 +30,8 @@ var (
 	// ErrReentry: the context of the call belongs to a grant of the same lock,
 	// so the wait would never end.
 	ErrReentry = errors.New("already held by the caller")
-	// ErrKind: the lock is in use in another mode. Nothing was changed.
+	// ErrKind: the lock is in use in another mode, or is a semaphore of another size. Nothing
+	// was changed.
 	ErrKind = errors.New("lock is of another kind")
 	// ErrLimit: a limit of the cluster is reached; the message names it. Nothing was changed.
 	ErrLimit = errors.New("limit reached")

@@ -350,6 +350,8 @@ func TestArgumentsAreChecked(t *testing.T) {
 			"list prefix":      func() error { _, err := c.List(t.Context(), "\xff", ListOptions{}); return err },
 			"list after":       func() error { _, err := c.List(t.Context(), "", ListOptions{After: "\xff"}); return err },
 			"reason":           func() error { _, err := c.ForceRelease(t.Context(), "a", 0, "\xff"); return err },
+			"size of nothing":  func() error { return c.Resize(t.Context(), "a", 0) },
+			"no semaphore":     func() error { return c.Resize(t.Context(), "", 1) },
 			"renew ttl":        func() error { _, err := c.Detached().Renew(t.Context(), "a", 1, 0); return err },
 			"detached ttl":     func() error { _, err := c.Detached().Acquire(t.Context(), "a", 0); return err },
 		}

@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"encoding/hex"
+	"math"
 	"time"
 
 	apiv1 "github.com/locknode/locknode/api/v1"
@@ -13,7 +14,7 @@ import (
 // is asked. They wait until the leader has answered, the [ConnectTimeout] is over without a
 // node that knows one, or ctx ends. After ErrInvalid and ErrDenied nothing was changed; after
 // any other error of a call that changes something it may have been done in part, and
-// the call may be repeated.
+// the call may be repeated; see [Client.Resize] for when that does harm.
 
 // SessionInfo is an open session of any client.
 type SessionInfo struct {
@@ -133,6 +134,31 @@ func (c *Client) Clear(ctx context.Context, name, reason string) (grants, waiter
 		return a.ClearLock(ctx, &apiv1.ClearLockRequest{Name: name, Reason: reason})
 	})
 	return int(r.GetGrants()), int(r.GetWaiters()), err
+}
+
+// Resize changes the size of a semaphore, for as long as it has a holder or a waiter; after
+// that, the next acquire sets its size. If there are more permits, waiters are granted them at
+// once. If there are fewer, holders keep theirs, and nobody is granted permits until enough of
+// them are released; a wait for more permits than the new size ends with [ErrKind]. So does an
+// acquire that names another size than the new one.
+//
+// It waits until the cluster has done it or ctx ends. It returns [ErrNotHeld] if the semaphore
+// has neither holder nor waiter, [ErrKind] if the lock is no semaphore, and [ErrInvalid] unless
+// size is 1 to 4,294,967,295; nothing was changed then. If ctx ends first, or after
+// [ErrSession], it may have been done. The call may then be repeated, unless somebody else
+// may have resized the semaphore in the meantime: their size would be replaced.
+func (c *Client) Resize(ctx context.Context, name string, size int) error {
+	w := what{"resize", name}
+	if err := checkText(w, "name", name, true); err != nil {
+		return err
+	}
+	if size < 1 || int64(size) > math.MaxUint32 {
+		return invalid(w, "size: is %d, must be 1 to %d", size, uint32(math.MaxUint32))
+	}
+	_, err := c.command(ctx, w, false, func(id *apiv1.RequestID) *apiv1.Operation {
+		return &apiv1.Operation{Request: &apiv1.Operation_Resize{Resize: &apiv1.ResizeRequest{Id: id, Name: name, Limit: uint32(size)}}}
+	})
+	return err
 }
 
 // LimitInfo is one limit of the lock table.

@@ -93,6 +93,16 @@ var parts = [...]struct {
 			a.Result = &apiv1.Answer_ForceRelease{ForceRelease: &apiv1.ForceReleaseResponse{Released: holders(res.Holders, now)}}
 		},
 	},
+	apiv1.KindResize: {
+		command: func(op *apiv1.Operation, _ string) (fsm.Command, *apiv1.Error) {
+			r := op.GetResize()
+			id, err := requestID("id", r.GetId())
+			return fsm.Resize{ID: id, Lock: r.GetName(), Limit: r.GetLimit()}, err
+		},
+		result: func(a *apiv1.Answer, _ *fsm.Result, _ fsm.Instant) {
+			a.Result = &apiv1.Answer_Resize{Resize: &apiv1.ResizeResponse{}}
+		},
+	},
 	apiv1.KindGet: {read: func(t *fsm.Table, op *apiv1.Operation, a *apiv1.Answer, age time.Duration) *apiv1.Error {
 		name := op.GetGet().GetName()
 		if err := checkName(name, t.Limits().NameBytes); err != nil {
@@ -256,6 +266,9 @@ func refusal(op *apiv1.Operation, res *fsm.Result, now fsm.Instant) *apiv1.Error
 		}
 	case fsm.NotHeld:
 		e.Message = fmt.Sprintf("%s: no such grant: it was released, it expired, it was revoked, or the token is wrong", subject(op))
+		if op.GetResize() != nil {
+			e.Message = fmt.Sprintf("%s: is not in use, and so it has no size: who acquires it first gives it one", subject(op))
+		}
 		if res.Detail != "" {
 			e.Message = res.Field + ": " + res.Detail
 		}
@@ -330,6 +343,9 @@ func subject(op *apiv1.Operation) string {
 	}
 	if f := op.GetForceRelease(); f != nil {
 		return fmt.Sprintf("lock %q", f.GetName())
+	}
+	if r := op.GetResize(); r != nil {
+		return fmt.Sprintf("semaphore %q", r.GetName())
 	}
 	return "request"
 }

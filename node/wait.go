@@ -196,7 +196,7 @@ func (w *waits) finish(id fsm.RequestID, e *fsm.Event, a *fsm.Applied) {
 	}
 	end := &ending{result: e.Result, index: a.Index, now: a.Now}
 	if e.Kind != fsm.EventGranted {
-		end.result = fsm.Result{Code: e.Code}
+		end.result = fsm.Result{Code: e.Code, Field: e.Result.Field, Detail: e.Result.Detail}
 		if e.Who != "" {
 			end.result.Detail += ", " + e.Who
 		}

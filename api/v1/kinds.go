@@ -16,6 +16,7 @@ const (
 	KindRenew
 	KindSetValue
 	KindForceRelease
+	KindResize
 	KindGet
 	KindList
 	kindCount
@@ -132,6 +133,16 @@ var kinds = [kindCount]kind{
 		fits:    func(a *Answer) bool { return a.GetForceRelease() != nil },
 		shorten: func(a *Answer, most int) { a.GetForceRelease().shorten(most) },
 	},
+	KindResize: {
+		name: "resize", method: "Resize", hosted: true,
+		measure: func(x *Operation) measure { return x.GetResize().measure() },
+		id:      func(x *Operation) *RequestID { return x.GetResize().GetId() },
+		under: func(x *Operation, id *RequestID) *Operation {
+			r := x.GetResize()
+			return &Operation{Request: &Operation_Resize{Resize: &ResizeRequest{Id: id, Name: r.GetName(), Limit: r.GetLimit()}}}
+		},
+		fits: func(a *Answer) bool { return a.GetResize() != nil },
+	},
 	KindGet: {
 		name: "get", method: "Get", long: true,
 		measure: func(x *Operation) measure { return x.GetGet().measure() },
@@ -182,6 +193,8 @@ func (x *Operation) Kind() Kind {
 		return KindSetValue
 	case *Operation_ForceRelease:
 		return KindForceRelease
+	case *Operation_Resize:
+		return KindResize
 	case *Operation_Get:
 		return KindGet
 	case *Operation_List:

@@ -1429,6 +1429,102 @@ func (x *ForceReleaseResponse) GetReleased() []*Holder {
 	return nil
 }
 
+type ResizeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            *RequestID             `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Limit         uint32                 `protobuf:"varint,3,opt,name=limit,proto3" json:"limit,omitempty"` // the new size, at least 1
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResizeRequest) Reset() {
+	*x = ResizeRequest{}
+	mi := &file_locknode_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResizeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResizeRequest) ProtoMessage() {}
+
+func (x *ResizeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_locknode_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResizeRequest.ProtoReflect.Descriptor instead.
+func (*ResizeRequest) Descriptor() ([]byte, []int) {
+	return file_locknode_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *ResizeRequest) GetId() *RequestID {
+	if x != nil {
+		return x.Id
+	}
+	return nil
+}
+
+func (x *ResizeRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ResizeRequest) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+type ResizeResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResizeResponse) Reset() {
+	*x = ResizeResponse{}
+	mi := &file_locknode_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResizeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResizeResponse) ProtoMessage() {}
+
+func (x *ResizeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_locknode_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResizeResponse.ProtoReflect.Descriptor instead.
+func (*ResizeResponse) Descriptor() ([]byte, []int) {
+	return file_locknode_proto_rawDescGZIP(), []int{24}
+}
+
 type GetRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -1439,7 +1535,7 @@ type GetRequest struct {
 
 func (x *GetRequest) Reset() {
 	*x = GetRequest{}
-	mi := &file_locknode_proto_msgTypes[23]
+	mi := &file_locknode_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1451,7 +1547,7 @@ func (x *GetRequest) String() string {
 func (*GetRequest) ProtoMessage() {}
 
 func (x *GetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[23]
+	mi := &file_locknode_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1464,7 +1560,7 @@ func (x *GetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRequest.ProtoReflect.Descriptor instead.
 func (*GetRequest) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{23}
+	return file_locknode_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *GetRequest) GetName() string {
@@ -1491,7 +1587,7 @@ type GetResponse struct {
 
 func (x *GetResponse) Reset() {
 	*x = GetResponse{}
-	mi := &file_locknode_proto_msgTypes[24]
+	mi := &file_locknode_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1503,7 +1599,7 @@ func (x *GetResponse) String() string {
 func (*GetResponse) ProtoMessage() {}
 
 func (x *GetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[24]
+	mi := &file_locknode_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1516,7 +1612,7 @@ func (x *GetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetResponse.ProtoReflect.Descriptor instead.
 func (*GetResponse) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{24}
+	return file_locknode_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *GetResponse) GetLock() *Lock {
@@ -1545,7 +1641,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_locknode_proto_msgTypes[25]
+	mi := &file_locknode_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1557,7 +1653,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[25]
+	mi := &file_locknode_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1570,7 +1666,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{25}
+	return file_locknode_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ListRequest) GetPrefix() string {
@@ -1612,7 +1708,7 @@ type ListResponse struct {
 
 func (x *ListResponse) Reset() {
 	*x = ListResponse{}
-	mi := &file_locknode_proto_msgTypes[26]
+	mi := &file_locknode_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1624,7 +1720,7 @@ func (x *ListResponse) String() string {
 func (*ListResponse) ProtoMessage() {}
 
 func (x *ListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[26]
+	mi := &file_locknode_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1637,7 +1733,7 @@ func (x *ListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponse.ProtoReflect.Descriptor instead.
 func (*ListResponse) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{26}
+	return file_locknode_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ListResponse) GetLocks() []*Lock {
@@ -1675,7 +1771,7 @@ type Lock struct {
 
 func (x *Lock) Reset() {
 	*x = Lock{}
-	mi := &file_locknode_proto_msgTypes[27]
+	mi := &file_locknode_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1687,7 +1783,7 @@ func (x *Lock) String() string {
 func (*Lock) ProtoMessage() {}
 
 func (x *Lock) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[27]
+	mi := &file_locknode_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1700,7 +1796,7 @@ func (x *Lock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lock.ProtoReflect.Descriptor instead.
 func (*Lock) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{27}
+	return file_locknode_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Lock) GetName() string {
@@ -1763,7 +1859,7 @@ type Holder struct {
 
 func (x *Holder) Reset() {
 	*x = Holder{}
-	mi := &file_locknode_proto_msgTypes[28]
+	mi := &file_locknode_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1775,7 +1871,7 @@ func (x *Holder) String() string {
 func (*Holder) ProtoMessage() {}
 
 func (x *Holder) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[28]
+	mi := &file_locknode_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1788,7 +1884,7 @@ func (x *Holder) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Holder.ProtoReflect.Descriptor instead.
 func (*Holder) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{28}
+	return file_locknode_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Holder) GetLock() string {
@@ -1884,6 +1980,7 @@ type Operation struct {
 	//	*Operation_Renew
 	//	*Operation_SetValue
 	//	*Operation_ForceRelease
+	//	*Operation_Resize
 	//	*Operation_Get
 	//	*Operation_List
 	Request       isOperation_Request `protobuf_oneof:"request"`
@@ -1893,7 +1990,7 @@ type Operation struct {
 
 func (x *Operation) Reset() {
 	*x = Operation{}
-	mi := &file_locknode_proto_msgTypes[29]
+	mi := &file_locknode_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1905,7 +2002,7 @@ func (x *Operation) String() string {
 func (*Operation) ProtoMessage() {}
 
 func (x *Operation) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[29]
+	mi := &file_locknode_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1918,7 +2015,7 @@ func (x *Operation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Operation.ProtoReflect.Descriptor instead.
 func (*Operation) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{29}
+	return file_locknode_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Operation) GetId() uint64 {
@@ -2037,6 +2134,15 @@ func (x *Operation) GetForceRelease() *ForceReleaseRequest {
 	return nil
 }
 
+func (x *Operation) GetResize() *ResizeRequest {
+	if x != nil {
+		if x, ok := x.Request.(*Operation_Resize); ok {
+			return x.Resize
+		}
+	}
+	return nil
+}
+
 func (x *Operation) GetGet() *GetRequest {
 	if x != nil {
 		if x, ok := x.Request.(*Operation_Get); ok {
@@ -2095,6 +2201,10 @@ type Operation_ForceRelease struct {
 	ForceRelease *ForceReleaseRequest `protobuf:"bytes,11,opt,name=force_release,json=forceRelease,proto3,oneof"`
 }
 
+type Operation_Resize struct {
+	Resize *ResizeRequest `protobuf:"bytes,16,opt,name=resize,proto3,oneof"`
+}
+
 type Operation_Get struct {
 	Get *GetRequest `protobuf:"bytes,12,opt,name=get,proto3,oneof"`
 }
@@ -2121,6 +2231,8 @@ func (*Operation_SetValue) isOperation_Request() {}
 
 func (*Operation_ForceRelease) isOperation_Request() {}
 
+func (*Operation_Resize) isOperation_Request() {}
+
 func (*Operation_Get) isOperation_Request() {}
 
 func (*Operation_List) isOperation_Request() {}
@@ -2142,6 +2254,7 @@ type Answer struct {
 	//	*Answer_Renew
 	//	*Answer_SetValue
 	//	*Answer_ForceRelease
+	//	*Answer_Resize
 	//	*Answer_Get
 	//	*Answer_List
 	Result        isAnswer_Result `protobuf_oneof:"result"`
@@ -2151,7 +2264,7 @@ type Answer struct {
 
 func (x *Answer) Reset() {
 	*x = Answer{}
-	mi := &file_locknode_proto_msgTypes[30]
+	mi := &file_locknode_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2163,7 +2276,7 @@ func (x *Answer) String() string {
 func (*Answer) ProtoMessage() {}
 
 func (x *Answer) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[30]
+	mi := &file_locknode_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2176,7 +2289,7 @@ func (x *Answer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Answer.ProtoReflect.Descriptor instead.
 func (*Answer) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{30}
+	return file_locknode_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Answer) GetId() uint64 {
@@ -2297,6 +2410,15 @@ func (x *Answer) GetForceRelease() *ForceReleaseResponse {
 	return nil
 }
 
+func (x *Answer) GetResize() *ResizeResponse {
+	if x != nil {
+		if x, ok := x.Result.(*Answer_Resize); ok {
+			return x.Resize
+		}
+	}
+	return nil
+}
+
 func (x *Answer) GetGet() *GetResponse {
 	if x != nil {
 		if x, ok := x.Result.(*Answer_Get); ok {
@@ -2359,6 +2481,10 @@ type Answer_ForceRelease struct {
 	ForceRelease *ForceReleaseResponse `protobuf:"bytes,13,opt,name=force_release,json=forceRelease,proto3,oneof"`
 }
 
+type Answer_Resize struct {
+	Resize *ResizeResponse `protobuf:"bytes,16,opt,name=resize,proto3,oneof"`
+}
+
 type Answer_Get struct {
 	Get *GetResponse `protobuf:"bytes,14,opt,name=get,proto3,oneof"`
 }
@@ -2387,6 +2513,8 @@ func (*Answer_SetValue) isAnswer_Result() {}
 
 func (*Answer_ForceRelease) isAnswer_Result() {}
 
+func (*Answer_Resize) isAnswer_Result() {}
+
 func (*Answer_Get) isAnswer_Result() {}
 
 func (*Answer_List) isAnswer_Result() {}
@@ -2405,7 +2533,7 @@ type Error struct {
 
 func (x *Error) Reset() {
 	*x = Error{}
-	mi := &file_locknode_proto_msgTypes[31]
+	mi := &file_locknode_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2417,7 +2545,7 @@ func (x *Error) String() string {
 func (*Error) ProtoMessage() {}
 
 func (x *Error) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[31]
+	mi := &file_locknode_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2430,7 +2558,7 @@ func (x *Error) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Error.ProtoReflect.Descriptor instead.
 func (*Error) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{31}
+	return file_locknode_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Error) GetCode() uint32 {
@@ -2470,7 +2598,7 @@ type BatchRequest struct {
 
 func (x *BatchRequest) Reset() {
 	*x = BatchRequest{}
-	mi := &file_locknode_proto_msgTypes[32]
+	mi := &file_locknode_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2482,7 +2610,7 @@ func (x *BatchRequest) String() string {
 func (*BatchRequest) ProtoMessage() {}
 
 func (x *BatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[32]
+	mi := &file_locknode_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2495,7 +2623,7 @@ func (x *BatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchRequest.ProtoReflect.Descriptor instead.
 func (*BatchRequest) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{32}
+	return file_locknode_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *BatchRequest) GetOperations() []*Operation {
@@ -2514,7 +2642,7 @@ type BatchResponse struct {
 
 func (x *BatchResponse) Reset() {
 	*x = BatchResponse{}
-	mi := &file_locknode_proto_msgTypes[33]
+	mi := &file_locknode_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2526,7 +2654,7 @@ func (x *BatchResponse) String() string {
 func (*BatchResponse) ProtoMessage() {}
 
 func (x *BatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[33]
+	mi := &file_locknode_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2539,7 +2667,7 @@ func (x *BatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchResponse.ProtoReflect.Descriptor instead.
 func (*BatchResponse) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{33}
+	return file_locknode_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *BatchResponse) GetAnswers() []*Answer {
@@ -2558,7 +2686,7 @@ type SessionRequest struct {
 
 func (x *SessionRequest) Reset() {
 	*x = SessionRequest{}
-	mi := &file_locknode_proto_msgTypes[34]
+	mi := &file_locknode_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2570,7 +2698,7 @@ func (x *SessionRequest) String() string {
 func (*SessionRequest) ProtoMessage() {}
 
 func (x *SessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[34]
+	mi := &file_locknode_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2583,7 +2711,7 @@ func (x *SessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionRequest.ProtoReflect.Descriptor instead.
 func (*SessionRequest) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{34}
+	return file_locknode_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *SessionRequest) GetOperations() []*Operation {
@@ -2604,7 +2732,7 @@ type SessionResponse struct {
 
 func (x *SessionResponse) Reset() {
 	*x = SessionResponse{}
-	mi := &file_locknode_proto_msgTypes[35]
+	mi := &file_locknode_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2616,7 +2744,7 @@ func (x *SessionResponse) String() string {
 func (*SessionResponse) ProtoMessage() {}
 
 func (x *SessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[35]
+	mi := &file_locknode_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2629,7 +2757,7 @@ func (x *SessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionResponse.ProtoReflect.Descriptor instead.
 func (*SessionResponse) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{35}
+	return file_locknode_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *SessionResponse) GetAnswers() []*Answer {
@@ -2666,7 +2794,7 @@ type Directory struct {
 
 func (x *Directory) Reset() {
 	*x = Directory{}
-	mi := &file_locknode_proto_msgTypes[36]
+	mi := &file_locknode_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2678,7 +2806,7 @@ func (x *Directory) String() string {
 func (*Directory) ProtoMessage() {}
 
 func (x *Directory) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[36]
+	mi := &file_locknode_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2691,7 +2819,7 @@ func (x *Directory) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Directory.ProtoReflect.Descriptor instead.
 func (*Directory) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{36}
+	return file_locknode_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Directory) GetClusterId() string {
@@ -2726,7 +2854,7 @@ type Place struct {
 
 func (x *Place) Reset() {
 	*x = Place{}
-	mi := &file_locknode_proto_msgTypes[37]
+	mi := &file_locknode_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2738,7 +2866,7 @@ func (x *Place) String() string {
 func (*Place) ProtoMessage() {}
 
 func (x *Place) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[37]
+	mi := &file_locknode_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2751,7 +2879,7 @@ func (x *Place) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Place.ProtoReflect.Descriptor instead.
 func (*Place) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{37}
+	return file_locknode_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Place) GetId() string {
@@ -2781,7 +2909,7 @@ type Notice struct {
 
 func (x *Notice) Reset() {
 	*x = Notice{}
-	mi := &file_locknode_proto_msgTypes[38]
+	mi := &file_locknode_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2793,7 +2921,7 @@ func (x *Notice) String() string {
 func (*Notice) ProtoMessage() {}
 
 func (x *Notice) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[38]
+	mi := &file_locknode_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2806,7 +2934,7 @@ func (x *Notice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Notice.ProtoReflect.Descriptor instead.
 func (*Notice) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{38}
+	return file_locknode_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Notice) GetSession() []byte {
@@ -2831,7 +2959,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_locknode_proto_msgTypes[39]
+	mi := &file_locknode_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2843,7 +2971,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[39]
+	mi := &file_locknode_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2856,7 +2984,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{39}
+	return file_locknode_proto_rawDescGZIP(), []int{41}
 }
 
 type StatusResponse struct {
@@ -2907,7 +3035,7 @@ type StatusResponse struct {
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_locknode_proto_msgTypes[40]
+	mi := &file_locknode_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2919,7 +3047,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[40]
+	mi := &file_locknode_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2932,7 +3060,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{40}
+	return file_locknode_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *StatusResponse) GetNodeId() string {
@@ -3196,7 +3324,7 @@ type OwnerUse struct {
 
 func (x *OwnerUse) Reset() {
 	*x = OwnerUse{}
-	mi := &file_locknode_proto_msgTypes[41]
+	mi := &file_locknode_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3208,7 +3336,7 @@ func (x *OwnerUse) String() string {
 func (*OwnerUse) ProtoMessage() {}
 
 func (x *OwnerUse) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[41]
+	mi := &file_locknode_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3221,7 +3349,7 @@ func (x *OwnerUse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OwnerUse.ProtoReflect.Descriptor instead.
 func (*OwnerUse) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{41}
+	return file_locknode_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *OwnerUse) GetOwner() string {
@@ -3285,7 +3413,7 @@ type ListSessionsRequest struct {
 
 func (x *ListSessionsRequest) Reset() {
 	*x = ListSessionsRequest{}
-	mi := &file_locknode_proto_msgTypes[42]
+	mi := &file_locknode_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3297,7 +3425,7 @@ func (x *ListSessionsRequest) String() string {
 func (*ListSessionsRequest) ProtoMessage() {}
 
 func (x *ListSessionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[42]
+	mi := &file_locknode_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3310,7 +3438,7 @@ func (x *ListSessionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSessionsRequest.ProtoReflect.Descriptor instead.
 func (*ListSessionsRequest) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{42}
+	return file_locknode_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ListSessionsRequest) GetOwner() string {
@@ -3351,7 +3479,7 @@ type ListSessionsResponse struct {
 
 func (x *ListSessionsResponse) Reset() {
 	*x = ListSessionsResponse{}
-	mi := &file_locknode_proto_msgTypes[43]
+	mi := &file_locknode_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3363,7 +3491,7 @@ func (x *ListSessionsResponse) String() string {
 func (*ListSessionsResponse) ProtoMessage() {}
 
 func (x *ListSessionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[43]
+	mi := &file_locknode_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3376,7 +3504,7 @@ func (x *ListSessionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSessionsResponse.ProtoReflect.Descriptor instead.
 func (*ListSessionsResponse) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{43}
+	return file_locknode_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ListSessionsResponse) GetSessions() []*SessionInfo {
@@ -3412,7 +3540,7 @@ type SessionInfo struct {
 
 func (x *SessionInfo) Reset() {
 	*x = SessionInfo{}
-	mi := &file_locknode_proto_msgTypes[44]
+	mi := &file_locknode_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3424,7 +3552,7 @@ func (x *SessionInfo) String() string {
 func (*SessionInfo) ProtoMessage() {}
 
 func (x *SessionInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[44]
+	mi := &file_locknode_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3437,7 +3565,7 @@ func (x *SessionInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionInfo.ProtoReflect.Descriptor instead.
 func (*SessionInfo) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{44}
+	return file_locknode_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *SessionInfo) GetHash() []byte {
@@ -3522,7 +3650,7 @@ type KillSessionsRequest struct {
 
 func (x *KillSessionsRequest) Reset() {
 	*x = KillSessionsRequest{}
-	mi := &file_locknode_proto_msgTypes[45]
+	mi := &file_locknode_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3534,7 +3662,7 @@ func (x *KillSessionsRequest) String() string {
 func (*KillSessionsRequest) ProtoMessage() {}
 
 func (x *KillSessionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[45]
+	mi := &file_locknode_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3547,7 +3675,7 @@ func (x *KillSessionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillSessionsRequest.ProtoReflect.Descriptor instead.
 func (*KillSessionsRequest) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{45}
+	return file_locknode_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *KillSessionsRequest) GetHash() []byte {
@@ -3589,7 +3717,7 @@ type KillSessionsResponse struct {
 
 func (x *KillSessionsResponse) Reset() {
 	*x = KillSessionsResponse{}
-	mi := &file_locknode_proto_msgTypes[46]
+	mi := &file_locknode_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3601,7 +3729,7 @@ func (x *KillSessionsResponse) String() string {
 func (*KillSessionsResponse) ProtoMessage() {}
 
 func (x *KillSessionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[46]
+	mi := &file_locknode_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3614,7 +3742,7 @@ func (x *KillSessionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillSessionsResponse.ProtoReflect.Descriptor instead.
 func (*KillSessionsResponse) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{46}
+	return file_locknode_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *KillSessionsResponse) GetKilled() uint64 {
@@ -3649,7 +3777,7 @@ type ClearLockRequest struct {
 
 func (x *ClearLockRequest) Reset() {
 	*x = ClearLockRequest{}
-	mi := &file_locknode_proto_msgTypes[47]
+	mi := &file_locknode_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3661,7 +3789,7 @@ func (x *ClearLockRequest) String() string {
 func (*ClearLockRequest) ProtoMessage() {}
 
 func (x *ClearLockRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[47]
+	mi := &file_locknode_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3674,7 +3802,7 @@ func (x *ClearLockRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClearLockRequest.ProtoReflect.Descriptor instead.
 func (*ClearLockRequest) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{47}
+	return file_locknode_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *ClearLockRequest) GetName() string {
@@ -3708,7 +3836,7 @@ type ClearLockResponse struct {
 
 func (x *ClearLockResponse) Reset() {
 	*x = ClearLockResponse{}
-	mi := &file_locknode_proto_msgTypes[48]
+	mi := &file_locknode_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3720,7 +3848,7 @@ func (x *ClearLockResponse) String() string {
 func (*ClearLockResponse) ProtoMessage() {}
 
 func (x *ClearLockResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[48]
+	mi := &file_locknode_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3733,7 +3861,7 @@ func (x *ClearLockResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClearLockResponse.ProtoReflect.Descriptor instead.
 func (*ClearLockResponse) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{48}
+	return file_locknode_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *ClearLockResponse) GetGrants() uint64 {
@@ -3764,7 +3892,7 @@ type Limit struct {
 
 func (x *Limit) Reset() {
 	*x = Limit{}
-	mi := &file_locknode_proto_msgTypes[49]
+	mi := &file_locknode_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3776,7 +3904,7 @@ func (x *Limit) String() string {
 func (*Limit) ProtoMessage() {}
 
 func (x *Limit) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[49]
+	mi := &file_locknode_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3789,7 +3917,7 @@ func (x *Limit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limit.ProtoReflect.Descriptor instead.
 func (*Limit) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{49}
+	return file_locknode_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *Limit) GetName() string {
@@ -3835,7 +3963,7 @@ type GetLimitsRequest struct {
 
 func (x *GetLimitsRequest) Reset() {
 	*x = GetLimitsRequest{}
-	mi := &file_locknode_proto_msgTypes[50]
+	mi := &file_locknode_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3847,7 +3975,7 @@ func (x *GetLimitsRequest) String() string {
 func (*GetLimitsRequest) ProtoMessage() {}
 
 func (x *GetLimitsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[50]
+	mi := &file_locknode_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3860,7 +3988,7 @@ func (x *GetLimitsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetLimitsRequest.ProtoReflect.Descriptor instead.
 func (*GetLimitsRequest) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{50}
+	return file_locknode_proto_rawDescGZIP(), []int{52}
 }
 
 type GetLimitsResponse struct {
@@ -3872,7 +4000,7 @@ type GetLimitsResponse struct {
 
 func (x *GetLimitsResponse) Reset() {
 	*x = GetLimitsResponse{}
-	mi := &file_locknode_proto_msgTypes[51]
+	mi := &file_locknode_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3884,7 +4012,7 @@ func (x *GetLimitsResponse) String() string {
 func (*GetLimitsResponse) ProtoMessage() {}
 
 func (x *GetLimitsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[51]
+	mi := &file_locknode_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3897,7 +4025,7 @@ func (x *GetLimitsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetLimitsResponse.ProtoReflect.Descriptor instead.
 func (*GetLimitsResponse) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{51}
+	return file_locknode_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *GetLimitsResponse) GetLimits() []*Limit {
@@ -3917,7 +4045,7 @@ type SetLimitsRequest struct {
 
 func (x *SetLimitsRequest) Reset() {
 	*x = SetLimitsRequest{}
-	mi := &file_locknode_proto_msgTypes[52]
+	mi := &file_locknode_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3929,7 +4057,7 @@ func (x *SetLimitsRequest) String() string {
 func (*SetLimitsRequest) ProtoMessage() {}
 
 func (x *SetLimitsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[52]
+	mi := &file_locknode_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3942,7 +4070,7 @@ func (x *SetLimitsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetLimitsRequest.ProtoReflect.Descriptor instead.
 func (*SetLimitsRequest) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{52}
+	return file_locknode_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *SetLimitsRequest) GetLimits() []*Limit {
@@ -3969,7 +4097,7 @@ type SetLimitsResponse struct {
 
 func (x *SetLimitsResponse) Reset() {
 	*x = SetLimitsResponse{}
-	mi := &file_locknode_proto_msgTypes[53]
+	mi := &file_locknode_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3981,7 +4109,7 @@ func (x *SetLimitsResponse) String() string {
 func (*SetLimitsResponse) ProtoMessage() {}
 
 func (x *SetLimitsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[53]
+	mi := &file_locknode_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3994,7 +4122,7 @@ func (x *SetLimitsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetLimitsResponse.ProtoReflect.Descriptor instead.
 func (*SetLimitsResponse) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{53}
+	return file_locknode_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *SetLimitsResponse) GetBefore() []*Limit {
@@ -4019,7 +4147,7 @@ type MembersRequest struct {
 
 func (x *MembersRequest) Reset() {
 	*x = MembersRequest{}
-	mi := &file_locknode_proto_msgTypes[54]
+	mi := &file_locknode_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4031,7 +4159,7 @@ func (x *MembersRequest) String() string {
 func (*MembersRequest) ProtoMessage() {}
 
 func (x *MembersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[54]
+	mi := &file_locknode_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4044,7 +4172,7 @@ func (x *MembersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MembersRequest.ProtoReflect.Descriptor instead.
 func (*MembersRequest) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{54}
+	return file_locknode_proto_rawDescGZIP(), []int{56}
 }
 
 type MembersResponse struct {
@@ -4056,7 +4184,7 @@ type MembersResponse struct {
 
 func (x *MembersResponse) Reset() {
 	*x = MembersResponse{}
-	mi := &file_locknode_proto_msgTypes[55]
+	mi := &file_locknode_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4068,7 +4196,7 @@ func (x *MembersResponse) String() string {
 func (*MembersResponse) ProtoMessage() {}
 
 func (x *MembersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[55]
+	mi := &file_locknode_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4081,7 +4209,7 @@ func (x *MembersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MembersResponse.ProtoReflect.Descriptor instead.
 func (*MembersResponse) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{55}
+	return file_locknode_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *MembersResponse) GetMembers() []*Member {
@@ -4109,7 +4237,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_locknode_proto_msgTypes[56]
+	mi := &file_locknode_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4121,7 +4249,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[56]
+	mi := &file_locknode_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4134,7 +4262,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{56}
+	return file_locknode_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *Member) GetId() string {
@@ -4216,7 +4344,7 @@ type TransferLeadershipRequest struct {
 
 func (x *TransferLeadershipRequest) Reset() {
 	*x = TransferLeadershipRequest{}
-	mi := &file_locknode_proto_msgTypes[57]
+	mi := &file_locknode_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4228,7 +4356,7 @@ func (x *TransferLeadershipRequest) String() string {
 func (*TransferLeadershipRequest) ProtoMessage() {}
 
 func (x *TransferLeadershipRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[57]
+	mi := &file_locknode_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4241,7 +4369,7 @@ func (x *TransferLeadershipRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferLeadershipRequest.ProtoReflect.Descriptor instead.
 func (*TransferLeadershipRequest) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{57}
+	return file_locknode_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *TransferLeadershipRequest) GetTo() string {
@@ -4260,7 +4388,7 @@ type TransferLeadershipResponse struct {
 
 func (x *TransferLeadershipResponse) Reset() {
 	*x = TransferLeadershipResponse{}
-	mi := &file_locknode_proto_msgTypes[58]
+	mi := &file_locknode_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4272,7 +4400,7 @@ func (x *TransferLeadershipResponse) String() string {
 func (*TransferLeadershipResponse) ProtoMessage() {}
 
 func (x *TransferLeadershipResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[58]
+	mi := &file_locknode_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4285,7 +4413,7 @@ func (x *TransferLeadershipResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferLeadershipResponse.ProtoReflect.Descriptor instead.
 func (*TransferLeadershipResponse) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{58}
+	return file_locknode_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *TransferLeadershipResponse) GetLeaderId() string {
@@ -4304,7 +4432,7 @@ type RemoveMemberRequest struct {
 
 func (x *RemoveMemberRequest) Reset() {
 	*x = RemoveMemberRequest{}
-	mi := &file_locknode_proto_msgTypes[59]
+	mi := &file_locknode_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4316,7 +4444,7 @@ func (x *RemoveMemberRequest) String() string {
 func (*RemoveMemberRequest) ProtoMessage() {}
 
 func (x *RemoveMemberRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[59]
+	mi := &file_locknode_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4329,7 +4457,7 @@ func (x *RemoveMemberRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveMemberRequest.ProtoReflect.Descriptor instead.
 func (*RemoveMemberRequest) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{59}
+	return file_locknode_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *RemoveMemberRequest) GetId() string {
@@ -4347,7 +4475,7 @@ type RemoveMemberResponse struct {
 
 func (x *RemoveMemberResponse) Reset() {
 	*x = RemoveMemberResponse{}
-	mi := &file_locknode_proto_msgTypes[60]
+	mi := &file_locknode_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4359,7 +4487,7 @@ func (x *RemoveMemberResponse) String() string {
 func (*RemoveMemberResponse) ProtoMessage() {}
 
 func (x *RemoveMemberResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_locknode_proto_msgTypes[60]
+	mi := &file_locknode_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4372,7 +4500,7 @@ func (x *RemoveMemberResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveMemberResponse.ProtoReflect.Descriptor instead.
 func (*RemoveMemberResponse) Descriptor() ([]byte, []int) {
-	return file_locknode_proto_rawDescGZIP(), []int{60}
+	return file_locknode_proto_rawDescGZIP(), []int{62}
 }
 
 var File_locknode_proto protoreflect.FileDescriptor
@@ -4465,7 +4593,12 @@ const file_locknode_proto_rawDesc = "" +
 	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x10\n" +
 	"\x03who\x18\x05 \x01(\tR\x03who\"G\n" +
 	"\x14ForceReleaseResponse\x12/\n" +
-	"\breleased\x18\x01 \x03(\v2\x13.locknode.v1.HolderR\breleased\"B\n" +
+	"\breleased\x18\x01 \x03(\v2\x13.locknode.v1.HolderR\breleased\"a\n" +
+	"\rResizeRequest\x12&\n" +
+	"\x02id\x18\x01 \x01(\v2\x16.locknode.v1.RequestIDR\x02id\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
+	"\x05limit\x18\x03 \x01(\rR\x05limit\"\x10\n" +
+	"\x0eResizeResponse\"B\n" +
 	"\n" +
 	"GetRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
@@ -4502,7 +4635,7 @@ const file_locknode_proto_rawDesc = "" +
 	"\rsince_unix_ms\x18\b \x01(\x03R\vsinceUnixMs\x12\x14\n" +
 	"\x05value\x18\t \x01(\fR\x05value\x12*\n" +
 	"\x06labels\x18\n" +
-	" \x03(\v2\x12.locknode.v1.LabelR\x06labels\"\xff\x05\n" +
+	" \x03(\v2\x12.locknode.v1.LabelR\x06labels\"\xb5\x06\n" +
 	"\tOperation\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x1a\n" +
 	"\bredirect\x18\x02 \x01(\bR\bredirect\x12\x14\n" +
@@ -4521,10 +4654,11 @@ const file_locknode_proto_rawDesc = "" +
 	"\x05renew\x18\t \x01(\v2\x19.locknode.v1.RenewRequestH\x00R\x05renew\x12;\n" +
 	"\tset_value\x18\n" +
 	" \x01(\v2\x1c.locknode.v1.SetValueRequestH\x00R\bsetValue\x12G\n" +
-	"\rforce_release\x18\v \x01(\v2 .locknode.v1.ForceReleaseRequestH\x00R\fforceRelease\x12+\n" +
+	"\rforce_release\x18\v \x01(\v2 .locknode.v1.ForceReleaseRequestH\x00R\fforceRelease\x124\n" +
+	"\x06resize\x18\x10 \x01(\v2\x1a.locknode.v1.ResizeRequestH\x00R\x06resize\x12+\n" +
 	"\x03get\x18\f \x01(\v2\x17.locknode.v1.GetRequestH\x00R\x03get\x12.\n" +
 	"\x04list\x18\r \x01(\v2\x18.locknode.v1.ListRequestH\x00R\x04listB\t\n" +
-	"\arequest\"\x8c\x06\n" +
+	"\arequest\"\xc3\x06\n" +
 	"\x06Answer\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\x04R\x05index\x12\x14\n" +
@@ -4541,7 +4675,8 @@ const file_locknode_proto_rawDesc = "" +
 	" \x01(\v2\x1c.locknode.v1.ReleaseResponseH\x00R\arelease\x122\n" +
 	"\x05renew\x18\v \x01(\v2\x1a.locknode.v1.RenewResponseH\x00R\x05renew\x12<\n" +
 	"\tset_value\x18\f \x01(\v2\x1d.locknode.v1.SetValueResponseH\x00R\bsetValue\x12H\n" +
-	"\rforce_release\x18\r \x01(\v2!.locknode.v1.ForceReleaseResponseH\x00R\fforceRelease\x12,\n" +
+	"\rforce_release\x18\r \x01(\v2!.locknode.v1.ForceReleaseResponseH\x00R\fforceRelease\x125\n" +
+	"\x06resize\x18\x10 \x01(\v2\x1b.locknode.v1.ResizeResponseH\x00R\x06resize\x12,\n" +
 	"\x03get\x18\x0e \x01(\v2\x18.locknode.v1.GetResponseH\x00R\x03get\x12/\n" +
 	"\x04list\x18\x0f \x01(\v2\x19.locknode.v1.ListResponseH\x00R\x04listB\b\n" +
 	"\x06result\"|\n" +
@@ -4710,7 +4845,7 @@ const file_locknode_proto_rawDesc = "" +
 	"\x10MODE_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eMODE_EXCLUSIVE\x10\x01\x12\x0f\n" +
 	"\vMODE_SHARED\x10\x02\x12\x10\n" +
-	"\fMODE_PERMITS\x10\x032\xf5\f\n" +
+	"\fMODE_PERMITS\x10\x032\xb8\r\n" +
 	"\x05Locks\x12P\n" +
 	"\vOpenSession\x12\x1f.locknode.v1.OpenSessionRequest\x1a .locknode.v1.OpenSessionResponse\x12J\n" +
 	"\tKeepAlive\x12\x1d.locknode.v1.KeepAliveRequest\x1a\x1e.locknode.v1.KeepAliveResponse\x12M\n" +
@@ -4721,7 +4856,8 @@ const file_locknode_proto_rawDesc = "" +
 	"\aRelease\x12\x1b.locknode.v1.ReleaseRequest\x1a\x1c.locknode.v1.ReleaseResponse\x12>\n" +
 	"\x05Renew\x12\x19.locknode.v1.RenewRequest\x1a\x1a.locknode.v1.RenewResponse\x12G\n" +
 	"\bSetValue\x12\x1c.locknode.v1.SetValueRequest\x1a\x1d.locknode.v1.SetValueResponse\x12S\n" +
-	"\fForceRelease\x12 .locknode.v1.ForceReleaseRequest\x1a!.locknode.v1.ForceReleaseResponse\x128\n" +
+	"\fForceRelease\x12 .locknode.v1.ForceReleaseRequest\x1a!.locknode.v1.ForceReleaseResponse\x12A\n" +
+	"\x06Resize\x12\x1a.locknode.v1.ResizeRequest\x1a\x1b.locknode.v1.ResizeResponse\x128\n" +
 	"\x03Get\x12\x17.locknode.v1.GetRequest\x1a\x18.locknode.v1.GetResponse\x12;\n" +
 	"\x04List\x12\x18.locknode.v1.ListRequest\x1a\x19.locknode.v1.ListResponse\x12>\n" +
 	"\x05Batch\x12\x19.locknode.v1.BatchRequest\x1a\x1a.locknode.v1.BatchResponse\x12H\n" +
@@ -4749,7 +4885,7 @@ func file_locknode_proto_rawDescGZIP() []byte {
 }
 
 var file_locknode_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_locknode_proto_msgTypes = make([]protoimpl.MessageInfo, 61)
+var file_locknode_proto_msgTypes = make([]protoimpl.MessageInfo, 63)
 var file_locknode_proto_goTypes = []any{
 	(Mode)(0),                          // 0: locknode.v1.Mode
 	(*RequestID)(nil),                  // 1: locknode.v1.RequestID
@@ -4775,44 +4911,46 @@ var file_locknode_proto_goTypes = []any{
 	(*SetValueResponse)(nil),           // 21: locknode.v1.SetValueResponse
 	(*ForceReleaseRequest)(nil),        // 22: locknode.v1.ForceReleaseRequest
 	(*ForceReleaseResponse)(nil),       // 23: locknode.v1.ForceReleaseResponse
-	(*GetRequest)(nil),                 // 24: locknode.v1.GetRequest
-	(*GetResponse)(nil),                // 25: locknode.v1.GetResponse
-	(*ListRequest)(nil),                // 26: locknode.v1.ListRequest
-	(*ListResponse)(nil),               // 27: locknode.v1.ListResponse
-	(*Lock)(nil),                       // 28: locknode.v1.Lock
-	(*Holder)(nil),                     // 29: locknode.v1.Holder
-	(*Operation)(nil),                  // 30: locknode.v1.Operation
-	(*Answer)(nil),                     // 31: locknode.v1.Answer
-	(*Error)(nil),                      // 32: locknode.v1.Error
-	(*BatchRequest)(nil),               // 33: locknode.v1.BatchRequest
-	(*BatchResponse)(nil),              // 34: locknode.v1.BatchResponse
-	(*SessionRequest)(nil),             // 35: locknode.v1.SessionRequest
-	(*SessionResponse)(nil),            // 36: locknode.v1.SessionResponse
-	(*Directory)(nil),                  // 37: locknode.v1.Directory
-	(*Place)(nil),                      // 38: locknode.v1.Place
-	(*Notice)(nil),                     // 39: locknode.v1.Notice
-	(*StatusRequest)(nil),              // 40: locknode.v1.StatusRequest
-	(*StatusResponse)(nil),             // 41: locknode.v1.StatusResponse
-	(*OwnerUse)(nil),                   // 42: locknode.v1.OwnerUse
-	(*ListSessionsRequest)(nil),        // 43: locknode.v1.ListSessionsRequest
-	(*ListSessionsResponse)(nil),       // 44: locknode.v1.ListSessionsResponse
-	(*SessionInfo)(nil),                // 45: locknode.v1.SessionInfo
-	(*KillSessionsRequest)(nil),        // 46: locknode.v1.KillSessionsRequest
-	(*KillSessionsResponse)(nil),       // 47: locknode.v1.KillSessionsResponse
-	(*ClearLockRequest)(nil),           // 48: locknode.v1.ClearLockRequest
-	(*ClearLockResponse)(nil),          // 49: locknode.v1.ClearLockResponse
-	(*Limit)(nil),                      // 50: locknode.v1.Limit
-	(*GetLimitsRequest)(nil),           // 51: locknode.v1.GetLimitsRequest
-	(*GetLimitsResponse)(nil),          // 52: locknode.v1.GetLimitsResponse
-	(*SetLimitsRequest)(nil),           // 53: locknode.v1.SetLimitsRequest
-	(*SetLimitsResponse)(nil),          // 54: locknode.v1.SetLimitsResponse
-	(*MembersRequest)(nil),             // 55: locknode.v1.MembersRequest
-	(*MembersResponse)(nil),            // 56: locknode.v1.MembersResponse
-	(*Member)(nil),                     // 57: locknode.v1.Member
-	(*TransferLeadershipRequest)(nil),  // 58: locknode.v1.TransferLeadershipRequest
-	(*TransferLeadershipResponse)(nil), // 59: locknode.v1.TransferLeadershipResponse
-	(*RemoveMemberRequest)(nil),        // 60: locknode.v1.RemoveMemberRequest
-	(*RemoveMemberResponse)(nil),       // 61: locknode.v1.RemoveMemberResponse
+	(*ResizeRequest)(nil),              // 24: locknode.v1.ResizeRequest
+	(*ResizeResponse)(nil),             // 25: locknode.v1.ResizeResponse
+	(*GetRequest)(nil),                 // 26: locknode.v1.GetRequest
+	(*GetResponse)(nil),                // 27: locknode.v1.GetResponse
+	(*ListRequest)(nil),                // 28: locknode.v1.ListRequest
+	(*ListResponse)(nil),               // 29: locknode.v1.ListResponse
+	(*Lock)(nil),                       // 30: locknode.v1.Lock
+	(*Holder)(nil),                     // 31: locknode.v1.Holder
+	(*Operation)(nil),                  // 32: locknode.v1.Operation
+	(*Answer)(nil),                     // 33: locknode.v1.Answer
+	(*Error)(nil),                      // 34: locknode.v1.Error
+	(*BatchRequest)(nil),               // 35: locknode.v1.BatchRequest
+	(*BatchResponse)(nil),              // 36: locknode.v1.BatchResponse
+	(*SessionRequest)(nil),             // 37: locknode.v1.SessionRequest
+	(*SessionResponse)(nil),            // 38: locknode.v1.SessionResponse
+	(*Directory)(nil),                  // 39: locknode.v1.Directory
+	(*Place)(nil),                      // 40: locknode.v1.Place
+	(*Notice)(nil),                     // 41: locknode.v1.Notice
+	(*StatusRequest)(nil),              // 42: locknode.v1.StatusRequest
+	(*StatusResponse)(nil),             // 43: locknode.v1.StatusResponse
+	(*OwnerUse)(nil),                   // 44: locknode.v1.OwnerUse
+	(*ListSessionsRequest)(nil),        // 45: locknode.v1.ListSessionsRequest
+	(*ListSessionsResponse)(nil),       // 46: locknode.v1.ListSessionsResponse
+	(*SessionInfo)(nil),                // 47: locknode.v1.SessionInfo
+	(*KillSessionsRequest)(nil),        // 48: locknode.v1.KillSessionsRequest
+	(*KillSessionsResponse)(nil),       // 49: locknode.v1.KillSessionsResponse
+	(*ClearLockRequest)(nil),           // 50: locknode.v1.ClearLockRequest
+	(*ClearLockResponse)(nil),          // 51: locknode.v1.ClearLockResponse
+	(*Limit)(nil),                      // 52: locknode.v1.Limit
+	(*GetLimitsRequest)(nil),           // 53: locknode.v1.GetLimitsRequest
+	(*GetLimitsResponse)(nil),          // 54: locknode.v1.GetLimitsResponse
+	(*SetLimitsRequest)(nil),           // 55: locknode.v1.SetLimitsRequest
+	(*SetLimitsResponse)(nil),          // 56: locknode.v1.SetLimitsResponse
+	(*MembersRequest)(nil),             // 57: locknode.v1.MembersRequest
+	(*MembersResponse)(nil),            // 58: locknode.v1.MembersResponse
+	(*Member)(nil),                     // 59: locknode.v1.Member
+	(*TransferLeadershipRequest)(nil),  // 60: locknode.v1.TransferLeadershipRequest
+	(*TransferLeadershipResponse)(nil), // 61: locknode.v1.TransferLeadershipResponse
+	(*RemoveMemberRequest)(nil),        // 62: locknode.v1.RemoveMemberRequest
+	(*RemoveMemberResponse)(nil),       // 63: locknode.v1.RemoveMemberResponse
 }
 var file_locknode_proto_depIdxs = []int32{
 	2,  // 0: locknode.v1.RequestID.answered:type_name -> locknode.v1.Span
@@ -4828,102 +4966,107 @@ var file_locknode_proto_depIdxs = []int32{
 	1,  // 10: locknode.v1.RenewRequest.id:type_name -> locknode.v1.RequestID
 	1,  // 11: locknode.v1.SetValueRequest.id:type_name -> locknode.v1.RequestID
 	1,  // 12: locknode.v1.ForceReleaseRequest.id:type_name -> locknode.v1.RequestID
-	29, // 13: locknode.v1.ForceReleaseResponse.released:type_name -> locknode.v1.Holder
-	28, // 14: locknode.v1.GetResponse.lock:type_name -> locknode.v1.Lock
-	28, // 15: locknode.v1.ListResponse.locks:type_name -> locknode.v1.Lock
-	29, // 16: locknode.v1.Lock.holders:type_name -> locknode.v1.Holder
-	0,  // 17: locknode.v1.Holder.mode:type_name -> locknode.v1.Mode
-	4,  // 18: locknode.v1.Holder.labels:type_name -> locknode.v1.Label
-	5,  // 19: locknode.v1.Operation.open_session:type_name -> locknode.v1.OpenSessionRequest
-	7,  // 20: locknode.v1.Operation.keep_alive:type_name -> locknode.v1.KeepAliveRequest
-	10, // 21: locknode.v1.Operation.end_session:type_name -> locknode.v1.EndSessionRequest
-	12, // 22: locknode.v1.Operation.acquire:type_name -> locknode.v1.AcquireRequest
-	14, // 23: locknode.v1.Operation.cancel:type_name -> locknode.v1.CancelRequest
-	16, // 24: locknode.v1.Operation.release:type_name -> locknode.v1.ReleaseRequest
-	18, // 25: locknode.v1.Operation.renew:type_name -> locknode.v1.RenewRequest
-	20, // 26: locknode.v1.Operation.set_value:type_name -> locknode.v1.SetValueRequest
-	22, // 27: locknode.v1.Operation.force_release:type_name -> locknode.v1.ForceReleaseRequest
-	24, // 28: locknode.v1.Operation.get:type_name -> locknode.v1.GetRequest
-	26, // 29: locknode.v1.Operation.list:type_name -> locknode.v1.ListRequest
-	32, // 30: locknode.v1.Answer.error:type_name -> locknode.v1.Error
-	6,  // 31: locknode.v1.Answer.open_session:type_name -> locknode.v1.OpenSessionResponse
-	8,  // 32: locknode.v1.Answer.keep_alive:type_name -> locknode.v1.KeepAliveResponse
-	11, // 33: locknode.v1.Answer.end_session:type_name -> locknode.v1.EndSessionResponse
-	13, // 34: locknode.v1.Answer.acquire:type_name -> locknode.v1.AcquireResponse
-	15, // 35: locknode.v1.Answer.cancel:type_name -> locknode.v1.CancelResponse
-	17, // 36: locknode.v1.Answer.release:type_name -> locknode.v1.ReleaseResponse
-	19, // 37: locknode.v1.Answer.renew:type_name -> locknode.v1.RenewResponse
-	21, // 38: locknode.v1.Answer.set_value:type_name -> locknode.v1.SetValueResponse
-	23, // 39: locknode.v1.Answer.force_release:type_name -> locknode.v1.ForceReleaseResponse
-	25, // 40: locknode.v1.Answer.get:type_name -> locknode.v1.GetResponse
-	27, // 41: locknode.v1.Answer.list:type_name -> locknode.v1.ListResponse
-	29, // 42: locknode.v1.Error.holders:type_name -> locknode.v1.Holder
-	30, // 43: locknode.v1.BatchRequest.operations:type_name -> locknode.v1.Operation
-	31, // 44: locknode.v1.BatchResponse.answers:type_name -> locknode.v1.Answer
-	30, // 45: locknode.v1.SessionRequest.operations:type_name -> locknode.v1.Operation
-	31, // 46: locknode.v1.SessionResponse.answers:type_name -> locknode.v1.Answer
-	39, // 47: locknode.v1.SessionResponse.notices:type_name -> locknode.v1.Notice
-	37, // 48: locknode.v1.SessionResponse.directory:type_name -> locknode.v1.Directory
-	38, // 49: locknode.v1.Directory.members:type_name -> locknode.v1.Place
-	9,  // 50: locknode.v1.Notice.revocation:type_name -> locknode.v1.Revocation
-	37, // 51: locknode.v1.StatusResponse.directory:type_name -> locknode.v1.Directory
-	42, // 52: locknode.v1.StatusResponse.top_owners:type_name -> locknode.v1.OwnerUse
-	45, // 53: locknode.v1.ListSessionsResponse.sessions:type_name -> locknode.v1.SessionInfo
-	4,  // 54: locknode.v1.SessionInfo.labels:type_name -> locknode.v1.Label
-	50, // 55: locknode.v1.GetLimitsResponse.limits:type_name -> locknode.v1.Limit
-	50, // 56: locknode.v1.SetLimitsRequest.limits:type_name -> locknode.v1.Limit
-	50, // 57: locknode.v1.SetLimitsResponse.before:type_name -> locknode.v1.Limit
-	50, // 58: locknode.v1.SetLimitsResponse.after:type_name -> locknode.v1.Limit
-	57, // 59: locknode.v1.MembersResponse.members:type_name -> locknode.v1.Member
-	5,  // 60: locknode.v1.Locks.OpenSession:input_type -> locknode.v1.OpenSessionRequest
-	7,  // 61: locknode.v1.Locks.KeepAlive:input_type -> locknode.v1.KeepAliveRequest
-	10, // 62: locknode.v1.Locks.EndSession:input_type -> locknode.v1.EndSessionRequest
-	12, // 63: locknode.v1.Locks.Acquire:input_type -> locknode.v1.AcquireRequest
-	14, // 64: locknode.v1.Locks.Cancel:input_type -> locknode.v1.CancelRequest
-	16, // 65: locknode.v1.Locks.Release:input_type -> locknode.v1.ReleaseRequest
-	18, // 66: locknode.v1.Locks.Renew:input_type -> locknode.v1.RenewRequest
-	20, // 67: locknode.v1.Locks.SetValue:input_type -> locknode.v1.SetValueRequest
-	22, // 68: locknode.v1.Locks.ForceRelease:input_type -> locknode.v1.ForceReleaseRequest
-	24, // 69: locknode.v1.Locks.Get:input_type -> locknode.v1.GetRequest
-	26, // 70: locknode.v1.Locks.List:input_type -> locknode.v1.ListRequest
-	33, // 71: locknode.v1.Locks.Batch:input_type -> locknode.v1.BatchRequest
-	35, // 72: locknode.v1.Locks.Session:input_type -> locknode.v1.SessionRequest
-	40, // 73: locknode.v1.Locks.Status:input_type -> locknode.v1.StatusRequest
-	55, // 74: locknode.v1.Locks.Members:input_type -> locknode.v1.MembersRequest
-	58, // 75: locknode.v1.Locks.TransferLeadership:input_type -> locknode.v1.TransferLeadershipRequest
-	60, // 76: locknode.v1.Locks.RemoveMember:input_type -> locknode.v1.RemoveMemberRequest
-	43, // 77: locknode.v1.Locks.ListSessions:input_type -> locknode.v1.ListSessionsRequest
-	46, // 78: locknode.v1.Locks.KillSessions:input_type -> locknode.v1.KillSessionsRequest
-	48, // 79: locknode.v1.Locks.ClearLock:input_type -> locknode.v1.ClearLockRequest
-	51, // 80: locknode.v1.Locks.GetLimits:input_type -> locknode.v1.GetLimitsRequest
-	53, // 81: locknode.v1.Locks.SetLimits:input_type -> locknode.v1.SetLimitsRequest
-	6,  // 82: locknode.v1.Locks.OpenSession:output_type -> locknode.v1.OpenSessionResponse
-	8,  // 83: locknode.v1.Locks.KeepAlive:output_type -> locknode.v1.KeepAliveResponse
-	11, // 84: locknode.v1.Locks.EndSession:output_type -> locknode.v1.EndSessionResponse
-	13, // 85: locknode.v1.Locks.Acquire:output_type -> locknode.v1.AcquireResponse
-	15, // 86: locknode.v1.Locks.Cancel:output_type -> locknode.v1.CancelResponse
-	17, // 87: locknode.v1.Locks.Release:output_type -> locknode.v1.ReleaseResponse
-	19, // 88: locknode.v1.Locks.Renew:output_type -> locknode.v1.RenewResponse
-	21, // 89: locknode.v1.Locks.SetValue:output_type -> locknode.v1.SetValueResponse
-	23, // 90: locknode.v1.Locks.ForceRelease:output_type -> locknode.v1.ForceReleaseResponse
-	25, // 91: locknode.v1.Locks.Get:output_type -> locknode.v1.GetResponse
-	27, // 92: locknode.v1.Locks.List:output_type -> locknode.v1.ListResponse
-	34, // 93: locknode.v1.Locks.Batch:output_type -> locknode.v1.BatchResponse
-	36, // 94: locknode.v1.Locks.Session:output_type -> locknode.v1.SessionResponse
-	41, // 95: locknode.v1.Locks.Status:output_type -> locknode.v1.StatusResponse
-	56, // 96: locknode.v1.Locks.Members:output_type -> locknode.v1.MembersResponse
-	59, // 97: locknode.v1.Locks.TransferLeadership:output_type -> locknode.v1.TransferLeadershipResponse
-	61, // 98: locknode.v1.Locks.RemoveMember:output_type -> locknode.v1.RemoveMemberResponse
-	44, // 99: locknode.v1.Locks.ListSessions:output_type -> locknode.v1.ListSessionsResponse
-	47, // 100: locknode.v1.Locks.KillSessions:output_type -> locknode.v1.KillSessionsResponse
-	49, // 101: locknode.v1.Locks.ClearLock:output_type -> locknode.v1.ClearLockResponse
-	52, // 102: locknode.v1.Locks.GetLimits:output_type -> locknode.v1.GetLimitsResponse
-	54, // 103: locknode.v1.Locks.SetLimits:output_type -> locknode.v1.SetLimitsResponse
-	82, // [82:104] is the sub-list for method output_type
-	60, // [60:82] is the sub-list for method input_type
-	60, // [60:60] is the sub-list for extension type_name
-	60, // [60:60] is the sub-list for extension extendee
-	0,  // [0:60] is the sub-list for field type_name
+	31, // 13: locknode.v1.ForceReleaseResponse.released:type_name -> locknode.v1.Holder
+	1,  // 14: locknode.v1.ResizeRequest.id:type_name -> locknode.v1.RequestID
+	30, // 15: locknode.v1.GetResponse.lock:type_name -> locknode.v1.Lock
+	30, // 16: locknode.v1.ListResponse.locks:type_name -> locknode.v1.Lock
+	31, // 17: locknode.v1.Lock.holders:type_name -> locknode.v1.Holder
+	0,  // 18: locknode.v1.Holder.mode:type_name -> locknode.v1.Mode
+	4,  // 19: locknode.v1.Holder.labels:type_name -> locknode.v1.Label
+	5,  // 20: locknode.v1.Operation.open_session:type_name -> locknode.v1.OpenSessionRequest
+	7,  // 21: locknode.v1.Operation.keep_alive:type_name -> locknode.v1.KeepAliveRequest
+	10, // 22: locknode.v1.Operation.end_session:type_name -> locknode.v1.EndSessionRequest
+	12, // 23: locknode.v1.Operation.acquire:type_name -> locknode.v1.AcquireRequest
+	14, // 24: locknode.v1.Operation.cancel:type_name -> locknode.v1.CancelRequest
+	16, // 25: locknode.v1.Operation.release:type_name -> locknode.v1.ReleaseRequest
+	18, // 26: locknode.v1.Operation.renew:type_name -> locknode.v1.RenewRequest
+	20, // 27: locknode.v1.Operation.set_value:type_name -> locknode.v1.SetValueRequest
+	22, // 28: locknode.v1.Operation.force_release:type_name -> locknode.v1.ForceReleaseRequest
+	24, // 29: locknode.v1.Operation.resize:type_name -> locknode.v1.ResizeRequest
+	26, // 30: locknode.v1.Operation.get:type_name -> locknode.v1.GetRequest
+	28, // 31: locknode.v1.Operation.list:type_name -> locknode.v1.ListRequest
+	34, // 32: locknode.v1.Answer.error:type_name -> locknode.v1.Error
+	6,  // 33: locknode.v1.Answer.open_session:type_name -> locknode.v1.OpenSessionResponse
+	8,  // 34: locknode.v1.Answer.keep_alive:type_name -> locknode.v1.KeepAliveResponse
+	11, // 35: locknode.v1.Answer.end_session:type_name -> locknode.v1.EndSessionResponse
+	13, // 36: locknode.v1.Answer.acquire:type_name -> locknode.v1.AcquireResponse
+	15, // 37: locknode.v1.Answer.cancel:type_name -> locknode.v1.CancelResponse
+	17, // 38: locknode.v1.Answer.release:type_name -> locknode.v1.ReleaseResponse
+	19, // 39: locknode.v1.Answer.renew:type_name -> locknode.v1.RenewResponse
+	21, // 40: locknode.v1.Answer.set_value:type_name -> locknode.v1.SetValueResponse
+	23, // 41: locknode.v1.Answer.force_release:type_name -> locknode.v1.ForceReleaseResponse
+	25, // 42: locknode.v1.Answer.resize:type_name -> locknode.v1.ResizeResponse
+	27, // 43: locknode.v1.Answer.get:type_name -> locknode.v1.GetResponse
+	29, // 44: locknode.v1.Answer.list:type_name -> locknode.v1.ListResponse
+	31, // 45: locknode.v1.Error.holders:type_name -> locknode.v1.Holder
+	32, // 46: locknode.v1.BatchRequest.operations:type_name -> locknode.v1.Operation
+	33, // 47: locknode.v1.BatchResponse.answers:type_name -> locknode.v1.Answer
+	32, // 48: locknode.v1.SessionRequest.operations:type_name -> locknode.v1.Operation
+	33, // 49: locknode.v1.SessionResponse.answers:type_name -> locknode.v1.Answer
+	41, // 50: locknode.v1.SessionResponse.notices:type_name -> locknode.v1.Notice
+	39, // 51: locknode.v1.SessionResponse.directory:type_name -> locknode.v1.Directory
+	40, // 52: locknode.v1.Directory.members:type_name -> locknode.v1.Place
+	9,  // 53: locknode.v1.Notice.revocation:type_name -> locknode.v1.Revocation
+	39, // 54: locknode.v1.StatusResponse.directory:type_name -> locknode.v1.Directory
+	44, // 55: locknode.v1.StatusResponse.top_owners:type_name -> locknode.v1.OwnerUse
+	47, // 56: locknode.v1.ListSessionsResponse.sessions:type_name -> locknode.v1.SessionInfo
+	4,  // 57: locknode.v1.SessionInfo.labels:type_name -> locknode.v1.Label
+	52, // 58: locknode.v1.GetLimitsResponse.limits:type_name -> locknode.v1.Limit
+	52, // 59: locknode.v1.SetLimitsRequest.limits:type_name -> locknode.v1.Limit
+	52, // 60: locknode.v1.SetLimitsResponse.before:type_name -> locknode.v1.Limit
+	52, // 61: locknode.v1.SetLimitsResponse.after:type_name -> locknode.v1.Limit
+	59, // 62: locknode.v1.MembersResponse.members:type_name -> locknode.v1.Member
+	5,  // 63: locknode.v1.Locks.OpenSession:input_type -> locknode.v1.OpenSessionRequest
+	7,  // 64: locknode.v1.Locks.KeepAlive:input_type -> locknode.v1.KeepAliveRequest
+	10, // 65: locknode.v1.Locks.EndSession:input_type -> locknode.v1.EndSessionRequest
+	12, // 66: locknode.v1.Locks.Acquire:input_type -> locknode.v1.AcquireRequest
+	14, // 67: locknode.v1.Locks.Cancel:input_type -> locknode.v1.CancelRequest
+	16, // 68: locknode.v1.Locks.Release:input_type -> locknode.v1.ReleaseRequest
+	18, // 69: locknode.v1.Locks.Renew:input_type -> locknode.v1.RenewRequest
+	20, // 70: locknode.v1.Locks.SetValue:input_type -> locknode.v1.SetValueRequest
+	22, // 71: locknode.v1.Locks.ForceRelease:input_type -> locknode.v1.ForceReleaseRequest
+	24, // 72: locknode.v1.Locks.Resize:input_type -> locknode.v1.ResizeRequest
+	26, // 73: locknode.v1.Locks.Get:input_type -> locknode.v1.GetRequest
+	28, // 74: locknode.v1.Locks.List:input_type -> locknode.v1.ListRequest
+	35, // 75: locknode.v1.Locks.Batch:input_type -> locknode.v1.BatchRequest
+	37, // 76: locknode.v1.Locks.Session:input_type -> locknode.v1.SessionRequest
+	42, // 77: locknode.v1.Locks.Status:input_type -> locknode.v1.StatusRequest
+	57, // 78: locknode.v1.Locks.Members:input_type -> locknode.v1.MembersRequest
+	60, // 79: locknode.v1.Locks.TransferLeadership:input_type -> locknode.v1.TransferLeadershipRequest
+	62, // 80: locknode.v1.Locks.RemoveMember:input_type -> locknode.v1.RemoveMemberRequest
+	45, // 81: locknode.v1.Locks.ListSessions:input_type -> locknode.v1.ListSessionsRequest
+	48, // 82: locknode.v1.Locks.KillSessions:input_type -> locknode.v1.KillSessionsRequest
+	50, // 83: locknode.v1.Locks.ClearLock:input_type -> locknode.v1.ClearLockRequest
+	53, // 84: locknode.v1.Locks.GetLimits:input_type -> locknode.v1.GetLimitsRequest
+	55, // 85: locknode.v1.Locks.SetLimits:input_type -> locknode.v1.SetLimitsRequest
+	6,  // 86: locknode.v1.Locks.OpenSession:output_type -> locknode.v1.OpenSessionResponse
+	8,  // 87: locknode.v1.Locks.KeepAlive:output_type -> locknode.v1.KeepAliveResponse
+	11, // 88: locknode.v1.Locks.EndSession:output_type -> locknode.v1.EndSessionResponse
+	13, // 89: locknode.v1.Locks.Acquire:output_type -> locknode.v1.AcquireResponse
+	15, // 90: locknode.v1.Locks.Cancel:output_type -> locknode.v1.CancelResponse
+	17, // 91: locknode.v1.Locks.Release:output_type -> locknode.v1.ReleaseResponse
+	19, // 92: locknode.v1.Locks.Renew:output_type -> locknode.v1.RenewResponse
+	21, // 93: locknode.v1.Locks.SetValue:output_type -> locknode.v1.SetValueResponse
+	23, // 94: locknode.v1.Locks.ForceRelease:output_type -> locknode.v1.ForceReleaseResponse
+	25, // 95: locknode.v1.Locks.Resize:output_type -> locknode.v1.ResizeResponse
+	27, // 96: locknode.v1.Locks.Get:output_type -> locknode.v1.GetResponse
+	29, // 97: locknode.v1.Locks.List:output_type -> locknode.v1.ListResponse
+	36, // 98: locknode.v1.Locks.Batch:output_type -> locknode.v1.BatchResponse
+	38, // 99: locknode.v1.Locks.Session:output_type -> locknode.v1.SessionResponse
+	43, // 100: locknode.v1.Locks.Status:output_type -> locknode.v1.StatusResponse
+	58, // 101: locknode.v1.Locks.Members:output_type -> locknode.v1.MembersResponse
+	61, // 102: locknode.v1.Locks.TransferLeadership:output_type -> locknode.v1.TransferLeadershipResponse
+	63, // 103: locknode.v1.Locks.RemoveMember:output_type -> locknode.v1.RemoveMemberResponse
+	46, // 104: locknode.v1.Locks.ListSessions:output_type -> locknode.v1.ListSessionsResponse
+	49, // 105: locknode.v1.Locks.KillSessions:output_type -> locknode.v1.KillSessionsResponse
+	51, // 106: locknode.v1.Locks.ClearLock:output_type -> locknode.v1.ClearLockResponse
+	54, // 107: locknode.v1.Locks.GetLimits:output_type -> locknode.v1.GetLimitsResponse
+	56, // 108: locknode.v1.Locks.SetLimits:output_type -> locknode.v1.SetLimitsResponse
+	86, // [86:109] is the sub-list for method output_type
+	63, // [63:86] is the sub-list for method input_type
+	63, // [63:63] is the sub-list for extension type_name
+	63, // [63:63] is the sub-list for extension extendee
+	0,  // [0:63] is the sub-list for field type_name
 }
 
 func init() { file_locknode_proto_init() }
@@ -4931,7 +5074,7 @@ func file_locknode_proto_init() {
 	if File_locknode_proto != nil {
 		return
 	}
-	file_locknode_proto_msgTypes[29].OneofWrappers = []any{
+	file_locknode_proto_msgTypes[31].OneofWrappers = []any{
 		(*Operation_OpenSession)(nil),
 		(*Operation_KeepAlive)(nil),
 		(*Operation_EndSession)(nil),
@@ -4941,10 +5084,11 @@ func file_locknode_proto_init() {
 		(*Operation_Renew)(nil),
 		(*Operation_SetValue)(nil),
 		(*Operation_ForceRelease)(nil),
+		(*Operation_Resize)(nil),
 		(*Operation_Get)(nil),
 		(*Operation_List)(nil),
 	}
-	file_locknode_proto_msgTypes[30].OneofWrappers = []any{
+	file_locknode_proto_msgTypes[32].OneofWrappers = []any{
 		(*Answer_Error)(nil),
 		(*Answer_OpenSession)(nil),
 		(*Answer_KeepAlive)(nil),
@@ -4955,6 +5099,7 @@ func file_locknode_proto_init() {
 		(*Answer_Renew)(nil),
 		(*Answer_SetValue)(nil),
 		(*Answer_ForceRelease)(nil),
+		(*Answer_Resize)(nil),
 		(*Answer_Get)(nil),
 		(*Answer_List)(nil),
 	}
@@ -4964,7 +5109,7 @@ func file_locknode_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_locknode_proto_rawDesc), len(file_locknode_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   61,
+			NumMessages:   63,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -38,6 +38,7 @@ const (
 	Locks_Renew_FullMethodName              = "/locknode.v1.Locks/Renew"
 	Locks_SetValue_FullMethodName           = "/locknode.v1.Locks/SetValue"
 	Locks_ForceRelease_FullMethodName       = "/locknode.v1.Locks/ForceRelease"
+	Locks_Resize_FullMethodName             = "/locknode.v1.Locks/Resize"
 	Locks_Get_FullMethodName                = "/locknode.v1.Locks/Get"
 	Locks_List_FullMethodName               = "/locknode.v1.Locks/List"
 	Locks_Batch_FullMethodName              = "/locknode.v1.Locks/Batch"
@@ -69,6 +70,9 @@ type LocksClient interface {
 	Renew(ctx context.Context, in *RenewRequest, opts ...grpc.CallOption) (*RenewResponse, error)
 	SetValue(ctx context.Context, in *SetValueRequest, opts ...grpc.CallOption) (*SetValueResponse, error)
 	ForceRelease(ctx context.Context, in *ForceReleaseRequest, opts ...grpc.CallOption) (*ForceReleaseResponse, error)
+	// Resize changes the size of a semaphore, for as long as it has a holder or a waiter. Holders
+	// keep their permits.
+	Resize(ctx context.Context, in *ResizeRequest, opts ...grpc.CallOption) (*ResizeResponse, error)
 	// Get and List are linearizable unless max_stale_ns is set.
 	Get(ctx context.Context, in *GetRequest, opts ...grpc.CallOption) (*GetResponse, error)
 	List(ctx context.Context, in *ListRequest, opts ...grpc.CallOption) (*ListResponse, error)
@@ -189,6 +193,16 @@ func (c *locksClient) ForceRelease(ctx context.Context, in *ForceReleaseRequest,
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ForceReleaseResponse)
 	err := c.cc.Invoke(ctx, Locks_ForceRelease_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *locksClient) Resize(ctx context.Context, in *ResizeRequest, opts ...grpc.CallOption) (*ResizeResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ResizeResponse)
+	err := c.cc.Invoke(ctx, Locks_Resize_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -344,6 +358,9 @@ type LocksServer interface {
 	Renew(context.Context, *RenewRequest) (*RenewResponse, error)
 	SetValue(context.Context, *SetValueRequest) (*SetValueResponse, error)
 	ForceRelease(context.Context, *ForceReleaseRequest) (*ForceReleaseResponse, error)
+	// Resize changes the size of a semaphore, for as long as it has a holder or a waiter. Holders
+	// keep their permits.
+	Resize(context.Context, *ResizeRequest) (*ResizeResponse, error)
 	// Get and List are linearizable unless max_stale_ns is set.
 	Get(context.Context, *GetRequest) (*GetResponse, error)
 	List(context.Context, *ListRequest) (*ListResponse, error)
@@ -406,6 +423,9 @@ func (UnimplementedLocksServer) SetValue(context.Context, *SetValueRequest) (*Se
 }
 func (UnimplementedLocksServer) ForceRelease(context.Context, *ForceReleaseRequest) (*ForceReleaseResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ForceRelease not implemented")
+}
+func (UnimplementedLocksServer) Resize(context.Context, *ResizeRequest) (*ResizeResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Resize not implemented")
 }
 func (UnimplementedLocksServer) Get(context.Context, *GetRequest) (*GetResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Get not implemented")
@@ -625,6 +645,24 @@ func _Locks_ForceRelease_Handler(srv interface{}, ctx context.Context, dec func(
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(LocksServer).ForceRelease(ctx, req.(*ForceReleaseRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Locks_Resize_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ResizeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LocksServer).Resize(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Locks_Resize_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LocksServer).Resize(ctx, req.(*ResizeRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -894,6 +932,10 @@ var Locks_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ForceRelease",
 			Handler:    _Locks_ForceRelease_Handler,
+		},
+		{
+			MethodName: "Resize",
+			Handler:    _Locks_Resize_Handler,
 		},
 		{
 			MethodName: "Get",

@@ -166,6 +166,16 @@ func (x *ForceReleaseRequest) measure() (m measure) {
 	return m
 }
 
+func (x *ResizeRequest) measure() (m measure) {
+	if x == nil {
+		return m
+	}
+	m.bytes(x.unknownFields)
+	m.id(x.Id)
+	m.text("name", x.Name)
+	return m
+}
+
 func (x *GetRequest) measure() (m measure) {
 	if x == nil {
 		return m

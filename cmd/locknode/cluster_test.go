@@ -302,6 +302,26 @@ func TestGetAndLsShowWhoHoldsWhat(t *testing.T) {
 	}
 }
 
+func TestResizeSaysWhatItDidAndWhatWasWrong(t *testing.T) {
+	t.Parallel()
+	holdPermit(t, sharedCluster(t).Nodes()[0], "sized", 1)
+	if got := locknode(t, "resize", "sized", "1").succeeds(t).stdout; got != "sized: resized to 1 permit\n" {
+		t.Errorf("resize: got %q", got)
+	}
+	if got := locknode(t, "resize", "sized", "7").succeeds(t).stdout; got != "sized: resized to 7 permits\n" {
+		t.Errorf("resize: got %q", got)
+	}
+	if got := locknode(t, "get", "sized").succeeds(t).stdout; !strings.Contains(got, "1 holders of a semaphore of 7") {
+		t.Errorf("get: got %q", got)
+	}
+	if o := locknode(t, "resize", "unsized", "7"); o.code != 1 || !strings.Contains(o.stderr, "is not in use") {
+		t.Errorf("resize of what nobody uses: got %+v, want exit code 1", o)
+	}
+	if o := locknode(t, "resize", "sized", "many"); o.code != 64 || !strings.Contains(o.stderr, `size: is "many", must be a whole number from 1 to 4294967295`) {
+		t.Errorf("resize to no number: got %+v, want exit code 64", o)
+	}
+}
+
 func TestBadArgumentsAreUsageErrors(t *testing.T) {
 	t.Parallel()
 	for _, args := range [][]string{
@@ -322,6 +342,12 @@ func TestBadArgumentsAreUsageErrors(t *testing.T) {
 		{"release", "a", "0"},
 		{"release", "a", "1", "--token", "1"},
 		{"force-release", "a"},
+		{"resize", "a"},
+		{"resize", "a", "0"},
+		{"resize", "a", "-1"},
+		{"resize", "a", "4294967296"},
+		{"resize", "a", "many"},
+		{"resize", "", "1"},
 		{"ls", "--limit", "-1"},
 		{"get", "a", "--endpoints", ""},
 		{"acquire", "a", "--wait", "3000000h"},

@@ -12,7 +12,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	apiv1 "github.com/locknode/locknode/api/v1"
 	"github.com/locknode/locknode/client"
 	"github.com/locknode/locknode/internal/proof/proc"
 )
@@ -184,6 +186,19 @@ func TestHTTPAndTheCommandLineSayTheSame(t *testing.T) {
 	lock("s")
 	compare("clear", one, asked(t, c, "clear", "s", "--reason", "test"))
 
+	holdPermit(t, n, "pool", 3)
+	compare("resize", ask(t, n, "/v1/resize", `{"name":"pool","limit":5}`), asked(t, c, "resize", "pool", "5"))
+	compare("get of a semaphore", ask(t, n, "/v1/locks/pool", ""), asked(t, c, "get", "pool"))
+	missing, alike = ask(t, n, "/v1/resize", `{"name":"free","limit":5}`), asked(t, c, "resize", "free", "5")
+	for _, failure := range []map[string]any{missing, alike} {
+		e := failure["error"].(map[string]any)
+		if text, _ := e["message"].(string); !strings.Contains(text, `semaphore "free": is not in use`) {
+			t.Errorf("resize of what nobody uses: %v", e)
+		}
+		delete(e, "message")
+	}
+	compare("resize of nothing", missing, alike)
+
 	compare("limits", ask(t, n, "/v1/limits", ""), asked(t, c, "limits", "get"))
 	_ = ask(t, n, "/v1/limits", `{"name":"max_wait","value":60000000000}`)
 	compare("limits set", ask(t, n, "/v1/limits", `{"name":"max_wait","value":60000000000}`), asked(t, c, "limits", "set", "max_wait=1m"))
@@ -211,6 +226,22 @@ func TestHTTPAndTheCommandLineSayTheSame(t *testing.T) {
 		t.Errorf("%s was to be removed: %v", others[0].ID, removed)
 	}
 	compare("remove", removed, asked(t, c, "members", "remove", others[1].ID))
+}
+
+// holdPermit takes one permit of a semaphore of a size, which neither the command line nor HTTP
+// can take.
+func holdPermit(t *testing.T, n *proc.Node, name string, size uint32) {
+	t.Helper()
+	conn, err := n.Conn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = apiv1.NewLocksClient(conn).Acquire(within(t, generous), &apiv1.AcquireRequest{
+		Locks: []*apiv1.Want{{Name: name, Mode: apiv1.Mode_MODE_PERMITS, Permits: 1, Limit: size}}, TtlNs: int64(time.Hour),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 // trimmed is the error of a command without the text that its client puts before the

@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 
@@ -180,6 +182,44 @@ request it again.`,
 				return a.printJSON(document.Cleared{Name: args[0], Grants: grants, Waiters: waiters})
 			}
 			return a.printf("%s: %s and %s ended\n", quoteName(args[0]), counted(grants, "grant"), counted(waiters, "wait"))
+		})(cmd, args)
+	}
+	return c
+}
+
+func (a *app) resizeCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:     "resize NAME SIZE",
+		Short:   "change how many permits a semaphore in use has",
+		GroupID: groupLocks,
+		Long: `Resize changes the size of a semaphore for as long as somebody holds it or waits for it.
+A larger one is given to those who wait at once. With a smaller one nobody loses anything,
+and nobody is granted permits before enough of them are back; who waits for more than there
+are now is told so, and does not wait any longer.
+
+Programs that name another size are refused (kind_mismatch) while the semaphore is in use:
+change theirs as well. When nobody uses it any more, the next one of them gives it a size.`,
+		Example: `  locknode resize pool 5
+  locknode get pool`,
+		Args: arguments(2, 2, "NAME and SIZE"),
+	}
+	a.clientFlags(c)
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		size, err := strconv.ParseUint(args[1], 10, 32)
+		if err != nil || size == 0 {
+			return usageError("size: is %q, must be a whole number from 1 to %d", args[1], uint32(math.MaxUint32))
+		}
+		return a.withClient(func(ctx context.Context, c *client.Client, args []string) error {
+			err := c.Resize(ctx, args[0], int(size))
+			switch {
+			case errors.Is(err, client.ErrSession):
+				return hinted(err, "`locknode get %s` shows the size; to ask for the same one again does no harm", quoteName(args[0]))
+			case err != nil:
+				return err
+			case a.json:
+				return a.printJSON(document.Resized{Name: args[0], Limit: int(size)})
+			}
+			return a.printf("%s: resized to %s\n", quoteName(args[0]), counted(int(size), "permit"))
 		})(cmd, args)
 	}
 	return c

@@ -48,6 +48,12 @@ type Released struct {
 	Released []Holder `json:"released"`
 }
 
+// Resized is what resize answers.
+type Resized struct {
+	Name  string `json:"name"`
+	Limit int    `json:"limit"` // the new size
+}
+
 // Lock is one lock.
 type Lock struct {
 	Name        string   `json:"name"`

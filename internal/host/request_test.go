@@ -493,6 +493,7 @@ func TestWhatIsSentIsWhatWasAsked(t *testing.T) {
 		{Request: &apiv1.Operation_Renew{Renew: &apiv1.RenewRequest{}}},
 		{Request: &apiv1.Operation_SetValue{SetValue: &apiv1.SetValueRequest{}}},
 		{Request: &apiv1.Operation_ForceRelease{ForceRelease: &apiv1.ForceReleaseRequest{}}},
+		{Request: &apiv1.Operation_Resize{Resize: &apiv1.ResizeRequest{}}},
 	} {
 		request := func(op *apiv1.Operation) protoreflect.Message {
 			m := op.ProtoReflect()

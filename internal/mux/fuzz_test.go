@@ -154,6 +154,7 @@ func FuzzOperation(f *testing.F) {
 		{Request: &apiv1.Operation_Renew{Renew: &apiv1.RenewRequest{Id: id, Name: "a", Token: 1, TtlNs: -1}}},
 		{Request: &apiv1.Operation_SetValue{SetValue: &apiv1.SetValueRequest{Id: id, Name: "a", Token: 1, Value: []byte("v")}}},
 		{Request: &apiv1.Operation_ForceRelease{ForceRelease: &apiv1.ForceReleaseRequest{Id: id, Name: "a", Reason: "r", Who: "w"}}},
+		{Request: &apiv1.Operation_Resize{Resize: &apiv1.ResizeRequest{Id: id, Name: "a", Limit: 1<<32 - 1}}},
 		{Request: &apiv1.Operation_List{List: &apiv1.ListRequest{Prefix: "a", Limit: 1<<32 - 1, After: "b", MaxStaleNs: -1}}},
 	} {
 		f.Add(encoded(f, op))

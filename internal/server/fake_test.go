@@ -148,6 +148,12 @@ func (f *fakeNode) apply(call *mux.Call) (answers []func()) {
 		released := f.holders(r.ForceRelease.GetName())
 		free(r.ForceRelease.GetName())
 		tell(call, &apiv1.Answer{Result: &apiv1.Answer_ForceRelease{ForceRelease: &apiv1.ForceReleaseResponse{Released: released}}})
+	case *apiv1.Operation_Resize:
+		if f.granted[r.Resize.GetName()] == nil {
+			fail(apiv1.CodeNotHeld, "semaphore %q: is not in use", r.Resize.GetName())
+			return answers
+		}
+		tell(call, &apiv1.Answer{Result: &apiv1.Answer_Resize{Resize: &apiv1.ResizeResponse{}}})
 	case *apiv1.Operation_Get:
 		tell(call, &apiv1.Answer{Result: &apiv1.Answer_Get{Get: &apiv1.GetResponse{Lock: f.lock(r.Get.GetName()), AgeNs: r.Get.GetMaxStaleNs() / 2}}})
 	case *apiv1.Operation_List:

@@ -29,6 +29,7 @@ POST /v1/acquire              {"name":"orders/42","ttl":"30s","wait":"0s","holde
 POST /v1/renew                {"name":"orders/42","token":1,"ttl":"30s"}
 POST /v1/release              {"name":"orders/42","token":1}
 POST /v1/force-release        {"name":"orders/42","token":1,"reason":"why"}
+POST /v1/resize               {"name":"pool","limit":5}
 GET  /v1/locks/NAME           ?stale=5s
 GET  /v1/locks                ?prefix=&limit=&page=&stale=5s
 GET  /v1/sessions             ?owner=&lock=&limit=&page=
@@ -52,6 +53,7 @@ func (s *Server) handler() http.Handler {
 		"/v1/renew":               {http.MethodPost: s.httpRenew},
 		"/v1/release":             {http.MethodPost: s.httpRelease},
 		"/v1/force-release":       {http.MethodPost: s.httpForceRelease},
+		"/v1/resize":              {http.MethodPost: s.httpResize},
 		"/v1/locks":               {http.MethodGet: s.httpList},
 		locksPrefix:               {http.MethodGet: s.httpGet},
 		"/v1/sessions":            {http.MethodGet: s.httpSessions},

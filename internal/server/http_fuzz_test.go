@@ -51,6 +51,8 @@ func answerTo(op *apiv1.Operation) *apiv1.Answer {
 		a.Result = &apiv1.Answer_Renew{Renew: &apiv1.RenewResponse{Deadline: 9}}
 	case *apiv1.Operation_Release:
 		a.Result = &apiv1.Answer_Release{Release: &apiv1.ReleaseResponse{}}
+	case *apiv1.Operation_Resize:
+		a.Result = &apiv1.Answer_Resize{Resize: &apiv1.ResizeResponse{}}
 	case *apiv1.Operation_ForceRelease:
 		a.Result = &apiv1.Answer_ForceRelease{ForceRelease: &apiv1.ForceReleaseResponse{Released: holder}}
 	case *apiv1.Operation_Get:
@@ -66,6 +68,7 @@ type loose struct {
 	Name, TTL, Wait, Holder, Value, Reason, To, ID string
 	RequestID                                      string `json:"request_id"`
 	Token                                          uint64
+	Limit                                          uint32
 }
 
 // bodyPaths are the paths that take a body, each with a check that what was
@@ -91,6 +94,9 @@ var bodyPaths = []struct {
 		r := op.GetForceRelease()
 		return r.GetName() == b.Name && r.GetToken() == b.Token && r.GetReason() == b.Reason && r.GetWho() == ""
 	}},
+	{"/v1/resize", func(op *apiv1.Operation, b loose) bool {
+		return op.GetResize().GetName() == b.Name && op.GetResize().GetLimit() == b.Limit && b.Limit > 0
+	}},
 	{"/v1/transfer-leadership", nil},
 	{"/v1/members/remove", nil},
 }
@@ -112,7 +118,7 @@ func nanos(text string, otherwise time.Duration) int64 {
 func FuzzHTTPBody(f *testing.F) {
 	seeds := []string{
 		`{"name":"a","ttl":"30s","wait":"0s","holder":"h","value":"v","request_id":"r"}`, `{"name":"a","token":18446744073709551615,"ttl":"1ns"}`,
-		`{"name":"a","token":1}`, `{"name":"a","token":1,"reason":"why"}`, `{"to":"n2"}`, `{"id":"n2"}`, `{}`, `{"name":null}`,
+		`{"name":"a","token":1}`, `{"name":"a","token":1,"reason":"why"}`, `{"name":"a","limit":3}`, `{"name":"a","limit":0}`, `{"name":"a","limit":4294967296}`, `{"to":"n2"}`, `{"id":"n2"}`, `{}`, `{"name":null}`,
 		`{"name":"a","name":"b"}`, `{"name":"\ud800"}`, `{"name":"\ufffd"}`, `{"Name":"a"}`, `{"name":"a"} x`, `[[[[`, `{"ttl":1e999}`,
 		`{"name":"a","ttl":"-9223372036854775808ns"}`, "\xff", `{"name":{"a":[1,{}]}}`, `{"name":"a","token":1.5}`, `{"name":"a","token":-1}`, "",
 	}

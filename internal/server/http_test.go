@@ -85,6 +85,8 @@ func TestStoryOverHTTP(t *testing.T) {
 		{"POST", "/v1/release", `{"name":"orders/42","token":1}`, 200, `{"name":"orders/42","token":1}`},
 		{"GET", "/v1/locks/orders/42?stale=5s", "", 200, `{"name":"orders/42","held":false,"holders":[],"holder_count":0,"waiters":0,"age":"2.5s","age_ms":2500}`},
 		{"POST", "/v1/acquire", `{"name":"b", "wait":"0s", "ttl": "1500ms", "request_id": null}`, 200, `{"name":"b","token":2,"expires_in":"1.5s","expires_in_ms":1500,"waited":"0s","waited_ms":0}`},
+		{"POST", "/v1/resize", `{"name":"b","limit":4294967295}`, 200, `{"name":"b","limit":4294967295}`},
+		{"POST", "/v1/resize", `{"name":"c","limit":1}`, 404, `{"error":{"code":"not_held","message":"semaphore \"c\": is not in use"}}`},
 		{"POST", "/v1/force-release", `{"name":"b","token":2,"reason":"stuck"}`, 200,
 			`{"name":"b","released":[{"lock":"b","token":2,"holder":"","mode":"exclusive","remaining":"1.5s","remaining_ms":1500,"since":"2023-11-14T22:13:20.123Z"}]}`},
 		{"GET", "/v1/members", "", 200,
@@ -302,7 +304,7 @@ func TestPagesOverHTTP(t *testing.T) {
 
 func TestUnknownFieldIsRefused(t *testing.T) {
 	r := serve(t, Config{})
-	for _, path := range []string{"/v1/acquire", "/v1/renew", "/v1/release", "/v1/force-release", "/v1/transfer-leadership", "/v1/members/remove"} {
+	for _, path := range []string{"/v1/acquire", "/v1/renew", "/v1/release", "/v1/force-release", "/v1/resize", "/v1/transfer-leadership", "/v1/members/remove"} {
 		status, body := post(t, r, path, `{"lock_name":"a"}`)
 		if status != 400 || !strings.Contains(body, `\"lock_name\"`) || !strings.Contains(body, `"invalid"`) {
 			t.Errorf("POST %s = %d %s, want 400 naming the field", path, status, body)
@@ -347,6 +349,13 @@ func TestBadBodyIsRefusedAndSaysWhy(t *testing.T) {
 		{"/v1/release", `{"name":"a","token":-1}`, "invalid", "token"},
 		{"/v1/renew", `{"name":"a","token":1,"ttl":"0s"}`, "invalid", "ttl"},
 		{"/v1/force-release", `{"reason":"x"}`, "invalid", "name"},
+		{"/v1/resize", `{"limit":3}`, "invalid", "name: is missing"},
+		{"/v1/resize", `{"name":"a"}`, "invalid", "limit: is missing"},
+		{"/v1/resize", `{"name":"a","limit":0}`, "invalid", "limit: is 0, must be a whole number from 1 to 4294967295"},
+		{"/v1/resize", `{"name":"a","limit":-1}`, "invalid", "limit: is -1, must be"},
+		{"/v1/resize", `{"name":"a","limit":4294967296}`, "invalid", "limit: is 4294967296, must be"},
+		{"/v1/resize", `{"name":"a","limit":"3"}`, "invalid", "limit: is"},
+		{"/v1/resize", `{"name":"a","size":3}`, "invalid", "size"},
 		{"/v1/members/remove", `{}`, "invalid", "id"},
 	} {
 		status, body := post(t, r, c.path, c.body)

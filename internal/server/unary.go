@@ -67,6 +67,10 @@ func (l *locks) ForceRelease(ctx context.Context, r *apiv1.ForceReleaseRequest) 
 	return unary(ctx, l, &apiv1.Operation{Request: &apiv1.Operation_ForceRelease{ForceRelease: r}}, (*apiv1.Answer).GetForceRelease)
 }
 
+func (l *locks) Resize(ctx context.Context, r *apiv1.ResizeRequest) (*apiv1.ResizeResponse, error) {
+	return unary(ctx, l, &apiv1.Operation{Request: &apiv1.Operation_Resize{Resize: r}}, (*apiv1.Answer).GetResize)
+}
+
 func (l *locks) Get(ctx context.Context, r *apiv1.GetRequest) (*apiv1.GetResponse, error) {
 	return unary(ctx, l, &apiv1.Operation{Request: &apiv1.Operation_Get{Get: r}}, (*apiv1.Answer).GetGet)
 }

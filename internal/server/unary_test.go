@@ -34,6 +34,7 @@ func TestUnaryCallsTakeTheSameRoad(t *testing.T) {
 		{"set_value", func() error { _, err := c.SetValue(ctx, &apiv1.SetValueRequest{Name: "a", Token: 1}); return err }},
 		{"get", func() error { _, err := c.Get(ctx, &apiv1.GetRequest{Name: "a"}); return err }},
 		{"list", func() error { _, err := c.List(ctx, &apiv1.ListRequest{}); return err }},
+		{"resize", func() error { _, err := c.Resize(ctx, &apiv1.ResizeRequest{Name: "a", Limit: 2}); return err }},
 		{"release", func() error { _, err := c.Release(ctx, &apiv1.ReleaseRequest{Name: "a", Token: 1}); return err }},
 		{"cancel", func() error { _, err := c.Cancel(ctx, &apiv1.CancelRequest{}); return err }},
 		{"force_release", func() error { _, err := c.ForceRelease(ctx, &apiv1.ForceReleaseRequest{Name: "a"}); return err }},
