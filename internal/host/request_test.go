@@ -529,6 +529,8 @@ func fill(m protoreflect.Message) {
 			m.Set(f, protoreflect.ValueOfBool(true))
 		case f.Kind() == protoreflect.Uint64Kind:
 			m.Set(f, protoreflect.ValueOfUint64(7))
+		case f.Kind() == protoreflect.Uint32Kind:
+			m.Set(f, protoreflect.ValueOfUint32(6))
 		case f.Kind() == protoreflect.Int64Kind:
 			m.Set(f, protoreflect.ValueOfInt64(8))
 		}

@@ -348,6 +348,20 @@ var fsmMutants = []mutant{
 		caught:  []catcher{named("./fsm", "TestPromisesHoldWhateverIsAsked")},
 	},
 	{
+		name:    "shrunk-semaphore-keeps-its-line",
+		breaks:  "a waiter for more permits than a semaphore has after a resize stays in the queue, and blocks all behind it",
+		promise: "liveness",
+		changes: []change{{"fsm/release.go", "	if shrinks {\n", "	if false && shrinks {\n"}},
+		caught:  []catcher{named("./fsm", "TestShrunkSemaphoreDoesNotBlockItsLine")},
+	},
+	{
+		name:    "grown-semaphore-wakes-nobody",
+		breaks:  "waiters are not granted the permits that a resize adds until a holder releases some",
+		promise: "liveness",
+		changes: []change{{"fsm/release.go", "	t.free(l)\n	t.promote()\n	return Result{}\n}\n\n// refuseShrunk", "	t.promote()\n	return Result{}\n}\n\n// refuseShrunk"}},
+		caught:  []catcher{named("./node", "TestALargerSemaphoreIsGivenToItsWaitersAtOnce")},
+	},
+	{
 		name:    "waiter-is-registered-nowhere",
 		breaks:  "a waiter that is first in one of its queues is not considered when its next lock is freed",
 		promise: "liveness",

@@ -55,6 +55,13 @@ var tableMutants = []mutant{
 		caught:  []catcher{named("./cmd/locknode", "TestHTTPAndTheCommandLineSayTheSame")},
 	},
 	{
+		name:    "resize-is-hosted-by-nobody",
+		breaks:  "a resize without a session is sent without a request ID, and may be done twice",
+		promise: "S6",
+		changes: []change{{"api/v1/kinds.go", "name: \"resize\", method: \"Resize\", hosted: true,", "name: \"resize\", method: \"Resize\","}},
+		caught:  []catcher{named("./internal/host", "TestWhatIsSentIsWhatWasAsked")},
+	},
+	{
 		name:    "unknown-fields-travel-for-nothing",
 		breaks:  "fields that a node does not know are not counted, and make a message too long for all on the stream",
 		promise: "liveness",

@@ -32,6 +32,8 @@ func (c *checker) checkAnswers() {
 			c.checkCancel(o)
 		case KeepAlive, Open:
 			c.checkAlive(o)
+		case Resize:
+			c.checkResized(o)
 		}
 	}
 }

@@ -129,12 +129,32 @@ func (c *checker) checkOverlaps(lock string, all []believed) {
 			}
 			permits += uint64(a.want.Permits)
 		}
-		if b.want.Mode == fsm.Permits && permits > uint64(b.want.Limit) {
+		if size := c.largest(b); b.want.Mode == fsm.Permits && permits > uint64(size) {
 			c.violate("S1", "beliefs", lock, "at %v %d permits of %d were valid, token %d the last of them",
-				b.From, permits, b.want.Limit, b.Token)
+				b.From, permits, size, b.Token)
 		}
 		live = append(live, b)
 	}
+}
+
+// largest returns the largest size that a semaphore may have had when a belief began, if it was
+// not used before with a larger one: the size that its acquire names, or one that a resize had
+// requested.
+func (c *checker) largest(b believed) uint32 {
+	size := b.want.Limit
+	for _, o := range c.facts.resizes[b.want.Lock] {
+		if o.Call <= b.From {
+			size = max(size, o.Wants[0].Limit)
+		}
+	}
+	if c.log != nil {
+		for _, x := range c.log.resized[b.want.Lock] {
+			if x.at <= b.From {
+				size = max(size, x.size)
+			}
+		}
+	}
+	return size
 }
 
 // checkSuccessors looks for grants that were answered while the grant of the holder before

@@ -120,8 +120,8 @@ func (r *replay) checkGivenUp(g *logGrant) {
 }
 
 // checkWaitCause looks for what has ended a wait without a grant: its limit, its
-// session, somebody who asked for it, or a semaphore that shrank, which is not
-// recorded. Without one of these the waiter has lost its place (FIFO).
+// session, somebody who asked for it, or a semaphore that shrank. Without one of these
+// the waiter has lost its place (FIFO).
 func (r *replay) checkWaitCause(g *logGrant, e *fsm.Event) {
 	switch e.Code {
 	case fsm.TimedOut:
@@ -132,8 +132,7 @@ func (r *replay) checkWaitCause(g *logGrant, e *fsm.Event) {
 	case fsm.Cancelled, fsm.NoSession:
 		r.checkTryCause(g, e)
 	default:
-		counted := slices.ContainsFunc(g.wants, func(w fsm.Want) bool { return w.Mode == fsm.Permits })
-		if e.Code != fsm.KindMismatch || !counted {
+		if e.Code != fsm.KindMismatch || !slices.ContainsFunc(g.wants, r.asksTooMuch) {
 			r.c.violate("FIFO", "log", g.lock(), "index %d: the wait of request %s ended with code %d, which is no reason", r.entry.Index, g.request, e.Code)
 		}
 	}

@@ -27,9 +27,13 @@ func TestWhatEndsHasACause(t *testing.T) {
 	}
 	granted := event(fsm.EventGranted, fsm.OK, exclusively)
 	queued := event(fsm.EventQueued, fsm.OK, exclusively)
+	resized := func(size uint32) fsm.Event {
+		return fsm.Event{Kind: fsm.EventResized, Wants: []fsm.Want{{Lock: "x", Mode: fsm.Permits, Limit: size}}}
+	}
 	waitEnds := func(code fsm.Code) fsm.Event { return event(fsm.EventWaitEnded, code, exclusively) }
 	acquire := Op{Client: "a", Kind: Acquire, Request: textOf(queued.Request), Session: hexOf(id), Wants: []Want{Want(exclusively[0])}, Wait: 2 * second, Return: Never, Outcome: Unknown}
 	force := Op{Client: "b", Kind: ForceRelease, Wants: acquire.Wants, Call: 3 * second, Return: Never, Outcome: Unknown}
+	resize := Op{Client: "b", Kind: Resize, Wants: []Want{{Lock: "x", Mode: fsm.Permits, Limit: 3}}, Call: 3 * second, Return: Never, Outcome: Unknown}
 	late := force
 	late.Call = 9 * second
 	for name, c := range map[string]struct {
@@ -49,7 +53,14 @@ func TestWhatEndsHasACause(t *testing.T) {
 		"a wait, in time":                         {queued, []fsm.Event{waitEnds(fsm.TimedOut)}, []Op{acquire}, true, ""},
 		"a wait, with its session":                {queued, []fsm.Event{ended(fsm.NotHeld), waitEnds(fsm.NoSession)}, []Op{acquire}, false, ""},
 		"a wait, with no session":                 {queued, []fsm.Event{waitEnds(fsm.NoSession)}, []Op{acquire}, false, "FIFO"},
-		"a wait for permits, of a smaller number": {event(fsm.EventQueued, 0, counted), []fsm.Event{event(fsm.EventWaitEnded, fsm.KindMismatch, counted)}, nil, true, ""},
+		"a wait for permits, of a smaller number": {event(fsm.EventQueued, 0, counted), []fsm.Event{resized(1), event(fsm.EventWaitEnded, fsm.KindMismatch, counted)}, nil, false, ""},
+		"a wait for permits, of the same number":  {event(fsm.EventQueued, 0, counted), []fsm.Event{resized(2), event(fsm.EventWaitEnded, fsm.KindMismatch, counted)}, nil, false, "FIFO"},
+		"a wait for permits, by nobody":           {event(fsm.EventQueued, 0, counted), []fsm.Event{event(fsm.EventWaitEnded, fsm.KindMismatch, counted)}, nil, false, "FIFO"},
+		"a size that a client asked for":          {event(fsm.EventQueued, 0, counted), []fsm.Event{resized(3)}, []Op{resize}, true, ""},
+		"a size that nobody asked for":            {event(fsm.EventQueued, 0, counted), []fsm.Event{resized(4)}, []Op{resize}, true, "S6"},
+		"a size twice":                            {event(fsm.EventQueued, 0, counted), []fsm.Event{resized(3), resized(3)}, []Op{resize}, true, "S6"},
+		"a size that is too small for who waits":  {event(fsm.EventQueued, 0, counted), []fsm.Event{resized(1)}, nil, false, "FIFO"},
+		"a size of what is no semaphore":          {queued, []fsm.Event{resized(1)}, []Op{acquire}, false, "S1"},
 		"a wait for what is not counted":          {queued, []fsm.Event{waitEnds(fsm.KindMismatch)}, []Op{acquire}, true, "FIFO"},
 		"a wait, cancelled by nobody":             {queued, []fsm.Event{waitEnds(fsm.Cancelled)}, []Op{acquire}, false, "FIFO"},
 		"a wait, cancelled by a stranger":         {queued, []fsm.Event{waitEnds(fsm.Cancelled)}, nil, false, ""},

@@ -35,9 +35,9 @@
 //   - digest: each index has one state on all nodes, in all their lives (S9, S7);
 //   - clock: cluster time never falls and never runs ahead of real time (S2);
 //   - log: the events, replayed through a small model, keep exclusion, tokens, deadlines,
-//     delays after a loss, the order of waiters, and the owner of each grant (S1 to S6,
-//     FIFO); no request waits for a lock that is free for it; everything that ends has a
-//     cause; and reads return what was held at their index (S8);
+//     delays after a loss, sizes of semaphores, the order of waiters, and the owner of each
+//     grant (S1 to S6, FIFO); no request waits for a lock that is free for it; everything
+//     that ends has a cause; and reads return what was held at their index (S8);
 //   - answers: each answer is in the log, once and with the same content (S3, S5, S6, S7).
 //
 // A caller without a session is identified by the once ID of its acquire, or by its holder
@@ -72,8 +72,8 @@
 //     porcupine.go: the search, over the moves.go of each lock, by the rules of model.go, made
 //     smaller by narrow.go.
 //   - log.go: digest, clock, and the log. replay.go: its events one by one; causes.go: why
-//     did something end? stuck.go: does a request wait for a free lock? answers.go: the
-//     check of that name.
+//     did something end? stuck.go: does a request wait for a free lock? sizes.go: how
+//     large is a semaphore? answers.go: the check of that name.
 //   - detached.go: the special cases of callers without a session.
 //
 // A Violation has the name of its check, which leads to the file: "log" to replay.go, "order" to

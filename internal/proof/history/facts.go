@@ -16,6 +16,7 @@ type facts struct {
 	renewals map[uint64][]*Op   // by token
 	sessions map[string]*tenure // by session
 	asked    map[string][]*Op   // by lock: force-releases that may have done something
+	resizes  map[string][]*Op   // by lock: those that may have done something
 	onLock   map[string]*inOrder
 }
 
@@ -47,7 +48,7 @@ type tenure struct {
 func newFacts(ops []Op) facts {
 	f := facts{
 		grants: make(map[uint64]*grant), requests: make(map[string]*Op),
-		sessions: make(map[string]*tenure), asked: make(map[string][]*Op),
+		sessions: make(map[string]*tenure), asked: make(map[string][]*Op), resizes: make(map[string][]*Op),
 		tries: make(map[string][]*Op), byTry: make(map[string]*Op), holders: make(map[string]*Op), renewals: make(map[uint64][]*Op),
 	}
 	for i := range ops {
@@ -65,6 +66,10 @@ func newFacts(ops []Op) facts {
 		case ForceRelease:
 			if (o.Outcome == OK || o.Outcome == Unknown) && len(o.Wants) > 0 {
 				f.asked[o.Wants[0].Lock] = append(f.asked[o.Wants[0].Lock], o)
+			}
+		case Resize:
+			if o.Outcome != NotHeld && !o.refused() {
+				f.resizes[o.lock()] = append(f.resizes[o.lock()], o)
 			}
 		}
 	}

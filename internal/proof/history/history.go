@@ -18,6 +18,7 @@ const (
 	Release      Kind = "release"
 	Renew        Kind = "renew" // of a detached grant
 	ForceRelease Kind = "force-release"
+	Resize       Kind = "resize" // of a semaphore
 	Get          Kind = "get"
 	Open         Kind = "open"       // a session
 	KeepAlive    Kind = "keep-alive" // of a session
@@ -49,7 +50,7 @@ type Op struct {
 	Request string `json:"request,omitempty"` // once/ID, or session/sequence; empty: a node has signed it
 	Try     string `json:"try,omitempty"`     // session/sequence of one that has a once ID, too
 	Session string `json:"session,omitempty"` // hex: who asks, and an acquire's grant belongs to; empty: nobody
-	Wants   []Want `json:"wants,omitempty"`   // the locks; all or none
+	Wants   []Want `json:"wants,omitempty"`   // the locks; all or none. Resize: the semaphore, its new size as Limit
 	Target  string `json:"target,omitempty"`  // Cancel: session/sequence of the acquire
 
 	TTL  time.Duration `json:"ttl,omitempty"`  // Acquire, Renew: of the grant itself, 0: the session's. Open: of the session

@@ -20,6 +20,14 @@ type logbook struct {
 	requests map[string]*logGrant // by request: its last grant
 	ended    map[string]fsm.Code  // by session and sequence: waits that ended without a grant
 	sessions map[string]*logSession
+	resized  map[string][]resized // by lock, in the order of the log
+}
+
+// resized is a change of a semaphore's size.
+type resized struct {
+	index uint64
+	at    time.Duration // when the first node had applied it
+	size  uint32
 }
 
 // logEntry is one entry of the log, from any of the nodes that applied it.
@@ -71,7 +79,7 @@ type logSession struct {
 func (c *checker) readLog() *logbook {
 	l := &logbook{
 		entries: c.mergeEntries(), grants: make(map[uint64]*logGrant), requests: make(map[string]*logGrant),
-		ended: make(map[string]fsm.Code), sessions: make(map[string]*logSession),
+		ended: make(map[string]fsm.Code), sessions: make(map[string]*logSession), resized: make(map[string][]resized),
 	}
 	c.log = l
 	c.checkClock(l.entries)

@@ -60,7 +60,7 @@ func TestHistoryOfARealNodeHasNoViolation(t *testing.T) {
 	for _, o := range h.Ops {
 		kinds[o.Kind]++
 	}
-	for _, k := range []Kind{Acquire, Cancel, Release, Renew, ForceRelease, Get, Open, KeepAlive, End} {
+	for _, k := range []Kind{Acquire, Cancel, Release, Renew, ForceRelease, Resize, Get, Open, KeepAlive, End} {
 		if kinds[k] == 0 {
 			t.Errorf("no operation of kind %s was recorded", k)
 		}
@@ -73,7 +73,7 @@ func use(ctx context.Context, t *testing.T, c *client.Client, rnd *rand.Rand) {
 	for range 60 {
 		lock := fmt.Sprint("lock", rnd.IntN(3))
 		var err error
-		switch rnd.IntN(8) {
+		switch rnd.IntN(9) {
 		case 0:
 			_, err = c.Get(ctx, lock)
 		case 1:
@@ -88,6 +88,8 @@ func use(ctx context.Context, t *testing.T, c *client.Client, rnd *rand.Rand) {
 			err = hold(ctx, c.TryLock, lock, time.Millisecond)
 		case 5:
 			err = hold(ctx, c.Lock, lock, 0, client.TTL(time.Second), client.Wait(20*time.Millisecond))
+		case 6:
+			err = c.Resize(ctx, "semaphore", 3)
 		default:
 			err = hold(ctx, c.Lock, lock, time.Millisecond, client.Wait(500*time.Millisecond))
 		}

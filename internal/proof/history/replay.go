@@ -22,8 +22,9 @@ type replay struct {
 	calls    calls
 	stuck    stuck
 
-	entry *logEntry
-	over  map[string]fsm.Code // sessions that ended in this entry
+	entry   *logEntry
+	over    map[string]fsm.Code // sessions that ended in this entry
+	resized []*replayLock       // in this entry
 }
 
 type replayLock struct {
@@ -31,6 +32,7 @@ type replayLock struct {
 	holders []*logGrant // by token
 	queue   []*logGrant // in the order in which they came
 	delayed fsm.Instant // cluster time until which nobody may get it after a loss
+	size    uint32      // of a semaphore in use
 }
 
 // extension is a session or grant that an answer says was extended.
@@ -52,7 +54,7 @@ func (c *checker) replay(l *logbook) {
 		e := &l.entries[i]
 		r.readUpTo(e.Index - 1)
 		r.extendUpTo(e.Index - 1)
-		r.entry, r.over = e, nil
+		r.entry, r.over, r.resized = e, nil, nil
 		for k := range e.Events {
 			r.event(&e.Events[k])
 		}
@@ -61,6 +63,7 @@ func (c *checker) replay(l *logbook) {
 				c.violate("S6", "log", g.lock(), "index %d: session %s ended, its grant with token %d did not", e.Index, session, g.token)
 			}
 		}
+		r.checkSizes()
 		r.checkStuck()
 	}
 	r.readUpTo(^uint64(0))
@@ -150,6 +153,8 @@ func (r *replay) event(e *fsm.Event) {
 		r.waitEnded(e)
 	case fsm.EventTryEnded:
 		r.tryEnded(e)
+	case fsm.EventResized:
+		r.resize(e)
 	}
 }
 
@@ -225,6 +230,7 @@ func (r *replay) queued(e *fsm.Event) {
 	r.waits[g.request] = g
 	for _, w := range g.wants {
 		l := r.lock(w.Lock)
+		r.checkSize(g, w)
 		l.queue = append(l.queue, g)
 		r.stuck.touch(l)
 	}
@@ -266,6 +272,9 @@ func (r *replay) granted(e *fsm.Event) {
 			r.entry.Index, g.request, e.Result.Token, e.Result.Queued, g.token, g.queued)
 	}
 	for _, w := range g.wants {
+		if waiting == nil {
+			r.checkSize(g, w)
+		}
 		r.checkExclusion(g, w)
 		r.checkTurn(g, waiting, w)
 		if until := r.lock(w.Lock).delayed; r.entry.Now < until {
@@ -317,8 +326,8 @@ func (r *replay) checkExclusion(g *logGrant, w fsm.Want) {
 			permits += uint64(other.Permits)
 		}
 	}
-	if w.Mode == fsm.Permits && permits > uint64(w.Limit) {
-		r.c.violate("S1", "log", w.Lock, "index %d: with token %d, %d permits of %d are out", r.entry.Index, g.token, permits, w.Limit)
+	if size := r.lock(w.Lock).size; w.Mode == fsm.Permits && permits > uint64(size) {
+		r.c.violate("S1", "log", w.Lock, "index %d: with token %d, %d permits of %d are out", r.entry.Index, g.token, permits, size)
 	}
 }
 

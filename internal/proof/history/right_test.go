@@ -29,7 +29,7 @@ func TestCorrectHistoriesGiveNoViolation(t *testing.T) {
 	var sum Stats
 	bad := 0
 	for seed := range uint64(n) {
-		h, _ := simulate(profile{seed: seed, clients: 2 + int(seed%5), locks: 1 + int(seed%3), ops: 150, end: time.Minute, calm: seed%4 == 0, harsh: seed%4 >= 2})
+		h, _ := simulate(profile{seed: seed, clients: 2 + int(seed%5), locks: 1 + int(seed%3), ops: 150, end: time.Minute, calm: seed%4 == 0, harsh: seed%4 >= 2, resizes: seed%2 == 0})
 		r := h.Check(Options{Alone: true, Gone: testGone})
 		sum.Ops += r.Stats.Ops
 		sum.Unknown += r.Stats.Unknown

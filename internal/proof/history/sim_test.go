@@ -50,6 +50,7 @@ type world struct {
 	end     time.Duration
 	harsh   bool // much is lost, late, and given up early
 	calm    bool // nothing is lost, nobody is elected, everybody is quick
+	resizes bool // the size of the semaphore changes
 	wrong   wrong
 }
 
@@ -102,6 +103,7 @@ type profile struct {
 	end     time.Duration
 	calm    bool
 	harsh   bool
+	resizes bool
 	wrong   string
 }
 
@@ -110,7 +112,7 @@ type profile struct {
 func simulate(p profile) (*History, int) {
 	w := &world{
 		rnd: rand.New(rand.NewPCG(p.seed, 7)), table: fsm.New(), term: 1, waits: make(map[requestID][]*command),
-		maxOps: p.ops, end: p.end, calm: p.calm, harsh: p.harsh,
+		maxOps: p.ops, end: p.end, calm: p.calm, harsh: p.harsh, resizes: p.resizes,
 	}
 	w.wrong.w, w.wrong.kind = w, p.wrong
 	for i := range p.locks {

@@ -280,6 +280,8 @@ func (c *simClient) act() {
 	}
 	again := func() { c.next(c.act) }
 	switch p := w.rnd.Float64(); {
+	case w.resizes && p < 0.04:
+		c.resize(again)
 	case p < 0.50:
 		c.acquire(0, again)
 	case p < 0.65:
@@ -462,6 +464,22 @@ func (c *simClient) force(then func()) {
 	c.through(&Op{Kind: ForceRelease, Wants: named(lock)}, func(id fsm.RequestID) fsm.Command {
 		return fsm.ForceRelease{ID: id, Lock: lock}
 	}, then)
+}
+
+// resize changes the size of the semaphore, and others follow it when it is answered.
+func (c *simClient) resize(then func()) {
+	w := c.w
+	i := slices.IndexFunc(w.locks, func(l Want) bool { return l.Mode == fsm.Permits })
+	size := 1 + uint32(w.rnd.IntN(5))
+	o := &Op{Kind: Resize, Wants: []Want{{Lock: w.locks[i].Lock, Mode: fsm.Permits, Limit: size}}}
+	c.through(o, func(id fsm.RequestID) fsm.Command {
+		return fsm.Resize{ID: id, Lock: o.lock(), Limit: size}
+	}, then)
+	w.after(w.between(0, 3*time.Second), func() {
+		if o.Outcome == OK {
+			w.locks[i].Limit = size
+		}
+	})
 }
 
 // close ends the session and opens another.

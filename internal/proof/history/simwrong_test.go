@@ -78,6 +78,10 @@ func (x *wrong) change(c fsm.Command) fsm.Command {
 	case fsm.Renew:
 		q.Token = x.truth(q.Token)
 		return q
+	case fsm.Resize:
+		if l := x.w.table.Lock(q.Lock); x.is("resize is forgotten") && l.Limit != 0 {
+			return fsm.KeepAlive{} // which is answered OK
+		}
 	case fsm.KeepAlive:
 		if x.is("keep-alive is forgotten") {
 			x.mark(&x.early, hexOf(q.Sessions[0].Session))
@@ -251,9 +255,42 @@ func (x *wrong) again(c fsm.Command, try int) fsm.Command {
 	return c
 }
 
+// resized sees to what a change of a semaphore's size brings about.
+func (x *wrong) resized(a *fsm.Applied) {
+	a.Events = slices.DeleteFunc(a.Events, func(e fsm.Event) bool {
+		switch {
+		case e.Kind == fsm.EventResized && x.is("resize comes again"):
+			again := fsm.Resize{Lock: e.Wants[0].Lock, Limit: e.Wants[0].Limit}
+			if !x.w.chance(0.3) {
+				break
+			}
+			x.w.after(x.w.between(0, 10*time.Second), func() {
+				x.w.submit(&command{again, func(r reply) {
+					if r.res.Code == fsm.OK {
+						x.fired++
+					}
+				}})
+			})
+		case e.Kind == fsm.EventQueued && x.is("resize leaves a waiter that is too wide"):
+			for _, l := range e.Wants {
+				if l.Permits > 1 {
+					x.w.after(x.w.between(0, 300*time.Millisecond), func() {
+						x.w.submit(&command{fsm.Resize{Lock: l.Lock, Limit: 1}, func(reply) {}})
+					})
+				}
+			}
+		case e.Kind == fsm.EventWaitEnded && e.Code == fsm.KindMismatch && x.is("resize leaves a waiter that is too wide"):
+			x.fired++
+			return true
+		}
+		return false
+	})
+}
+
 // applied sees an entry and tells it wrongly.
 func (x *wrong) applied(a *fsm.Applied) {
 	x.hide(a)
+	x.resized(a)
 	for i := range a.Events {
 		e := &a.Events[i]
 		if id, ok := x.moved[e.Request]; ok {
@@ -528,6 +565,12 @@ func (x *wrong) afterwards() {
 			if e := &h.Entries[i]; e.Node == "n1" && e.Applied.Index >= from {
 				e.Applied.Digest ^= 1
 				x.fired = 1
+			}
+		}
+	case "resize is forgotten":
+		for _, o := range h.Ops {
+			if o.Kind == Resize && o.Outcome == OK {
+				x.fired++
 			}
 		}
 	case "told late":

@@ -165,6 +165,9 @@ func (r *Recorder) describe(o *apiv1.Operation) (rec record, again bool) {
 	case *apiv1.Operation_ForceRelease:
 		rec.requested(ForceRelease, q.ForceRelease.GetId())
 		rec.op.Wants, rec.op.Token = named(q.ForceRelease.GetName()), q.ForceRelease.GetToken()
+	case *apiv1.Operation_Resize:
+		rec.requested(Resize, q.Resize.GetId())
+		rec.op.Wants = []Want{{Lock: q.Resize.GetName(), Mode: fsm.Permits, Limit: q.Resize.GetLimit()}}
 	case *apiv1.Operation_Get:
 		rec.op.Kind = Get
 		rec.op.Wants, rec.op.Stale = named(q.Get.GetName()), time.Duration(q.Get.GetMaxStaleNs())

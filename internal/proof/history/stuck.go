@@ -109,5 +109,5 @@ func (l *replayLock) room(w fsm.Want) bool {
 			permits += uint64(held.Permits)
 		}
 	}
-	return w.Mode != fsm.Permits || permits <= uint64(w.Limit)
+	return w.Mode != fsm.Permits || permits <= uint64(l.size)
 }

@@ -99,6 +99,8 @@ func operationsOf(req any) []*apiv1.Operation {
 		return one(&apiv1.Operation{Request: &apiv1.Operation_Renew{Renew: q}})
 	case *apiv1.ForceReleaseRequest:
 		return one(&apiv1.Operation{Request: &apiv1.Operation_ForceRelease{ForceRelease: q}})
+	case *apiv1.ResizeRequest:
+		return one(&apiv1.Operation{Request: &apiv1.Operation_Resize{Resize: q}})
 	}
 	return nil
 }
@@ -125,6 +127,8 @@ func answersOf(reply any, err error) []*apiv1.Answer {
 		a.Result = &apiv1.Answer_Renew{Renew: p}
 	case *apiv1.ForceReleaseResponse:
 		a.Result = &apiv1.Answer_ForceRelease{ForceRelease: p}
+	case *apiv1.ResizeResponse:
+		a.Result = &apiv1.Answer_Resize{Resize: p}
 	default:
 		return nil
 	}

@@ -43,6 +43,7 @@ func TestEachUnaryCallIsAnOperation(t *testing.T) {
 	b.call(onceRequest(""), nil, apiv1.NewError(apiv1.CodeBusy, "held"))
 	b.call(&apiv1.RenewRequest{Token: 7, TtlNs: 20}, &apiv1.RenewResponse{Deadline: 99}, nil)
 	b.call(&apiv1.ReleaseRequest{Token: 7}, &apiv1.ReleaseResponse{}, nil)
+	b.call(&apiv1.ResizeRequest{Name: "s", Limit: 3}, &apiv1.ResizeResponse{}, nil)
 	b.call(&apiv1.StatusRequest{}, &apiv1.StatusResponse{}, nil)
 	request := "once/" + "30313233343536373839616263646566"
 	for i, want := range []Op{
@@ -52,10 +53,11 @@ func TestEachUnaryCallIsAnOperation(t *testing.T) {
 		{Kind: Acquire, Detached: true, Outcome: Busy, Return: 4},
 		{Kind: Renew, Outcome: OK, Return: 5, Token: 7, Until: 99},
 		{Kind: Release, Outcome: OK, Return: 6, Token: 7},
+		{Kind: Resize, Outcome: OK, Return: 7},
 	} {
 		ops := b.History().Ops
-		if len(ops) != 6 {
-			t.Fatalf("recorded %d operations, want 6", len(ops))
+		if len(ops) != 7 {
+			t.Fatalf("recorded %d operations, want 7", len(ops))
 		}
 		got := ops[i]
 		if got.Kind != want.Kind || got.Request != want.Request || got.Detached != want.Detached || got.Outcome != want.Outcome || got.Left != want.Left ||

@@ -56,6 +56,9 @@ func TestEachWrongnessIsFound(t *testing.T) {
 		{"cancel of a try takes what others have", "S5", 1, 0},
 		{"stranger releases", "S5", 1, 0},
 		{"wait outlives its owner", "FIFO", 1, 0},
+		{"resize is forgotten", "S7", 1, 0},
+		{"resize comes again", "S6", 1, 0},
+		{"resize leaves a waiter that is too wide", "FIFO", 1, 0},
 	} {
 		t.Run(row.kind, func(t *testing.T) {
 			n := 60
@@ -65,7 +68,7 @@ func TestEachWrongnessIsFound(t *testing.T) {
 			fired, withLog, byClients, promised := 0, 0, 0, 0
 			found := make(map[string]int)
 			for seed := range uint64(n) {
-				h, times := simulate(profile{seed: seed, clients: 5, locks: 1, ops: 150, end: time.Minute, wrong: row.kind})
+				h, times := simulate(profile{seed: seed, clients: 5, locks: 1, ops: 150, end: time.Minute, wrong: row.kind, resizes: strings.Contains(row.kind, "resize")})
 				if times == 0 {
 					continue
 				}
