@@ -95,6 +95,7 @@ func use(ctx context.Context, t *testing.T, c *client.Client, rnd *rand.Rand) {
 		}
 		switch {
 		case err == nil, errors.Is(err, client.ErrBusy), errors.Is(err, client.ErrNotHeld), errors.Is(err, context.DeadlineExceeded):
+		case errors.Is(err, client.ErrSession): // the machine is busy
 		default:
 			t.Errorf("unexpected error: %v", err)
 			return

@@ -470,7 +470,7 @@ func (c *simClient) force(then func()) {
 func (c *simClient) resize(then func()) {
 	w := c.w
 	i := slices.IndexFunc(w.locks, func(l Want) bool { return l.Mode == fsm.Permits })
-	size := 1 + uint32(w.rnd.IntN(5))
+	size := 2 + uint32(w.rnd.IntN(4)) // of which everybody asks for at most 2
 	o := &Op{Kind: Resize, Wants: []Want{{Lock: w.locks[i].Lock, Mode: fsm.Permits, Limit: size}}}
 	c.through(o, func(id fsm.RequestID) fsm.Command {
 		return fsm.Resize{ID: id, Lock: o.lock(), Limit: size}
