@@ -1,5 +1,10 @@
 package apiv1
 
+import (
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+)
+
 // Kind is a kind of operation: which request an [Operation] has.
 type Kind uint8
 
@@ -201,6 +206,25 @@ func (x *Operation) Kind() Kind {
 		return KindList
 	}
 	return KindPing
+}
+
+// New returns an operation of the kind, and the request in it, which is empty. The kind must not
+// be [KindPing].
+func (k Kind) New() (op *Operation, request proto.Message) {
+	op = &Operation{}
+	m := op.ProtoReflect()
+	return op, m.Mutable(k.field(m)).Message().Interface()
+}
+
+// Result returns the result of an operation of the kind out of its answer, which must fit.
+func (k Kind) Result(a *Answer) proto.Message {
+	m := a.ProtoReflect()
+	return m.Get(k.field(m)).Message().Interface()
+}
+
+// field returns the field of the kind in an Operation or Answer.
+func (k Kind) field(m protoreflect.Message) protoreflect.FieldDescriptor {
+	return m.Descriptor().Fields().ByName(protoreflect.Name(kinds[k].name))
 }
 
 // String returns the name of the kind, as in locknode.proto.

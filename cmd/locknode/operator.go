@@ -17,6 +17,10 @@ import (
 // The commands for operators against clients that use too much, or that are gone and block
 // others.
 
+func (a *app) operatorCommands() []*cobra.Command {
+	return []*cobra.Command{a.clearCommand(), a.resizeCommand(), a.sessionsCommand(), a.limitsCommand()}
+}
+
 func (a *app) sessionsCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:     "sessions",

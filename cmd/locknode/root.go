@@ -181,10 +181,11 @@ Environment variables. A flag takes precedence; an empty variable counts as not 
 	)
 	root.AddCommand(
 		a.acquireCommand(), a.renewCommand(), a.releaseCommand(),
-		a.getCommand(), a.lsCommand(), a.forceReleaseCommand(), a.clearCommand(), a.resizeCommand(),
-		a.statusCommand(), a.waitCommand(), a.membersCommand(), a.transferLeadershipCommand(), a.sessionsCommand(), a.limitsCommand(),
+		a.getCommand(), a.lsCommand(), a.forceReleaseCommand(),
+		a.statusCommand(), a.waitCommand(), a.membersCommand(), a.transferLeadershipCommand(),
 		a.serveCommand(), a.reseedCommand(), a.devCommand(), a.versionCommand(),
 	)
+	root.AddCommand(a.operatorCommands()...)
 	root.AddCommand(a.processCommands()...)
 	completeArguments(root)
 	return root

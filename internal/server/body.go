@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"net/http"
 	"os"
 	"slices"
@@ -169,16 +168,6 @@ func number(to *uint64) func(json.RawMessage) error {
 	return func(raw json.RawMessage) error {
 		if err := json.Unmarshal(raw, to); err != nil {
 			return errors.New("must be a whole number")
-		}
-		return nil
-	}
-}
-
-// size takes the size of a semaphore.
-func size(to *uint32) func(json.RawMessage) error {
-	return func(raw json.RawMessage) error {
-		if err := json.Unmarshal(raw, to); err != nil || *to == 0 {
-			return fmt.Errorf("is %.40s, must be a whole number from 1 to %d", raw, uint32(math.MaxUint32))
 		}
 		return nil
 	}

@@ -3,7 +3,9 @@ package server
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/json"
 	"fmt"
+	"math"
 	"net/http"
 	"net/url"
 	"slices"
@@ -232,6 +234,30 @@ func (s *Server) httpForceRelease(w http.ResponseWriter, r *http.Request) {
 	}}}
 	if a := s.httpDo(w, r, op); a != nil {
 		_ = writeJSON(w, http.StatusOK, document.Released{Name: name, Released: holderDocuments(a.GetForceRelease().GetReleased(), true)})
+	}
+}
+
+func (s *Server) httpResize(w http.ResponseWriter, r *http.Request) {
+	var name string
+	var limit uint32
+	problem := s.readBody(w, r, fields{"name": text(&name), "limit": size(&limit)})
+	if problem = firstProblem(problem, needed("name", name != ""), needed("limit", limit != 0)); problem != nil {
+		writeError(w, problem)
+		return
+	}
+	op := &apiv1.Operation{Request: &apiv1.Operation_Resize{Resize: &apiv1.ResizeRequest{Name: name, Limit: limit}}}
+	if a := s.httpDo(w, r, op); a != nil {
+		_ = writeJSON(w, http.StatusOK, document.Resized{Name: name, Limit: int(limit)})
+	}
+}
+
+// size takes the size of a semaphore.
+func size(to *uint32) func(json.RawMessage) error {
+	return func(raw json.RawMessage) error {
+		if err := json.Unmarshal(raw, to); err != nil || *to == 0 {
+			return fmt.Errorf("is %.40s, must be a whole number from 1 to %d", raw, uint32(math.MaxUint32))
+		}
+		return nil
 	}
 }
 

@@ -84,20 +84,6 @@ func (s *Server) httpClear(w http.ResponseWriter, r *http.Request) {
 	_ = writeJSON(w, http.StatusOK, document.Cleared{Name: name, Grants: int(got.GetGrants()), Waiters: int(got.GetWaiters())})
 }
 
-func (s *Server) httpResize(w http.ResponseWriter, r *http.Request) {
-	var name string
-	var limit uint32
-	problem := s.readBody(w, r, fields{"name": text(&name), "limit": size(&limit)})
-	if problem = firstProblem(problem, needed("name", name != ""), needed("limit", limit != 0)); problem != nil {
-		writeError(w, problem)
-		return
-	}
-	op := &apiv1.Operation{Request: &apiv1.Operation_Resize{Resize: &apiv1.ResizeRequest{Name: name, Limit: limit}}}
-	if a := s.httpDo(w, r, op); a != nil {
-		_ = writeJSON(w, http.StatusOK, document.Resized{Name: name, Limit: int(limit)})
-	}
-}
-
 func limitDocuments(limits []*apiv1.Limit) []document.Limit {
 	documents := make([]document.Limit, 0, len(limits))
 	for _, l := range limits {

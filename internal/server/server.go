@@ -113,7 +113,7 @@ func (s *Server) newGRPC() *grpc.Server {
 			MaxConnectionIdle: idleTime, // without a call or stream
 		}),
 	)
-	apiv1.RegisterLocksServer(g, &locks{server: s})
+	g.RegisterService(locksService(), &locks{server: s})
 	peerapi.RegisterPeersServer(g, &peers{server: s})
 	grpc_health_v1.RegisterHealthServer(g, &health{server: s})
 	reflection.Register(g)

@@ -4,9 +4,11 @@ package server
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync/atomic"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
@@ -15,68 +17,45 @@ import (
 	"github.com/locknode/locknode/internal/peerapi"
 )
 
-// locks is the service Locks: every unary call is one operation.
+// locks is the service Locks. Its calls that are one operation are done by unary, and not by
+// methods.
 type locks struct {
 	apiv1.UnimplementedLocksServer
 	server *Server
 }
 
-// unary runs op and returns the result in its answer.
-func unary[R any](ctx context.Context, l *locks, op *apiv1.Operation, result func(*apiv1.Answer) R) (R, error) {
-	a, err := l.server.do(ctx, RoadUnary, op)
-	if err != nil {
-		var none R
-		return none, grpcError(err)
+// locksService is the service Locks with one handler for all calls that are one operation. Which
+// request a call takes and what of the answer it returns follows from the kind of operation.
+func locksService() *grpc.ServiceDesc {
+	d := apiv1.Locks_ServiceDesc
+	d.Methods = slices.Clone(d.Methods)
+	for i := range d.Methods {
+		if m := &d.Methods[i]; apiv1.KindOfMethod(m.MethodName) != apiv1.KindPing {
+			m.Handler = unary(apiv1.KindOfMethod(m.MethodName), "/"+d.ServiceName+"/"+m.MethodName)
+		}
 	}
-	return result(a), nil
+	return &d
 }
 
-func (l *locks) OpenSession(ctx context.Context, r *apiv1.OpenSessionRequest) (*apiv1.OpenSessionResponse, error) {
-	return unary(ctx, l, &apiv1.Operation{Request: &apiv1.Operation_OpenSession{OpenSession: r}}, (*apiv1.Answer).GetOpenSession)
-}
-
-func (l *locks) KeepAlive(ctx context.Context, r *apiv1.KeepAliveRequest) (*apiv1.KeepAliveResponse, error) {
-	return unary(ctx, l, &apiv1.Operation{Request: &apiv1.Operation_KeepAlive{KeepAlive: r}}, (*apiv1.Answer).GetKeepAlive)
-}
-
-func (l *locks) EndSession(ctx context.Context, r *apiv1.EndSessionRequest) (*apiv1.EndSessionResponse, error) {
-	return unary(ctx, l, &apiv1.Operation{Request: &apiv1.Operation_EndSession{EndSession: r}}, (*apiv1.Answer).GetEndSession)
-}
-
-func (l *locks) Acquire(ctx context.Context, r *apiv1.AcquireRequest) (*apiv1.AcquireResponse, error) {
-	return unary(ctx, l, &apiv1.Operation{Request: &apiv1.Operation_Acquire{Acquire: r}}, (*apiv1.Answer).GetAcquire)
-}
-
-func (l *locks) Cancel(ctx context.Context, r *apiv1.CancelRequest) (*apiv1.CancelResponse, error) {
-	return unary(ctx, l, &apiv1.Operation{Request: &apiv1.Operation_Cancel{Cancel: r}}, (*apiv1.Answer).GetCancel)
-}
-
-func (l *locks) Release(ctx context.Context, r *apiv1.ReleaseRequest) (*apiv1.ReleaseResponse, error) {
-	return unary(ctx, l, &apiv1.Operation{Request: &apiv1.Operation_Release{Release: r}}, (*apiv1.Answer).GetRelease)
-}
-
-func (l *locks) Renew(ctx context.Context, r *apiv1.RenewRequest) (*apiv1.RenewResponse, error) {
-	return unary(ctx, l, &apiv1.Operation{Request: &apiv1.Operation_Renew{Renew: r}}, (*apiv1.Answer).GetRenew)
-}
-
-func (l *locks) SetValue(ctx context.Context, r *apiv1.SetValueRequest) (*apiv1.SetValueResponse, error) {
-	return unary(ctx, l, &apiv1.Operation{Request: &apiv1.Operation_SetValue{SetValue: r}}, (*apiv1.Answer).GetSetValue)
-}
-
-func (l *locks) ForceRelease(ctx context.Context, r *apiv1.ForceReleaseRequest) (*apiv1.ForceReleaseResponse, error) {
-	return unary(ctx, l, &apiv1.Operation{Request: &apiv1.Operation_ForceRelease{ForceRelease: r}}, (*apiv1.Answer).GetForceRelease)
-}
-
-func (l *locks) Resize(ctx context.Context, r *apiv1.ResizeRequest) (*apiv1.ResizeResponse, error) {
-	return unary(ctx, l, &apiv1.Operation{Request: &apiv1.Operation_Resize{Resize: r}}, (*apiv1.Answer).GetResize)
-}
-
-func (l *locks) Get(ctx context.Context, r *apiv1.GetRequest) (*apiv1.GetResponse, error) {
-	return unary(ctx, l, &apiv1.Operation{Request: &apiv1.Operation_Get{Get: r}}, (*apiv1.Answer).GetGet)
-}
-
-func (l *locks) List(ctx context.Context, r *apiv1.ListRequest) (*apiv1.ListResponse, error) {
-	return unary(ctx, l, &apiv1.Operation{Request: &apiv1.Operation_List{List: r}}, (*apiv1.Answer).GetList)
+// unary does what the generated handlers do, for a kind of operation.
+func unary(kind apiv1.Kind, method string) grpc.MethodHandler {
+	return func(service any, ctx context.Context, decode func(any) error, intercept grpc.UnaryServerInterceptor) (any, error) {
+		op, request := kind.New()
+		if err := decode(request); err != nil {
+			return nil, err
+		}
+		do := func(ctx context.Context, _ any) (any, error) {
+			a, err := service.(*locks).server.do(ctx, RoadUnary, op)
+			if err != nil {
+				return nil, grpcError(err)
+			}
+			return kind.Result(a), nil
+		}
+		if intercept == nil {
+			return do(ctx, request)
+		}
+		return intercept(ctx, request, &grpc.UnaryServerInfo{Server: service, FullMethod: method}, do)
+	}
 }
 
 // maxBatchBytes bounds the answers of a batch: clients accept 4 MiB by default.

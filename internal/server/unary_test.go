@@ -151,7 +151,11 @@ func TestAbortedTryOfASessionIsLeftToItsClient(t *testing.T) {
 func TestAnAnswerForACallerThatIsGoneIsLost(t *testing.T) {
 	for road, ask := range map[string]func(ctx context.Context, s *Server) error{
 		"unary": func(ctx context.Context, s *Server) error {
-			_, err := (&locks{server: s}).Acquire(ctx, acquireOf("a", 0))
+			decode := func(request any) error {
+				proto.Merge(request.(proto.Message), acquireOf("a", 0))
+				return nil
+			}
+			_, err := unary(apiv1.KindAcquire, "")(&locks{server: s}, ctx, decode, nil)
 			return err
 		},
 		"batch": func(ctx context.Context, s *Server) error {
