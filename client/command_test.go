@@ -82,7 +82,7 @@ func TestForceReleaseHappensOnce(t *testing.T) {
 	})
 }
 
-// semaphore has somebody hold a permit of it.
+// semaphore creates a semaphore: another client holds a permit of it.
 func semaphore(t *testing.T, k *cluster, name string, size uint32) {
 	t.Helper()
 	session := fsm.SessionID{15: 1}
@@ -121,8 +121,8 @@ func TestResizeChangesWhatIsASemaphoreInUse(t *testing.T) {
 	})
 }
 
-// TestResizeHappensOnce: an answer that is lost is asked for again under the same request ID,
-// and where the session ends first, another operator's size must stay.
+// TestResizeHappensOnce: if the answer is lost, the request is sent again under the same request
+// ID; if the session ends first, another operator's size must stay.
 func TestResizeHappensOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newCluster(t)

@@ -94,7 +94,7 @@ func TestEntryBytesNeverChange(t *testing.T) {
 	}
 }
 
-// removedKind is the number of a kind that there is no more: unknown, as one that never was.
+// removedKind is the number of a kind that was removed: it is an unknown kind.
 const removedKind = 14
 
 // A command that is cut anywhere, or goes on too long, is malformed, and its

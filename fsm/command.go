@@ -213,11 +213,12 @@ type ForceRelease struct {
 	Reason, Who string
 }
 
-// Resize changes the size of a semaphore that is in use, by an operator, for as long as it
-// is in use. [NotHeld] if the lock is not in use, [KindMismatch] if it is, and as no
+// Resize changes the size of a semaphore, by an operator, for as long as it is in use.
+// [NotHeld] if the lock is not in use, [KindMismatch] if it is in use and not as a
 // semaphore. Growing grants waiting requests at once. Shrinking takes nothing away from
-// holders: nothing is granted until they leave room in the new size; waiting requests for
-// more permits than that end with [KindMismatch]. New requests have to name the new size.
+// holders: nothing is granted until they have released enough for the new size; waiting
+// requests for more permits than that end with [KindMismatch]. New requests must name the
+// new size.
 type Resize struct {
 	ID    RequestID
 	Lock  string

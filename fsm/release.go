@@ -156,7 +156,7 @@ func (t *Table) resize(c *Resize) Result {
 	shrinks := c.Limit < l.limit
 	l.limit = c.Limit
 	if shrinks {
-		for _, number := range t.wishesOver(l, c.Limit) {
+		for _, number := range t.waitersOver(l, c.Limit) {
 			r, _ := t.requests.get(number)
 			t.endWaitFor(r, Event{Code: KindMismatch, Result: t.refuseShrunk(r, c)})
 		}
@@ -166,7 +166,7 @@ func (t *Table) resize(c *Resize) Result {
 	return Result{}
 }
 
-// refuseShrunk is the answer to a request that waits for more permits than there are now.
+// refuseShrunk is the answer to a request that waits for more permits than the new size.
 func (t *Table) refuseShrunk(r *request, c *Resize) Result {
 	i := slices.IndexFunc(r.wants, func(w Want) bool { return w.Lock == c.Lock })
 	t.refused = refusal{why: shrunk, arg: int64(i + 1), own: int64(r.wants[i].Permits), free: int64(c.Limit)}
@@ -175,8 +175,8 @@ func (t *Table) refuseShrunk(r *request, c *Resize) Result {
 	return res
 }
 
-// wishesOver returns who waits for more permits than limit.
-func (t *Table) wishesOver(l *lock, limit uint32) (waiters []uint64) {
+// waitersOver returns the requests that wait for more permits than limit.
+func (t *Table) waitersOver(l *lock, limit uint32) (waiters []uint64) {
 	if l.queue == nil {
 		return nil
 	}

@@ -267,7 +267,7 @@ func refusal(op *apiv1.Operation, res *fsm.Result, now fsm.Instant) *apiv1.Error
 	case fsm.NotHeld:
 		e.Message = fmt.Sprintf("%s: no such grant: it was released, it expired, it was revoked, or the token is wrong", subject(op))
 		if op.GetResize() != nil {
-			e.Message = fmt.Sprintf("%s: is not in use, and so it has no size: who acquires it first gives it one", subject(op))
+			e.Message = fmt.Sprintf("%s: is not in use, so it has no size: the next acquire sets one", subject(op))
 		}
 		if res.Detail != "" {
 			e.Message = res.Field + ": " + res.Detail

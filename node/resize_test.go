@@ -20,7 +20,7 @@ func (w *world) resize(node, name string, size uint32) error {
 	return err
 }
 
-// out is how many permits of a semaphore are out, and its size.
+// out is how many permits of a semaphore are held, and its size.
 func (w *world) out(node, name string) (out, size uint32) {
 	w.t.Helper()
 	l := w.get(node, name)
@@ -33,7 +33,7 @@ func (w *world) out(node, name string) (out, size uint32) {
 func (w *world) wantOut(when, name string, out, size uint32) {
 	w.t.Helper()
 	if got, limit := w.out(w.leader, name); got != out || limit != size {
-		w.t.Errorf("%s: %d permits of %d are out, want %d of %d", when, got, limit, out, size)
+		w.t.Errorf("%s: %d permits of %d are held, want %d of %d", when, got, limit, out, size)
 	}
 }
 
@@ -67,21 +67,21 @@ func TestASmallerSemaphoreTakesNothingAwayAndDrains(t *testing.T) {
 		w.free(w.leader, "pool", a)
 		time.Sleep(time.Second)
 		if next.over() {
-			t.Errorf("with 2 permits of 2 out, one more was given: token %d, %v", next.token, next.err)
+			t.Errorf("with 2 permits of 2 held, one more was granted: token %d, %v", next.token, next.err)
 		}
 		w.free(w.leader, "pool", b)
 		<-next.done
 		w.must(next.err)
 		w.wantOut("drained", "pool", 1, 2)
 
-		// Its size is that of its use: who comes first after that gives it another one.
+		// The size lasts as long as the use: the next acquire sets another one.
 		w.free(w.leader, "pool", next.token)
 		w.take(w.leader, permits("pool", "d", 3, 3, 0))
 		w.wantOut("used anew", "pool", 3, 3)
 	})
 }
 
-func TestAWaiterForMoreThanTheNewSizeIsToldBothNumbers(t *testing.T) {
+func TestAWaiterForMoreThanTheNewSizeGetsBothNumbers(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.take(w.leader, permits("pool", "a", 1, 4, 0))
 		wide := permits("pool", "b", 4, 4, time.Minute)
@@ -93,7 +93,7 @@ func TestAWaiterForMoreThanTheNewSizeIsToldBothNumbers(t *testing.T) {
 			p := through[road]
 			<-p.done
 			if text := p.err.Error(); p.code() != apiv1.CodeKindMismatch || !strings.Contains(text, "asks for "+asked) || !strings.Contains(text, "it has 2") {
-				t.Errorf("through the %s, who waits for %s of 2 is told %v", road, asked, p.err)
+				t.Errorf("through the %s, a wait for %s of 2 ended with %v", road, asked, p.err)
 			}
 		}
 		<-fits.done
@@ -101,7 +101,7 @@ func TestAWaiterForMoreThanTheNewSizeIsToldBothNumbers(t *testing.T) {
 		w.stands(w.leader, "pool", 0, "afterwards")
 		w.stands(w.leader, "other", 0, "afterwards")
 		if _, err := w.at(w.leader).Acquire(w.t.Context(), permits("pool", "e", 1, 4, time.Minute)); apiv1.CodeOf(err) != apiv1.CodeKindMismatch || !strings.Contains(err.Error(), "in use with limit 2") {
-			t.Errorf("who names the old size is told %v", err)
+			t.Errorf("an acquire that names the old size: %v", err)
 		}
 	})
 }
@@ -116,7 +116,7 @@ func TestWhatIsNoSemaphoreInUseIsNotResized(t *testing.T) {
 			code apiv1.Code
 			word string
 		}{
-			{"nobody/uses/it", 3, apiv1.CodeNotHeld, `semaphore "nobody/uses/it": is not in use, and so it has no size: who acquires it first gives it one`},
+			{"nobody/uses/it", 3, apiv1.CodeNotHeld, `semaphore "nobody/uses/it": is not in use, so it has no size: the next acquire sets one`},
 			{"mutex", 3, apiv1.CodeKindMismatch, "is in use, and not as a semaphore"},
 			{"pool", 0, apiv1.CodeInvalid, "limit: must be at least 1"},
 			{"", 1, apiv1.CodeNotHeld, "is not in use"},
@@ -131,7 +131,6 @@ func TestWhatIsNoSemaphoreInUseIsNotResized(t *testing.T) {
 	})
 }
 
-// The request ID of a caller with a session makes it happen once.
 func TestALateCopyOfAResizeChangesNothing(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.take(w.leader, permits("pool", "a", 1, 2, 0))

@@ -196,13 +196,13 @@ func (a *app) resizeCommand() *cobra.Command {
 		Use:     "resize NAME SIZE",
 		Short:   "change how many permits a semaphore in use has",
 		GroupID: groupLocks,
-		Long: `Resize changes the size of a semaphore for as long as somebody holds it or waits for it.
-A larger one is given to those who wait at once. With a smaller one nobody loses anything,
-and nobody is granted permits before enough of them are back; who waits for more than there
-are now is told so, and does not wait any longer.
+		Long: `Resize changes the size of a semaphore, for as long as it has a holder or a waiter. If there
+are more permits, waiters are granted them at once. If there are fewer, holders keep theirs,
+and nobody is granted permits until enough of them are released; a wait for more permits than
+the new size ends with kind_mismatch.
 
 Programs that name another size are refused (kind_mismatch) while the semaphore is in use:
-change theirs as well. When nobody uses it any more, the next one of them gives it a size.`,
+change the size there as well. Once it is not in use, the next acquire sets its size.`,
 		Example: `  locknode resize pool 5
   locknode get pool`,
 		Args: arguments(2, 2, "NAME and SIZE"),
@@ -217,7 +217,7 @@ change theirs as well. When nobody uses it any more, the next one of them gives 
 			err := c.Resize(ctx, args[0], int(size))
 			switch {
 			case errors.Is(err, client.ErrSession):
-				return hinted(err, "`locknode get %s` shows the size; to ask for the same one again does no harm", quoteName(args[0]))
+				return hinted(err, "`locknode get %s` shows the size; the command may be repeated", quoteName(args[0]))
 			case err != nil:
 				return err
 			case a.json:

@@ -48,7 +48,7 @@ type Released struct {
 	Released []Holder `json:"released"`
 }
 
-// Resized is what resize answers.
+// Resized is the answer to resize.
 type Resized struct {
 	Name  string `json:"name"`
 	Limit int    `json:"limit"` // the new size

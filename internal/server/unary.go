@@ -17,15 +17,15 @@ import (
 	"github.com/locknode/locknode/internal/peerapi"
 )
 
-// locks is the service Locks. Its calls that are one operation are done by unary, and not by
-// methods.
+// locks is the service Locks. It has no methods for the calls that are one operation: unary
+// serves them.
 type locks struct {
 	apiv1.UnimplementedLocksServer
 	server *Server
 }
 
-// locksService is the service Locks with one handler for all calls that are one operation. Which
-// request a call takes and what of the answer it returns follows from the kind of operation.
+// locksService is the service Locks with one handler for all calls that are one operation. The
+// kind of operation decides the request that a call takes and the result that it returns.
 func locksService() *grpc.ServiceDesc {
 	d := apiv1.Locks_ServiceDesc
 	d.Methods = slices.Clone(d.Methods)
@@ -37,7 +37,7 @@ func locksService() *grpc.ServiceDesc {
 	return &d
 }
 
-// unary does what the generated handlers do, for a kind of operation.
+// unary is what the generated handler would be, for a kind of operation.
 func unary(kind apiv1.Kind, method string) grpc.MethodHandler {
 	return func(service any, ctx context.Context, decode func(any) error, intercept grpc.UnaryServerInterceptor) (any, error) {
 		op, request := kind.New()
