@@ -11,7 +11,6 @@ import (
 	apiv1 "github.com/locknode/locknode/api/v1"
 	"github.com/locknode/locknode/fsm"
 	"github.com/locknode/locknode/internal/membership"
-	"github.com/locknode/locknode/internal/peerapi"
 )
 
 // transferTimeout bounds the search for a successor.
@@ -266,122 +265,6 @@ func (n *Node) removeMember(ctx context.Context, req *apiv1.RemoveMemberRequest)
 	}
 	_, err = peer.RemoveMember(ctx, req)
 	return true, err
-}
-
-// Term answers a peer's read round.
-func (n wire) Term(context.Context) (*peerapi.TermResponse, error) {
-	r := n.raft.Load()
-	if r == nil {
-		return nil, n.unavailable()
-	}
-	return &peerapi.TermResponse{Term: r.CurrentTerm(), NodeId: n.id}, nil
-}
-
-// ReadIndex runs a read round for a follower.
-func (n wire) ReadIndex(ctx context.Context) (*peerapi.ReadIndexResponse, error) {
-	if n.epoch.Load() == nil {
-		return nil, n.notLeader()
-	}
-	type end struct {
-		index uint64
-		err   error
-	}
-	ends := make(chan end, 1)
-	n.rounds.join(func(index uint64, err error) { ends <- end{index, err} })
-	select {
-	case e := <-ends:
-		if e.err != nil {
-			return nil, apiv1.NewError(apiv1.CodeUnavailable, "read index: %v", e.err)
-		}
-		votes := n.membership.Electorate()
-		return &peerapi.ReadIndexResponse{Index: e.index, Voters: votes.Voters, Silent: votes.Silent}, nil
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
-	}
-}
-
-// Self describes this node for other nodes. It asks no other node and never waits.
-func (n wire) Self(context.Context) (*peerapi.SelfResponse, error) {
-	res := n.membership.Self()
-	if r := n.raft.Load(); r != nil {
-		_, leader := r.LeaderWithID()
-		res.Term, res.LeaderId = r.CurrentTerm(), string(leader)
-		res.LastIndex = max(r.CommitIndex(), n.state.Load().DigestIndex)
-		res.VotesFrom = n.stores.Identity().VotesFrom
-	}
-	return res, nil
-}
-
-// Join adds a fresh node to the configuration, or forwards its request to the leader.
-func (n wire) Join(ctx context.Context, req *peerapi.JoinRequest) (*peerapi.JoinResponse, error) {
-	if n.raft.Load() == nil {
-		return nil, n.unavailable()
-	}
-	if n.epoch.Load() == nil {
-		peer, err := n.leaderPeer()
-		if err != nil {
-			return nil, n.unavailable()
-		}
-		return peer.Join(ctx, req)
-	}
-	return n.membership.Join(ctx, req)
-}
-
-func (n *Node) unavailable() *apiv1.Error {
-	reason := "no leader is known; are most of the nodes up?"
-	if n.raft.Load() == nil {
-		reason = n.formation()
-	}
-	return apiv1.NewError(apiv1.CodeUnavailable, "node %q: %s", n.id, reason)
-}
-
-// leaderAPI returns the API address of the leader, empty if it is not known.
-func (n *Node) leaderAPI() string { return n.leaderPlace().api }
-
-// leaderPlace returns the leader and its address; both are empty if there is no leader, and
-// the address is empty if it is not known.
-func (n *Node) leaderPlace() place {
-	r := n.raft.Load()
-	if r == nil {
-		return place{}
-	}
-	_, id := r.LeaderWithID()
-	if id == "" {
-		return place{}
-	}
-	return place{string(id), n.apiOf(string(id))}
-}
-
-// apiOf returns the API address to dial for a node, empty if none is known.
-func (n *Node) apiOf(id string) string {
-	if id == n.id {
-		return n.apiAddr
-	}
-	return n.peers.find(id).api
-}
-
-func (n *Node) leaderPeer() (peerapi.PeersClient, error) {
-	r := n.raft.Load()
-	if r == nil {
-		return nil, n.unavailable()
-	}
-	_, id := r.LeaderWithID()
-	if id == "" || string(id) == n.id {
-		return nil, n.unavailable()
-	}
-	return n.peers.peer(string(id))
-}
-
-func (n *Node) leaderLocks() (apiv1.LocksClient, error) {
-	at := n.leaderPlace()
-	if at.api == "" || at.id == n.id {
-		return nil, n.unavailable()
-	}
-	cc, err := n.peers.conn(at.id, at.api)
-	if err != nil {
-		return nil, n.unavailable()
-	}
-	return apiv1.NewLocksClient(cc), nil
 }
 
 func (n *Node) voter(r *raft.Raft, id string) (raft.Server, bool) {
