@@ -170,14 +170,12 @@ func TestAFounderFollowsItsPromise(t *testing.T) {
 // What counts as alive must not be somebody else at the same address.
 func TestAPeerThatBelongsElsewhereIsNotAlive(t *testing.T) {
 	for _, id := range []string{"", "c"} { // of the one that looks
-		brother := start(t, "brother", nil)
 		f := start(t, "f", func(cfg *Config) {
-			seeds(brother)(cfg)
-			cfg.Seeds = append(cfg.Seeds, "127.0.0.1:1")
+			cfg.Seeds = []string{"127.0.0.1:1"} // none leads to the brother
 			cfg.Meta.ClusterID, cfg.Meta.Formed = id, id != ""
 		})
+		brother := start(t, "brother", seeds(f))
 		await(t, f, "its brother", inState(Alive, "brother"))
-		f.circle.give(brother.Addr(), nil)
 		m := brother.Meta()
 		m.ClusterID, m.Formed = "elsewhere", true
 		if err := brother.SetMeta(m); err != nil {
