@@ -132,8 +132,17 @@ func TestResizeHappensOnce(t *testing.T) {
 		other := func() { k.do(fsm.Resize{Lock: "pool", Limit: 7}) }
 		size := func() int { info, _ := c.Get(t.Context(), "pool"); return info.Limit }
 
-		k.fault(first[*apiv1.Operation_Resize](fate{refuseAfter: apiv1.NewError(apiv1.CodeUnknownOutcome, "lost")}))
-		time.AfterFunc(time.Millisecond, other)
+		var tries atomic.Int32
+		k.fault(func(op *apiv1.Operation) fate {
+			switch {
+			case op.GetResize() == nil:
+				return fate{}
+			case tries.Add(1) == 1:
+				return fate{refuseAfter: apiv1.NewError(apiv1.CodeUnknownOutcome, "lost")}
+			}
+			other()
+			return fate{}
+		})
 		if err := c.Resize(t.Context(), "pool", 5); err != nil || size() != 7 {
 			t.Errorf("sent again: %v, and the size is %d, want the later one of the other operator, 7", err, size())
 		}

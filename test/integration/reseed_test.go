@@ -186,6 +186,11 @@ func TestReseedChangesNothingWhereItMustNot(t *testing.T) {
 			t.Errorf("reseed %v said %q, want %q", args, out.stderr.String(), says)
 		}
 	}
+	eventually(t, "the directory knows its cluster", func() bool {
+		identity, err := os.ReadFile(filepath.Join(n.Dir, "node.json"))
+		must(t, err)
+		return !bytes.Contains(identity, []byte(`"cluster_id": ""`))
+	})
 	fails("in use", c.Endpoints(), "--data-dir", n.Dir)
 	fails("holds no data of a node", c.Endpoints(), "--data-dir", t.TempDir())
 	kill(t, n)
