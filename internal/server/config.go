@@ -10,6 +10,7 @@ import (
 	"time"
 
 	apiv1 "github.com/locknode/locknode/api/v1"
+	"github.com/locknode/locknode/internal/embedded"
 	"github.com/locknode/locknode/internal/mux"
 	"github.com/locknode/locknode/internal/peerapi"
 )
@@ -23,16 +24,9 @@ type Backend interface {
 	Start(*mux.Call)
 	// Watch calls f for each notice of a session until stop is called. f does not block.
 	Watch(session [16]byte, f func(*apiv1.Notice)) (stop func())
-	// Status answers from memory: every health and readiness check calls it.
-	Status(context.Context) (*apiv1.StatusResponse, error)
-	Members(context.Context) (*apiv1.MembersResponse, error)
-	TransferLeadership(context.Context, *apiv1.TransferLeadershipRequest) (*apiv1.TransferLeadershipResponse, error)
-	RemoveMember(context.Context, *apiv1.RemoveMemberRequest) (*apiv1.RemoveMemberResponse, error)
-	ListSessions(context.Context, *apiv1.ListSessionsRequest) (*apiv1.ListSessionsResponse, error)
-	KillSessions(context.Context, *apiv1.KillSessionsRequest) (*apiv1.KillSessionsResponse, error)
-	ClearLock(context.Context, *apiv1.ClearLockRequest) (*apiv1.ClearLockResponse, error)
-	GetLimits(context.Context, *apiv1.GetLimitsRequest) (*apiv1.GetLimitsResponse, error)
-	SetLimits(context.Context, *apiv1.SetLimitsRequest) (*apiv1.SetLimitsResponse, error)
+	// Operator has the calls that a node's own clients make as well. Its Status answers
+	// from memory: every health and readiness check calls it.
+	embedded.Operator
 	Term(context.Context) (*peerapi.TermResponse, error)
 	ReadIndex(context.Context) (*peerapi.ReadIndexResponse, error)
 	Self(context.Context) (*peerapi.SelfResponse, error)
