@@ -263,6 +263,28 @@ func TestTableDoesWhatTheModelDoes(t *testing.T) {
 	})
 }
 
+// A detached grant outlives its session. Another session may have the same ID when the
+// first one is forgotten: it cancels nothing by the old sequence, which it has not used.
+func TestCancelFindsNothingOfAnEarlierSessionWithTheSameID(t *testing.T) {
+	l := newLockstep(&byteSource{}, failer(t))
+	first := RequestID{Session: genSession(1), Sequence: 1}
+	l.apply(0, Configure{Limits: Limits{OnceNanos: second}})
+	l.apply(0, OpenSession{Session: first.Session, TTL: 5 * second})
+	ask := Acquire{ID: first, Wants: []Want{{Lock: "a", Mode: Exclusive}}, TTL: 60 * second, Detached: true}
+	grant := l.apply(0, ask).Results[0]
+	l.apply(0, EndSession{Session: first.Session})
+	l.apply(Instant(2*second), OpenSession{Session: first.Session, TTL: 5 * second})
+	for i, want := range []Code{OK, NotHeld} {
+		id := RequestID{Session: first.Session, Sequence: uint64(i) + 2}
+		if r := l.apply(Instant(2*second), Cancel{ID: id, Target: first}).Results[0]; r.Code != want {
+			t.Errorf("cancel %d of a sequence that is new: %v, want %v", i, r.Code, want)
+		}
+	}
+	if v := l.table.Lock("a"); len(v.Holders) != 1 || v.Holders[0].Token != grant.Token {
+		t.Errorf("the grant is gone: %+v", v)
+	}
+}
+
 // compareSession compares what is to be seen of a session.
 func (l *lockstep) compareSession(id SessionID, got SessionView, ok bool) {
 	s := l.model.session(id)

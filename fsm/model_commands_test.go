@@ -387,7 +387,7 @@ func (m *model) cancel(c Cancel) Result {
 		return Result{Code: NoSession}
 	}
 	for _, r := range m.requests {
-		if r.hasTry(s.id, c.Target.Sequence) && (r.token == 0 || !r.ask.Detached || s.answer(c.Target.Sequence) != nil) {
+		if r.hasTry(s.id, c.Target.Sequence) && (r.token == 0 || !r.ask.Detached || s.toldOf(c.Target.Sequence, r.token)) {
 			if !m.cancelTry(r, s.id, c.Target.Sequence) {
 				return Result{Code: NotHeld}
 			}
@@ -400,6 +400,14 @@ func (m *model) cancel(c Cancel) Result {
 	}
 	m.keep(s, modelAnswer{c.Target.Sequence, nil, Result{Code: Cancelled}})
 	return Result{}
+}
+
+// toldOf says that a sequence is remembered to have got the token. A detached grant
+// outlives the session of its acquire: another session may have the same ID since, and
+// use the sequence for something else.
+func (s *modelSession) toldOf(sequence, token uint64) bool {
+	a := s.answer(sequence)
+	return a != nil && a.result.Token == token
 }
 
 func (r *modelRequest) hasTry(session SessionID, sequence uint64) bool {
