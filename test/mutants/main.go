@@ -63,7 +63,7 @@ func parse(args []string, stderr io.Writer) (settings, error) {
 	flags.BoolVar(&s.list, "list", false, "print the mutants and run nothing")
 	flags.BoolVar(&s.markdown, "markdown", false, "print the table for docs/testing.md; with -list: without times")
 	flags.BoolVar(&s.verbose, "v", false, "print the end of each test's output")
-	flags.IntVar(&s.slice, "slice", 0, "only `n` mutants, different ones each day; 0: all")
+	flags.IntVar(&s.slice, "slice", 0, "only `n` mutants, different ones each day (or by TEST_SEED); 0: all")
 	flags.StringVar(&s.simulate, "simulate", "", "run the simulation with this `profile` instead of the tests")
 	flags.DurationVar(&s.timeout, "timeout", time.Minute, "the `time` that one test may run")
 	if err := flags.Parse(args); err != nil {
@@ -105,7 +105,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 			chosen[i].caught = []catcher{simulated(s.simulate, 1000)}
 		}
 	}
-	chosen = testall.Slice(chosen, s.slice, testall.Today())
+	chosen = testall.Slice(chosen, s.slice, testall.Turn())
 	switch {
 	case s.list && s.markdown:
 		return printRows(stdout, chosen)

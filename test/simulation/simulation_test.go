@@ -15,10 +15,11 @@ import (
 	"time"
 
 	"github.com/locknode/locknode/internal/proof/onethread"
+	"github.com/locknode/locknode/internal/proof/testall"
 )
 
 var (
-	firstSeed = flag.Uint64("seed", 0, "run this seed first; 0: one that nobody has seen")
+	firstSeed = flag.Uint64("seed", 0, "run this seed first; 0: TEST_SEED, or one that nobody has seen")
 	seeds     = flag.Int("seeds", 0, "how many seeds to run; 0: as many as fit into -budget")
 	budget    = flag.Duration("budget", 4*time.Second, "real time for as many seeds as fit")
 	virtual   = flag.Duration("sim", 2*time.Minute, "virtual time of load and faults for each seed")
@@ -80,7 +81,7 @@ func TestSimulation(t *testing.T) {
 	}
 	first := *firstSeed
 	if first == 0 {
-		first = uint64(time.Now().UnixNano()) % 1_000_000_000
+		first = testall.Seed()
 	}
 	var total totals
 	began := time.Now()

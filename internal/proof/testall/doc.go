@@ -11,11 +11,16 @@
 // programs, or runs for hours of virtual time. No test that is needed to find a fault
 // in an ordinary change is only there.
 //
-// It is an environment variable and not a flag, because every package that ./... names
-// would have to define the flag, and not a build tag, because all tests must always be
-// compiled, vetted and linted. Go's test cache includes the variable: a result without
-// it is not used for a run with it.
+// TEST_SEED=N has the random cases of a run come from N: .ci/run sets it to a number
+// that the files of the checkout determine, so that what fails there fails again where
+// the same files are tested, and other files are tested with other cases. Goroutines,
+// processes and Go's fuzzing stay as random as they are.
 //
-// Files: testall.go has the variable and the functions that read it; slice.go takes a part
-// of a long list, a different one each day.
+// They are environment variables and not a flag, because every package that ./... names
+// would have to define the flag, and not a build tag, because all tests must always be
+// compiled, vetted and linted. Go's test cache includes them: a result without
+// one is not used for a run with it.
+//
+// Files: testall.go has the variable and the functions that read it; seed.go says
+// what random cases come from, and takes a part of a long list, a different one each turn.
 package testall

@@ -44,7 +44,7 @@ func parse(args []string) (o options, err error) {
 	flags.DurationVar(&o.minimize, "minimize", 2*time.Second, "how long to make an input smaller that fails or reaches something new")
 	flags.DurationVar(&o.grace, "grace", 2*time.Minute, "how long after its time a target may take to stop")
 	flags.IntVar(&o.jobs, "jobs", 2, "how many targets to run at once")
-	flags.IntVar(&o.slice, "slice", 0, "only `n` targets, other ones each day; 0: all")
+	flags.IntVar(&o.slice, "slice", 0, "only `n` targets, other ones each day (or by TEST_SEED); 0: all")
 	flags.StringVar(&o.dir, "C", ".", "directory of the module")
 	pattern := flags.String("run", "", "only targets whose name matches this regular expression")
 	if err := flags.Parse(args); err != nil {
@@ -82,7 +82,7 @@ func fuzzAll(ctx context.Context, args []string, w io.Writer) error {
 	if len(targets) == 0 {
 		return fmt.Errorf("no fuzz target in %s matches %q", strings.Join(o.packages, " "), o.run)
 	}
-	targets = testall.Slice(targets, o.slice, testall.Today())
+	targets = testall.Slice(targets, o.slice, testall.Turn())
 	r := &runner{time: o.time, minimize: o.minimize, grace: o.grace}
 	if r.cache, err = defaultCache(ctx); err != nil {
 		return err

@@ -5,10 +5,10 @@ import "testing"
 func TestSlicesOfFollowingDaysTakeEverythingInTurn(t *testing.T) {
 	list := []string{"a", "b", "c", "d", "e", "f", "g", "h", "i", "j"}
 	seen := make(map[string]int)
-	for day := range 5 { // 20 of 10
-		some := Slice(list, 4, 20000+day)
+	for turn := range uint64(5) { // 20 of 10
+		some := Slice(list, 4, 20000+turn)
 		if len(some) != 4 {
-			t.Errorf("day %d: %d entries, want 4", day, len(some))
+			t.Errorf("turn %d: %d entries, want 4", turn, len(some))
 		}
 		for _, s := range some {
 			seen[s]++
