@@ -2,6 +2,7 @@ package locktest_test
 
 import (
 	"context"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -35,14 +36,17 @@ func TestAClientFarAwayGetsItsLock(t *testing.T) {
 				}
 				first := time.Since(begin)
 				must(t, g.SetValue(t.Context(), []byte("a"))) // the first pings may still be under way
-				begin = time.Now()
-				for range 10 {
+				var took []time.Duration
+				for range 11 {
+					begin = time.Now()
 					must(t, g.SetValue(t.Context(), []byte("b")))
+					took = append(took, time.Since(begin))
 				}
-				each := time.Since(begin) / 10
-				t.Logf("one way %v, connected before: %v: the first lock took %v, then each change of its value %v", way, connected, first, each)
+				slices.Sort(took)
+				each := took[len(took)/2]
+				t.Logf("one way %v, connected before: %v: the first lock took %v, then most changes of its value %v", way, connected, first, each)
 				// Three seconds are nearly the most that a client waits for a ping. Below that
-				// a late ping may still cost one of the ten changes a second trip.
+				// a late ping may still cost some changes a second trip.
 				if way < 3*time.Second && each > 2*way*6/5 {
 					t.Errorf("a change took %v, want a round trip", each)
 				}

@@ -250,6 +250,22 @@ func timely(t *testing.T, try func() (took, most time.Duration)) {
 	}
 }
 
+// longer tries something with longer and longer time limits, from first on to 64 times that,
+// and fails the test if the problem is the same with the last one. A machine that is busy
+// with other things needs more time; what is broken does not come right with it.
+func longer(t *testing.T, first time.Duration, try func(limit time.Duration) (problem string)) {
+	t.Helper()
+	for limit := first; ; limit *= 4 {
+		switch problem := try(limit); {
+		case problem == "" || t.Failed():
+			return
+		case limit >= 64*first:
+			t.Errorf("with a limit of %v: %s", limit, problem)
+			return
+		}
+	}
+}
+
 // awaitInGroup waits until a program of that name runs in a process group.
 func awaitInGroup(t *testing.T, group, name string) {
 	t.Helper()
