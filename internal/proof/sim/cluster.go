@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/locknode/locknode/client"
@@ -74,7 +75,8 @@ type Cluster struct {
 	strangers   sync.WaitGroup     // see Intrude
 	endStranger context.CancelFunc // nil: there is none; guarded by mu
 
-	changing chan struct{} // holds a token while a node is started or ended; no mutex, as that may wait
+	changing chan struct{}          // holds a token while a node is started or ended; no mutex, as that may wait
+	opening  atomic.Pointer[member] // the one that is being opened
 
 	cutting sync.Mutex       // guards apart, and its being carried out
 	apart   map[string]apart // name → why it is cut off

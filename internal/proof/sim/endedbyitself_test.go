@@ -79,6 +79,25 @@ func TestStopSaysThatANodeDidNotEndInGoodOrder(t *testing.T) {
 	})
 }
 
+// Whoever made a disk hang may be the one that ends another node next, and only then
+// releases the disk.
+func TestNodeThatOpensOnADiskThatHangsHoldsNobodyUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := start(t, Options{})
+		disk, err := c.Disk("n1")
+		must(t, err)
+		must(t, c.Kill("n1"))
+		disk.Hang()
+		opened := make(chan error, 1)
+		go func() { opened <- c.Start("n1") }()
+		synctest.Wait()
+		must(t, c.Kill("n2"))
+		must(t, <-opened)
+		must(t, c.Start("n2"))
+		must(t, c.WaitReady(t.Context()))
+	})
+}
+
 func TestCloseHasALimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := &Cluster{start: time.Now()}

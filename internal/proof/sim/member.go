@@ -93,12 +93,13 @@ func (c *Cluster) Start(name string) error {
 	if err != nil {
 		return fmt.Errorf("start: %w", err)
 	}
-	c.changing <- struct{}{}
-	defer func() { <-c.changing }()
+	defer c.change()()
 	if n := m.running(); n != nil && !ended(n) {
 		return fmt.Errorf("start node %q: it runs", name)
 	}
 	c.take(m)
+	c.opening.Store(m)
+	defer c.opening.Store(nil)
 	host := c.net.Revive(name)
 	life := &atomic.Bool{}
 	life.Store(true)
@@ -159,6 +160,22 @@ func (c *Cluster) Start(name string) error {
 	return nil
 }
 
+// change waits until no other node is being started or ended, and returns what ends the
+// change. A node that is being opened on a disk that hangs is not waited for: who would end
+// that fault may be the one that waits here, so the fault ends.
+func (c *Cluster) change() (done func()) {
+	for {
+		select {
+		case c.changing <- struct{}{}:
+			return func() { <-c.changing }
+		case <-time.After(time.Second):
+			if m := c.opening.Load(); m != nil {
+				m.disk.Release()
+			}
+		}
+	}
+}
+
 // Kill ends a node as kill -9 does: what it has acknowledged is on its disk.
 func (c *Cluster) Kill(name string) error { return c.end("kill", name, c.net.Kill, true) }
 
@@ -173,8 +190,7 @@ func (c *Cluster) end(how, name string, off func(string), keepUnsynced bool) err
 	if err != nil {
 		return fmt.Errorf("%s: %w", how, err)
 	}
-	c.changing <- struct{}{}
-	defer func() { <-c.changing }()
+	defer c.change()()
 	n := c.take(m)
 	if n == nil {
 		return fmt.Errorf("%s node %q: it does not run", how, name)
@@ -201,8 +217,7 @@ func (c *Cluster) Exchange(a, b string) error {
 	if a == b {
 		return fmt.Errorf("exchange addresses: %q is one node", a)
 	}
-	c.changing <- struct{}{}
-	defer func() { <-c.changing }()
+	defer c.change()()
 	for _, m := range []*member{ma, mb} {
 		if m.running() != nil {
 			return fmt.Errorf("exchange addresses of nodes %q and %q: %q runs", a, b, m.name)
@@ -221,8 +236,7 @@ func (c *Cluster) Stop(name string) error {
 	if err != nil {
 		return fmt.Errorf("stop: %w", err)
 	}
-	c.changing <- struct{}{}
-	defer func() { <-c.changing }()
+	defer c.change()()
 	n := c.take(m)
 	if n == nil {
 		return fmt.Errorf("stop node %q: it does not run", name)
