@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"testing"
 	"testing/cryptotest"
 	"testing/synctest"
@@ -42,6 +43,13 @@ func run(t *testing.T, p Plan) (out *Outcome) {
 		cryptotest.SetGlobalRandom(t, p.Seed)
 	}
 	synctest.Test(t, func(t *testing.T) {
+		// Virtual time costs little, so a run that waits for ever would go on until the
+		// memory is used up.
+		stuck := time.AfterFunc(2*p.Duration+time.Hour, func() {
+			debug.SetTraceback("all")
+			panic(fmt.Sprintf("seed %d: the run is not over after %v of virtual time: something waits for ever", p.Seed, 2*p.Duration+time.Hour))
+		})
+		defer stuck.Stop()
 		var err error
 		if out, err = Run(t.Context(), p, log); err != nil {
 			t.Fatal(err)
