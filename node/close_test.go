@@ -13,6 +13,7 @@ import (
 // TestCloseWhileTheNodeStartsLeavesNothing closes a node at any moment of its start; goleak
 // checks afterwards.
 func TestCloseWhileTheNodeStartsLeavesNothing(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir() // with state from the second time on
 	for i := range 40 {
 		n, err := Open(t.Context(), Config{ID: "n1", DataDir: dir, Listen: "127.0.0.1:0", BootstrapExpect: 1, Fast: true})
@@ -30,6 +31,7 @@ func TestCloseWhileTheNodeStartsLeavesNothing(t *testing.T) {
 }
 
 func TestANodeThatIsClosedSaysSo(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 1)
 	n := c.nodes[0]
 	waited := make(chan error, 1)
@@ -51,6 +53,7 @@ func TestANodeThatIsClosedSaysSo(t *testing.T) {
 
 // The clients of a failed node return ErrClosed, and their grants are lost.
 func TestTheClientsOfANodeThatHasFailedKnow(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 1)
 	n := c.nodes[0]
 	cl := n.Client()

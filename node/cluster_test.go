@@ -19,6 +19,7 @@ import (
 	"github.com/locknode/locknode/internal/membership"
 	"github.com/locknode/locknode/internal/mux"
 	"github.com/locknode/locknode/internal/proof/onethread"
+	"github.com/locknode/locknode/internal/proof/testall"
 )
 
 // patience is how long a condition may take on a machine that is also busy.
@@ -134,10 +135,12 @@ func (c *testCluster) ctx() context.Context {
 
 func TestMain(m *testing.M) {
 	onethread.UnderRace()
+	testall.AtOnce(4) // they mostly wait for elections
 	goleak.VerifyTestMain(m)
 }
 
 func TestANodeThatDoesNotLeadForwards(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 3)
 	follower := c.follower()
 	g, err := c.client(follower).Lock(c.ctx(), "orders/42")
@@ -162,6 +165,7 @@ func TestANodeThatDoesNotLeadForwards(t *testing.T) {
 }
 
 func TestAFollowerNamesTheLeaderWhenAsked(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 3)
 	leader := c.leader()
 	op := &apiv1.Operation{Id: 7, Redirect: true, Request: &apiv1.Operation_Release{Release: &apiv1.ReleaseRequest{Token: 1}}}
@@ -176,6 +180,7 @@ func TestAFollowerNamesTheLeaderWhenAsked(t *testing.T) {
 }
 
 func TestWaitersKeepTheirOrderThroughATransferOfLeadership(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 3)
 	holder, err := c.client(c.leader()).Lock(c.ctx(), "line")
 	if err != nil {
@@ -229,6 +234,7 @@ func TestWaitersKeepTheirOrderThroughATransferOfLeadership(t *testing.T) {
 }
 
 func TestAllNodesGoThroughTheSameStates(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 3)
 	var wg sync.WaitGroup
 	for i := range 8 {
@@ -262,6 +268,7 @@ func TestAllNodesGoThroughTheSameStates(t *testing.T) {
 }
 
 func TestAStaleReadSaysHowOldItMayBe(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 3)
 	n := c.follower()
 	if _, err := c.client(n).Lock(c.ctx(), "old"); err != nil {
@@ -281,6 +288,7 @@ func TestAStaleReadSaysHowOldItMayBe(t *testing.T) {
 }
 
 func TestWithoutAMajorityNothingIsServedAndStaleReadsStillAre(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 3)
 	last := c.leader()
 	if _, err := c.client(last).Lock(c.ctx(), "survivor"); err != nil {
@@ -320,6 +328,7 @@ func detachedOp(name string, ttl time.Duration) *apiv1.Operation {
 }
 
 func TestARemovedNodeEndsAndSaysWhy(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 3)
 	gone := c.follower()
 	if _, err := (wire{c.leader()}).RemoveMember(c.ctx(), &apiv1.RemoveMemberRequest{Id: gone.ID()}); err != nil {
@@ -336,6 +345,7 @@ func TestARemovedNodeEndsAndSaysWhy(t *testing.T) {
 }
 
 func TestLeavingTakesTheNodeOutOfTheConfiguration(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 3)
 	leader := c.leader()
 	if err := leader.Leave(c.ctx()); err != nil {
@@ -351,6 +361,7 @@ func TestLeavingTakesTheNodeOutOfTheConfiguration(t *testing.T) {
 }
 
 func TestAnOperationWaitsForALeaderNoLongerThanPatience(t *testing.T) {
+	t.Parallel()
 	n, err := Open(t.Context(), Config{DataDir: t.TempDir(), Listen: "127.0.0.1:0", BootstrapExpect: 3, Fast: true})
 	if err != nil {
 		t.Fatal(err)
@@ -365,6 +376,7 @@ func TestAnOperationWaitsForALeaderNoLongerThanPatience(t *testing.T) {
 }
 
 func TestAnEmbeddedClientOfTheLeaderTouchesNoNetwork(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 1)
 	n := c.nodes[0]
 	cl := c.client(n)
@@ -400,6 +412,7 @@ func TestEveryFaultOfAConfigIsReported(t *testing.T) {
 func containsText(err error, text string) bool { return strings.Contains(err.Error(), text) }
 
 func TestAListIsReadInPagesAndMissesNothing(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 1)
 	n := c.nodes[0]
 	const locks = 60
@@ -443,6 +456,7 @@ func TestAListIsReadInPagesAndMissesNothing(t *testing.T) {
 // Raft stores the old entry under the new term, because it knows nothing of
 // stamps. Without the check in the table the old stamp would be applied.
 func TestAnEntryThatSleptThroughTwoElectionsChangesNothing(t *testing.T) {
+	t.Parallel()
 	var (
 		stall   atomic.Bool
 		stalled = make(chan struct{})
@@ -501,6 +515,7 @@ func TestAnEntryThatSleptThroughTwoElectionsChangesNothing(t *testing.T) {
 }
 
 func TestADeadLeaderCanBeRemovedAtOnce(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 3)
 	leader, follower := c.leader(), c.follower()
 	// It fails without a handover, and without leaving gossip.
@@ -514,6 +529,7 @@ func TestADeadLeaderCanBeRemovedAtOnce(t *testing.T) {
 // For some seconds after a node has failed gossip still has it as alive.
 // If the other follower were removed then, the two that remain would commit nothing.
 func TestALiveMemberIsNotRemovedWhileAnotherOneIsDead(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 3)
 	dead, leader := c.follower(), c.leader()
 	dead.fail(errors.New("the test ends it"))
@@ -534,6 +550,7 @@ func TestALiveMemberIsNotRemovedWhileAnotherOneIsDead(t *testing.T) {
 // The answer comes before the caller's time is over, also through another node, and says
 // that it is not known what became of the removal.
 func TestARemovalThatIsNotDoneInTimeMayHaveBeenDone(t *testing.T) {
+	t.Parallel()
 	var hangs atomic.Value // string: the node that applies nothing any more, and so comes to no barrier
 	hangs.Store("")
 	hung, resume := make(chan struct{}), make(chan struct{})
@@ -566,6 +583,7 @@ func TestARemovalThatIsNotDoneInTimeMayHaveBeenDone(t *testing.T) {
 // answers nothing, and nobody has told it why; so it stays, as a follower, until
 // the others have said that it was removed.
 func TestARemovedLeadersRaftGoesOnUntilTheNodeEnds(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 3)
 	gone := c.leader()
 	if _, err := (wire{gone}).RemoveMember(c.ctx(), &apiv1.RemoveMemberRequest{Id: gone.ID()}); err != nil {

@@ -196,8 +196,10 @@ func (c *testCluster) grow(n *Node, entries int) {
 }
 
 func TestANodeThatDivergedStopsAndIsNotStartedAgain(t *testing.T) {
+	t.Parallel()
 	for _, leads := range []bool{false, true} {
 		t.Run(fmt.Sprintf("leader=%v", leads), func(t *testing.T) {
+			t.Parallel()
 			var log logBuffer
 			c := startClusterWith(t, 3, func(cfg *Config) { cfg.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
 			victim := c.follower()
@@ -254,6 +256,7 @@ func without(nodes []*Node, n *Node) (rest []*Node) {
 
 // Of two nodes it cannot be known which one is right: they log an error, once, and go on.
 func TestTwoNodesThatDifferOnlyShout(t *testing.T) {
+	t.Parallel()
 	var log logBuffer
 	c := startClusterWith(t, 2, func(cfg *Config) { cfg.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
 	c.grow(c.leader(), 10)

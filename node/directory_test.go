@@ -7,6 +7,7 @@ import (
 )
 
 func TestDirectoryHasTheMembersOfTheConfiguration(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 3)
 	want := map[string]string{}
 	for _, n := range c.nodes {

@@ -30,6 +30,7 @@ func names(t *testing.T, r *prometheus.Registry) map[string]int {
 }
 
 func TestTheProgramsRegistryHasTheMetricsUntilTheNodeIsClosed(t *testing.T) {
+	t.Parallel()
 	registry := prometheus.NewRegistry()
 	with := func(labels prometheus.Labels) func(*node.Config) {
 		return func(cfg *node.Config) { cfg.Metrics = prometheus.WrapRegistererWith(labels, registry) }
@@ -83,6 +84,7 @@ func closed(l net.Listener) bool {
 }
 
 func TestANodeListensWhereItsProgramDoes(t *testing.T) {
+	t.Parallel()
 	var cfg node.Config
 	listeners(t, &cfg)
 	n := single(t, func(c *node.Config) {

@@ -195,6 +195,7 @@ func crowd(t *testing.T, addr string, many int) (taken int) {
 // Connections that fill all listeners, whatever the limits of each, take no file that the
 // node needs for its log.
 func TestConnectionsLeaveFilesToTheNode(t *testing.T) {
+	t.Parallel()
 	p := startCrowded(t)
 	if p == nil {
 		return
@@ -217,6 +218,7 @@ func TestConnectionsLeaveFilesToTheNode(t *testing.T) {
 
 // Connections of strangers to the ports of clients keep no peer from connecting.
 func TestConnectionsOfClientsLeaveRoomForPeers(t *testing.T) {
+	t.Parallel()
 	p := startCrowded(t)
 	if p == nil {
 		return

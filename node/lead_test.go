@@ -19,6 +19,7 @@ import (
 // node and come back to it while its clock, and only its, goes on for an hour.
 // No clock moves while a node leads, so cluster time must not move either.
 func TestALeaderThatComesBackStartsItsClockAtTheTable(t *testing.T) {
+	t.Parallel()
 	var clocks []*atomic.Int64
 	c := startClusterWith(t, 3, func(cfg *Config) {
 		at := &atomic.Int64{}

@@ -71,6 +71,7 @@ func (c *testCluster) reopen(n *Node) *Node {
 
 // A stop for which the others are not ready is done in the end, and logged.
 func TestAStopInVainGoesOnAndSaysSo(t *testing.T) {
+	t.Parallel()
 	var log officeLog
 	c := startClusterWith(t, 3, func(cfg *Config) {
 		cfg.StopWait = 300 * time.Millisecond
@@ -89,6 +90,7 @@ func TestAStopInVainGoesOnAndSaysSo(t *testing.T) {
 
 // A cluster that is switched off, all at once or one node after the other, stops soon.
 func TestTheLastNodesDoNotWaitForEachOther(t *testing.T) {
+	t.Parallel()
 	c := startClusterWith(t, 1, func(cfg *Config) { cfg.StopWait = time.Hour })
 	if err := c.nodes[0].Close(); err != nil {
 		t.Error(err)
@@ -103,6 +105,7 @@ func TestTheLastNodesDoNotWaitForEachOther(t *testing.T) {
 
 // Its data are the only ones.
 func TestTheOnlyVoterDoesNotLeave(t *testing.T) {
+	t.Parallel()
 	c := startClusterWith(t, 1, func(cfg *Config) { cfg.LeaveOnStop = true })
 	n := c.nodes[0]
 	if _, err := c.client(n).Lock(c.ctx(), "x"); err != nil {
@@ -128,6 +131,7 @@ func TestTheOnlyVoterDoesNotLeave(t *testing.T) {
 // Instances are replaced too fast: the last old voter is told to leave when the new node has
 // just joined. It leaves when that one votes.
 func TestANodeLeavesOnlyWhenItsReplacementVotes(t *testing.T) {
+	t.Parallel()
 	c := startClusterWith(t, 1, func(cfg *Config) { cfg.LeaveOnStop, cfg.LeaveWait = true, patience })
 	old := c.leader()
 	old.membership.Follow() // nobody is made a voter
@@ -152,6 +156,7 @@ func TestANodeLeavesOnlyWhenItsReplacementVotes(t *testing.T) {
 }
 
 func TestANodeThatTheOthersCannotDoWithoutStays(t *testing.T) {
+	t.Parallel()
 	c := startClusterWith(t, 3, func(cfg *Config) { cfg.LeaveWait = 100 * time.Millisecond })
 	dead, leaving := c.follower(), c.leader()
 	c.kill(dead)

@@ -14,6 +14,7 @@ import (
 // An operator sees who takes what, through any node, and can end it: the holder and all
 // waiters get who did it and why, and no session's ID is shown.
 func TestOperatorSeesAndEndsWhatIsInTheWay(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 3)
 	greedy, err := client.Dial(t.Context(), []string{c.follower().APIAddr()}, client.Holder("greedy"), client.SessionTTL(time.Hour))
 	if err != nil {
@@ -108,6 +109,7 @@ func TestOperatorSeesAndEndsWhatIsInTheWay(t *testing.T) {
 
 // Limits are changed for all nodes at once; what is not allowed changes nothing.
 func TestOperatorChangesLimits(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 1)
 	operator := c.client(c.nodes[0])
 	before, after, err := operator.SetLimits(t.Context(), map[string]int64{"sessions": 4, "max_ttl": int64(time.Hour)})

@@ -64,6 +64,7 @@ func listenAs(t *testing.T, b server.Backend, id string) (api string) {
 // A node is called where it is, whatever process is at its other addresses, and no other
 // process answers for it.
 func TestPeerIsAskedWhereItIs(t *testing.T) {
+	t.Parallel()
 	n1, n2 := &standIn{id: "n1"}, &standIn{id: "n2"}
 	at1, at2 := n1.listen(t), n2.listen(t)
 	nobody, err := net.Listen("tcp", "127.0.0.1:0")
@@ -155,6 +156,7 @@ func (s *silent) Start(*mux.Call) {}
 // A node that has moved while the network was cut leaves a connection that seems to work and
 // carries nothing.
 func TestPeerIsLookedForElsewhereWhenNobodyAnswers(t *testing.T) {
+	t.Parallel()
 	moved, here := &silent{standIn{id: "n1"}}, &standIn{id: "n1"}
 	before, now := listenAs(t, moved, "n1"), here.listen(t)
 	p := newPeers(peersConfig{self: place{"n3", "127.0.0.1:1"}, addresses: func(string) []string { return []string{before, now} }})

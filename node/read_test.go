@@ -207,11 +207,13 @@ func (s slowNode) readLate(t *testing.T, c *testCluster) {
 }
 
 func TestAFollowerThatIsBehindAnswersNoReadBeforeItHasCaughtUp(t *testing.T) {
+	t.Parallel()
 	c, slow := startWithSlowFollower(t)
 	slow.readLate(t, c)
 }
 
 func TestANewLeaderServesNothingBeforeItHasAppliedItsPast(t *testing.T) {
+	t.Parallel()
 	c, slow := startWithSlowFollower(t)
 	before := c.leader()
 	c.eventually("Raft makes it leader", func() bool {

@@ -108,6 +108,7 @@ func TestAReadAfterAChangeOfTheConfigurationNeedsNoCommand(t *testing.T) {
 // Probes, clients that look for a node, other nodes that ask how far this one is, and
 // a stream that hands in a read do not wait for it.
 func TestNobodyWhoOnlyAsksWaitsForTheEntryBeingApplied(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 1)
 	n := c.leader()
 	before := n.appliedIndex()

@@ -10,6 +10,7 @@ import (
 // The remembered addresses may belong to another cluster by now, with a member of the same
 // ID. A directory whose identity is damaged still names its own cluster.
 func TestReseedRemovesNobodyFromAnotherCluster(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 1)
 	c.awaitReady()
 	dir := t.TempDir()
@@ -30,6 +31,7 @@ func TestReseedRemovesNobodyFromAnotherCluster(t *testing.T) {
 }
 
 func TestTheClusterOfTheSeedsIsRemembered(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 2)
 	c.eventually("both have written down where the other is, and of which cluster", func() bool {
 		for i, dir := range c.dirs {

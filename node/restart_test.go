@@ -18,6 +18,7 @@ import (
 )
 
 func TestLocksSurviveARestartOfAllNodes(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 3)
 	a, err := mux.Do(c.ctx(), wire{c.leader()}.Start, detachedOp("kept", time.Hour))
 	if err != nil || a.GetAcquire() == nil {
@@ -58,6 +59,7 @@ func TestLocksSurviveARestartOfAllNodes(t *testing.T) {
 // A node that joined knows nothing committed when it is restarted, and a leader that
 // could tell it is not elected without its vote: the other one's log is longer.
 func TestANodeThatJoinedVotesAfterARestartOfAll(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 1)
 	first := c.nodes[0]
 	join := func(dir string, seed string) *Node {
@@ -97,6 +99,7 @@ func TestANodeThatJoinedVotesAfterARestartOfAll(t *testing.T) {
 // Nodes that never run for long must not start ever more slowly: entries that a run has
 // applied again also count towards a snapshot.
 func TestManyShortLivesMakeNoLongReplay(t *testing.T) {
+	t.Parallel()
 	const bound = 256 << 10
 	cfg := Config{ID: "n1", DataDir: t.TempDir(), Listen: "127.0.0.1:0", BootstrapExpect: 1, Fast: true}
 	cfg.seams.SnapshotBytes = bound
@@ -134,6 +137,7 @@ func TestManyShortLivesMakeNoLongReplay(t *testing.T) {
 }
 
 func TestNodesThatAreRestartedWithoutSeedsFindEachOther(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 3)
 	c.eventually("every node has written down two seeds", func() bool {
 		for _, dir := range c.dirs {
@@ -181,6 +185,7 @@ func TestADamagedSeedsFileCostsNothing(t *testing.T) {
 }
 
 func TestOnlyMembersAreRememberedAsSeeds(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 3)
 	remembered := func(want ...string) func() bool {
 		return func() bool {

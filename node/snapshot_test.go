@@ -22,6 +22,7 @@ import (
 
 // TestASnapshotComesWithTheBytesOfTheLog: few entries, and large ones.
 func TestASnapshotComesWithTheBytesOfTheLog(t *testing.T) {
+	t.Parallel()
 	const bound = 64 << 10
 	cfg := Config{ID: "n1", DataDir: t.TempDir(), Listen: "127.0.0.1:0", BootstrapExpect: 1, Fast: true}
 	cfg.seams.SnapshotBytes = bound

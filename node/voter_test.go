@@ -43,6 +43,7 @@ func (c *testCluster) kill(n *Node) {
 // A node serves before it votes. To stop the next voter as soon as this one serves would
 // stop the cluster in the end.
 func TestANodeServesBeforeItVotes(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 3)
 	leader := c.leader()
 	leader.membership.Follow() // nobody is made a voter
@@ -71,6 +72,7 @@ func TestANodeServesBeforeItVotes(t *testing.T) {
 }
 
 func TestANodeThatIsSetUpNotToVoteNeedNot(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 3)
 	n4 := c.add("n4", func(cfg *Config) { cfg.Nonvoter = true })
 	if err := n4.WaitVoter(c.ctx()); err != nil {
@@ -85,6 +87,7 @@ func TestANodeThatIsSetUpNotToVoteNeedNot(t *testing.T) {
 // One of three has failed: each of the others serves, none of them may be stopped, and each
 // of them names the failed one.
 func TestNobodyMayBeStoppedWhileAVoterIsDead(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 3)
 	for _, n := range c.nodes {
 		if err := n.WaitVoter(c.ctx()); err != nil {
@@ -121,6 +124,7 @@ func TestNobodyMayBeStoppedWhileAVoterIsDead(t *testing.T) {
 }
 
 func TestADeadVoterThatWasReplacedIsRemoved(t *testing.T) {
+	t.Parallel()
 	soon := func(cfg *Config) { cfg.RemoveReplacedAfter = time.Second }
 	c := startClusterWith(t, 3, soon)
 	dead := c.follower()

@@ -26,6 +26,7 @@ func single(t *testing.T, change func(*node.Config)) *node.Node {
 }
 
 func TestANodeSaysHowItIsWhateverHappens(t *testing.T) {
+	t.Parallel()
 	alone := single(t, func(cfg *node.Config) { cfg.BootstrapExpect = 0 })
 	if s := alone.Status(); s.NodeID != "n1" || s.State != client.StateStarting || s.Ready || s.NotReadyReason == "" || s.ClusterID != "" {
 		t.Errorf("a node of no cluster: %+v", s)

@@ -24,6 +24,7 @@ func (r *refuser) ReadIndex(context.Context) (*peerapi.ReadIndexResponse, error)
 
 // TestCallsToOtherNodesFailInPlainWords: on real sockets, as status and logs show it.
 func TestCallsToOtherNodesFailInPlainWords(t *testing.T) {
+	t.Parallel()
 	listen := func() net.Listener {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {

@@ -16,11 +16,12 @@
 // the same files are tested, and other files are tested with other cases. Goroutines,
 // processes and Go's fuzzing stay as random as they are.
 //
-// They are environment variables and not a flag, because every package that ./... names
+// They are environment variables and not flags, because every package that ./... names
 // would have to define the flag, and not a build tag, because all tests must always be
 // compiled, vetted and linted. Go's test cache includes them: a result without
 // one is not used for a run with it.
 //
 // Files: testall.go has the variable and the functions that read it; seed.go says
-// what random cases come from, and takes a part of a long list, a different one each turn.
+// what random cases come from, and takes a part of a long list, a different one each turn;
+// atonce.go says how many tests of a package that mostly waits run at once.
 package testall
