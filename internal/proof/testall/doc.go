@@ -1,4 +1,4 @@
-// Package testall decides which tests run.
+// Package testall decides which tests run, and how many at once.
 //
 // There are three amounts:
 //
