@@ -94,7 +94,8 @@ func TestInterruptedChaosReportsWhatItHasFound(t *testing.T) {
 }
 
 func TestFaultsAreListed(t *testing.T) {
-	o := locknode(t, "chaos", "--list-faults").succeeds(t)
+	t.Parallel()
+	o := locknodeAt(t, nil, "chaos", "--list-faults").succeeds(t)
 	for _, k := range chaos.Kinds() {
 		if !strings.Contains(o.stdout, k.Name) {
 			t.Errorf("%s is not listed", k.Name)

@@ -55,6 +55,7 @@ func TestDevServesAndFindsItsLocksAgain(t *testing.T) {
 	if testing.Short() {
 		t.Skip("needs a cluster")
 	}
+	t.Parallel()
 	port, data := devPort(t, 3), t.TempDir()
 	listen := fmt.Sprintf("127.0.0.1:%d", port)
 	r, endpoints := startDev(t, listen, "--data", data)
@@ -84,6 +85,7 @@ func TestDevLeavesNothingBehind(t *testing.T) {
 	if testing.Short() {
 		t.Skip("needs a cluster")
 	}
+	t.Parallel()
 	temp := t.TempDir()
 	cmd := command(t, "locknode", "dev", "-o", "json", "--nodes", "1", "--listen", fmt.Sprintf("127.0.0.1:%d", devPort(t, 1)))
 	cmd.Env = append(cmd.Env, "TMPDIR="+temp)
@@ -120,6 +122,7 @@ func TestDemoKeepsItsPromises(t *testing.T) {
 	if testing.Short() {
 		t.Skip("needs a cluster")
 	}
+	t.Parallel()
 	out := into[demoJSON](t, locknodeAt(t, nil, "demo", "-o", "json"))
 	stories := map[string]int{}
 	active := 0
@@ -185,6 +188,7 @@ func TestBenchStartsAndRemovesItsOwnCluster(t *testing.T) {
 	if testing.Short() {
 		t.Skip("needs a cluster")
 	}
+	t.Parallel()
 	temp := t.TempDir()
 	cmd := command(t, "locknode", "bench", "--workload", "failover", "--workers", "2", "--duration", "1ms", "--warmup", "100ms", "-o", "json")
 	cmd.Env = append(cmd.Env, "TMPDIR="+temp)
@@ -206,6 +210,7 @@ func TestInterruptedBenchLeavesNothingBehind(t *testing.T) {
 	if testing.Short() {
 		t.Skip("needs a cluster")
 	}
+	t.Parallel()
 	temp := t.TempDir()
 	cmd := command(t, "locknode", "bench", "--duration", "1h")
 	cmd.Env = append(cmd.Env, "TMPDIR="+temp)
@@ -227,6 +232,7 @@ func TestServeStopsInGoodOrderAndComesBack(t *testing.T) {
 	if testing.Short() {
 		t.Skip("needs a cluster")
 	}
+	t.Parallel()
 	c := startCluster(t, clusterOptions())
 	ctx := within(t, generous)
 	leader, err := c.Leader(ctx)

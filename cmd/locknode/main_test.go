@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/locknode/locknode/internal/proof/testall"
 )
 
 // The variable makes the test binary act as another program, so that tests can run
@@ -34,6 +36,7 @@ func TestMain(m *testing.M) {
 	case "supervise":
 		os.Exit(superviseMain(os.Args[1:]))
 	default:
+		testall.AtOnce(4) // they mostly wait for processes
 		code := m.Run()
 		closeShared()
 		os.Exit(code)

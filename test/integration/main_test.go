@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"go.uber.org/goleak"
+
+	"github.com/locknode/locknode/internal/proof/testall"
 )
 
 // actAs tells this binary, in the environment, to be something else than a test.
@@ -54,6 +56,7 @@ func run(m *testing.M) (code int) {
 	if out, err := build.CombinedOutput(); err != nil {
 		return complain(fmt.Errorf("build locknode: %w\n%s", err, out))
 	}
+	testall.AtOnce(4) // they mostly wait for processes
 	code = m.Run()
 	if err := closeShared(); err != nil {
 		return complain(err)
