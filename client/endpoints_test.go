@@ -101,6 +101,7 @@ func addressesOf(members []string) (addrs []string) {
 }
 
 func TestClientKeepsItsLockWhileAllNodesAreReplaced(t *testing.T) {
+	t.Parallel()
 	r := newRing(t, 3)
 	old := slices.Clone(r.nodes)
 	members := []string{old[0].addr, old[1].addr, old[2].addr}
@@ -161,7 +162,7 @@ func TestIdleClientFindsTheNodesThatWereReplaced(t *testing.T) {
 // At the address of a member, and at an endpoint, there is a node of another cluster now: in
 // its table the lock is free.
 func TestNodeOfAnotherClusterIsNotUsed(t *testing.T) {
-	r, other := newRing(t, 2), addRing(t, 1)
+	r, other := newRing(t, 2), newRing(t, 1)
 	r.name("first", 1, r.nodes[0].addr, r.nodes[1].addr)
 	other.name("second", 100, other.nodes[0].addr)
 	c := r.dial(r.nodes[:1])
@@ -202,7 +203,8 @@ func TestNodeOfAnotherClusterIsNotUsed(t *testing.T) {
 
 // One endpoint is of another cluster when the client begins.
 func TestClientWithAClusterIDUsesNoOtherCluster(t *testing.T) {
-	r, other := newRing(t, 1), addRing(t, 1)
+	t.Parallel()
+	r, other := newRing(t, 1), newRing(t, 1)
 	r.name("first", 1, r.nodes[0].addr)
 	other.name("second", 1, other.nodes[0].addr)
 	both := []*testNode{r.nodes[0], other.nodes[0]}

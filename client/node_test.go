@@ -17,6 +17,7 @@ import (
 	apiv1 "github.com/locknode/locknode/api/v1"
 	"github.com/locknode/locknode/internal/mux"
 	"github.com/locknode/locknode/internal/proof/simnet"
+	"github.com/locknode/locknode/internal/proof/testall"
 )
 
 // ring is some nodes of one cluster, on real sockets.
@@ -61,16 +62,15 @@ type testNode struct {
 	exits        bool // when it is to hand leadership over
 }
 
-// newRing starts n nodes; the first leads. No goroutine of it or of its clients may be left
-// when the test is over.
-func newRing(t *testing.T, n int) *ring {
-	t.Helper()
-	t.Cleanup(func() { goleak.VerifyNone(t) })
-	return addRing(t, n)
+// TestMain looks for goroutines that rings or their clients have left: real ones, those of
+// bubbles are found by the bubble.
+func TestMain(m *testing.M) {
+	testall.AtOnce(8) // tests with rings wait for time limits
+	goleak.VerifyTestMain(m)
 }
 
-// addRing starts one more cluster.
-func addRing(t *testing.T, n int) *ring {
+// newRing starts n nodes; the first leads.
+func newRing(t *testing.T, n int) *ring {
 	t.Helper()
 	r := &ring{t: t, cluster: newCluster(t), changed: make(chan struct{})}
 	r.cluster.latency = 0

@@ -50,6 +50,7 @@ func TestRemoteGoesToTheLeader(t *testing.T) {
 }
 
 func TestRemoteSurvivesALeaderChange(t *testing.T) {
+	t.Parallel()
 	r := newRing(t, 3)
 	c, other := r.dial(r.nodes), r.dial(r.nodes)
 	g := mustLock(t, c, "a")
@@ -88,6 +89,7 @@ func TestRemoteSurvivesALeaderChange(t *testing.T) {
 }
 
 func TestRemoteLeavesANodeThatDoesNotAnswer(t *testing.T) {
+	t.Parallel()
 	r := newRing(t, 3)
 	c := r.dial(r.nodes)
 	mustUnlock(t, mustLock(t, c, "a"))
@@ -101,6 +103,7 @@ func TestRemoteLeavesANodeThatDoesNotAnswer(t *testing.T) {
 }
 
 func TestRemoteIsForwardedWhenTheLeaderCannotBeReached(t *testing.T) {
+	t.Parallel()
 	r := newRing(t, 2)
 	c := r.dial(r.nodes[1:])
 	r.show("127.0.0.1:1") // without a listener
@@ -124,6 +127,7 @@ func TestRemoteIsForwardedWhenTheLeaderCannotBeReached(t *testing.T) {
 // Followers report a leader that was deposed until there is another. It answers and does not
 // lead, so that no node should forward: calls that are forwarded to it would wait there.
 func TestNoNodeForwardsToALeaderThatWasDeposed(t *testing.T) {
+	t.Parallel()
 	r := newRing(t, 3)
 	c := r.dial(r.nodes)
 	mustUnlock(t, mustLock(t, c, "a"))
@@ -142,6 +146,7 @@ func TestNoNodeForwardsToALeaderThatWasDeposed(t *testing.T) {
 }
 
 func TestBriefStreamsAreOpenedAtGrowingIntervals(t *testing.T) {
+	t.Parallel()
 	r := newRing(t, 1)
 	n := r.nodes[0]
 	n.mu.Lock()
@@ -163,6 +168,7 @@ func TestBriefStreamsAreOpenedAtGrowingIntervals(t *testing.T) {
 }
 
 func TestErrorHasTheEndpointsThatWereTried(t *testing.T) {
+	t.Parallel()
 	r := newRing(t, 2)
 	r.nodes[0].stop()
 	r.lead(nil)
@@ -183,6 +189,7 @@ func TestErrorHasTheEndpointsThatWereTried(t *testing.T) {
 }
 
 func TestConnectTimeoutEndsOperationsThatReachNoNode(t *testing.T) {
+	t.Parallel()
 	r := newRing(t, 2)
 	c := r.dial(r.nodes, ConnectTimeout(500*time.Millisecond))
 	g := mustLock(t, c, "a")
@@ -223,6 +230,7 @@ func TestConnectTimeoutEndsOperationsThatReachNoNode(t *testing.T) {
 }
 
 func TestConnectTimeoutOfTheFirstLock(t *testing.T) {
+	t.Parallel()
 	r := newRing(t, 1)
 	r.lead(nil)
 	c := r.dial(r.nodes, ConnectTimeout(300*time.Millisecond))
@@ -236,6 +244,7 @@ func TestConnectTimeoutOfTheFirstLock(t *testing.T) {
 
 // A wait may be over while the session is still being opened.
 func TestWaitThatIsOverBeforeThereIsASessionIsATimeout(t *testing.T) {
+	t.Parallel()
 	r := newRing(t, 1)
 	c := r.dial(r.nodes)
 	if _, err := c.IsLocked(t.Context(), "a"); err != nil { // it is connected
@@ -252,6 +261,7 @@ func TestWaitThatIsOverBeforeThereIsASessionIsATimeout(t *testing.T) {
 }
 
 func TestStaleReadsNeedNoLeader(t *testing.T) {
+	t.Parallel()
 	r := newRing(t, 2)
 	r.nodes[0].stop()
 	r.lead(nil)

@@ -63,6 +63,7 @@ func TestSearchAsksOneNodeAndTheLeaderItReports(t *testing.T) {
 }
 
 func TestSearchAsksNoNodeTwiceAtATime(t *testing.T) {
+	t.Parallel()
 	r := newRing(t, 3)
 	for _, n := range r.nodes {
 		n.setMute(true)
@@ -80,6 +81,7 @@ func TestSearchAsksNoNodeTwiceAtATime(t *testing.T) {
 
 // A slow node answers long after the round in which it was asked.
 func TestLateAnswerLeadsToTheLeader(t *testing.T) {
+	t.Parallel()
 	r := newRing(t, 1)
 	delayed := GRPC(grpc.WithChainUnaryInterceptor(func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 		time.Sleep(4 * roundLimit) // the call is under way
@@ -129,6 +131,7 @@ func TestPauseOfASearchGrowsWhileNothingChanges(t *testing.T) {
 // A slow leader is not left as long as the others report it as the leader: otherwise all
 // clients would send it all of their calls again.
 func TestSlowLeaderIsNotLeft(t *testing.T) {
+	t.Parallel()
 	r := newRing(t, 3)
 	var a asking
 	c := r.dial(r.nodes, a.option())

@@ -104,6 +104,7 @@ func TestHandOverIsAskedOfOneNode(t *testing.T) {
 
 // The context ends while nodes are waited for, and the error names each of them.
 func TestFailedOperatorCallNamesEachNode(t *testing.T) {
+	t.Parallel()
 	r := newRing(t, 1)
 	r.nodes[0].stop()
 	one, two := silent(t).Addr().String(), silent(t).Addr().String()
@@ -130,6 +131,7 @@ func TestFailedOperatorCallNamesEachNode(t *testing.T) {
 // A removal that the cluster cannot commit is given up, and the error says that it may
 // still be done.
 func TestRemovalWithUnknownOutcomeIsNotRepeatedForEver(t *testing.T) {
+	t.Parallel()
 	r := newRing(t, 2)
 	c := r.dial(r.nodes, ConnectTimeout(100*time.Millisecond))
 	for _, n := range r.nodes {

@@ -66,6 +66,7 @@ func answering(t *testing.T, answer string) string {
 // TestTroubleIsReportedInPlainWords: for each thing that may be at an address instead of a
 // node, on real sockets.
 func TestTroubleIsReportedInPlainWords(t *testing.T) {
+	t.Parallel()
 	web := &http.Server{ReadHeaderTimeout: time.Minute}
 	l := silent(t)
 	go func() { _ = web.Serve(l) }()
@@ -121,6 +122,7 @@ func TestTroubleIsReportedInPlainWords(t *testing.T) {
 
 // TestEndOfAConnectionIsReportedInPlainWords: the node has answered, and then ends.
 func TestEndOfAConnectionIsReportedInPlainWords(t *testing.T) {
+	t.Parallel()
 	r := newRing(t, 1)
 	n := r.nodes[0]
 	c := r.dial(r.nodes, ConnectTimeout(time.Second))
