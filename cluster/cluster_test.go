@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"log/slog"
 	"net"
@@ -16,11 +17,14 @@ import (
 
 	"github.com/hashicorp/memberlist"
 	"go.uber.org/goleak"
+
+	"github.com/locknode/locknode/internal/proof/testall"
 )
 
 // TestMain looks for goroutines that were left. memberlist's probes are not
 // joined by its Shutdown; they end by themselves after some hundred milliseconds.
 func TestMain(m *testing.M) {
+	testall.AtOnce(4) // they wait for probes
 	code := m.Run()
 	for deadline := time.Now().Add(time.Minute); code == 0; {
 		err := goleak.Find()
@@ -35,6 +39,19 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
+// ownKeys has the gossip key of each test that called apart, by its name.
+var ownKeys sync.Map
+
+// apart has a test run beside others. Its nodes have a gossip key of their own: a port that a
+// test has just closed may become that of another one's node of the same ID, and nobody may
+// take that for the node that was there.
+func apart(t *testing.T) {
+	t.Helper()
+	t.Parallel()
+	key := sha256.Sum256([]byte(t.Name()))
+	ownKeys.Store(t.Name(), key[:])
+}
+
 // start runs a node on a free loopback port.
 func start(t *testing.T, id string, change func(*Config)) *Cluster {
 	t.Helper()
@@ -42,6 +59,10 @@ func start(t *testing.T, id string, change func(*Config)) *Cluster {
 		Meta: Meta{NodeID: id, API: "127.0.0.1:1", Raft: "127.0.0.1:" + fmt.Sprint(len(id)), Expect: 3},
 		Bind: "127.0.0.1:0",
 		Fast: true,
+	}
+	test, _, _ := strings.Cut(t.Name(), "/")
+	if key, ok := ownKeys.Load(test); ok {
+		cfg.Keys = [][]byte{key.([]byte)}
 	}
 	if change != nil {
 		change(&cfg)
@@ -145,6 +166,7 @@ func (b *logBuffer) logger() *slog.Logger {
 }
 
 func TestPeersFindEachOtherThroughOneSeed(t *testing.T) {
+	apart(t)
 	a := start(t, "a", nil)
 	b := start(t, "b", seeds(a))
 	c := start(t, "c", seeds(a))
@@ -254,6 +276,7 @@ func TestBadMetaLeavesTheOld(t *testing.T) {
 }
 
 func TestLeaverIsLeftAndCrasherIsFailed(t *testing.T) {
+	apart(t)
 	a := start(t, "a", nil)
 	leaver, crasher, stopper := start(t, "leaver", seeds(a)), start(t, "crasher", seeds(a)), start(t, "stopper", seeds(a))
 	await(t, a, "all", inState(Alive, "leaver", "crasher", "stopper"))
@@ -342,6 +365,7 @@ func TestRestartAtSameAddressIsFollowed(t *testing.T) {
 }
 
 func TestRestartAtAnotherAddressIsFollowed(t *testing.T) {
+	apart(t)
 	for _, stop := range []struct {
 		name string
 		stop func(*Cluster)
@@ -367,6 +391,7 @@ func TestRestartAtAnotherAddressIsFollowed(t *testing.T) {
 // As long as the peers believe that a node is where it was, what it says at another
 // address is kept beside that.
 func TestClaimOfARestartedNodeIsShown(t *testing.T) {
+	apart(t)
 	a := start(t, "a", nil)
 	b := start(t, "b", seeds(a))
 	await(t, a, "b", inState(Alive, "b"))
@@ -424,6 +449,7 @@ func TestClaimsAreKeptBesideEachOther(t *testing.T) {
 
 // Two processes under one ID: the first keeps its place, and everyone says why.
 func TestSecondProcessUnderOneIDIsRefused(t *testing.T) {
+	apart(t)
 	const gone = "no longer in use elsewhere"
 	var logA, logB logBuffer
 	a := start(t, "a", func(cfg *Config) { cfg.Logger = logA.logger() })
@@ -461,6 +487,7 @@ func TestSecondProcessUnderOneIDIsRefused(t *testing.T) {
 // A node hears of another one of its ID between its rounds, and not in them. It does not
 // say after each round that the other one is gone.
 func TestIDIsNotFreeAsLongAsItIsSeenElsewhere(t *testing.T) {
+	apart(t)
 	var log logBuffer
 	a := start(t, "a", func(cfg *Config) { cfg.Logger = log.logger() })
 	for began := time.Now(); time.Since(began) < 20*a.timing.retryMin; {
@@ -574,6 +601,7 @@ func TestKeysRotateWithoutLoss(t *testing.T) {
 // Two groups that were joined through different seeds find each other as soon
 // as one seed of the other group is reachable.
 func TestGroupsMerge(t *testing.T) {
+	apart(t)
 	gone := start(t, "gone", nil)
 	late := gone.Addr()
 	crash(gone)

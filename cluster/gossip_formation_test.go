@@ -106,6 +106,7 @@ func (f *founder) awaitFormed(t *testing.T) Founders {
 }
 
 func TestNodesFormOverGossip(t *testing.T) {
+	apart(t)
 	for _, n := range []int{1, 2, 3, 5} {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
 			begin := time.Now()
@@ -149,6 +150,7 @@ func TestHalvesDoNotFormOverGossip(t *testing.T) {
 // One too many: whoever met first may have promised, but the cluster is formed
 // only once the one that is too many has gone, and then for sure.
 func TestFourThatExpectThreeFormWhenOneStops(t *testing.T) {
+	apart(t)
 	a := found(t, "a", 3, nil)
 	b := found(t, "b", 3, seeds(a.c))
 	all := map[string]*founder{
