@@ -21,10 +21,12 @@ import (
 	apiv1 "github.com/locknode/locknode/api/v1"
 
 	"github.com/locknode/locknode/internal/proof/onethread"
+	"github.com/locknode/locknode/internal/proof/testall"
 )
 
 func TestMain(m *testing.M) {
 	onethread.UnderRace()
+	testall.AtOnce(10) // they wait for time limits
 	goleak.VerifyTestMain(m)
 }
 
@@ -328,40 +330,43 @@ func TestEveryCallIsAnsweredOrHandedOverOnce(t *testing.T) {
 		}
 		return errors.New("gone")
 	})
-	for range 30 {
-		var ends sync.WaitGroup
-		var counts [400]atomic.Int32
-		index := map[*Call]int{}
-		calls := make([]*Call, len(counts))
-		for i := range calls {
-			ends.Add(1)
-			calls[i] = &Call{Op: get("a"), Done: func(*apiv1.Answer) {
-				if counts[i].Add(1) == 1 {
-					ends.Done()
-				}
-			}}
-			index[calls[i]] = i
-		}
-		conn := open(t, cc, Config{Patience: NewPatience(50 * time.Millisecond), OnBreak: func(calls []*Call, _ error) {
-			for _, call := range calls {
-				call.Done(nil)
+	for range 30 { // at once: most of their time passes until answers are late
+		t.Run("round", func(t *testing.T) {
+			t.Parallel()
+			var ends sync.WaitGroup
+			var counts [400]atomic.Int32
+			index := map[*Call]int{}
+			calls := make([]*Call, len(counts))
+			for i := range calls {
+				ends.Add(1)
+				calls[i] = &Call{Op: get("a"), Done: func(*apiv1.Answer) {
+					if counts[i].Add(1) == 1 {
+						ends.Done()
+					}
+				}}
+				index[calls[i]] = i
 			}
-		}})
-		for part := range 4 {
-			go func() {
-				for _, call := range calls[part*100 : part*100+100] {
-					conn.Start(call)
+			conn := open(t, cc, Config{Patience: NewPatience(50 * time.Millisecond), OnBreak: func(calls []*Call, _ error) {
+				for _, call := range calls {
+					call.Done(nil)
 				}
-			}()
-		}
-		ends.Wait()
-		conn.Close()
-		receiveWithin(t, "the end", conn.Done())
-		for i := range counts {
-			if n := counts[i].Load(); n != 1 {
-				t.Fatalf("call %d ended %d times", i, n)
+			}})
+			for part := range 4 {
+				go func() {
+					for _, call := range calls[part*100 : part*100+100] {
+						conn.Start(call)
+					}
+				}()
 			}
-		}
+			ends.Wait()
+			conn.Close()
+			receiveWithin(t, "the end", conn.Done())
+			for i := range counts {
+				if n := counts[i].Load(); n != 1 {
+					t.Fatalf("call %d ended %d times", i, n)
+				}
+			}
+		})
 	}
 }
 

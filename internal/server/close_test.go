@@ -156,6 +156,7 @@ func TestCloseEndsWithItsContext(t *testing.T) {
 }
 
 func TestIdleConnectionsDoNotHoldUpClose(t *testing.T) {
+	t.Parallel()
 	seen := &counts{}
 	r := serve(t, Config{Observer: seen})
 	for _, addr := range []string{r.grpc, r.http} {
@@ -176,6 +177,7 @@ func TestIdleConnectionsDoNotHoldUpClose(t *testing.T) {
 }
 
 func TestHealthFollowsReadiness(t *testing.T) {
+	t.Parallel()
 	r := serve(t, Config{})
 	client := grpc_health_v1.NewHealthClient(r.dial(t))
 	watch, err := client.Watch(t.Context(), &grpc_health_v1.HealthCheckRequest{Service: "locknode.v1.Locks"})

@@ -17,9 +17,13 @@ import (
 	apiv1 "github.com/locknode/locknode/api/v1"
 	"github.com/locknode/locknode/internal/mux"
 	"github.com/locknode/locknode/internal/peerapi"
+	"github.com/locknode/locknode/internal/proof/testall"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	testall.AtOnce(4) // those that may wait for time limits
+	goleak.VerifyTestMain(m)
+}
 
 // patience bounds waits for what must happen soon, on a machine that is also busy.
 const patience = time.Minute

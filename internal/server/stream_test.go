@@ -201,6 +201,7 @@ func TestWaitsOfAStreamAreBoundedAndLeaveRoomForTheRest(t *testing.T) {
 
 // Operations that nobody answers fill a stream; what frees has room beyond them.
 func TestOperationsInFlightAreBounded(t *testing.T) {
+	t.Parallel()
 	node := newFakeNode()
 	node.on = func(*mux.Call) bool { return true } // and never answers
 	r := serve(t, Config{Backend: node, Limits: Limits{InFlight: 10}})
@@ -486,6 +487,7 @@ func parkAndPing(t *testing.T, r *running, n int, every time.Duration) error {
 }
 
 func TestParkedAcquireSurvivesKeepalivePings(t *testing.T) {
+	t.Parallel()
 	if err := parkAndPing(t, serve(t, Config{Limits: Limits{PingMinTime: time.Millisecond}}), 20, 5*time.Millisecond); err != nil {
 		t.Errorf("with pings at an allowed rate: %v", err)
 	}
