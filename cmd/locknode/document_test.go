@@ -138,7 +138,7 @@ func TestHTTPAndTheCommandLineSayTheSame(t *testing.T) {
 
 	a = ask(t, n, "/v1/acquire", fmt.Sprintf(acquire, "a"))
 	compare("busy", ask(t, n, "/v1/acquire", `{"name":"a"}`), asked(t, c, "acquire", "a"))
-	compare("timeout", ask(t, n, "/v1/acquire", `{"name":"a","wait":"10ms"}`), asked(t, c, "acquire", "a", "--wait", "10ms"))
+	compare("timeout", ask(t, n, "/v1/acquire", `{"name":"a","wait":"1s"}`), asked(t, c, "acquire", "a", "--wait", "1s"))
 	compare("renew", ask(t, n, "/v1/renew", fmt.Sprintf(`{"name":"a","token":%s,"ttl":"1m"}`, held(a))), asked(t, c, "renew", "a", held(a), "--ttl", "1m"))
 
 	holder, err := client.Dial(t.Context(), c.Endpoints(), client.Holder("carol"), client.Labels(map[string]string{"team": "blue"}))
