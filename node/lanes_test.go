@@ -113,9 +113,9 @@ func TestKeepAlivesOfOneSessionShareAPlaceInAnEntry(t *testing.T) {
 	})
 }
 
-// startProposerWithStrays is startProposer, with what a node does about sessions that
+// startProposerWithAside is startProposer, with what a node does about sessions that
 // the table does not have: aside gets them.
-func startProposerWithStrays(t *testing.T, l *fakeLog, aside func([]keepAlive)) *proposer {
+func startProposerWithAside(t *testing.T, l *fakeLog, aside func([]keepAlive)) *proposer {
 	t.Helper()
 	return startProposer(t, l, func(p *proposer) {
 		p.missing, p.aside = missingIn(l.machine), aside
@@ -126,7 +126,7 @@ func TestKeepAlivesOfUnknownSessionsTakeNoPartInAnEntry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := &fakeLog{delay: time.Millisecond}
 		aside := 0
-		p := startProposerWithStrays(t, l, func(of []keepAlive) { aside += len(of) })
+		p := startProposerWithAside(t, l, func(of []keepAlive) { aside += len(of) })
 		p.submit(polite, openAcquirers(), func(outcome) {})
 		time.Sleep(2 * time.Millisecond)
 		synctest.Wait()
@@ -150,7 +150,7 @@ func TestKeepAlivesOfUnknownSessionsTakeNoPartInAnEntry(t *testing.T) {
 func TestAKeepAliveDoesNotOvertakeTheOpeningOfItsSession(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := &fakeLog{delay: time.Millisecond}
-		p := startProposerWithStrays(t, l, func(of []keepAlive) {
+		p := startProposerWithAside(t, l, func(of []keepAlive) {
 			t.Errorf("%d keep-alives of a session that is being opened were set aside", len(of))
 		})
 		p.submit(polite, openAcquirers(), func(outcome) {})
@@ -176,7 +176,7 @@ func TestAKeepAliveDoesNotOvertakeTheOpeningOfItsSession(t *testing.T) {
 func TestAKeepAliveThatWaitsForAnOpeningEndsWithTheTerm(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := &fakeLog{delay: time.Millisecond}
-		p := startProposerWithStrays(t, l, func([]keepAlive) { t.Error("set aside") })
+		p := startProposerWithAside(t, l, func([]keepAlive) { t.Error("set aside") })
 		late := fsm.SessionID{9}
 		for range 3 * maxEntryCommands {
 			p.submit(flooder, fsm.SetValue{Token: 1}, func(outcome) {})
@@ -196,31 +196,34 @@ func TestAKeepAliveThatWaitsForAnOpeningEndsWithTheTerm(t *testing.T) {
 	})
 }
 
-// missingNode is a node whose read rounds a test ends by hand.
-type missingNode struct {
-	*Node
-	log *fakeLog
+// missingInRounds are the keep-alives of sessions that the table of a proposer does not have.
+// The test ends their read rounds.
+type missingInRounds struct {
+	proposer *proposer
 
-	mu     sync.Mutex // guards rounds: timers of a bubble are told of no order
+	mu     sync.Mutex // guards rounds: timers of a bubble run in no order
 	rounds []func(uint64, error)
 }
 
-func newStrayNode(t *testing.T) *missingNode {
-	s := &missingNode{Node: &Node{id: "n1"}, log: &fakeLog{}}
-	s.missing = &missingSessions{answer: s.answerMissing, round: func(done func(uint64, error)) {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.rounds = append(s.rounds, done)
-	}}
-	p := startProposerWithStrays(t, s.log, s.missing.add)
-	s.machine = s.log.machine
-	s.state.Store(&tableState{})
-	s.epoch.Store(&epoch{proposer: p})
+func startMissing(t *testing.T) *missingInRounds {
+	t.Helper()
+	s, l := &missingInRounds{}, &fakeLog{}
+	missing := &missingSessions{
+		round: func(done func(uint64, error)) {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.rounds = append(s.rounds, done)
+		},
+		reach: func(_ uint64, do func(bool)) { do(true) },
+		epoch: func() *epoch { return &epoch{proposer: s.proposer} },
+	}
+	s.proposer = startProposerWithAside(t, l, missing.add)
+	missing.table = l.machine
 	return s
 }
 
 // end ends the round that is under way, and reports whether there was one.
-func (s *missingNode) end(index uint64, err error) bool {
+func (s *missingInRounds) end(index uint64, err error) bool {
 	s.mu.Lock()
 	if len(s.rounds) == 0 {
 		s.mu.Unlock()
@@ -236,10 +239,10 @@ func (s *missingNode) end(index uint64, err error) bool {
 
 func TestAnUnknownSessionIsNotToldFromMemoryByADeposedLeader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newStrayNode(t)
+		s := startMissing(t)
 		told := map[string]int{}
 		unknown := fsm.KeepAliveSession{Session: fsm.SessionID{2}}
-		p := s.epoch.Load().proposer
+		p := s.proposer
 		keepAlives(p, polite, told, unknown)
 		synctest.Wait()
 		if len(told) != 0 {
@@ -271,9 +274,9 @@ func TestAnUnknownSessionIsNotToldFromMemoryByADeposedLeader(t *testing.T) {
 
 func TestOneRoundServesManyUnknownSessionsAndNotTooManyRoundsCome(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newStrayNode(t)
+		s := startMissing(t)
 		told := map[string]int{}
-		p := s.epoch.Load().proposer
+		p := s.proposer
 		for i := range 3 * missingBatch {
 			keepAlives(p, flooder, told, fsm.KeepAliveSession{Session: fsm.SessionID{2, byte(i), byte(i >> 8)}})
 		}
@@ -302,10 +305,10 @@ func TestReadsOfAFloodAreServedInTurn(t *testing.T) {
 		r := newRounds(func(context.Context) (uint64, error) {
 			time.Sleep(time.Millisecond)
 			return 1, nil
-		}, func(_ uint64, f func()) { f() }, mono)
+		}, func(_ uint64, do func(bool)) { do(true) }, mono)
 		var idle atomic.Bool
 		r.busy = func() bool { return !idle.Load() }
-		var mu sync.Mutex // timers of a bubble are told of no order
+		var mu sync.Mutex // timers of a bubble run in no order
 		var order []string
 		served := func() []string {
 			mu.Lock()

@@ -49,10 +49,11 @@ var descPattern = regexp.MustCompile(`^Desc\{fqName: "([^"]+)", help: "([^"]*)".
 // before they were counted for the first time.
 func exportedMetrics(t *testing.T) map[string]metricRow {
 	t.Helper()
+	n := startCluster(t, 1).leader()
 	descs := make(chan *prometheus.Desc)
 	go func() {
 		defer close(descs)
-		newMetrics(&Node{}).registry.Describe(descs)
+		n.metrics.registry.Describe(descs)
 	}()
 	all := make(map[string]metricRow)
 	for d := range descs {

@@ -22,8 +22,13 @@ import (
 // The answers have no stamp: the table only knows when its last entry was stamped, and that
 // may be before the request was sent.
 type missingSessions struct {
-	round  func(done func(index uint64, err error))
-	answer func(of []keepAlive, index uint64, err error)
+	// round has done called at the end of the next read round, with the read index.
+	round func(done func(index uint64, err error))
+	// reach calls do once the table has applied an index, or with false if that takes too
+	// long.
+	reach func(index uint64, do func(reached bool))
+	table *replica.Table
+	epoch func() *epoch // of the term that this node leads; nil if it leads none
 
 	mu    sync.Mutex // guards what follows
 	queue fair.Queue[keepAlive]
@@ -74,7 +79,16 @@ func (s *missingSessions) next() {
 	}
 	s.round(func(index uint64, err error) {
 		time.AfterFunc(missingEvery, s.next)
-		s.answer(batch, index, err)
+		if err != nil {
+			s.answer(batch, err)
+			return
+		}
+		s.reach(index, func(reached bool) {
+			if !reached {
+				err = errNotProposed
+			}
+			s.answer(batch, err)
+		})
 	})
 }
 
@@ -104,26 +118,18 @@ func missingAt(table *replica.Table, sessions []fsm.KeepAliveSession) (missing [
 	return missing, index
 }
 
-// answerMissing answers keep-alives of sessions that were missing before a read round, once
-// the table has applied what the round has covered.
-func (n *Node) answerMissing(of []keepAlive, index uint64, err error) {
-	if err == nil && n.appliedIndex() < index {
-		n.reads.add(index, func(reached bool) {
-			if !reached {
-				err = errNotProposed
-			}
-			n.answerMissing(of, 0, err)
-		})
-		return
-	}
-	e := n.epoch.Load()
+// answer answers keep-alives of sessions that were missing before a read round, once the
+// table has applied what the round has covered. err is why that did not happen.
+func (s *missingSessions) answer(of []keepAlive, err error) {
+	e := s.epoch()
 	sessions := make([]fsm.KeepAliveSession, len(of))
 	for i, k := range of {
 		sessions[i] = k.session
 	}
 	var missing []bool
+	var index uint64
 	if err == nil {
-		missing, index = missingAt(n.machine, sessions)
+		missing, index = missingAt(s.table, sessions)
 	}
 	for i, k := range of {
 		switch {

@@ -128,9 +128,9 @@ func Open(ctx context.Context, cfg Config) (*Node, error) {
 	n.waits.holders = n.holdersOf
 	n.snapshots = newSnapshots(cfg.seams.SnapshotBytes, cfg.seams.Mono)
 	n.reads = newReads(n.appliedIndex, cfg.seams.Mono)
-	n.rounds = newRounds(n.confirm, n.whenApplied, cfg.seams.Mono)
+	n.rounds = newRounds(n.confirm, n.reads.reach, cfg.seams.Mono)
 	n.rounds.busy, n.reads.freed = n.reads.busy, n.rounds.wake
-	n.missing = &missingSessions{round: n.rounds.join, answer: n.answerMissing}
+	n.missing = &missingSessions{round: n.rounds.join, reach: n.reads.reach, table: n.machine, epoch: n.epoch.Load}
 	n.metrics = newMetrics(n)
 	n.self = clientOf(unended{wire{n}}, nil)
 	if err := n.open(ctx); err != nil {

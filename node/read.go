@@ -60,8 +60,9 @@ type rounds struct {
 	// confirm returns the read index: a read that began before the call is linearizable on
 	// a table that has applied the command at this index.
 	confirm func(ctx context.Context) (uint64, error)
-	// applied calls f once the table has applied an index, perhaps at once.
-	applied func(index uint64, f func())
+	// reach calls do once the table has applied an index, perhaps at once, or with false if
+	// that takes too long.
+	reach func(index uint64, do func(reached bool))
 	// busy reports whether reads of clients have to wait.
 	busy  func() bool
 	mono  func() time.Duration
@@ -76,9 +77,9 @@ type rounds struct {
 	err     error                   // of the last round
 }
 
-func newRounds(confirm func(context.Context) (uint64, error), applied func(uint64, func()), mono func() time.Duration) *rounds {
+func newRounds(confirm func(context.Context) (uint64, error), reach func(uint64, func(bool)), mono func() time.Duration) *rounds {
 	return &rounds{
-		confirm: confirm, applied: applied, mono: mono, woken: make(chan struct{}, 1),
+		confirm: confirm, reach: reach, mono: mono, woken: make(chan struct{}, 1),
 		busy: func() bool { return false }, end: func(error) {}, err: errors.New("no read round yet"),
 	}
 }
@@ -212,7 +213,11 @@ func (r *rounds) round(ctx context.Context) error {
 		r.wake()
 	}
 	if err == nil {
-		r.applied(index, func() { r.refreshed(began) })
+		r.reach(index, func(reached bool) {
+			if reached {
+				r.refreshed(began)
+			}
+		})
 	}
 	for _, done := range batch {
 		done(index, err)
@@ -233,7 +238,7 @@ func (n *Node) confirm(ctx context.Context) (uint64, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*n.cfg.Timing+100*time.Millisecond)
 	defer cancel()
 	if e := n.epoch.Load(); e != nil {
-		return n.confirmHere(ctx, e)
+		return leaderRound{n.raft.Load(), n.id, n.peers.peer, n.lastCommand}.confirm(ctx, e)
 	}
 	peer, err := n.leaderPeer()
 	if err != nil {
@@ -248,13 +253,24 @@ func (n *Node) confirm(ctx context.Context) (uint64, error) {
 	return res.GetIndex(), nil
 }
 
-// confirmHere is the leader's side.
-func (n *Node) confirmHere(ctx context.Context, e *epoch) (uint64, error) {
-	index, err := n.lastCommand(n.raft.Load().CommitIndex())
+// leaderRound is what the leader's side of a read round needs of its node.
+type leaderRound struct {
+	raft *raft.Raft
+	self string // the node's ID
+	// peer returns the node-to-node service of another node.
+	peer func(id string) (peerapi.PeersClient, error)
+	// lastCommand is that of the node.
+	lastCommand func(committed uint64) (uint64, error)
+}
+
+// confirm returns the read index, once a majority of the voters has confirmed that the term
+// of e is still theirs.
+func (l leaderRound) confirm(ctx context.Context, e *epoch) (uint64, error) {
+	index, err := l.lastCommand(l.raft.CommitIndex())
 	if err != nil {
 		return 0, err
 	}
-	if err := confirmTerm(ctx, n.raft.Load(), n.id, e.term, n.peers.peer); err != nil {
+	if err := l.confirmTerm(ctx, e.term); err != nil {
 		return 0, err
 	}
 	if seen, ok := e.proposer.overdue(); ok {
@@ -302,8 +318,8 @@ func (n *Node) lastCommand(committed uint64) (uint64, error) {
 // its log leads until that is committed, but the others elect without it, so its own
 // vote says nothing about them. (A leader does not remove itself, see removeMember; the
 // count does not depend on that.)
-func confirmTerm(ctx context.Context, r *raft.Raft, self string, term uint64, peerOf func(id string) (peerapi.PeersClient, error)) error {
-	voters, err := membership.Voters(r)
+func (l leaderRound) confirmTerm(ctx context.Context, term uint64) error {
+	voters, err := membership.Voters(l.raft)
 	if err != nil {
 		return fmt.Errorf("confirm term %d: %w", term, err)
 	}
@@ -311,12 +327,12 @@ func confirmTerm(ctx context.Context, r *raft.Raft, self string, term uint64, pe
 	defer cancel()
 	votes := make(chan bool, len(voters))
 	for _, id := range voters {
-		if id == self {
+		if id == l.self {
 			votes <- true // checked below: it leads the term
 			continue
 		}
 		go func() {
-			peer, err := peerOf(id)
+			peer, err := l.peer(id)
 			if err != nil {
 				votes <- false
 				return
@@ -331,7 +347,7 @@ func confirmTerm(ctx context.Context, r *raft.Raft, self string, term uint64, pe
 			yes++
 		}
 		if yes >= need {
-			if got, leading := leads(r); !leading || got != term {
+			if got, leading := leads(l.raft); !leading || got != term {
 				return fmt.Errorf("confirm term %d: this node no longer leads it", term)
 			}
 			return nil

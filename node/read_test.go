@@ -13,7 +13,6 @@ import (
 
 	apiv1 "github.com/locknode/locknode/api/v1"
 	"github.com/locknode/locknode/fsm"
-	"github.com/locknode/locknode/internal/disk"
 	"github.com/locknode/locknode/internal/membership"
 	"github.com/locknode/locknode/internal/mux"
 	"github.com/locknode/locknode/internal/peerapi"
@@ -67,12 +66,12 @@ func TestAReadRoundNeedsAMajorityInItsTerm(t *testing.T) {
 			addrs[id] = v.listen(t)
 		}
 	}
-	n := &Node{id: string(rune('0' + leader)), peers: newPeers(peersConfig{addresses: func(id string) []string { return []string{addrs[id]} }})}
-	defer n.peers.close()
-	n.state.Store(&tableState{})
-	n.stores = &disk.Stores{Log: all.log[leader]}
-	n.cfg.Timing = time.Second
-	n.raft.Store(r)
+	peers := newPeers(peersConfig{addresses: func(id string) []string { return []string{addrs[id]} }})
+	defer peers.close()
+	round := leaderRound{
+		raft: r, self: string(rune('0' + leader)), peer: peers.peer,
+		lastCommand: func(committed uint64) (uint64, error) { return committed, nil },
+	}
 
 	for _, tt := range []struct {
 		name string
@@ -89,11 +88,11 @@ func TestAReadRoundNeedsAMajorityInItsTerm(t *testing.T) {
 		{"both are somebody else", term, [2]uint64{term, term}, []string{"x", "y"}, false},
 		{"the node serves a term that it leads no more", term - 1, [2]uint64{term - 1, term - 1}, ids, false},
 	} {
-		n.epoch.Store(&epoch{term: tt.asks, proposer: &proposer{}})
 		for i, v := range others {
 			v.says.Store(&peerapi.TermResponse{Term: tt.says[i], NodeId: tt.ids[i]})
 		}
-		if _, err := n.confirm(t.Context()); (err == nil) != tt.want {
+		serving := &epoch{term: tt.asks, proposer: &proposer{}}
+		if _, err := round.confirm(t.Context(), serving); (err == nil) != tt.want {
 			t.Errorf("%s: confirm = %v, want an answer: %v", tt.name, err, tt.want)
 		}
 	}
@@ -137,7 +136,7 @@ func confirmedWithoutAVote(t *testing.T) bool {
 		}
 		time.Sleep(time.Millisecond)
 	}
-	err := confirmTerm(t.Context(), r, self, term, peers.peer)
+	err := leaderRound{raft: r, self: self, peer: peers.peer}.confirmTerm(t.Context(), term)
 	if _, leading := leads(r); !leading && err != nil {
 		return false
 	}

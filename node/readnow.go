@@ -63,6 +63,15 @@ func (r *reads) add(index uint64, do func(reached bool)) {
 	r.wake()
 }
 
+// reach calls do once the table has applied index: at once if it has, otherwise as add does.
+func (r *reads) reach(index uint64, do func(reached bool)) {
+	if r.applied() >= index {
+		do(true)
+		return
+	}
+	r.add(index, do)
+}
+
 // wake has run serve soon what can be served. It is called after every entry.
 func (r *reads) wake() {
 	if r.waiting.Load() == 0 {
@@ -140,20 +149,6 @@ func (r *reads) close() {
 	for _, w := range rest {
 		w.do(false)
 	}
-}
-
-// whenApplied calls f once the table has applied index, and never if that takes longer than
-// noLeaderPatience.
-func (n *Node) whenApplied(index uint64, f func()) {
-	if n.appliedIndex() >= index {
-		f()
-		return
-	}
-	n.reads.add(index, func(reached bool) {
-		if reached {
-			f()
-		}
-	})
 }
 
 // answerRead answers a read once the table has applied index: at once, if no entry is being

@@ -275,11 +275,7 @@ func (n *Node) leadership() (e *epoch, other place, elected bool) {
 
 // leadershipChanged implements [routing]: the last round may have failed, and reads wait
 // for one that succeeds.
-func (n *Node) leadershipChanged() {
-	if n.rounds != nil {
-		n.rounds.wake()
-	}
-}
+func (n *Node) leadershipChanged() { n.rounds.wake() }
 
 // rerouted is a call and when it began to wait.
 type rerouted struct {

@@ -8,143 +8,141 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/hashicorp/go-hclog"
-	"github.com/hashicorp/raft"
-
 	apiv1 "github.com/locknode/locknode/api/v1"
 	"github.com/locknode/locknode/internal/fair"
 	"github.com/locknode/locknode/internal/mux"
+	"github.com/locknode/locknode/internal/proof/simnet"
+	"github.com/locknode/locknode/internal/seam"
 )
 
-// TestAReadWhoseRoundsFailAtOnceIsAnsweredInTime: a leader that is none any more
-// refuses a round at once. The read must not go round as fast as that, and must be
+// TestAReadWhoseRoundsFailAtOnceIsAnsweredInTime: a node that serves a term which is over
+// refuses each round at once. The read must not be retried as fast as that, and must be
 // answered when its patience is over.
 func TestAReadWhoseRoundsFailAtOnceIsAnsweredInTime(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	withOneNode(t, func(t *testing.T, n *Node, ctx context.Context) {
+		serving := n.epoch.Load()
+		n.epoch.Store(&epoch{term: serving.term - 1, proposer: serving.proposer})
+		defer n.epoch.Store(serving)
 		begin := time.Now()
-		n := &Node{id: "n1", waits: newWaits()}
-		n.setForming("the test does not form a cluster")
-		n.cfg.seams.Mono = func() time.Duration { return time.Since(begin) }
-		var tries atomic.Int64
-		n.rounds = newRounds(func(context.Context) (uint64, error) {
-			tries.Add(1)
-			return 0, errors.New("this node leads no more")
-		}, nil, n.cfg.seams.Mono)
-		n.router = routerOf(n)
-		n.epoch.Store(&epoch{})
-		ctx, cancel := context.WithCancel(t.Context())
-		go n.rounds.run(ctx)
-		go n.router.run(ctx)
-
-		op := &apiv1.Operation{Request: &apiv1.Operation_Get{Get: &apiv1.GetRequest{Name: "a"}}}
-		a, err := mux.Do(t.Context(), wire{n}.Start, op)
+		a, err := mux.Do(ctx, wire{n}.Start, getOp("a", 0))
 		if err != nil || apiv1.Code(a.GetError().GetCode()) != apiv1.CodeUnavailable {
 			t.Errorf("Get on a leader whose rounds fail = %v, %v; want unavailable", a, err)
 		}
-		took := time.Since(begin)
-		if took > noLeaderPatience+time.Second {
+		if took := time.Since(begin); took > noLeaderPatience+time.Second {
 			t.Errorf("it was answered after %v, the patience is %v", took, noLeaderPatience)
 		}
-		// The pause grows with the time that is lost.
-		if tries.Load() < 15 || tries.Load() > 50 {
-			t.Errorf("%d rounds in %v, want many in the first tenth of a second and few after that", tries.Load(), took)
-		}
-		cancel()
-		synctest.Wait()
 	})
 }
 
-// TestACommandOfATermThatIsOverDoesNotGoRound: the term's proposer takes nothing any
-// more, and the node has not noticed yet. Time must go on meanwhile; without a pause
-// between the tries it does not, in a bubble.
-func TestACommandOfATermThatIsOverDoesNotGoRound(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		begin := time.Now()
-		n := &Node{id: "n1", waits: newWaits()}
-		n.setForming("the test does not form a cluster")
-		n.cfg.seams.Mono = func() time.Duration { return time.Since(begin) }
-		n.router = routerOf(n)
-		over := &epoch{proposer: newProposer(1, newLeaderClock(0, n.cfg.seams.Mono), time.Now, nil)}
+// TestWhatFailsIsRetriedLessAndLessOften: many reads may wait for a leader, and each of their
+// tries has the node run a round.
+func TestWhatFailsIsRetriedLessAndLessOften(t *testing.T) {
+	for name, run := range map[string]func(ctx context.Context, mono func() time.Duration, try func()){
+		"rounds": func(ctx context.Context, mono func() time.Duration, try func()) {
+			newRounds(func(context.Context) (uint64, error) {
+				try()
+				return 0, errors.New("this node no longer leads")
+			}, nil, mono).run(ctx)
+		},
+		"a read": func(ctx context.Context, mono func() time.Duration, try func()) {
+			n := &roundless{try: try}
+			n.router = newRouter(routerConfig{id: "n1", mono: mono, node: n})
+			n.router.add(&mux.Call{Op: getOp("a", 0), Done: func(*apiv1.Answer) {}})
+			n.router.run(ctx)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithTimeout(t.Context(), noLeaderPatience)
+				defer cancel()
+				begin, tries := time.Now(), 0
+				run(ctx, func() time.Duration { return time.Since(begin) }, func() {
+					if tries++; tries == 100_000 {
+						cancel() // time stands still
+					}
+				})
+				if tries < 15 || tries > 50 {
+					t.Errorf("%d tries in %v, want many in the first tenth of a second and few after that", tries, time.Since(begin))
+				}
+			})
+		})
+	}
+}
+
+// roundless is a node that knows of no leader and whose read rounds fail at once.
+type roundless struct {
+	nowhere
+	router *router
+	try    func()
+}
+
+func (n *roundless) leadership() (e *epoch, other place, elected bool) { return nil, place{}, false }
+func (n *roundless) unavailable() *apiv1.Error                         { return &apiv1.Error{} }
+
+func (n *roundless) startRead(call *mux.Call, since time.Duration) {
+	n.try()
+	n.router.again(call, since)
+}
+
+// TestACommandOfATermThatIsOverIsNotRetriedAtOnce: the proposer of the term takes nothing
+// more, and the node has not noticed yet. Without a pause between the tries no time would
+// pass in the bubble.
+func TestACommandOfATermThatIsOverIsNotRetriedAtOnce(t *testing.T) {
+	withOneNode(t, func(t *testing.T, n *Node, ctx context.Context) {
+		serving := n.epoch.Load()
+		over := &epoch{term: serving.term, proposer: newProposer(serving.term, newLeaderClock(0, n.cfg.seams.Mono), time.Now, nil)}
 		over.proposer.close()
 		n.epoch.Store(over)
-		ctx, cancel := context.WithCancel(t.Context())
-		go n.router.run(ctx)
-
-		answers := make(chan *apiv1.Answer, 1)
-		n.startInSession(&mux.Call{Op: detachedOp("a", time.Minute), Done: func(a *apiv1.Answer) { answers <- a }})
-		time.Sleep(time.Second)
-		n.epoch.Store(nil)
-		if a := <-answers; apiv1.Code(a.GetError().GetCode()) != apiv1.CodeUnavailable {
-			t.Errorf("acquire without a leader = %v, want unavailable", a)
+		defer n.epoch.Store(serving)
+		time.AfterFunc(time.Second, func() { n.epoch.Store(nil) })
+		a, err := mux.Do(ctx, n.startInSession, detachedOp("a", time.Minute))
+		if err != nil || apiv1.Code(a.GetError().GetCode()) != apiv1.CodeUnavailable {
+			t.Errorf("acquire without a leader = %v, %v; want unavailable", a, err)
 		}
-		cancel()
-		synctest.Wait()
 	})
 }
 
-// TestAReadOnALeaderThatDoesNotServeYetDoesNotGoRound: the node is elected, its barrier
-// is not through, and the last round was a good one.
-func TestAReadOnALeaderThatDoesNotServeYetDoesNotGoRound(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		begin := time.Now()
-		ctx, cancel := context.WithCancel(t.Context())
-		defer cancel()
-		n := &Node{id: "n1", waits: newWaits()}
-		n.setForming("the test does not form a cluster")
-		var looks atomic.Int64
-		n.cfg.seams.Mono = func() time.Duration {
-			if looks.Add(1) == 100_000 {
-				cancel() // time stands still
-			}
-			return time.Since(begin)
-		}
-		n.rounds = newRounds(func(context.Context) (uint64, error) { return 0, nil },
-			func(_ uint64, f func()) { f() }, n.cfg.seams.Mono)
-		n.router = routerOf(n)
-		n.raft.Store(elected(t))
-		background, end := context.WithCancel(t.Context())
-		go n.rounds.run(background)
-		go n.router.run(background)
-
-		op := &apiv1.Operation{Redirect: true, Request: &apiv1.Operation_Get{Get: &apiv1.GetRequest{Name: "a"}}}
+// TestAReadOnALeaderThatDoesNotServeYetIsNotRetriedAtOnce: the node is elected, and has not
+// yet applied the log of earlier terms.
+func TestAReadOnALeaderThatDoesNotServeYetIsNotRetriedAtOnce(t *testing.T) {
+	withOneNode(t, func(t *testing.T, n *Node, ctx context.Context) {
+		serving := n.epoch.Swap(nil)
+		defer n.epoch.Store(serving)
+		op := getOp("a", 0)
+		op.Redirect = true
 		a, err := mux.Do(ctx, wire{n}.Start, op)
 		if err != nil || apiv1.Code(a.GetError().GetCode()) != apiv1.CodeUnavailable {
-			t.Errorf("Get before the leader serves = %v, %v, after %d looks; want unavailable", a, err, looks.Load())
+			t.Errorf("Get before the leader serves = %v, %v; want unavailable", a, err)
 		}
-		end()
-		synctest.Wait()
 	})
 }
 
-// elected starts a Raft of one voter, and waits until it leads.
-func elected(t *testing.T) *raft.Raft {
+// withOneNode runs f with a node that leads a cluster of its own in virtual time. ctx ends
+// if the clock is read so often at one time that no time can pass.
+func withOneNode(t *testing.T, f func(t *testing.T, n *Node, ctx context.Context)) {
 	t.Helper()
-	c := raft.DefaultConfig()
-	c.LocalID, c.Logger = "n1", hclog.NewNullLogger()
-	store, snapshots := raft.NewInmemStore(), raft.NewInmemSnapshotStore()
-	addr, transport := raft.NewInmemTransport("n1")
-	servers := []raft.Server{{ID: c.LocalID, Address: addr}}
-	if err := raft.BootstrapCluster(c, store, store, snapshots, transport, raft.Configuration{Servers: servers}); err != nil {
-		t.Fatal(err)
-	}
-	r, err := raft.NewRaft(c, nothing{}, store, store, snapshots, transport)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := r.Shutdown().Error(); err != nil {
-			t.Errorf("Shutdown: %v", err)
-		}
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		defer cancel(nil)
+		begin := time.Now()
+		var at, looks atomic.Int64
+		network := simnet.New(1, simnet.Options{})
+		defer network.Close()
+		c := openSimulatedWith(t, network, func(_ string, world *seam.Node) {
+			world.Mono = func() time.Duration {
+				now := time.Since(begin)
+				if at.Swap(int64(now)) != int64(now) {
+					looks.Store(0)
+				}
+				if looks.Add(1) > 100_000 {
+					cancel(errors.New("time stands still"))
+				}
+				return now
+			}
+		}, 200*time.Millisecond)
+		defer c.closeSimulated(network)
+		f(t, c.leader(), ctx)
 	})
-	for r.State() != raft.Leader {
-		time.Sleep(10 * time.Millisecond)
-	}
-	return r
-}
-
-// routerOf is the router of a node that has no connections.
-func routerOf(n *Node) *router {
-	return newRouter(routerConfig{id: n.id, mono: n.cfg.seams.Mono, node: n})
 }
 
 // nowhere is a node that knows of no leader.

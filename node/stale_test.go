@@ -125,7 +125,9 @@ func readAfterAPause(t *testing.T, seed uint64) (deceived bool) {
 		// It goes on: somebody asks, and then the old answers arrive.
 		verified := old.raft.Load().VerifyLeader()
 		round := make(chan error, 1)
-		go func() { round <- confirmTerm(c.ctx(), old.raft.Load(), old.id, term, old.peers.peer) }()
+		go func() {
+			round <- leaderRound{raft: old.raft.Load(), self: old.id, peer: old.peers.peer}.confirmTerm(c.ctx(), term)
+		}()
 		answered := make(chan *apiv1.Answer, 1)
 		op := &apiv1.Operation{Request: &apiv1.Operation_Get{Get: &apiv1.GetRequest{Name: "taken meanwhile"}}}
 		wire{old}.Start(&mux.Call{Op: op, Done: func(a *apiv1.Answer) { answered <- a }})

@@ -100,7 +100,7 @@ func keptClock(n *Node, tableNow int64) *leaderClock {
 		name:    "stale-read",
 		breaks:  "a leader that was deposed answers reads",
 		promise: "S8",
-		changes: []change{{"node/read.go", "	if err := confirmTerm(ctx, n.raft.Load(), n.id, e.term, n.peers.peer); err != nil {\n", "	if err := error(nil); err != nil {\n"}},
+		changes: []change{{"node/read.go", "	if err := l.confirmTerm(ctx, e.term); err != nil {\n", "	if err := error(nil); err != nil {\n"}},
 		caught:  []catcher{named("./node", "TestAReadRoundNeedsAMajorityInItsTerm")},
 	},
 	{
