@@ -48,15 +48,15 @@
 //     addresses does it bind? memory.go, files_unix.go, files_other.go: what does the system
 //     allow, and what are the server's budgets? limits.go: which limits does a new cluster get?
 //     metrics.go: what is counted? text.go: which text cannot be printed?
-//   - op.go: which command is an operation, and which answer, with its code and text, is a
-//     result of the table? observe.go: who gets what an entry has done?
+//   - op.go: which command is an operation? answer.go: which answer, with its code and text,
+//     is a result of the table? observe.go: who gets what an entry has done?
 //     admin.go: what can an operator request of a node? operator.go: what can an operator do
 //     about clients? peercalls.go: what do other nodes ask?
 //   - join.go: how does Raft start in a cluster? seeds.go: where were the others last?
 //     leave.go: can the others do without this node? voter.go: may the next node be stopped?
 //     reseed.go: how does a node come back with an empty directory?
 //   - leader.go: which node leads, and where? peers.go: how are other nodes reached?
-//     words.go: why is one not reached? directory.go: where are the members?
+//     trouble.go: why is one not reached? directory.go: where are the members?
 //   - level.go: which commands does the table's feature level allow?
 //   - pastdigests.go: which digests can be compared?
 package node

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"fmt"
+	"net"
 	"slices"
 	"sync"
 	"time"
@@ -118,6 +119,11 @@ func (p *peers) conn(id, api string) (*grpc.ClientConn, error) {
 	}
 	p.conns[at] = cc
 	return cc, nil
+}
+
+func dialTCP(ctx context.Context, addr string) (net.Conn, error) {
+	var d net.Dialer
+	return d.DialContext(ctx, "tcp", addr)
 }
 
 // meantStream notes how a stream ends.

@@ -102,7 +102,7 @@ var shareMutants = []mutant{
 		name:    "session-ids-are-shown",
 		breaks:  "a reader of a lock learns the ID of its session, and can use the session",
 		promise: "S5",
-		changes: []change{{"node/op.go", "			out[i].Session = apiv1.SessionHash(h.Session[:])\n", "			out[i].Session = h.Session[:]\n"}},
+		changes: []change{{"node/answer.go", "			out[i].Session = apiv1.SessionHash(h.Session[:])\n", "			out[i].Session = h.Session[:]\n"}},
 		caught:  []catcher{named("./node", "TestOperatorSeesAndEndsWhatIsInTheWay")},
 	},
 	{

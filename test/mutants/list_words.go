@@ -27,7 +27,7 @@ var wordMutants = []mutant{
 		name:    "calls-between-nodes-speak-grpc",
 		breaks:  "the error of a call between nodes is in grpc's words",
 		promise: "liveness",
-		changes: []change{{"node/words.go", "	e.text = fmt.Sprintf(\"node %q at %s: %s\", at.id, at.api, e.text)\n", "	e.text = fmt.Sprintf(\"node %q at %s: %v\", at.id, at.api, err)\n"}},
+		changes: []change{{"node/trouble.go", "	e.text = fmt.Sprintf(\"node %q at %s: %s\", at.id, at.api, e.text)\n", "	e.text = fmt.Sprintf(\"node %q at %s: %v\", at.id, at.api, err)\n"}},
 		caught:  []catcher{named("./node", "TestCallsToOtherNodesFailInPlainWords")},
 	},
 }

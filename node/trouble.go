@@ -72,11 +72,6 @@ func dialTrouble(err error) string {
 	return "no connection came about: " + err.Error()
 }
 
-func dialTCP(ctx context.Context, addr string) (net.Conn, error) {
-	var d net.Dialer
-	return d.DialContext(ctx, "tcp", addr)
-}
-
 // lastDial dials for one connection of grpc and keeps the error of the last dial: grpc
 // passes on only its text.
 type lastDial struct {
