@@ -132,14 +132,14 @@ func keptClock(n *Node, tableNow int64) *leaderClock {
 		name:    "round-covers-what-is-applied",
 		breaks:  "the read index of a round is what the leader has applied instead of what it has committed",
 		promise: "S8",
-		changes: []change{{"node/read.go", "	index, err := n.lastCommand(n.raft.Load().CommitIndex())\n", "	index, err := n.lastCommand(n.appliedIndex())\n"}},
+		changes: []change{{"node/read.go", "	index, err := l.lastCommand(l.raft.CommitIndex())\n", "	index, err := l.lastCommand(0)\n"}},
 		caught:  []catcher{named("./node", "TestReadsThroughAFollowerAndTheLeaderDoNotGoBack"), simulated("reads", 2)},
 	},
 	{
 		name:    "round-waits-for-rafts-own-entries",
 		breaks:  "a read waits until the table has applied an entry that no table applies",
 		promise: "liveness",
-		changes: []change{{"node/read.go", "	index, err := n.lastCommand(n.raft.Load().CommitIndex())\n", "	index, err := n.raft.Load().CommitIndex(), error(nil)\n"}},
+		changes: []change{{"node/read.go", "	index, err := l.lastCommand(l.raft.CommitIndex())\n", "	index, err := l.raft.CommitIndex(), error(nil)\n"}},
 		caught:  []catcher{named("./node", "TestAReadAfterAChangeOfTheConfigurationNeedsNoCommand")},
 	},
 	{
