@@ -241,12 +241,12 @@ func (r *remote) reconnect(after time.Duration) {
 	}
 	r.searching = true
 	select {
-	case <-r.work: // of a call that was queued before
+	case <-r.woken: // of a call that was queued before
 	default:
 	}
 	r.mu.Unlock()
 	s := r.newSearch()
-	s.interrupt = r.work
+	s.interrupt = r.woken
 	var l *link
 	for again := true; l == nil && again && !s.interrupted && s.ctx.Err() == nil; {
 		l = s.round(2 * longestProbe) // all that are asked answer or fail before that

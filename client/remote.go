@@ -34,7 +34,7 @@ type remote struct {
 	ctx       context.Context
 	cancel    context.CancelFunc
 	wg        sync.WaitGroup // searches, the calls that they make, lookups
-	work      chan struct{}  // of capacity 1: wakes a reconnect, because a call was queued
+	woken     chan struct{}  // of capacity 1: wakes a reconnect, because a call was queued
 
 	link atomic.Pointer[link] // nil: calls are queued. Written under mu
 
@@ -74,7 +74,7 @@ func newRemote(endpoints []string, cfg config, linked func()) *remote {
 		linked:      linked,
 		peers:       make(map[string]*peer),
 		watchers:    make(map[[16]byte]func(*apiv1.Notice)),
-		work:        make(chan struct{}, 1),
+		woken:       make(chan struct{}, 1),
 		addressNews: make(chan struct{}),
 	}
 	r.placesLocked() // no other goroutine has r yet
@@ -110,7 +110,7 @@ func (r *remote) enqueue(calls ...*mux.Call) {
 		r.searchLocked()
 		calls = nil
 		select {
-		case r.work <- struct{}{}:
+		case r.woken <- struct{}{}:
 		default:
 		}
 	}

@@ -465,7 +465,7 @@ func (c *Cluster) setMetaLocked(m Meta) error {
 	c.meta = m
 	c.table.setOwn(m)
 	if c.delegate.setMeta(buf) && !m.Leaving {
-		signal(c.publish)
+		wake(c.publish)
 	}
 	return nil
 }
@@ -604,9 +604,10 @@ func (c *Cluster) Close() error {
 	return c.closeErr
 }
 
-func signal(ch chan struct{}) {
+// wake has the goroutine that receives from woken look again.
+func wake(woken chan struct{}) {
 	select {
-	case ch <- struct{}{}:
+	case woken <- struct{}{}:
 	default:
 	}
 }

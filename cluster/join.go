@@ -278,7 +278,7 @@ func (c *Cluster) noteConflict(other string) {
 	}
 	c.stateMu.Unlock()
 	if fresh {
-		signal(c.woken)
+		wake(c.woken)
 		c.table.touch()
 	}
 }
@@ -289,7 +289,7 @@ func (c *Cluster) askAgain() {
 	c.stateMu.Lock()
 	c.askAll = true
 	c.stateMu.Unlock()
-	signal(c.woken)
+	wake(c.woken)
 }
 
 func (c *Cluster) setSettled() {

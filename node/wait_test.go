@@ -280,17 +280,17 @@ func BenchmarkCallsOfOneRequest(b *testing.B) {
 			for i := range calls {
 				calls[i] = &mux.Call{Op: &apiv1.Operation{}, Done: func(*apiv1.Answer) {}}
 			}
-			parked := make([]*waitingCall, n)
+			waiting := make([]*waitingCall, n)
 			for done := 0; done < b.N; done += n {
 				w := newWaits()
 				for i, call := range calls {
-					parked[i] = w.enter(waitKey{sequence: 1}, call)
+					waiting[i] = w.enter(waitKey{sequence: 1}, call)
 				}
-				for _, p := range parked {
+				for _, p := range waiting {
 					w.queued(p, outcome{})
 				}
-				for i := range parked {
-					if !w.remove(parked[(i+n/2)%n]) {
+				for i := range waiting {
+					if !w.remove(waiting[(i+n/2)%n]) {
 						b.Fatalf("call %d of %d was gone", i, n)
 					}
 				}

@@ -12,8 +12,8 @@ import (
 	"github.com/locknode/locknode/internal/mux"
 )
 
-// slowReader is the server's end of a stream whose client takes a message when it
-// likes.
+// slowReader is the server's end of a stream whose client reads a message only when the
+// test lets it.
 type slowReader struct {
 	grpc.ServerStream
 	ctx      context.Context
@@ -44,7 +44,7 @@ func newStream(t testing.TB, cfg Config) (*stream, *slowReader) {
 	reader := &slowReader{ctx: t.Context(), messages: make(chan *apiv1.SessionResponse)}
 	return &stream{
 		server: s, grpc: reader, ctx: t.Context(), sever: func() {},
-		wake: make(chan struct{}, 1), watches: map[[16]byte]func(){},
+		woken: make(chan struct{}, 1), watches: map[[16]byte]func(){},
 	}, reader
 }
 

@@ -12,9 +12,9 @@ import (
 	"github.com/locknode/locknode/internal/mux"
 )
 
-// BenchmarkStream measures what the protocol costs: the node answers at once,
-// the callers share one stream over loopback TCP, and both sides run here. The
-// CPU per operation is that of both sides together.
+// BenchmarkStream measures what the protocol costs: the node answers at once, and the
+// callers share one stream over loopback TCP. Client and server run in this process, so
+// the CPU per operation is that of both.
 func BenchmarkStream(b *testing.B) {
 	for _, callers := range []int{1, 64, 256} {
 		b.Run(fmt.Sprintf("callers=%d", callers), func(b *testing.B) {
@@ -27,7 +27,7 @@ func BenchmarkStream(b *testing.B) {
 	}
 }
 
-// BenchmarkUnary is the same by unary calls.
+// BenchmarkUnary measures the same with unary calls.
 func BenchmarkUnary(b *testing.B) {
 	for _, callers := range []int{1, 64} {
 		b.Run(fmt.Sprintf("callers=%d", callers), func(b *testing.B) {

@@ -79,7 +79,7 @@ func TestAStreamIsSlowedDownWhileItIsRefused(t *testing.T) {
 			last = took(func() { st.slowDown(1) })
 		}
 		if last != maxPeerPause {
-			t.Errorf("a stream that others share is not read for %v, want %v", last, maxPeerPause)
+			t.Errorf("a stream of another node is not read for %v, want %v", last, maxPeerPause)
 		}
 		st.end()
 	})
@@ -99,7 +99,7 @@ func TestOneClientOfANodeDoesNotUseUpItsStream(t *testing.T) {
 		return n - (len(*calls) - before)
 	}
 	if refused := send("10.0.0.1", 200); refused != 150 {
-		t.Errorf("%d of 200 operations of one client were refused, want 150: half of the room is for others", refused)
+		t.Errorf("%d of 200 operations of one client were refused, want 150: half of the places are for others", refused)
 	}
 	if refused := send("10.0.0.2", 20); refused != 0 {
 		t.Errorf("%d of 20 operations of another client were refused", refused)
@@ -108,10 +108,10 @@ func TestOneClientOfANodeDoesNotUseUpItsStream(t *testing.T) {
 		c.Done(errorAnswer(0, apiv1.NewError(apiv1.CodeBusy, "busy")))
 	}
 	if len(st.shares) != 0 {
-		t.Errorf("after all were answered, %v are still counted", st.shares)
+		t.Errorf("after all were answered: %v are still counted, want none", st.shares)
 	}
 	if st.peer = false; send("10.0.0.1", 1) != 1 && len(st.shares) != 0 {
-		t.Error("a client's own stream is counted by owners that it makes up")
+		t.Error("a client's own stream is counted by the owners that it claims, want by its connection")
 	}
 	st.end()
 }

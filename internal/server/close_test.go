@@ -42,7 +42,7 @@ func closeWithin(t testing.TB, r *running, d time.Duration) error {
 	return r.Close(ctx)
 }
 
-func TestGracefulStopDoesNotWaitForParkedAcquires(t *testing.T) {
+func TestGracefulStopDoesNotWaitForQueuedAcquires(t *testing.T) {
 	r := serve(t, Config{})
 	stream := openStream(t, r)
 	sendOps(t, stream, acquireOp(1, "a", 0))
@@ -83,8 +83,8 @@ func TestGracefulStopDoesNotWaitForParkedAcquires(t *testing.T) {
 	if status := receiveWithin(t, "the HTTP answer", overHTTP); status != 503 {
 		t.Errorf("HTTP: status %d, want 503", status)
 	}
-	// The two without a session stand in line for nobody.
-	r.node.await(t, "the 20 waiters whose client will ask again", func() bool { return len(r.node.queues["a"]) == 20 })
+	// The two without a session have left the queue: nobody waits for their answers.
+	r.node.await(t, "the 20 waiters whose client will retry", func() bool { return len(r.node.queues["a"]) == 20 })
 }
 
 func TestCloseLetsOperationsFinish(t *testing.T) {
@@ -106,7 +106,7 @@ func TestCloseLetsOperationsFinish(t *testing.T) {
 	<-r.stopping
 	sendOps(t, stream, getOp(10, "a"))
 	if a := receiveAnswers(t, stream, 1)[0]; a.GetId() != 10 || apiv1.Code(a.GetError().GetCode()) != apiv1.CodeUnavailable {
-		t.Errorf("an operation after the beginning of Close: %v, want unavailable", a)
+		t.Errorf("an operation after Close has begun: %v, want unavailable", a)
 	}
 	call.Done(&apiv1.Answer{Result: &apiv1.Answer_Release{Release: &apiv1.ReleaseResponse{}}})
 	if a := receiveAnswers(t, stream, 1)[0]; a.GetId() != 9 || a.GetRelease() == nil {
@@ -172,7 +172,7 @@ func TestIdleConnectionsDoNotHoldUpClose(t *testing.T) {
 		t.Errorf("Close: %v", err)
 	}
 	if took := time.Since(begun); took > 2*time.Second {
-		t.Errorf("Close took %v though nothing was under way", took)
+		t.Errorf("Close took %v with no operation under way", took)
 	}
 }
 
@@ -211,14 +211,14 @@ func TestHealthFollowsReadiness(t *testing.T) {
 		t.Errorf("/readyz = %d, want 200", status)
 	}
 	if got, err := client.Check(t.Context(), &grpc_health_v1.HealthCheckRequest{Service: "voter"}); err != nil || got.GetStatus() != grpc_health_v1.HealthCheckResponse_NOT_SERVING {
-		t.Errorf("Check of the voter that does not vote = %v, %v", got.GetStatus(), err)
+		t.Errorf("Check of voter on a node that does not vote = %v, %v", got.GetStatus(), err)
 	}
 	if _, err := client.Check(t.Context(), &grpc_health_v1.HealthCheckRequest{Service: "other"}); err == nil {
 		t.Error("Check of an unknown service: no error")
 	}
 	all, err := client.List(t.Context(), &grpc_health_v1.HealthListRequest{})
 	if err != nil || len(all.GetStatuses()) != 3 {
-		t.Errorf("List = %v, %v, want all services", all, err)
+		t.Errorf("List = %v, %v, want three services", all, err)
 	}
 	go func() { _ = closeWithin(t, r, patience) }()
 	if got, err := watch.Recv(); err == nil {
@@ -251,9 +251,9 @@ func TestConnectionsOverTheLimitAreRefused(t *testing.T) {
 		t.Errorf("a third connection works; %d were refused", seen.refused.Load())
 	}
 	_ = first.Close()
-	r.node.await(t, "a free place", func() bool { return seen.connections.Load() == 1 })
+	r.node.await(t, "a connection less", func() bool { return seen.connections.Load() == 1 })
 	if !works(dial()) {
-		t.Error("a place that was given back is not used again")
+		t.Error("a new connection is refused after another was closed")
 	}
 }
 

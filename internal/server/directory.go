@@ -39,7 +39,7 @@ func (s *Server) SetDirectory(d *apiv1.Directory) {
 	}
 	s.mu.Unlock()
 	for _, st := range streams {
-		st.wakeSender()
+		st.wake()
 	}
 }
 

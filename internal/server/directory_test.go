@@ -10,7 +10,7 @@ import (
 	"github.com/locknode/locknode/internal/mux"
 )
 
-// directory names members by pairs of an ID and an address.
+// directory returns one with members given as pairs of an ID and an address.
 func directory(index uint64, pairs ...string) *apiv1.Directory {
 	d := &apiv1.Directory{ClusterId: "c", Index: index}
 	for i := 0; i < len(pairs); i += 2 {
@@ -19,8 +19,8 @@ func directory(index uint64, pairs ...string) *apiv1.Directory {
 	return d
 }
 
-// directories opens a stream and passes on what it is told of the members; other
-// messages are answers, whose IDs go to answered.
+// directories opens a stream and passes on the directories that it receives, and the IDs
+// of the answers.
 func directories(t *testing.T, r *running, ctx context.Context) (ask func(id uint64), told <-chan *apiv1.Directory, answered <-chan uint64) {
 	t.Helper()
 	stream, err := r.client(t).Session(ctx)

@@ -29,7 +29,7 @@ func TestMain(m *testing.M) {
 const patience = time.Minute
 
 // fakeNode is a Backend with a small lock table: exclusive locks, queues, callers
-// that go away, no time. on, if set, sees every call first and may take it.
+// that go away, no time. on, if set, is called with every call first and may take it.
 type fakeNode struct {
 	on func(*mux.Call) (taken bool)
 
@@ -69,10 +69,7 @@ func (f *fakeNode) Start(call *mux.Call) {
 	f.started = append(f.started, call.Op)
 	answers := f.apply(call)
 	f.mu.Unlock()
-	select {
-	case f.changed <- struct{}{}:
-	default:
-	}
+	f.wake()
 	for _, done := range answers {
 		done()
 	}
@@ -94,19 +91,19 @@ func (f *fakeNode) forget(call *mux.Call) {
 }
 
 func (f *fakeNode) apply(call *mux.Call) (answers []func()) {
-	tell := func(c *mux.Call, a *apiv1.Answer) {
+	answer := func(c *mux.Call, a *apiv1.Answer) {
 		a.Id, a.Stamp = c.Op.GetId(), fakeStamp
 		answers = append(answers, func() { c.Done(a) })
 	}
 	fail := func(code apiv1.Code, format string, args ...any) {
-		tell(call, errorAnswer(0, apiv1.NewError(code, format, args...)))
+		answer(call, errorAnswer(0, apiv1.NewError(code, format, args...)))
 	}
 	grant := func(c *mux.Call) {
 		r := c.Op.GetAcquire()
 		f.token++
 		name := r.GetLocks()[0].GetName()
 		f.granted[name], f.tokens[name] = r, f.token
-		tell(c, &apiv1.Answer{Result: &apiv1.Answer_Acquire{Acquire: &apiv1.AcquireResponse{
+		answer(c, &apiv1.Answer{Result: &apiv1.Answer_Acquire{Acquire: &apiv1.AcquireResponse{
 			Token: f.token, Deadline: fakeStamp + r.GetTtlNs(), Queued: fakeStamp, Granted: fakeStamp,
 		}}})
 	}
@@ -131,35 +128,35 @@ func (f *fakeNode) apply(call *mux.Call) (answers []func()) {
 		default:
 			e := apiv1.NewError(apiv1.CodeBusy, "lock %q: held", name)
 			e.Holders = f.holders(name)
-			tell(call, errorAnswer(0, e))
+			answer(call, errorAnswer(0, e))
 		}
 	case *apiv1.Operation_Cancel:
-		tell(call, &apiv1.Answer{Result: &apiv1.Answer_Cancel{Cancel: &apiv1.CancelResponse{}}})
+		answer(call, &apiv1.Answer{Result: &apiv1.Answer_Cancel{Cancel: &apiv1.CancelResponse{}}})
 	case *apiv1.Operation_Release:
 		if f.tokens[r.Release.GetName()] != r.Release.GetToken() {
 			fail(apiv1.CodeNotHeld, "lock %q: not held with this token", r.Release.GetName())
 			return answers
 		}
 		free(r.Release.GetName())
-		tell(call, &apiv1.Answer{Result: &apiv1.Answer_Release{Release: &apiv1.ReleaseResponse{}}})
+		answer(call, &apiv1.Answer{Result: &apiv1.Answer_Release{Release: &apiv1.ReleaseResponse{}}})
 	case *apiv1.Operation_Renew:
 		if f.tokens[r.Renew.GetName()] != r.Renew.GetToken() {
 			fail(apiv1.CodeNotHeld, "lock %q: not held with this token", r.Renew.GetName())
 			return answers
 		}
-		tell(call, &apiv1.Answer{Result: &apiv1.Answer_Renew{Renew: &apiv1.RenewResponse{Deadline: fakeStamp + r.Renew.GetTtlNs()}}})
+		answer(call, &apiv1.Answer{Result: &apiv1.Answer_Renew{Renew: &apiv1.RenewResponse{Deadline: fakeStamp + r.Renew.GetTtlNs()}}})
 	case *apiv1.Operation_ForceRelease:
 		released := f.holders(r.ForceRelease.GetName())
 		free(r.ForceRelease.GetName())
-		tell(call, &apiv1.Answer{Result: &apiv1.Answer_ForceRelease{ForceRelease: &apiv1.ForceReleaseResponse{Released: released}}})
+		answer(call, &apiv1.Answer{Result: &apiv1.Answer_ForceRelease{ForceRelease: &apiv1.ForceReleaseResponse{Released: released}}})
 	case *apiv1.Operation_Resize:
 		if f.granted[r.Resize.GetName()] == nil {
 			fail(apiv1.CodeNotHeld, "semaphore %q: is not in use", r.Resize.GetName())
 			return answers
 		}
-		tell(call, &apiv1.Answer{Result: &apiv1.Answer_Resize{Resize: &apiv1.ResizeResponse{}}})
+		answer(call, &apiv1.Answer{Result: &apiv1.Answer_Resize{Resize: &apiv1.ResizeResponse{}}})
 	case *apiv1.Operation_Get:
-		tell(call, &apiv1.Answer{Result: &apiv1.Answer_Get{Get: &apiv1.GetResponse{Lock: f.lock(r.Get.GetName()), AgeNs: r.Get.GetMaxStaleNs() / 2}}})
+		answer(call, &apiv1.Answer{Result: &apiv1.Answer_Get{Get: &apiv1.GetResponse{Lock: f.lock(r.Get.GetName()), AgeNs: r.Get.GetMaxStaleNs() / 2}}})
 	case *apiv1.Operation_List:
 		list := &apiv1.ListResponse{}
 		for name := range f.granted {
@@ -171,19 +168,19 @@ func (f *fakeNode) apply(call *mux.Call) (answers []func()) {
 		if n := int(r.List.GetLimit()); n > 0 && len(list.GetLocks()) > n {
 			list.Locks, list.Next = list.GetLocks()[:n], list.GetLocks()[n-1].GetName()
 		}
-		tell(call, &apiv1.Answer{Result: &apiv1.Answer_List{List: list}})
+		answer(call, &apiv1.Answer{Result: &apiv1.Answer_List{List: list}})
 	case *apiv1.Operation_KeepAlive:
 		if r.KeepAlive.GetSession()[0] == 0xee {
 			fail(apiv1.CodeNoSession, "no such session")
 			return answers
 		}
-		tell(call, &apiv1.Answer{Result: &apiv1.Answer_KeepAlive{KeepAlive: &apiv1.KeepAliveResponse{Deadline: 1}}})
+		answer(call, &apiv1.Answer{Result: &apiv1.Answer_KeepAlive{KeepAlive: &apiv1.KeepAliveResponse{Deadline: 1}}})
 	case *apiv1.Operation_OpenSession:
-		tell(call, &apiv1.Answer{Result: &apiv1.Answer_OpenSession{OpenSession: &apiv1.OpenSessionResponse{Deadline: 1}}})
+		answer(call, &apiv1.Answer{Result: &apiv1.Answer_OpenSession{OpenSession: &apiv1.OpenSessionResponse{Deadline: 1}}})
 	case *apiv1.Operation_EndSession:
-		tell(call, &apiv1.Answer{Result: &apiv1.Answer_EndSession{EndSession: &apiv1.EndSessionResponse{}}})
+		answer(call, &apiv1.Answer{Result: &apiv1.Answer_EndSession{EndSession: &apiv1.EndSessionResponse{}}})
 	case *apiv1.Operation_SetValue:
-		tell(call, &apiv1.Answer{Result: &apiv1.Answer_SetValue{SetValue: &apiv1.SetValueResponse{}}})
+		answer(call, &apiv1.Answer{Result: &apiv1.Answer_SetValue{SetValue: &apiv1.SetValueResponse{}}})
 	}
 	return answers
 }
@@ -213,7 +210,7 @@ func (f *fakeNode) Watch(session [16]byte, notify func(*apiv1.Notice)) func() {
 		f.watchers[session] = map[int]func(*apiv1.Notice){}
 	}
 	f.watchers[session][id] = notify
-	f.nudge()
+	f.wake()
 	return func() {
 		f.mu.Lock()
 		defer f.mu.Unlock()
@@ -221,11 +218,12 @@ func (f *fakeNode) Watch(session [16]byte, notify func(*apiv1.Notice)) func() {
 		if len(f.watchers[session]) == 0 {
 			delete(f.watchers, session)
 		}
-		f.nudge()
+		f.wake()
 	}
 }
 
-func (f *fakeNode) nudge() {
+// wake has await look at its condition.
+func (f *fakeNode) wake() {
 	select {
 	case f.changed <- struct{}{}:
 	default:
@@ -288,7 +286,7 @@ func (f *fakeNode) Digests(context.Context, *peerapi.DigestsRequest) (*peerapi.D
 	return &peerapi.DigestsResponse{NodeId: "n1"}, f.admin
 }
 
-// await waits until the node's state is as cond wants it.
+// await waits until cond, which is called with the node's mutex, returns true.
 func (f *fakeNode) await(t testing.TB, what string, cond func() bool) {
 	t.Helper()
 	deadline := time.After(patience)
@@ -347,7 +345,7 @@ func serve(t testing.TB, cfg Config) *running {
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
-		_ = s.Close(ctx) // a test may leave requests behind
+		_ = s.Close(ctx) // a test may leave requests unanswered
 		wg.Wait()
 	})
 	return r

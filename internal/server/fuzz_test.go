@@ -58,7 +58,7 @@ func FuzzSessionRequest(f *testing.F) {
 		}
 		f.Add(b)
 	}
-	f.Add([]byte{0x0a, 0x03, 0x9a, 0x06, 0x00}) // an operation of the future
+	f.Add([]byte{0x0a, 0x03, 0x9a, 0x06, 0x00}) // an operation of a later version
 	node := newFakeNode()
 	node.on = func(c *mux.Call) bool {
 		c.Done(errorAnswer(c.Op.GetId(), apiv1.NewError(apiv1.CodeNoSession, "%s", c.Op.Kind())))

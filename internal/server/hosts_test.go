@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// sendRaw sends one request as it is and returns the status and what was answered.
+// sendRaw sends one request as it is and returns the status and the body of the answer.
 func sendRaw(t *testing.T, r *running, request string) (int, string) {
 	t.Helper()
 	conn, err := net.Dial("tcp", r.http)
@@ -31,8 +31,8 @@ func sendRaw(t *testing.T, r *running, request string) (int, string) {
 	return resp.StatusCode, body.String()
 }
 
-// A page of evil.example that has its name resolved to a node is of the same origin to the
-// browser: Origin, Host and Sec-Fetch-Site are all as they should be.
+// To the browser, a page of evil.example that resolves its own name to a node has the same
+// origin as the node: Origin, Host and Sec-Fetch-Site are all as they should be.
 func TestReboundPageDoesNotReachTheLocks(t *testing.T) {
 	node := newFakeNode()
 	r := serve(t, Config{Backend: node, Hosts: []string{"Locks.example.org", "*.svc.example.", "good"}})
@@ -43,7 +43,7 @@ func TestReboundPageDoesNotReachTheLocks(t *testing.T) {
 	}
 	for _, request := range []string{
 		post("/v1/acquire", "evil.example"), post("/v1/acquire", "evil.example:7401"), post("/v1/force-release", "evil.example."),
-		post("http://evil.example/v1/acquire", "127.0.0.1"), // a whole URL, as to a proxy
+		post("http://evil.example/v1/acquire", "127.0.0.1"), // an absolute URL, as to a proxy
 		"GET /v1/locks HTTP/1.1\r\nHost: evil.example\r\n\r\n",
 		"GET /v1/locks/orders/42 HTTP/1.1\r\nHost: localhost.evil.example\r\n\r\n",
 		"GET /v1/members HTTP/1.0\r\nHost: evil.example\r\n\r\n",
@@ -63,8 +63,8 @@ func TestReboundPageDoesNotReachTheLocks(t *testing.T) {
 		t.Errorf("got %d %s", status, answer)
 	}
 	for _, request := range []string{
-		"GET /healthz HTTP/1.1\r\nHost: node-1.of.the.balancer\r\n\r\n", // a check by name
-		"GET /v1/status HTTP/1.0\r\n\r\n",                               // no browser
+		"GET /healthz HTTP/1.1\r\nHost: node-1.of.the.balancer\r\n\r\n", // a health check by name
+		"GET /v1/status HTTP/1.0\r\n\r\n",                               // not from a browser
 		"GET /v1/status HTTP/1.1\r\nHost: LOCKS.example.org.:80\r\n\r\n",
 		"GET http://good/v1/status HTTP/1.1\r\nHost: evil.example\r\n\r\n", // the URL counts
 	} {
@@ -94,11 +94,11 @@ func TestHostsThatAreAnsweredTo(t *testing.T) {
 	}
 	s.SetHosts(nil)
 	if s.answersTo("node_1") {
-		t.Error("a name that was taken back is answered to")
+		t.Error("a name that was removed is still answered to")
 	}
 }
 
-// The name that HTTP/2 calls the authority is the Host.
+// HTTP/2 sends the Host as :authority.
 func TestAuthorityIsTheHost(t *testing.T) {
 	r := serve(t, Config{Backend: newFakeNode()})
 	s := httptest.NewUnstartedServer(r.handler())

@@ -22,8 +22,8 @@ import (
 	"github.com/locknode/locknode/internal/proof/fuzz"
 )
 
-// taker is a Backend that takes every operation, keeps the last one and answers
-// it at once with something of its kind.
+// taker is a Backend that accepts every operation, keeps the last one and answers it at
+// once with a result of its kind.
 type taker struct {
 	*fakeNode
 	started *apiv1.Operation
@@ -71,8 +71,8 @@ type loose struct {
 	Limit                                          uint32
 }
 
-// bodyPaths are the paths that take a body, each with a check that what was
-// started is what the body says.
+// bodyPaths are the paths that take a body, each with a check that the operation that was
+// started is the one in the body.
 var bodyPaths = []struct {
 	path string
 	same func(op *apiv1.Operation, b loose) bool
@@ -112,9 +112,9 @@ func nanos(text string, otherwise time.Duration) int64 {
 	return int64(d)
 }
 
-// FuzzHTTPBody posts any body to any path that takes one. What is started is
-// what a tolerant reader finds in the body; what is refused starts nothing; and
-// the answer is JSON either way.
+// FuzzHTTPBody posts any body to any path that takes one. The operation that is started is
+// what a tolerant reader finds in the body; a refused request starts none; and the answer
+// is JSON either way.
 func FuzzHTTPBody(f *testing.F) {
 	seeds := []string{
 		`{"name":"a","ttl":"30s","wait":"0s","holder":"h","value":"v","request_id":"r"}`, `{"name":"a","token":18446744073709551615,"ttl":"1ns"}`,
@@ -143,7 +143,7 @@ func FuzzHTTPBody(f *testing.F) {
 		case http.StatusOK:
 			var b loose
 			if err := json.Unmarshal(body, &b); err != nil {
-				t.Fatalf("%q was taken, but is no JSON: %v", body, err)
+				t.Fatalf("%q was accepted, and is not JSON: %v", body, err)
 			}
 			if p.same != nil && !p.same(node.started, b) {
 				t.Fatalf("%s %q: started %v", p.path, body, node.started)
@@ -158,8 +158,8 @@ func FuzzHTTPBody(f *testing.F) {
 	})
 }
 
-// checkJSON sees that an answer is one JSON value, and an error one that has a
-// code and a message.
+// checkJSON checks that an answer is one JSON value, and that an error has a code and a
+// message.
 func checkJSON(t *testing.T, resp *http.Response) {
 	t.Helper()
 	data, err := io.ReadAll(resp.Body)
@@ -170,15 +170,15 @@ func checkJSON(t *testing.T, resp *http.Response) {
 		Error *struct{ Code, Message string }
 	}
 	if err := json.Unmarshal(data, &answer); err != nil || !utf8.Valid(data) {
-		t.Fatalf("status %d: %q is no JSON: %v", resp.StatusCode, data, err)
+		t.Fatalf("status %d: %q is not JSON: %v", resp.StatusCode, data, err)
 	}
 	if resp.StatusCode >= 400 && (answer.Error == nil || answer.Error.Code == "" || answer.Error.Message == "") {
 		t.Fatalf("status %d: error %q has no code or message", resp.StatusCode, data)
 	}
 }
 
-// FuzzHTTPTarget asks for any path and query. What is started is the lock or page
-// that a tolerant reader finds in them.
+// FuzzHTTPTarget requests any path and query. What is read is the lock or page that a
+// tolerant reader finds in them.
 func FuzzHTTPTarget(f *testing.F) {
 	for _, target := range []string{
 		"/", "/v1/locks/a", "/v1/locks/a%2Fb//..?stale=5s", "/v1/locks/%ff", "/v1/locks/", "/v1/locks?prefix=a&limit=3&page=b&stale=1ns", "/v1/locks?limit=0",
@@ -231,16 +231,16 @@ func FuzzHTTPTarget(f *testing.F) {
 	})
 }
 
-// lounge is a net.Listener that is handed its connections.
-type lounge struct {
+// handed is a net.Listener whose connections come from the test.
+type handed struct {
 	in   chan net.Conn
 	done chan struct{}
 	once sync.Once
 }
 
-func newLounge() *lounge { return &lounge{in: make(chan net.Conn), done: make(chan struct{})} }
+func newHanded() *handed { return &handed{in: make(chan net.Conn), done: make(chan struct{})} }
 
-func (l *lounge) Accept() (net.Conn, error) {
+func (l *handed) Accept() (net.Conn, error) {
 	select {
 	case c := <-l.in:
 		return c, nil
@@ -249,16 +249,15 @@ func (l *lounge) Accept() (net.Conn, error) {
 	}
 }
 
-func (l *lounge) Close() error {
+func (l *handed) Close() error {
 	l.once.Do(func() { close(l.done) })
 	return nil
 }
 
-func (*lounge) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4(10, 0, 0, 1), Port: 7401} }
+func (*handed) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4(10, 0, 0, 1), Port: 7401} }
 
-// talk sends bytes on a connection of their own and returns what is answered
-// until the other side is done with them.
-func (l *lounge) talk(data []byte) []byte {
+// talk sends bytes on a new connection and returns the answers until the server closes it.
+func (l *handed) talk(data []byte) []byte {
 	ours, theirs := fuzz.Pipe()
 	l.in <- theirs
 	var wg sync.WaitGroup
@@ -272,8 +271,8 @@ func (l *lounge) talk(data []byte) []byte {
 	return answers
 }
 
-// FuzzHTTPConnection sends any bytes to the HTTP port. Whatever is answered is
-// HTTP, memory is a multiple of what was sent, and the next caller is served.
+// FuzzHTTPConnection sends any bytes to the HTTP port. All answers are HTTP, the memory that
+// is allocated is bounded by a multiple of what was sent, and the next caller is served.
 func FuzzHTTPConnection(f *testing.F) {
 	post := func(path, body string) string {
 		return "POST " + path + " HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: " + strconv.Itoa(len(body)) + "\r\n\r\n" + body
@@ -290,7 +289,7 @@ func FuzzHTTPConnection(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	l := newLounge()
+	l := newHanded()
 	served := make(chan error, 1)
 	go func() { served <- s.ServeHTTP(l) }()
 	f.Cleanup(func() {
@@ -303,7 +302,7 @@ func FuzzHTTPConnection(f *testing.F) {
 		defer fuzz.Watch()()
 		var answers []byte
 		if n := fuzz.Allocated(func() { answers = l.talk(data) }); n > 1<<20+1000*uint64(len(data)) {
-			t.Errorf("%d bytes allocated for %d", n, len(data))
+			t.Errorf("%d bytes were allocated for a request of %d", n, len(data))
 		}
 		checkHTTP(t, data, answers)
 		if got := l.talk(good); !bytes.HasPrefix(got, []byte("HTTP/1.1 200 OK\r\n")) {
@@ -312,7 +311,7 @@ func FuzzHTTPConnection(f *testing.F) {
 	})
 }
 
-// checkHTTP sees that answers is a sequence of answers.
+// checkHTTP checks that answers is a sequence of HTTP answers.
 func checkHTTP(t *testing.T, data, answers []byte) {
 	t.Helper()
 	in := bufio.NewReader(bytes.NewReader(answers))

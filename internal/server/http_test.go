@@ -106,7 +106,7 @@ func TestStoryOverHTTP(t *testing.T) {
 	}
 	for _, op := range r.node.started {
 		if f := op.GetForceRelease(); f != nil && (f.GetReason() != "stuck" || op.GetOwner() != "127.0.0.1") {
-			t.Errorf("audit: reason %q by %q, want who it was", f.GetReason(), op.GetOwner())
+			t.Errorf("force-release: reason %q, owner %q; want both as given", f.GetReason(), op.GetOwner())
 		}
 	}
 }
@@ -154,7 +154,7 @@ func TestRequestIDMakesTheSameRequest(t *testing.T) {
 	}
 }
 
-// TestErrorsNameTheFieldsOfJSON: the lock table calls them otherwise.
+// TestErrorsNameTheFieldsOfJSON: the lock table has other names for them.
 func TestErrorsNameTheFieldsOfJSON(t *testing.T) {
 	node := newFakeNode()
 	var message string
@@ -172,7 +172,7 @@ func TestErrorsNameTheFieldsOfJSON(t *testing.T) {
 	} {
 		message = table
 		if _, body := post(t, r, "/v1/acquire", `{"name":"a","request_id":"job 1"}`); !strings.Contains(body, `"message":"`+want+`"`) {
-			t.Errorf("%q is told as %s, want %q", table, body, want)
+			t.Errorf("%q became %s, want %q", table, body, want)
 		}
 	}
 }
@@ -202,7 +202,7 @@ func TestAGrantThatCouldNotBeSentIsGivenUp(t *testing.T) {
 	}
 	post(t, r, "/v1/acquire", `{"name":"a"}`)
 	if _, body := get(t, r, "/v1/locks/a"); !strings.Contains(body, `"held":true`) {
-		t.Errorf("lock: %s, want it held by whoever got the answer", body)
+		t.Errorf("lock: %s, want it held by the caller that got the answer", body)
 	}
 }
 
@@ -403,7 +403,7 @@ func TestBodyThatTricklesIsNotWaitedFor(t *testing.T) {
 		t.Fatalf("answer %v, error %v; want 400 and the end of the connection", resp, err)
 	}
 	_ = resp.Body.Close()
-	for _, request := range []string{"GET /v1/status", "POST /none", "DELETE /v1/locks"} { // nobody reads the body
+	for _, request := range []string{"GET /v1/status", "POST /none", "DELETE /v1/locks"} { // the body is not read
 		conn, err := net.Dial("tcp", r.http)
 		if err != nil {
 			t.Fatal(err)
@@ -489,7 +489,7 @@ func TestIndexListsEveryPath(t *testing.T) {
 		if words := strings.Fields(line); len(words) > 1 && strings.HasPrefix(words[1], "/") {
 			path := strings.Replace(words[1], "NAME", "a", 1)
 			if status, _ := get(t, r, path); status == 404 {
-				t.Errorf("the index lists %s, which is not there", path)
+				t.Errorf("the index lists %s, which does not exist", path)
 			}
 		}
 	}
@@ -540,11 +540,11 @@ func TestHTTPServerIsBounded(t *testing.T) {
 		t.Errorf("header timeout %v, idle %v, header bytes %d", h.ReadHeaderTimeout, h.IdleTimeout, h.MaxHeaderBytes)
 	}
 	if s.http.ReadTimeout != 0 || s.http.WriteTimeout != 0 {
-		t.Error("a timeout for the whole request would end parked acquires")
+		t.Error("a timeout for the whole request would end acquires that wait")
 	}
 }
 
-func TestKeptAliveConnectionServesAfterAParkedAcquire(t *testing.T) {
+func TestKeptAliveConnectionServesAfterAnAcquireThatWaited(t *testing.T) {
 	r := serve(t, Config{})
 	conn, err := net.Dial("tcp", r.http)
 	if err != nil {

@@ -15,14 +15,13 @@ import (
 	apiv1 "github.com/locknode/locknode/api/v1"
 )
 
-// idlePeriod is longer than the time after which grpc asks a silent connection whether
-// somebody is there.
+// idlePeriod is longer than the time after which grpc pings a silent connection.
 const idlePeriod = 16 * time.Second
 
-// BenchmarkIdle measures what the server pays for whoever is connected and asks for
-// nothing, or next to nothing: bytes of memory, and how often a goroutine is woken in a
-// second. The clients are bare connections in the same process, which cost next to
-// nothing. docs/operations.md has the table; run it with -benchtime=1x.
+// BenchmarkIdle measures what idle clients, and almost idle ones, cost the server: bytes of
+// memory, and how often a goroutine is woken in a second. The clients are bare connections
+// in the same process, which cost almost nothing. docs/operations.md has the table; run it
+// with -benchtime=1x.
 func BenchmarkIdle(b *testing.B) {
 	for _, c := range []struct {
 		name  string
@@ -86,7 +85,7 @@ func BenchmarkIdle(b *testing.B) {
 	}
 }
 
-// manyWaiters has so many acquires wait on one stream.
+// manyWaiters queues n acquires on one stream.
 func manyWaiters(b *testing.B, r *running, n int) {
 	conn := dialQuiet(b, r)
 	stream := conn.begin("Session")
@@ -108,7 +107,7 @@ func (c *rawGRPC) message(b *testing.B, stream uint32, op *apiv1.Operation) {
 	}
 }
 
-// memoryInUse is what the process has in use, stacks too.
+// memoryInUse returns the bytes that the process has in use, with stacks.
 func memoryInUse() int64 {
 	runtime.GC()
 	runtime.GC()
@@ -117,7 +116,7 @@ func memoryInUse() int64 {
 	return int64(m.HeapAlloc + m.StackInuse)
 }
 
-// scheduled is how often a goroutine was woken so far, about: the runtime looks at every
+// scheduled returns about how often a goroutine was woken so far: the runtime samples every
 // eighth time.
 func scheduled() (times uint64) {
 	sample := []metrics.Sample{{Name: "/sched/latencies:seconds"}}

@@ -12,14 +12,14 @@ import (
 	"github.com/locknode/locknode/internal/mux"
 )
 
-// A node that has another one's address now refuses what is meant for the other one.
+// A node that now has the address of another one refuses calls that are meant for the other.
 func TestCallForAnotherNodeIsRefused(t *testing.T) {
 	own := [2]string{"n2", "c1"}
 	r := serve(t, Config{Self: func() (node, cluster string) { return own[0], own[1] }})
 	cl := r.client(t)
 	for _, c := range []struct {
 		headers []string
-		refusal string // empty: it is taken
+		refusal string // empty: it is accepted
 	}{
 		{nil, ""},
 		{[]string{mux.MemberHeader, "n2"}, ""},

@@ -37,12 +37,12 @@ func TestOneAccountLeavesHalfOfWhatIsFree(t *testing.T) {
 		t.Errorf("one account took %d of %d bytes, want half", taken, b.total)
 	}
 	if !other.take(200 << 10) {
-		t.Error("the next one was refused, with half of the budget free")
+		t.Error("another account was refused, with half of the budget free")
 	}
 	greedy.force(-taken)
 	other.force(-200 << 10)
 	if b.used != 0 || len(b.accounts) != 0 {
-		t.Errorf("%d bytes in %d accounts are left when all is given back", b.used, len(b.accounts))
+		t.Errorf("%d bytes in %d accounts are counted after all was released", b.used, len(b.accounts))
 	}
 }
 
@@ -56,21 +56,21 @@ func TestWhatIsSmallIsNeverRefused(t *testing.T) {
 	}
 }
 
-func TestWhatStaysMakesRoom(t *testing.T) {
+func TestAnOldAccountIsCutToMakeRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		seen := &counts{Observer: nobody{}}
 		b := testBudget(1 << 20)
 		b.observer = seen
 		var unread []*account
-		for range 20 { // they leave nothing
+		for range 20 { // they leave nothing free
 			a := b.account(nil)
 			a.force(50 << 10)
 			a.force(50 << 10)
 			unread = append(unread, a)
 		}
-		honest := b.account(nil)
-		if honest.take(100<<10) || seen.cut.Load() != 0 {
-			t.Errorf("there is no room, and nothing has stayed: want a refusal and nobody cut, %d were", seen.cut.Load())
+		modest := b.account(nil)
+		if modest.take(100<<10) || seen.cut.Load() != 0 {
+			t.Errorf("the budget is used up by new accounts: want a refusal and none cut, %d were", seen.cut.Load())
 		}
 		time.Sleep(3 * stuckAfter)
 		brisk := b.account(nil) // holds as much, and never for long
@@ -79,8 +79,8 @@ func TestWhatStaysMakesRoom(t *testing.T) {
 			time.Sleep(stuckAfter / 10)
 			brisk.force(-100 << 10)
 		}
-		if !honest.take(100<<10) || seen.cut.Load() == 0 || brisk.closed {
-			t.Errorf("want room in the place of what stayed: %d were cut, who reads was: %v", seen.cut.Load(), brisk.closed)
+		if !modest.take(100<<10) || seen.cut.Load() == 0 || brisk.closed {
+			t.Errorf("want an old account cut to make room: %d were cut, the one that reads was: %v", seen.cut.Load(), brisk.closed)
 		}
 		left := 0
 		for _, a := range unread {
@@ -89,24 +89,24 @@ func TestWhatStaysMakesRoom(t *testing.T) {
 			}
 		}
 		if left < 5 {
-			t.Errorf("%d of 20 are left: more were cut than was needed", left)
+			t.Errorf("%d of 20 are left: more were cut than was necessary", left)
 		}
 	})
 }
 
-func TestWhoHoldsTheMostIsCutWhereNothingIsRefused(t *testing.T) {
+func TestTheLargestAccountIsCutWhereNothingIsRefused(t *testing.T) {
 	b := testBudget(1 << 20)
-	most, honest := b.account(nil), b.account(nil)
-	honest.force(40 << 10)
+	most, modest := b.account(nil), b.account(nil)
+	modest.force(40 << 10)
 	for range 30 {
 		most.force(100 << 10)
 	}
-	if !most.closed || honest.closed || b.used > 2*b.total {
-		t.Errorf("the largest is cut: %v, the other: %v, %d bytes of %d", most.closed, honest.closed, b.used, b.total)
+	if !most.closed || modest.closed || b.used > 2*b.total {
+		t.Errorf("the largest is cut: %v, the other: %v, %d bytes of %d", most.closed, modest.closed, b.used, b.total)
 	}
 }
 
-// bigNode answers every read with a lock whose value JSON makes six times as long.
+// bigNode answers every read with a lock whose value is six times as long in JSON.
 func bigNode(bytes int) *fakeNode {
 	node := newFakeNode()
 	value := strings.Repeat("\x01", 4096)
@@ -151,9 +151,9 @@ func TestUnreadHTTPAnswersAreBounded(t *testing.T) {
 		receiveWithin(t, "an answer", status)
 	}
 	if out := budgetOf(r, "http").out; out.inUse() > out.total {
-		t.Errorf("%d bytes are counted, %d are allowed", out.inUse(), out.total)
+		t.Errorf("%d bytes are counted, want at most %d", out.inUse(), out.total)
 	} else if out.inUse() == 0 {
-		t.Error("nothing is counted")
+		t.Error("no bytes are counted")
 	}
 	if code, _ := post(t, r, "/v1/release", `{"name":"a","token":1}`); code != http.StatusNotFound {
 		t.Errorf("a release beside them: status %d, want 404 for a lock that is not held", code)
@@ -183,7 +183,7 @@ func budgetOf(r *running, listener string) *limited {
 	return nil
 }
 
-// rawGRPC is a client that reads, and sends, as it likes.
+// rawGRPC is a client whose reads and writes the test controls.
 type rawGRPC struct {
 	net.Conn
 	*http2.Framer
@@ -194,7 +194,7 @@ type rawGRPC struct {
 func dialRaw(t testing.TB, r *running) *rawGRPC {
 	t.Helper()
 	c := dialQuiet(t, r)
-	go func() { // whatever comes
+	go func() { // reads and discards
 		for {
 			if _, err := c.ReadFrame(); err != nil {
 				return
@@ -204,7 +204,7 @@ func dialRaw(t testing.TB, r *running) *rawGRPC {
 	return c
 }
 
-// dialQuiet is dialRaw for who does not read.
+// dialQuiet is dialRaw for a client that does not read.
 func dialQuiet(t testing.TB, r *running) *rawGRPC {
 	t.Helper()
 	conn := dialTo(t, r.grpc)
@@ -231,7 +231,7 @@ func (c *rawGRPC) begin(method string) (stream uint32) {
 	return stream
 }
 
-// beginMessage sends the head of a message of so many bytes, and some of it.
+// beginMessage sends the header of a message of that many bytes, and a part of it.
 func (c *rawGRPC) beginMessage(stream uint32, bytes, sent int) error {
 	b := make([]byte, 5+sent)
 	binary.BigEndian.PutUint32(b[1:], uint32(bytes))
@@ -247,7 +247,7 @@ func (c *rawGRPC) beginMessage(stream uint32, bytes, sent int) error {
 
 func TestRequestsThatDoNotArriveAreBounded(t *testing.T) {
 	seen := &counts{Observer: nobody{}}
-	r := serve(t, Config{Observer: seen, Limits: Limits{Memory: 2 << 20}}) // 1 MiB for them
+	r := serve(t, Config{Observer: seen, Limits: Limits{Memory: 2 << 20}}) // 1 MiB for requests
 	unhurt := dialRaw(t, r)
 	_ = unhurt.beginMessage(unhurt.begin("Acquire"), 60<<10, 10<<10)
 	c := dialRaw(t, r)
@@ -257,7 +257,7 @@ func TestRequestsThatDoNotArriveAreBounded(t *testing.T) {
 		}
 	}
 	r.node.await(t, "the end of the connection", func() bool { return seen.cut.Load() > 0 })
-	r.node.await(t, "no bytes that arrive", func() bool { return budgetOf(r, "grpc").in.inUse() == 0 })
+	r.node.await(t, "no bytes of requests", func() bool { return budgetOf(r, "grpc").in.inUse() == 0 })
 	if err := unhurt.beginMessage(unhurt.begin("Release"), 100, 0); err != nil {
 		t.Errorf("another connection: %v", err)
 	}
@@ -277,7 +277,7 @@ func TestFramesOfOneByteCountAsMore(t *testing.T) {
 	for range 1000 {
 		_ = framer.WriteData(1, false, []byte{0})
 	}
-	for _, one := range b.Bytes() { // however it is cut
+	for _, one := range b.Bytes() { // as small as a read can be
 		f.received([]byte{one})
 	}
 	if got := c.in.bytes; got < 1000*frameCost || f.open() != 1 {
@@ -301,7 +301,7 @@ func TestWholeMessagesDoNotCount(t *testing.T) {
 		receiveAnswers(t, stream, 1)
 	}
 	l := budgetOf(r, "grpc")
-	r.node.await(t, "nothing that has not arrived", func() bool { // the server's part of a write follows the client's
+	r.node.await(t, "no bytes of messages that have not arrived", func() bool { // the server's part of a write follows the client's
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		left := int64(0)
@@ -348,7 +348,7 @@ func TestUnreadAnswersOfCallsAreBounded(t *testing.T) {
 	for id := uint32(1); id < c.next; id += 2 {
 		_ = c.WriteRSTStream(id, http2.ErrCodeCancel)
 	}
-	node.await(t, "nothing to be held for calls that were given up", func() bool { return out.inUse() == 0 })
+	node.await(t, "no bytes of calls that were given up", func() bool { return out.inUse() == 0 })
 }
 
 func TestMessageOfTinyPartsIsNotDecoded(t *testing.T) {
@@ -359,7 +359,7 @@ func TestMessageOfTinyPartsIsNotDecoded(t *testing.T) {
 	}
 	_, err := r.client(t).Batch(t.Context(), empty)
 	if status.Code(err) != codes.Internal || !strings.Contains(err.Error(), "parts") {
-		t.Errorf("a batch of 500,000 empty operations: %v, want that it has too many parts", err)
+		t.Errorf("a batch of 500,000 empty operations: %v, want an error about too many parts", err)
 	}
 }
 
@@ -382,7 +382,7 @@ func TestLongOperationsUnderWayAreBounded(t *testing.T) {
 			case a.GetId() == 7:
 				cancelled = a.GetError() == nil
 				if !cancelled {
-					t.Fatalf("what frees was refused: %v", a)
+					t.Fatalf("an operation that frees was refused: %v", a)
 				}
 			case apiv1.Code(a.GetError().GetCode()) != apiv1.CodeOverloaded:
 				t.Fatalf("answer %v, want overloaded", a)
@@ -392,7 +392,7 @@ func TestLongOperationsUnderWayAreBounded(t *testing.T) {
 		}
 	}
 	if refused < n/2 || refused == n {
-		t.Errorf("%d of %d acquires of 30 KiB were refused, with half a MiB for them", refused, n)
+		t.Errorf("%d of %d acquires of 30 KiB were refused, with a budget of half a MiB", refused, n)
 	}
 }
 

@@ -10,8 +10,8 @@ import (
 	"github.com/locknode/locknode/internal/mux"
 )
 
-// Whose an operation is, is what its connection says, on every road; only a node of the
-// cluster is believed.
+// The owner of an operation is the address of its connection, on every road; only a node of
+// the cluster may name another one.
 func TestOwnerIsTheAddressOfTheConnection(t *testing.T) {
 	const key = "0123456789abcdef"
 	node := newFakeNode()

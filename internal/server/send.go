@@ -40,7 +40,7 @@ func (st *stream) send() error {
 	var p parcel
 	for {
 		select {
-		case <-st.wake:
+		case <-st.woken:
 		case <-st.ctx.Done():
 			return st.ctx.Err()
 		}
@@ -174,7 +174,7 @@ func (st *stream) notify(id [16]byte, n *apiv1.Notice) {
 		st.gone = append(st.gone, id)
 	}
 	st.mu.Unlock()
-	st.wakeSender()
+	st.wake()
 }
 
 // forget ends the watches of sessions that have ended.

@@ -23,7 +23,7 @@ type stream struct {
 	ctx    context.Context
 	conn   *limitedConn  // nil: not known
 	sever  func()        // closes the connection
-	wake   chan struct{} // there is something to send, or the stream is over
+	woken  chan struct{} // holds a token when there is something to send, or the stream is over
 	quiet  bool          // the client requested no notices
 	peer   bool          // the client is another node: its operations name their owners
 
@@ -74,7 +74,7 @@ func (l *locks) Session(g grpc.BidiStreamingServer[apiv1.SessionRequest, apiv1.S
 	s := l.server
 	st := &stream{
 		server: s, grpc: g, ctx: g.Context(), sever: func() {},
-		wake: make(chan struct{}, 1), watches: map[[16]byte]func(){},
+		woken: make(chan struct{}, 1), watches: map[[16]byte]func(){},
 		shares: map[fair.Owner]int{}, brake: newBrake(s.cfg.Limits.InFlight),
 	}
 	if st.conn = grpcConn(st.ctx); st.conn != nil {
@@ -92,7 +92,7 @@ func (l *locks) Session(g grpc.BidiStreamingServer[apiv1.SessionRequest, apiv1.S
 	defer s.removeStream(st)
 	s.receivers.add(1)
 	go st.receive()
-	st.wakeSender() // there may be a directory to send
+	st.wake() // there may be a directory to send
 	defer st.end()
 	return st.send()
 }
@@ -109,7 +109,7 @@ func (st *stream) receive() {
 			st.mu.Lock()
 			st.input = err
 			st.mu.Unlock()
-			st.wakeSender()
+			st.wake()
 			return
 		}
 		begun := time.Now()
@@ -324,12 +324,13 @@ func (st *stream) afterPush(cut bool) {
 		// grpc keeps what it has buffered for it as long.
 		st.sever()
 	}
-	st.wakeSender()
+	st.wake()
 }
 
-func (st *stream) wakeSender() {
+// wake has the sender look again.
+func (st *stream) wake() {
 	select {
-	case st.wake <- struct{}{}:
+	case st.woken <- struct{}{}:
 	default:
 	}
 }

@@ -96,7 +96,7 @@ func TestManyCallersShareAStream(t *testing.T) {
 	wg.Wait()
 }
 
-func TestParkedAcquireDoesNotHoldUpTheStream(t *testing.T) {
+func TestQueuedAcquireDoesNotHoldUpTheStream(t *testing.T) {
 	r := serve(t, Config{})
 	stream := openStream(t, r)
 	sendOps(t, stream, acquireOp(1, "a", 0), acquireOp(2, "a", -1), getOp(3, "a"))
@@ -164,7 +164,7 @@ func releaseOp(id uint64, name string, token uint64) *apiv1.Operation {
 	return &apiv1.Operation{Id: id, Request: &apiv1.Operation_Release{Release: &apiv1.ReleaseRequest{Name: name, Token: token}}}
 }
 
-// What waits is refused because of what waits, and nothing else is.
+// An acquire that may wait is refused because others wait, and nothing else is.
 func TestWaitsOfAStreamAreBoundedAndLeaveRoomForTheRest(t *testing.T) {
 	r := serve(t, Config{Limits: Limits{InFlight: 5, WaitsPerStream: 10}})
 	stream := openStream(t, r)
@@ -181,7 +181,7 @@ func TestWaitsOfAStreamAreBoundedAndLeaveRoomForTheRest(t *testing.T) {
 	sendOps(t, stream, acquireOp(2, "b", 0), keepAliveOp(3, [16]byte{1}))
 	for _, a := range receiveAnswers(t, stream, 2) {
 		if a.GetError() != nil {
-			t.Errorf("beside waits without end: %v, want it to be served", a)
+			t.Errorf("beside as many waits as there may be: %v, want it to be served", a)
 		}
 	}
 	sendOps(t, stream, releaseOp(4, "a", token))
@@ -192,14 +192,14 @@ func TestWaitsOfAStreamAreBoundedAndLeaveRoomForTheRest(t *testing.T) {
 	if !got[4] || !got[100] {
 		t.Errorf("answered: %v, want the release and the first that waits", got)
 	}
-	sendOps(t, stream, acquireOp(5, "a", -1)) // there is room for one again
+	sendOps(t, stream, acquireOp(5, "a", -1)) // one may wait again
 	sendOps(t, stream, acquireOp(6, "a", -1))
 	if a := receiveAnswers(t, stream, 1)[0]; a.GetId() != 6 {
 		t.Errorf("answer %v, want a refusal of the second one", a)
 	}
 }
 
-// Operations that nobody answers fill a stream; what frees has room beyond them.
+// Unanswered operations fill a stream; those that free have places beyond them.
 func TestOperationsInFlightAreBounded(t *testing.T) {
 	t.Parallel()
 	node := newFakeNode()
@@ -232,8 +232,8 @@ func TestOperationsInFlightAreBounded(t *testing.T) {
 	}
 }
 
-// When a leader goes, all that wait on a stream are answered at once: more than may be
-// unsent of other answers.
+// When a leader steps down, all waits on a stream are answered at once: more answers than
+// may be unsent otherwise.
 func TestAnswersOfWaitsDoNotCutAStream(t *testing.T) {
 	st, _ := newStream(t, Config{Limits: Limits{UnsentAnswers: 10, UnsentBytes: 1000, WaitsPerStream: 100}})
 	var calls []*mux.Call
@@ -248,7 +248,7 @@ func TestAnswersOfWaitsDoNotCutAStream(t *testing.T) {
 		t.Errorf("of %d waits answered at once: cut %v, unsent %v of %d bytes; want them to wait to be sent", len(calls), st.cut, st.unsent, st.bytes)
 	}
 	if a := acquireOp(100, "a", -1); st.enter(&inflight{stream: st, class: mux.ClassOf(a)}) == nil {
-		t.Error("an answer that is not sent yet has given its place away")
+		t.Error("an answer that is not sent yet is no longer counted")
 	}
 	st.end()
 }
@@ -261,7 +261,7 @@ func TestStreamThatDoesNotReadIsCut(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Another client of the same node is not harmed.
+	// Another client of the same node is served.
 	other := openStream(t, r)
 	pings := make([]*apiv1.Operation, 500)
 	for i := range pings {
@@ -291,7 +291,7 @@ func TestStreamThatDoesNotReadIsCut(t *testing.T) {
 	}
 }
 
-func TestReadsThatAreNotFetchedAreRefused(t *testing.T) {
+func TestReadsAreRefusedWhileTheirAnswersAreNotReceived(t *testing.T) {
 	st := &stream{server: &Server{cfg: Config{Limits: Limits{UnsentBytes: 1000, UnsentAnswers: 100}}}}
 	big := func() *apiv1.Answer {
 		return &apiv1.Answer{Result: &apiv1.Answer_Get{Get: &apiv1.GetResponse{Lock: &apiv1.Lock{Name: string(make([]byte, 600))}}}}
@@ -380,7 +380,7 @@ func TestForwardingStreamWatchesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	if r.node.mu.Lock(); r.node.watched != 0 {
-		t.Errorf("%d watches for a stream that wants no notices", r.node.watched)
+		t.Errorf("%d watches for a stream that asked for no notices", r.node.watched)
 	}
 	r.node.mu.Unlock()
 }
@@ -432,7 +432,7 @@ func TestRequestIDsAreLeftToTheNode(t *testing.T) {
 	}
 }
 
-// pinger writes HTTP/2 pings of its own between those of grpc.
+// pinger can write HTTP/2 pings besides those of grpc.
 type pinger struct {
 	net.Conn
 	mu     sync.Mutex
@@ -452,9 +452,9 @@ func (p *pinger) ping() error {
 	return err
 }
 
-// parkAndPing parks an acquire, pings n times and reports how the acquire ended
-// after its lock was released.
-func parkAndPing(t *testing.T, r *running, n int, every time.Duration) error {
+// queueAndPing queues an acquire, pings n times, and returns how the acquire ended after
+// its lock was released.
+func queueAndPing(t *testing.T, r *running, n int, every time.Duration) error {
 	t.Helper()
 	if _, err := r.client(t).Acquire(t.Context(), acquireOf("a", 0)); err != nil {
 		t.Fatal(err)
@@ -469,10 +469,10 @@ func parkAndPing(t *testing.T, r *running, n int, every time.Duration) error {
 		pingers <- p
 		return p, nil
 	}))
-	parked := make(chan error, 1)
+	queued := make(chan error, 1)
 	go func() {
 		_, err := apiv1.NewLocksClient(cc).Acquire(t.Context(), acquireOf("a", int64(time.Hour)))
-		parked <- err
+		queued <- err
 	}()
 	r.node.await(t, "the waiter", func() bool { return len(r.node.queues["a"]) == 1 })
 	p := <-pingers
@@ -483,17 +483,17 @@ func parkAndPing(t *testing.T, r *running, n int, every time.Duration) error {
 		}
 	}
 	_, _ = r.client(t).ForceRelease(t.Context(), &apiv1.ForceReleaseRequest{Name: "a"})
-	return receiveWithin(t, "the end of the parked acquire", parked)
+	return receiveWithin(t, "the end of the queued acquire", queued)
 }
 
-func TestParkedAcquireSurvivesKeepalivePings(t *testing.T) {
+func TestQueuedAcquireSurvivesKeepalivePings(t *testing.T) {
 	t.Parallel()
-	if err := parkAndPing(t, serve(t, Config{Limits: Limits{PingMinTime: time.Millisecond}}), 20, 5*time.Millisecond); err != nil {
+	if err := queueAndPing(t, serve(t, Config{Limits: Limits{PingMinTime: time.Millisecond}}), 20, 5*time.Millisecond); err != nil {
 		t.Errorf("with pings at an allowed rate: %v", err)
 	}
-	// The limit that makes the difference is in force.
-	if err := parkAndPing(t, serve(t, Config{Limits: Limits{PingMinTime: time.Minute}}), 20, 5*time.Millisecond); status.Code(err) != codes.Unavailable {
-		t.Errorf("with pings that are too many: %v, want the connection to be cut", err)
+	// The limit on pings is what makes the difference.
+	if err := queueAndPing(t, serve(t, Config{Limits: Limits{PingMinTime: time.Minute}}), 20, 5*time.Millisecond); status.Code(err) != codes.Unavailable {
+		t.Errorf("with too many pings: %v, want the connection to be cut", err)
 	}
 	if got := (Limits{}).withDefaults().PingMinTime; got != 5*time.Second {
 		t.Errorf("by default clients may ping every %v, want 5 s", got)

@@ -109,7 +109,7 @@ func TestAbortedAcquireLeavesNoWaiter(t *testing.T) {
 		r.node.await(t, "the waiter and the grant", func() bool { return len(r.node.queues["a"]) == 1 && r.node.tokens["b"] != 0 })
 		cancel()
 		_ = receiveWithin(t, "the end of the call", ended)
-		// The caller never learned the token of b.
+		// The caller did not get the token of b.
 		r.node.await(t, "an empty queue and a free b", func() bool { return len(r.node.queues["a"]) == 0 && r.node.tokens["b"] == 0 })
 	})
 	t.Run("http", func(t *testing.T) {
@@ -146,7 +146,7 @@ func TestAbortedTryOfASessionIsLeftToItsClient(t *testing.T) {
 	r.node.await(t, "the end of the call at the node", func() bool { return r.node.queues["a"][0].Abandoned() })
 }
 
-// TestAnAnswerForACallerThatIsGoneIsLost: it is there at the moment at which the call
+// TestAnAnswerForACallerThatIsGoneIsLost: the answer comes in the moment at which the call
 // is cut off.
 func TestAnAnswerForACallerThatIsGoneIsLost(t *testing.T) {
 	for road, ask := range map[string]func(ctx context.Context, s *Server) error{
@@ -174,7 +174,7 @@ func TestAnAnswerForACallerThatIsGoneIsLost(t *testing.T) {
 		}
 		r := serve(t, Config{Backend: node})
 		if err := ask(ctx, r.Server); status.Code(err) != codes.Canceled {
-			t.Errorf("%s: %v, want that the call was cut off", road, err)
+			t.Errorf("%s: %v, want an error that the call was cut off", road, err)
 		}
 		receiveWithin(t, road+": the word that nobody got the answer", left)
 	}
@@ -193,7 +193,7 @@ func TestAStoppingServerTellsWhatARequestIDIsGoodFor(t *testing.T) {
 		t.Errorf("Close: %v", err)
 	}
 	if body := receiveWithin(t, "the answer", answers); !strings.Contains(body, "unavailable") || !strings.Contains(body, "same request ID") {
-		t.Errorf("answered %s, want unavailable and what to do", body)
+		t.Errorf("answered %s, want unavailable and what a request ID is good for", body)
 	}
 }
 
@@ -318,7 +318,7 @@ func TestReflectionNamesTheServices(t *testing.T) {
 	}
 	_ = stream.CloseSend()
 	if _, err := stream.Recv(); err == nil {
-		t.Error("reflection goes on after its end")
+		t.Error("reflection goes on after its stream has ended")
 	}
 	var names []string
 	for _, s := range resp.GetListServicesResponse().GetService() {

@@ -41,19 +41,19 @@ func TestConnectionsThatSayNothingShutNobodyOut(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			seen := &counts{Observer: nobody{}}
 			r := serve(t, Config{Observer: seen, Limits: limits})
-			stream := openStream(t, r) // is of use, and comes first
+			stream := openStream(t, r) // is in use, and the oldest
 			sendOps(t, stream, acquireOp(1, "a", 0))
 			receiveAnswers(t, stream, 1)
 			var idle []net.Conn
 			for range 40 {
 				idle = append(idle, dialTo(t, r.grpc))
 			}
-			r.node.await(t, "all places are taken", func() bool { return seen.refused.Load() == 33 })
+			r.node.await(t, "the refusals", func() bool { return seen.refused.Load() == 33 })
 			if _, err := r.client(t).Release(t.Context(), &apiv1.ReleaseRequest{Name: "a", Token: 1}); err != nil {
-				t.Errorf("a newcomer beside 40 connections that say nothing: %v", err)
+				t.Errorf("a new connection beside 40 silent ones: %v", err)
 			}
 			if !ended(t, idle[0]) {
-				t.Error("the first of those that say nothing is still there")
+				t.Error("the first silent connection is still open")
 			}
 			sendOps(t, stream, getOp(2, "a"))
 			receiveAnswers(t, stream, 1)
@@ -61,8 +61,8 @@ func TestConnectionsThatSayNothingShutNobodyOut(t *testing.T) {
 	}
 }
 
-// A connection whose stream has asked for something makes no room, however long ago that
-// was: it may hold locks, or wait for one.
+// A connection whose stream has had an operation is not closed to make room, however long
+// ago that was: it may hold locks, or wait for one.
 func TestConnectionsOfUseMakeNoRoom(t *testing.T) {
 	seen := &counts{Observer: nobody{}}
 	r := serve(t, Config{Observer: seen, Limits: Limits{ConnectionsPerIP: 3, Connections: 3}})
@@ -86,13 +86,13 @@ func TestConnectionsOfUseMakeNoRoom(t *testing.T) {
 			receiveAnswers(t, stream, 1)
 		}
 		if !ended(t, newcomer) {
-			t.Error("the newcomer is still there")
+			t.Error("the new connection is still open")
 		}
 	}
 }
 
-// Of those that are of no use now the one of the least makes room, each after a while of
-// its own, and one that works never does.
+// Of the connections that are of no use now, the least useful one is closed to make room,
+// each kind after a time of its own, and one with an operation under way never is.
 func TestWhoIsOfTheLeastUseMakesRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLimited(nil, "grpc", Config{
@@ -117,14 +117,14 @@ func TestWhoIsOfTheLeastUseMakesRoom(t *testing.T) {
 		rests.end()
 		for _, step := range []struct {
 			after time.Duration
-			want  *limitedConn // nil: the newcomer is refused
+			want  *limitedConn // nil: the new one is refused
 		}{
 			{0, idle}, {time.Second - 1, nil}, {1, rests}, {4*time.Second - 1, nil}, {1, isSilent}, {time.Hour, nil},
 		} {
 			time.Sleep(step.after)
 			c, displaced, ok := enter()
 			if displaced != step.want || ok != (step.want != nil) {
-				t.Errorf("%v later: taken in: %v, and in the place of another one: %v", step.after, ok, displaced != nil)
+				t.Errorf("%v later: accepted: %v, and another one closed for it: %v", step.after, ok, displaced != nil)
 			}
 			if ok {
 				c.begin()
@@ -136,7 +136,7 @@ func TestWhoIsOfTheLeastUseMakesRoom(t *testing.T) {
 
 func TestConnectionThatSaysNothingIsClosed(t *testing.T) {
 	r := serve(t, Config{Limits: Limits{UselessTime: 50 * time.Millisecond}})
-	c := dialRaw(t, r) // has said who it is, and asks nothing
+	c := dialRaw(t, r) // has done its handshake, and requests nothing
 	stream := openStream(t, r)
 	r.node.await(t, "one connection", func() bool {
 		l := budgetOf(r, "grpc")
@@ -146,7 +146,7 @@ func TestConnectionThatSaysNothingIsClosed(t *testing.T) {
 	})
 	if err := c.WritePing(false, [8]byte{}); err == nil {
 		err = c.WritePing(false, [8]byte{})
-		_ = err // the system may take it all the same
+		_ = err // the system may accept it all the same
 	}
 	sendOps(t, stream, getOp(1, "a"))
 	receiveAnswers(t, stream, 1)
@@ -167,6 +167,6 @@ func TestAllWatchersOfHealthAreOneToTheNode(t *testing.T) {
 	r.receivers.mu.Lock()
 	defer r.receivers.mu.Unlock()
 	if r.receivers.n != 1 {
-		t.Errorf("%d goroutines look for 50 watchers, want one", r.receivers.n)
+		t.Errorf("%d goroutines check health for 50 watchers, want one", r.receivers.n)
 	}
 }

@@ -13,7 +13,7 @@ import (
 	apiv1 "github.com/locknode/locknode/api/v1"
 )
 
-// ask sends a request on a connection of its own, and returns its answer.
+// ask sends a request on a new connection, and returns its answer.
 func ask(t testing.TB, r *running, path, body string) <-chan string {
 	t.Helper()
 	conn, err := net.Dial("tcp", r.http)
@@ -33,8 +33,8 @@ func ask(t testing.TB, r *running, path, body string) <-chan string {
 	return answer
 }
 
-// Waits of HTTP clients hold a connection each. Whoever frees what they wait for can
-// connect all the same.
+// Each wait over HTTP holds a connection. A client that frees what the others wait for can
+// still connect.
 func TestWaitsLeaveConnectionsForWhatFrees(t *testing.T) {
 	r := serve(t, Config{Limits: Limits{ConnectionsPerIP: 8}})
 	held := receiveWithin(t, "the grant", ask(t, r, "/v1/acquire", `{"name":"a"}`))
@@ -60,10 +60,10 @@ func TestWaitsLeaveConnectionsForWhatFrees(t *testing.T) {
 		t.Errorf("the first that waited got %s", got)
 	}
 	ask(t, r, "/v1/acquire", `{"name":"a","wait":"1m"}`)
-	r.node.await(t, "the waiter in the place that is free again", func() bool { return len(r.node.queues["a"]) == 6 })
+	r.node.await(t, "the waiter on the connection that is free again", func() bool { return len(r.node.queues["a"]) == 6 })
 }
 
-// The same for Session streams, of which each has a connection here.
+// The same for Session streams, each on a connection of its own.
 func TestWaitsOfStreamsLeaveConnectionsForWhatFrees(t *testing.T) {
 	r := serve(t, Config{Limits: Limits{Connections: 4}})
 	first := openStream(t, r)
@@ -85,7 +85,7 @@ func TestWaitsOfStreamsLeaveConnectionsForWhatFrees(t *testing.T) {
 	}
 }
 
-// HTTP/2 lets only so many calls of a connection be under way.
+// HTTP/2 bounds the calls that are under way on a connection.
 func TestWaitsLeavePlacesOfAConnectionForWhatFrees(t *testing.T) {
 	r := serve(t, Config{Limits: Limits{StreamsPerConnection: 4}})
 	client := r.client(t)
@@ -107,7 +107,7 @@ func TestWaitsLeavePlacesOfAConnectionForWhatFrees(t *testing.T) {
 	r.node.await(t, "three waiters", func() bool { return len(r.node.queues["a"]) == 3 })
 	go wait()
 	if err := receiveWithin(t, "the refusal", ended); apiv1.CodeOf(err) != apiv1.CodeOverloaded {
-		t.Errorf("a fourth wait on a connection of four places: %v, want overloaded", err)
+		t.Errorf("a fourth wait on a connection that may have four calls: %v, want overloaded", err)
 	}
 	if _, err := client.Release(t.Context(), &apiv1.ReleaseRequest{Name: "a", Token: held.GetToken()}); err != nil {
 		t.Errorf("release beside the waits: %v", err)
@@ -116,7 +116,7 @@ func TestWaitsLeavePlacesOfAConnectionForWhatFrees(t *testing.T) {
 		t.Errorf("the first that waited: %v", err)
 	}
 	go wait()
-	r.node.await(t, "the waiter in the place that is free again", func() bool { return len(r.node.queues["a"]) == 3 })
+	r.node.await(t, "the waiter on the connection that is free again", func() bool { return len(r.node.queues["a"]) == 3 })
 }
 
 func TestConnectionsAreFewerThanFilesMayBeOpen(t *testing.T) {
@@ -132,6 +132,6 @@ func TestConnectionsAreFewerThanFilesMayBeOpen(t *testing.T) {
 		t.Fatal(err)
 	}
 	if strings.Count(log.String(), "may open no more files") != 1 {
-		t.Errorf("logged %q, want one line that says so", log.String())
+		t.Errorf("logged %q, want one line about it", log.String())
 	}
 }

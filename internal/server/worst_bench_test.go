@@ -17,8 +17,8 @@ import (
 	apiv1 "github.com/locknode/locknode/api/v1"
 )
 
-// worst are the inputs that were found to take the most memory, by what they do; each is
-// repeated on many connections.
+// worst are the inputs that were found to take the most memory, by name; each is repeated
+// on many connections.
 var worst = []struct {
 	name  string
 	conns int
@@ -104,14 +104,14 @@ var worst = []struct {
 }
 
 // BenchmarkWorst measures the most memory that the server takes for the worst inputs with
-// its default limits, in this process, which has the clients, too. SECURITY.md has the
+// its default limits. The clients run in this process, too. SECURITY.md has the
 // table; run it with -benchtime=1x.
 func BenchmarkWorst(b *testing.B) {
 	for _, w := range worst {
 		b.Run(strings.ReplaceAll(w.name, " ", "_"), func(b *testing.B) {
 			for range b.N {
 				r := serve(b, Config{Backend: bigNode(112 << 10), Limits: Limits{}})
-				_, _ = r.client(b).Acquire(b.Context(), acquireOf("a", 0)) // somebody holds it
+				_, _ = r.client(b).Acquire(b.Context(), acquireOf("a", 0)) // so that others wait
 				before := memoryInUse()
 				most := before
 				done := make(chan struct{})
