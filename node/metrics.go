@@ -92,7 +92,7 @@ func newMetrics(n *Node) *metrics {
 func (m *metrics) nodeGauges(n *Node) {
 	m.gauge("locknode_leader", "1 while this node serves as leader.", func() float64 { return boolGauge(n.epoch.Load() != nil) })
 	m.gauge("locknode_ready", "1 while this node is ready.", func() float64 { return boolGauge(n.readiness() == nil) })
-	m.gauge("locknode_parked_acquires", "Acquires that wait on this node for their answer.", func() float64 { return float64(n.waits.len()) })
+	m.gauge("locknode_waiting_acquires", "Acquires that wait on this node for their answer.", func() float64 { return float64(n.waits.len()) })
 	m.gauge("locknode_applied_index", "Index of the last applied command.", func() float64 { return float64(n.appliedIndex()) })
 	m.gauge("locknode_replay_bytes", "Bytes of log entries that a restart would apply again.", func() float64 { return float64(n.snapshots.replay()) })
 	m.gauge("locknode_store_stalled", "1 while a write to disk is outstanding for too long.", func() float64 {

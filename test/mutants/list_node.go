@@ -117,7 +117,7 @@ func keptClock(n *Node, tableNow int64) *leaderClock {
 		changes: []change{{
 			"node/read.go",
 			"	votes := make(chan bool, len(voters))\n",
-			"	votes := make(chan bool, len(voters)+1)\n	if s, member := membership.Find(membership.Servers(r), self); !member || s.Suffrage != raft.Voter {\n		votes <- true\n	}\n",
+			"	votes := make(chan bool, len(voters)+1)\n	if s, member := membership.Find(membership.Servers(l.raft), l.self); !member || s.Suffrage != raft.Voter {\n		votes <- true\n	}\n",
 		}},
 		caught: []catcher{named("./node", "TestALeaderThatIsNoVoterAnyMoreNeedsTheOthers")},
 	},
