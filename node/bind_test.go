@@ -25,7 +25,7 @@ func TestAFirstStartMayBeCorrected(t *testing.T) {
 	}
 	_, err := Open(t.Context(), cfg)
 	if err == nil {
-		t.Fatal("it runs on addresses that are taken")
+		t.Fatal("Open succeeded on addresses that are in use")
 	}
 	for _, addr := range []string{cfg.HTTPAddr, cfg.RaftAddr, cfg.GossipAddr} {
 		if !strings.Contains(err.Error(), addr) {
@@ -42,10 +42,10 @@ func TestAFirstStartMayBeCorrected(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = n.Close() })
 
-	// The directory says more than the addresses.
+	// The directory is checked before the addresses.
 	corrected.APIAddr, corrected.RaftAddr = n.APIAddr(), n.RaftAddr()
 	if _, err := Open(t.Context(), corrected); !errors.Is(err, disk.ErrInUse) {
-		t.Errorf("the same node once more: %v, want %v", err, disk.ErrInUse)
+		t.Errorf("a second node on the directory: %v, want %v", err, disk.ErrInUse)
 	}
 }
 
@@ -89,7 +89,7 @@ func TestLoopbackIsSaidInTheLog(t *testing.T) {
 	}
 	defer func() { _ = n.Close() }()
 	if log.count("the node listens where other machines cannot reach it") != 1 {
-		t.Error("the log does not say so, once")
+		t.Error("want one line in the log about it")
 	}
 }
 

@@ -41,7 +41,7 @@ func TestStampsNeverGoBack(t *testing.T) {
 	mono := &fakeMono{at: time.Second}
 	c := newLeaderClock(500, mono.now)
 	before := c.stamp()
-	mono.at = 0 // no monotonic clock does this; the stamps must stand it
+	mono.at = 0 // no monotonic clock does this; stamps must not go back even then
 	if got := c.stamp(); got < before {
 		t.Fatalf("stamp = %d after %d", got, before)
 	}

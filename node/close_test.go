@@ -10,11 +10,11 @@ import (
 	"github.com/locknode/locknode/client"
 )
 
-// TestCloseWhileTheNodeStartsLeavesNothing closes a node at any moment of its start; goleak
-// checks afterwards.
+// TestCloseWhileTheNodeStartsLeavesNothing closes a node at any moment of its start. goleak
+// then looks for goroutines that are left.
 func TestCloseWhileTheNodeStartsLeavesNothing(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir() // with state from the second time on
+	dir := t.TempDir() // has state from the second time on
 	for i := range 40 {
 		n, err := Open(t.Context(), Config{ID: "n1", DataDir: dir, Listen: "127.0.0.1:0", BootstrapExpect: 1, Fast: true})
 		if err != nil {
@@ -44,7 +44,7 @@ func TestANodeThatIsClosedSaysSo(t *testing.T) {
 	}
 	late := n.Client()
 	if _, err := late.Lock(context.Background(), "x"); !errors.Is(err, client.ErrClosed) {
-		t.Errorf("Lock of a client that was asked for after Close: %v, want %v", err, client.ErrClosed)
+		t.Errorf("Lock of a client made after Close: %v, want %v", err, client.ErrClosed)
 	}
 	if err := late.Close(); err != nil {
 		t.Errorf("Close of this client: %v", err)
@@ -52,7 +52,7 @@ func TestANodeThatIsClosedSaysSo(t *testing.T) {
 }
 
 // The clients of a failed node return ErrClosed, and their grants are lost.
-func TestTheClientsOfANodeThatHasFailedKnow(t *testing.T) {
+func TestTheClientsOfAFailedNodeReturnErrClosed(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t, 1)
 	n := c.nodes[0]

@@ -55,7 +55,7 @@ func startClusterWith(t *testing.T, size int, change func(*Config)) *testCluster
 			t.Fatal(err)
 		}
 		t.Cleanup(func() {
-			closed := n.closing.Load() // the test has looked at what it said
+			closed := n.closing.Load() // by the test, which has checked its error
 			if err := n.Close(); err != nil && !closed {
 				t.Errorf("close %s: %v", n.ID(), err)
 			}
@@ -223,7 +223,7 @@ func TestWaitersKeepTheirOrderThroughATransferOfLeadership(t *testing.T) {
 				t.Errorf("waiter %d: Unlock: %v", i, err)
 			}
 		}()
-		c.eventually(fmt.Sprintf("waiter %d stands in line", i), func() bool {
+		c.eventually(fmt.Sprintf("waiter %d is in the queue", i), func() bool {
 			info, err := cl.Get(c.ctx(), "line")
 			return err == nil && info.Waiters == i+1
 		})
@@ -331,7 +331,7 @@ func TestWithoutAMajorityNothingIsServedAndStaleReadsStillAre(t *testing.T) {
 		t.Errorf("stale Get without a majority = %v, want the holder", a)
 	}
 	if err := last.readiness(); err == nil {
-		t.Error("the node calls itself ready without a majority")
+		t.Error("the node is ready without a majority")
 	}
 }
 
@@ -414,7 +414,7 @@ func TestEveryFaultOfAConfigIsReported(t *testing.T) {
 		Limits: fsm.Limits{NameBytes: -1},
 	})
 	if err == nil {
-		t.Fatal("Open took a config of faults")
+		t.Fatal("Open accepted a faulty config")
 	}
 	for _, want := range []string{"data dir", "bootstrap expect: is -1", "timing: is 1h", `"paper"`, "gossip key: is 5 bytes long", "limits.name_bytes -1", "plain text", "10.0.0.1:80"} {
 		if !containsText(err, want) {
@@ -446,7 +446,7 @@ func TestAListIsReadInPagesAndMissesNothing(t *testing.T) {
 			t.Fatalf("List after %q = %v, %v", after, a, err)
 		}
 		if got := len(a.GetList().GetLocks()); got > 25 {
-			t.Fatalf("a page has %d locks, 25 were asked for", got)
+			t.Fatalf("a page has %d locks, 25 were requested", got)
 		}
 		for _, l := range a.GetList().GetLocks() {
 			names = append(names, l.GetName())
@@ -465,11 +465,11 @@ func TestAListIsReadInPagesAndMissesNothing(t *testing.T) {
 	}
 }
 
-// The directed test for T3, with Raft itself: a leader stamps an entry and stalls
-// before it hands it in; leadership goes to another node and comes back; then
-// Raft stores the old entry under the new term, because it knows nothing of
-// stamps. Without the check in the table the old stamp would be applied.
-func TestAnEntryThatSleptThroughTwoElectionsChangesNothing(t *testing.T) {
+// A test of T3 with Raft itself: a leader stamps an entry and stalls before it hands the
+// entry to Raft; leadership goes to another node and comes back; then Raft, which knows
+// nothing of stamps, stores the old entry under the new term. Without the check in the table
+// the old stamp would be applied.
+func TestAnEntryStampedTwoElectionsAgoChangesNothing(t *testing.T) {
 	t.Parallel()
 	var (
 		stall   atomic.Bool
@@ -497,7 +497,7 @@ func TestAnEntryThatSleptThroughTwoElectionsChangesNothing(t *testing.T) {
 	<-stalled
 	move := func(from *Node, to string) {
 		c.eventually("leadership goes to "+to, func() bool {
-			_ = from.transfer(c.ctx(), from.raft.Load(), to) // asked again until it is done
+			_ = from.transfer(c.ctx(), from.raft.Load(), to) // retried until it is done
 			for _, n := range c.nodes {
 				if _, leading := leads(n.raft.Load()); leading && n.ID() == to {
 					return true
@@ -551,7 +551,7 @@ func TestALiveMemberIsNotRemovedWhileAnotherOneIsDead(t *testing.T) {
 	alive := c.follower()
 	_, err := wire{alive}.RemoveMember(c.ctx(), &apiv1.RemoveMemberRequest{Id: alive.ID()})
 	if apiv1.CodeOf(err) != apiv1.CodeDenied || !strings.Contains(err.Error(), "only 1 answer") {
-		t.Errorf("RemoveMember of the last follower = %v, want that it is denied", err)
+		t.Errorf("RemoveMember of the last follower = %v, want it refused", err)
 	}
 	if _, err := (wire{alive}).RemoveMember(c.ctx(), &apiv1.RemoveMemberRequest{Id: dead.ID()}); err != nil {
 		t.Errorf("RemoveMember of the dead node: %v", err)
@@ -561,11 +561,11 @@ func TestALiveMemberIsNotRemovedWhileAnotherOneIsDead(t *testing.T) {
 	}
 }
 
-// The answer comes before the caller's time is over, also through another node, and says
-// that it is not known what became of the removal.
+// The answer comes before the caller's deadline, also through another node, and says that
+// the outcome of the removal is unknown.
 func TestARemovalThatIsNotDoneInTimeMayHaveBeenDone(t *testing.T) {
 	t.Parallel()
-	var hangs atomic.Value // string: the node that applies nothing any more, and so comes to no barrier
+	var hangs atomic.Value // string: the node that applies nothing more, and so no barrier
 	hangs.Store("")
 	hung, resume := make(chan struct{}), make(chan struct{})
 	c := startClusterWith(t, 3, func(cfg *Config) {
@@ -588,14 +588,14 @@ func TestARemovalThatIsNotDoneInTimeMayHaveBeenDone(t *testing.T) {
 		_, err := wire{asked}.RemoveMember(ctx, &apiv1.RemoveMemberRequest{Id: follower.ID()})
 		if apiv1.CodeOf(err) != apiv1.CodeUnknownOutcome || !strings.Contains(err.Error(), "may have been done") ||
 			!strings.Contains(err.Error(), "locknode members") || ctx.Err() != nil {
-			t.Errorf("RemoveMember at %s = %v, want in time that its outcome is unknown", asked.ID(), err)
+			t.Errorf("RemoveMember at %s = %v, want outcome unknown, in time", asked.ID(), err)
 		}
 	}
 }
 
-// Raft can shut itself down when it applies its own removal. A node whose Raft is gone
-// answers nothing, and nobody has told it why; so it stays, as a follower, until
-// the others have said that it was removed.
+// Raft can shut itself down when it applies its own removal. A node without Raft answers
+// nothing and does not know why. So Raft stays, as a follower, until the other members have
+// answered the node that it was removed.
 func TestARemovedLeadersRaftGoesOnUntilTheNodeEnds(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t, 3)
@@ -615,7 +615,7 @@ func TestARemovedLeadersRaftGoesOnUntilTheNodeEnds(t *testing.T) {
 		case <-time.After(time.Millisecond):
 		}
 		if down := gone.raft.Load().State() == raft.Shutdown; down && !gone.closing.Load() && gone.Err() == nil {
-			t.Fatal("Raft has shut itself down under the node")
+			t.Fatal("Raft has shut itself down before the node")
 		}
 	}
 }

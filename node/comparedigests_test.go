@@ -48,15 +48,15 @@ func TestCheckpointsKeepTheLatestAndEverySixtyFourth(t *testing.T) {
 	}
 	some := c.some()
 	if len(some) > maxDigestIndexes || some[last] != last*7 {
-		t.Errorf("%d indexes are compared, at most %d may be asked for; the last one: %v", len(some), maxDigestIndexes, some[last])
+		t.Errorf("%d indexes are compared, at most %d may be requested; the last one: %v", len(some), maxDigestIndexes, some[last])
 	}
 	if n := len(c.recent.all) + len(c.coarse.all); n > recentCheckpoints+coarseCheckpoints {
 		t.Errorf("%d checkpoints are remembered", n)
 	}
 }
 
-// Nodes that apply the same entries at their own pace, restart from snapshots and
-// look at each other at any time never differ.
+// Nodes that apply the same entries, each at its own pace, restart from snapshots and compare
+// digests at any time never differ.
 func TestTheSameLogIsNeverADifference(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	for range 200 {
@@ -70,7 +70,7 @@ func TestTheSameLogIsNeverADifference(t *testing.T) {
 		states := map[string]map[uint64]uint64{}
 		for _, id := range ids {
 			var c checkpoints
-			for _, p := range log[rng.IntN(400):][:rng.IntN(100)] { // from a snapshot on, up to where it is
+			for _, p := range log[rng.IntN(400):][:rng.IntN(100)] { // from its snapshot to the last entry that it has applied
 				c.note(p.index, p.digest)
 			}
 			states[id] = c.some()
@@ -119,7 +119,7 @@ func TestOnlyAMinorityIsToStop(t *testing.T) {
 		t.Error("a nonvoter that differs from all voters is not to stop")
 	}
 	if judge("a", []string{"a", "b"}, map[string]map[uint64]uint64{"a": good, "b": bad}) != nil {
-		t.Error("one of two nodes stops: nobody can know which one is right")
+		t.Error("one of two nodes stops, and it may be the correct one")
 	}
 }
 
@@ -152,7 +152,7 @@ func (l *logBuffer) count(text string) int {
 	return strings.Count(l.b.String(), text)
 }
 
-// corrupt applies something to one replica that is not in the log.
+// corrupt applies an entry to one replica that is not in the log.
 func corrupt(t *testing.T, n *Node) {
 	t.Helper()
 	entry := fsm.AppendCommand(fsm.AppendHeader(nil, 1, 0, 0, 1), fsm.OpenSession{Session: fsm.SessionID{7}, TTL: int64(time.Hour)})
@@ -221,7 +221,7 @@ func TestANodeThatDivergedStopsAndIsNotStartedAgain(t *testing.T) {
 			select {
 			case <-victim.Done():
 			case <-time.After(patience):
-				t.Fatal("the node whose state differs goes on")
+				t.Fatal("the node whose state differs still runs")
 			}
 			err := victim.Err()
 			if !errors.Is(err, ErrDiverged) || !strings.Contains(err.Error(), "locknode reseed --data-dir "+victim.cfg.DataDir) {
@@ -254,8 +254,9 @@ func without(nodes []*Node, n *Node) (rest []*Node) {
 	return rest
 }
 
-// Of two nodes it cannot be known which one is right: they log an error, once, and go on.
-func TestTwoNodesThatDifferOnlyShout(t *testing.T) {
+// With two nodes there is no majority to say which one is correct: both log an error, once,
+// and go on.
+func TestTwoNodesThatDifferLogAnErrorAndGoOn(t *testing.T) {
 	t.Parallel()
 	var log logBuffer
 	c := startClusterWith(t, 2, func(cfg *Config) { cfg.Logger = slog.New(slog.NewTextHandler(&log, nil)) })

@@ -53,7 +53,7 @@ func TestTheProgramsRegistryHasTheMetricsUntilTheNodeIsClosed(t *testing.T) {
 		t.Errorf("after an Open that failed the registry has %v, want those of the first node", got)
 	}
 	cfg.Metrics = prometheus.WrapRegistererWith(prometheus.Labels{"node": "n2"}, prometheus.NewRegistry())
-	second, err := node.Open(t.Context(), cfg) // what failed has left the directory free
+	second, err := node.Open(t.Context(), cfg) // the Open that failed has left the directory free
 	if err != nil {
 		t.Fatal(err)
 	}

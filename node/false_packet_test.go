@@ -16,10 +16,10 @@ import (
 )
 
 // Datagrams of a stranger that can reach the gossip ports of a cluster without a key. They
-// are built by hand: package cluster never sends them.
+// are built here by hand, because package cluster never sends them.
 
-// falseMeta is what a member says of itself in gossip, with other flags and addresses; see
-// the encoding in package cluster.
+// falseMeta returns the meta of a member with other flags and addresses; see the encoding in
+// package cluster.
 func falseMeta(n *Node, flags byte, api, raftAddr string) []byte {
 	buf := []byte{1, flags, 3, 1}
 	for _, s := range []string{n.ID(), n.clusterID(), api, "", raftAddr, "v", "", "", ""} {
@@ -71,8 +71,8 @@ func configurations(t *testing.T, n *Node) (count int) {
 	return count
 }
 
-// Each of them leaves a cluster of three as it was: with an incarnation that memberlist
-// would have to answer with 0, and with one that is accepted.
+// No such datagram changes a cluster of three: neither with an incarnation that memberlist
+// would have to answer with 0, nor with one that is accepted.
 func TestDatagramsLeaveTheClusterAsItWas(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t, 3)
@@ -82,7 +82,7 @@ func TestDatagramsLeaveTheClusterAsItWas(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	liar, err := net.Listen("tcp", "127.0.0.1:0") // takes connections and answers nothing
+	liar, err := net.Listen("tcp", "127.0.0.1:0") // accepts connections and answers nothing
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,7 +96,7 @@ func TestDatagramsLeaveTheClusterAsItWas(t *testing.T) {
 			}
 			for _, p := range packets {
 				_, _ = conn.Write(p)
-				time.Sleep(5 * time.Millisecond) // memberlist takes the last one first
+				time.Sleep(5 * time.Millisecond) // memberlist handles the last one first
 			}
 			_ = conn.Close()
 		}
@@ -139,7 +139,7 @@ func TestDatagramsLeaveTheClusterAsItWas(t *testing.T) {
 			}
 			for _, m := range n.directory().GetMembers() {
 				if m.GetApiAddress() == lies {
-					t.Fatalf("%s tells clients that %s is at %s", n.ID(), m.GetId(), lies)
+					t.Fatalf("%s names to clients %s at %s", n.ID(), m.GetId(), lies)
 				}
 			}
 			if api := n.leaderAPI(); api == lies {
@@ -150,7 +150,7 @@ func TestDatagramsLeaveTheClusterAsItWas(t *testing.T) {
 			}
 		}
 	}
-	if got := configurations(t, leader); got != changes { // also what was changed and changed back
+	if got := configurations(t, leader); got != changes { // also those that were changed and changed back
 		t.Errorf("the log has %d configurations, and had %d", got, changes)
 	}
 	c.leader() // on a busy machine it may be another one

@@ -38,7 +38,7 @@ type crowded struct {
 const fewFiles = 160
 
 // startCrowded runs the test again in another process and returns the node there. In that
-// process it returns nil when the node has ended.
+// process it runs the node, and returns nil once that has ended.
 func startCrowded(t *testing.T) *crowded {
 	t.Helper()
 	const mark = "NODE_TEST_CROWDED"
@@ -180,7 +180,7 @@ func crowd(t *testing.T, addr string, many int) (taken int) {
 		looking.Go(func() {
 			err := conn.SetReadDeadline(soon)
 			var b [64]byte
-			for err == nil { // HTTP/2 greets
+			for err == nil { // the server's preface of HTTP/2
 				_, err = conn.Read(b[:])
 			}
 			if errors.Is(err, os.ErrDeadlineExceeded) {
@@ -192,8 +192,8 @@ func crowd(t *testing.T, addr string, many int) (taken int) {
 	return int(open.Load())
 }
 
-// Connections that fill all listeners, whatever the limits of each, take no file that the
-// node needs for its log.
+// Connections that fill all listeners, whatever the limits of each, leave the node the files
+// that it needs for its log.
 func TestConnectionsLeaveFilesToTheNode(t *testing.T) {
 	t.Parallel()
 	p := startCrowded(t)
@@ -207,12 +207,12 @@ func TestConnectionsLeaveFilesToTheNode(t *testing.T) {
 		p.do("open")
 		p.do("lock")
 	}
-	t.Logf("taken: %v", taken)
+	t.Logf("accepted: %v", taken)
 	if taken["raft"] > 10 {
-		t.Errorf("taken %v: gossip has taken what strangers may have, and Raft took more", taken)
+		t.Errorf("accepted %v: gossip has used up the share of strangers, and Raft accepted more", taken)
 	}
-	if taken["gossip"]+taken["raft"] < 64 { // Raft takes no more than 64 that say nothing
-		t.Errorf("taken %v: hardly any were, and the test shows little", taken)
+	if taken["gossip"]+taken["raft"] < 64 { // Raft accepts no more than 64 silent ones
+		t.Errorf("accepted %v: too few for the test to show anything", taken)
 	}
 }
 
@@ -225,10 +225,10 @@ func TestConnectionsOfClientsLeaveRoomForPeers(t *testing.T) {
 	}
 	clients := crowd(t, p.API, fewFiles) + crowd(t, p.HTTP, fewFiles)
 	if clients < 32 {
-		t.Errorf("only %d connections of clients were taken", clients)
+		t.Errorf("only %d connections of clients were accepted", clients)
 	}
 	if peers := crowd(t, p.Raft, 10); peers != 10 {
-		t.Errorf("%d of 10 connections to Raft were taken beside %d of clients", peers, clients)
+		t.Errorf("%d of 10 connections to Raft were accepted beside %d of clients", peers, clients)
 	}
 	p.do("open")
 	p.do("lock")

@@ -21,7 +21,7 @@ import (
 	"github.com/locknode/locknode/internal/proof/fuzz"
 )
 
-// rawCodec sends bytes as they are and decodes what it gets.
+// rawCodec sends bytes as they are and decodes what it receives.
 type rawCodec struct{}
 
 func (rawCodec) Name() string                    { return "proto" }
@@ -70,7 +70,7 @@ func (n *target) wellAfterwards(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	if err := n.WaitReady(ctx); err != nil {
-		t.Fatalf("the node does not serve any more: %v, %v", err, n.Err())
+		t.Fatalf("the node no longer serves: %v, %v", err, n.Err())
 	}
 	if n.runs++; n.runs%32 != 1 {
 		return
@@ -78,7 +78,7 @@ func (n *target) wellAfterwards(t *testing.T) {
 	var snapshot bytes.Buffer
 	n.machine.View(func(table *fsm.Table) { _, _ = table.Snapshot().WriteTo(&snapshot) })
 	if _, err := fsm.Restore(&snapshot); err != nil {
-		t.Fatalf("the table is not sound any more: %v", err)
+		t.Fatalf("the table no longer holds its invariants: %v", err)
 	}
 }
 
@@ -185,7 +185,8 @@ func FuzzUnary(f *testing.F) {
 	})
 }
 
-// patienceFor bounds what may wait, and otherwise only what hangs.
+// patienceFor returns a deadline: short for a call that may wait, and otherwise one that only
+// a call that hangs exceeds.
 func patienceFor(t *testing.T, mayWait bool) (context.Context, context.CancelFunc) {
 	limit := 15 * time.Second
 	if mayWait {
@@ -292,7 +293,7 @@ func FuzzSessionStream(f *testing.F) {
 		defer cancel()
 		stream, err := n.cc.NewStream(ctx, description, "/locknode.v1.Locks/Session")
 		if err != nil {
-			t.Skip("the machine is too slow just now")
+			t.Skip("the machine is too slow at the moment")
 		}
 		for _, message := range messages {
 			if stream.SendMsg(message) != nil {
@@ -323,7 +324,7 @@ func FuzzSessionStream(f *testing.F) {
 	})
 }
 
-// question is the operations of one ID, and how many of them were answered.
+// question holds the operations of one ID, and how many of them were answered.
 type question struct {
 	ops      []*apiv1.Operation
 	answered int
@@ -334,7 +335,7 @@ type question struct {
 func (q *question) answer(t *testing.T, a *apiv1.Answer) {
 	t.Helper()
 	if q == nil || q.answered == len(q.ops) {
-		t.Fatalf("answer %v to nothing that was asked", a)
+		t.Fatalf("answer %v to no request", a)
 	}
 	if len(q.ops) == 1 {
 		checkAnswer(t, q.ops[0], a)

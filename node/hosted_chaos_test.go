@@ -15,14 +15,14 @@ import (
 	"github.com/locknode/locknode/node"
 )
 
-// told is what callers without a session know of: token → lock.
-type told struct {
+// answered holds the grants that callers without a session know: token → lock.
+type answered struct {
 	mu    sync.Mutex
 	grant map[uint64]string
 	count int
 }
 
-func (k *told) add(token uint64, name string) {
+func (k *answered) add(token uint64, name string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.grant[token] == "" {
@@ -31,27 +31,27 @@ func (k *told) add(token uint64, name string) {
 	k.grant[token] = name
 }
 
-func (k *told) drop(token uint64) {
+func (k *answered) drop(token uint64) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	delete(k.grant, token)
 }
 
-// TestNobodyHoldsWhatNobodyWasToldOf: callers hang up at any moment, repeat requests
-// under their IDs through other nodes, and nodes are cut off for longer than their
-// sessions live. When all is quiet again, whatever is held is held by somebody who was
-// told so, and nobody stands in line. The callers are in the nodes' own processes:
-// whether one was told is certain.
+// TestEveryGrantWasDeliveredToACaller: callers hang up at any moment and retry under their
+// request IDs through other nodes, and nodes are cut off for longer than the TTL of their
+// sessions. In the end every grant that is held was delivered to its caller, and the queues
+// are empty. The callers run in the processes of the nodes, so that it is certain what was
+// delivered.
 //
-// There is one exception. A try under a request ID was granted the lock at once, its
-// caller has hung up, and then the session of its node ended before the try was cancelled: another
-// try may have been told of the grant, so that it is left to its TTL.
-func TestNobodyHoldsWhatNobodyWasToldOf(t *testing.T) {
+// There is one exception. A try under a request ID was granted the lock at once, its caller
+// has hung up, and the session of its node ended before the try was cancelled: the grant may
+// have been delivered to another try, so it is left to its TTL.
+func TestEveryGrantWasDeliveredToACaller(t *testing.T) {
 	for seed := range testall.Pick[uint64](6, 2) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			inWorld(t, func(w *world) {
 				random := rand.New(rand.NewPCG(seed, 1))
-				k := &told{grant: map[uint64]string{}}
+				k := &answered{grant: map[uint64]string{}}
 				ctx, stop := context.WithTimeout(w.t.Context(), time.Minute)
 				defer stop()
 				var callers sync.WaitGroup
@@ -68,13 +68,13 @@ func TestNobodyHoldsWhatNobodyWasToldOf(t *testing.T) {
 				w.c.Heal()
 				time.Sleep(time.Minute)
 				w.lookAround()
-				w.checkTold(k)
+				w.checkAnswered(k)
 			})
 		})
 	}
 }
 
-// trouble cuts nodes off, now and then.
+// trouble cuts off one node after the other until ctx ends.
 func (w *world) trouble(ctx context.Context, random *rand.Rand) {
 	for ctx.Err() == nil {
 		nodes := w.c.Nodes()
@@ -91,8 +91,8 @@ func (w *world) trouble(ctx context.Context, random *rand.Rand) {
 	}
 }
 
-// call is one caller: it acquires, is told or hangs up, and mostly releases.
-func (w *world) call(random *rand.Rand, k *told, id string) {
+// call is one caller: it acquires, gets the answer or hangs up, and mostly releases.
+func (w *world) call(random *rand.Rand, k *answered, id string) {
 	r := request(fmt.Sprintf("lock%d", random.IntN(4)), "caller "+id, time.Hour, time.Duration(random.Int64N(int64(6*time.Second))), "")
 	patience := time.Duration(random.Int64N(int64(7 * time.Second)))
 	named := random.IntN(3) == 0
@@ -113,7 +113,7 @@ func (w *world) call(random *rand.Rand, k *told, id string) {
 		if a != nil && apiv1.Code(a.GetError().GetCode()) != apiv1.CodeUnavailable {
 			return
 		}
-		patience += time.Second // whoever has an ID asks until there is an answer
+		patience += time.Second // a caller with an ID retries until there is an answer
 	}
 	if token == 0 {
 		return
@@ -146,27 +146,27 @@ func (w *world) start(random *rand.Rand, patience time.Duration, op *apiv1.Opera
 	return a
 }
 
-func (w *world) checkTold(k *told) {
+func (w *world) checkAnswered(k *answered) {
 	w.t.Helper()
 	held := 0
 	for i := range 4 {
 		lock := w.get(w.leader, fmt.Sprintf("lock%d", i))
 		if lock.GetWaiters() != 0 {
-			w.t.Errorf("%d stand in line for %s", lock.GetWaiters(), lock.GetName())
+			w.t.Errorf("%d wait for %s, want none", lock.GetWaiters(), lock.GetName())
 		}
 		for _, h := range lock.GetHolders() {
 			switch {
 			case k.grant[h.GetToken()] == lock.GetName():
 				held++
 			case strings.HasPrefix(h.GetHolder(), "named "):
-				w.t.Logf("%s was left to %s", lock.GetName(), h.GetHolder())
+				w.t.Logf("%s is left to %s until its TTL", lock.GetName(), h.GetHolder())
 			default:
-				w.t.Errorf("%s is held by %s with token %d, which nobody was told of", lock.GetName(), h.GetHolder(), h.GetToken())
+				w.t.Errorf("%s is held by %s with token %d, which was delivered to no caller", lock.GetName(), h.GetHolder(), h.GetToken())
 			}
 		}
 	}
 	if held != len(k.grant) {
-		w.t.Errorf("%d grants are held, and callers believe in %d", held, len(k.grant))
+		w.t.Errorf("%d grants are held, and callers have %d", held, len(k.grant))
 	}
-	w.t.Logf("%d grants were told, %d are held", k.count, held)
+	w.t.Logf("%d grants were delivered, %d are held", k.count, held)
 }

@@ -70,7 +70,7 @@ func (w *world) must(err error) {
 	}
 }
 
-// at is the API of a node, over a connection of the caller's own.
+// at returns the API of a node, over a new connection.
 func (w *world) at(node string) apiv1.LocksClient {
 	w.t.Helper()
 	if w.conns[node] == nil {
@@ -111,7 +111,7 @@ func (w *world) get(node, name string) *apiv1.Lock {
 	return a.GetLock()
 }
 
-// holder is who holds a lock, empty if nobody does.
+// holder returns the holder of a lock, empty if there is none.
 func (w *world) holder(node, name string) string {
 	w.t.Helper()
 	if h := w.get(node, name).GetHolders(); len(h) > 0 {
@@ -140,7 +140,7 @@ func (w *waiting) over() bool {
 	}
 }
 
-// wait sends an acquire, and returns when it had time to get into the table.
+// wait sends an acquire, and returns when it had time to reach the table.
 func (w *world) wait(node string, r *apiv1.AcquireRequest) *waiting {
 	w.t.Helper()
 	ctx, cancel := context.WithCancel(w.t.Context())
@@ -164,9 +164,9 @@ func (w *world) stands(node, name string, waiters int, when string) {
 	}
 }
 
-// TestLateCopyOfATryTakesNothingAway: a node stands still, its caller gives up after
-// 0.3 s and asks another one under the same request ID, which grants the lock. Then
-// the first try arrives, and with it the news that its caller has gone.
+// TestLateCopyOfATryTakesNothingAway: a node is paused, its caller gives up after 0.3 s and
+// retries through another node under the same request ID, which grants the lock. Then the
+// first try arrives, and its caller is gone.
 func TestLateCopyOfATryTakesNothingAway(t *testing.T) {
 	inWorld(t, func(w *world) {
 		for i := range 5 {
@@ -190,7 +190,7 @@ func TestLateCopyOfATryTakesNothingAway(t *testing.T) {
 	})
 }
 
-// left is how long a grant lasts as of its answer.
+// left returns the TTL that was left at the time of the answer.
 func left(a *apiv1.Answer) time.Duration {
 	got := a.GetAcquire()
 	return time.Duration(got.GetDeadline() - max(got.GetGranted(), a.GetStamp()))
@@ -204,7 +204,7 @@ func (w *world) ask(node string, r *apiv1.AcquireRequest) *apiv1.Answer {
 	return res.GetAnswers()[0]
 }
 
-func TestARepeatIsToldWhatIsTrueNow(t *testing.T) {
+func TestARepeatIsAnsweredAsOfNow(t *testing.T) {
 	inWorld(t, func(w *world) {
 		a, b := w.followers[0], w.leader
 		mine := func() *apiv1.AcquireRequest { return request("x", "one", 10*time.Second, 0, "r-1") }
@@ -215,21 +215,21 @@ func TestARepeatIsToldWhatIsTrueNow(t *testing.T) {
 		time.Sleep(8 * time.Second)
 		again := w.ask(b, mine())
 		if got := left(again); got > 2100*time.Millisecond || got < 1900*time.Millisecond || again.GetAcquire().GetToken() != first.GetAcquire().GetToken() {
-			t.Errorf("after 8 s the repeat is told %v, with %v left; want the same token and 2 s", again, got)
+			t.Errorf("after 8 s the repeat is answered %v, with %v left; want the same token and 2 s", again, got)
 		}
 		time.Sleep(3 * time.Second)
 		other := w.take(b, request("x", "two", time.Minute, 0, ""))
 		for range 2 {
 			e := w.ask(a, mine()).GetError()
 			if apiv1.Code(e.GetCode()) != apiv1.CodeNotHeld || !strings.Contains(e.GetMessage(), fmt.Sprint(first.GetAcquire().GetToken())) || !strings.Contains(e.GetMessage(), "new ID") {
-				t.Errorf("after its end the repeat is told %v, want not_held, the token and what to do", e)
+				t.Errorf("after its end the repeat is answered %v, want not_held, the token and what to do", e)
 			}
 		}
 		w.free(a, "x", other)
 		freed := w.take(a, request("x", "three", time.Minute, 0, "r-2"))
 		w.free(b, "x", freed)
 		if e := w.ask(a, request("x", "three", time.Minute, 0, "r-2")).GetError(); apiv1.Code(e.GetCode()) != apiv1.CodeNotHeld {
-			t.Errorf("the repeat of a request whose grant was released is told %v, want not_held", e)
+			t.Errorf("the repeat of a request whose grant was released is answered %v, want not_held", e)
 		}
 	})
 }
@@ -252,7 +252,7 @@ func TestARefusalIsNotRememberedAgainstTheNextTry(t *testing.T) {
 				t.Errorf("a wait of 2 s ended with %v after %v", err, took)
 			}
 			if e := apiv1.AsError(err); len(e.GetHolders()) != 1 || e.GetHolders()[0].GetHolder() != "alice" {
-				t.Errorf("a wait in vain: %v, want it to name the holder", e)
+				t.Errorf("a wait that timed out: %v, want it to name the holder", e)
 			}
 		}
 		if _, err := w.at(node).Acquire(w.t.Context(), request("y", "bob", time.Minute, 0, "r-1")); err != nil {
@@ -274,7 +274,7 @@ func TestAWaiterWhoHangsUpHoldsNothingLater(t *testing.T) {
 			gone.cancel()
 			time.Sleep(100 * time.Millisecond)
 			w.stands(node, "x", 0, "after the waiter hung up")
-			// The grant is on its way when the caller hangs up.
+			// The grant is on its way to the caller when that hangs up.
 			gone = w.wait(node, request("x", "gone", time.Hour, 10*time.Minute, ""))
 			go func() {
 				_, _ = w.at(node).Release(w.t.Context(), &apiv1.ReleaseRequest{Name: "x", Token: token})
@@ -294,7 +294,7 @@ func TestARepeatFindsItsPlaceThroughAnotherNode(t *testing.T) {
 		token := w.take(a, request("x", "holder", time.Hour, 0, ""))
 		first := w.wait(a, request("x", "named", time.Minute, 10*time.Minute, "r-1"))
 		behind := w.wait(w.leader, request("x", "behind", time.Minute, 10*time.Minute, ""))
-		first.cancel() // a proxy has cut it off
+		first.cancel() // as if a proxy had cut it off
 		time.Sleep(3 * time.Second)
 		w.stands(b, "x", 2, "3 s after the first one was cut off")
 		again := w.wait(b, request("x", "named", time.Minute, 10*time.Minute, "r-1"))
@@ -303,7 +303,7 @@ func TestARepeatFindsItsPlaceThroughAnotherNode(t *testing.T) {
 		w.free(b, "x", token)
 		time.Sleep(100 * time.Millisecond)
 		if !again.over() || again.err != nil || behind.over() {
-			t.Fatalf("the repeat: over %v, %v; who stood behind it: over %v; want its grant and a wait", again.over(), again.err, behind.over())
+			t.Fatalf("the repeat: over %v, %v; the one behind it: over %v; want its grant and a wait", again.over(), again.err, behind.over())
 		}
 		time.Sleep(20 * time.Second)
 		if h := w.holder(b, "x"); h != "named" {
@@ -315,7 +315,7 @@ func TestARepeatFindsItsPlaceThroughAnotherNode(t *testing.T) {
 	})
 }
 
-func TestAPlaceThatIsNotAskedForAgainIsGivenUp(t *testing.T) {
+func TestAPlaceInTheQueueWithoutARetryIsGivenUp(t *testing.T) {
 	inWorld(t, func(w *world) {
 		node := w.followers[0]
 		token := w.take(node, request("x", "holder", time.Hour, 0, ""))
@@ -323,10 +323,10 @@ func TestAPlaceThatIsNotAskedForAgainIsGivenUp(t *testing.T) {
 		first.cancel()
 		time.Sleep(4 * time.Second)
 		w.stands(node, "x", 1, "after 4 s")
-		w.free(node, "x", token) // and so it is granted, and nobody knows
+		w.free(node, "x", token) // and so it is granted, and no caller knows
 		time.Sleep(100 * time.Millisecond)
 		if h := w.holder(node, "x"); h != "named" {
-			t.Errorf("held by %q, want the caller who may come back", h)
+			t.Errorf("held by %q, want the caller that may retry", h)
 		}
 		time.Sleep(2 * time.Second)
 		if h := w.holder(node, "x"); h != "" {
@@ -335,21 +335,21 @@ func TestAPlaceThatIsNotAskedForAgainIsGivenUp(t *testing.T) {
 	})
 }
 
-// TestAWaiterWhoWasToldToGoDoesNotGetTheLockLater: the majority is gone for longer than
-// the node waits for it.
-func TestAWaiterWhoWasToldToGoDoesNotGetTheLockLater(t *testing.T) {
+// TestARefusedWaiterDoesNotGetTheLockLater: the majority is down for longer than the node
+// waits for it.
+func TestARefusedWaiterDoesNotGetTheLockLater(t *testing.T) {
 	inWorld(t, func(w *world) {
 		node, other := w.followers[0], w.followers[1]
 		token := w.take(w.leader, request("x", "holder", 10*time.Minute, 0, ""))
-		ghost := w.wait(node, request("x", "ghost", 20*time.Second, 10*time.Minute, ""))
+		unnamed := w.wait(node, request("x", "unnamed", 20*time.Second, 10*time.Minute, ""))
 		named := w.wait(node, request("x", "named", 20*time.Second, 10*time.Minute, "r-1"))
 		w.stands(node, "x", 2, "at first")
 		w.must(w.c.Kill(w.leader))
 		w.must(w.c.Kill(other))
-		<-ghost.done
+		<-unnamed.done
 		<-named.done
-		if ghost.code() != apiv1.CodeUnavailable || ghost.took > 10*time.Second || named.code() != apiv1.CodeUnavailable {
-			t.Errorf("the waiters were told %v after %v and %v, want unavailable within seconds", ghost.err, ghost.took, named.err)
+		if unnamed.code() != apiv1.CodeUnavailable || unnamed.took > 10*time.Second || named.code() != apiv1.CodeUnavailable {
+			t.Errorf("the waiters were answered %v after %v and %v, want unavailable within seconds", unnamed.err, unnamed.took, named.err)
 		}
 		time.Sleep(30 * time.Second)
 		w.must(w.c.Start(w.leader))
@@ -370,7 +370,7 @@ func TestAWaiterWhoWasToldToGoDoesNotGetTheLockLater(t *testing.T) {
 // cluster has noticed. It is gone with the node's session, and so are the others.
 func TestWaitersOfADeadNodeBlockNobody(t *testing.T) {
 	for name, c := range map[string]struct {
-		freed time.Duration // after the node's death
+		freed time.Duration // after the node was killed
 		most  time.Duration
 	}{
 		"freed before it is noticed": {time.Second, 7 * time.Second},
@@ -380,7 +380,7 @@ func TestWaitersOfADeadNodeBlockNobody(t *testing.T) {
 			inWorld(t, func(w *world) {
 				token := w.take(w.leader, request("x", "holder", time.Hour, 0, ""))
 				for i := range 5 {
-					w.wait(w.followers[0], request("x", fmt.Sprintf("ghost%d", i), time.Hour, 10*time.Minute, ""))
+					w.wait(w.followers[0], request("x", fmt.Sprintf("of the dead node %d", i), time.Hour, 10*time.Minute, ""))
 				}
 				w.must(w.c.Kill(w.followers[0]))
 				time.Sleep(c.freed)
@@ -395,7 +395,7 @@ func TestWaitersOfADeadNodeBlockNobody(t *testing.T) {
 	}
 }
 
-// TestAGrantOutOfAWaitOutlivesItsNode: its caller was told, and then the node dies.
+// TestAGrantOutOfAWaitOutlivesItsNode: the node is killed after the grant was delivered.
 func TestAGrantOutOfAWaitOutlivesItsNode(t *testing.T) {
 	inWorld(t, func(w *world) {
 		node := w.followers[0]
@@ -429,24 +429,24 @@ func TestAStopKeepsThePlacesOfRequestIDsAndNoOthers(t *testing.T) {
 				<-named.done
 				<-other.done
 				if named.code() != apiv1.CodeUnavailable || !strings.Contains(named.err.Error(), "same request ID") || other.code() != apiv1.CodeUnavailable {
-					t.Errorf("the waiters were told %v and %v, want unavailable, and what to do", named.err, other.err)
+					t.Errorf("the waiters were answered %v and %v, want unavailable, and what to do", named.err, other.err)
 				}
 				w.stands(rest, "y", 0, "when the node has ended, without a request ID")
 				time.Sleep(2 * time.Second)
 				w.stands(rest, "x", 2, "when the node has ended, one under a request ID")
 				again := w.wait(rest, request("x", "named", time.Minute, 10*time.Minute, "r-1"))
-				time.Sleep(10 * time.Second) // the node's session is over
+				time.Sleep(10 * time.Second) // the session of the node has expired
 				w.free(rest, "x", token)
 				<-again.done
 				if again.err != nil || behind.over() {
-					t.Errorf("the repeat: %v; who stood behind it: over %v; want its grant and a wait", again.err, behind.over())
+					t.Errorf("the repeat: %v; the one behind it: over %v; want its grant and a wait", again.err, behind.over())
 				}
 			})
 		})
 	}
 }
 
-// TestAStopWithoutKeptPlacesEndsTheNodesSession, and with it all that waits.
+// TestAStopWithoutKeptPlacesEndsTheNodesSession, and with it all its waits.
 func TestAStopWithoutKeptPlacesEndsTheNodesSession(t *testing.T) {
 	inWorld(t, func(w *world) {
 		node := w.followers[0]
@@ -464,9 +464,9 @@ func TestAStopWithoutKeptPlacesEndsTheNodesSession(t *testing.T) {
 	})
 }
 
-// TestWaitersOfANodeThatWasCutOffStandInLineAgain: the cluster has ended the node's
-// session, and their callers are still there.
-func TestWaitersOfANodeThatWasCutOffStandInLineAgain(t *testing.T) {
+// TestWaitersOfANodeThatWasCutOffAreQueuedAgain: the cluster has ended the session of the
+// node, and the callers still wait.
+func TestWaitersOfANodeThatWasCutOffAreQueuedAgain(t *testing.T) {
 	inWorld(t, func(w *world) {
 		node, rest := w.followers[0], w.followers[1]
 		token := w.take(rest, request("x", "holder", time.Hour, 0, ""))
@@ -482,7 +482,7 @@ func TestWaitersOfANodeThatWasCutOffStandInLineAgain(t *testing.T) {
 		w.lookAround()
 		w.stands(w.leader, "x", 1, "after the node came back")
 		if waits.over() {
-			t.Fatalf("the waiter was told %v", waits.err)
+			t.Fatalf("the waiter was answered %v", waits.err)
 		}
 		<-waits.done
 		if waits.code() != apiv1.CodeTimeout || waits.took < 29*time.Second || waits.took > 32*time.Second {
@@ -506,12 +506,12 @@ func TestAnIdleClusterWritesNothingThoughItHadCallersWithoutASession(t *testing.
 		before := applied()
 		time.Sleep(5 * time.Minute)
 		if after := applied(); after != before {
-			t.Errorf("%d entries were written in five minutes in which nobody asked for anything", after-before)
+			t.Errorf("%d entries were written in five minutes without a request", after-before)
 		}
 	})
 }
 
-// TestASessionsGrantIsNotForOthers: they are told whose it is, and what would end it.
+// TestASessionsGrantIsNotForOthers: they are answered whose it is, and what would end it.
 func TestASessionsGrantIsNotForOthers(t *testing.T) {
 	inWorld(t, func(w *world) {
 		cl, err := w.c.Client("owner", client.SessionTTL(10*time.Second))

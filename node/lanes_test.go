@@ -42,7 +42,7 @@ func TestAFloodOfOneOwnerDelaysAnotherByOneEntry(t *testing.T) {
 	})
 }
 
-func TestOnlyWhoFloodsIsRefused(t *testing.T) {
+func TestOnlyTheOwnerThatFloodsIsRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := &fakeLog{delay: time.Millisecond}
 		p := startProposer(t, l)
@@ -69,17 +69,17 @@ func TestOnlyWhoFloodsIsRefused(t *testing.T) {
 	})
 }
 
-// keepAlives queues renewals of one owner, and notes what they are told.
-func keepAlives(p *proposer, o fair.Owner, told map[string]int, sessions ...fsm.KeepAliveSession) {
+// keepAlives queues renewals of one owner, and counts their answers.
+func keepAlives(p *proposer, o fair.Owner, answers map[string]int, sessions ...fsm.KeepAliveSession) {
 	for _, s := range sessions {
 		p.keepAlive(keepAlive{owner: o, session: s, done: func(a fsm.Alive, out outcome) {
 			switch {
 			case out.err != nil:
-				told[out.err.Error()]++
+				answers[out.err.Error()]++
 			case a.Deadline == 0:
-				told["no session"]++
+				answers["no session"]++
 			default:
-				told["alive"]++
+				answers["alive"]++
 			}
 		}})
 	}
@@ -94,12 +94,12 @@ func TestKeepAlivesOfOneSessionShareAPlaceInAnEntry(t *testing.T) {
 		}
 		p.submit(polite, openAcquirers(), func(outcome) {})
 		synctest.Wait()
-		told := map[string]int{}
+		answers := map[string]int{}
 		for i := range uint64(3000) {
-			keepAlives(p, flooder, told, session(i%1000))
+			keepAlives(p, flooder, answers, session(i%1000))
 		}
 		other := fsm.KeepAliveSession{Session: fsm.SessionID{2}}
-		keepAlives(p, polite, told, session(5), other)
+		keepAlives(p, polite, answers, session(5), other)
 		time.Sleep(2 * time.Millisecond)
 		synctest.Wait()
 		last := l.entries[len(l.entries)-1]
@@ -107,8 +107,8 @@ func TestKeepAlivesOfOneSessionShareAPlaceInAnEntry(t *testing.T) {
 		if got := last.Commands[0].(fsm.KeepAlive).Sessions; !slices.Equal(got, want) {
 			t.Errorf("the entry renews %v, want each once and the most that was seen: %v", got, want)
 		}
-		if told["alive"] != 3001 || told["no session"] != 1 {
-			t.Errorf("callers were told %v, want each what its own session is", told)
+		if answers["alive"] != 3001 || answers["no session"] != 1 {
+			t.Errorf("the answers are %v, want the state of each caller's own session", answers)
 		}
 	})
 }
@@ -131,15 +131,15 @@ func TestKeepAlivesOfUnknownSessionsTakeNoPartInAnEntry(t *testing.T) {
 		time.Sleep(2 * time.Millisecond)
 		synctest.Wait()
 		before := len(l.entries)
-		told := map[string]int{}
+		answers := map[string]int{}
 		for i := range 3 * maxEntryCommands {
-			keepAlives(p, flooder, told, fsm.KeepAliveSession{Session: fsm.SessionID{2, byte(i), byte(i >> 8)}})
+			keepAlives(p, flooder, answers, fsm.KeepAliveSession{Session: fsm.SessionID{2, byte(i), byte(i >> 8)}})
 		}
-		keepAlives(p, polite, told, fsm.KeepAliveSession{Session: acquirers})
+		keepAlives(p, polite, answers, fsm.KeepAliveSession{Session: acquirers})
 		time.Sleep(10 * time.Millisecond)
 		synctest.Wait()
-		if aside != 3*maxEntryCommands || told["alive"] != 1 || len(told) != 1 {
-			t.Errorf("%d of %d keep-alives of unknown sessions were set aside; told %v, want that the known one is alive", aside, 3*maxEntryCommands, told)
+		if aside != 3*maxEntryCommands || answers["alive"] != 1 || len(answers) != 1 {
+			t.Errorf("%d of %d keep-alives of unknown sessions were set aside; answers %v, want that the known one is alive", aside, 3*maxEntryCommands, answers)
 		}
 		if n := len(l.entries) - before; n != 1 {
 			t.Errorf("%d entries, want one for the session that is known", n)
@@ -160,15 +160,15 @@ func TestAKeepAliveDoesNotOvertakeTheOpeningOfItsSession(t *testing.T) {
 		}
 		late := fsm.SessionID{9}
 		p.submit(flooder, fsm.OpenSession{Session: late, TTL: int64(time.Minute)}, func(outcome) {})
-		told := map[string]int{}
-		keepAlives(p, polite, told, fsm.KeepAliveSession{Session: acquirers}, fsm.KeepAliveSession{Session: late})
+		answers := map[string]int{}
+		keepAlives(p, polite, answers, fsm.KeepAliveSession{Session: acquirers}, fsm.KeepAliveSession{Session: late})
 		time.Sleep(time.Second)
 		synctest.Wait()
-		if told["alive"] != 2 || len(told) != 1 {
-			t.Errorf("told %v, want that both are alive", told)
+		if answers["alive"] != 2 || len(answers) != 1 {
+			t.Errorf("answers %v, want that both are alive", answers)
 		}
 		if n := len(p.lanes.opening); n != 0 {
-			t.Errorf("%d sessions are still said to be opened", n)
+			t.Errorf("%d sessions are still marked as being opened", n)
 		}
 	})
 }
@@ -182,16 +182,16 @@ func TestAKeepAliveThatWaitsForAnOpeningEndsWithTheTerm(t *testing.T) {
 			p.submit(flooder, fsm.SetValue{Token: 1}, func(outcome) {})
 		}
 		p.submit(flooder, fsm.OpenSession{Session: late, TTL: int64(time.Minute)}, func(outcome) {})
-		told := map[string]int{}
+		answers := map[string]int{}
 		for range maxBehind + 3 {
-			keepAlives(p, polite, told, fsm.KeepAliveSession{Session: late})
+			keepAlives(p, polite, answers, fsm.KeepAliveSession{Session: late})
 		}
 		time.Sleep(1500 * time.Microsecond)
 		synctest.Wait()
 		p.close()
 		<-p.done
-		if told[errNotProposed.Error()] != maxBehind || told[errOverloaded.Error()] != 3 {
-			t.Errorf("told %v, want that %d were not proposed and 3 were too many", told, maxBehind)
+		if answers[errNotProposed.Error()] != maxBehind || answers[errOverloaded.Error()] != 3 {
+			t.Errorf("answers %v, want that %d were not proposed and 3 were too many", answers, maxBehind)
 		}
 	})
 }
@@ -237,37 +237,37 @@ func (s *missingInRounds) end(index uint64, err error) bool {
 	return true
 }
 
-func TestAnUnknownSessionIsNotToldFromMemoryByADeposedLeader(t *testing.T) {
+func TestADeposedLeaderAnswersNothingAboutSessionsFromMemory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := startMissing(t)
-		told := map[string]int{}
+		answers := map[string]int{}
 		unknown := fsm.KeepAliveSession{Session: fsm.SessionID{2}}
 		p := s.proposer
-		keepAlives(p, polite, told, unknown)
+		keepAlives(p, polite, answers, unknown)
 		synctest.Wait()
-		if len(told) != 0 {
-			t.Fatalf("before a round has confirmed the leader: told %v, want nothing", told)
+		if len(answers) != 0 {
+			t.Fatalf("before a round has confirmed the leader: answers %v, want none", answers)
 		}
-		if !s.end(0, errors.New("this node leads no more")) || told[errNotProposed.Error()] != 1 {
-			t.Errorf("a round was in vain: told %v, want that another leader is asked", told)
+		if !s.end(0, errors.New("this node no longer leads")) || answers[errNotProposed.Error()] != 1 {
+			t.Errorf("after a round that failed: answers %v, want errNotProposed, so that another leader is asked", answers)
 		}
 
 		time.Sleep(missingEvery)
-		keepAlives(p, polite, told, unknown)
+		keepAlives(p, polite, answers, unknown)
 		synctest.Wait()
 		s.end(0, nil)
-		if told["no session"] != 1 {
-			t.Errorf("after a good round: told %v, want that there is no such session", told)
+		if answers["no session"] != 1 {
+			t.Errorf("after a round that succeeded: answers %v, want that there is no such session", answers)
 		}
 
 		time.Sleep(missingEvery)
-		keepAlives(p, polite, told, unknown)
+		keepAlives(p, polite, answers, unknown)
 		synctest.Wait()
 		p.submit(polite, fsm.OpenSession{Session: unknown.Session, TTL: int64(time.Minute)}, func(outcome) {})
 		synctest.Wait()
 		s.end(0, nil)
-		if told["alive"] != 1 {
-			t.Errorf("a session that was opened before the round ended: told %v, want that it is alive", told)
+		if answers["alive"] != 1 {
+			t.Errorf("a session that was opened before the round ended: answers %v, want that it is alive", answers)
 		}
 	})
 }
@@ -275,16 +275,16 @@ func TestAnUnknownSessionIsNotToldFromMemoryByADeposedLeader(t *testing.T) {
 func TestOneRoundServesManyUnknownSessionsAndNotTooManyRoundsCome(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := startMissing(t)
-		told := map[string]int{}
+		answers := map[string]int{}
 		p := s.proposer
 		for i := range 3 * missingBatch {
-			keepAlives(p, flooder, told, fsm.KeepAliveSession{Session: fsm.SessionID{2, byte(i), byte(i >> 8)}})
+			keepAlives(p, flooder, answers, fsm.KeepAliveSession{Session: fsm.SessionID{2, byte(i), byte(i >> 8)}})
 		}
 		synctest.Wait()
-		keepAlives(p, polite, told, fsm.KeepAliveSession{Session: fsm.SessionID{3}})
+		keepAlives(p, polite, answers, fsm.KeepAliveSession{Session: fsm.SessionID{3}})
 		synctest.Wait()
 		began, rounds := time.Now(), 0
-		for told["no session"] < 3*missingBatch+1 {
+		for answers["no session"] < 3*missingBatch+1 {
 			if s.end(0, nil) {
 				rounds++
 				continue
@@ -363,7 +363,7 @@ func TestSizesOfCommandsAreAboutRight(t *testing.T) {
 		fsm.ForceRelease{Lock: name, Reason: name, Who: name},
 	} {
 		if got, want := sizeOf(c), len(fsm.AppendCommand(nil, c)); got < want || got > 2*want+1000 {
-			t.Errorf("%T: %d bytes are counted, it has %d", c, got, want)
+			t.Errorf("%T: %d bytes are counted, want about %d", c, got, want)
 		}
 	}
 }

@@ -15,9 +15,9 @@ import (
 	"github.com/locknode/locknode/internal/mux"
 )
 
-// TestALeaderThatComesBackStartsItsClockAtTheTable lets leadership go from a
-// node and come back to it while its clock, and only its, goes on for an hour.
-// No clock moves while a node leads, so cluster time must not move either.
+// TestALeaderThatComesBackStartsItsClockAtTheTable hands leadership from a node to another
+// and back, and moves the clock of the first by an hour meanwhile. No clock moves while its
+// node leads, so cluster time must not move either.
 func TestALeaderThatComesBackStartsItsClockAtTheTable(t *testing.T) {
 	t.Parallel()
 	var clocks []*atomic.Int64
@@ -47,7 +47,7 @@ func TestALeaderThatComesBackStartsItsClockAtTheTable(t *testing.T) {
 	}
 	c.transferTo(first)
 	if after := acquire("after"); between != before || after != before {
-		t.Errorf("stamps are %d, %d from another leader and %d from the first one again: no clock has moved in a leader's time",
+		t.Errorf("stamps are %d, %d from another leader and %d from the first one again: no clock has moved while its node led",
 			before, between, after)
 	}
 }
@@ -64,10 +64,10 @@ func (c *testCluster) transferTo(n *Node) {
 	})
 }
 
-// TestHowAnEntryFailsTellsWhetherItMayStillCount cuts a leader off while an
-// entry is on its way: it may be in the log of its successor. An entry that was
-// never handed in cannot.
-func TestHowAnEntryFailsTellsWhetherItMayStillCount(t *testing.T) {
+// TestTheErrorOfAnEntrySaysWhetherItMayStillTakeEffect cuts a leader off while an entry is
+// on its way: it may be in the log of the next leader. An entry that Raft has not accepted
+// cannot.
+func TestTheErrorOfAnEntrySaysWhetherItMayStillTakeEffect(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rafts := startRafts(t)
 		leader := rafts.leader()
@@ -76,7 +76,7 @@ func TestHowAnEntryFailsTellsWhetherItMayStillCount(t *testing.T) {
 			t.Errorf("commit by a leader that is cut off: %v, want %v", err, errOutcomeUnknown)
 		}
 		if _, err := commit(rafts.raft[leader], []byte("too late")); !errors.Is(err, errNotProposed) || errors.Is(err, errOutcomeUnknown) {
-			t.Errorf("commit by a node that leads no more: %v, want %v", err, errNotProposed)
+			t.Errorf("commit by a node that no longer leads: %v, want %v", err, errNotProposed)
 		}
 	})
 }

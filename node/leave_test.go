@@ -22,7 +22,7 @@ func TestAStopThatWouldLeaveNoMajorityWaits(t *testing.T) {
 	})
 	stopped, dead := c.nodes[0], c.nodes[1]
 	c.kill(dead)
-	c.eventually("the dead one is missed", func() bool { return len(c.leader().whoVotes().Silent) == 1 })
+	c.eventually("the leader misses the dead one", func() bool { return len(c.leader().whoVotes().Silent) == 1 })
 	var back atomic.Bool
 	closed := make(chan bool)
 	go func() {
@@ -69,8 +69,8 @@ func (c *testCluster) reopen(n *Node) *Node {
 	return again
 }
 
-// A stop for which the others are not ready is done in the end, and logged.
-func TestAStopInVainGoesOnAndSaysSo(t *testing.T) {
+// A node that may not be stopped stops in the end all the same, and logs why that is bad.
+func TestAStopWithoutAMajorityEndsAndIsLogged(t *testing.T) {
 	t.Parallel()
 	var log officeLog
 	c := startClusterWith(t, 3, func(cfg *Config) {
@@ -88,7 +88,7 @@ func TestAStopInVainGoesOnAndSaysSo(t *testing.T) {
 	}
 }
 
-// A cluster that is switched off, all at once or one node after the other, stops soon.
+// A cluster that is stopped, all at once or one node after the other, stops soon.
 func TestTheLastNodesDoNotWaitForEachOther(t *testing.T) {
 	t.Parallel()
 	c := startClusterWith(t, 1, func(cfg *Config) { cfg.StopWait = time.Hour })
@@ -96,14 +96,14 @@ func TestTheLastNodesDoNotWaitForEachOther(t *testing.T) {
 		t.Error(err)
 	}
 	c = startClusterWith(t, 2, func(cfg *Config) { cfg.StopWait = time.Hour })
-	for _, n := range c.nodes { // the second one finds no leader
+	for _, n := range c.nodes { // the second finds no leader
 		if err := n.Close(); err != nil {
 			t.Error(err)
 		}
 	}
 }
 
-// Its data are the only ones.
+// Its copy of the data is the only one.
 func TestTheOnlyVoterDoesNotLeave(t *testing.T) {
 	t.Parallel()
 	c := startClusterWith(t, 1, func(cfg *Config) { cfg.LeaveOnStop = true })
@@ -128,8 +128,8 @@ func TestTheOnlyVoterDoesNotLeave(t *testing.T) {
 	}
 }
 
-// Instances are replaced too fast: the last old voter is told to leave when the new node has
-// just joined. It leaves when that one votes.
+// Instances are replaced too fast: the last old voter is to leave when the new node has just
+// joined. It leaves when that one votes.
 func TestANodeLeavesOnlyWhenItsReplacementVotes(t *testing.T) {
 	t.Parallel()
 	c := startClusterWith(t, 1, func(cfg *Config) { cfg.LeaveOnStop, cfg.LeaveWait = true, patience })

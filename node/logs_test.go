@@ -88,7 +88,7 @@ func TestOneLineForEachCauseAndMinute(t *testing.T) {
 		log.Warn("refused", "from", "10.0.0.1:1001")
 		expect("WARN lost peer=n2 err=with more", "WARN refused from=10.0.0.1:1000")
 		log.Info("leading", "term", 1)
-		log.Info("leading", "term", 2) // what happens again is no repetition
+		log.Info("leading", "term", 2) // an event that happens again is not repeated
 		expect("INFO leading term=1", "INFO leading term=2")
 		counts := slog.New(s.forRaft())
 		counts.Warn("no vote", "target", "n2", "term", 1)
@@ -96,7 +96,7 @@ func TestOneLineForEachCauseAndMinute(t *testing.T) {
 		counts.Warn("no vote", "target", "n3", "term", 2)
 		expect("WARN no vote target=n2 term=1", "WARN no vote target=n3 term=2")
 
-		s.all.close() // the end tells all that is left, and holds nothing back any more
+		s.all.close() // writes what was counted, and then holds nothing back
 		if got := w.take(); len(got) != 2 || !slices.Contains(got, "WARN refused from=10.0.0.1:1001 repeated=1") || !slices.Contains(got, "WARN no vote target=n2 term=2 repeated=1") {
 			t.Errorf("written at the end: %q, want what was counted", got)
 		}
@@ -112,7 +112,7 @@ func (a *repeats) kept() int {
 	return len(a.causes)
 }
 
-// Lines that a stranger causes take neither memory nor disk without bound, whatever it
+// The lines that a stranger causes take a bounded amount of memory and disk, whatever it
 // varies and however long it goes on.
 func TestLinesThatAStrangerCausesAreBounded(t *testing.T) {
 	const minutes, messages = 10, 5
@@ -286,7 +286,7 @@ func TestAnHourWithADeadPeerAndTenMinutesWithoutAMajorityFillNoLog(t *testing.T)
 				ofEachCause(t, n, lines, most)
 			}
 			if told == 0 {
-				t.Errorf("%s: nobody has said anything", what)
+				t.Errorf("%s: no node has logged anything", what)
 			}
 		}
 		for _, log := range logs {

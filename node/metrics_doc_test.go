@@ -45,8 +45,8 @@ func TestCountersAndOnlyTheyAreNamedTotal(t *testing.T) {
 
 var descPattern = regexp.MustCompile(`^Desc\{fqName: "([^"]+)", help: "([^"]*)".*variableLabels: \{([^}]*)\}\}$`)
 
-// exportedMetrics returns all metrics of a node, also those that no scrape shows
-// before they were counted for the first time.
+// exportedMetrics returns all metrics of a node, also those that a scrape shows only after
+// their first count.
 func exportedMetrics(t *testing.T) map[string]metricRow {
 	t.Helper()
 	n := startCluster(t, 1).leader()

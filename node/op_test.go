@@ -7,7 +7,7 @@ import (
 	"github.com/locknode/locknode/fsm"
 )
 
-// The node names where a request came from, whatever the caller claims.
+// The node records where a request came from, whatever the caller claims.
 func TestTheNodeSaysWhoDidIt(t *testing.T) {
 	for claim, want := range map[string]string{
 		"":                          "10.0.0.7",
@@ -24,7 +24,7 @@ func TestTheNodeSaysWhoDidIt(t *testing.T) {
 }
 
 // Every kind of operation has its part in this node: a command and the result of that, or
-// an answer from the table. What frees is given a command that frees.
+// an answer from the table. Those that free have a command that frees.
 func TestEveryKindOfOperationHasItsPart(t *testing.T) {
 	requests := (&apiv1.Operation{}).ProtoReflect().Descriptor().Oneofs().ByName("request").Fields()
 	for i := range requests.Len() {
@@ -35,7 +35,7 @@ func TestEveryKindOfOperationHasItsPart(t *testing.T) {
 		switch {
 		case kind.Reads():
 			if part.read == nil || part.command != nil || part.result != nil {
-				t.Errorf("%s: only reads, and is not only read", kind)
+				t.Errorf("%s: only reads, and has more than a read", kind)
 			}
 		case kind == apiv1.KindKeepAlive: // has no command of its own
 		case part.command == nil || part.result == nil || part.read != nil:

@@ -67,13 +67,13 @@ func TestOperatorSeesAndEndsWhatIsInTheWay(t *testing.T) {
 	for range waiters {
 		err := <-ends
 		if apiv1.CodeOf(err) != apiv1.CodeRevoked || !strings.Contains(err.Error(), "127.0.0.1: all of them are gone") {
-			t.Errorf("a waiter is told %v", err)
+			t.Errorf("a waiter got %v", err)
 		}
 	}
-	c.eventually("the holder is told", func() bool { return held.Err() != nil })
+	c.eventually("the holder is notified", func() bool { return held.Err() != nil })
 	var lost *client.LostError
 	if !errors.As(held.Err(), &lost) || lost.Who != "127.0.0.1" || lost.Why != "all of them are gone" {
-		t.Errorf("the holder is told %v", held.Err())
+		t.Errorf("the holder got %v", held.Err())
 	}
 
 	again, err := greedy.Lock(t.Context(), "line")
@@ -83,15 +83,15 @@ func TestOperatorSeesAndEndsWhatIsInTheWay(t *testing.T) {
 	if err := operator.KillSession(t.Context(), s.Hash, "runs wild"); err != nil {
 		t.Fatal(err)
 	}
-	c.eventually("the holder is told of the end of its session", func() bool { return again.Err() != nil })
+	c.eventually("the holder is notified of the end of its session", func() bool { return again.Err() != nil })
 	if !errors.As(again.Err(), &lost) || lost.Who != "127.0.0.1" || lost.Why != "runs wild" {
-		t.Errorf("the holder is told %v", again.Err())
+		t.Errorf("the holder got %v", again.Err())
 	}
 	if err := operator.KillSession(t.Context(), s.Hash, "again"); !errors.Is(err, client.ErrSession) {
 		t.Errorf("kill of a session that has ended: %v", err)
 	}
 	if killed, err := operator.KillSessionsOf(t.Context(), "10.0.0.9", "nobody"); err != nil || killed != (client.Killed{}) {
-		t.Errorf("kill of nobody's sessions: %+v, %v", killed, err)
+		t.Errorf("kill of the sessions of an owner that has none: %+v, %v", killed, err)
 	}
 	if _, err := operator.Detached().Acquire(t.Context(), "script", time.Hour); err != nil {
 		t.Fatal(err)

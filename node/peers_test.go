@@ -34,7 +34,7 @@ func (s *standIn) Start(call *mux.Call) {
 
 func (s *standIn) Watch([16]byte, func(*apiv1.Notice)) (stop func()) { return func() {} }
 
-// listen serves until the test ends, and returns where.
+// listen serves until the test ends, and returns the address.
 func (s *standIn) listen(t *testing.T) (api string) { return listenAs(t, s, s.id) }
 
 // listenAs serves a backend as the node with an ID.
@@ -61,8 +61,8 @@ func listenAs(t *testing.T, b server.Backend, id string) (api string) {
 	return l.Addr().String()
 }
 
-// A node is called where it is, whatever process is at its other addresses, and no other
-// process answers for it.
+// A node is called at its own address, whatever process is at the other addresses that are
+// known for it, and no other process answers for it.
 func TestPeerIsAskedWhereItIs(t *testing.T) {
 	t.Parallel()
 	n1, n2 := &standIn{id: "n1"}, &standIn{id: "n2"}
@@ -96,14 +96,14 @@ func TestPeerIsAskedWhereItIs(t *testing.T) {
 		}
 		for range 10 {
 			if !ask(id) {
-				t.Errorf("%s was found and is asked elsewhere", id)
+				t.Errorf("%s was found, and is called at another address", id)
 			}
 		}
 	}
 	if a, b := n1.asked.Load(), n2.asked.Load(); a != 11 || b != 11 {
-		t.Errorf("n1 was asked %d times and n2 %d times, want 11 each", a, b)
+		t.Errorf("n1 was called %d times and n2 %d times, want 11 each", a, b)
 	}
-	// What a stream is refused is noticed when it ends.
+	// The refusal of a stream is seen when it ends.
 	hints["n1"] = []string{at2, at1}
 	for range 2 {
 		cc, err := p.conn("n1", p.find("n1").api)
@@ -129,7 +129,7 @@ func mustConn(t *testing.T, p *peers, id, api string) *grpc.ClientConn {
 	return cc
 }
 
-// drainSession asks for something on a stream and returns how that ends.
+// drainSession sends a request on a stream and returns how the stream ends.
 func drainSession(t *testing.T, cc *grpc.ClientConn) error {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)

@@ -150,12 +150,12 @@ func TestKeepAlivesOvertakeAFullQueue(t *testing.T) {
 			})
 		}
 		if refused == 0 {
-			t.Fatal("the queue took more than its bound")
+			t.Fatal("the queue accepted more than its bound")
 		}
 		for _, c := range []fsm.Command{fsm.Release{Token: 1}, fsm.Renew{Token: 1}, fsm.Cancel{}, fsm.EndSession{}, fsm.ForceRelease{}} {
 			p.submit(fair.Owner{}, c, func(o outcome) {
 				if errors.Is(o.err, errOverloaded) {
-					t.Errorf("%T behind a full queue: %v, want it to be taken", c, o.err)
+					t.Errorf("%T behind a full queue: %v, want it accepted", c, o.err)
 				}
 			})
 		}
@@ -193,12 +193,12 @@ func TestAFailedEntryEndsTheTermAndItsCommandsAreUnknown(t *testing.T) {
 	})
 }
 
-// The directed test for T3: Raft can append an entry that was stamped in one
-// term under a later one. The table refuses it as a whole; the commands were
-// not done and are proposed again by the next leader.
+// A test of T3: Raft can append an entry that was stamped in one term under a later one. The
+// table refuses it as a whole; its commands had no effect, and the next leader proposes them
+// again.
 func TestAnEntryStoredInALaterTermChangesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := &fakeLog{term: 2} // Raft has moved on, the proposer stamps for term 1
+		l := &fakeLog{term: 2} // Raft has a new term, and the proposer stamps for term 1
 		p := startProposer(t, l)
 		var got error
 		p.submit(fair.Owner{}, detachedAcquire("a", 1, time.Minute), func(o outcome) { got = o.err })
@@ -284,7 +284,7 @@ func TestClosingFailsWhatIsQueuedWithoutDoingIt(t *testing.T) {
 		var first, second outcome
 		openSessionOf(p)
 		p.submit(fair.Owner{}, detachedAcquire("a", 1, time.Minute), func(o outcome) { first = o })
-		time.Sleep(1500 * time.Millisecond) // the session is open, and this on its way
+		time.Sleep(1500 * time.Millisecond) // the session is open, and this entry on its way
 		p.submit(fair.Owner{}, detachedAcquire("b", 2, time.Minute), func(o outcome) { second = o })
 		p.close()
 		if !errors.Is(second.err, errNotProposed) {

@@ -48,8 +48,8 @@ func (v *voice) listen(t *testing.T) (addr string) {
 	return l.Addr().String()
 }
 
-// TestAReadRoundNeedsAMajorityInItsTerm asks for reads at a leader of Raft that
-// does not know yet what the others know.
+// TestAReadRoundNeedsAMajorityInItsTerm runs rounds at a leader of Raft that does not know
+// the terms of the others yet.
 func TestAReadRoundNeedsAMajorityInItsTerm(t *testing.T) {
 	all := startRafts(t)
 	leader := all.leader()
@@ -86,7 +86,7 @@ func TestAReadRoundNeedsAMajorityInItsTerm(t *testing.T) {
 		{"both have a newer leader", term, [2]uint64{term + 1, term + 1}, ids, false},
 		{"both are behind", term, [2]uint64{term - 1, term - 1}, ids, false},
 		{"both are somebody else", term, [2]uint64{term, term}, []string{"x", "y"}, false},
-		{"the node serves a term that it leads no more", term - 1, [2]uint64{term - 1, term - 1}, ids, false},
+		{"the node serves a term that it no longer leads", term - 1, [2]uint64{term - 1, term - 1}, ids, false},
 	} {
 		for i, v := range others {
 			v.says.Store(&peerapi.TermResponse{Term: tt.says[i], NodeId: tt.ids[i]})
@@ -98,18 +98,19 @@ func TestAReadRoundNeedsAMajorityInItsTerm(t *testing.T) {
 	}
 }
 
-// TestALeaderThatIsNoVoterAnyMoreNeedsTheOthers: its own removal is in its log, and
-// perhaps in another's; these two alone may have elected another leader.
+// TestALeaderThatIsNoVoterAnyMoreNeedsTheOthers: its own removal is in its log, and perhaps
+// in another one's, and the other two may have elected another leader.
 func TestALeaderThatIsNoVoterAnyMoreNeedsTheOthers(t *testing.T) {
 	for range 20 {
 		if confirmedWithoutAVote(t) {
 			return
 		}
 	}
-	t.Fatal("it never led long enough to be asked")
+	t.Fatal("it never led long enough for a round")
 }
 
-// confirmedWithoutAVote reports whether the leader still led when it had been asked.
+// confirmedWithoutAVote runs a round at a leader that is no voter, and reports whether it
+// still led after it.
 func confirmedWithoutAVote(t *testing.T) bool {
 	all := startRafts(t)
 	leader := all.leader()
@@ -146,7 +147,7 @@ func confirmedWithoutAVote(t *testing.T) bool {
 	return true
 }
 
-// slowNode is a node of a cluster that applies nothing more for a while.
+// slowNode is a node that applies nothing more until the test lets it.
 type slowNode struct {
 	*Node
 	slow  chan struct{} // closed once it applies nothing more
@@ -193,11 +194,11 @@ func (s slowNode) readLate(t *testing.T, c *testCluster) {
 	var early *apiv1.Answer
 	select {
 	case early = <-answers:
-	case <-time.After(300 * time.Millisecond): // it has had the time to be wrong
+	case <-time.After(300 * time.Millisecond): // enough time to answer too early
 	}
 	close(s.catch)
 	if early != nil && early.GetGet() != nil && early.GetGet().GetLock().GetHolderCount() != 1 {
-		t.Fatalf("a node that has not applied the acquire was read: %v", early)
+		t.Fatalf("a node that has not applied the acquire answered a read: %v", early)
 	}
 	c.eventually("the read finds the holder", func() bool {
 		a, err := mux.Do(c.ctx(), wire{s.Node}.Start, op)
@@ -211,12 +212,12 @@ func TestAFollowerThatIsBehindAnswersNoReadBeforeItHasCaughtUp(t *testing.T) {
 	slow.readLate(t, c)
 }
 
-func TestANewLeaderServesNothingBeforeItHasAppliedItsPast(t *testing.T) {
+func TestANewLeaderServesNothingBeforeItHasAppliedTheLog(t *testing.T) {
 	t.Parallel()
 	c, slow := startWithSlowFollower(t)
 	before := c.leader()
 	c.eventually("Raft makes it leader", func() bool {
-		_ = before.transfer(t.Context(), before.raft.Load(), slow.ID()) // asked again until it is done
+		_ = before.transfer(t.Context(), before.raft.Load(), slow.ID()) // retried until it is done
 		_, leading := leads(slow.raft.Load())
 		return leading
 	})

@@ -34,8 +34,9 @@ func (c *testCluster) isHeld(n *Node, name string) bool {
 	return a.GetGet().GetLock().GetHolderCount() > 0
 }
 
-// TestReadsThroughAFollowerAndTheLeaderDoNotGoBack: the leader has committed a grant and
-// not applied it yet, a follower has. After a read there has seen it, a read here must.
+// TestReadsThroughAFollowerAndTheLeaderDoNotGoBack: the leader has committed a grant and not
+// applied it yet, and a follower has applied it. After a read through the follower has seen
+// it, a read through the leader must see it, too.
 func TestReadsThroughAFollowerAndTheLeaderDoNotGoBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network := simnet.New(1, simnet.Options{Latency: 200 * time.Microsecond})
@@ -90,7 +91,7 @@ func TestAReadAfterAChangeOfTheConfigurationNeedsNoCommand(t *testing.T) {
 			t.Fatal(err)
 		}
 		if commit, applied := leader.raft.Load().CommitIndex(), leader.appliedIndex(); commit <= applied {
-			t.Fatalf("committed up to %d, commands up to %d: want a change of the configuration last, or nothing is shown", commit, applied)
+			t.Fatalf("committed up to %d, commands up to %d: want a change of the configuration last, or the test shows nothing", commit, applied)
 		}
 		for _, n := range []*Node{leader, follower} {
 			begin := time.Now()
@@ -104,10 +105,10 @@ func TestAReadAfterAChangeOfTheConfigurationNeedsNoCommand(t *testing.T) {
 	})
 }
 
-// TestNobodyWhoOnlyAsksWaitsForTheEntryBeingApplied: an entry may take seconds.
-// Probes, clients that look for a node, other nodes that ask how far this one is, and
-// a stream that hands in a read do not wait for it.
-func TestNobodyWhoOnlyAsksWaitsForTheEntryBeingApplied(t *testing.T) {
+// TestRequestsThatNeedNoEntryDoNotWaitForOne: to apply an entry may take seconds. Probes,
+// clients that search for a node, other nodes that ask for the last entry of this one, and a
+// stream that starts a read do not wait for it.
+func TestRequestsThatNeedNoEntryDoNotWaitForOne(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t, 1)
 	n := c.leader()
@@ -124,7 +125,7 @@ func TestNobodyWhoOnlyAsksWaitsForTheEntryBeingApplied(t *testing.T) {
 	<-inside
 	wire{n}.Start(&mux.Call{Op: detachedOp("x", time.Hour), Done: func(*apiv1.Answer) {}})
 	c.eventually("the entry is committed", func() bool { return n.raft.Load().CommitIndex() > before })
-	c.eventually("it is being applied", func() bool { // it waits for the table, as everybody would after it
+	c.eventually("it is being applied", func() bool { // it waits for the table, as other callers would after it
 		ran, _ := n.machine.TryView(func(*fsm.Table) {})
 		return !ran
 	})
@@ -161,7 +162,7 @@ func TestNobodyWhoOnlyAsksWaitsForTheEntryBeingApplied(t *testing.T) {
 		}
 	}
 	if got := n.appliedIndex(); got != before {
-		t.Errorf("entry %d has been applied, the test wants to hold it up", got)
+		t.Errorf("entry %d has been applied, although the test holds it up", got)
 	}
 	close(release)
 	busy.Wait()
@@ -177,16 +178,16 @@ func TestNobodyWhoOnlyAsksWaitsForTheEntryBeingApplied(t *testing.T) {
 	}
 }
 
-// TestWhoWaitsForTheTableIsServedInItsOrderOrToldSo: by index, and with no answer
-// left out when the table does not get there or the node stops.
-func TestWhoWaitsForTheTableIsServedInItsOrderOrToldSo(t *testing.T) {
+// TestReadsThatWaitForTheTableAreServedInOrderOrFail: in the order of their index; each gets
+// an answer even if the table does not reach its index or the node stops.
+func TestReadsThatWaitForTheTableAreServedInOrderOrFail(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		begin := time.Now()
 		var applied atomic.Uint64
 		r := newReads(applied.Load, func() time.Duration { return time.Since(begin) })
 		ctx, cancel := context.WithCancel(t.Context())
 		go r.run(ctx)
-		var mu sync.Mutex // guards told
+		var mu sync.Mutex // guards results
 		var told []string
 		park := func(index uint64) {
 			r.add(index, func(reached bool) {
@@ -201,7 +202,7 @@ func TestWhoWaitsForTheTableIsServedInItsOrderOrToldSo(t *testing.T) {
 			mu.Lock()
 			defer mu.Unlock()
 			if !slices.Equal(told, all) {
-				t.Errorf("after %v with %d applied: told %q, want %q", time.Since(begin), applied.Load(), told, all)
+				t.Errorf("after %v with %d applied: got %q, want %q", time.Since(begin), applied.Load(), told, all)
 			}
 			told = nil
 		}

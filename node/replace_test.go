@@ -15,8 +15,8 @@ import (
 	"github.com/locknode/locknode/client"
 )
 
-// All nodes are replaced, one at a time, as the documents say. A client that was given one
-// of the first keeps its lock, and a client that sends nothing meanwhile finds the cluster
+// All nodes are replaced, one at a time, as the documents say. A client with the address of
+// one of the first keeps its lock, and a client that sends nothing meanwhile finds the cluster
 // again. That one notices at its next keep-alive, so the test takes minutes of virtual time.
 func TestClientsOutliveTheReplacementOfAllNodes(t *testing.T) {
 	inAnOffice(t, func(t *testing.T, o *office) {
@@ -90,7 +90,7 @@ func TestClientsOutliveTheReplacementOfAllNodes(t *testing.T) {
 	})
 }
 
-// streamsOf is how many streams a node serves, by its own metrics.
+// streamsOf returns how many streams a node serves, by its own metrics.
 func streamsOf(n *Node) string {
 	w := httptest.NewRecorder()
 	n.metrics.handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))

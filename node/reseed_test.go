@@ -23,7 +23,7 @@ func TestReseedRemovesNobodyFromAnotherCluster(t *testing.T) {
 	}
 	_, err := Reseed(c.ctx(), c.nodes[0].Client(), Reseeding{DataDir: dir, ID: "n2"})
 	if err == nil || !strings.Contains(err.Error(), "the data belong to cluster theirs") {
-		t.Errorf("Reseed = %v, want that the data are of another cluster", err)
+		t.Errorf("Reseed = %v, want an error that the data are of another cluster", err)
 	}
 	if b, err := os.ReadFile(filepath.Join(dir, "node.json")); err != nil || string(b) != "damaged" {
 		t.Errorf("the directory was changed: %q, %v", b, err)
@@ -33,7 +33,7 @@ func TestReseedRemovesNobodyFromAnotherCluster(t *testing.T) {
 func TestTheClusterOfTheSeedsIsRemembered(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t, 2)
-	c.eventually("both have written down where the other is, and of which cluster", func() bool {
+	c.eventually("both have written down the address and the cluster of the other", func() bool {
 		for i, dir := range c.dirs {
 			if s := readSeeds(dir); s.Cluster == "" || s.Cluster != c.nodes[i].clusterID() || len(s.Members) != 1 {
 				return false

@@ -47,7 +47,7 @@ func TestALargerSemaphoreIsGivenToItsWaitersAtOnce(t *testing.T) {
 		w.must(w.resize(w.followers[0], "pool", 4))
 		<-first.done
 		if took := time.Since(begun); first.err != nil || took > time.Second || second.over() {
-			t.Errorf("after %v the first in line has token %d, %v; the second, for whom there is no room, is over: %v", took, first.token, first.err, second.over())
+			t.Errorf("after %v the first waiter has token %d, %v; the second, which needs more permits than are left, is over: %v", took, first.token, first.err, second.over())
 		}
 		w.wantOut("with a waiter more", "pool", 4, 4)
 		w.must(w.resize(w.leader, "pool", 5))

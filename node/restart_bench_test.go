@@ -63,10 +63,10 @@ func BenchmarkRestart(b *testing.B) {
 	}
 }
 
-// fillTable takes so many locks that nobody gives back.
+// fillTable acquires that many locks, which are never released.
 func fillTable(b *testing.B, n *Node, locks int) {
 	c := n.Client()
-	defer func() { _ = c.Close() }() // it leaves the locks alone
+	defer func() { _ = c.Close() }() // it releases none of the locks
 	const workers = 2000
 	var wg sync.WaitGroup
 	for w := range workers {

@@ -30,8 +30,8 @@ func TestLocksSurviveARestartOfAllNodes(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	// Back at other addresses: the first one is found by nobody until it has
-	// found the others.
+	// They come back at other addresses: the others do not find the first one until
+	// it has found them.
 	var seed []string
 	for i, dir := range c.dirs {
 		n, err := Open(t.Context(), Config{DataDir: dir, Listen: "127.0.0.1:0", Join: seed, Fast: true})
@@ -56,8 +56,8 @@ func TestLocksSurviveARestartOfAllNodes(t *testing.T) {
 	}
 }
 
-// A node that joined knows nothing committed when it is restarted, and a leader that
-// could tell it is not elected without its vote: the other one's log is longer.
+// When it is restarted, a node that has joined does not know what is committed, and no leader
+// could inform it without being elected by its vote: the log of the other node is longer.
 func TestANodeThatJoinedVotesAfterARestartOfAll(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t, 1)
@@ -83,7 +83,7 @@ func TestANodeThatJoinedVotesAfterARestartOfAll(t *testing.T) {
 	second.fail(errors.New("the test ends it"))
 	<-second.Done()
 	_ = first.raft.Load().Apply(nil, time.Second) // stored by n1 alone
-	c.eventually("n1 leads no more", func() bool { return first.raft.Load().State() != raft.Leader })
+	c.eventually("n1 no longer leads", func() bool { return first.raft.Load().State() != raft.Leader })
 	if err := first.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -96,9 +96,9 @@ func TestANodeThatJoinedVotesAfterARestartOfAll(t *testing.T) {
 	c.awaitReady()
 }
 
-// Nodes that never run for long must not start ever more slowly: entries that a run has
-// applied again also count towards a snapshot.
-func TestManyShortLivesMakeNoLongReplay(t *testing.T) {
+// Nodes that never run for long must not start more and more slowly: the entries that a run
+// applies again also count towards a snapshot.
+func TestManyShortRunsMakeNoLongReplay(t *testing.T) {
 	t.Parallel()
 	const bound = 256 << 10
 	cfg := Config{ID: "n1", DataDir: t.TempDir(), Listen: "127.0.0.1:0", BootstrapExpect: 1, Fast: true}
@@ -106,7 +106,7 @@ func TestManyShortLivesMakeNoLongReplay(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	var most int64
-	for life := range 6 {
+	for run := range 6 {
 		n, err := Open(ctx, cfg)
 		if err != nil {
 			t.Fatal(err)
@@ -116,16 +116,16 @@ func TestManyShortLivesMakeNoLongReplay(t *testing.T) {
 		}
 		most = max(most, n.snapshots.replay())
 		for i := 0; i < 40; i++ { // 40 % of the bound
-			op := detachedOp(fmt.Sprint(life, "/", i), time.Hour)
+			op := detachedOp(fmt.Sprint(run, "/", i), time.Hour)
 			op.GetAcquire().Value = make([]byte, 2048)
 			if a, err := mux.Do(ctx, (wire{n}).Start, op); err != nil || a.GetAcquire() == nil {
 				t.Fatalf("acquire = %v, %v", a, err)
 			}
 		}
 		c := &testCluster{t: t}
-		c.eventually("a snapshot that is due is there", func() bool { return n.snapshots.replay() <= bound })
-		if all, err := n.stores.Snapshots.List(); err != nil || life < 2 && len(all) > 0 || life > 2 && len(all) == 0 {
-			t.Errorf("in life %d there are %d snapshots, %v", life+1, len(all), err)
+		c.eventually("a snapshot that was due is written", func() bool { return n.snapshots.replay() <= bound })
+		if all, err := n.stores.Snapshots.List(); err != nil || run < 2 && len(all) > 0 || run > 2 && len(all) == 0 {
+			t.Errorf("in run %d there are %d snapshots, %v", run+1, len(all), err)
 		}
 		if err := n.Close(); err != nil {
 			t.Fatal(err)
@@ -199,7 +199,7 @@ func TestOnlyMembersAreRememberedAsSeeds(t *testing.T) {
 		}
 	}
 	c.eventually("n1 has written down the others", remembered("n2", "n3"))
-	// n3 is removed, and goes on to be seen: it is gossip that keeps it.
+	// n3 is removed, and gossip still sees it.
 	if _, err := (wire{c.nodes[0]}).RemoveMember(c.ctx(), &apiv1.RemoveMemberRequest{Id: "n3"}); err != nil {
 		t.Fatal(err)
 	}
@@ -207,13 +207,13 @@ func TestOnlyMembersAreRememberedAsSeeds(t *testing.T) {
 	if err := c.nodes[1].Close(); err != nil {
 		t.Fatal(err)
 	}
-	c.eventually("n1 sees n2 no more", func() bool { p, _ := c.nodes[0].cluster.Peer("n2"); return p.State == cluster.Failed })
+	c.eventually("n1 no longer sees n2", func() bool { p, _ := c.nodes[0].cluster.Peer("n2"); return p.State == cluster.Failed })
 	if !remembered("n2")() {
-		t.Errorf("n1 remembers %v, want where its only other member was", rememberedSeeds(c.dirs[0]))
+		t.Errorf("n1 remembers %v, want the last address of its only other member", rememberedSeeds(c.dirs[0]))
 	}
 }
 
-func TestWhoIsNoMemberIsNotRemembered(t *testing.T) {
+func TestPeersThatAreNotMembersAreNotRemembered(t *testing.T) {
 	dir := t.TempDir()
 	peer := func(id string, state cluster.State, formed bool) cluster.Peer {
 		return cluster.Peer{Meta: cluster.Meta{NodeID: id, Formed: formed}, Gossip: id + ":1", State: state}
@@ -226,6 +226,6 @@ func TestWhoIsNoMemberIsNotRemembered(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got := rememberedSeeds(dir); len(got) != 1 || got["member"] != "member:1" {
-		t.Errorf("remembered %v, want the member alone that is alive and has state", got)
+		t.Errorf("remembered %v, want only the member that is alive and has state", got)
 	}
 }

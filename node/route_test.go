@@ -150,13 +150,13 @@ type nowhere struct{ routing }
 
 func (nowhere) redirect(*mux.Call) bool { return false }
 
-// still is a router in whose time nothing moves.
+// still returns a router whose clock stands still.
 func still(id string) *router {
 	return newRouter(routerConfig{id: id, mono: func() time.Duration { return 0 }, node: nowhere{}})
 }
 
-// TestNothingIsRefusedBecauseOfAcquiresThatWaitForALeader: but another acquire that
-// would wait, too.
+// TestNothingIsRefusedBecauseOfAcquiresThatWaitForALeader, except another acquire that would
+// wait, too.
 func TestNothingIsRefusedBecauseOfAcquiresThatWaitForALeader(t *testing.T) {
 	r := still("n1")
 	refused := false
@@ -187,7 +187,7 @@ func TestNothingIsRefusedBecauseOfAcquiresThatWaitForALeader(t *testing.T) {
 	}
 	owner.Connection++
 	if !add(set) || !add(wait) {
-		t.Error("another connection is refused because of one that has used up its share")
+		t.Error("another connection is refused although only the first has used up its share")
 	}
 }
 
@@ -206,7 +206,7 @@ func TestARefusalOfALaterTryDoesNotSayThatNothingWasDone(t *testing.T) {
 	for doubtful, want := range map[bool]apiv1.Code{false: apiv1.CodeOverloaded, true: apiv1.CodeUnknownOutcome} {
 		here := start()
 		if doubtful {
-			r.notDone(here, errOutcomeUnknown) // and so it is tried again
+			r.notDone(here, errOutcomeUnknown) // and so it is retried
 		}
 		if r.notDone(here, errOverloaded); got != want {
 			t.Errorf("overloaded here, tried before is %v: got %v, want %v", doubtful, got, want)
@@ -222,7 +222,7 @@ func TestARefusalOfALaterTryDoesNotSayThatNothingWasDone(t *testing.T) {
 }
 
 // Clients of a follower take turns at the leader, as those of the leader do.
-func TestAForwardedOperationTellsWhoseItIs(t *testing.T) {
+func TestAForwardedOperationNamesItsOwner(t *testing.T) {
 	seen := map[uint64]bool{}
 	for _, id := range []string{"n1", "n2"} {
 		r := still(id)

@@ -20,7 +20,8 @@ import (
 	"github.com/locknode/locknode/internal/seam"
 )
 
-// TestASnapshotComesWithTheBytesOfTheLog: few entries, and large ones.
+// TestASnapshotComesWithTheBytesOfTheLog, not with the number of entries: they are few and
+// large.
 func TestASnapshotComesWithTheBytesOfTheLog(t *testing.T) {
 	t.Parallel()
 	const bound = 64 << 10
@@ -42,7 +43,7 @@ func TestASnapshotComesWithTheBytesOfTheLog(t *testing.T) {
 				t.Fatalf("acquire = %v, %v", a, err)
 			}
 		}
-		c.eventually("a snapshot is there", func() bool {
+		c.eventually("a snapshot is written", func() bool {
 			all, err := n.stores.Snapshots.List()
 			return err == nil && len(all) > 0 && all[0].Index > before
 		})
@@ -54,7 +55,7 @@ func TestASnapshotComesWithTheBytesOfTheLog(t *testing.T) {
 	}
 	first, err := n.stores.Log.FirstIndex()
 	if err != nil || first > all[1].Index+1 {
-		t.Errorf("the log begins with entry %d, %v: the snapshot before the last one ends with %d and is of no use without the rest", first, err, all[1].Index)
+		t.Errorf("the log begins with entry %d, %v: the snapshot before the last one ends with %d and needs the entries after it", first, err, all[1].Index)
 	}
 }
 
@@ -66,7 +67,7 @@ func TestSnapshotsAreNotWrittenAllTheTime(t *testing.T) {
 		size     int64
 		took     time.Duration
 		fails    bool
-		from, to int // so many are tried in 1000 s, with an entry every 10 ms
+		from, to int // of attempts in 1000 s, with an entry every 10 ms
 	}{
 		"a small table": {size: 100, took: time.Millisecond, from: 900, to: 1000},
 		"a large table": {size: 4 * 100_000 * entry / 10, took: time.Millisecond, from: 9, to: 10},
@@ -195,7 +196,7 @@ func TestTheLogStaysShortHoweverLargeItsEntriesAre(t *testing.T) {
 			t.Errorf("the log held %d MiB, want at most three times the %d MiB between two snapshots", most>>20, bound>>20)
 		}
 		if older == 0 || largest < 64<<10 {
-			t.Error("the test does not hit: there are no two snapshots, or the entries are small")
+			t.Error("the test shows nothing: there are fewer than two snapshots, or the entries are small")
 		}
 	})
 }

@@ -59,16 +59,16 @@ func (c *testCluster) closeSimulated(network *simnet.Network) {
 			c.t.Error(err)
 		}
 	}
-	time.Sleep(time.Minute) // gossip's goroutines end a little after it
+	time.Sleep(time.Minute) // for gossip's goroutines, which end a little later
 }
 
-// A leader is paused, for long enough that the others elect another one, with the
-// answers to its heartbeats on the way to it. When it goes on, these answers come in
-// and look like a majority for it. raft.VerifyLeader takes them for one, unless it
-// happens to hear of the new term first; a read round never does.
+// A leader is paused for so long that the others elect another one, while the answers to its
+// heartbeats are on their way. When it goes on, these answers arrive and look like a majority
+// for it. raft.VerifyLeader accepts them as one, unless it happens to hear of the new term
+// first; a read round never does.
 //
-// A process cannot be paused in virtual time. The old leader here has a lease that is
-// as long as the pause, which comes to the same: its timers have not run.
+// A process cannot be paused in virtual time. Instead, the lease of the old leader is as long
+// as the pause, which has the same effect: its timers have not run.
 func TestAReadAfterAPauseIsNotStaleWhereRaftsOwnCheckIs(t *testing.T) {
 	deceived := 0
 	for seed := uint64(1); seed <= 30 && deceived < 3; seed++ {
@@ -77,11 +77,11 @@ func TestAReadAfterAPauseIsNotStaleWhereRaftsOwnCheckIs(t *testing.T) {
 		}
 	}
 	if deceived == 0 {
-		t.Error("VerifyLeader was never deceived: it may be good enough by now, or this test proves nothing")
+		t.Error("VerifyLeader was never wrong: it may have been fixed, or this test shows nothing")
 	}
 }
 
-// readAfterAPause reports whether raft's own check was deceived.
+// readAfterAPause reports whether raft's own check was wrong.
 func readAfterAPause(t *testing.T, seed uint64) (deceived bool) {
 	synctest.Test(t, func(t *testing.T) {
 		network := simnet.New(seed, simnet.Options{Latency: 200 * time.Microsecond})
@@ -99,8 +99,8 @@ func readAfterAPause(t *testing.T, seed uint64) (deceived bool) {
 		c.grow(old, 3)
 		term := old.epoch.Load().term
 
-		// What the others say stays on the way; they still hear what is on its way to
-		// them, and then nothing, because each heartbeat waits for its answer.
+		// The answers of the others are held back. They still receive what is on its way
+		// to them, and then nothing, because each heartbeat waits for its answer.
 		for _, n := range c.nodes[1:] {
 			network.Cut(n.id, old.id)
 		}
@@ -119,10 +119,10 @@ func readAfterAPause(t *testing.T, seed uint64) (deceived bool) {
 			t.Fatalf("acquire at the new leader = %v, %v", a, err)
 		}
 		if got, leading := leads(old.raft.Load()); !leading || got != term || old.epoch.Load() == nil {
-			t.Fatal("the old leader knows already; its lease is to be longer")
+			t.Fatal("the old leader knows already: its lease must be longer")
 		}
 
-		// It goes on: somebody asks, and then the old answers arrive.
+		// It goes on: a read comes, and then the old answers arrive.
 		verified := old.raft.Load().VerifyLeader()
 		round := make(chan error, 1)
 		go func() {
@@ -133,7 +133,7 @@ func readAfterAPause(t *testing.T, seed uint64) (deceived bool) {
 		wire{old}.Start(&mux.Call{Op: op, Done: func(a *apiv1.Answer) { answered <- a }})
 		time.Sleep(50 * time.Millisecond)
 		for _, n := range c.nodes[1:] {
-			if n != leader { // what the new leader has to say comes later
+			if n != leader { // messages of the new leader arrive later
 				network.Mend(n.id, old.id)
 			}
 		}

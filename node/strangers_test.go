@@ -19,14 +19,14 @@ import (
 	"github.com/locknode/locknode/internal/seam"
 )
 
-// office is a network in which several clusters live, in virtual time.
+// office is a network with several clusters, in virtual time.
 type office struct {
 	t   *testing.T
 	net *simnet.Network
 
 	mu    sync.Mutex
 	nodes []*Node
-	logs  map[string]*officeLog // node ID → what it has logged
+	logs  map[string]*officeLog // node ID → its log
 }
 
 // inAnOffice runs f and ends all nodes that it started.
@@ -42,13 +42,13 @@ func inAnOffice(t *testing.T, f func(t *testing.T, o *office)) {
 				wg.Go(func() { _ = n.Close() })
 			}
 			wg.Wait()
-			time.Sleep(time.Minute) // memberlist's last probes
+			time.Sleep(time.Minute) // for memberlist's last probes
 		}()
 		f(t, o)
 	})
 }
 
-// at is the address of a host's gossip.
+// at returns the gossip address of a host.
 func (o *office) at(host string) string {
 	return net.JoinHostPort(o.net.Host(host).IP().String(), "7403")
 }
@@ -115,13 +115,13 @@ func (o *office) remove(through *Node, id string) {
 	}
 }
 
-// stop ends a node as kill -9 does.
+// kill ends a node as kill -9 does.
 func (o *office) kill(host string, n *Node) {
 	o.net.Kill(host)
 	_ = n.Close()
 }
 
-// members are those of the configuration of the cluster of a node.
+// members returns the members of the cluster of a node.
 func (o *office) members(n *Node) string {
 	o.t.Helper()
 	members, err := n.Members()
@@ -154,9 +154,9 @@ func (l *officeLog) count(part string) int {
 	return strings.Count(l.text.String(), part)
 }
 
-// An old cluster looks for a member that it has removed where that one was last; now
-// a founder of another cluster is there.
-func TestAFounderIsNotTakenInByWhoRemembersItsAddress(t *testing.T) {
+// An old cluster looks for a member that it has removed at the last address of that one, at
+// which there is now a founder of another cluster.
+func TestAFounderDoesNotJoinAClusterThatRemembersItsAddress(t *testing.T) {
 	for name, seeds := range map[string]func(o *office, own string) []string{
 		"the first one is given no seeds": func(o *office, own string) []string {
 			if own == "h3" {
@@ -178,7 +178,7 @@ func TestAFounderIsNotTakenInByWhoRemembersItsAddress(t *testing.T) {
 					fresh = append(fresh, o.start(fmt.Sprint("new", i+1), host, func(cfg *Config) {
 						cfg.BootstrapExpect, cfg.Join = 3, seeds(o, host)
 					}))
-					time.Sleep(15 * time.Second) // for the old ones to find it
+					time.Sleep(15 * time.Second) // so that the old ones find it
 				}
 				o.ready(time.Minute, fresh...)
 				for _, n := range fresh {
@@ -194,8 +194,8 @@ func TestAFounderIsNotTakenInByWhoRemembersItsAddress(t *testing.T) {
 	}
 }
 
-// Two clusters with the same node IDs, one of which has got an address of the other:
-// the name alone tells them apart.
+// Two clusters with the same node IDs, one of which now has an address of the other: only the
+// name distinguishes them.
 func TestClustersOfDifferentNamesMayHaveTheSameIDs(t *testing.T) {
 	inAnOffice(t, func(t *testing.T, o *office) {
 		named := func(name string) func(*Config) { return func(cfg *Config) { cfg.ClusterName = name } }
@@ -217,7 +217,7 @@ func TestClustersOfDifferentNamesMayHaveTheSameIDs(t *testing.T) {
 			t.Errorf("both are cluster %s", a)
 		}
 		if n := o.logs["n1"].count("gossip refused: the other end has another cluster_name"); n == 0 {
-			t.Error("green's n1, at the address of blue's n3, does not say who has called")
+			t.Error("green's n1, at the address of blue's n3, has not logged who has called")
 		}
 	})
 }

@@ -15,14 +15,14 @@ import (
 	"github.com/locknode/locknode/internal/peerapi"
 )
 
-// refuser answers every question for a read index with an error.
+// refuser answers each request for a read index with an error.
 type refuser struct{ standIn }
 
 func (r *refuser) ReadIndex(context.Context) (*peerapi.ReadIndexResponse, error) {
 	return nil, apiv1.NewError(apiv1.CodeNotLeader, "node %q does not lead", r.id)
 }
 
-// TestCallsToOtherNodesFailInPlainWords: on real sockets, as status and logs show it.
+// TestCallsToOtherNodesFailInPlainWords, as status and logs show them, on real sockets.
 func TestCallsToOtherNodesFailInPlainWords(t *testing.T) {
 	t.Parallel()
 	listen := func() net.Listener {
@@ -73,7 +73,7 @@ func TestCallsToOtherNodesFailInPlainWords(t *testing.T) {
 			if err == nil || err.Error() != want {
 				t.Errorf("ReadIndex: got %v, want %q", err, want)
 			}
-			// It goes on to clients, and is told apart, as before.
+			// The code and the text reach clients.
 			if e := apiv1.AsError(err); apiv1.Code(e.GetCode()) != c.code || e.GetMessage() != want {
 				t.Errorf("as an answer: got %v, want code %v and %q", e, c.code, want)
 			}

@@ -40,8 +40,8 @@ func (c *testCluster) kill(n *Node) {
 	<-n.Done()
 }
 
-// A node serves before it votes. To stop the next voter as soon as this one serves would
-// stop the cluster in the end.
+// A node serves before it votes. If the next voter were stopped as soon as this one serves,
+// there would be no majority in the end.
 func TestANodeServesBeforeItVotes(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t, 3)
@@ -71,7 +71,7 @@ func TestANodeServesBeforeItVotes(t *testing.T) {
 	}
 }
 
-func TestANodeThatIsSetUpNotToVoteNeedNot(t *testing.T) {
+func TestANonvoterIsReadyWithoutAVote(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t, 3)
 	n4 := c.add("n4", func(cfg *Config) { cfg.Nonvoter = true })
@@ -84,8 +84,8 @@ func TestANodeThatIsSetUpNotToVoteNeedNot(t *testing.T) {
 	}
 }
 
-// One of three has failed: each of the others serves, none of them may be stopped, and each
-// of them names the failed one.
+// One of three has failed: the others serve, neither of them may be stopped, and both name
+// the failed one.
 func TestNobodyMayBeStoppedWhileAVoterIsDead(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t, 3)
@@ -107,13 +107,13 @@ func TestNobodyMayBeStoppedWhileAVoterIsDead(t *testing.T) {
 				s.Voters == 3 && s.VotersHealthy == 2 && s.Voter && !s.VoterReady
 		})
 	}
-	// A replacement alone does not help: three of four are needed then.
+	// A replacement alone does not help: a majority is then three of four.
 	n4 := c.add("n4", nil)
 	c.eventually("n4 votes", func() bool { return c.role("n4") == "voter" })
 	ctx, cancel := context.WithTimeout(t.Context(), 3*freshEvery)
 	defer cancel()
 	if err := n4.WaitVoter(ctx); err == nil {
-		t.Error("the next one may be stopped, and then two of four are left")
+		t.Error("the next one may be stopped, and two of four would be left")
 	}
 	if _, err := (wire{c.leader()}).RemoveMember(c.ctx(), &apiv1.RemoveMemberRequest{Id: dead.ID()}); err != nil {
 		t.Fatal(err)

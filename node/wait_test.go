@@ -51,7 +51,7 @@ type try struct {
 	answer  *apiv1.Answer // nil: none yet
 }
 
-// enter is what happens before the try is proposed. Tries with the same sequence are
+// enter does what a node does before it proposes the try. Tries with the same sequence are
 // copies of each other.
 func (b *waitBench) enter(sequence int) *try {
 	tr := &try{cmd: detachedAcquire("orders", sequence, time.Hour)}
@@ -71,8 +71,8 @@ func (b *waitBench) underOnce(sequence int, wait time.Duration) *try {
 	return tr
 }
 
-// told is what happens when the result of the try's own entry arrives.
-func (b *waitBench) told(tr *try, a fsm.Applied, i int) {
+// result does what a node does when the result of the try's own entry arrives.
+func (b *waitBench) result(tr *try, a fsm.Applied, i int) {
 	if a.Results[i].Code == fsm.Queued {
 		if end := b.waits.queued(tr.waiting, outcome{result: a.Results[i], index: a.Index, now: a.Now}); end != nil {
 			tr.call.Done(end)
@@ -84,7 +84,7 @@ func (b *waitBench) told(tr *try, a fsm.Applied, i int) {
 	}
 }
 
-// held is the token of the lock's holder, 0 if it is free.
+// held returns the token of the lock's holder, 0 if it is free.
 func (b *waitBench) held() (token uint64) {
 	b.machine.View(func(t *fsm.Table) {
 		if h := t.Lock("orders").Holders; len(h) > 0 {
@@ -94,7 +94,7 @@ func (b *waitBench) held() (token uint64) {
 	return token
 }
 
-// occupy has somebody else take the lock; the returned command frees it.
+// occupy acquires the lock in another session; the returned command releases it.
 func (b *waitBench) occupy() fsm.Release {
 	b.apply(openAcquirers())
 	c := detachedAcquire("orders", 99, time.Hour)
@@ -103,14 +103,14 @@ func (b *waitBench) occupy() fsm.Release {
 	return fsm.Release{Lock: "orders", Token: a.Results[0].Token}
 }
 
-// The request is sent again while its first copy waits. The copy is on its way when
-// the grant comes, and a cancel is before it in the log: the grant is gone again when
-// the copy is applied.
-func TestACopyOnItsWayIsNotToldOfTheGrantOfAnEarlierOne(t *testing.T) {
+// The request is sent again while its first copy waits. The second copy is on its way when
+// the grant comes, and a cancel is before it in the log: the grant has ended when the copy
+// is applied.
+func TestACopyOnItsWayIsNotAnsweredWithTheGrantOfAnEarlierOne(t *testing.T) {
 	b := newWaitBench(t)
 	free := b.occupy()
 	first := b.enter(1)
-	b.told(first, b.apply(first.cmd), 0)
+	b.result(first, b.apply(first.cmd), 0)
 	first.call.Abandon()
 	second := b.enter(1)
 	b.apply(free) // grants the request
@@ -118,7 +118,7 @@ func TestACopyOnItsWayIsNotToldOfTheGrantOfAnEarlierOne(t *testing.T) {
 	if second.answer != nil {
 		t.Fatalf("the copy was answered %v before it was applied; the lock is held with token %d", second.answer, b.held())
 	}
-	b.told(second, b.apply(second.cmd), 0)
+	b.result(second, b.apply(second.cmd), 0)
 	if got := apiv1.Code(second.answer.GetError().GetCode()); got != apiv1.CodeNotHeld {
 		t.Errorf("the copy was answered %v, want not_held", second.answer)
 	}
@@ -131,7 +131,7 @@ func TestEveryTryOfARequestIDIsAnswered(t *testing.T) {
 	free := b.occupy()
 	tries := []*try{b.underOnce(1, time.Hour), b.underOnce(2, time.Hour), b.underOnce(3, time.Hour)}
 	for _, tr := range tries {
-		b.told(tr, b.apply(tr.cmd), 0)
+		b.result(tr, b.apply(tr.cmd), 0)
 	}
 	b.apply(fsm.Cancel{Target: tries[0].cmd.ID})
 	if got := apiv1.Code(tries[0].answer.GetError().GetCode()); got != apiv1.CodeCancelled {
@@ -148,29 +148,29 @@ func TestEveryTryOfARequestIDIsAnswered(t *testing.T) {
 	}
 }
 
-// TestAnAnswerIsStampedWithTheEntryOfItsOwnCall: a client counts from when it sent the
-// call that is answered. After a wait that is not the time of the grant, and for a
-// repeat not that of the first try.
+// TestAnAnswerIsStampedWithTheEntryOfItsOwnCall: a client counts the TTL from when it sent
+// the call that is answered. After a wait that is not the time of the grant, and for a retry
+// not that of the first try.
 func TestAnAnswerIsStampedWithTheEntryOfItsOwnCall(t *testing.T) {
 	b := newWaitBench(t)
 	free := b.occupy() // index and cluster time are the same here
 	first := b.underOnce(1, time.Hour)
-	b.told(first, b.apply(first.cmd), 0)
+	b.result(first, b.apply(first.cmd), 0)
 	came := int64(b.index)
 	b.apply()
 	second := b.underOnce(2, time.Hour)
-	b.told(second, b.apply(second.cmd), 0)
+	b.result(second, b.apply(second.cmd), 0)
 	later := int64(b.index)
 	b.apply()
 	b.apply(free)
 	granted := int64(b.index)
 	b.apply()
 	third := b.underOnce(3, 0)
-	b.told(third, b.apply(third.cmd), 0)
+	b.result(third, b.apply(third.cmd), 0)
 	repeated := int64(b.index)
 	b.apply()
-	again := b.underOnce(1, time.Hour) // the first one's copy
-	b.told(again, b.apply(again.cmd), 0)
+	again := b.underOnce(1, time.Hour) // a copy of the first
+	b.result(again, b.apply(again.cmd), 0)
 	for i, want := range []struct{ stamp, queued int64 }{{came, came}, {later, later}, {repeated, repeated}, {int64(b.index), came}} {
 		tr := []*try{first, second, third, again}[i]
 		got := tr.answer.GetAcquire()
@@ -180,8 +180,8 @@ func TestAnAnswerIsStampedWithTheEntryOfItsOwnCall(t *testing.T) {
 	}
 }
 
-// TestAWaitInVainNamesTheHolder of now, as busy does.
-func TestAWaitInVainNamesTheHolder(t *testing.T) {
+// TestATimeoutNamesTheHolder: the present one, as busy does.
+func TestATimeoutNamesTheHolder(t *testing.T) {
 	b := newWaitBench(t)
 	b.waits.holders = func(wants []fsm.Want) (holders []fsm.Holder) {
 		b.machine.View(func(t *fsm.Table) { holders = t.HoldersOf(wants) })
@@ -189,7 +189,7 @@ func TestAWaitInVainNamesTheHolder(t *testing.T) {
 	}
 	b.occupy()
 	tr := b.underOnce(1, 3)
-	b.told(tr, b.apply(tr.cmd), 0)
+	b.result(tr, b.apply(tr.cmd), 0)
 	for range 4 {
 		b.apply()
 	}
@@ -202,8 +202,8 @@ func TestAWaitInVainNamesTheHolder(t *testing.T) {
 	}
 }
 
-// TestCallsOfCallersWhoHaveGoneAreDropped: a client that reconnects leaves one behind
-// each time. Entering another one does not look at all of them.
+// TestCallsOfCallersWhoHaveGoneAreDropped: a client that reconnects leaves a call behind each
+// time. Entering another one does not check all of them each time.
 func TestCallsOfCallersWhoHaveGoneAreDropped(t *testing.T) {
 	w := newWaits()
 	key := waitKey{sequence: 1}
@@ -226,12 +226,12 @@ func TestCallsOfCallersWhoHaveGoneAreDropped(t *testing.T) {
 
 // That a call is queued is reported after its entry was applied. If the wait ends between
 // the two, the answer must not be lost.
-func TestAGrantBeforeTheWordQueuedIsDelivered(t *testing.T) {
+func TestAGrantBeforeTheResultQueuedIsDelivered(t *testing.T) {
 	t.Run("in the same entry", func(t *testing.T) {
 		b := newWaitBench(t)
 		free := b.occupy()
 		tr := b.enter(1)
-		b.told(tr, b.apply(tr.cmd, free), 0)
+		b.result(tr, b.apply(tr.cmd, free), 0)
 		if got := tr.answer.GetAcquire().GetToken(); got == 0 || got != b.held() {
 			t.Errorf("given token %d, the lock is held with %d", got, b.held())
 		}
@@ -243,9 +243,9 @@ func TestAGrantBeforeTheWordQueuedIsDelivered(t *testing.T) {
 		a := b.apply(tr.cmd)
 		b.apply(free)
 		if tr.answer != nil {
-			t.Fatalf("answered %v before the word that it is queued", tr.answer)
+			t.Fatalf("answered %v before the result that it is queued", tr.answer)
 		}
-		b.told(tr, a, 0)
+		b.result(tr, a, 0)
 		if got := tr.answer.GetAcquire().GetToken(); got == 0 || got != b.held() {
 			t.Errorf("given token %d, the lock is held with %d", got, b.held())
 		}
@@ -253,15 +253,15 @@ func TestAGrantBeforeTheWordQueuedIsDelivered(t *testing.T) {
 			t.Errorf("%d calls are left in the registry", b.waits.len())
 		}
 	})
-	t.Run("for a retry that finds its place in line", func(t *testing.T) {
+	t.Run("for a retry that finds its place in the queue", func(t *testing.T) {
 		b := newWaitBench(t)
 		free := b.occupy()
 		first := b.enter(1)
-		b.told(first, b.apply(first.cmd), 0)
+		b.result(first, b.apply(first.cmd), 0)
 		second := b.enter(1)
 		a := b.apply(second.cmd)
 		b.apply(free)
-		b.told(second, a, 0)
+		b.result(second, a, 0)
 		for _, tr := range []*try{first, second} {
 			if got := tr.answer.GetAcquire().GetToken(); got == 0 || got != b.held() {
 				t.Errorf("try %d was given token %d, the lock is held with %d", tr.cmd.ID.Sequence, got, b.held())
@@ -270,9 +270,8 @@ func TestAGrantBeforeTheWordQueuedIsDelivered(t *testing.T) {
 	})
 }
 
-// One operation is one of so many calls of one request, from its coming to its end.
-// It takes the same time however many there are: all of it is under the mutex for
-// which apply waits.
+// An operation enters and removes one of n calls of one request. It must take the same time
+// however many there are, because the apply of an entry waits for the mutex.
 func BenchmarkCallsOfOneRequest(b *testing.B) {
 	for _, n := range []int{1, 1_000, 20_000} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {

@@ -8,7 +8,7 @@ import (
 	"github.com/locknode/locknode/node"
 )
 
-// single opens a node that is a cluster by itself, or of none if it is not to form one.
+// single opens a node that forms a cluster by itself, or that waits for one.
 func single(t *testing.T, change func(*node.Config)) *node.Node {
 	t.Helper()
 	cfg := node.Config{ID: "n1", DataDir: t.TempDir(), Listen: "127.0.0.1:0", HTTPAddr: "off", Fast: true, BootstrapExpect: 1}
@@ -25,7 +25,7 @@ func single(t *testing.T, change func(*node.Config)) *node.Node {
 	return n
 }
 
-func TestANodeSaysHowItIsWhateverHappens(t *testing.T) {
+func TestStatusIsThereInEveryStateOfANode(t *testing.T) {
 	t.Parallel()
 	alone := single(t, func(cfg *node.Config) { cfg.BootstrapExpect = 0 })
 	if s := alone.Status(); s.NodeID != "n1" || s.State != client.StateStarting || s.Ready || s.NotReadyReason == "" || s.ClusterID != "" {
@@ -44,7 +44,7 @@ func TestANodeSaysHowItIsWhateverHappens(t *testing.T) {
 		t.Errorf("a node that leads: %+v", s)
 	}
 	if told, err := n.Client().Status(t.Context()); err != nil || told.ClusterID != s.ClusterID {
-		t.Errorf("its client is told %+v, %v", told, err)
+		t.Errorf("its client got %+v, %v", told, err)
 	}
 	members, err := n.Members()
 	if err != nil || len(members) != 1 || members[0].Role != client.RoleLeader || members[0].Health != client.HealthAlive || members[0].APIAddress != n.APIAddr() {

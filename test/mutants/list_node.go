@@ -87,7 +87,7 @@ func keptClock(n *Node, tableNow int64) *leaderClock {
 		breaks:  "an entry whose leader lost its leadership is answered as if it had changed nothing",
 		promise: "S6",
 		changes: []change{{"node/lead.go", "	default:\n		return fsm.Applied{}, fmt.Errorf(\"%w: %w\", errOutcomeUnknown, err)\n", "	default:\n		return fsm.Applied{}, fmt.Errorf(\"%w: %w\", errNotProposed, err)\n"}},
-		caught:  []catcher{named("./node", "TestHowAnEntryFailsTellsWhetherItMayStillCount")},
+		caught:  []catcher{named("./node", "TestTheErrorOfAnEntrySaysWhetherItMayStillTakeEffect")},
 	},
 	{
 		name:    "stale-stamp-is-told-as-done",
@@ -164,7 +164,7 @@ func keptClock(n *Node, tableNow int64) *leaderClock {
 			{"node/lead.go", "	if err := n.inTurn(func() error { return r.Barrier(applyTimeout).Error() }); err != nil {\n", "	if err := error(nil); err != nil {\n"},
 			{"node/lead.go", "	if !e.proposer.propose(first) {\n", "	if founded {\n		return e, nil\n	}\n	if !e.proposer.propose(first) {\n"},
 		},
-		caught: []catcher{named("./node", "TestANewLeaderServesNothingBeforeItHasAppliedItsPast")},
+		caught: []catcher{named("./node", "TestANewLeaderServesNothingBeforeItHasAppliedTheLog")},
 	},
 	{
 		name:    "wiped-voter-is-taken-again",
@@ -216,7 +216,7 @@ func keptClock(n *Node, tableNow int64) *leaderClock {
 		breaks:  "a request under an ID that is never repeated keeps its place in the queue, and gets the lock",
 		promise: "liveness",
 		changes: []change{{"internal/host/request.go", "	case r.gone:\n		h.cancelLocked(r)\n	default:\n", "	case r.gone:\n	default:\n"}},
-		caught:  []catcher{named("./node", "TestAPlaceThatIsNotAskedForAgainIsGivenUp")},
+		caught:  []catcher{named("./node", "TestAPlaceInTheQueueWithoutARetryIsGivenUp")},
 	},
 	{
 		name:    "lost-answer-leaves-its-grant",
@@ -251,7 +251,7 @@ func keptClock(n *Node, tableNow int64) *leaderClock {
 		breaks:  "a wait is never answered if the cluster ended the node's session, although its caller is there",
 		promise: "liveness",
 		changes: []change{{"internal/host/request.go", "			h.passOnLocked(r, r.granted)\n		default:\n			h.moveLocked(r)\n", "			h.passOnLocked(r, r.granted)\n"}},
-		caught:  []catcher{named("./node", "TestWaitersOfANodeThatWasCutOffStandInLineAgain")},
+		caught:  []catcher{named("./node", "TestWaitersOfANodeThatWasCutOffAreQueuedAgain")},
 	},
 	{
 		name:    "grant-before-the-sessions-end-is-overlooked",

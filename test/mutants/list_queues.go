@@ -19,7 +19,7 @@ var queueMutants = []mutant{
 		promise: "liveness",
 		changes: []change{{"internal/fair/tree.go", "	ok := used.Items < r.Items && ", "	ok := used.Items < 1<<40 || "}},
 		caught: []catcher{
-			named("./node", "TestOnlyWhoFloodsIsRefused"),
+			named("./node", "TestOnlyTheOwnerThatFloodsIsRefused"),
 			named("./node", "TestNothingIsRefusedBecauseOfAcquiresThatWaitForALeader"),
 			named("./internal/fair", "TestOneOwnerLeavesRoomForOthers"),
 		},
@@ -64,14 +64,14 @@ var queueMutants = []mutant{
 		breaks:  "a leader that was deposed answers that a session does not exist",
 		promise: "S8",
 		changes: []change{{"node/missing.go", "	s.round(func(index uint64, err error) {\n", "	func(f func(uint64, error)) { f(0, nil) }(func(index uint64, err error) {\n"}},
-		caught:  []catcher{named("./node", "TestAnUnknownSessionIsNotToldFromMemoryByADeposedLeader")},
+		caught:  []catcher{named("./node", "TestADeposedLeaderAnswersNothingAboutSessionsFromMemory")},
 	},
 	{
 		name:    "no-session-though-opened-since",
 		breaks:  "a session that was opened before the round is reported as unknown after it",
 		promise: "S8",
 		changes: []change{{"node/missing.go", "		case missing != nil && missing[i]:\n", "		case err == nil || missing[i]:\n"}},
-		caught:  []catcher{named("./node", "TestAnUnknownSessionIsNotToldFromMemoryByADeposedLeader")},
+		caught:  []catcher{named("./node", "TestADeposedLeaderAnswersNothingAboutSessionsFromMemory")},
 	},
 	{
 		name:    "keep-alive-overtakes-its-session",

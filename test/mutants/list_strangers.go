@@ -22,7 +22,7 @@ var strangerMutants = []mutant{
 		promise: "membership",
 		changes: []change{{"cluster/strangers.go", "	if !c.on || own.ClusterID", "	if true || own.ClusterID"}},
 		caught: []catcher{
-			named("./node", "TestAFounderIsNotTakenInByWhoRemembersItsAddress"),
+			named("./node", "TestAFounderDoesNotJoinAClusterThatRemembersItsAddress"),
 			named("./cluster", "TestAFreshNodeIsNotFoundByStrangers"),
 		},
 	},
@@ -38,7 +38,7 @@ var strangerMutants = []mutant{
 		breaks:  "a node remembers the addresses of peers that are not members",
 		promise: "membership",
 		changes: []change{{"node/seeds.go", "p.Formed && members[p.NodeID] && (", "p.Formed && ("}},
-		caught:  []catcher{named("./node", "TestWhoIsNoMemberIsNotRemembered")},
+		caught:  []catcher{named("./node", "TestPeersThatAreNotMembersAreNotRemembered")},
 	},
 	{
 		name:    "identity-before-the-addresses",
