@@ -10,7 +10,7 @@ func (c *checker) checkAnswers() {
 	for i := range c.h.Ops {
 		o := &c.h.Ops[i]
 		if o.Outcome == Unknown || o.Index == 0 && !o.Bare {
-			continue // what is answered without an index: see checkOrder
+			continue // for answers without an index see checkOrder
 		}
 		if o.Bare {
 			if o.Kind == Acquire && o.Outcome == OK {
@@ -19,7 +19,7 @@ func (c *checker) checkAnswers() {
 			continue
 		}
 		if o.Kind != Get && !o.refused() && c.log.entry(o.Index) == nil {
-			c.violate("S7", "answers", o.lock(), "%s by %s was answered at %v from index %d, which nobody has applied", o.Kind, o.Client, o.Return, o.Index)
+			c.violate("S7", "answers", o.lock(), "%s by %s was answered at %v from index %d, which no node has applied", o.Kind, o.Client, o.Return, o.Index)
 			continue
 		}
 		c.checkStamp(o)
@@ -89,15 +89,15 @@ func (c *checker) checkGranted(o *Op) {
 	case g == nil:
 		c.violate("S7", "answers", o.lock(), "%s was granted token %d at %v; no log entry has granted it", o.Client, o.Token, o.Return)
 	case g.request != o.Request && o.Request != "" || !g.asksFor(o):
-		c.violate("S6", "answers", o.lock(), "%s was granted token %d at %v for request %q; the log gave it to %s, with the locks %v", o.Client, o.Token, o.Return, o.Request, g.request, g.wants)
+		c.violate("S6", "answers", o.lock(), "%s was granted token %d at %v for request %q; by the log it belongs to %s, with the locks %v", o.Client, o.Token, o.Return, o.Request, g.request, g.wants)
 	case g.index > o.Index && !o.Bare || g.at < c.facts.grants[o.Token].op.Call || g.at > o.Return+c.o.Late:
 		c.violate("S7", "answers", o.lock(), "%s was granted token %d between %v and %v, from index %d; the log granted it at index %d, applied first at %v",
 			o.Client, o.Token, o.Call, o.Return, o.Index, g.index, g.at)
 	case o.Came != g.queued && !isOnce(o.Request):
-		c.violate("S3", "answers", o.lock(), "%s was told that its request with token %d came at cluster time %d, it came at %d", o.Client, o.Token, o.Came, g.queued)
+		c.violate("S3", "answers", o.lock(), "%s was answered that its request with token %d came at cluster time %d, it came at %d", o.Client, o.Token, o.Came, g.queued)
 	case !o.Bare && (o.Stamp < o.Came || o.Stamp > c.log.nowAt(o.Index)):
 		// It is that of the copy which was answered, whether it was granted at once or waited.
-		c.violate("S3", "answers", o.lock(), "%s was told that its request with token %d was applied at cluster time %d; it came at %d, and at index %d it was %d",
+		c.violate("S3", "answers", o.lock(), "%s was answered that its request with token %d was applied at cluster time %d; it came at %d, and at index %d it was %d",
 			o.Client, o.Token, o.Stamp, o.Came, o.Index, c.log.nowAt(o.Index))
 	}
 }
@@ -107,7 +107,7 @@ func (c *checker) checkBusy(o *Op) {
 	for _, token := range o.Holders {
 		g := c.log.grants[token]
 		if g == nil || g.index > o.Index || g.endAt < o.Call || !wantsAny(g, o.Wants) {
-			c.violate("S8", "answers", o.lock(), "%s was told between %v and %v that token %d holds it; by the log it did not", o.Client, o.Call, o.Return, token)
+			c.violate("S8", "answers", o.lock(), "%s was answered between %v and %v that token %d holds it; by the log it did not", o.Client, o.Call, o.Return, token)
 		}
 	}
 }
@@ -163,7 +163,7 @@ func (o *Op) ends() fsm.EventKind {
 func (c *checker) checkCancel(o *Op) {
 	g := c.grantOfTry(o.Target)
 	if g == nil || isOnce(g.request) || o.Outcome != OK && o.Outcome != NotHeld {
-		return // each try of an ID of one's own is cancelled by itself
+		return // each try of a once ID is cancelled by itself
 	}
 	if !g.over() || g.endIndex > o.Index {
 		c.violate("FIFO", "answers", g.lock(), "the cancel of request %s was answered %s to %s at %v, from index %d; by the log it was granted token %d at index %d and %s",
@@ -186,17 +186,17 @@ func (c *checker) checkAlive(o *Op) {
 	}
 	if s == nil {
 		if o.Outcome == OK {
-			c.violate("S7", "answers", "", "%s was told at %v that its session %s is open; by the log it never was", o.Client, o.Return, o.Session)
+			c.violate("S7", "answers", "", "%s was answered at %v that its session %s is open; by the log it never was", o.Client, o.Return, o.Session)
 		}
 		return
 	}
 	ended := s.ended != 0 && (s.ended < o.Index || s.ended == o.Index && s.code == fsm.TimedOut)
 	switch {
 	case o.Outcome == OK && (s.opened > o.Index || ended):
-		c.violate("S2", "answers", "", "%s was told at %v, from index %d, that its session %s is alive; by the log it lived from index %d to %d",
+		c.violate("S2", "answers", "", "%s was answered at %v, from index %d, that its session %s is open; by the log it was open from index %d to %d",
 			o.Client, o.Return, o.Index, o.Session, s.opened, s.ended)
 	case o.Outcome == NoSess && s.opened < o.Index && (s.ended == 0 || s.ended > o.Index):
-		c.violate("S2", "answers", "", "%s was told at %v, from index %d, that its session %s has ended; by the log it lived from index %d to %d (0: still)",
+		c.violate("S2", "answers", "", "%s was answered at %v, from index %d, that its session %s has ended; by the log it was open from index %d to %d (0: still)",
 			o.Client, o.Return, o.Index, o.Session, s.opened, s.ended)
 	}
 }

@@ -6,8 +6,8 @@ import (
 	"github.com/locknode/locknode/internal/mux"
 )
 
-// Backend returns a backend that records what the client of that name sends and
-// is answered: for clients of embedded nodes, which need no stream.
+// Backend returns a backend that records the operations of the client of that name and their
+// answers. It is for clients of embedded nodes, which have no stream.
 func (r *Recorder) Backend(name string, b embedded.Node) embedded.Node {
 	return backend{b, r, name}
 }

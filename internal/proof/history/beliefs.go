@@ -11,14 +11,14 @@ import (
 
 const exclusive = fsm.Exclusive
 
-// What is taken off a TTL before a loss counts as early: the client's own margin
-// is 1 % and 10 ms, and clocks run up to half a percent apart.
+// By how much sooner than its TTL a loss may come before it counts as early: the client's own
+// margin is 1 % and 10 ms, and clocks differ by up to half a percent.
 const (
 	earlyMargin = 0.02
 	earlyFixed  = 50 * time.Millisecond
 )
 
-// believed is a belief on one of its locks.
+// believed is a belief in a grant, for one of its locks.
 type believed struct {
 	*Belief
 	want   Want
@@ -29,7 +29,7 @@ type believed struct {
 // counts returns until when a belief excludes others.
 func (b *believed) counts() time.Duration { return min(b.until, b.forced) }
 
-// checkBeliefs judges when clients took grants to be valid. Most of it needs no model and no
+// checkBeliefs checks the times in which clients took grants to be valid. Most of it needs no model and no
 // log, because all times are of one clock.
 func (c *checker) checkBeliefs() {
 	byLock := make(map[string][]believed)
@@ -52,7 +52,7 @@ func (c *checker) checkBeliefs() {
 		}
 	}
 	for i := range c.h.Ops {
-		b, ok := c.toldFor(&c.h.Ops[i])
+		b, ok := c.answeredFor(&c.h.Ops[i])
 		if !ok {
 			continue
 		}
@@ -71,10 +71,10 @@ func (c *checker) checkBeliefs() {
 	}
 }
 
-// toldFor returns until when a client may rely on a detached grant whose end it was told:
-// that end, counted on the slowest clock from before the request, or until somebody asks for
-// the end of the grant.
-func (c *checker) toldFor(o *Op) (*Belief, bool) {
+// answeredFor returns until when a client may rely on a detached grant whose end an answer named:
+// that end, counted on the slowest clock from before the request, or until the end of the
+// grant is requested.
+func (c *checker) answeredFor(o *Op) (*Belief, bool) {
 	g := c.facts.grants[o.Token]
 	if g == nil || !g.op.Detached || o.Outcome != OK || o.Until == 0 || o.Kind != Acquire && (o.Kind != Renew || o.Bare) {
 		return nil, false
@@ -120,7 +120,7 @@ func (c *checker) checkOverlaps(lock string, all []believed) {
 		permits, counted := uint64(b.want.Permits), map[uint64]bool{b.Token: true}
 		for _, a := range live {
 			if counted[a.Token] {
-				continue // several may know of it
+				continue // several callers may know it
 			}
 			counted[a.Token] = true
 			if conflicts(a.want, b.want) {
@@ -158,7 +158,7 @@ func (c *checker) largest(b believed) uint32 {
 }
 
 // checkSuccessors looks for grants that were answered while the grant of the holder before
-// was still valid (S3): that had to be lost first.
+// was still valid (S3): that grant had to be lost first.
 func (c *checker) checkSuccessors(lock string, all []believed) {
 	next := c.grantsOn(lock)
 	for _, b := range all {
@@ -256,7 +256,7 @@ func (l *inOrder) fillIn() {
 
 // checkEnded compares a belief with the log (S3): the entry that ends a grant is
 // applied after it was stamped, and stamped after the belief was over; unless the
-// grant was taken by force.
+// grant was force-released.
 func (c *checker) checkEnded(b *Belief, until time.Duration) {
 	if c.log == nil {
 		return
@@ -273,12 +273,12 @@ func (c *checker) checkEnded(b *Belief, until time.Duration) {
 		b.Token, b.Client, b.Until, endWord[g.ended], g.endAt)
 }
 
-// tellingTakes is how much later than the answer a busy client may act on it.
-const tellingTakes = time.Second
+// actingTakes is how much later than the answer a busy client may act on it.
+const actingTakes = time.Second
 
-// checkTold looks for a client that took a grant to be valid after a keep-alive had been
-// answered that was applied after the end of the grant (S3): each such answer tells the
-// client what it has missed.
+// checkTold looks for a client that took a grant to be valid after the answer to a keep-alive
+// that was applied after the end of the grant (S3): each such answer has the revocations that
+// the client has missed.
 func (c *checker) checkTold(b *Belief) {
 	g := c.facts.grants[b.Token]
 	if g == nil || g.session == nil {
@@ -292,7 +292,7 @@ func (c *checker) checkTold(b *Belief) {
 		return
 	}
 	for _, o := range g.session.alive {
-		if o.Kind == KeepAlive && o.Call > over && b.Until > o.Return+tellingTakes {
+		if o.Kind == KeepAlive && o.Call > over && b.Until > o.Return+actingTakes {
 			c.violate("S3", "beliefs", b.lock(), "token %d of %s was valid until %v; it had ended by %v, and a keep-alive from %v on was answered at %v",
 				b.Token, b.Client, b.Until, over, o.Call, o.Return)
 			return
@@ -300,8 +300,8 @@ func (c *checker) checkTold(b *Belief) {
 	}
 }
 
-// checkGivenBack looks for a grant with a delay that its holder lost by time and that ended
-// in another way: then the delay has not begun.
+// checkGivenBack looks for a grant with a delay that its holder lost by time, and that has
+// ended in another way, so that the delay has not begun.
 func (c *checker) checkGivenBack(b *Belief) {
 	delay := c.delayAfter(b)
 	if delay == 0 || c.log == nil {
@@ -313,7 +313,7 @@ func (c *checker) checkGivenBack(b *Belief) {
 	}
 }
 
-// checkEarly looks for a grant that was lost by time before its time (S2).
+// checkEarly looks for a grant that was lost by time before its TTL was over (S2).
 func (c *checker) checkEarly(b *Belief) {
 	g, told := c.facts.grants[b.Token], max(b.Until, b.Told)
 	if g == nil || (b.Lost != LostDeadline && b.Lost != LostExpired) || g.forced <= told {

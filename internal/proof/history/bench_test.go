@@ -8,7 +8,7 @@ import (
 	apiv1 "github.com/locknode/locknode/api/v1"
 )
 
-// BenchmarkCheck judges histories of one busy lock, with and without the log: of
+// BenchmarkCheck checks histories of one busy lock, with and without the log: of
 // 3,000 operations about 1,000 are on that lock, of 28,000 about 10,000.
 func BenchmarkCheck(b *testing.B) {
 	for _, ops := range []int{3_000, 28_000} {

@@ -7,10 +7,10 @@ import (
 	"github.com/locknode/locknode/fsm"
 )
 
-// Everything that ends has a cause: its time, the end of its session, or a request of a
-// client. A request that was not recorded is assumed to have been made.
+// Everything that ends has a cause: its deadline, the end of its session, or a request of a
+// client. Where requests are not recorded, one is assumed to have been made.
 
-// calls are when somebody first asked for what ends a grant or a wait.
+// calls has when an operation was first called that ends a grant or a wait.
 type calls struct {
 	release map[release]time.Duration
 	lost    map[release]time.Duration // that it was lost by its holder's clock
@@ -19,7 +19,7 @@ type calls struct {
 
 type release struct {
 	token   uint64
-	session string // of the client; empty: anybody may release a detached grant
+	session string // of the client; empty: any caller may release a detached grant
 }
 
 func newCalls(ops []Op) calls {
@@ -54,13 +54,13 @@ func first[K comparable](calls map[K]time.Duration, key K, at time.Duration) {
 	}
 }
 
-// endWith is what happens to the grants of a session that ends.
+// endWith is how the grants of a session end with it.
 var endWith = map[fsm.Code]fsm.EventKind{
 	fsm.OK: fsm.EventReleased, fsm.TimedOut: fsm.EventExpired, fsm.NotHeld: fsm.EventRevoked,
 }
 
-// checkSessionCause looks for what has ended a session: its time (S2), its client,
-// or an operator (S5).
+// checkSessionCause looks for what has ended a session: its deadline (S2), its client, or an
+// operator (S5).
 func (r *replay) checkSessionCause(id string, s *logSession) {
 	switch s.code {
 	case fsm.TimedOut:
@@ -69,19 +69,19 @@ func (r *replay) checkSessionCause(id string, s *logSession) {
 		}
 	case fsm.OK:
 		if t := r.c.facts.sessions[id]; t != nil && t.ttl > 0 && t.ends > r.entry.at && r.c.h.Dropped == 0 {
-			r.c.violate("S5", "log", "", "index %d: session %s was ended by its client, who had not asked for it", r.entry.Index, id)
+			r.c.violate("S5", "log", "", "index %d: session %s was ended by its client, which had not requested it", r.entry.Index, id)
 		}
 	case fsm.NotHeld:
 		if r.c.o.Alone {
-			r.c.violate("S5", "log", "", "index %d: session %s was killed, and nobody had asked for it", r.entry.Index, id)
+			r.c.violate("S5", "log", "", "index %d: session %s was killed, and no client had requested it", r.entry.Index, id)
 		}
 	default:
 		r.c.violate("S5", "log", "", "index %d: session %s ended with code %d, which is no reason", r.entry.Index, id, s.code)
 	}
 }
 
-// checkGrantCause looks for what has ended a grant: its time (S2), its session, or
-// somebody who asked for it (S5).
+// checkGrantCause looks for what has ended a grant: its deadline (S2), its session, or a
+// request (S5).
 func (r *replay) checkGrantCause(g *logGrant, how fsm.EventKind) {
 	if code, over := r.over[g.session]; over {
 		if endWith[code] != how {
@@ -93,7 +93,7 @@ func (r *replay) checkGrantCause(g *logGrant, how fsm.EventKind) {
 	switch how {
 	case fsm.EventExpired:
 		floor, own := r.floors[g.token]
-		if (!own || r.entry.Now < floor) && !called(r.calls.lost, release{g.token, g.session}, r.entry.at) && !r.untold(g) {
+		if (!own || r.entry.Now < floor) && !called(r.calls.lost, release{g.token, g.session}, r.entry.at) && !r.undelivered(g) {
 			r.c.violate("S2", "log", g.lock(), "index %d: token %d expired at %d, its deadline was %d (0: none)", r.entry.Index, g.token, r.entry.Now, floor)
 		}
 	case fsm.EventReleased:
@@ -102,26 +102,26 @@ func (r *replay) checkGrantCause(g *logGrant, how fsm.EventKind) {
 		}
 	case fsm.EventRevoked:
 		if r.c.o.Alone && r.c.h.Dropped == 0 && !r.forced(g) {
-			r.c.violate("S5", "log", g.lock(), "index %d: token %d was revoked, and nobody had asked for it", r.entry.Index, g.token)
+			r.c.violate("S5", "log", g.lock(), "index %d: token %d was revoked, and no client had requested it", r.entry.Index, g.token)
 		}
 	}
 }
 
-// checkGivenUp looks for who has cancelled what was granted, where nobody has
-// released it (S5).
+// checkGivenUp looks for a cancel of a granted acquire, where no client has released the grant
+// (S5).
 func (r *replay) checkGivenUp(g *logGrant) {
 	if g.session == "" {
 		r.checkTaken(g)
 		return
 	}
 	if !called(r.calls.cancel, g.try, r.entry.at) {
-		r.c.violate("S5", "log", g.lock(), "index %d: token %d was released, and nobody had asked for it", r.entry.Index, g.token)
+		r.c.violate("S5", "log", g.lock(), "index %d: token %d was released, and no client had requested it", r.entry.Index, g.token)
 	}
 }
 
 // checkWaitCause looks for what has ended a wait without a grant: its limit, its
-// session, somebody who asked for it, or a semaphore that shrank. Without one of these
-// the waiter has lost its place (FIFO).
+// session, a request, or a semaphore that shrank. Without one of these the waiter has lost its
+// place (FIFO).
 func (r *replay) checkWaitCause(g *logGrant, e *fsm.Event) {
 	switch e.Code {
 	case fsm.TimedOut:
@@ -138,7 +138,7 @@ func (r *replay) checkWaitCause(g *logGrant, e *fsm.Event) {
 	}
 }
 
-// early reports whether a wait ended before its limit. A node subtracts the time since it got
+// early reports whether a wait ended before its limit. A node subtracts the time since it received
 // the request.
 func (r *replay) early(g *logGrant) (wait time.Duration, early bool) {
 	for _, o := range r.c.triesOf(g) {
@@ -172,7 +172,7 @@ func (r *replay) checkTryCause(g *logGrant, e *fsm.Event) {
 		asked = len(tries) == 0 || slices.ContainsFunc(tries, func(o *Op) bool { return o.Left > 0 })
 	}
 	if r.recorded(g) && !asked {
-		r.c.violate("FIFO", "log", g.lock(), "index %d: the wait of request %s was cancelled, and nobody had asked for it", r.entry.Index, g.request)
+		r.c.violate("FIFO", "log", g.lock(), "index %d: the wait of request %s was cancelled, and no client had requested it", r.entry.Index, g.request)
 	}
 }
 

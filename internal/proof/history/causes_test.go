@@ -7,8 +7,8 @@ import (
 	"github.com/locknode/locknode/fsm"
 )
 
-// TestWhatEndsHasACause: each history ends with one event, and these are the
-// promises that it breaks.
+// TestWhatEndsHasACause: each history ends with one event, and each row has the promises that
+// it breaks.
 func TestWhatEndsHasACause(t *testing.T) {
 	const second = time.Second
 	id := fsm.SessionID{1}
@@ -84,8 +84,8 @@ func TestWhatEndsHasACause(t *testing.T) {
 	}
 }
 
-// TestOfTwoWaitsOfARequestTheShorterCounts: it is not known which of them came
-// first to the table.
+// TestOfTwoWaitsOfARequestTheShorterCounts, because it is not known which of them came to the
+// table first.
 func TestOfTwoWaitsOfARequestTheShorterCounts(t *testing.T) {
 	for _, c := range [][3]time.Duration{{1, 2, 1}, {2, 1, 1}, {-1, 2, 2}, {2, -1, 2}, {-1, -1, -1}, {0, -1, 0}} {
 		if got := shorter(c[0], c[1]); got != c[2] {

@@ -8,17 +8,17 @@ import (
 	"time"
 )
 
-// maxTold bounds the violations that one check reports; one mostly causes more.
-const maxTold = 20
+// maxReported bounds the violations that one check reports; one usually causes more.
+const maxReported = 20
 
 // checker judges one history.
 type checker struct {
-	h      *History
-	o      Options
-	report Report
-	told   map[string]int // check → violations
+	h        *History
+	o        Options
+	report   Report
+	reported map[string]int // check → violations
 
-	ops   []Op // of the history, with what the log decides
+	ops   []Op // of the history, with the outcomes that the log decides
 	facts facts
 	knows map[uint64][]*Op // by token: acquires that were answered with it
 	log   *logbook         // nil: no node was watched
@@ -41,7 +41,7 @@ func newChecker(h *History, o Options) *checker {
 	if o.Gone == 0 {
 		o.Gone = time.Minute
 	}
-	return &checker{h: h, o: o, told: make(map[string]int), ops: h.Ops}
+	return &checker{h: h, o: o, reported: make(map[string]int), ops: h.Ops}
 }
 
 func (c *checker) judge() {
@@ -57,10 +57,10 @@ func (c *checker) judge() {
 		}
 		c.searchLocks()
 	}
-	for _, check := range slices.Sorted(maps.Keys(c.told)) {
-		if n := c.told[check]; n > maxTold {
+	for _, check := range slices.Sorted(maps.Keys(c.reported)) {
+		if n := c.reported[check]; n > maxReported {
 			c.report.Violations = append(c.report.Violations, Violation{
-				Promise: "none", Check: check, Text: fmt.Sprintf("and %d more", n-maxTold),
+				Promise: "none", Check: check, Text: fmt.Sprintf("and %d more", n-maxReported),
 			})
 		}
 	}
@@ -90,7 +90,7 @@ func (c *checker) gather() {
 	c.facts = newFacts(c.ops)
 	c.knows = make(map[uint64][]*Op)
 	for token, g := range c.facts.grants {
-		c.knows[token] = g.told
+		c.knows[token] = g.answered
 	}
 	if len(c.h.Entries) > 0 {
 		c.log = c.readLog()
@@ -98,14 +98,14 @@ func (c *checker) gather() {
 		c.facts = newFacts(c.ops)
 		for token, g := range c.facts.grants {
 			if g.op.Detached && len(c.knows[token]) == 0 {
-				g.mayEnd = min(g.mayEnd, g.op.Call) // a node cancels what it can tell nobody
+				g.mayEnd = min(g.mayEnd, g.op.Call) // a node cancels a grant that it cannot deliver
 			}
 		}
 	}
 }
 
 // checkEvidence checks that the history has what the caller knows to have happened: a
-// recorder that got nothing must not look like a cluster without a fault.
+// recorder that has recorded nothing must not look like a cluster without a fault.
 func (c *checker) checkEvidence() {
 	if c.o.Watched && len(c.h.Entries) == 0 {
 		c.violate("none", "record", "", "no log entry was recorded, though nodes were watched: nothing is shown without the log")
@@ -119,7 +119,7 @@ func (c *checker) checkEvidence() {
 }
 
 func (c *checker) violate(promise, check, lock, format string, args ...any) {
-	if c.told[check]++; c.told[check] > maxTold {
+	if c.reported[check]++; c.reported[check] > maxReported {
 		return
 	}
 	c.report.Violations = append(c.report.Violations, Violation{
@@ -127,10 +127,9 @@ func (c *checker) violate(promise, check, lock, format string, args ...any) {
 	})
 }
 
-// sessionEnds returns the earliest real time at which time alone may end a
-// session. A keep-alive that found it alive was stamped after its call, and no
-// session is ever revived: so it lived until a TTL after the last such call,
-// whenever one looks.
+// sessionEnds returns the earliest real time at which a session may have expired. A
+// keep-alive that was answered OK was stamped after its call, and no session is ever revived:
+// so the session was open until a TTL after the last such call.
 func (c *checker) sessionEnds(s *tenure) time.Duration {
 	if s.ttl == 0 || s.kept < 0 {
 		return 0

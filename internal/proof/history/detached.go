@@ -8,17 +8,17 @@ import (
 	"github.com/locknode/locknode/fsm"
 )
 
-// A detached grant belongs to everybody who knows its token. A caller with a once ID can retry
+// A detached grant belongs to every caller that knows its token. A caller with a once ID can retry
 // its acquire through any node: that is one request with several tries, which the table
 // remembers for a while after its end. A caller without a session gets a session and sequence
-// of the node; in this package the node then has signed the request.
+// of the node; in this package the node has then signed the request.
 
 // onceFor is how long the table remembers an ID after the end of its grant by default.
 const onceFor = 5 * time.Minute
 
 // asked returns the acquire that a request in the log comes from, nil if it is not known. It
 // is found by session and sequence, or, if a node has signed it, by a holder that no other
-// acquire has. Of several tries it is one that asks for what was granted.
+// acquire has. Of several tries it is one that requests what was granted.
 func (c *checker) asked(g *logGrant) *Op {
 	for _, o := range c.facts.tries[g.request] {
 		if g.from(o) {
@@ -53,8 +53,8 @@ func (o *Op) try() string {
 	return o.Request
 }
 
-// checkRemembered looks for a request that takes effect twice while the table has to remember
-// the first time (S6).
+// checkRemembered looks for a request that takes effect twice although the table still has to
+// remember the first time (S6).
 func (r *replay) checkRemembered(g, other *logGrant) {
 	switch {
 	case other == nil:
@@ -69,7 +69,7 @@ func (r *replay) checkRemembered(g, other *logGrant) {
 }
 
 // checkTaken looks for a detached grant that was cancelled although another try had been
-// answered with it, or although its caller did not cancel (S5). A node cancels a grant whose
+// answered with it, or although its caller did not cancel it (S5). A node cancels a grant whose
 // answer did not reach its caller.
 func (r *replay) checkTaken(g *logGrant) {
 	g.givenUp = true
@@ -86,13 +86,13 @@ func (r *replay) checkTaken(g *logGrant) {
 	if told == 0 || told == 1 && own {
 		return
 	}
-	r.c.violate("S5", "log", g.lock(), "index %d: token %d was released, and nobody had asked for it; %d were told that they have it, %s the last at %v",
+	r.c.violate("S5", "log", g.lock(), "index %d: token %d was released, and no client had requested it; %d callers were answered with it, %s the last at %v",
 		r.entry.Index, g.token, told, last.Client, last.Return)
 }
 
-// untold reports whether a detached grant ends with the sessions of its tries, and no caller
+// undelivered reports whether a detached grant ends with the sessions of its tries, and no caller
 // got it.
-func (r *replay) untold(g *logGrant) bool {
+func (r *replay) undelivered(g *logGrant) bool {
 	if g.session != "" || len(r.c.knows[g.token]) > 0 {
 		return false
 	}
@@ -131,7 +131,7 @@ func (r *replay) checkStands(g *logGrant) {
 		case o.Left > 0:
 			gone = max(gone, o.Left)
 		case o.Outcome == Unknown || o.Outcome == OK:
-			return // it waits, or was told
+			return // it waits, or has its answer
 		default:
 			gone = max(gone, o.Return)
 		}
@@ -140,7 +140,7 @@ func (r *replay) checkStands(g *logGrant) {
 		return
 	}
 	if since := r.l.reached(gone); r.entry.Now.Sub(since) > int64(r.c.o.Gone) {
-		r.c.violate("FIFO", "log", g.lock(), "index %d: request %s was granted at %d, after a wait; who had asked for it was gone by %v, at %d",
+		r.c.violate("FIFO", "log", g.lock(), "index %d: request %s was granted at %d, after a wait; its caller was gone by %v, at %d",
 			r.entry.Index, g.request, r.entry.Now, gone, since)
 	}
 }
@@ -166,15 +166,15 @@ func (c *checker) checkDetached(o *Op) {
 		return
 	}
 	if g.over() && (g.endIndex < o.Index || g.endIndex == o.Index && g.ended == fsm.EventExpired) {
-		c.violate("S6", "answers", o.lock(), "%s was told at %v, from index %d, that it has token %d; by the log it %s at index %d",
+		c.violate("S6", "answers", o.lock(), "%s was answered at %v, from index %d, that it has token %d; by the log it %s at index %d",
 			o.Client, o.Return, o.Index, o.Token, endWord[g.ended], g.endIndex)
 	}
 	if first := c.log.since(o.Call); isOnce(o.Request) && (o.Came > e.Now || first != nil && o.Came < first.Now) {
-		c.violate("S3", "answers", o.lock(), "%s, who asked at %v for request %s, was told at %v that it came at cluster time %d; by the log that was %d to %d",
+		c.violate("S3", "answers", o.lock(), "%s, which called at %v for request %s, was answered at %v that it came at cluster time %d; by the log that was %d to %d",
 			o.Client, o.Call, o.Request, o.Return, o.Came, first.Now, e.Now)
 	}
 	if least, most := c.ends(g, o); o.Until < least || o.Until > most {
-		c.violate("S3", "answers", o.lock(), "%s was told at %v, from index %d, that token %d lasts until %d; by the log that was %d to %d",
+		c.violate("S3", "answers", o.lock(), "%s was answered at %v, from index %d, that token %d lasts until %d; by the log that was %d to %d",
 			o.Client, o.Return, o.Index, o.Token, o.Until, least, most)
 	}
 }
@@ -184,7 +184,7 @@ func (c *checker) checkDetached(o *Op) {
 func (c *checker) ends(g *logGrant, o *Op) (least, most fsm.Instant) {
 	least, most = g.deadline, g.deadline
 	if e := c.log.entry(o.Index); e != nil {
-		most = max(most, e.Now+fsm.Instant(o.TTL)) // a node may let it begin anew before it tells
+		most = max(most, e.Now+fsm.Instant(o.TTL)) // a node may renew it before it answers
 	}
 	for _, renewed := range c.facts.renewals[o.Token] {
 		switch {
@@ -206,10 +206,10 @@ func (c *checker) checkOver(o *Op) {
 	g := c.grantBy(o)
 	switch {
 	case g == nil:
-		c.violate("S6", "answers", o.lock(), "%s was told at %v that what request %s was granted has ended; by the log it was granted nothing by index %d",
+		c.violate("S6", "answers", o.lock(), "%s was answered at %v that the grant of request %s has ended; by the log it had none by index %d",
 			o.Client, o.Return, o.Request, o.Index)
 	case !g.over() || g.endIndex > o.Index:
-		c.violate("S3", "answers", o.lock(), "%s was told at %v, from index %d, that what request %s was granted has ended; by the log token %d %s",
+		c.violate("S3", "answers", o.lock(), "%s was answered at %v, from index %d, that the grant of request %s has ended; by the log token %d %s",
 			o.Client, o.Return, o.Index, o.Request, g.token, g.fate())
 	}
 }
@@ -223,13 +223,13 @@ func (c *checker) grantBy(o *Op) *logGrant {
 	return g
 }
 
-// checkRefused looks for a try that was refused while its request had a grant, or
-// as another request though it was none.
+// checkRefused looks for a try that was refused although its request had a grant, or as another
+// request although it was the same.
 func (c *checker) checkRefused(o *Op) {
 	if o.Outcome == Invalid {
 		differs := func(other *Op) bool { return other.Call < o.Return && !sameRequest(other, o) }
 		if !slices.ContainsFunc(c.facts.tries[o.Request], differs) {
-			c.violate("S6", "answers", o.lock(), "%s was told at %v that request %s asks for something else than before; nobody has asked for something else", o.Client, o.Return, o.Request)
+			c.violate("S6", "answers", o.lock(), "%s was answered at %v that request %s differs from an earlier one; no other one was called", o.Client, o.Return, o.Request)
 		}
 		return
 	}
@@ -239,12 +239,12 @@ func (c *checker) checkRefused(o *Op) {
 	}
 }
 
-// sameRequest reports whether two acquires under one ID ask for the same.
+// sameRequest reports whether two acquires under one ID request the same.
 func sameRequest(a, b *Op) bool {
 	return a.TTL == b.TTL && a.Delay == b.Delay && a.Value == b.Value && sameWants(a.Wants, b.Wants)
 }
 
-// sameWants compares what is wanted, in any order. Each lock is there once.
+// sameWants compares the locks, in any order. Each lock is there once.
 func sameWants(a, b []Want) bool {
 	return len(a) == len(b) && !slices.ContainsFunc(a, func(w Want) bool { return !slices.Contains(b, w) })
 }
@@ -254,7 +254,7 @@ func (g *logGrant) from(o *Op) bool {
 	return g.asksFor(o) && (g.deadline == 0 || g.now+fsm.Instant(o.TTL) == g.deadline)
 }
 
-// asksFor reports whether an acquire asks for the locks of a grant.
+// asksFor reports whether an acquire requests the locks of a grant.
 func (g *logGrant) asksFor(o *Op) bool {
 	wants := make([]Want, len(g.wants))
 	for i, w := range g.wants {

@@ -32,7 +32,7 @@
 //
 // and, if nodes were watched:
 //
-//   - digest: each index has one state on all nodes, in all their lives (S9, S7);
+//   - digest: each index has one state on all nodes, in all their runs (S9, S7);
 //   - clock: cluster time never falls and never runs ahead of real time (S2);
 //   - log: the events, replayed through a small model, keep exclusion, tokens, deadlines,
 //     delays after a loss, sizes of semaphores, the order of waiters, and the owner of each
@@ -44,8 +44,8 @@
 // if no other client has the same: the session and sequence under which a node has sent the
 // acquire are only in the log. The grant that such a caller got counts as a belief until the
 // time in the answer. detached.go has the special cases: several tries under one ID, answers
-// that are true when they are given, grants that must not be taken from a caller that was
-// answered, and places in queues whose caller is gone.
+// that are true when they are given, grants that must not be taken from a caller that got the
+// answer, and places in queues whose caller is gone.
 //
 // The log also decides outcomes that clients do not know.
 //
@@ -53,14 +53,15 @@
 //
 // # What a check relies on
 //
-// Every client that releases or forces anything must be recorded. An operator that is not
-// recorded causes false alarms, unless the log has the revocation and [Options].Alone is not
+// Every client that releases or force-releases anything must be recorded. An operator that is
+// not recorded causes false alarms, unless the log has the revocation and [Options].Alone is not
 // set. Entries, if there are any, are the whole log from its first entry on. The history is
 // taken when the clients have stopped. Clients are not paused: a paused client takes its
 // grant to be valid for too long, as in production, where only the token protects.
 // [Options].Late allows for a busy machine.
 //
-// If a time is not known, a check uses a bound with which it can only find less.
+// If a time is not known, a check uses a bound that can hide a violation and cannot make one
+// up.
 //
 // # Files
 //

@@ -7,8 +7,8 @@ import (
 	"github.com/locknode/locknode/fsm"
 )
 
-// TestNothingIsShownByNothing: what was not recorded is not taken for right.
-func TestNothingIsShownByNothing(t *testing.T) {
+// TestAHistoryWithoutRecordsProvesNothing: what was not recorded does not count as correct.
+func TestAHistoryWithoutRecordsProvesNothing(t *testing.T) {
 	const ms = time.Millisecond
 	entries := []Entry{{Node: "n1", At: 1 * ms, Applied: fsm.Applied{Index: 2, Term: 1, Digest: 1}}}
 	answered := Op{
@@ -33,13 +33,13 @@ func TestNothingIsShownByNothing(t *testing.T) {
 	} {
 		r := c.h.Check(c.o)
 		if r.OK() != c.ok || !c.ok && r.Violations[0].Promise != "none" {
-			t.Errorf("%s: found %v, want that it is right: %v", name, r.Violations, c.ok)
+			t.Errorf("%s: found %v, want it correct: %v", name, r.Violations, c.ok)
 		}
 	}
 }
 
-// TestAnAnswerNamesItsIndex: only what a node refuses without its table, and what
-// was read before there was an entry, has none.
+// TestAnAnswerNamesItsIndex, unless a node has refused the operation without its table, or a
+// read came before there was an entry.
 func TestAnAnswerNamesItsIndex(t *testing.T) {
 	const ms = time.Millisecond
 	wants := []Want{{Lock: "x", Mode: exclusive}}

@@ -12,37 +12,37 @@ type facts struct {
 	requests map[string]*Op     // by request: the first acquire of it
 	tries    map[string][]*Op   // by request with a once ID: all acquires of it
 	byTry    map[string]*Op     // by session and sequence: acquires
-	holders  map[string]*Op     // by holder: acquires that nodes have signed; nil: there are several
+	holders  map[string]*Op     // by holder: acquires without a session; nil: there are several
 	renewals map[uint64][]*Op   // by token
 	sessions map[string]*tenure // by session
-	asked    map[string][]*Op   // by lock: force-releases that may have done something
-	resizes  map[string][]*Op   // by lock: those that may have done something
+	asked    map[string][]*Op   // by lock: force-releases that may have taken effect
+	resizes  map[string][]*Op   // by lock: those that may have taken effect
 	onLock   map[string]*inOrder
 }
 
 // grant is what is known about one grant from the operations.
 type grant struct {
-	op   *Op   // the acquire that was told first; called when the first try of it was
-	told []*Op // all acquires that were told of it, in order of call
-	// mayEnd is when somebody first asked for what could end it: before that only
-	// time can. Never: nobody did.
+	op       *Op   // the acquire that was answered first; Call is that of its first try
+	answered []*Op // all acquires that were answered with it, in order of call
+	// mayEnd is when an operation that could end it was first called: before that only
+	// time can. Never: none was.
 	mayEnd time.Duration
-	// forced is when an operator first asked for its end.
+	// forced is when an operator first requested its end.
 	forced time.Duration
-	// revoked is when it was answered first that the grant was ended so; Never.
+	// revoked is when such a request was first answered as done; or Never.
 	revoked time.Duration
-	// cancelled is when the answer was there that the acquire is over for good; Never.
+	// cancelled is when the acquire was answered as over for good; or Never.
 	cancelled time.Duration
 	session   *tenure // nil: detached
 }
 
-// tenure is the life of a session.
+// tenure is what is known about one session.
 type tenure struct {
 	ttl   time.Duration // 0: it is not known
 	open  *Op           // nil: it was not recorded
 	alive []*Op         // keep-alives, and the opening, that were answered OK
 	kept  time.Duration // the latest call of those; -1: none
-	ends  time.Duration // when somebody first asked for its end; Never
+	ends  time.Duration // when its end was first requested; or Never
 }
 
 func newFacts(ops []Op) facts {
@@ -125,19 +125,19 @@ func (f *facts) addAcquire(o *Op) {
 		g = &grant{mayEnd: Never, forced: Never, revoked: Never, cancelled: Never}
 		f.grants[o.Token] = g
 	}
-	g.told = append(g.told, o)
+	g.answered = append(g.answered, o)
 }
 
-// findFirst finds when a grant was first asked for, and which acquire was answered with it
-// first. With a once ID these may be two.
+// findFirst finds when a grant was first requested, and which acquire was answered with it
+// first. With a once ID these may be two acquires.
 func (f *facts) findFirst(g *grant) {
-	slices.SortStableFunc(g.told, func(a, b *Op) int { return compare(a.Call, b.Call) })
-	first := g.told[0]
-	if len(g.told) == 1 && len(f.tries[first.Request]) < 2 {
+	slices.SortStableFunc(g.answered, func(a, b *Op) int { return compare(a.Call, b.Call) })
+	first := g.answered[0]
+	if len(g.answered) == 1 && len(f.tries[first.Request]) < 2 {
 		g.op = first
 		return
 	}
-	op := *slices.MinFunc(g.told, func(a, b *Op) int { return compare(a.Return, b.Return) })
+	op := *slices.MinFunc(g.answered, func(a, b *Op) int { return compare(a.Return, b.Return) })
 	op.Call, op.Before = first.Call, first.Before
 	for _, t := range f.tries[first.Request] {
 		op.Call = min(op.Call, t.Call)
@@ -176,7 +176,7 @@ func (f *facts) addEnd(o *Op) {
 			g.mayEnd = min(g.mayEnd, o.Call)
 		}
 		if !acquire.Detached && (o.Outcome == OK || o.Outcome == NotHeld) {
-			// A detached grant is held on if others know of it.
+			// A detached grant goes on if other callers know it.
 			g.cancelled = min(g.cancelled, o.Return)
 		}
 	case End:

@@ -8,7 +8,7 @@ import (
 	"github.com/locknode/locknode/fsm"
 )
 
-// Kind says what an operation asks for.
+// Kind says what an operation requests.
 type Kind string
 
 // The kinds.
@@ -35,7 +35,7 @@ const (
 	TimedOut Outcome = "timed-out" // the wait was over
 	NotHeld  Outcome = "not-held"  // there was no such grant, nothing changed
 	NoSess   Outcome = "no-session"
-	Invalid  Outcome = "invalid" // an argument is out of range, or not what the same ID asked for before
+	Invalid  Outcome = "invalid" // an argument is out of range, or another one than before under the same ID
 	Refused  Outcome = "refused" // for another reason, nothing changed
 	Unknown  Outcome = "unknown" // no answer: it may take effect at any time, or never
 )
@@ -47,9 +47,9 @@ const Never = time.Duration(math.MaxInt64)
 type Op struct {
 	Client  string `json:"client"`
 	Kind    Kind   `json:"kind"`
-	Request string `json:"request,omitempty"` // once/ID, or session/sequence; empty: a node has signed it
+	Request string `json:"request,omitempty"` // once/ID, or session/sequence; empty: a node has given it those
 	Try     string `json:"try,omitempty"`     // session/sequence of one that has a once ID, too
-	Session string `json:"session,omitempty"` // hex: who asks, and an acquire's grant belongs to; empty: nobody
+	Session string `json:"session,omitempty"` // hex: that sent it, and that an acquire's grant belongs to; empty: none
 	Wants   []Want `json:"wants,omitempty"`   // the locks; all or none. Resize: the semaphore, its new size as Limit
 	Target  string `json:"target,omitempty"`  // Cancel: session/sequence of the acquire
 
@@ -58,8 +58,8 @@ type Op struct {
 
 	Delay time.Duration `json:"delay,omitempty"` // Acquire: for how long the locks stay free after a loss by time
 
-	Detached bool   `json:"detached,omitempty"` // Acquire: the grant is anybody's who knows its token
-	Holder   string `json:"holder,omitempty"`   // Acquire, detached: whose it is, for people
+	Detached bool   `json:"detached,omitempty"` // Acquire: the grant belongs to any caller that knows its token
+	Holder   string `json:"holder,omitempty"`   // Acquire, detached: the holder, for people
 	Value    string `json:"value,omitempty"`    // Acquire: what is stored with the grant
 	// Lost says that a Release is of a grant that its holder has lost by its own clock:
 	// it ends as if by time.
@@ -72,7 +72,7 @@ type Op struct {
 
 	Outcome Outcome       `json:"outcome"`
 	Token   uint64        `json:"token,omitempty"`   // granted; or that of the grant to be released, renewed
-	Holders []uint64      `json:"holders,omitempty"` // tokens, at most 64. Busy and Get: who held it. ForceRelease: who was released
+	Holders []uint64      `json:"holders,omitempty"` // tokens, at most 64. Busy and Get: of the holders. ForceRelease: of the grants that were released
 	Stale   time.Duration `json:"stale,omitempty"`   // Get: the age that was allowed; 0: linearizable
 	Index   uint64        `json:"index,omitempty"`   // log index that the answer names
 	Stamp   fsm.Instant   `json:"stamp,omitempty"`   // cluster time that the answer names
@@ -109,8 +109,8 @@ type Belief struct {
 	From   time.Duration `json:"from"`
 	Until  time.Duration `json:"until"`          // Never: still valid at the end
 	Lost   string        `json:"lost,omitempty"` // why it was lost: see the words below; empty: unlocked
-	// Told is when the loss had been noticed at the latest, where that is later than Until,
-	// because the program looks only now and then. 0: at Until.
+	// Told is the latest time at which the program noticed the loss, where that is later than
+	// Until because it checks only now and then. 0: at Until.
 	Told time.Duration `json:"told,omitempty"`
 }
 
@@ -118,7 +118,7 @@ type Belief struct {
 const (
 	LostDeadline = "deadline" // no keep-alive was answered in time
 	LostExpired  = "expired"  // its own TTL is over, or its session was gone
-	LostForced   = "forced"   // somebody else released it
+	LostForced   = "forced"   // an operator released it
 	LostClosed   = "closed"   // the client was closed
 )
 
@@ -129,17 +129,10 @@ type Entry struct {
 	Applied fsm.Applied   `json:"applied"`
 }
 
-// Life is a time in which a node ran; nodes that are killed have several.
-type Life struct {
-	Node  string        `json:"node"`
-	From  time.Duration `json:"from"`
-	Until time.Duration `json:"until"`
-}
-
-// Fault is something that was done to the cluster, for the report.
+// Fault is a fault that was caused in the cluster, for the report.
 type Fault struct {
 	At    time.Duration `json:"at"`
-	Until time.Duration `json:"until,omitempty"` // 0: it was a moment
+	Until time.Duration `json:"until,omitempty"` // 0: it took no time
 	What  string        `json:"what"`
 }
 
@@ -148,11 +141,11 @@ type History struct {
 	Ops     []Op     `json:"ops"`
 	Beliefs []Belief `json:"beliefs"`
 	// Entries is the log as the nodes applied it; nil if no node could be
-	// watched. The same index may appear once for each life of each node.
+	// watched. The same index may appear once for each run of each node.
 	Entries []Entry `json:"entries,omitempty"`
 	Faults  []Fault `json:"faults,omitempty"`
-	// Dropped counts what a recorder had no room for. A history with gaps proves nothing,
-	// which its check reports.
+	// Dropped counts the records for which there was no room. A history with gaps proves
+	// nothing, and its check reports that.
 	Dropped int `json:"dropped,omitempty"`
 }
 
@@ -169,20 +162,20 @@ type Options struct {
 	// RateError bounds how far monotonic clocks run from real time; default 0.005.
 	RateError float64
 	// PorcupineTimeout bounds the search for each lock; default 10 s. A search
-	// that does not end is a violation: nothing was shown.
+	// that does not end is a violation, because it has shown nothing.
 	PorcupineTimeout time.Duration
-	// Late is how much later the end of a belief may be noticed: 0 in virtual time,
-	// elsewhere what a busy machine takes to run a timer.
+	// Late is how much later the end of a belief may be noticed: 0 in virtual time, and
+	// otherwise the delay of a timer on a busy machine.
 	Late time.Duration
 	// Alone says that only the recorded clients have used the cluster, and that its table
 	// remembers requests as by default. Without it the checks accept what the log shows of
-	// revocations, of ends that no recorded client asked for, and of requests without a
-	// session that come again after their end.
+	// revocations, of ends that no recorded client requested, and of requests without a
+	// session that are repeated after their end.
 	Alone bool
 	// Gone is for how long, in cluster time, a request without a session may wait after its
 	// caller is gone; default a minute. The node has to notice that, which takes as long as
-	// the two are cut off, and keeps the place for some seconds for a retry. Or the node is
-	// gone itself, and its session has to end.
+	// the two are cut off from each other, and keeps the place for some seconds for a retry.
+	// Or the node is gone itself, and its session has to end.
 	Gone time.Duration
 	// Watched says that nodes were recorded from their first entry on: without any entry
 	// the history proves nothing.
@@ -203,7 +196,7 @@ type Stats struct {
 	Ops, Unknown, Grants, Beliefs, Locks, Entries int
 	// Resolved are unknown outcomes that the log decided.
 	Resolved int
-	// Searched is the time that Porcupine took, Longest that of the worst lock.
+	// Searched is the time that Porcupine took, Longest that of the slowest lock.
 	Searched, Longest time.Duration
 }
 

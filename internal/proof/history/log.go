@@ -40,8 +40,8 @@ type logEntry struct {
 type logGrant struct {
 	token    uint64
 	request  string
-	try      string   // session and sequence that came first
-	by       string   // the session that sent that
+	try      string   // session and sequence of the try that came first
+	by       string   // the session of that try
 	sessions []string // of all tries that waited until it was granted
 	session  string   // that it belongs to; empty: it is detached
 	holder   string
@@ -57,7 +57,7 @@ type logGrant struct {
 	endIndex uint64
 	endNow   fsm.Instant
 	endAt    time.Duration
-	givenUp  bool // it ended because no caller got it: its ID is forgotten
+	givenUp  bool // it ended because no caller got it, and its ID is forgotten
 }
 
 func (g *logGrant) over() bool { return g.ended != 0 }
@@ -72,7 +72,7 @@ type logSession struct {
 	ended    uint64 // index; 0: it is open
 	code     fsm.Code
 	deadline fsm.Instant // cluster time that it must reach; 0: not known
-	before   *logSession // its life before: a delayed opening can give it another
+	before   *logSession // an earlier one of the same ID: a delayed opening can open it again
 }
 
 // readLog makes one log of what the nodes have applied and replays it.
@@ -87,7 +87,7 @@ func (c *checker) readLog() *logbook {
 	return l
 }
 
-// mergeEntries takes each index once, and compares what the nodes applied there (S9). Digests
+// mergeEntries keeps each index once, and compares what the nodes applied there (S9). Digests
 // are chained: after a difference everything differs, so only the first is reported. Of
 // entries that differ, the one that was applied last counts: what was acknowledged and is not
 // in it has been lost.
@@ -124,7 +124,7 @@ func (c *checker) mergeEntries() []logEntry {
 
 func (c *checker) violateDiffer(a, b *Entry) {
 	if a.Applied.Term != b.Applied.Term {
-		c.violate("S7", "digest", "", "index %d: %s applied an entry of term %d at %v, %s one of term %d at %v: what was committed has been replaced",
+		c.violate("S7", "digest", "", "index %d: %s applied an entry of term %d at %v, %s one of term %d at %v: a committed entry was replaced",
 			a.Applied.Index, a.Node, a.Applied.Term, a.At, b.Node, b.Applied.Term, b.At)
 		return
 	}
@@ -156,7 +156,7 @@ func (c *checker) checkClock(entries []logEntry) {
 			i := &entries[from]
 			c.violate("S2", "clock", "", "cluster time advanced by %v from index %d to index %d, in %v at most",
 				time.Duration(e.Now-i.Now), i.Index, e.Index, e.at-entries[from-1].at)
-			least = math.Inf(1) // one leap is told once
+			least = math.Inf(1) // one leap is reported once
 		}
 		if e.Refused == fsm.OK {
 			if base := float64(e.Now) - rate*float64(before.at); base < least {
@@ -233,21 +233,21 @@ func (c *checker) resolve() {
 func (c *checker) resolveOp(o *Op) bool {
 	never := func(did bool) bool {
 		if !did {
-			o.Outcome, o.Error = Refused, "never took effect, says the log"
+			o.Outcome, o.Error = Refused, "never took effect, by the log"
 		}
 		return true
 	}
 	switch o.Kind {
 	case Acquire:
 		if o.Request == "" {
-			return false // a node has signed it, with an unknown session
+			return false // a node has sent it in an unknown session
 		}
 		g := c.log.requests[o.Request]
 		if g == nil {
 			return o.Outcome == Unknown && never(false)
 		}
 		if isOnce(o.Request) && (g.before != nil || o.Call > g.at || !g.from(o)) {
-			return false // others have asked for the same
+			return false // others have requested the same
 		}
 		o.Outcome, o.Token, o.Index, o.Came = OK, g.token, g.index, g.queued
 		o.Return = min(o.Return, max(o.Call, g.at))

@@ -16,15 +16,15 @@ import (
 //   - its own TTL is over since its grant or a renewal that was placed before
 //     was stamped: see state.stamped,
 //   - its session can have ended by time: see sessionEnds, or
-//   - somebody has asked for its end and was not answered, or not in this model:
+//   - its end was requested, and the request was not answered or is not in this model:
 //     see grant.mayEnd.
 //
-// So operations with unknown outcomes need no place in the order: one that may end a grant
-// only makes it possible that the grant is gone, and one that may take the lock matters only
-// if its token was seen, and then it is known to have happened. So the search does not grow
+// So operations with unknown outcomes need no place in the order. One that may end a grant
+// only makes it possible that the grant is gone. One that may acquire the lock matters only
+// if its token was seen, and then it is known to have taken effect. The search does not grow
 // with their number.
 //
-// Tokens rise in the order of the grants, which settles most of the rest.
+// Tokens rise in the order of the grants, which decides most of the rest.
 
 type moveKind uint8
 
@@ -34,7 +34,7 @@ const (
 	moveDrop                  // if token holds it, 0: any token, then not afterwards
 	moveGone                  // token does not hold it
 	moveSee                   // token holds it
-	moveEmpty                 // nobody holds it
+	moveEmpty                 // it has no holder
 	moveRenew                 // token holds it; its TTL begins again
 	moveEnd                   // if a grant of the session holds it, then not afterwards
 	moveLost                  // no grant of the session holds it
@@ -56,7 +56,7 @@ type move struct {
 
 // state of the lock. It is comparable.
 type state struct {
-	holder uint64 // token; 0: nobody
+	holder uint64 // token; 0: none
 	last   uint64 // token granted last
 	now    time.Duration
 	own    time.Duration // when the holder's own TTL can be over; Never: it has none
@@ -70,7 +70,7 @@ type state struct {
 	stamped time.Duration
 }
 
-// free makes the holder gone by itself.
+// free removes the holder, whose time is over.
 func (s state) free() state {
 	if s.holder != 0 {
 		s.stamped = max(s.stamped, min(s.own, s.ends))
@@ -79,7 +79,7 @@ func (s state) free() state {
 	return s.drop()
 }
 
-// drop makes the holder gone by an operation.
+// drop removes the holder, whose grant an operation has ended.
 func (s state) drop() state {
 	s.holder, s.own, s.ends, s.keeps = 0, 0, 0, 0
 	return s
@@ -146,7 +146,7 @@ func (c *checker) sessionOf(token uint64) string {
 	return ""
 }
 
-// model returns the lock's model, beginning in a state.
+// model returns the lock's model with a first state.
 func (c *checker) model(begin state) porcupine.Model {
 	return porcupine.Model{
 		Init: func() any { return begin },

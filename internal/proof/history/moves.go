@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// moves says what the operations do to each exclusive lock, ordered by call.
-// Locks that are shared or counted are left to the other checks.
+// moves returns what the operations do to each exclusive lock, ordered by call. Locks that are
+// shared or counted are left to the other checks.
 func (c *checker) moves() map[string][]*move {
 	b := &mover{c: c, byLock: make(map[string][]*move), other: make(map[string]bool), held: make(map[string][]string)}
 	for i := range c.ops {
@@ -68,13 +68,13 @@ func (b *mover) grant(token uint64, g *grant) {
 	}
 }
 
-// again adds the moves of acquires that were answered with a grant after the first one: the
-// grant holds its locks.
+// again adds the moves of later acquires that were answered with the same grant: the grant
+// holds its locks.
 func (b *mover) again(g *grant) {
-	if len(g.told) < 2 {
+	if len(g.answered) < 2 {
 		return
 	}
-	for _, o := range g.told {
+	for _, o := range g.answered {
 		for _, w := range o.Wants {
 			b.add(w.Lock, move{kind: moveSee, token: o.Token, call: o.Call, returned: o.Return, op: o})
 		}
@@ -127,7 +127,7 @@ func (b *mover) get(o *Op, m move) {
 	b.add(o.Wants[0].Lock, m)
 }
 
-// shown is for operations that show a token.
+// shown adds the moves of an operation that names a token.
 func (b *mover) shown(o *Op, m move) {
 	g := b.c.facts.grants[o.Token]
 	locks := o.Wants
@@ -164,7 +164,7 @@ func (b *mover) cancel(o *Op, m move) {
 	m.kind, m.token = moveDrop, acquire.Token
 	if o.Outcome == NotHeld {
 		if isOnce(acquire.Request) {
-			return // others may know of it
+			return // other callers may know it
 		}
 		m.kind = moveGone
 	}
@@ -180,7 +180,7 @@ func (b *mover) force(o *Op, m move) {
 	lock := o.Wants[0].Lock
 	switch {
 	case o.Outcome == NoSess:
-		return // nothing was looked at, and an earlier try may have run
+		return // the lock was not checked, and an earlier try may have run
 	case o.Outcome == OK && len(o.Holders) > 0:
 		m.kind = moveFree
 		for _, m.token = range o.Holders {

@@ -6,15 +6,15 @@ import (
 	"time"
 )
 
-// This file makes the search smaller where the result is known without it. It makes no order
-// possible that was not, and excludes none that was.
+// This file makes the search smaller where the result is known without it. It allows no order
+// that was impossible before, and excludes none that was possible.
 
-// tighten narrows the times of the moves by the order of the grants, which their
-// tokens tell: a grant comes after those before it, and after the earliest end
-// of the last of them; what sees a token happens between its grant and the next;
-// and a grant that somebody saw did not end by itself before, nor at all if it
-// was released. If that leaves no time for a move there is no order: it is
-// returned, with the time that is left, and the moves stay as they are.
+// tighten narrows the times of the moves by the order of the grants, which is that of their
+// tokens: a grant comes after those before it, and after the earliest end of the last of them;
+// a move that sees a token comes between its grant and the next; and a grant that was seen
+// did not expire before, nor at all if it was released. If that leaves no time for a move
+// there is no order: the move is returned, with the time that is left, and the moves stay as
+// they are.
 func (c *checker) tighten(moves []*move) (stuck *move, left [2]time.Duration) {
 	n := newNarrowing(moves)
 	c.forwards(n)
@@ -41,7 +41,7 @@ type narrowing struct {
 	place    map[uint64]int
 	from, to []time.Duration // when each grant was made
 	stamped  []time.Duration // when its entry was stamped at the earliest
-	freed    []time.Duration // when the release was called that ended it; Never: none did
+	freed    []time.Duration // when the release was called that ended it; Never: there was none
 }
 
 func newNarrowing(moves []*move) *narrowing {
@@ -81,7 +81,7 @@ func (c *checker) forwards(n *narrowing) {
 	for i := 1; i < len(n.grants); i++ {
 		g := n.grants[i-1]
 		end, seen := n.freed[i-1], time.Duration(0)
-		if end == Never { // it can have ended by itself
+		if end == Never { // it can have expired
 			end, seen = g.ends, g.keeps
 			if g.ttl > 0 {
 				end = min(end, c.after(n.stamped[i-1], g.ttl))
@@ -111,8 +111,8 @@ func (n *narrowing) times(m *move) [2]time.Duration {
 	return t
 }
 
-// prune leaves out what only looks, and while it was under way another one of its
-// kind began and ended: wherever that can be placed, this can be placed beside it.
+// prune leaves out a move that only looks if another one like it began and ended while it was
+// under way: wherever that one can be placed, this one can be placed beside it.
 func prune(moves []*move) []*move {
 	type look struct {
 		kind  moveKind
@@ -134,8 +134,8 @@ func prune(moves []*move) []*move {
 	return kept
 }
 
-// windowMoves is how many moves Porcupine gets at once, where the history has a
-// place to be cut: its memory grows with the square of that.
+// windowMoves is how many moves are searched at once, where the history can be cut: the memory
+// of Porcupine grows with the square of that.
 const windowMoves = 2000
 
 // window is a part of a lock's moves that can be searched by itself.
@@ -146,8 +146,8 @@ type window struct {
 
 // cut divides the moves at places where nothing is under way and the state is
 // known: the last grant has been released, or is seen to hold the lock later. Of
-// what is known of times the least is kept, which allows no less. A part has at
-// least size moves.
+// what is known of times the least is kept, which excludes nothing that was possible. A part
+// has at least size moves.
 func (c *checker) cut(moves []*move, size int) []window {
 	shown := make(map[uint64]int) // token → the last move that sees it hold the lock
 	for i, m := range moves {

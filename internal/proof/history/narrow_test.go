@@ -10,9 +10,8 @@ import (
 	"github.com/locknode/locknode/internal/proof/testall"
 )
 
-// TestNarrowedSearchDecidesAsThePlainOne: for right and wrong histories that are
-// short enough for both. Cut into parts, which know less of times past, it may see
-// less, and never more.
+// TestNarrowedSearchDecidesAsThePlainOne, for correct and wrong histories that are short enough
+// for both. Cut into parts, which know less of earlier times, it may find less and never more.
 func TestNarrowedSearchDecidesAsThePlainOne(t *testing.T) {
 	kinds := []string{"", "", "double grant", "token goes back", "stale renew accepted", "early expiry", "early expiry of a grant",
 		"keep-alive is forgotten", "lost release", "acknowledged grant lost", "stale read", "executed twice", "clock runs ahead"}
@@ -47,7 +46,7 @@ func TestNarrowedSearchDecidesAsThePlainOne(t *testing.T) {
 			if got := c.narrowed(moves, 3); got != plain {
 				cut++
 				if plain == porcupine.Ok {
-					t.Errorf("seed %d, %q, %s: cut into parts it is %s, as a whole it is right", seed, kind, lock, got)
+					t.Errorf("seed %d, %q, %s: cut into parts it is %s, as a whole it is correct", seed, kind, lock, got)
 				}
 			}
 		}
@@ -58,7 +57,7 @@ func TestNarrowedSearchDecidesAsThePlainOne(t *testing.T) {
 	}
 }
 
-// narrowed is what searchLock decides, with parts of a size.
+// narrowed returns what searchLock decides, with parts of a size.
 func (c *checker) narrowed(moves []*move, size int) porcupine.CheckResult {
 	if m, _ := c.tighten(moves); m != nil {
 		return porcupine.Illegal

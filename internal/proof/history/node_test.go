@@ -18,8 +18,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// TestHistoryOfARealNodeHasNoViolation: real clients over a real socket, all
-// kinds of operations, through the recorder and every check.
+// TestHistoryOfARealNodeHasNoViolation: real clients over a real socket, with all kinds of
+// operations, the recorder and every check.
 func TestHistoryOfARealNodeHasNoViolation(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
@@ -54,7 +54,7 @@ func TestHistoryOfARealNodeHasNoViolation(t *testing.T) {
 	s := report.Stats
 	t.Logf("%+v", s)
 	if s.Ops < 500 || s.Grants < 100 || s.Beliefs < 50 || s.Locks < 3 {
-		t.Errorf("the recorder has seen too little: %+v", s)
+		t.Errorf("the recorder has recorded too little: %+v", s)
 	}
 	kinds := make(map[Kind]int)
 	for _, o := range h.Ops {
@@ -68,7 +68,7 @@ func TestHistoryOfARealNodeHasNoViolation(t *testing.T) {
 	checkWritten(t, h)
 }
 
-// use does what programs do with locks, for a while.
+// use uses locks as programs do, for a while.
 func use(ctx context.Context, t *testing.T, c *client.Client, rnd *rand.Rand) {
 	for range 60 {
 		lock := fmt.Sprint("lock", rnd.IntN(3))
@@ -127,7 +127,7 @@ func useDetached(ctx context.Context, c *client.Client, lock string) error {
 	return d.Release(ctx, lock, g.Token)
 }
 
-// checkWritten writes the history down, reads it again and compares.
+// checkWritten writes the history, reads it again and compares.
 func checkWritten(t *testing.T, h *History) {
 	t.Helper()
 	var first, second bytes.Buffer
@@ -142,6 +142,6 @@ func checkWritten(t *testing.T, h *History) {
 		t.Fatal(err)
 	}
 	if !bytes.Equal(first.Bytes(), second.Bytes()) {
-		t.Error("a history that was written and read is not the same when it is written again")
+		t.Error("a history that was written and read differs when it is written again")
 	}
 }

@@ -60,8 +60,8 @@ func asked(outcome Outcome, token, index uint64) Op {
 	return o
 }
 
-// An ID of one's own is remembered for as long as its grant lives, and five minutes of
-// cluster time more, unless nobody was told of the grant.
+// A once ID is remembered for as long as its grant lasts, and for five minutes of cluster time
+// after that, unless the grant was delivered to no caller.
 func TestAnIDIsGrantedOnceWhileItIsRemembered(t *testing.T) {
 	queued := fsm.Event{Kind: fsm.EventQueued, Request: tryNumber(1), Wants: exclusively()}
 	waitOver := fsm.Event{Kind: fsm.EventWaitEnded, Code: fsm.TimedOut, Request: tryNumber(1), Wants: exclusively()}
@@ -80,7 +80,7 @@ func TestAnIDIsGrantedOnceWhileItIsRemembered(t *testing.T) {
 		"again, after a wait had ended":        {newOnceLog().at(2, queued).at(3, waitOver).granted(4, 1, tryNumber(2)), nil, true, false},
 		"again, just before it is forgotten":   {newOnceLog().granted(2, 1, tryNumber(1)).ended(3, 1, fsm.EventRevoked).granted(302, 2, tryNumber(2)), nil, true, true},
 		"again, after it is forgotten":         {newOnceLog().granted(2, 1, tryNumber(1)).ended(3, 1, fsm.EventRevoked).granted(303, 2, tryNumber(2)), nil, true, false},
-		"again, nobody was told of the first":  {newOnceLog().granted(2, 1, tryNumber(1)).ended(3, 1, fsm.EventReleased).granted(4, 2, tryNumber(2)), []Op{gone}, true, false},
+		"again, the first was not delivered":   {newOnceLog().granted(2, 1, tryNumber(1)).ended(3, 1, fsm.EventReleased).granted(4, 2, tryNumber(2)), []Op{gone}, true, false},
 		"again, somebody has released the one": {newOnceLog().granted(2, 1, tryNumber(1)).ended(3, 1, fsm.EventReleased).granted(4, 2, tryNumber(2)), []Op{asked(OK, 1, 2), released(1)}, true, true},
 	} {
 		if got := finds(c.log, c.ops, c.alone, "S6", "took effect again"); got != c.twice {
@@ -102,8 +102,8 @@ func finds(l *onceLog, ops []Op, alone bool, promise, text string) bool {
 	return false
 }
 
-// What a try is told has to be true in the entry that its answer is from.
-func TestATryIsToldWhatIsTrue(t *testing.T) {
+// The answer to a try has to be true in the entry that it is from.
+func TestTheAnswerToATryIsTrue(t *testing.T) {
 	log := func() *onceLog {
 		return newOnceLog().granted(2, 1, tryNumber(1)).at(5).ended(10, 1, fsm.EventRevoked).at(12)
 	}
@@ -115,7 +115,7 @@ func TestATryIsToldWhatIsTrue(t *testing.T) {
 	}
 	for name, c := range map[string]struct {
 		ops     []Op
-		promise string // "": all is right
+		promise string // "": it is correct
 	}{
 		"that it is held":                  {told(func(*Op) {}), ""},
 		"that it came long ago":            {told(func(o *Op) { o.Came = 2e9 }), "S3"},
@@ -139,8 +139,8 @@ func TestATryIsToldWhatIsTrue(t *testing.T) {
 	}
 }
 
-// A node cancels what it cannot tell, and nobody takes what was told.
-func TestWhatWasToldIsTakenByNobody(t *testing.T) {
+// A node cancels a grant that it cannot deliver; a grant that was delivered is not taken away.
+func TestADeliveredGrantIsNotTakenAway(t *testing.T) {
 	log := newOnceLog().granted(2, 1, tryNumber(1)).at(3).ended(4, 1, fsm.EventReleased)
 	gone := asked(Unknown, 0, 2)
 	gone.Return, gone.Left, gone.Index, gone.Stamp = Never, 3*time.Second, 0, 0
@@ -151,13 +151,13 @@ func TestWhatWasToldIsTakenByNobody(t *testing.T) {
 		ops   []Op
 		taken bool
 	}{
-		"nobody was told":                     {[]Op{gone}, false},
-		"one was told":                        {[]Op{asked(OK, 1, 2)}, true},
-		"one was told, another one was gone":  {[]Op{gone, asked(OK, 1, 3)}, true},
-		"one was told and cancelled it":       {[]Op{own, cancel}, false},
-		"one was told, another one cancelled": {[]Op{own, cancel, asked(OK, 1, 3)}, true},
+		"none was answered":                       {[]Op{gone}, false},
+		"one was answered":                        {[]Op{asked(OK, 1, 2)}, true},
+		"one was answered, another one was gone":  {[]Op{gone, asked(OK, 1, 3)}, true},
+		"one was answered and cancelled it":       {[]Op{own, cancel}, false},
+		"one was answered, another one cancelled": {[]Op{own, cancel, asked(OK, 1, 3)}, true},
 	} {
-		if got := finds(log, c.ops, true, "S5", "was released, and nobody had asked for it"); got != c.taken {
+		if got := finds(log, c.ops, true, "S5", "was released, and no client had requested it"); got != c.taken {
 			t.Errorf("%s: found is %v, want %v", name, got, c.taken)
 		}
 	}

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-func TestAForcedReleaseOfOneGrantEndsNoOther(t *testing.T) {
+func TestAForceReleaseOfOneGrantEndsNoOther(t *testing.T) {
 	for name, c := range map[string]struct {
 		named uint64
 		right bool
@@ -26,9 +26,9 @@ func TestAForcedReleaseOfOneGrantEndsNoOther(t *testing.T) {
 	}
 }
 
-// A force-release whose session has ended was looked at by nobody: it says nothing of
-// who holds the lock.
-func TestAForcedReleaseWithoutASessionSaysNothingOfTheLock(t *testing.T) {
+// A force-release whose session has ended was not executed: it says nothing about the holder
+// of the lock.
+func TestAForceReleaseWithoutASessionSaysNothingAboutTheLock(t *testing.T) {
 	const ms = time.Millisecond
 	wants := []Want{{Lock: "x", Mode: exclusive}}
 	h := &History{Ops: []Op{

@@ -11,10 +11,10 @@ import (
 	"github.com/anishathalye/porcupine"
 )
 
-// maxMoves is how many moves Porcupine gets at most: that takes about 200 MB.
+// maxMoves bounds the moves of one search of Porcupine, which then takes about 200 MB.
 const maxMoves = 40_000
 
-// searchLocks asks Porcupine about each exclusive lock.
+// searchLocks has Porcupine search an order for each exclusive lock.
 func (c *checker) searchLocks() {
 	byLock := c.moves()
 	for _, lock := range slices.Sorted(maps.Keys(byLock)) {
@@ -29,11 +29,11 @@ func (c *checker) searchLocks() {
 func (c *checker) searchLock(lock string, moves []*move) {
 	if bad := slices.IndexFunc(moves, func(m *move) bool { return m.returned < m.call }); bad >= 0 {
 		m := moves[bad]
-		c.violate("FIFO", "porcupine", lock, "%s: asked for at %v, and cancelled or over by %v", m, m.call, m.returned)
+		c.violate("FIFO", "porcupine", lock, "%s: requested at %v, and cancelled or over by %v", m, m.call, m.returned)
 		return
 	}
 	if m, left := c.tighten(moves); m != nil {
-		c.violate(m.promise(), "porcupine", lock, "no order of the operations explains what was answered: by the order of the tokens, %q by %s, from %v to %v, came not before %v and not after %v",
+		c.violate(m.promise(), "porcupine", lock, "no order of the operations explains the answers: by the order of the tokens, %q by %s, from %v to %v, came not before %v and not after %v",
 			m, m.client(), m.call, m.returned, left[0], left[1])
 		return
 	}
@@ -41,7 +41,7 @@ func (c *checker) searchLock(lock string, moves []*move) {
 	until := time.Now().Add(c.o.PorcupineTimeout)
 	for _, w := range c.cut(moves, windowMoves) {
 		if len(w.moves) > maxMoves {
-			c.violate("none", "porcupine", lock, "undecided: %d operations with no place to cut them; at most %d can be searched", len(w.moves), maxMoves)
+			c.violate("none", "porcupine", lock, "undecided: %d operations that cannot be cut into parts; at most %d can be searched", len(w.moves), maxMoves)
 			continue
 		}
 		left := time.Until(until)
@@ -82,7 +82,7 @@ func operations(moves []*move) []porcupine.Operation {
 // the one that found that none goes to the end.
 const explainTime = 2 * time.Second
 
-// explain tells what could not be put into any order.
+// explain reports the operation that fits into no order.
 func (c *checker) explain(lock string, w window) {
 	_, info := porcupine.CheckOperationsVerbose(c.model(w.begin), operations(w.moves), min(c.o.PorcupineTimeout, explainTime))
 	longest := 0
@@ -107,7 +107,7 @@ func (c *checker) explain(lock string, w window) {
 			stuck, first = m, false
 		}
 	}
-	c.violate(stuck.promise(), "porcupine", lock, "no order of the operations explains what was answered: after %d of %d of them the state is %q, and %q by %s, from %v to %v, is not possible",
+	c.violate(stuck.promise(), "porcupine", lock, "no order of the operations explains the answers: after %d of %d of them the state is %q, and %q by %s, from %v to %v, is not possible",
 		longest, len(w.moves), s, stuck, stuck.client(), stuck.call, stuck.returned)
 }
 

@@ -16,7 +16,7 @@ import (
 // What a recorder keeps unless [Recorder.Limit] says otherwise.
 const (
 	defaultOps      = 1 << 20
-	entriesPerOp    = 8 // several nodes apply each operation, several lives of each
+	entriesPerOp    = 8 // several nodes apply each operation, in several runs each
 	maxFaults       = 1 << 16
 	streamIsSettled = 2 * time.Second
 	sendingTakes    = time.Second
@@ -24,8 +24,8 @@ const (
 
 // Recorder collects a history. Its methods are safe for concurrent use.
 //
-// It has room for a limited number of records; what comes after that is counted
-// and left out.
+// It keeps a limited number of records. Those that come after that are counted and left
+// out.
 type Recorder struct {
 	now func() time.Duration
 
@@ -34,7 +34,7 @@ type Recorder struct {
 	records []record
 	byID    map[callID]int32 // the record that a call sent again belongs to
 	names   map[[16]byte]string
-	granted map[uint64][]Want // token → locks, as an answer told
+	granted map[uint64][]Want // token → locks, from the answers
 	beliefs []Belief
 	open    map[beliefKey]int32 // beliefs that have not ended, or have not begun
 	entries []Entry
@@ -55,7 +55,7 @@ type appliedOnce struct {
 }
 
 // NewRecorder returns an empty recorder. now reads the clock of the history:
-// one that nobody skews, such as the time since the beginning.
+// one that no fault skews, such as the time since the beginning.
 func NewRecorder(now func() time.Duration) *Recorder {
 	return &Recorder{
 		now:     now,
@@ -69,7 +69,7 @@ func NewRecorder(now func() time.Duration) *Recorder {
 }
 
 // Limit bounds what is kept: n operations, n beliefs and 8 n entries. The
-// default is about a million. It is for before the recorder is used.
+// default is about a million. Limit must be called before the recorder is used.
 func (r *Recorder) Limit(n int) { r.limit = n }
 
 // Fault records a fault of the cluster; until is 0 for one that took no time.
@@ -83,8 +83,8 @@ func (r *Recorder) Fault(what string, at, until time.Duration) {
 	r.faults = append(r.faults, Fault{At: at, Until: until, What: what})
 }
 
-// Applied returns a function that records what one life of a node applies: to be
-// called for each entry, in order. It keeps no results.
+// Applied returns a function that records what one run of a node applies. It must be called
+// for each entry, in order, and keeps no results.
 func (r *Recorder) Applied(node string) func(fsm.Applied) {
 	return func(a fsm.Applied) {
 		at := r.now()
@@ -121,7 +121,7 @@ func (r *Recorder) Trace(name string) client.GrantTrace {
 	}
 }
 
-// LostWord returns one word for why a grant ended, by the error that its holder got.
+// LostWord returns one word for why a grant ended, from the error that its holder got.
 func LostWord(err error) string {
 	var lost *client.LostError
 	switch {
@@ -184,7 +184,7 @@ func (r *Recorder) disbelieve(name, lock string, token uint64, why string) {
 	})
 }
 
-// wantsLocked returns the locks of a grant: what was asked for, if that was seen.
+// wantsLocked returns the locks of a grant: as requested, if the request was seen.
 func (r *Recorder) wantsLocked(lock string, token uint64) []Want {
 	if wants, ok := r.granted[token]; ok {
 		return wants
@@ -249,7 +249,7 @@ func (id requestID) try() string {
 	return fmt.Sprintf("%x/%d", id.session, id.sequence)
 }
 
-// onceWord begins a request that has an ID of its caller's own.
+// onceWord begins a request that has a once ID.
 const onceWord = "once/"
 
 func isOnce(request string) bool { return strings.HasPrefix(request, onceWord) }

@@ -80,8 +80,8 @@ func refusalAnswer(id uint64, code apiv1.Code) *apiv1.Answer {
 	return &apiv1.Answer{Id: id, Index: 5, Result: &apiv1.Answer_Error{Error: apiv1.NewError(code, "no")}}
 }
 
-// TestRequestSentAgainIsOneOperation: from its first sending to its first answer
-// that counts, whatever stream it took.
+// TestRequestSentAgainIsOneOperation, from its first sending to its first final answer, over
+// any streams.
 func TestRequestSentAgainIsOneOperation(t *testing.T) {
 	b := newBench(t)
 	first, second := b.stream(), b.stream()
@@ -111,7 +111,7 @@ func TestRequestSentAgainIsOneOperation(t *testing.T) {
 	}
 }
 
-// TestOtherAnswerToTheSameRequestIsKept: the checks have to see it.
+// TestOtherAnswerToTheSameRequestIsKept for the checks.
 func TestOtherAnswerToTheSameRequestIsKept(t *testing.T) {
 	b := newBench(t)
 	first, second := b.stream(), b.stream()
@@ -127,7 +127,7 @@ func TestOtherAnswerToTheSameRequestIsKept(t *testing.T) {
 	}
 }
 
-// TestOnlyFinalAnswersEndAnOperation: the others leave it open.
+// TestOnlyFinalAnswersEndAnOperation: after the others its outcome is open.
 func TestOnlyFinalAnswersEndAnOperation(t *testing.T) {
 	for code, want := range map[apiv1.Code]Outcome{
 		apiv1.CodeNotLeader: Unknown, apiv1.CodeUnavailable: Unknown, apiv1.CodeNotReady: Unknown,
@@ -148,7 +148,7 @@ func TestOnlyFinalAnswersEndAnOperation(t *testing.T) {
 	}
 }
 
-// TestMessagesThatAreUsedAgainDoNotChangeTheRecord: the client may do so.
+// TestMessagesThatAreUsedAgainDoNotChangeTheRecord: a client may reuse its messages.
 func TestMessagesThatAreUsedAgainDoNotChangeTheRecord(t *testing.T) {
 	b := newBench(t)
 	s := b.stream()
@@ -163,8 +163,8 @@ func TestMessagesThatAreUsedAgainDoNotChangeTheRecord(t *testing.T) {
 	}
 }
 
-// TestKeepAlivesAndReadsAreCallsOfTheirOwn: they carry no request ID. A read that
-// was not answered says nothing and is left out.
+// TestKeepAlivesAndReadsAreCallsOfTheirOwn, because they have no request ID. A read that was
+// not answered shows nothing and is left out.
 func TestKeepAlivesAndReadsAreCallsOfTheirOwn(t *testing.T) {
 	b := newBench(t)
 	s := b.stream()
@@ -189,7 +189,7 @@ func TestKeepAlivesAndReadsAreCallsOfTheirOwn(t *testing.T) {
 	for _, o := range b.History().Ops {
 		outcomes = append(outcomes, o.Outcome)
 		if o.Kind == Get && !slices.Equal(o.Holders, []uint64{7, 8}) {
-			t.Errorf("the read saw %d, want tokens 7 and 8", o.Holders)
+			t.Errorf("the read returned %d, want tokens 7 and 8", o.Holders)
 		}
 		if o.Before != sendingTakes {
 			t.Errorf("%s may have begun %v before, want %v", o.Kind, o.Before, sendingTakes)
@@ -200,7 +200,7 @@ func TestKeepAlivesAndReadsAreCallsOfTheirOwn(t *testing.T) {
 	}
 }
 
-// TestBeliefThatEndsBeforeItBeginsIsNone: a loss may be told first.
+// TestBeliefThatEndsBeforeItBeginsIsNone: a loss may be reported before the acquire returns.
 func TestBeliefThatEndsBeforeItBeginsIsNone(t *testing.T) {
 	b := newBench(t)
 	b.now = 1
@@ -221,12 +221,12 @@ func TestBeliefThatEndsBeforeItBeginsIsNone(t *testing.T) {
 			from, until = 3, 3
 		}
 		if belief.From != from || belief.Until != until {
-			t.Errorf("token %d was believed in from %v to %v, want %v to %v", belief.Token, belief.From, belief.Until, from, until)
+			t.Errorf("token %d was valid from %v to %v, want %v to %v", belief.Token, belief.From, belief.Until, from, until)
 		}
 	}
 }
 
-// TestFullRecorderSaysSo: a history with holes is not called right.
+// TestFullRecorderSaysSo: a history with gaps is not called correct.
 func TestFullRecorderSaysSo(t *testing.T) {
 	b := newBench(t)
 	b.Limit(2)
@@ -240,7 +240,7 @@ func TestFullRecorderSaysSo(t *testing.T) {
 	}
 }
 
-// TestEqualEntriesShareTheirEvents: three nodes do not take three times the room.
+// TestEqualEntriesShareTheirEvents, so that three nodes do not take three times the memory.
 func TestEqualEntriesShareTheirEvents(t *testing.T) {
 	b := newBench(t)
 	for _, node := range []string{"n1", "n2"} {
@@ -253,7 +253,7 @@ func TestEqualEntriesShareTheirEvents(t *testing.T) {
 	}
 }
 
-// TestWrittenHistoryIsJudgedAlike: with all that the checks look at.
+// TestWrittenHistoryIsJudgedAlike: everything that the checks use is written.
 func TestWrittenHistoryIsJudgedAlike(t *testing.T) {
 	for _, kind := range []string{"", "double grant", "acknowledged grant lost", "digest differs", "early expiry"} {
 		h, _ := simulate(profile{seed: 3, clients: 4, locks: 1, ops: 200, end: time.Minute, wrong: kind})
@@ -291,7 +291,7 @@ func TestReadNamesWhatIsWrong(t *testing.T) {
 	}
 }
 
-// FuzzRead: whatever is read can be checked, too.
+// FuzzRead: any history that Read accepts can be checked.
 func FuzzRead(f *testing.F) {
 	h, _ := simulate(profile{seed: 5, clients: 3, locks: 1, ops: 40, end: 20 * time.Second})
 	h.Entries = h.Entries[:20]
@@ -309,7 +309,7 @@ func FuzzRead(f *testing.F) {
 	})
 }
 
-// TestPictureShowsALock: and says when it cannot.
+// TestPictureShowsALock, or returns why it cannot.
 func TestPictureShowsALock(t *testing.T) {
 	h, _ := simulate(profile{seed: 4, clients: 5, locks: 1, ops: 150, end: time.Minute, wrong: "double grant"})
 	var buf bytes.Buffer
@@ -320,6 +320,6 @@ func TestPictureShowsALock(t *testing.T) {
 		t.Error("the picture shows no token")
 	}
 	if err := h.Picture(&buf, "nothing"); err == nil || !strings.Contains(err.Error(), "nothing") {
-		t.Errorf("a picture of a lock that nobody used: %v, want an error that names it", err)
+		t.Errorf("a picture of a lock that was not used: %v, want an error that names it", err)
 	}
 }

@@ -31,7 +31,7 @@ type replayLock struct {
 	name    string
 	holders []*logGrant // by token
 	queue   []*logGrant // in the order in which they came
-	delayed fsm.Instant // cluster time until which nobody may get it after a loss
+	delayed fsm.Instant // cluster time until which it must stay free after a loss
 	size    uint32      // of a semaphore in use
 }
 
@@ -80,19 +80,19 @@ func (r *replay) prepare() {
 		case Get:
 			r.reads = append(r.reads, o)
 		case Acquire:
-			// What was told of a deadline holds, whatever has moved it.
+			// A deadline in an answer holds, whatever has moved it.
 			if o.Detached && o.Index > 0 {
 				r.extended = append(r.extended, extension{index: o.Index, token: o.Token, until: o.Until})
 			}
 		case Open, KeepAlive:
-			// Each has no memory: the entry that the answer names did it.
+			// None of these is remembered: it was executed in the entry that the answer names.
 			s := r.c.facts.sessions[o.Session]
 			if e := r.l.entry(o.Index); e != nil && s != nil && s.ttl > 0 {
 				r.extended = append(r.extended, extension{index: o.Index, session: o.Session, until: e.Now + fsm.Instant(s.ttl)})
 			}
 		case Renew:
-			// The answer may be one that was remembered: it was executed in that
-			// entry or before, but not before it was asked for.
+			// The answer may be a remembered one: it was executed in that entry or
+			// before, but not before it was called.
 			if e := r.l.since(o.Call); e != nil && e.Index <= o.Index {
 				r.extended = append(r.extended, extension{index: o.Index, token: o.Token, until: e.Now + fsm.Instant(o.TTL)})
 			}
@@ -128,7 +128,7 @@ func (r *replay) readUpTo(index uint64) {
 			}
 		}
 		if len(o.Holders) >= maxHolders && len(held) > maxHolders {
-			continue // only some are named
+			continue // only some holders are named
 		}
 		if !slices.Equal(held, o.Holders) {
 			r.c.violate("S8", "log", o.lock(), "%s read at %v that at index %d tokens %d hold it; by the log %d do",
@@ -166,8 +166,8 @@ func (r *replay) opened(e *fsm.Event) {
 	case s.ended == 0:
 		r.c.violate("S6", "log", "", "index %d: session %s was opened while it was open", r.entry.Index, id)
 	case t != nil && t.open != nil && t.open.Outcome == OK && t.open.Return < r.entry.at:
-		// Its client knew that it was open, and did not ask again: an old copy did.
-		r.c.violate("S6", "log", "", "index %d: session %s, which ended at index %d, lives again: what it asked for before can take effect twice",
+		// Its client knew that it was open and did not retry: this is an old copy.
+		r.c.violate("S6", "log", "", "index %d: session %s, which ended at index %d, was opened again: its earlier requests can take effect twice",
 			r.entry.Index, id, s.ended)
 	}
 	s := &logSession{opened: r.entry.Index, before: r.l.sessions[id]}
@@ -224,7 +224,7 @@ func (r *replay) queued(e *fsm.Event) {
 	g := r.request(e)
 	r.checkNew(g)
 	if r.waits[g.request] != nil {
-		r.c.violate("S6", "log", g.lock(), "index %d: request %s stands in line twice", r.entry.Index, g.request)
+		r.c.violate("S6", "log", g.lock(), "index %d: request %s is queued twice", r.entry.Index, g.request)
 		return
 	}
 	r.waits[g.request] = g
@@ -245,7 +245,7 @@ func (r *replay) lock(name string) *replayLock {
 	return l
 }
 
-// granted checks exclusion (S1), tokens (S4) and the line (FIFO).
+// granted checks exclusion (S1), tokens (S4) and the order of waiters (FIFO).
 func (r *replay) granted(e *fsm.Event) {
 	g := r.request(e)
 	waiting := r.waits[g.request]
@@ -278,7 +278,7 @@ func (r *replay) granted(e *fsm.Event) {
 		r.checkExclusion(g, w)
 		r.checkTurn(g, waiting, w)
 		if until := r.lock(w.Lock).delayed; r.entry.Now < until {
-			r.c.violate("delay", "log", w.Lock, "index %d: token %d was granted at %d; after a loss it was to stay free until %d", r.entry.Index, g.token, r.entry.Now, until)
+			r.c.violate("delay", "log", w.Lock, "index %d: token %d was granted at %d; after a loss it had to stay free until %d", r.entry.Index, g.token, r.entry.Now, until)
 		}
 	}
 	r.leaveQueues(waiting)
@@ -327,7 +327,7 @@ func (r *replay) checkExclusion(g *logGrant, w fsm.Want) {
 		}
 	}
 	if size := r.lock(w.Lock).size; w.Mode == fsm.Permits && permits > uint64(size) {
-		r.c.violate("S1", "log", w.Lock, "index %d: with token %d, %d permits of %d are out", r.entry.Index, g.token, permits, size)
+		r.c.violate("S1", "log", w.Lock, "index %d: with token %d, %d permits of %d are held", r.entry.Index, g.token, permits, size)
 	}
 }
 
@@ -340,7 +340,7 @@ func (r *replay) checkTurn(g, waiting *logGrant, w fsm.Want) {
 		}
 		for _, wish := range other.wants {
 			if wish.Lock == w.Lock && (wish.Mode != fsm.Shared || w.Mode != fsm.Shared) {
-				r.c.violate("FIFO", "log", w.Lock, "index %d: request %s overtook %s, which stood in line since index %d",
+				r.c.violate("FIFO", "log", w.Lock, "index %d: request %s overtook %s, which was queued since index %d",
 					r.entry.Index, g.request, other.request, other.index)
 				return
 			}

@@ -9,12 +9,11 @@ import (
 	"github.com/locknode/locknode/internal/proof/testall"
 )
 
-// TestCorrectHistoriesGiveNoViolation: what a right service did is never called
-// wrong, however clients, network and elections behaved.
+// TestCorrectHistoriesGiveNoViolation, whatever clients, network and elections do.
 //
 //	LOCKNODE_HISTORIES=100000 go test ./internal/proof/history -run TestCorrectHistories -timeout 1h
 //
-// runs more of them than the 1,000 that are usual.
+// runs more than the usual 1,000.
 func TestCorrectHistoriesGiveNoViolation(t *testing.T) {
 	n := 1000
 	if !testall.On() {

@@ -9,11 +9,10 @@ import (
 	"github.com/locknode/locknode/fsm"
 )
 
-// A lock service that is right by construction, in virtual time: the real table
-// behind a leader that commits one entry after another, a network that delays and
-// loses, elections, and clients of the world (simclient_test.go) that follow the
-// rules of the real one. Every kind of wrongness that a check must find can be
-// switched on (simwrong_test.go).
+// A lock service that is correct by construction, in virtual time: the real table behind a
+// leader that commits one entry after the other, a network that delays and loses messages,
+// elections, and clients (simclient_test.go) that follow the rules of the real one. Each fault
+// that a check must find can be switched on (simwrong_test.go).
 
 const simRate = 0.005 // how far clocks run from real time
 
@@ -36,7 +35,7 @@ type world struct {
 	tickDue     bool
 	waits       map[requestID][]*command
 	followers   [2]time.Duration // when each applied last
-	views       []view           // what the locks looked like, for stale reads
+	views       []view           // earlier states of the locks, for stale reads
 
 	h       History
 	ops     []*Op
@@ -44,12 +43,12 @@ type world struct {
 	locks   []Want
 	hosts   []*simHost
 	scripts []*script
-	tried   []*hosted // under IDs of their callers' own
+	tried   []*hosted // under once IDs
 	names   int
 	maxOps  int
 	end     time.Duration
-	harsh   bool // much is lost, late, and given up early
-	calm    bool // nothing is lost, nobody is elected, everybody is quick
+	harsh   bool // many messages are lost or late, and callers give up early
+	calm    bool // no losses, no elections, and quick answers
 	resizes bool // the size of the semaphore changes
 	wrong   wrong
 }
@@ -94,7 +93,7 @@ func (h *eventHeap) Pop() any {
 	return e
 }
 
-// profile is what a simulated history is to be like.
+// profile describes a simulated history.
 type profile struct {
 	seed    uint64
 	clients int
@@ -107,8 +106,7 @@ type profile struct {
 	wrong   string
 }
 
-// simulate returns a history, and how often what was switched on has come to
-// matter.
+// simulate returns a history, and how often the fault that was switched on took effect.
 func simulate(p profile) (*History, int) {
 	w := &world{
 		rnd: rand.New(rand.NewPCG(p.seed, 7)), table: fsm.New(), term: 1, waits: make(map[requestID][]*command),
@@ -120,7 +118,7 @@ func simulate(p profile) (*History, int) {
 	}
 	w.locks = append(w.locks, Want{Lock: "rw", Mode: fsm.Shared}, Want{Lock: "sem", Mode: fsm.Permits, Limit: 3})
 	w.lead()
-	if w.wrong.is("session lives again") || w.wrong.is("request is forgotten") { // a table that remembers nothing that has ended
+	if w.wrong.is("session is opened again") || w.wrong.is("request is forgotten") { // with a table that remembers nothing that has ended
 		w.submit(&command{fsm.Configure{Limits: fsm.Limits{OnceNanos: 1}}, func(reply) {}})
 	}
 	w.wrong.begin()
@@ -131,7 +129,7 @@ func simulate(p profile) (*History, int) {
 		w.hosts = append(w.hosts, newSimHost(w))
 	}
 	if !p.calm {
-		w.after(w.between(2*time.Second, 20*time.Second), w.death)
+		w.after(w.between(2*time.Second, 20*time.Second), w.killHost)
 	}
 	for i := range p.clients {
 		newSimClient(w, fmt.Sprint("c", i))
@@ -164,7 +162,7 @@ func (w *world) between(a, b time.Duration) time.Duration {
 
 func (w *world) chance(p float64) bool { return w.rnd.Float64() < p }
 
-// delay is one way through the network; lost is true if nothing arrives.
+// delay returns how long a message takes; lost is true if it does not arrive.
 func (w *world) delay() (d time.Duration, lost bool) {
 	if w.calm {
 		return w.between(50*time.Microsecond, 500*time.Microsecond), false
@@ -182,8 +180,7 @@ func (w *world) delay() (d time.Duration, lost bool) {
 	return d, w.chance(0.03)
 }
 
-// lead makes somebody the leader of the next term: its clock goes on from the
-// table's time.
+// lead begins the next term with a new leader, whose clock goes on from the table's time.
 func (w *world) lead() {
 	w.term++
 	w.down = false
@@ -205,7 +202,7 @@ func (w *world) stamp() fsm.Instant {
 	return s
 }
 
-// election takes the leader away for a while. What it has in flight is lost, or
+// election leaves the cluster without a leader for a while. The entry in flight is lost, or
 // committed and not answered.
 func (w *world) election() {
 	w.down = true
@@ -219,23 +216,23 @@ func (w *world) election() {
 	}
 }
 
-// death takes a host away.
-func (w *world) death() {
-	w.host().die()
+// killHost kills a host.
+func (w *world) killHost() {
+	w.host().kill()
 	if w.now < w.end {
-		w.after(w.between(5*time.Second, 25*time.Second), w.death)
+		w.after(w.between(5*time.Second, 25*time.Second), w.killHost)
 	}
 }
 
 func (w *world) host() *simHost { return w.hosts[w.rnd.IntN(len(w.hosts))] }
 
-// name is one that nobody has had.
+// name returns a new name.
 func (w *world) name() string {
 	w.names++
 	return fmt.Sprint("holder ", w.names)
 }
 
-// submit takes a command in.
+// submit queues a command.
 func (w *world) submit(c *command) {
 	if w.down {
 		return
@@ -244,7 +241,7 @@ func (w *world) submit(c *command) {
 	w.propose()
 }
 
-// propose stamps what is pending and applies it a moment later.
+// propose stamps the pending commands and applies them a moment later.
 func (w *world) propose() {
 	if w.down || w.flying {
 		return
@@ -277,7 +274,7 @@ func (w *world) propose() {
 	})
 }
 
-// tick has an empty entry proposed when something is due, or in a second.
+// tick has an empty entry proposed when a deadline is due, or in a second.
 func (w *world) tick() {
 	due, timed := w.table.NextDeadline()
 	if !timed {
@@ -299,14 +296,14 @@ func (w *world) tick() {
 func (w *world) apply(term uint64, buf []byte, batch []*command) {
 	w.index++
 	if w.chance(0.02) {
-		w.index++ // one of Raft's own
+		w.index++ // an entry of Raft's own
 	}
 	a := w.table.Apply(w.index, term, buf)
 	w.wrong.applied(&a)
 	w.record(a)
 	for i, c := range batch {
 		if w.down {
-			continue // nobody is left to answer
+			continue // its leader is gone
 		}
 		res := a.Results[i]
 		w.wrong.answer(c.cmd, &res)
@@ -341,7 +338,7 @@ func (w *world) apply(term uint64, buf []byte, batch []*command) {
 	}
 }
 
-// record notes an entry as three nodes apply it, and what the locks look like.
+// record records an entry as three nodes apply it, and the state of the locks.
 func (w *world) record(a fsm.Applied) {
 	a.Results = nil
 	w.h.Entries = append(w.h.Entries, Entry{Node: "n0", At: w.now, Applied: a})

@@ -9,8 +9,8 @@ import (
 	"github.com/locknode/locknode/fsm"
 )
 
-// simClient is a client of the world: one session, one operation after another,
-// grants that it holds for a while, and a clock of its own.
+// simClient is a simulated client: one session, one operation after the other, grants that it
+// holds for a while, and a clock of its own.
 type simClient struct {
 	w     *world
 	name  string
@@ -31,7 +31,7 @@ type simSession struct {
 	deadline fsm.Instant
 	seen     uint64
 	over     bool
-	silent   bool // its keep-alives are not sent: the machine hangs
+	silent   bool // its keep-alives are not sent, as on a machine that hangs
 	delayed  bool // it has lost a grant with a delay by time: its end would skip that
 	grants   map[uint64]*simGrant
 	revoked  map[uint64]bool
@@ -103,7 +103,7 @@ func (c *simClient) call(o *Op, cmd fsm.Command, tries int, answered func(reply,
 	w.wrong.copies(cmd, func() bool { return o.Outcome == OK })
 }
 
-// answer fills in what the table's result says.
+// answer fills in the result of the table.
 func (o *Op) answer(r reply) {
 	switch r.res.Code {
 	case fsm.OK:
@@ -266,11 +266,11 @@ func (g *simGrant) watch() {
 	g.lose(why)
 	g.s.delayed = g.s.delayed || g.delay > 0
 	if why == LostDeadline {
-		g.s.c.giveBack(g.s, g.token, g.lock, !w.wrong.is("loss is told as a release"))
+		g.s.c.giveBack(g.s, g.token, g.lock, !w.wrong.is("loss is sent as a release"))
 	}
 }
 
-// act does one thing and then the next.
+// act runs one operation after the other.
 func (c *simClient) act() {
 	c.acted++
 	w, s := c.w, c.s
@@ -376,7 +376,7 @@ func (c *simClient) acquire(wait time.Duration, then func()) {
 	})
 }
 
-// hold believes in a grant, if it is not too late, and releases it some time.
+// hold takes a grant to be valid, if it is not too late, and releases it later.
 func (c *simClient) hold(s *simSession, o *Op, sent time.Duration, r reply) {
 	w := c.w
 	g := &simGrant{s: s, token: r.res.Token, lock: o.lock(), deadline: r.res.Deadline, delay: o.Delay}
@@ -411,7 +411,7 @@ func (c *simClient) release(s *simSession, token uint64, lock string) {
 	c.giveBack(s, token, lock, false)
 }
 
-// giveBack releases a grant; lost: by the client's clock it has ended before.
+// giveBack releases a grant; lost: by the client's clock it is no longer valid.
 func (c *simClient) giveBack(s *simSession, token uint64, lock string, lost bool) {
 	if s.over {
 		return
@@ -466,11 +466,11 @@ func (c *simClient) force(then func()) {
 	}, then)
 }
 
-// resize changes the size of the semaphore, and others follow it when it is answered.
+// resize changes the size of the semaphore; other clients use the new one once it is answered.
 func (c *simClient) resize(then func()) {
 	w := c.w
 	i := slices.IndexFunc(w.locks, func(l Want) bool { return l.Mode == fsm.Permits })
-	size := 2 + uint32(w.rnd.IntN(4)) // of which everybody asks for at most 2
+	size := 2 + uint32(w.rnd.IntN(4)) // of which each request is for at most 2
 	o := &Op{Kind: Resize, Wants: []Want{{Lock: w.locks[i].Lock, Mode: fsm.Permits, Limit: size}}}
 	c.through(o, func(id fsm.RequestID) fsm.Command {
 		return fsm.Resize{ID: id, Lock: o.lock(), Limit: size}
@@ -487,7 +487,7 @@ func (c *simClient) close(then func()) {
 	s := c.s
 	s.lose(LostClosed)
 	s.over = true
-	if s.delayed && !c.w.wrong.is("loss is told as a release") {
+	if s.delayed && !c.w.wrong.is("loss is sent as a release") {
 		then()
 		return
 	}

@@ -7,9 +7,8 @@ import (
 	"github.com/locknode/locknode/fsm"
 )
 
-// simHost is a node of the world as those see it who have no session: it sends what
-// they ask for in a session of its own, cancels what nobody waits for any more, and
-// is gone now and then with all that.
+// simHost is a simulated node as callers without a session see it: it sends their requests in
+// a session of its own, cancels those whose callers are gone, and is killed now and then.
 type simHost struct {
 	w        *world
 	id       fsm.SessionID
@@ -35,7 +34,7 @@ func newSimHost(w *world) *simHost {
 	return h
 }
 
-// begin opens another session.
+// begin opens a new session.
 func (h *simHost) begin() {
 	binary.LittleEndian.PutUint64(h.id[:], h.w.rnd.Uint64())
 	binary.LittleEndian.PutUint64(h.id[8:], h.w.rnd.Uint64()|1)
@@ -55,7 +54,7 @@ func (h *simHost) begin() {
 	})
 }
 
-// insist submits a command until it is answered, while it is wanted.
+// insist submits a command until it is answered, or no longer needed.
 func (h *simHost) insist(c fsm.Command, wanted func() bool, answered func(reply)) {
 	done := false
 	var try func()
@@ -86,13 +85,13 @@ func (h *simHost) keepAlive(id fsm.SessionID) {
 	h.w.after(hostTTL/3, func() { h.keepAlive(id) })
 }
 
-// die takes the host away, and another one is there in its place.
-func (h *simHost) die() {
+// kill ends the host, and starts a new one in its place.
+func (h *simHost) kill() {
 	h.waiting = nil
 	h.begin()
 }
 
-// sign calls do with the ID of the next request, when there is a session for it.
+// sign calls do with the ID of the next request, once there is a session for it.
 func (h *simHost) sign(do func(fsm.RequestID)) {
 	if !h.open {
 		h.waiting = append(h.waiting, func() { h.sign(do) })
@@ -102,14 +101,14 @@ func (h *simHost) sign(do func(fsm.RequestID)) {
 	do(fsm.RequestID{Session: h.id, Sequence: h.sequence})
 }
 
-// send sends what somebody without a session asks for, until it is answered.
+// send sends a request without a session until it is answered.
 func (h *simHost) send(c func(fsm.RequestID) fsm.Command, answered func(reply)) {
 	h.sign(func(id fsm.RequestID) {
 		h.insist(c(id), func() bool { return h.id == id.Session }, answered)
 	})
 }
 
-// acquire sends a try, and lets it go if its caller leaves.
+// acquire sends a try, and gives it up if its caller is gone.
 func (h *simHost) acquire(q fsm.Acquire, answered func(reply)) *hosted {
 	t := &hosted{h: h, once: q.ID.Once != fsm.OnceID{}}
 	h.sign(func(id fsm.RequestID) {
@@ -136,8 +135,8 @@ func (h *simHost) acquire(q fsm.Acquire, answered func(reply)) *hosted {
 	return t
 }
 
-// confirm renews a grant that came out of a wait before its caller is told: until then
-// it is bound to the host's session.
+// confirm renews a grant that came out of a wait before it is answered: until then it ends
+// with the host's session.
 func (t *hosted) confirm(granted reply, ttl int64, answered func(reply)) {
 	t.h.send(func(id fsm.RequestID) fsm.Command {
 		return fsm.Renew{ID: id, Token: granted.res.Token, TTL: ttl}
@@ -151,8 +150,8 @@ func (t *hosted) confirm(granted reply, ttl int64, answered func(reply)) {
 	})
 }
 
-// leave is the end of a waiting caller: after a while, in which it could have repeated its
-// request, the try is cancelled.
+// leave ends a waiting caller: after a while, in which it could have retried, the try is
+// cancelled.
 func (t *hosted) leave() {
 	t.left = true
 	if t.id == (fsm.RequestID{}) || t.answered || t.h.w.wrong.is("wait outlives its owner") {
@@ -179,12 +178,12 @@ type script struct {
 	ttl    time.Duration
 	delay  time.Duration
 	value  string
-	tokens []uint64 // that somebody was told
+	tokens []uint64 // that callers got
 }
 
-// detached is a client that does without its session: it asks for a lock, under an
-// ID of its own or not, gives up early, asks again through another host, also for
-// what others have asked for, and after the end.
+// detached is a client without a session: it acquires a lock, with or without a once ID, gives
+// up early, retries through another host, also what other clients have requested, and after
+// the end of the grant.
 func (c *simClient) detached(then func()) {
 	w := c.w
 	s := &script{wants: c.wants(), ttl: w.between(time.Second, 4*time.Second)}
@@ -206,7 +205,7 @@ func (c *simClient) detached(then func()) {
 	c.try(s, left, then)
 }
 
-// try makes up to so many tries of a script, one after the other.
+// try sends up to n tries of a script, one after the other.
 func (c *simClient) try(s *script, tries int, then func()) {
 	w := c.w
 	if tries == 0 || w.now > w.end || len(w.ops) >= w.maxOps {
@@ -251,7 +250,7 @@ func (c *simClient) try(s *script, tries int, then func()) {
 	})
 }
 
-// ask sends one try through some host, and gives up after a while.
+// ask sends one try through a host, and gives up after a while.
 func (c *simClient) ask(o *Op, q fsm.Acquire, done func(reply, bool)) {
 	w := c.w
 	over := false
@@ -310,7 +309,7 @@ func (c *simClient) use(o *Op, s *script) {
 	}
 }
 
-// through sends what has no session through a host.
+// through sends a request without a session through a host.
 func (c *simClient) through(o *Op, cmd func(fsm.RequestID) fsm.Command, then func()) {
 	w := c.w
 	o.Client, o.Call, o.Return, o.Outcome = c.name, w.now, Never, Unknown
@@ -332,7 +331,7 @@ func (c *simClient) through(o *Op, cmd func(fsm.RequestID) fsm.Command, then fun
 	}
 }
 
-// stranger tries to release what is somebody else's.
+// stranger tries to release a grant of another client.
 func (c *simClient) stranger(then func()) {
 	w := c.w
 	var some []*Belief

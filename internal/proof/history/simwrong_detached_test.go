@@ -6,20 +6,20 @@ import (
 	"github.com/locknode/locknode/fsm"
 )
 
-// What a wrong service does with detached grants and IDs of their callers' own.
+// The faults of a wrong service with detached grants and once IDs.
 
-// remembered is what a right table knows of an ID.
+// remembered is what a correct table knows of an ID.
 type remembered struct {
 	token uint64 // true, of its last grant
 	live  bool
-	ended fsm.Instant // cluster time; 0: never, or nobody was told
+	ended fsm.Instant // cluster time; 0: never, or no caller got it
 }
 
-// testGone is Options.Gone in the world: messages take up to 8 s there.
+// testGone is Options.Gone in the simulation, where messages take up to 8 s.
 const testGone = 20 * time.Second
 
-// gone returns at what cluster time the last of those was gone who had asked for a
-// detached grant. It is not ok if one was not.
+// gone returns the cluster time at which the last caller of a detached grant was gone. ok is
+// false if one was not.
 func (w *world) gone(e *fsm.Event) (at fsm.Instant, ok bool) {
 	for _, o := range w.ops {
 		if o.Kind != Acquire || !o.Detached || o.Request != textOf(e.Request) && (e.Request.Once != (fsm.OnceID{}) || o.Holder != e.Holder) {
@@ -47,7 +47,7 @@ func (x *wrong) scripted(q fsm.Acquire) {
 	}
 }
 
-// changeScript is what the table is asked instead of a detached acquire.
+// changeScript returns the command that the table gets instead of a detached acquire.
 func (x *wrong) changeScript(q fsm.Acquire) fsm.Acquire {
 	if x.is("one ID is granted twice") && q.ID.Once != (fsm.OnceID{}) && x.w.chance(0.4) {
 		q.ID.Once[15] ^= 0xff
@@ -55,8 +55,7 @@ func (x *wrong) changeScript(q fsm.Acquire) fsm.Acquire {
 	return q
 }
 
-// sameOnce tells of an ID that was changed as if it had not been. IDs of clients end
-// with an even byte.
+// sameOnce returns the ID that a changed one stands for. IDs of clients end with an even byte.
 func (x *wrong) sameOnce(e *fsm.Event) {
 	if !x.is("one ID is granted twice") {
 		return
@@ -66,7 +65,7 @@ func (x *wrong) sameOnce(e *fsm.Event) {
 	}
 }
 
-// asOwner releases whatever the token belongs to.
+// asOwner releases a grant as if by its owner.
 func (x *wrong) asOwner(q fsm.Release) fsm.Command {
 	owner, held := x.owners[q.Token]
 	if held && owner != (fsm.SessionID{}) && owner != q.ID.Session {
@@ -76,7 +75,7 @@ func (x *wrong) asOwner(q fsm.Release) fsm.Command {
 	return q
 }
 
-// takeAll releases what a try was granted, whoever else knows of it.
+// takeAll releases the grant of a try, even if other callers know it.
 func (x *wrong) takeAll(q fsm.Cancel) fsm.Command {
 	for _, o := range x.w.tried {
 		if o.id.Session != q.Target.Session || o.id.Sequence != q.Target.Sequence || o.id.Once == (fsm.OnceID{}) {
@@ -94,7 +93,7 @@ func (x *wrong) takeAll(q fsm.Cancel) fsm.Command {
 	return q
 }
 
-// grantedScript sees a grant.
+// grantedScript is called for each grant.
 func (x *wrong) grantedScript(a *fsm.Applied, e *fsm.Event) {
 	if x.owners == nil {
 		x.owners, x.onces, x.knows = make(map[uint64]fsm.SessionID), make(map[fsm.OnceID]*remembered), make(map[uint64]int)
@@ -118,8 +117,8 @@ func (x *wrong) grantedScript(a *fsm.Applied, e *fsm.Event) {
 	*m = remembered{token: e.Token, live: true}
 }
 
-// endedScript sees the end of a grant. One that was released and that nobody was told
-// of was given up.
+// endedScript is called for the end of each grant. One that was released and delivered to no
+// caller was given up.
 func (x *wrong) endedScript(a *fsm.Applied, e *fsm.Event) {
 	delete(x.owners, e.Token)
 	m := x.onces[e.Request.Once]
@@ -127,22 +126,22 @@ func (x *wrong) endedScript(a *fsm.Applied, e *fsm.Event) {
 		return
 	}
 	m.live = false
-	if e.Kind != fsm.EventReleased || x.called(func(o *Op) bool { return o.Kind == Release && o.Token == x.told(e.Token) }) {
+	if e.Kind != fsm.EventReleased || x.called(func(o *Op) bool { return o.Kind == Release && o.Token == x.answered(e.Token) }) {
 		m.ended = a.Now
 	}
 }
 
-// answerScript is what is told instead of the answer to a detached acquire.
+// answerScript returns the answer that is sent instead of that to a detached acquire.
 func (x *wrong) answerScript(q fsm.Acquire, r *fsm.Result) {
 	again := r.Code == fsm.OK && r.Queued > r.Granted && q.ID.Once != (fsm.OnceID{})
 	switch {
-	case again && x.is("told more than is left"):
+	case again && x.is("more is answered than is left"):
 		r.Queued = r.Granted
 		x.fired++
 	case again && x.is("refused by its own grant"):
 		*r = fsm.Result{Code: fsm.Busy, Holders: []fsm.Holder{{Token: r.Token}}}
 		x.fired++
-	case r.Code == fsm.NotHeld && r.Token != 0 && x.is("told of what has ended"):
+	case r.Code == fsm.NotHeld && r.Token != 0 && x.is("ended grant is answered as held"):
 		now := x.w.table.Now()
 		*r = fsm.Result{Token: r.Token, Deadline: now + fsm.Instant(q.TTL), Queued: now, Granted: now}
 		x.fired++

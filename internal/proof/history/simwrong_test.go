@@ -11,28 +11,28 @@ import (
 	"github.com/locknode/locknode/fsm"
 )
 
-// wrong makes the world wrong in one way. Its zero value does nothing. fired
-// counts how often it came to matter, as far as the world can tell.
+// wrong makes the service wrong in one way. Its zero value does nothing. fired counts how often
+// it took effect, as far as the simulation knows.
 type wrong struct {
 	w     *world
 	kind  string
 	fired int
 
-	tokens  map[uint64]uint64 // true → told
-	swapped map[uint64]uint64 // told → true
+	tokens  map[uint64]uint64 // true → answered
+	swapped map[uint64]uint64 // answered → true
 	lied    map[string]bool   // requests that are treated wrongly
 	early   map[string]bool   // sessions and requests with a TTL that is too short
 	moved   map[fsm.RequestID]fsm.RequestID
-	grants  map[uint64]fsm.RequestID // live, by true token
+	grants  map[uint64]fsm.RequestID // held, by true token
 	waits   map[string]time.Duration // of requests whose wait is cut short
 
-	freed  map[string]fsm.Instant // lock → cluster time at which somebody left it, or its line
+	freed  map[string]fsm.Instant // lock → cluster time at which a holder or waiter left it
 	delays map[string]int64       // of requests whose delay is skipped
-	until  map[string]fsm.Instant // lock → cluster time until which it was to stay free
+	until  map[string]fsm.Instant // lock → cluster time until which it had to stay free
 
-	owners map[uint64]fsm.SessionID // live, by true token; zero: detached
+	owners map[uint64]fsm.SessionID // held, by true token; zero: detached
 	onces  map[fsm.OnceID]*remembered
-	knows  map[uint64]int // true token → how many were told that they have it
+	knows  map[uint64]int // true token → how many callers got it
 
 	saved   []byte // a snapshot of the table
 	savedAt uint64
@@ -53,7 +53,7 @@ func (x *wrong) advance(d time.Duration) time.Duration {
 // alias is the second lock of a name that a wrong service keeps.
 const alias = "~again"
 
-// change is what the table is asked instead of c.
+// change returns the command that the table gets instead of c.
 func (x *wrong) change(c fsm.Command) fsm.Command {
 	switch q := c.(type) {
 	case fsm.OpenSession:
@@ -145,10 +145,10 @@ func (x *wrong) mark(set *map[string]bool, key string) {
 	(*set)[key] = true
 }
 
-// refuses says that a command is dropped on its way. A session must not be opened
-// again by a copy of the first request that comes after it was answered.
+// refuses reports whether a command is dropped on its way. A session must not be opened again
+// by a copy of the first request that comes after the answer.
 func (x *wrong) refuses(c fsm.Command, answered bool) bool {
-	if x.is("expiry is told as a release") { // of grants that are held for long enough
+	if x.is("expiry is recorded as a release") { // for grants that are held for long enough
 		switch q := c.(type) {
 		case fsm.Release:
 			return q.ID.Session[0]%2 == 0
@@ -160,31 +160,30 @@ func (x *wrong) refuses(c fsm.Command, answered bool) bool {
 	if !ok || !answered {
 		return false
 	}
-	if _, open := x.w.table.Session(q.Session); !open && x.is("session lives again") {
+	if _, open := x.w.table.Session(q.Session); !open && x.is("session is opened again") {
 		x.fired++
 	}
-	return !x.is("session lives again")
+	return !x.is("session is opened again")
 }
 
-// forgets says that a client is not told that a grant was revoked.
+// forgets reports whether a client gets no notice that a grant was revoked.
 func (x *wrong) forgets(token uint64) bool {
 	return x.is("revocation is forgotten") && token%2 == 0
 }
 
-// begin is what nobody knows of.
+// begin adds a session that no client knows.
 func (x *wrong) begin() {
 	switch x.kind {
 	case "waiter is left standing":
 		x.stand()
-	case "wait outlives its owner": // so that there is something to wait for
+	case "wait outlives its owner": // so that clients have to wait
 		x.w.after(x.w.between(time.Second, 20*time.Second), func() {
 			x.w.host().acquire(fsm.Acquire{Detached: true, Wait: int64(time.Minute), TTL: int64(35 * time.Second), Wants: plain(x.w.locks[:1])}, func(reply) {})
 		})
 	}
 }
 
-// stand keeps the lock that waiters need besides their own for a while, again and
-// again.
+// stand holds the lock that waiters need besides their own, for a while, again and again.
 func (x *wrong) stand() {
 	w := x.w
 	w.after(w.between(1*time.Second, 6*time.Second), func() {
@@ -195,9 +194,8 @@ func (x *wrong) stand() {
 	})
 }
 
-// hide leaves out of an entry what is about the lock that nobody knows of. Who is
-// granted as it is let go, and whose own locks had been free for long, was left
-// standing.
+// hide leaves out of an entry the events of the lock that no client knows. A waiter that is
+// granted when that lock is released, although its own locks were free for long, was stuck.
 func (x *wrong) hide(a *fsm.Applied) {
 	if !x.is("waiter is left standing") {
 		return
@@ -231,7 +229,7 @@ func (x *wrong) hide(a *fsm.Applied) {
 
 // copies delivers a copy of an opening when the session may be over.
 func (x *wrong) copies(c fsm.Command, answered func() bool) {
-	if _, opens := c.(fsm.OpenSession); !opens || !x.is("session lives again") {
+	if _, opens := c.(fsm.OpenSession); !opens || !x.is("session is opened again") {
 		return
 	}
 	x.w.after(x.w.between(5*time.Second, 20*time.Second), func() {
@@ -241,7 +239,7 @@ func (x *wrong) copies(c fsm.Command, answered func() bool) {
 	})
 }
 
-// again is what the try with a number sends.
+// again returns what the try with a number sends.
 func (x *wrong) again(c fsm.Command, try int) fsm.Command {
 	if q, ok := c.(fsm.Acquire); ok && try > 0 && x.is("executed twice") && q.ID.Session != (fsm.SessionID{}) {
 		id := q.ID
@@ -255,7 +253,7 @@ func (x *wrong) again(c fsm.Command, try int) fsm.Command {
 	return c
 }
 
-// resized sees to what a change of a semaphore's size brings about.
+// resized handles a change of a semaphore's size.
 func (x *wrong) resized(a *fsm.Applied) {
 	a.Events = slices.DeleteFunc(a.Events, func(e fsm.Event) bool {
 		switch {
@@ -287,7 +285,7 @@ func (x *wrong) resized(a *fsm.Applied) {
 	})
 }
 
-// applied sees an entry and tells it wrongly.
+// applied changes what an entry is recorded to have done.
 func (x *wrong) applied(a *fsm.Applied) {
 	x.hide(a)
 	x.resized(a)
@@ -314,7 +312,7 @@ func (x *wrong) applied(a *fsm.Applied) {
 	x.forget(a)
 }
 
-// endUncalled ends now and then what has begun, though nobody asks for it.
+// endUncalled ends grants, waits and sessions now and then without a request.
 func (x *wrong) endUncalled(e *fsm.Event) {
 	w := x.w
 	var c fsm.Command
@@ -346,7 +344,7 @@ func (x *wrong) endUncalled(e *fsm.Event) {
 			x.fired++
 		}
 	case fsm.EventExpired:
-		if _, open := w.table.Session(e.Session); !open && e.Session != (fsm.SessionID{}) && x.is("expiry is told as a release") {
+		if _, open := w.table.Session(e.Session); !open && e.Session != (fsm.SessionID{}) && x.is("expiry is recorded as a release") {
 			e.Kind = fsm.EventReleased
 			x.fired++
 		}
@@ -401,7 +399,7 @@ func (x *wrong) granted(a *fsm.Applied, e *fsm.Event) {
 			x.fired++
 		}
 	}
-	e.Token = x.told(e.Token)
+	e.Token = x.answered(e.Token)
 	e.Result.Token = e.Token
 }
 
@@ -418,10 +416,10 @@ func (x *wrong) ended(a *fsm.Applied, e *fsm.Event) {
 	}
 	x.endedScript(a, e)
 	delete(x.grants, e.Token)
-	e.Token = x.told(e.Token)
+	e.Token = x.answered(e.Token)
 }
 
-func (x *wrong) told(token uint64) uint64 {
+func (x *wrong) answered(token uint64) uint64 {
 	if t, ok := x.tokens[token]; ok {
 		return t
 	}
@@ -435,7 +433,7 @@ func (x *wrong) truth(token uint64) uint64 {
 	return token
 }
 
-// forget rolls the table back, once: what was granted since is lost.
+// forget rolls the table back, once: the grants since are lost.
 func (x *wrong) forget(a *fsm.Applied) {
 	w := x.w
 	if !x.is("acknowledged grant lost") || x.rolled {
@@ -469,12 +467,12 @@ func (x *wrong) forget(a *fsm.Applied) {
 	})
 }
 
-// answer is what is told instead of a result.
+// answer returns the answer that is sent instead of a result.
 func (x *wrong) answer(c fsm.Command, r *fsm.Result) {
-	r.Token = x.told(r.Token)
+	r.Token = x.answered(r.Token)
 	for i := range r.Holders {
 		r.Holders = slices.Clone(r.Holders)
-		r.Holders[i].Token = x.told(r.Holders[i].Token)
+		r.Holders[i].Token = x.answered(r.Holders[i].Token)
 	}
 	switch q := c.(type) {
 	case fsm.Release:
@@ -505,25 +503,25 @@ func (x *wrong) answer(c fsm.Command, r *fsm.Result) {
 	}
 }
 
-// bound is until when a client relies on a deadline.
+// bound returns until when a client relies on a deadline.
 func (x *wrong) bound(at time.Duration) time.Duration {
 	switch {
-	case x.is("told late"):
+	case x.is("loss is reported late"):
 		return at + 1500*time.Millisecond
-	case x.is("told too early"):
+	case x.is("loss is reported too early"):
 		return at - 1500*time.Millisecond
 	}
 	return at
 }
 
-// view is what a read sees.
+// view returns what a read sees.
 func (x *wrong) view(lock string, v view) view {
 	if x.is("stale read") && x.w.chance(0.5) {
 		for _, old := range slices.Backward(x.w.views) {
 			if x.w.now-old.from > 3*time.Second {
 				if !slices.Equal(old.holders[lock], v.holders[lock]) {
 					x.fired++
-					old.index, old.now = v.index, v.now // and it does not even know
+					old.index, old.now = v.index, v.now // and the answer does not say so
 					return old
 				}
 				break
@@ -539,13 +537,13 @@ func (x *wrong) holders(lock string) []uint64 {
 		tokens = append(tokens, tokensOf(x.w.table.Lock(lock+alias).Holders)...)
 	}
 	for i := range tokens {
-		tokens[i] = x.told(tokens[i])
+		tokens[i] = x.answered(tokens[i])
 	}
 	slices.Sort(tokens)
 	return tokens
 }
 
-// permits counts those of a semaphore that are out.
+// permits returns how many permits of a semaphore are held.
 func (x *wrong) permits(lock string) (n uint32) {
 	for _, name := range []string{lock, lock + alias} {
 		for _, h := range x.w.table.Lock(name).Holders {
@@ -555,7 +553,7 @@ func (x *wrong) permits(lock string) (n uint32) {
 	return n
 }
 
-// afterwards spoils the history itself.
+// afterwards changes the recorded history.
 func (x *wrong) afterwards() {
 	h := &x.w.h
 	switch x.kind {
@@ -573,26 +571,26 @@ func (x *wrong) afterwards() {
 				x.fired++
 			}
 		}
-	case "told late":
+	case "loss is reported late":
 		x.countLate()
-	case "told too early":
+	case "loss is reported too early":
 		for _, b := range h.Beliefs {
 			if b.Lost == LostDeadline || b.Lost == LostExpired {
 				x.fired++
 			}
 		}
 	case "revocation is forgotten":
-		x.countUntold()
-	case "loss is told as a release":
+		x.countUnnoticed()
+	case "loss is sent as a release":
 		x.countGivenBack()
 	case "waiter overtakes":
 		x.swapWaiters()
-	case "index is not told":
+	case "index is not named":
 		x.dropIndex()
 	}
 }
 
-// countLate counts the beliefs that went on after their grant had expired.
+// countLate counts the beliefs that were longer than their grants.
 func (x *wrong) countLate() {
 	ends := make(map[uint64]time.Duration)
 	for _, e := range x.w.h.Entries {
@@ -609,9 +607,9 @@ func (x *wrong) countLate() {
 	}
 }
 
-// countUntold counts the beliefs that went on though a keep-alive was answered that
-// was sent after the end of their grant.
-func (x *wrong) countUntold() {
+// countUnnoticed counts the beliefs that went on although a keep-alive that was sent after the end
+// of their grant was answered.
+func (x *wrong) countUnnoticed() {
 	ends := make(map[uint64]time.Duration)
 	session := make(map[uint64]string)
 	for _, e := range x.w.h.Entries {
@@ -624,14 +622,14 @@ func (x *wrong) countUntold() {
 	for _, b := range x.w.h.Beliefs {
 		end, ok := ends[b.Token]
 		if ok && x.called(func(o *Op) bool {
-			return o.Kind == KeepAlive && o.Outcome == OK && o.Session == session[b.Token] && o.Call > end && o.Return+tellingTakes < b.Until
+			return o.Kind == KeepAlive && o.Outcome == OK && o.Session == session[b.Token] && o.Call > end && o.Return+actingTakes < b.Until
 		}) {
 			x.fired++
 		}
 	}
 }
 
-// countGivenBack counts the losses by time of grants with a delay that were told as
+// countGivenBack counts the losses by time of grants with a delay that were recorded as
 // releases.
 func (x *wrong) countGivenBack() {
 	released := make(map[uint64]bool)
@@ -660,7 +658,7 @@ func (x *wrong) dropIndex() {
 	}
 }
 
-// swapWaiters tells two waiters of one lock in the wrong order.
+// swapWaiters records two waiters of one lock in the wrong order.
 func (x *wrong) swapWaiters() {
 	h := &x.w.h
 	line := make(map[string][]*fsm.Event) // lock → waiting, in order

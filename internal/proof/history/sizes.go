@@ -17,7 +17,7 @@ func (r *replay) checkSize(g *logGrant, w fsm.Want) {
 		l.size = w.Limit
 	}
 	if l.size != w.Limit {
-		r.c.violate("S1", "log", w.Lock, "index %d: request %s was taken with size %d (0: no semaphore), and it is %d", r.entry.Index, g.request, w.Limit, l.size)
+		r.c.violate("S1", "log", w.Lock, "index %d: request %s was accepted with size %d (0: no semaphore), and the size is %d", r.entry.Index, g.request, w.Limit, l.size)
 	}
 }
 

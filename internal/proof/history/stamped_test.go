@@ -5,9 +5,9 @@ import (
 	"time"
 )
 
-// A TTL counts from when the leader stamps a grant's entry. If the leader then needs a
-// while until a majority has it, linearizable reads still see the state before, and
-// the grant ends earlier after those reads than its TTL.
+// A TTL counts from when the leader stamps the entry of the grant. If it takes a while until a
+// majority has the entry, linearizable reads still see the state before it, and the grant ends
+// sooner after those reads than its TTL.
 func TestATTLMayCountFromBeforeAReadThatDidNotSeeItsGrant(t *testing.T) {
 	const ms = time.Millisecond
 	wants := func() []Want { return []Want{{Lock: "x", Mode: exclusive}} }

@@ -12,9 +12,9 @@ import (
 	"github.com/locknode/locknode/fsm"
 )
 
-// DialOptions returns the options that make the client of that name recorded:
-// pass them to the client with client.GRPC. They see what goes over its Session
-// streams, and its unary calls that ask for something to be changed.
+// DialOptions returns the options with which the client of that name is recorded: pass them
+// to the client with client.GRPC. They record its Session streams, and its unary calls that
+// change something.
 func (r *Recorder) DialOptions(name string) []grpc.DialOption {
 	intercept := func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, next grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
 		s, err := next(ctx, desc, cc, method, opts...)
@@ -26,7 +26,7 @@ func (r *Recorder) DialOptions(name string) []grpc.DialOption {
 	return []grpc.DialOption{grpc.WithChainStreamInterceptor(intercept), grpc.WithChainUnaryInterceptor(r.unary(name))}
 }
 
-// stream records what goes over one Session stream.
+// stream records the messages of one Session stream.
 type stream struct {
 	grpc.ClientStream
 	r      *Recorder
@@ -41,7 +41,7 @@ type sending struct {
 	call   time.Duration // of this sending
 }
 
-// callID tells calls apart: the same one is the same call sent again.
+// callID identifies a call: the same one is the same call sent again.
 type callID struct {
 	kind    Kind
 	request requestID
@@ -108,7 +108,7 @@ func (s *stream) RecvMsg(m any) error {
 func (r *Recorder) noteLocked(client string, o *apiv1.Operation, now, before time.Duration) (i int32, ok bool) {
 	rec, again := r.describe(o)
 	if rec.op.Kind == "" {
-		return 0, false // nothing that is checked
+		return 0, false // not checked
 	}
 	if again {
 		if i, ok := r.byID[rec.id]; ok {
@@ -132,7 +132,7 @@ func (r *Recorder) noteLocked(client string, o *apiv1.Operation, now, before tim
 }
 
 // shorter is the shorter of two waits for one request; negative ones have no limit.
-// Either may be the one that the table has taken.
+// The table may have executed either.
 func shorter(a, b time.Duration) time.Duration {
 	if a < 0 || b < 0 {
 		return max(a, b)
@@ -189,7 +189,7 @@ func (r *Recorder) describe(o *apiv1.Operation) (rec record, again bool) {
 	} else {
 		rec.op.Session = r.nameLocked(rec.id.request.session)
 	}
-	// What a node has to sign is another request each time.
+	// Without an ID it is another request each time.
 	return rec, rec.id.request.session != [16]byte{}
 }
 
@@ -260,7 +260,7 @@ func (r *Recorder) answerLocked(sent sending, a *apiv1.Answer, now time.Duration
 		}
 	case op.Outcome == rec.op.Outcome && op.Token == rec.op.Token:
 	case rec.op.Kind == Open || rec.op.Kind == End:
-		// A session that has ended answers otherwise than before.
+		// After the end of its session the answer is another one.
 	case len(r.records) >= r.limit:
 		r.dropped++
 	default:
@@ -270,15 +270,15 @@ func (r *Recorder) answerLocked(sent sending, a *apiv1.Answer, now time.Duration
 	}
 }
 
-// final reports whether an answer ends a call. The others leave open whether it
-// has taken effect, or say that it has to be sent again. That a request is stale
-// says that it was answered, not how.
+// final reports whether an answer ends a call. The others do not say whether it has taken
+// effect, or say that it must be sent again. That a request is stale says that it was
+// answered, not how.
 func final(kind Kind, a *apiv1.Answer) bool {
 	code := apiv1.Code(a.GetError().GetCode())
 	return !code.Passes() && code != apiv1.CodeInternal && (code != apiv1.CodeStaleRequest || kind == Get)
 }
 
-// take copies the answer into the record.
+// take copies an answer into the record.
 func (op *Op) take(a *apiv1.Answer) {
 	op.Index, op.Stamp = a.GetIndex(), fsm.Instant(a.GetStamp())
 	if e := a.GetError(); e != nil {

@@ -10,7 +10,7 @@ import (
 
 // stuck finds waiters that could have their locks and still wait.
 type stuck struct {
-	touched map[*replayLock]bool      // their holders or their line have changed
+	touched map[*replayLock]bool      // their holders or queues have changed
 	since   map[*logGrant]fsm.Instant // waiters whose turn it is → cluster time since when
 }
 
@@ -24,7 +24,8 @@ func (s *stuck) touch(l *replayLock) {
 	}
 }
 
-// checkStuck finds, after an entry, whose turn it is (FIFO) on the locks that have changed.
+// checkStuck finds, after an entry, the waiters whose turn it is (FIFO) on the locks that have
+// changed.
 func (r *replay) checkStuck() {
 	s := &r.stuck
 	for l := range s.touched {
@@ -54,7 +55,7 @@ func (r *replay) checkStuck() {
 	}
 	slices.SortFunc(late, func(a, b *logGrant) int { return cmp.Compare(a.request, b.request) })
 	for _, g := range late {
-		r.c.violate("FIFO", "log", g.lock(), "index %d: request %s, in line since index %d, has nobody in its way and was not granted by %d, for more than %v",
+		r.c.violate("FIFO", "log", g.lock(), "index %d: request %s, queued since index %d, conflicts with no holder or earlier waiter, and was not granted by %d, for more than %v",
 			r.entry.Index, g.request, g.index, r.entry.Now, time.Duration(turnTakes))
 	}
 }

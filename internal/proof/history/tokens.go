@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// checkTokens looks at the tokens alone (S4): each belongs to one request, and
-// one that was asked for after another was answered is greater. It also compares
-// what a request was answered when it was sent again (S6).
+// checkTokens compares the tokens alone (S4): each belongs to one request, and one that was
+// requested after another one was answered is greater. It also compares the answers to a
+// request that was sent again (S6).
 func (c *checker) checkTokens() {
 	var grants []*Op
 	owner := make(map[uint64]string)
@@ -28,7 +28,7 @@ func (c *checker) checkTokens() {
 			c.violate("S4", "tokens", o.lock(), "request %q was granted without a token", o.Request)
 		}
 		owner[o.Token] = o.Request
-		if g := c.facts.grants[o.Token]; g.told[0] == o {
+		if g := c.facts.grants[o.Token]; g.answered[0] == o {
 			grants = append(grants, g.op)
 		}
 	}
@@ -42,7 +42,7 @@ func (c *checker) checkTokens() {
 			}
 		}
 		if last != nil && o.Token <= last.Token {
-			c.violate("S4", "tokens", o.lock(), "token %d was asked for at %v, after token %d had been answered at %v",
+			c.violate("S4", "tokens", o.lock(), "token %d was requested at %v, after token %d had been answered at %v",
 				o.Token, o.Call, last.Token, last.Return)
 		}
 		heap.Push(&pending, o)
@@ -53,13 +53,13 @@ func (c *checker) checkTokens() {
 func (c *checker) checkSame(o *Op) {
 	first := c.facts.requests[o.Request]
 	if first == nil || first == o || first.Outcome == Unknown || isOnce(o.Request) {
-		return // an ID of one's own is forgotten after a while, and may come again
+		return // a once ID is forgotten after a while, and may come again
 	}
 	if o.Outcome == NoSess || first.Outcome == NoSess {
 		return // with the session its answers are forgotten
 	}
 	if ended := func(o *Op) bool { return o.Detached && o.Outcome == NotHeld }; ended(o) || ended(first) {
-		return // it is answered as things are now
+		return // its answer is true as of now
 	}
 	if o.Outcome != first.Outcome || o.Token != first.Token {
 		c.violate("S6", "tokens", o.lock(), "request %q was answered %s with token %d and %s with token %d",
@@ -73,7 +73,7 @@ func (c *checker) checkOwners() {
 	for i := range c.ops {
 		o := &c.ops[i]
 		if o.Kind == ForceRelease && o.Outcome == OK && o.Token != 0 && slices.ContainsFunc(o.Holders, func(t uint64) bool { return t != o.Token }) {
-			c.violate("S5", "tokens", o.lock(), "a forced release of token %d by %s ended the grants %v", o.Token, o.Client, o.Holders)
+			c.violate("S5", "tokens", o.lock(), "a force-release of token %d by %s ended the grants %v", o.Token, o.Client, o.Holders)
 		}
 		if o.Kind != Release && o.Kind != Renew || o.Outcome != OK {
 			continue
@@ -85,10 +85,10 @@ func (c *checker) checkOwners() {
 	}
 }
 
-// checkOrder compares the log indexes that answers name with real time: what was
-// asked for after something had been answered comes no earlier in the log (S7),
-// and a read is valid at an index no older than that (S8). Whatever the table has
-// answered names one.
+// checkOrder compares the log indexes that answers name with real time: an
+// operation that was called after an answer comes no earlier in the log than that answer (S7),
+// and a read is true at an index that is no older (S8). Each answer of the table names an
+// index.
 func (c *checker) checkOrder() {
 	indexed := c.log != nil || slices.ContainsFunc(c.h.Ops, func(o Op) bool { return o.Index > 0 })
 	if !indexed {
@@ -154,8 +154,8 @@ func (h *byReturn) Pop() any {
 	return o
 }
 
-// ranOut reports whether a node may have answered by itself that a wait is over: it has signed
-// the request, and knows no leader.
+// ranOut reports whether a node may have answered by itself that a wait is over: it has sent
+// the request in its own session, and knows no leader.
 func (o *Op) ranOut() bool { return o.Outcome == TimedOut && o.Detached && o.try() == "" }
 
 func (o *Op) refused() bool { return o.Outcome == Refused || o.Outcome == Invalid }

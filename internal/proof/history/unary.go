@@ -10,7 +10,7 @@ import (
 	apiv1 "github.com/locknode/locknode/api/v1"
 )
 
-// Pending is an operation that was sent and not answered, on a path that the recorder does
+// Pending is an operation that was sent and not answered yet, on a path that the recorder does
 // not see.
 type Pending struct {
 	r    *Recorder
@@ -40,7 +40,7 @@ func (p Pending) Answered(a *apiv1.Answer) {
 	p.r.answerLocked(p.sent, a, p.r.now())
 }
 
-// Left records that nobody waits for the answer any more, and that the node can notice it.
+// Left records that the caller no longer waits for the answer, and that the node can notice it.
 func (p Pending) Left() {
 	if !p.ok {
 		return
@@ -83,7 +83,7 @@ func (r *Recorder) unary(name string) grpc.UnaryClientInterceptor {
 	}
 }
 
-// operationsOf returns what a request of the service Locks asks for.
+// operationsOf returns the operations of a request of the service Locks.
 func operationsOf(req any) []*apiv1.Operation {
 	one := func(o *apiv1.Operation) []*apiv1.Operation { return []*apiv1.Operation{o} }
 	switch q := req.(type) {
@@ -105,11 +105,11 @@ func operationsOf(req any) []*apiv1.Operation {
 	return nil
 }
 
-// answersOf returns what was answered: nothing if the call failed on its way.
+// answersOf returns the answers: none if the call failed on its way.
 func answersOf(reply any, err error) []*apiv1.Answer {
 	if err != nil {
 		if s, ok := status.FromError(err); !ok || len(s.Details()) == 0 {
-			return nil // not by a node
+			return nil // not from a node
 		}
 		return []*apiv1.Answer{{Result: &apiv1.Answer_Error{Error: apiv1.AsError(err)}}}
 	}

@@ -32,8 +32,8 @@ func onceRequest(once string) *apiv1.AcquireRequest {
 	return &apiv1.AcquireRequest{Id: &apiv1.RequestID{Once: []byte(once)}, Locks: []*apiv1.Want{{Name: "a"}}, TtlNs: 9, Holder: "h", DelayNs: 3, Value: []byte("v")}
 }
 
-// TestEachUnaryCallIsAnOperation: also under one ID; one that failed on its way has
-// left.
+// TestEachUnaryCallIsAnOperation, also under one ID; after one that failed on its way its caller
+// is gone.
 func TestEachUnaryCallIsAnOperation(t *testing.T) {
 	b := newBench(t)
 	id := "0123456789abcdef"
@@ -65,12 +65,12 @@ func TestEachUnaryCallIsAnOperation(t *testing.T) {
 			t.Errorf("operation %d: recorded %+v, want %+v", i, got, want)
 		}
 		if got.Kind == Acquire && (got.Holder != "h" || got.Delay != 3 || got.Value != "v" || got.TTL != 9) {
-			t.Errorf("operation %d: recorded %+v, want all that was asked for", i, got)
+			t.Errorf("operation %d: recorded %+v, want the whole request", i, got)
 		}
 	}
 }
 
-// TestOperationsOfABatchAreRecorded: with the index that each answer names.
+// TestOperationsOfABatchAreRecorded, with the index that each answer names.
 func TestOperationsOfABatchAreRecorded(t *testing.T) {
 	b := newBench(t)
 	batch := &apiv1.BatchRequest{Operations: []*apiv1.Operation{

@@ -15,11 +15,11 @@ import (
 )
 
 // A written history is a line of JSON for each record, after a line with the format's version.
-// Of a log entry only what the checks use is written.
+// Of a log entry, only the parts that the checks use are written.
 
 const formatVersion = 1
 
-// maxLine bounds what Read takes for one line.
+// maxLine bounds the length of a line for Read.
 const maxLine = 16 << 20
 
 // line has one field set.

@@ -8,11 +8,11 @@ import (
 	"github.com/locknode/locknode/internal/proof/testall"
 )
 
-// TestEachWrongnessIsFound: a check that finds nothing is worth something only if
-// it finds what is there. Each row switches one wrongness on and says which
-// promise, at least, must be found broken, in which share of the histories in
-// which it came to matter: with the log, and by what clients saw alone.
-func TestEachWrongnessIsFound(t *testing.T) {
+// TestEachFaultIsFound: that a check finds nothing has a meaning only if it finds what is wrong.
+// Each row switches one fault on and has a promise that must be found broken, in which share
+// of the histories in which the fault took effect: with the log, and with the clients' records
+// alone.
+func TestEachFaultIsFound(t *testing.T) {
 	for _, row := range []struct {
 		kind     string
 		promises string // any of them
@@ -33,24 +33,24 @@ func TestEachWrongnessIsFound(t *testing.T) {
 		{"executed twice", "S6", 1, 0},
 		{"cancelled waiter is granted", "FIFO", 0.8, 0},
 		{"waiter overtakes", "FIFO", 1, 0},
-		{"session lives again", "S6", 0.9, 0},
-		{"told late", "S3", 1, 0.3},
-		{"told too early", "S2", 0.9, 0.9},
+		{"session is opened again", "S6", 0.9, 0},
+		{"loss is reported late", "S3", 1, 0.3},
+		{"loss is reported too early", "S2", 0.9, 0.9},
 		{"digest differs", "S9", 1, 0},
 		{"clock runs ahead", "S2", 1, 0.3},
-		{"index is not told", "S7", 0.9, 0.9},
+		{"index is not named", "S7", 0.9, 0.9},
 		{"wait is cut short", "FIFO", 1, 0},
 		{"wait is cancelled by nobody", "FIFO", 0.9, 0},
 		{"grant is revoked by nobody", "S5", 1, 0},
 		{"session is killed by nobody", "S5", 1, 0},
 		{"request is forgotten", "S6", 1, 0},
-		{"expiry is told as a release", "S5", 1, 0},
+		{"expiry is recorded as a release", "S5", 1, 0},
 		{"delay is skipped", "delay", 1, 0},
-		{"loss is told as a release", "delay", 1, 0},
+		{"loss is sent as a release", "delay", 1, 0},
 		{"revocation is forgotten", "S3", 1, 0.5},
 		{"waiter is left standing", "FIFO", 1, 0},
-		{"told more than is left", "S3", 0.9, 0},
-		{"told of what has ended", "S6", 0.8, 0},
+		{"more is answered than is left", "S3", 0.9, 0},
+		{"ended grant is answered as held", "S6", 0.8, 0},
 		{"refused by its own grant", "S6", 0.9, 0},
 		{"one ID is granted twice", "S6", 1, 0},
 		{"cancel of a try takes what others have", "S5", 1, 0},
@@ -96,7 +96,7 @@ func TestEachWrongnessIsFound(t *testing.T) {
 			}
 			t.Logf("caught / fired: %d / %d with the log (%d as %s), %d / %d without it; %v", withLog, fired, promised, row.promises, byClients, fired, found)
 			if fired == 0 {
-				t.Fatal("it never came to matter")
+				t.Fatal("the fault never took effect")
 			}
 			if share := float64(promised) / float64(fired); share < row.log {
 				t.Errorf("found as %s in %.0f %% of the histories, want %.0f %%", row.promises, 100*share, 100*row.log)
