@@ -36,7 +36,7 @@ func TestAnyNodeAcceptsAnyHTTPRequest(t *testing.T) {
 		nodes = append(nodes, browse(t, n.HTTP()))
 	}
 	for i, n := range c.Nodes() {
-		// Every step asks another node than the one before.
+		// Every step goes to another node than the one before.
 		a, b, d := nodes[i], nodes[(i+1)%3], nodes[(i+2)%3]
 		name := fmt.Sprintf("%s/%s ö?", t.Name(), n.ID)
 		got := answered[grantView](t, a.do(t, "/v1/acquire", object{"name": name, "ttl": "30s", "holder": "alice", "value": "v"}), 200)
@@ -85,7 +85,7 @@ func TestAnyNodeAcceptsAnyHTTPRequest(t *testing.T) {
 	}
 }
 
-// The unary calls, for those who speak gRPC without our client.
+// Unary calls, for programs that use gRPC without the client of this project.
 func TestAnyNodeAcceptsAnyGRPCRequest(t *testing.T) {
 	t.Parallel()
 	c := sharedCluster(t)
@@ -118,7 +118,7 @@ func TestAnyNodeAcceptsAnyGRPCRequest(t *testing.T) {
 	}
 }
 
-// A Go client that knows of one node only gets all it wants from it.
+// A Go client that knows only one node can use the whole cluster through it.
 func TestClientOfOneNodeHasTheWholeCluster(t *testing.T) {
 	t.Parallel()
 	c := sharedCluster(t)
@@ -140,7 +140,8 @@ func TestClientOfOneNodeHasTheWholeCluster(t *testing.T) {
 	}
 }
 
-// The flow that the README promises: the command line and curl see one another.
+// The flow of the README: locks of the command line are seen with curl, and the other way
+// round.
 func TestCommandLineAndHTTPSeeOneAnother(t *testing.T) {
 	t.Parallel()
 	c := sharedCluster(t)
@@ -157,14 +158,14 @@ func TestCommandLineAndHTTPSeeOneAnother(t *testing.T) {
 	}
 	locknode(t, c.Endpoints(), "release", name, strconv.FormatUint(first.Token+1000, 10)).ends(t, 1)
 	if seen := answered[lockView](t, curl.do(t, lockPath(name), nil), 200); !seen.Held {
-		t.Error("a release with a wrong token has freed the lock")
+		t.Error("a release with a wrong token has released the lock")
 	}
 	locknode(t, c.Endpoints(), "release", name, strconv.FormatUint(first.Token, 10)).ends(t, 0)
 	if seen := answered[lockView](t, curl.do(t, lockPath(name), nil), 200); seen.Held {
 		t.Errorf("after the release: got %+v, want it free", seen)
 	}
 
-	// The other way round, and nobody releases it: it is free after its TTL.
+	// The other way round, without a release: it is free after its TTL.
 	const ttl = time.Second
 	asked := time.Now()
 	got := answered[grantView](t, curl.do(t, "/v1/acquire", object{"name": name, "ttl": ttl.String(), "holder": "carol"}), 200)
@@ -217,7 +218,7 @@ func TestStaleReleaseIsRefusedOnEveryRoad(t *testing.T) {
 	must(t, g.Unlock())
 }
 
-func TestForcedReleaseIsToldToTheHolderAtOnce(t *testing.T) {
+func TestTheHolderIsNotifiedOfAForceReleaseAtOnce(t *testing.T) {
 	t.Parallel()
 	c := sharedCluster(t)
 	name := t.Name()
@@ -228,16 +229,16 @@ func TestForcedReleaseIsToldToTheHolderAtOnce(t *testing.T) {
 		select {
 		case <-g.Lost():
 		case <-time.After(patience):
-			t.Fatal("the holder is not told")
+			t.Fatal("the holder is not notified")
 		}
 		var lost *client.LostError
 		if !errors.As(g.Err(), &lost) || lost.Reason != client.LostForced || lost.Who != "127.0.0.1 (says: mallory)" || lost.Why != "ticket 4711" {
-			t.Errorf("Err of a grant that was released by force: got %v, want by whom and why", g.Err())
+			t.Errorf("Err of a grant that was force-released: got %v, want by whom and why", g.Err())
 		}
 	}
 }
 
-// A caller that hangs up does not need the lock any more.
+// A caller that hangs up no longer needs the lock.
 func TestAbortedAcquireLeavesNoWaiter(t *testing.T) {
 	t.Parallel()
 	c := sharedCluster(t)
@@ -284,13 +285,13 @@ func TestAbortedAcquireLeavesNoWaiter(t *testing.T) {
 			awaitWaiters(t, watch, name, 0)
 			must(t, g.Unlock())
 			if info := get(t, watch, name); info.Held() || info.Waiters != 0 {
-				t.Errorf("%s: after all have gone: %+v, want it free", name, info)
+				t.Errorf("%s: after all callers have gone: %+v, want it free", name, info)
 			}
 		}
 	}
 }
 
-// A script that was interrupted during its wait can wait again.
+// A script that was interrupted while it waited can wait again.
 func TestAbortedAcquireCanBeRetriedUnderItsRequestID(t *testing.T) {
 	t.Parallel()
 	c := sharedCluster(t)
@@ -309,7 +310,7 @@ func TestAbortedAcquireCanBeRetriedUnderItsRequestID(t *testing.T) {
 		awaitWaiters(t, watch, name, 1)
 		cancel()
 		if err := <-errs; err == nil {
-			t.Error("an aborted acquire was answered as if it had not been aborted")
+			t.Error("an aborted acquire was granted")
 		}
 		awaitWaiters(t, watch, name, 0)
 	}

@@ -14,7 +14,7 @@ import (
 
 var addressRounds = flag.Int("address-rounds", 4, "how often addresses change hands in TestAddressesChangeHands")
 
-// Five nodes exchange their addresses and are cut apart before anybody has noticed, in
+// Five nodes exchange their addresses and are partitioned before any of them has noticed, in
 // network namespaces where that is possible. No lock is held twice, no term has two
 // leaders, and no two nodes are in different states.
 func TestAddressesChangeHands(t *testing.T) {
@@ -44,9 +44,9 @@ func TestAddressesChangeHands(t *testing.T) {
 	}
 }
 
-// Disks that say that they have synced, and have not, are outside of what Locknode
-// promises to survive. Here they show that what is lost is found out: that locknode
-// chaos finds nothing elsewhere says something.
+// Locknode does not promise to survive disks that acknowledge a sync without doing it. Here
+// they show that locknode chaos detects a loss, so that a run without a finding means
+// something.
 func TestChaosFindsWhatLyingDisksHaveLost(t *testing.T) {
 	t.Parallel()
 	slow(t, "real disks that are broken")
@@ -65,6 +65,6 @@ func TestChaosFindsWhatLyingDisksHaveLost(t *testing.T) {
 	case err == nil || cmd.ProcessState.ExitCode() != 1:
 		t.Errorf("it ended with %v, want exit code 1; it printed\n%s", err, said.String())
 	case !strings.Contains(said.String(), "BROKEN    S"):
-		t.Errorf("it names no promise that was broken; it printed\n%s", said.String())
+		t.Errorf("it names no broken promise; it printed\n%s", said.String())
 	}
 }

@@ -31,7 +31,7 @@ func grants(t *testing.T, c *client.Client, prefix string, n int) map[string]uin
 	return tokens
 }
 
-// gone are those of the grants that are not held any more.
+// gone returns the names of the grants that are no longer held.
 func gone(t *testing.T, c *client.Client, tokens map[string]uint64) (names []string) {
 	t.Helper()
 	for name, token := range tokens {
@@ -42,9 +42,9 @@ func gone(t *testing.T, c *client.Client, tokens map[string]uint64) (names []str
 	return names
 }
 
-// foundOut is how clients notice that what they had been told is not true any more:
-// grants for an hour are gone, and tokens are given that had been given before.
-func foundOut(t *testing.T, c *client.Client, acknowledged map[string]uint64) bool {
+// detected reports whether clients can notice a loss: grants for an hour are gone, or tokens
+// are given a second time.
+func detected(t *testing.T, c *client.Client, acknowledged map[string]uint64) bool {
 	t.Helper()
 	lost := gone(t, c, acknowledged)
 	var last uint64
@@ -57,9 +57,9 @@ func foundOut(t *testing.T, c *client.Client, acknowledged map[string]uint64) bo
 	return len(lost) > 0 && next.Token <= last
 }
 
-// The part of the log that a lying disk has lost while the mark beside it was
-// written: the node knows that it has forgotten, and must not vote.
-func TestNodeThatIsKnownToHaveForgottenRefusesToStart(t *testing.T) {
+// A lying disk has lost a part of the log, and the mark beside it was written: the node detects
+// the loss and must not vote.
+func TestNodeThatDetectsALostLogRefusesToStart(t *testing.T) {
 	t.Parallel()
 	forEachStore(t, func(t *testing.T, store string) {
 		c, d := startOnDisks(t, "--log-store", store)
@@ -81,9 +81,9 @@ func TestNodeThatIsKnownToHaveForgottenRefusesToStart(t *testing.T) {
 	})
 }
 
-// One node whose disk has forgotten everything, the mark too, while the others go
-// on: it starts as if nothing had been, and is told everything again.
-func TestNodeThatHasForgottenIsToldAgainByTheOthers(t *testing.T) {
+// The disk of one node has lost everything, with the mark, while the others go on: the node
+// starts as an empty one and gets everything from the others.
+func TestNodeThatLostEverythingGetsItFromTheOthers(t *testing.T) {
 	t.Parallel()
 	forEachStore(t, func(t *testing.T, store string) {
 		c, d := startOnDisks(t, "--log-store", store)
@@ -100,9 +100,9 @@ func TestNodeThatHasForgottenIsToldAgainByTheOthers(t *testing.T) {
 	})
 }
 
-// One lying disk is enough if the only other node that knows crashes: the one that
-// has forgotten and the one that never knew are a majority.
-func TestLiesOfOneDiskAndACrashOfAnotherNodeAreFoundOut(t *testing.T) {
+// One lying disk is enough if the only other node with the entries crashes: the node that has
+// lost them and the one that never had them are a majority.
+func TestALossByOneLyingDiskAndACrashIsDetected(t *testing.T) {
 	t.Parallel()
 	forEachStore(t, func(t *testing.T, store string) {
 		c, d := startOnDisks(t, "--log-store", store)
@@ -117,20 +117,20 @@ func TestLiesOfOneDiskAndACrashOfAnotherNodeAreFoundOut(t *testing.T) {
 		kill(t, leader)
 		d.losePower(t, "powerloss", liar)
 		must(t, late.Resume())
-		lives(t, c, liar, late)
+		revive(t, c, liar, late)
 		if lost := gone(t, watch, before); len(lost) > 0 {
-			t.Errorf("gone, though no disk had lied then: %v", lost)
+			t.Errorf("gone, although no disk had lied then: %v", lost)
 		}
-		if !foundOut(t, watch, during) {
-			t.Error("acknowledged by a disk that lied, and not found out")
+		if !detected(t, watch, during) {
+			t.Error("acknowledged by a disk that lied, and not detected")
 		}
-		start(t, leader) // which had it all, and has to give it up
+		start(t, leader) // which has all entries, and must drop those that the new leader does not have
 		agree(t, c)
 	})
 }
 
 // The disks of two of three lie, and all lose power.
-func TestLiesOfAMajorityAreFoundOut(t *testing.T) {
+func TestALossByAMajorityOfLyingDisksIsDetected(t *testing.T) {
 	t.Parallel()
 	forEachStore(t, func(t *testing.T, store string) {
 		c, d := startOnDisks(t, "--log-store", store)
@@ -142,20 +142,20 @@ func TestLiesOfAMajorityAreFoundOut(t *testing.T) {
 		d.do(t, "lie on", liars...)
 		during := grants(t, watch, "during", 20)
 		d.losePower(t, "powerloss", c.Nodes()...)
-		lives(t, c, liars...)
+		revive(t, c, liars...)
 		if lost := gone(t, watch, before); len(lost) > 0 {
-			t.Errorf("gone, though no disk had lied then: %v", lost)
+			t.Errorf("gone, although no disk had lied then: %v", lost)
 		}
-		if !foundOut(t, watch, during) {
-			t.Error("acknowledged by disks that lied, and not found out")
+		if !detected(t, watch, during) {
+			t.Error("acknowledged by disks that lied, and not detected")
 		}
 		start(t, honest)
 		agree(t, c)
 	})
 }
 
-// lives starts those of the nodes that do not run, and waits until all of them serve.
-func lives(t *testing.T, c *proc.Cluster, nodes ...*proc.Node) {
+// revive starts those of the nodes that do not run, and waits until all of them serve.
+func revive(t *testing.T, c *proc.Cluster, nodes ...*proc.Node) {
 	t.Helper()
 	for _, n := range nodes {
 		if !slices.Contains(c.Running(), n) {

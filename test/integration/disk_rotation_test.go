@@ -15,10 +15,10 @@ import (
 )
 
 // The log creates its next file when one is full, and syncs the file's name with the
-// first entry in it. When the node is stopped in between, the next life finds the
-// file and goes on with it: what it acknowledges must not be in a file that has no
-// name after a loss of power.
-func TestLogFileOfAnEarlierLifeOutlivesALossOfPower(t *testing.T) {
+// first entry in it. When the node is stopped in between, its next run finds the
+// file and uses it: what that run acknowledges must not be in a file that has no name after a
+// loss of power.
+func TestLogFileOfAnEarlierRunSurvivesALossOfPower(t *testing.T) {
 	slow(t, "real disks that are broken")
 	binary, err := buildFaultfs()
 	if err != nil {
@@ -58,7 +58,7 @@ func TestLogFileOfAnEarlierLifeOutlivesALossOfPower(t *testing.T) {
 	last := uint64(0)
 	for ; files() < 2; last++ {
 		entry(s, last+1, 1<<20)
-		time.Sleep(20 * time.Millisecond) // the next file is made in the background, and must not get an entry yet
+		time.Sleep(20 * time.Millisecond) // the next file is created in the background, and must not get an entry yet
 	}
 	must(t, s.Close())
 
@@ -76,6 +76,6 @@ func TestLogFileOfAnEarlierLifeOutlivesALossOfPower(t *testing.T) {
 	got, err := s.Log.LastIndex()
 	must(t, errors.Join(err, s.Close()))
 	if got != last {
-		t.Errorf("after the loss of power the log ends at %d, acknowledged was %d", got, last)
+		t.Errorf("after the loss of power the log ends at %d, and %d was acknowledged", got, last)
 	}
 }

@@ -22,8 +22,8 @@ import (
 )
 
 // Nodes on disks that fail, hang, fill up, lose power and lie. The disks are those
-// of the module test/fuse, which is built for it; where that cannot be done, or
-// nothing can be mounted, these tests are left out.
+// of the module test/fuse, which is built first; where that fails, or
+// nothing can be mounted, these tests are skipped.
 
 var (
 	formations    = flag.Int("formations", 4, "how often power is lost while a cluster forms")
@@ -54,7 +54,7 @@ func buildFaultfs() (string, error) {
 	return faultfs.path, faultfs.err
 }
 
-// disks are those of a cluster's nodes, by the node's ID.
+// disks are the disks of a cluster's nodes, by the node's ID.
 type disks map[string]*faultdisk.Disk
 
 // startOnDisks starts three nodes, each on a disk of its own.
@@ -91,7 +91,7 @@ func startSomeOnDisks(t *testing.T, nodes int, args ...string) (*proc.Cluster, d
 	return startClusterIn(t, dir, nodes, args...), all
 }
 
-// do gives a command to the disk of each node, and returns what the last one says.
+// do sends a command to the disk of each node, and returns the answer of the last one.
 func (d disks) do(t *testing.T, command string, nodes ...*proc.Node) (said string) {
 	t.Helper()
 	for _, n := range nodes {
@@ -102,14 +102,14 @@ func (d disks) do(t *testing.T, command string, nodes ...*proc.Node) (said strin
 	return said
 }
 
-// losePower kills nodes, and takes from their disks what was not synced.
+// losePower kills nodes, and drops from their disks what was not synced.
 func (d disks) losePower(t *testing.T, command string, nodes ...*proc.Node) {
 	t.Helper()
 	kill(t, nodes...)
 	d.losePowerOf(t, command, nodes...)
 }
 
-// losePowerOf is the same for nodes that do not run.
+// losePowerOf does the same for nodes that do not run.
 func (d disks) losePowerOf(t *testing.T, command string, nodes ...*proc.Node) {
 	t.Helper()
 	for _, n := range nodes {
@@ -117,7 +117,7 @@ func (d disks) losePowerOf(t *testing.T, command string, nodes ...*proc.Node) {
 	}
 }
 
-// diskStats is a part of what a disk says about itself.
+// diskStats is a part of the status of a disk.
 type diskStats struct {
 	Failed  map[string]int `json:"failed"`
 	Hanging int            `json:"hanging"`
@@ -136,7 +136,7 @@ func otherLeader(t *testing.T, c *proc.Cluster, old *proc.Node) time.Duration {
 	t.Helper()
 	began := time.Now()
 	eventually(t, "another node leads", func() bool {
-		for _, n := range c.Running() { // not asking the old one, who may be slow to answer
+		for _, n := range c.Running() { // not through the old one, which may be slow to answer
 			if n != old && status(t, n).GetState() == "leader" {
 				return true
 			}
@@ -170,7 +170,7 @@ func TestNodeWhoseDiskFailsStopsForGoodAndTheOthersGoOn(t *testing.T) {
 				d.do(t, fault.command, leader)
 				refused(t, leader, fault.says)
 				l.progress(t, 100)
-				const limit = 5 * time.Second // it takes half a second, if the machine has nothing else to do
+				const limit = 5 * time.Second // it takes half a second on an idle machine
 				if gap := l.newGap(); gap > limit && !raceDetector {
 					t.Errorf("no cycle ended for %v, want an election within about a second", gap)
 				} else {
@@ -180,7 +180,7 @@ func TestNodeWhoseDiskFailsStopsForGoodAndTheOthersGoOn(t *testing.T) {
 					must(t, leader.Start())
 					refused(t, leader, fault.says)
 				}
-				// What the failed sync has given up is not there after a loss of power.
+				// What the failed sync did not write is gone after a loss of power.
 				d.do(t, "clear", leader)
 				d.do(t, "powerloss", leader)
 				start(t, leader)
@@ -192,8 +192,8 @@ func TestNodeWhoseDiskFailsStopsForGoodAndTheOthersGoOn(t *testing.T) {
 	}
 }
 
-// A leader whose disk hangs is deposed, and when the disk answers again nothing
-// that it had in hand counts.
+// A leader whose disk hangs is deposed. When the disk answers again, the operations that were
+// in flight have no effect.
 func TestLeaderWhoseDiskHangsIsDeposedAndFollowsLater(t *testing.T) {
 	t.Parallel()
 	c, d := startOnDisks(t)
@@ -201,7 +201,7 @@ func TestLeaderWhoseDiskHangsIsDeposedAndFollowsLater(t *testing.T) {
 	watch := dial(t, c.Endpoints())
 	const hang = 5 * time.Second
 	limit := 2 * time.Second
-	if raceDetector { // with which a stall and an election are given longer
+	if raceDetector { // which makes a stall and an election take longer
 		limit = patience
 	}
 	var took []time.Duration
@@ -228,7 +228,7 @@ func TestLeaderWhoseDiskHangsIsDeposedAndFollowsLater(t *testing.T) {
 		d.do(t, "release", old)
 		if a := read.answer(t); a.status == 200 {
 			if got := answered[lockView](t, a, 200); !got.Held || got.Holders[0].Token != g.Token() {
-				t.Errorf("the deposed leader says %+v, want it held with token %d", got, g.Token())
+				t.Errorf("the deposed leader answers %+v, want it held with token %d", got, g.Token())
 			}
 		}
 		if a := try.answer(t); a.status == 200 {
@@ -248,8 +248,8 @@ func TestLeaderWhoseDiskHangsIsDeposedAndFollowsLater(t *testing.T) {
 	l.finish(t)
 }
 
-// All machines lose power at once, while clients are at work: everything that was
-// acknowledged is there, and nothing has expired early.
+// All machines lose power at once, under load: nothing that was acknowledged is lost, and
+// nothing has expired early.
 func TestNothingAcknowledgedIsLostWhenAllNodesLosePower(t *testing.T) {
 	t.Parallel()
 	forEachStore(t, func(t *testing.T, store string) {
@@ -310,8 +310,8 @@ func (d disks) wipe(t *testing.T, nodes ...*proc.Node) {
 	}
 }
 
-// Power is lost while three new nodes find each other: at any moment of a node's
-// first life. They must be able to go on from what is left.
+// Power is lost while three new nodes find each other, at any moment of their first run. They
+// must be able to go on from what is left.
 func TestClusterThatLosesPowerWhileItFormsIsFormedLater(t *testing.T) {
 	t.Parallel()
 	forEachStore(t, func(t *testing.T, store string) {
@@ -344,9 +344,8 @@ func TestClusterThatLosesPowerWhileItFormsIsFormedLater(t *testing.T) {
 	})
 }
 
-// Power is lost at one operation of a node on its disk after the other, from the
-// first of its life on: it must start again, with everything that it has
-// acknowledged until then.
+// Power is lost at each operation of a node on its disk, from the first one on: the node must
+// start again, with everything that it had acknowledged until then.
 func TestNodeSurvivesPowerLossAtEachOperationOnItsDisk(t *testing.T) {
 	t.Parallel()
 	forEachStore(t, func(t *testing.T, store string) {
@@ -375,7 +374,7 @@ func TestNodeSurvivesPowerLossAtEachOperationOnItsDisk(t *testing.T) {
 			if lost := gone(t, watch, held); len(lost) > 0 {
 				t.Fatalf("%s at operation %d: acknowledged and lost: %v", command, moment, lost)
 			}
-			_ = watch.Close() // not before: it would wait for the cluster
+			_ = watch.Close() // not earlier: it would wait for the cluster
 			kill(t, n)
 		}
 	})

@@ -11,12 +11,12 @@
 //
 //   - harness_test.go: clusters, clients and waiting for conditions
 //   - program_test.go: the command line; web_test.go: HTTP
-//   - holder_test.go: a lock holder in a process of its own, to be killed or paused
+//   - holder_test.go: a lock holder in a process of its own, which tests kill or pause
 //   - proxy_test.go: a TCP proxy that loses answers and stalls;
 //     partition_linux_test.go: such proxies between all nodes
 //   - disk_test.go, disk_lie_test.go: nodes on disks that are broken, by a program
 //     of the module test/fuse that is built for them
-//   - upgrade_test.go: a cluster that is upgraded to the next version, and back
+//   - upgrade_test.go: a cluster that is upgraded to the next version, and downgraded
 //   - thousand_test.go: a thousand clients, which leave no node and lose no lock
 //   - ledger_test.go: from when to when each client took a lock to be held, and whether
 //     these times contradict each other; load_test.go: clients that fill it

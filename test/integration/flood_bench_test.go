@@ -33,7 +33,7 @@ const (
 	floodWindow  = 8192 // unanswered operations of one stream
 )
 
-// floodKinds are what a process without manners asks for, as fast as it can.
+// floodKinds are the operations that a flooder sends, as fast as it can.
 var floodKinds = map[string]func(session []byte, i uint64) *apiv1.Operation{
 	"acquires": func(session []byte, i uint64) *apiv1.Operation {
 		return &apiv1.Operation{Request: &apiv1.Operation_Acquire{Acquire: &apiv1.AcquireRequest{
@@ -123,9 +123,9 @@ func flood(stream grpc.BidiStreamingClient[apiv1.SessionRequest, apiv1.SessionRe
 	}
 }
 
-// BenchmarkKeepAliveBesideAFlood shows what a polite client feels of a process that
-// floods the leader. It says how long its keep-alives take, how many of its 50 locks it
-// has lost and how often the leader has changed.
+// BenchmarkKeepAliveBesideAFlood measures how a process that floods the leader affects another
+// client: how long its keep-alives take, how many of its 50 locks it loses, and how often the
+// leader changes.
 //
 //	go test ./test/integration -run xxx -bench BesideAFlood -benchtime 1x
 func BenchmarkKeepAliveBesideAFlood(b *testing.B) {
@@ -217,7 +217,7 @@ func startFlooder(b *testing.B, api, kind string) (stop func() string) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	time.Sleep(time.Second) // it has to get going
+	time.Sleep(time.Second) // for the flood to build up
 	return func() string {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
@@ -228,7 +228,7 @@ func startFlooder(b *testing.B, api, kind string) (stop func() string) {
 	}
 }
 
-// keepAlives keeps a session alive for a while, and says how long each request took.
+// keepAlives keeps a session alive for a while, and returns how long each request took.
 func keepAlives(ctx context.Context, b *testing.B, api string) (took []time.Duration) {
 	b.Helper()
 	cc, err := grpc.NewClient(api, grpc.WithTransportCredentials(insecure.NewCredentials()))

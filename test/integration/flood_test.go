@@ -27,20 +27,20 @@ import (
 // besideTime is how long each flood lasts.
 var besideTime = flag.Duration("flood", 2*time.Second, "how long each flood of TestFloodsTakeNobodysLocks lasts")
 
-// aLongFlood is one that a machine of its own is given for.
+// aLongFlood is the length from which a flood is expected to run on a machine of its own.
 const aLongFlood = 20 * time.Second
 
-// besideMemory is more than a node may take in any of them.
+// besideMemory bounds the memory of a node in each flood.
 const besideMemory = 1 << 30
 
-// Beside a client that asks for more than there is nobody loses a lock, and with -flood 60s
-// the cluster does not lose its leader. How long keep-alives take is printed, not judged:
-// that depends on the machine.
+// While a client requests more than the cluster can serve, no other client loses a lock, and
+// with -flood 60s the cluster does not lose its leader. How long keep-alives take is printed
+// and not judged, because it depends on the machine.
 func TestFloodsTakeNobodysLocks(t *testing.T) {
 	slow(t, "six kindsOfFlood, each for some seconds")
 	c := startCluster(t, "--log-level", "warn")
 	polite := dial(t, c.Endpoints(), client.SessionTTL(10*time.Second), client.Holder("polite"))
-	// What lists and unread answers are long with: JSON makes it six times as long.
+	// A value that makes lists and unread answers long: it is six times as long in JSON.
 	for i := range 200 {
 		lock(t, polite, fmt.Sprintf("long/%d", i), client.Value([]byte(strings.Repeat("\x01", 4000))))
 	}
@@ -77,15 +77,15 @@ func besideFlood(t *testing.T, c *proc.Cluster, polite *client.Client, pulse *pu
 	after, stalled := term(t, c), stood.Longest(from, now())
 
 	slices.Sort(took)
-	t.Logf("%v of %s: keep-alives p50 %v, p99 %v, of %d; at most resident %s; terms %d to %d; this process stood still for up to %v\n%s",
+	t.Logf("%v of %s: keep-alives p50 %v, p99 %v, of %d; at most resident %s; terms %d to %d; this process was paused for up to %v\n%s",
 		*besideTime, name, took[len(took)/2], took[len(took)*99/100], len(took), megabytes(most), before, after, stalled, f.printed())
 	for _, g := range grants {
 		if err := g.Err(); err != nil && stalled < 2*time.Second {
-			t.Fatalf("a polite client's lock is lost: %v", err)
+			t.Fatalf("the lock of another client is lost: %v", err)
 		}
 	}
-	// A machine on which this process stands still is one on which a leader does; and one
-	// that has other tests to run is not asked.
+	// Where this process is paused a leader may be, too; and on a machine that runs other
+	// tests this is not checked.
 	if after != before && stalled < 55*time.Millisecond && *besideTime >= aLongFlood {
 		t.Errorf("terms %d to %d: the leader was lost", before, after)
 	}
@@ -123,7 +123,7 @@ func openPulse(t *testing.T, n *proc.Node) *pulse {
 	return p
 }
 
-// beat is how long one keep-alive takes, answered as it may be.
+// beat returns how long one keep-alive takes, whatever its answer.
 func (p *pulse) beat(t *testing.T) time.Duration {
 	t.Helper()
 	begun := time.Now()
@@ -132,12 +132,12 @@ func (p *pulse) beat(t *testing.T) time.Duration {
 	}})
 	must(t, err)
 	if code := apiv1.Code(a.GetError().GetCode()); code == apiv1.CodeNoSession {
-		t.Errorf("the session of a polite client is gone: %v", a.GetError().GetMessage())
+		t.Errorf("the session of another client has ended: %v", a.GetError().GetMessage())
 	}
 	return time.Since(begun)
 }
 
-// resident is how much memory each node has, in bytes.
+// resident returns how much memory each node uses, in bytes.
 func resident(t *testing.T, c *proc.Cluster) map[string]int64 {
 	t.Helper()
 	all := map[string]int64{}
@@ -147,7 +147,7 @@ func resident(t *testing.T, c *proc.Cluster) map[string]int64 {
 	return all
 }
 
-// residentOf is a value of /proc, in bytes; 0 where there is none.
+// residentOf returns a value of /proc, in bytes; 0 where there is none.
 func residentOf(pid int, key string) int64 {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
@@ -192,7 +192,7 @@ func launchFlooder(t *testing.T, c *proc.Cluster, name string) *strangerProcess 
 	f.end = in.Close
 	cmd.Stdout, cmd.Stderr = f.said, os.Stderr
 	must(t, cmd.Start())
-	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }) // it has ended, but for a test that failed
+	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }) // it has ended, unless the test failed
 	return f
 }
 

@@ -9,7 +9,7 @@ import (
 	"github.com/locknode/locknode/internal/proof/proc"
 )
 
-// What happens when one node that does not lead is away for a while.
+// What happens when a follower is down or paused for a while.
 
 func TestFollowerThatWasAwayCatchesUp(t *testing.T) {
 	t.Parallel()
@@ -30,14 +30,14 @@ func TestFollowerThatWasAwayCatchesUp(t *testing.T) {
 			must(t, away.back(n))
 			must(t, n.WaitReady(within(t, patience)))
 			missed := lastToken(t, c)
-			eventually(t, "the follower that was "+away.how+" has what it missed", func() bool {
+			eventually(t, "the follower that was "+away.how+" has caught up", func() bool {
 				s := status(t, n)
 				return s != nil && s.GetLastToken() >= missed
 			})
 		}
 		l.finish(t)
 		agree(t, c)
-		// It has not only the log: it can serve on its own.
+		// It can also serve.
 		for _, n := range c.Nodes() {
 			local := dial(t, []string{n.API()}, client.Holder(n.ID))
 			must(t, lock(t, local, t.Name()).Unlock())

@@ -14,10 +14,10 @@ import (
 	"github.com/locknode/locknode/client"
 )
 
-// A node with a table of at most 100 MB under a memory limit of 350 MiB survives a client
-// that fills everything that it can, and others still get and release locks. It takes as
-// long as -flood says, from a minute on; the limit is that of the garbage collector, and
-// what the system has counted at most is what is judged.
+// A node with a table of at most 100 MB and a memory limit of 350 MiB survives a client that
+// uses up all limits that it can, and other clients still acquire and release locks. The test
+// takes a minute, or longer as -flood says. The limit is set for the garbage collector; the
+// most that the system has counted is compared with it.
 func TestAFullTableLeavesRoomForOthers(t *testing.T) {
 	if *besideTime < time.Minute {
 		t.Skip("needs -flood of a minute or more")
@@ -72,7 +72,7 @@ func TestAFullTableLeavesRoomForOthers(t *testing.T) {
 		t.Errorf("the other client's lock: %v", err)
 	}
 	if len(c.Running()) != 3 {
-		t.Errorf("%d nodes are left", len(c.Running()))
+		t.Errorf("%d nodes run", len(c.Running()))
 	}
 	if worked == 0 || failed > worked/10 {
 		t.Errorf("the other client locked %d times and failed %d times", worked, failed)

@@ -19,11 +19,11 @@ import (
 	"github.com/locknode/locknode/internal/proof/testall"
 )
 
-// patience is how long a condition is waited for that is bound to come. It says
-// nothing about how fast things are: the machine may be busy with other things.
+// patience is how long a test waits for a condition that must come. It says nothing about
+// speed: the machine may be busy.
 const patience = 2 * time.Minute
 
-// stores are the two stores of the Raft log: both are used and tested alike.
+// stores are the two stores of the Raft log, which are tested alike.
 var stores = []string{"wal", "boltdb"}
 
 // forEachStore runs a test once with each log store.
@@ -62,9 +62,8 @@ func eventually(t *testing.T, what string, holds func() bool) {
 	}
 }
 
-// timing is how long followers wait for a leader that is silent: what it is by
-// default, and more with the race detector, which makes everything several times
-// slower.
+// timing is how long followers wait for a silent leader: the default, and more with the race
+// detector, which makes everything several times slower.
 func timing() time.Duration {
 	if raceDetector {
 		return 500 * time.Millisecond
@@ -72,12 +71,12 @@ func timing() time.Duration {
 	return 200 * time.Millisecond
 }
 
-// options are those of all clusters of these tests. Only finding and promoting
-// members is made faster than in a real cluster.
+// options returns the options of all clusters of these tests. Only discovery and promotion of
+// members are faster than in a real cluster.
 func options(dir string, nodes int, args ...string) proc.Options {
 	return proc.Options{
 		Binary: program, Nodes: nodes, Dir: dir, Args: append([]string{"--fast", "--timing", timing().String()}, args...),
-		Env: cleanEnvironment("GORACE=exitcode=0"), // complaints finds the races
+		Env: cleanEnvironment("GORACE=exitcode=0"), // see complaints
 	}
 }
 
@@ -111,7 +110,7 @@ func startClusterIn(t *testing.T, dir string, nodes int, args ...string) *proc.C
 	return c
 }
 
-// complaints finds in what the nodes have printed what no node may ever print.
+// complaints returns what the nodes have printed and no node may ever print.
 func complaints(c *proc.Cluster) error {
 	var errs []error
 	for _, n := range c.Nodes() {
@@ -128,10 +127,10 @@ func complaints(c *proc.Cluster) error {
 	return errors.Join(errs...)
 }
 
-// races are the reports of the race detector, without one that is known and not
-// ours: when the address of a member changes, hashicorp/raft's leader writes the
-// member anew under a lock under which its replication does not read it. What is
-// read there is the member's ID, which is the same before and after.
+// races returns the reports of the race detector, except a known one in hashicorp/raft: when
+// the address of a member changes, the leader writes the member with a lock held that its
+// replication does not take to read it. What is read there is the member's ID, which is the
+// same before and after.
 func races(logs string) (reports []string) {
 	const begin, end = "WARNING: DATA RACE", "\n=================="
 	for at := strings.Index(logs, begin); at >= 0; at = strings.Index(logs, begin) {
@@ -157,7 +156,7 @@ func tail(text string, lines int) string {
 	return strings.Join(all[max(0, len(all)-lines):], "\n")
 }
 
-// shared is the cluster of the tests that break nothing.
+// shared is the cluster of the tests without faults.
 var shared struct {
 	once    sync.Once
 	cluster *proc.Cluster
@@ -242,13 +241,13 @@ func start(t *testing.T, nodes ...*proc.Node) {
 	}
 }
 
-// dial makes a client that is closed with the test. It is not to lose its locks
-// only because the machine is busy; tests about that set a session TTL of their own.
+// dial makes a client that is closed with the test. Its session TTL is long, so that a busy
+// machine does not end its locks; tests about that set their own.
 func dial(t *testing.T, endpoints []string, opts ...client.Option) *client.Client {
 	t.Helper()
 	c, err := client.Dial(t.Context(), endpoints, append([]client.Option{client.SessionTTL(time.Minute)}, opts...)...)
 	must(t, err)
-	t.Cleanup(func() { _ = c.Close() }) // what it could not release ends by its TTL
+	t.Cleanup(func() { _ = c.Close() }) // what it could not release expires
 	return c
 }
 
@@ -272,7 +271,7 @@ func awaitWaiters(t *testing.T, c *client.Client, name string, want int) {
 	eventually(t, fmt.Sprintf("%d waiters of %s", want, name), func() bool { return get(t, c, name).Waiters == want })
 }
 
-// holder is the only holder of a lock.
+// holder returns the only holder of a lock.
 func holder(t *testing.T, c *client.Client, name string) client.HolderInfo {
 	t.Helper()
 	info := get(t, c, name)
@@ -298,9 +297,9 @@ type arrival struct {
 	at     time.Time
 }
 
-// standInLine waits for the lock in the background, and returns when the waiter is in the
-// queue, behind the others.
-func standInLine(t *testing.T, c *client.Client, name string, number int, arrivals chan<- arrival, opts ...client.LockOption) {
+// queueUp acquires the lock in the background, and returns when the waiter is in the queue,
+// behind the others.
+func queueUp(t *testing.T, c *client.Client, name string, number int, arrivals chan<- arrival, opts ...client.LockOption) {
 	t.Helper()
 	before := get(t, c, name).Waiters
 	ctx := within(t, patience)
@@ -327,13 +326,13 @@ func arrive(t *testing.T, arrivals <-chan arrival) arrival {
 }
 
 // agree waits until all running nodes have applied the same log, and fails if two
-// of them were in different states at the same place of it.
+// of them were in different states at the same index.
 func agree(t *testing.T, c *proc.Cluster) {
 	t.Helper()
 	must(t, c.Agree(within(t, patience)))
 }
 
-// status is what a node says about itself, nil if it does not answer.
+// status returns the status of a node, nil if it does not answer.
 func status(t *testing.T, n *proc.Node) *apiv1.StatusResponse {
 	t.Helper()
 	s, err := n.Status(t.Context())
@@ -343,7 +342,7 @@ func status(t *testing.T, n *proc.Node) *apiv1.StatusResponse {
 	return s
 }
 
-// lastToken is the greatest token that the cluster has given so far.
+// lastToken returns the greatest token that the cluster has given so far.
 func lastToken(t *testing.T, c *proc.Cluster) uint64 {
 	t.Helper()
 	var last uint64
@@ -353,7 +352,7 @@ func lastToken(t *testing.T, c *proc.Cluster) uint64 {
 	return last
 }
 
-// members are the nodes in Raft's configuration, by their role: leader, voter or
+// members returns the nodes in Raft's configuration, by their role: leader, voter or
 // nonvoter. ask is the node that is asked.
 func members(t *testing.T, ask *proc.Node) map[string]*apiv1.Member {
 	t.Helper()
@@ -393,10 +392,10 @@ func awaitVoters(t *testing.T, ask *proc.Node, want ...string) {
 	})
 }
 
-// whileCalm makes an attempt that measures how long something takes, again if there was
-// an election meanwhile that nobody has asked for, or this process stood still: with less
-// than a share of a processor a node does not get its heartbeats out and a client not its
-// answers, and the promise that is measured is for a cluster whose majority can talk.
+// whileCalm makes an attempt that measures how long something takes, and repeats it if there
+// was an unexpected election meanwhile or this process was paused: on such a machine nodes do
+// not send their heartbeats in time, and the promise that is measured is for a cluster whose
+// majority can talk.
 func whileCalm(t *testing.T, c *proc.Cluster, attempt func(name string) error) {
 	t.Helper()
 	const stall = 55 * time.Millisecond
@@ -412,12 +411,12 @@ func whileCalm(t *testing.T, c *proc.Cluster, attempt func(name string) error) {
 		if err == nil || after == before && stalled < stall {
 			break
 		}
-		t.Logf("terms %d to %d, and this process stood still for up to %v, so this does not count: %v", before, after, stalled, err)
+		t.Logf("terms %d to %d, and this process was paused for up to %v, so this does not count: %v", before, after, stalled, err)
 	}
 	must(t, err)
 }
 
-// term is the latest term that any node is in.
+// term returns the latest term of any node.
 func term(t *testing.T, c *proc.Cluster) uint64 {
 	t.Helper()
 	var latest uint64

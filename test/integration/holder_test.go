@@ -16,14 +16,13 @@ import (
 	"github.com/locknode/locknode/client"
 )
 
-// A lock holder in a process of its own, so that it can be killed and paused. It
-// answers questions, one a line: whatever it says after it went on was said
-// after it went on.
+// A lock holder in a process of its own, which can be killed and paused. It answers questions,
+// one a line, so that its answers after a pause are of after the pause.
 
 const holderRole = "holder"
 
-// holderMain is the process: it takes args[1] at the endpoints args[0] with a
-// session of args[2], says so, and answers a line for each line that it reads.
+// holderMain is the process: it acquires args[1] at the endpoints args[0] in a session with the
+// TTL args[2], prints that, and answers each line that it reads with a line.
 func holderMain(args []string) int {
 	ttl, err := time.ParseDuration(args[2])
 	if err != nil {
@@ -50,12 +49,12 @@ func holderMain(args []string) int {
 
 func holderAnswer(g *client.Grant, question string) string {
 	switch question {
-	case "held?": // asks the grant before anything else
+	case "held?": // checks the grant first of all
 		if err := g.Err(); err != nil {
 			return "no: " + err.Error()
 		}
 		return "yes"
-	case "told?": // whether the loss has reached who waits for it
+	case "notified?": // whether Lost is closed
 		select {
 		case <-g.Lost():
 		case <-time.After(patience):
@@ -67,7 +66,7 @@ func holderAnswer(g *client.Grant, question string) string {
 			return fmt.Sprintf("no: cause %v, deadline %v", cause, g.Deadline())
 		}
 		return "yes"
-	case "unlock": // whether leaving does harm is seen elsewhere
+	case "unlock": // the other client checks whether it does harm
 		return fmt.Sprint(g.Unlock())
 	}
 	return "what?"
@@ -88,12 +87,12 @@ func startHolder(t *testing.T, endpoints []string, name string, ttl time.Duratio
 	h := &holderProcess{command: launch(t, cmd)}
 	line := h.read(t)
 	if _, err := fmt.Sscanf(line, "holds %d", &h.token); err != nil {
-		t.Fatalf("holder of %s: it says %q", name, line)
+		t.Fatalf("holder of %s: it prints %q", name, line)
 	}
 	return h
 }
 
-// ask asks a question; the answer can be read later.
+// ask sends a question; the answer can be read later.
 func (h *holderProcess) ask(t *testing.T, question string) {
 	t.Helper()
 	_, err := fmt.Fprintln(h.stdin, question)
@@ -104,7 +103,7 @@ func (h *holderProcess) ask(t *testing.T, question string) {
 func (h *holderProcess) read(t *testing.T) string {
 	t.Helper()
 	h.lines++
-	eventually(t, "the holder says something", func() bool {
+	eventually(t, "the holder prints a line", func() bool {
 		return strings.Count(h.stdout.String(), "\n") >= h.lines
 	})
 	return strings.Split(h.stdout.String(), "\n")[h.lines-1]

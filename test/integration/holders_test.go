@@ -30,7 +30,7 @@ func TestWaiterGetsTheLockOfAKilledHolderWithinItsTTLAndASecond(t *testing.T) {
 	whileCalm(t, c, func(name string) error {
 		dead := startHolder(t, c.Endpoints(), name, holderTTL)
 		arrivals := make(chan arrival, 1)
-		standInLine(t, dial(t, c.Endpoints()), name, 1, arrivals)
+		queueUp(t, dial(t, c.Endpoints()), name, 1, arrivals)
 
 		dead.signal(t, syscall.SIGKILL)
 		killed := time.Now()
@@ -54,27 +54,27 @@ func TestPausedHolderLearnsOfItsLossBeforeItsNextStep(t *testing.T) {
 			t.Fatalf("held? got %q, want yes", got)
 		}
 		arrivals := make(chan arrival, 1)
-		standInLine(t, other, name, 1, arrivals)
+		queueUp(t, other, name, 1, arrivals)
 
 		h.signal(t, syscall.SIGSTOP)
 		paused := time.Now()
 		got := arrive(t, arrivals)
-		// These questions are there before the process goes on: the first is answered
-		// by the first that it does.
+		// These questions arrive before the process goes on, and it answers the first one
+		// first of all.
 		h.ask(t, "held?")
-		h.ask(t, "told?")
+		h.ask(t, "notified?")
 		h.ask(t, "unlock")
 		h.signal(t, syscall.SIGCONT)
 		if got := h.read(t); !strings.HasPrefix(got, "no: ") || !strings.Contains(got, "lost") {
 			t.Errorf("held? after the pause: got %q, want no, because it was lost", got)
 		}
 		if got := h.read(t); got != "yes" {
-			t.Errorf("told? after the pause: got %q, want yes", got)
+			t.Errorf("notified? after the pause: got %q, want yes", got)
 		}
 		if got := h.read(t); !strings.Contains(got, "lost") {
 			t.Errorf("unlock after the pause: got %q, want that it was lost", got)
 		}
-		// What the stale holder did has not touched its successor.
+		// What the stale holder did has not changed the grant of the next one.
 		must(t, got.grant.Err())
 		heldWith(t, other, name, got.grant.Token())
 		must(t, got.grant.Unlock())
@@ -82,18 +82,18 @@ func TestPausedHolderLearnsOfItsLossBeforeItsNextStep(t *testing.T) {
 	})
 }
 
-// A holder without a network knows by its own clock when to stop, and nobody else
-// has the lock before.
+// A holder without a network knows by its own clock when to stop, and no other client gets
+// the lock earlier.
 func TestHolderThatIsCutOffStopsBeforeAnotherBegins(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t)
 	other := dial(t, c.Endpoints())
 	whileCalm(t, c, func(name string) error {
-		// The nodes tell it of each other, so all of them have to be out of reach.
+		// It learns the addresses of all nodes, so all of them must be unreachable.
 		way := newClientNetwork(t, c)
 		g := lock(t, dial(t, c.Endpoints(), client.SessionTTL(holderTTL), way.option()), name)
 		arrivals := make(chan arrival, 1)
-		standInLine(t, other, name, 1, arrivals)
+		queueUp(t, other, name, 1, arrivals)
 
 		way.stall()
 		cut := time.Now()
@@ -136,7 +136,7 @@ func validUntil(t *testing.T, g *client.Grant) (until time.Time) {
 	return until
 }
 
-func TestHeldLockOutlivesItsTTLWhileItsHolderLives(t *testing.T) {
+func TestHeldLockOutlivesItsTTLWhileItsHolderRuns(t *testing.T) {
 	t.Parallel()
 	c := sharedCluster(t)
 	whileCalm(t, c, func(name string) error {

@@ -41,7 +41,7 @@ func TestWaitersKeepTheirOrderWhenTheLeaderIsKilled(t *testing.T) {
 	const waiters = 6
 	arrivals := make(chan arrival, waiters)
 	for i := range waiters {
-		standInLine(t, dial(t, c.Endpoints()), name, i, arrivals)
+		queueUp(t, dial(t, c.Endpoints()), name, i, arrivals)
 	}
 	leader := leaderOf(t, c)
 	kill(t, leader)
@@ -67,10 +67,9 @@ func TestWaitersKeepTheirOrderWhenTheLeaderIsKilled(t *testing.T) {
 	}
 }
 
-// A stop in good order hands leadership over: no call fails, and nobody has to find
-// out that the leader is silent. All three nodes are restarted, one after the
-// other, as one does for an upgrade.
-func TestNodesThatStopInGoodOrderAreNotNoticed(t *testing.T) {
+// A clean stop hands leadership over: no call fails, and no node has to detect that the leader
+// is silent. All three nodes are restarted, one after the other, as for an upgrade.
+func TestACleanStopIsNotNoticed(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t)
 	l := startLoad(t, c, 10*time.Second)
@@ -78,14 +77,14 @@ func TestNodesThatStopInGoodOrderAreNotNoticed(t *testing.T) {
 	name := t.Name()
 	held := lock(t, dial(t, c.Endpoints()), name)
 	arrivals := make(chan arrival, 1)
-	standInLine(t, dial(t, c.Endpoints()), name, 1, arrivals)
+	queueUp(t, dial(t, c.Endpoints()), name, 1, arrivals)
 	for _, n := range followersOf(t, c) {
 		l.progress(t, 50)
 		stop(t, n)
 		l.progress(t, 50)
 		start(t, n)
 	}
-	var gaps []time.Duration // in which nothing was done when the leader stopped
+	var gaps []time.Duration // without a finished cycle when the leader stopped
 	for len(gaps) == 0 || slices.Min(gaps) >= timing() && len(gaps) < 10 {
 		l.progress(t, 50)
 		n := leaderOf(t, c)
@@ -96,7 +95,7 @@ func TestNodesThatStopInGoodOrderAreNotNoticed(t *testing.T) {
 		start(t, n)
 	}
 	if slices.Min(gaps) >= timing() { // on a busy machine now and then, but not always
-		t.Errorf("the load stood still for %v when leaders stopped, want less than the %v of an election", gaps, timing())
+		t.Errorf("no cycle ended for %v when leaders stopped, want less than the %v of an election", gaps, timing())
 	}
 	must(t, held.Err())
 	select {
@@ -110,8 +109,8 @@ func TestNodesThatStopInGoodOrderAreNotNoticed(t *testing.T) {
 	agree(t, c)
 }
 
-// A leader that sleeps is deposed and does not know it. Whatever it says when it
-// goes on must be true then.
+// A leader that is paused is deposed and does not know it. Its answers after the pause must be
+// true.
 func TestPausedLeaderAnswersNothingStaleWhenItGoesOn(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t)
@@ -122,13 +121,13 @@ func TestPausedLeaderAnswersNothingStaleWhenItGoesOn(t *testing.T) {
 		read, try := connect(t, old.HTTP()), connect(t, old.HTTP())
 		must(t, old.Pause())
 		g := lock(t, watch, name)
-		// Asked after the lock was given, and waiting there when the process goes on.
+		// Requests that are sent after the grant, and are there when the process goes on.
 		read.send(t, "GET", "/v1/locks/"+name, "")
 		try.send(t, "POST", "/v1/acquire", fmt.Sprintf(`{"name":%q,"ttl":"1m"}`, name))
 		must(t, old.Resume())
 		if a := read.answer(t); a.status == 200 {
 			if got := answered[lockView](t, a, 200); !got.Held || got.Holders[0].Token != g.Token() {
-				t.Errorf("the deposed leader says %+v, want it held with token %d", got, g.Token())
+				t.Errorf("the deposed leader answers %+v, want it held with token %d", got, g.Token())
 			}
 		}
 		if a := try.answer(t); a.status == 200 {
@@ -151,7 +150,7 @@ func TestRunKeepsItsLockWhileNodesAreKilled(t *testing.T) {
 	eventually(t, "the command under the lock runs", func() bool { return strings.Contains(run.stdout.String(), "\n") })
 	token := holder(t, watch, name).Token
 	if got := strings.TrimSpace(run.stdout.String()); got != fmt.Sprint(token) {
-		t.Errorf("the command was given token %s, the lock is held with %d", got, token)
+		t.Errorf("the command got token %s, the lock is held with %d", got, token)
 	}
 	follower := followersOf(t, c)[0]
 	kill(t, follower)
@@ -168,7 +167,8 @@ func TestRunKeepsItsLockWhileNodesAreKilled(t *testing.T) {
 	}
 }
 
-// Two of three nodes gone: nothing is given, everybody is told, nothing is lost.
+// Two of three nodes are down: nothing is granted, each caller gets an error, and nothing is
+// lost.
 func TestMinorityGivesNothingAndSaysSo(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t)
@@ -179,13 +179,13 @@ func TestMinorityGivesNothingAndSaysSo(t *testing.T) {
 	kill(t, gone...)
 
 	api := browse(t, left.HTTP())
-	eventually(t, "the node that is left says that it is not ready", func() bool {
+	eventually(t, "the remaining node reports that it is not ready", func() bool {
 		return api.do(t, "/readyz", nil).status == 503
 	})
 	if a := api.do(t, "/healthz", nil); a.status != 200 {
-		t.Errorf("healthz: got %d %s, want 200: the process is well", a.status, a.body)
+		t.Errorf("healthz: got %d %s, want 200: the process works", a.status, a.body)
 	}
-	for try := 1; ; try++ { // a busy machine makes it late once or twice, not always
+	for try := 1; ; try++ { // on a busy machine it may be late once or twice, not always
 		began := time.Now()
 		refused := locknode(t, c.Endpoints(), "acquire", t.Name(), "--connect-timeout", "1s")
 		refused.ends(t, exitUnavailable)
@@ -200,9 +200,9 @@ func TestMinorityGivesNothingAndSaysSo(t *testing.T) {
 	}
 	a := api.do(t, "/v1/acquire", object{"name": t.Name()})
 	if got := answered[errorView](t, a, 503); got.Error.Code == "" || got.Error.Message == "" {
-		t.Errorf("acquire of the node that is left: got %s, want a code and a message", a.body)
+		t.Errorf("acquire on the remaining node: got %s, want a code and a message", a.body)
 	}
-	// A caller who can wait is not refused.
+	// A caller that can wait is not refused.
 	arrivals := make(chan arrival, 1)
 	go func() {
 		g, err := watch.Lock(within(t, patience), t.Name())
@@ -216,9 +216,8 @@ func TestMinorityGivesNothingAndSaysSo(t *testing.T) {
 	agree(t, c)
 }
 
-// An operator hands leadership to a node that happens to hang, and asks again
-// when that fails: nothing may come of it. Raft's own transfer stops the cluster
-// for as long as the node hangs.
+// An operator transfers leadership to a node that hangs, and retries when that fails: it must
+// have no effect. Raft's own transfer stops the cluster for as long as the node hangs.
 func TestTransferToAPausedNodeStopsNothing(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t)
@@ -239,7 +238,7 @@ func TestTransferToAPausedNodeStopsNothing(t *testing.T) {
 			l.progress(t, 50)
 		}
 		if gap, limit := l.newGap(), 5*timing(); gap > limit {
-			return fmt.Errorf("nothing was done for %v, want at most %v", gap, limit)
+			return fmt.Errorf("no cycle ended for %v, want at most %v", gap, limit)
 		}
 		return nil
 	})

@@ -14,8 +14,8 @@ import (
 )
 
 // claim is a time in which a client took a lock to be held. It is never longer than the
-// client's grant was valid: it begins after the acquire had returned, and ends before the
-// grant was last found to be valid.
+// client's grant was valid: it begins after the acquire has returned, and ends before the last
+// check that found the grant valid.
 type claim struct {
 	lock        string
 	token       uint64
@@ -38,7 +38,7 @@ func opened(g *client.Grant, who string, asked time.Time) *claim {
 
 // extend extends the claim if the grant is still valid.
 func (c *claim) extend(g *client.Grant) bool {
-	now := time.Now() // before the look: the look is what makes it true
+	now := time.Now() // before the check
 	if g.Err() != nil {
 		return false
 	}
@@ -66,11 +66,11 @@ func (l *ledger) beliefsLocked() (errs []error) {
 	for _, c := range byStart {
 		before, ok := last[c.lock]
 		if ok && before.until.After(c.from) {
-			errs = append(errs, fmt.Errorf("lock %s: %s held token %d until %v after %s had been given token %d",
+			errs = append(errs, fmt.Errorf("lock %s: %s held token %d until %v after %s had got token %d",
 				c.lock, before.who, before.token, before.until.Sub(c.from), c.who, c.token))
 		}
 		if ok && c.token <= before.token {
-			errs = append(errs, fmt.Errorf("lock %s: %s was given token %d after %s had had token %d",
+			errs = append(errs, fmt.Errorf("lock %s: %s got token %d after %s had token %d",
 				c.lock, c.who, c.token, before.who, before.token))
 		}
 		if !ok || c.until.After(before.until) {
@@ -93,7 +93,7 @@ func (l *ledger) tokensLocked() (errs []error) {
 			byFrom = byFrom[1:]
 		}
 		if c.token <= greatest.token {
-			errs = append(errs, fmt.Errorf("lock %s: %s asked after %s had been given token %d of lock %s, and was given token %d",
+			errs = append(errs, fmt.Errorf("lock %s: %s asked after %s had got token %d of lock %s, and got token %d",
 				c.lock, c.who, greatest.who, greatest.token, greatest.lock, c.token))
 		}
 		if given[c.token] {
@@ -104,7 +104,7 @@ func (l *ledger) tokensLocked() (errs []error) {
 	return errs
 }
 
-// TestLedgerFindsContradictions: a check that finds nothing must be able to.
+// TestLedgerFindsContradictions, so that it means something if it finds none.
 func TestLedgerFindsContradictions(t *testing.T) {
 	at := func(ms int) time.Time { return time.Unix(1000, 0).Add(time.Duration(ms) * time.Millisecond) }
 	entry := func(lock string, token uint64, asked, from, until int) claim {

@@ -15,12 +15,12 @@ import (
 	"github.com/locknode/locknode/internal/proof/proc"
 )
 
-// load is a crowd of clients that lock and unlock all the time, and note all that
-// they were told. No error is weather to it: whatever is done to the nodes, as
-// long as a majority comes back, no call may fail and no lock may be lost.
+// load is a crowd of clients that lock and unlock all the time, and record the answers. It
+// accepts no error: whatever is done to the nodes, as long as a majority comes back, no call
+// may fail and no lock may be lost.
 type load struct {
 	ledger
-	watch  *client.Client // to look, and to hold what is kept
+	watch  *client.Client // to read, and to hold the locks that are kept
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 	cycles atomic.Int64
@@ -83,8 +83,7 @@ func (l *load) cycled() {
 	l.last = now
 }
 
-// call bounds one call. The end of the load ends none of them: they must all be
-// seen to succeed.
+// call bounds one call. The end of the load cancels none of them: all must succeed.
 func (l *load) call() (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.Background(), l.limit)
 }
@@ -99,7 +98,7 @@ func (l *load) work(ctx context.Context, c *client.Client, name, who string) {
 		l.cycled()
 		select {
 		case <-ctx.Done():
-		case <-time.After(time.Millisecond): // the nodes are to be broken, not to be worn out
+		case <-time.After(time.Millisecond): // so that the load does not use up the machine
 		}
 	}
 }
@@ -124,8 +123,7 @@ func (l *load) cycle(c *client.Client, name, who string) error {
 	return g.Unlock()
 }
 
-// keep acquires new locks all the time, and never gives
-// them back.
+// keep acquires new locks all the time, and never releases them.
 func (l *load) keep(ctx context.Context) {
 	for i := 0; ctx.Err() == nil && i < loadKeptMost; i++ {
 		call, cancel := l.call()
@@ -157,8 +155,7 @@ func (l *load) newGap() time.Duration {
 	return gap
 }
 
-// progress waits until so many more cycles have been done, so that the load is
-// known to go on.
+// progress waits for that many more cycles, to see that the load goes on.
 func (l *load) progress(t *testing.T, more int64) {
 	t.Helper()
 	want := l.cycles.Load() + more
@@ -174,7 +171,7 @@ func (l *load) failed() error {
 	return errors.Join(l.errs...)
 }
 
-// finish ends the load and checks all that it was told.
+// finish ends the load and checks what it has recorded.
 func (l *load) finish(t *testing.T) {
 	t.Helper()
 	l.stop()

@@ -13,9 +13,9 @@ import (
 	"github.com/locknode/locknode/internal/proof/proc"
 )
 
-// webLoad makes a load of HTTP requests, each to another node than the one
-// before. A node that is not there, or says that it cannot, is no error: the same
-// request, under the same ID, goes to the next.
+// webLoad makes a load of HTTP requests, each to another node than the one before. A node that
+// does not answer or is unavailable is no error: the request goes to the next one under the
+// same ID.
 func (l *load) webLoad(t *testing.T, c *proc.Cluster) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -39,7 +39,7 @@ func (l *load) webLoad(t *testing.T, c *proc.Cluster) {
 type webWorker struct {
 	load  *load
 	nodes []*web
-	next  int // which node to ask
+	next  int // node
 	who   string
 }
 
@@ -61,8 +61,8 @@ func (w *webWorker) cycle(id string) error {
 		"name": name, "ttl": ttl.String(), "wait": "1m", "request_id": id, "holder": w.who}, &got, 200); err != nil {
 		return err
 	}
-	// It is taken to be held for its TTL, counted from before the request, and at most
-	// until it is released.
+	// It counts as held for its TTL, counted from before the request, and at most until it
+	// is released.
 	held := &claim{lock: name, token: got.Token, who: w.who, asked: asked, from: time.Now()}
 	time.Sleep(time.Millisecond) // the length of the work under the lock
 	held.until = time.Now()
@@ -86,7 +86,7 @@ func (w *webWorker) ask(path string, body object, into *grantView, allowed ...in
 		w.next = (w.next + 1) % len(w.nodes)
 		var a webAnswer
 		if a, err = w.nodes[w.next].try(call, path, body); err != nil {
-			time.Sleep(10 * time.Millisecond) // all three may be asked while none is there
+			time.Sleep(10 * time.Millisecond) // all three may be down at the moment
 			continue
 		}
 		for _, status := range allowed {

@@ -15,7 +15,7 @@ import (
 	"github.com/locknode/locknode/internal/proof/testall"
 )
 
-// actAs tells this binary, in the environment, to be something else than a test.
+// actAs is the environment variable that makes this binary run something else than tests.
 const actAs = "LOCKNODE_TEST_ROLE"
 
 // program is the locknode executable, built by TestMain.
@@ -46,7 +46,7 @@ func run(m *testing.M) (code int) {
 	if err != nil {
 		return complain(err)
 	}
-	defer func() { _ = os.RemoveAll(dir) }() // a temporary directory may be left behind
+	defer func() { _ = os.RemoveAll(dir) }() // best effort
 	program = filepath.Join(dir, "locknode")
 	args := []string{"build", "-o", program}
 	if raceDetector {
@@ -74,9 +74,9 @@ func complain(err error) int {
 	return 1
 }
 
-// cleanEnvironment is this process's, without what would configure locknode
-// behind our back, and with more. A race does not end a node, so that what is
-// known can be told from what is not (see complaints), but it does end a command.
+// cleanEnvironment returns the environment of this process without the settings of locknode,
+// and with more variables. A race does not end a node, so that complaints can leave out the
+// known one, but it does end a command.
 func cleanEnvironment(more ...string) []string {
 	var env []string
 	for _, kv := range os.Environ() {

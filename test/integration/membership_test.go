@@ -14,7 +14,7 @@ import (
 	"github.com/locknode/locknode/internal/proof/proc"
 )
 
-// Who belongs to a cluster, and who does not.
+// Which nodes belong to a cluster, and which do not.
 
 func TestClusterGrowsToFiveAndShrinksUnderLoad(t *testing.T) {
 	t.Parallel()
@@ -29,7 +29,7 @@ func TestClusterGrowsToFiveAndShrinksUnderLoad(t *testing.T) {
 	}
 	awaitVoters(t, n1, "n1", "n2", "n3", "n4", "n5")
 
-	// Five nodes bear the loss of two, which three do not.
+	// Five nodes survive the loss of two, which three do not.
 	kill(t, c.Node("n2"), c.Node("n3"))
 	l.progress(t, 30)
 	start(t, c.Node("n2"), c.Node("n3"))
@@ -43,7 +43,7 @@ func TestClusterGrowsToFiveAndShrinksUnderLoad(t *testing.T) {
 	awaitVoters(t, n1, "n1", "n2", "n3", "n5")
 	l.progress(t, 30)
 
-	// One fails and is removed by hand: the leader, if it is not n1, who is asked.
+	// One fails and is removed by hand: the leader, unless that is n1, which is asked.
 	failed := leaderOf(t, c)
 	if failed == n1 {
 		failed = c.Node("n5")
@@ -59,7 +59,7 @@ func TestClusterGrowsToFiveAndShrinksUnderLoad(t *testing.T) {
 	l.finish(t)
 	agree(t, c)
 
-	// It is told when it comes back, and takes no part.
+	// When it comes back it is refused, and takes no part.
 	must(t, failed.Start())
 	refused(t, failed, "removed")
 	awaitVoters(t, n1, voters...)
@@ -80,7 +80,7 @@ func TestNonvoterServesAndNeverVotes(t *testing.T) {
 	}
 }
 
-// A voter that has forgotten its votes must not vote again under its old name.
+// A voter that has lost its votes must not vote again under its old ID.
 func TestWipedDirectoryIsRefusedUnderItsOldID(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t)
@@ -94,7 +94,7 @@ func TestWipedDirectoryIsRefusedUnderItsOldID(t *testing.T) {
 	refused(t, n, remove)
 	heldWith(t, watch, t.Name(), g.Token())
 
-	// It says what to do, and that is all that has to be done.
+	// Its error names a command, and that command is enough.
 	locknode(t, c.Endpoints(), strings.Fields(remove)[1:]...).ends(t, 0)
 	must(t, os.RemoveAll(n.Dir))
 	start(t, n)
@@ -119,7 +119,7 @@ func TestTwoHalfClustersDoNotForm(t *testing.T) {
 			n.serve(t, "--bootstrap-expect", "4", "--join", half[0].gossip(t), "--join", half[1].gossip(t))
 		}
 	}
-	for _, n := range all { // each has found the other of its half, and waits for more
+	for _, n := range all { // each has found the other one of its half, and waits for more
 		eventually(t, n.id+" sees two nodes of four", func() bool { return strings.Contains(n.reason(t), "2 of 4 fresh voters") })
 	}
 	for began := time.Now(); time.Since(began) < 2*time.Second; {
@@ -149,7 +149,7 @@ func TestTwoHalfClustersDoNotForm(t *testing.T) {
 	}
 }
 
-// Two clusters that hear of each other stay two.
+// Two clusters whose gossip meets stay two.
 func TestFormedClustersDoNotMix(t *testing.T) {
 	t.Parallel()
 	one, two := startClusterOf(t, 1), startClusterOf(t, 1)
@@ -174,7 +174,7 @@ func TestFormedClustersDoNotMix(t *testing.T) {
 	must(t, g.Unlock())
 }
 
-// lone is a node that is started by hand, with a command line of its own.
+// lone is a node that is started with a command line of its own.
 type lone struct {
 	id, dir, listen string
 	process         *command

@@ -16,8 +16,8 @@ import (
 	"github.com/locknode/locknode/internal/proof/proc"
 )
 
-// Nodes on file systems of the kernel's own that are full or frozen. They need root
-// and are left out where nothing can be mounted.
+// Nodes on file systems of the kernel that are full or frozen. These tests need root, and are
+// skipped where nothing can be mounted.
 
 // mount mounts something until the test ends; the nodes on it must have ended by
 // then.
@@ -46,8 +46,7 @@ func startOnTmpfs(t *testing.T, size string, args ...string) *proc.Cluster {
 	return startClusterIn(t, dir, 3, args...)
 }
 
-// fill takes all the room that a node's disk has left, until the returned function
-// is called.
+// fill uses up the free space of a node's disk until the returned function is called.
 func fill(t *testing.T, n *proc.Node) (free func()) {
 	t.Helper()
 	path := filepath.Join(n.Dir, "ballast")
@@ -72,7 +71,7 @@ type writer struct {
 	acked int
 }
 
-// write writes until stop says so or a write fails.
+// write writes until stop returns true or a write fails.
 func (w *writer) write(t *testing.T, stop func() bool) error {
 	t.Helper()
 	pad := strings.Repeat("x", 3<<10) // so that a disk is soon full
@@ -86,7 +85,7 @@ func (w *writer) write(t *testing.T, stop func() bool) error {
 	return nil
 }
 
-// check demands the last acknowledged value, or the one that was on its way.
+// check requires the last acknowledged value, or the one that was on its way.
 func (w *writer) check(t *testing.T, watch *client.Client) {
 	t.Helper()
 	h := holder(t, watch, w.grant.Name())
@@ -125,7 +124,7 @@ func TestNodeWhoseDiskIsFullStopsAndComesBackWhenThereIsRoom(t *testing.T) {
 				watch := dial(t, c.Endpoints())
 				w := writer{grant: lock(t, dial(t, c.Endpoints()), "written"), limit: patience}
 				free := fill(t, victim)
-				must(t, w.write(t, func() bool { return ended(victim) })) // nobody notices
+				must(t, w.write(t, func() bool { return ended(victim) })) // the client notices nothing
 				refused(t, victim, "storage has failed", diskFull)
 				otherLeader(t, c, victim)
 				last := w.acked
@@ -142,7 +141,7 @@ func TestNodeWhoseDiskIsFullStopsAndComesBackWhenThereIsRoom(t *testing.T) {
 	}
 }
 
-// With all disks full nothing is acknowledged any more, and nothing that was is lost.
+// With all disks full nothing more is acknowledged, and nothing that was acknowledged is lost.
 func TestNothingIsLostWhenAllDisksAreFull(t *testing.T) {
 	t.Parallel()
 	slow(t, "disks that fill up")
@@ -158,7 +157,7 @@ func TestNothingIsLostWhenAllDisksAreFull(t *testing.T) {
 				free = append(free, fill(t, n))
 			}
 			if err := w.write(t, func() bool { return false }); err == nil {
-				t.Fatal("writing went on")
+				t.Fatal("writes succeed with full disks")
 			}
 			full := 0
 			eventually(t, "a majority has ended", func() bool {

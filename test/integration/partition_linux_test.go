@@ -9,9 +9,9 @@ import (
 	network "github.com/locknode/locknode/internal/proof/proxy"
 )
 
-// A network between the nodes that can be cut, link by link and in each
-// direction: every node tells the others to reach it at advertiseHost, where
-// proxies listen. Clients are not concerned; they reach every node all the time.
+// A network between the nodes that can be cut, link by link and in each direction: every node
+// advertises an address at advertiseHost, where proxies listen. Clients reach every node all
+// the time.
 //
 // The proxies learn from /proc which node has dialled, and 127.0.0.2 exists
 // without further ado, on Linux only.
@@ -50,7 +50,7 @@ func startMesh(t *testing.T, c *proc.Cluster) *mesh {
 	return m
 }
 
-// sever cuts the ways from some nodes to others; what is cut stays cut.
+// sever cuts the links from some nodes to others; those that were cut before stay cut.
 func (m *mesh) sever(from, to []*proc.Node) { m.Cut(ids(from), ids(to)) }
 
 func ids(nodes []*proc.Node) (all []string) {
@@ -60,7 +60,7 @@ func ids(nodes []*proc.Node) (all []string) {
 	return all
 }
 
-func TestClusterRidesOutPartitions(t *testing.T) {
+func TestClusterSurvivesPartitions(t *testing.T) {
 	t.Parallel()
 	slow(t, "cuts real processes apart for a while; locktest and simulations do it in virtual time")
 	c := startCluster(t)
@@ -94,12 +94,12 @@ func TestClusterRidesOutPartitions(t *testing.T) {
 		leader, followers := leaderOf(t, c), followersOf(t, c)
 		phase.cut(leader, followers)
 		if phase.deposed {
-			// Until its lease is over it may lead on, and a quick machine does much in that time.
+			// Until its lease is over it may go on leading, and a fast machine does much in that time.
 			eventually(t, phase.what+": another leads", func() bool { return leaderOf(t, c) != leader })
 		}
 		l.progress(t, 200)
 		if s := status(t, followers[0]); phase.behind && s.GetLastToken()+50 > lastToken(t, c) {
-			t.Errorf("%s: it has followed to token %d: the cut has not cut", phase.what, s.GetLastToken())
+			t.Errorf("%s: it has applied token %d: the link is not cut", phase.what, s.GetLastToken())
 		}
 		m.Heal()
 		must(t, c.WaitReady(within(t, patience)))
@@ -109,9 +109,8 @@ func TestClusterRidesOutPartitions(t *testing.T) {
 	agree(t, c)
 }
 
-// A leader that is alone does not know it, and is asked by clients that do not
-// know it either.
-func TestLeaderThatIsAloneAnswersNothing(t *testing.T) {
+// A leader that is cut off does not know it, and neither do its clients.
+func TestALeaderThatIsCutOffAnswersNothing(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t)
 	m := startMesh(t, c)
@@ -125,7 +124,7 @@ func TestLeaderThatIsAloneAnswersNothing(t *testing.T) {
 	m.sever(c.Nodes(), []*proc.Node{alone})
 
 	api := browse(t, alone.HTTP())
-	ask := func(path string, body any) webAnswer { // it may wait for a leader longer than we do
+	ask := func(path string, body any) webAnswer { // it may wait longer for a leader than the test does
 		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 		defer cancel()
 		a, err := api.try(ctx, path, body)
@@ -140,17 +139,17 @@ func TestLeaderThatIsAloneAnswersNothing(t *testing.T) {
 		g, err := watch.Lock(ctx, name)
 		arrivals <- arrival{1, g, err, time.Now()}
 	}()
-	// Asked all the time, from before it is deposed until after.
+	// Requests all the time, from before it is deposed until after that.
 	for len(arrivals) == 0 {
 		ask(lockPath(name), nil)
 	}
 	token := arrive(t, arrivals).grant.Token()
 	for range 5 {
 		if a := ask(lockPath(name), nil); a.status == 200 {
-			t.Errorf("the lock is held with token %d at the majority, the node that is alone says %s", token, a.body)
+			t.Errorf("the lock is held with token %d at the majority, the node that is cut off answers %s", token, a.body)
 		}
 		if a := ask("/v1/acquire", object{"name": name}); a.status == 200 {
-			t.Errorf("the lock is held with token %d at the majority, the node that is alone gave it away: %s", token, a.body)
+			t.Errorf("the lock is held with token %d at the majority, the node that is cut off granted it: %s", token, a.body)
 		}
 	}
 	m.Heal()

@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// Exit codes of the command line that scripts rely on.
+// Exit codes on which scripts rely.
 const (
 	exitUnavailable = 69
 	exitNotAcquired = 75
@@ -71,8 +71,8 @@ func launch(t *testing.T, cmd *exec.Cmd) *command {
 func locknode(t *testing.T, endpoints []string, args ...string) *command {
 	t.Helper()
 	cmd := exec.Command(program, args...)
-	// The race detector would have every command wait for a second before it ends. To find
-	// the cluster may take longer than usual on a busy machine.
+	// With the race detector every command would wait for a second before it ends. On a busy
+	// machine it may take longer to find the cluster.
 	cmd.Env = cleanEnvironment("LOCKNODE_ENDPOINTS="+strings.Join(endpoints, ","), "GORACE=atexit_sleep_ms=0", "LOCKNODE_CONNECT_TIMEOUT=1m")
 	return launch(t, cmd)
 }
@@ -113,7 +113,7 @@ func (c *command) signal(t *testing.T, sig syscall.Signal) {
 	must(t, c.cmd.Process.Signal(sig))
 }
 
-// What the program and the HTTP API print; they have the same names for it.
+// What the program and the HTTP API print, under the same names.
 type (
 	grantView struct {
 		Name      string `json:"name"`

@@ -34,17 +34,17 @@ func startProxy(t *testing.T, target string) *proxy {
 
 func (p *proxy) address() string { return p.Address() }
 
-// loseAnswers throws away what the target sends from now on, and what it sends on
+// loseAnswers drops what the target sends from now on, and what it sends on
 // new connections: requests arrive and take effect, and their answers are lost.
 func (p *proxy) loseAnswers() { p.links.Set(theServer, theClient, network.Rule{Lose: true}) }
 
-// breakAll ends all connections, and mends: what was lost stays lost.
+// breakAll ends all connections and stops losing; what was lost stays lost.
 func (p *proxy) breakAll() {
 	p.Reset(func(string) bool { return true })
 	p.links.Heal()
 }
 
-// clientNetwork is what some clients reach a cluster over.
+// clientNetwork is a network between some clients and a cluster.
 type clientNetwork struct {
 	links   *network.Links
 	proxies map[string]*network.Proxy // API address of a node → the proxy before it
@@ -75,20 +75,20 @@ func (n *clientNetwork) option() client.Option {
 	}))
 }
 
-// stall lets nothing through in either direction; what arrives is kept.
+// stall passes nothing on in either direction; what arrives is kept.
 func (n *clientNetwork) stall() {
 	n.links.Cut(theClient, theServer)
 	n.links.Cut(theServer, theClient)
 }
 
-// mend lets everything through again, and delivers what was kept.
+// mend passes everything on again, and delivers what was kept.
 func (n *clientNetwork) mend() { n.links.Heal() }
 
-// loseAnswers throws away what the nodes send from now on: requests arrive and take
+// loseAnswers drops what the nodes send from now on: requests arrive and take
 // effect, and their answers are lost.
 func (n *clientNetwork) loseAnswers() { n.links.Set(theServer, theClient, network.Rule{Lose: true}) }
 
-// breakAll ends all connections, and mends: what was lost stays lost.
+// breakAll ends all connections and stops losing; what was lost stays lost.
 func (n *clientNetwork) breakAll() {
 	for _, p := range n.proxies {
 		p.Reset(func(string) bool { return true })

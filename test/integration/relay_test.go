@@ -17,9 +17,9 @@ import (
 	"github.com/locknode/locknode/internal/proof/proc"
 )
 
-// relay stands between the Go client and a node, and loses the answers that a
-// test wants lost and no others. A TCP proxy cannot do that to a client that has
-// yet to connect: it would lose the connection's beginning, too.
+// relay is between the Go client and a node, and loses only the answers that a test names. A
+// TCP proxy cannot do that to a client that has not connected yet: it would lose the beginning
+// of the connection, too.
 type relay struct {
 	apiv1.UnimplementedLocksServer
 	node    apiv1.LocksClient
@@ -55,8 +55,8 @@ func (r *relay) Status(ctx context.Context, req *apiv1.StatusRequest) (*apiv1.St
 	return r.node.Status(ctx, req)
 }
 
-// Session passes everything on but the answers to what takes or gives locks. No
-// connection loses an answer and goes on, so the stream breaks when no more is to be lost.
+// Session passes everything on except the answers to acquires and releases. A connection that
+// loses an answer does not go on, so the stream breaks when no more answers are to be lost.
 func (r *relay) Session(down grpc.BidiStreamingServer[apiv1.SessionRequest, apiv1.SessionResponse]) error {
 	up, err := r.node.Session(down.Context())
 	if err != nil {
@@ -76,7 +76,7 @@ func (r *relay) Session(down grpc.BidiStreamingServer[apiv1.SessionRequest, apiv
 	}()
 	lossy := false
 	for {
-		res, err := up.Recv() // the client asks for a sign of life as long as it waits
+		res, err := up.Recv() // the client sends pings as long as it waits
 		if err != nil {
 			return err
 		}

@@ -12,7 +12,7 @@ import (
 )
 
 // Instances are replaced one after the other, at the pace of the gate that docs/deploy.md
-// names, under load: no call may fail, and the cluster is there in the end.
+// names, under load: no call may fail, and the cluster works in the end.
 
 // replacements is how many. With -replacements 30 the members are replaced ten times.
 var replacements = flag.Int("replacements", 4, "how many instances to replace one after the other")
@@ -68,9 +68,9 @@ func TestInstancesWithoutDisksAreReplacedAtTheGate(t *testing.T) {
 	agree(t, c)
 }
 
-// TestInstancesThatDieWithoutDisksAreReplacedAtTheGate: they leave nothing and say nothing.
-// The gate opens when the dead one is no member any more.
-func TestInstancesThatDieWithoutDisksAreReplacedAtTheGate(t *testing.T) {
+// TestInstancesThatAreKilledWithoutDisksAreReplacedAtTheGate: their data are lost and they do
+// not leave. The gate opens when the dead one is no longer a member.
+func TestInstancesThatAreKilledWithoutDisksAreReplacedAtTheGate(t *testing.T) {
 	t.Parallel()
 	slow(t, "many new nodes")
 	c := startClusterOf(t, 3, "--remove-replaced-after", "1s")
@@ -91,7 +91,7 @@ func TestInstancesThatDieWithoutDisksAreReplacedAtTheGate(t *testing.T) {
 	agree(t, c)
 }
 
-// throughGate waits until the node says over HTTP that the next one may be stopped.
+// throughGate waits until the node reports over HTTP that the next one may be stopped.
 func throughGate(t *testing.T, n *proc.Node) {
 	t.Helper()
 	eventually(t, "/readyz?voter of "+n.ID, func() bool {

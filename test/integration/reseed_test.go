@@ -17,10 +17,10 @@ import (
 	"github.com/locknode/locknode/internal/proof/proc"
 )
 
-// A node with damaged data says what is damaged and which command helps, and comes
-// back from the others with that command and nothing else.
+// A node with damaged data names what is damaged and the command that helps, and comes back
+// from the others with that command and nothing else.
 
-// reseedCommand finds in a node's last words the command that helps.
+// reseedCommand finds the command in the error with which a node has ended.
 var reseedCommand = regexp.MustCompile(`run "locknode (reseed [^"]+)"`)
 
 // flip changes a byte wherever a text is found in the files below a path. It
@@ -48,14 +48,14 @@ func flip(t *testing.T, path, text string) (places int) {
 	return places
 }
 
-// refusesAndComesBack damages the data of a follower, takes it at its word, and has
-// it be a voter on which the majority depends.
+// refusesAndComesBack damages the data of a follower, runs the command that it names, and
+// checks that it is a voter on which the majority depends.
 func refusesAndComesBack(t *testing.T, c *proc.Cluster, n *proc.Node, damage func(), says ...string) {
 	t.Helper()
 	watch := dial(t, c.Endpoints())
 	name := "a node with: " + says[0]
 	g := lock(t, watch, name)
-	eventually(t, n.ID+" has written down where the others are", func() bool {
+	eventually(t, n.ID+" has written down the addresses of the others", func() bool {
 		var seeds struct {
 			Members map[string]string `json:"members"`
 		}
@@ -68,7 +68,7 @@ func refusesAndComesBack(t *testing.T, c *proc.Cluster, n *proc.Node, damage fun
 	refused(t, n, append(says, n.Dir, "locknode reseed --data-dir ")...)
 	found := reseedCommand.FindStringSubmatch(tail(n.Logs(), 3))
 	if found == nil {
-		t.Fatalf("no command in what %s said last:\n%s", n.ID, tail(n.Logs(), 3))
+		t.Fatalf("no command in the last lines of %s:\n%s", n.ID, tail(n.Logs(), 3))
 	}
 	out := locknode(t, nil, strings.Fields(found[1])...).ends(t, 0)
 	if !strings.Contains(out.stdout.String(), n.ID+": removed from the cluster") {
@@ -77,7 +77,7 @@ func refusesAndComesBack(t *testing.T, c *proc.Cluster, n *proc.Node, damage fun
 	kept, err := filepath.Glob(filepath.Join(n.Dir, "replaced-*", "node.json"))
 	must(t, err)
 	if len(kept) == 0 {
-		t.Error("what was damaged is not kept")
+		t.Error("the damaged data are not kept")
 	}
 	start(t, n)
 	var all []string
@@ -87,7 +87,7 @@ func refusesAndComesBack(t *testing.T, c *proc.Cluster, n *proc.Node, damage fun
 	awaitVoters(t, n, all...)
 	agree(t, c)
 
-	// It counts: without it there is no majority.
+	// Its vote counts: without it there is no majority.
 	for _, o := range c.Nodes() {
 		if o != n {
 			kill(t, o)
@@ -128,7 +128,7 @@ func TestNodeWithDamagedSnapshotsComesBackWithOneCommand(t *testing.T) {
 	watch := dial(t, c.Endpoints())
 	held := lock(t, watch, "held")
 	n := followersOf(t, c)[0]
-	cutLog(t, held, 1, n) // no longer begins with what was first
+	cutLog(t, held, 1, n) // no longer begins with the first entry
 	both := snapshots(t, n)
 	if len(both) != 2 {
 		t.Fatalf("%s has the snapshots %v, want two", n.ID, both)
@@ -145,7 +145,7 @@ func TestNodeWithDamagedSnapshotsComesBackWithOneCommand(t *testing.T) {
 	heldWith(t, watch, "held", held.Token())
 }
 
-// newestOf is the snapshot with the greatest index.
+// newestOf returns the snapshot with the greatest index.
 func newestOf(t *testing.T, snapshots []string) string {
 	t.Helper()
 	return slices.MaxFunc(snapshots, func(a, b string) int { return cmp.Compare(indexOf(t, a), indexOf(t, b)) })
@@ -207,11 +207,11 @@ func TestReseedChangesNothingWhereItMustNot(t *testing.T) {
 	start(t, n)
 	agree(t, c)
 
-	// Of three nodes one is away: the cluster cannot do without a second one.
+	// One of three nodes is down: the cluster cannot do without a second one.
 	gone := followersOf(t, c)[0]
 	kill(t, gone)
 	rest := followersOf(t, c)
-	eventually(t, gone.ID+" is seen to be away", func() bool {
+	eventually(t, gone.ID+" is seen to be down", func() bool {
 		m := members(t, rest[0])[gone.ID]
 		return m != nil && m.GetHealth() == "failed"
 	})

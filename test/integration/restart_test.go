@@ -15,9 +15,9 @@ import (
 	"github.com/locknode/locknode/internal/proof/proc"
 )
 
-// What is left after all nodes were gone.
+// What is left after all nodes were down.
 
-// remaining is how much cluster time a lock has left. Cluster time is only as far
+// remaining returns how much cluster time a lock has left. Cluster time is only as far
 // as the last entry of the log, so one is written first.
 func remaining(t *testing.T, c *client.Client, name string) time.Duration {
 	t.Helper()
@@ -25,7 +25,7 @@ func remaining(t *testing.T, c *client.Client, name string) time.Duration {
 	return holder(t, c, name).Remaining
 }
 
-func TestLocksOutliveTheDeathOfAllNodes(t *testing.T) {
+func TestLocksSurviveAKillOfAllNodes(t *testing.T) {
 	t.Parallel()
 	forEachStore(t, func(t *testing.T, store string) {
 		c := startCluster(t, "--log-store", store)
@@ -34,7 +34,7 @@ func TestLocksOutliveTheDeathOfAllNodes(t *testing.T) {
 
 		held := lock(t, dial(t, c.Endpoints()), "held")
 		arrivals := make(chan arrival, 1)
-		standInLine(t, dial(t, c.Endpoints()), "held", 1, arrivals)
+		queueUp(t, dial(t, c.Endpoints()), "held", 1, arrivals)
 		detached, err := watch.Detached().Acquire(t.Context(), "long", time.Hour)
 		must(t, err)
 		asked := time.Now()
@@ -48,7 +48,7 @@ func TestLocksOutliveTheDeathOfAllNodes(t *testing.T) {
 		took := time.Since(dead)
 		start(t, c.Nodes()...)
 
-		// Not restarted, and not shortened by the time in which nobody was there.
+		// The TTL does not begin again, and the outage does not shorten it.
 		after := remaining(t, watch, "long")
 		spent, passed := before-after, time.Since(at)
 		if spent < 0 || spent > passed-took+passed/100 {
@@ -67,7 +67,7 @@ func TestLocksOutliveTheDeathOfAllNodes(t *testing.T) {
 		must(t, arrive(t, arrivals).grant.Unlock())
 		must(t, watch.Detached().Release(t.Context(), "long", detached.Token))
 
-		// The short one ends by its TTL, of which the outage was no part.
+		// The short one ends by its TTL, in which the outage does not count.
 		var free time.Time
 		eventually(t, "the lock with the short TTL is free", func() bool {
 			locked, err := watch.IsLocked(within(t, patience), "brief")
@@ -81,8 +81,8 @@ func TestLocksOutliveTheDeathOfAllNodes(t *testing.T) {
 	})
 }
 
-// The second time a cluster starts it finds its old data, whatever its command
-// line says about forming one; also after several lives and both kinds of end.
+// A cluster that starts again finds its old data, whatever its command line says about forming
+// one, also after several runs, and after stop and kill.
 func TestOldDataIsFoundAgain(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t)
@@ -92,24 +92,24 @@ func TestOldDataIsFoundAgain(t *testing.T) {
 		t.Fatal("the cluster has no ID")
 	}
 	var kept []*client.Grant
-	for life, end := range []func(*testing.T, ...*proc.Node){stop, kill, stop} {
-		kept = append(kept, lock(t, watch, fmt.Sprintf("%s/%d", t.Name(), life), client.TTL(time.Hour)))
+	for run, end := range []func(*testing.T, ...*proc.Node){stop, kill, stop} {
+		kept = append(kept, lock(t, watch, fmt.Sprintf("%s/%d", t.Name(), run), client.TTL(time.Hour)))
 		end(t, c.Nodes()...)
 		start(t, c.Nodes()...)
 		for i, g := range kept {
 			must(t, g.Err())
 			heldWith(t, watch, g.Name(), g.Token())
 			if i > 0 && g.Token() <= kept[i-1].Token() {
-				t.Errorf("token %d of a later life, after %d", g.Token(), kept[i-1].Token())
+				t.Errorf("token %d of a later run, after %d", g.Token(), kept[i-1].Token())
 			}
 		}
 		if got := status(t, c.Node("n1")).GetClusterId(); got != clusterID {
-			t.Fatalf("in life %d the cluster is %s, it was %s", life+2, got, clusterID)
+			t.Fatalf("in run %d the cluster is %s, it was %s", run+2, got, clusterID)
 		}
 	}
 	agree(t, c)
 
-	// A directory keeps the store that it was made with, and says so.
+	// A directory keeps the store with which it was created, and the error says so.
 	n := c.Node("n3")
 	stop(t, n)
 	must(t, n.Start("--log-store", "boltdb"))
@@ -117,7 +117,7 @@ func TestOldDataIsFoundAgain(t *testing.T) {
 	start(t, n)
 }
 
-// refused waits until a node has ended by itself with an error that says all this.
+// refused waits until a node has ended by itself with an error that has all these words.
 func refused(t *testing.T, n *proc.Node, want ...string) {
 	t.Helper()
 	select {
@@ -131,12 +131,12 @@ func refused(t *testing.T, n *proc.Node, want ...string) {
 	last := tail(n.Logs(), 5)
 	for _, w := range want {
 		if !strings.Contains(last, w) {
-			t.Errorf("node %s: its last words do not say %q:\n%s", n.ID, w, last)
+			t.Errorf("node %s: its error does not have %q:\n%s", n.ID, w, last)
 		}
 	}
 }
 
-// A node whose log is gone must not vote as if it had never voted.
+// A node whose log was deleted must not vote as if it had never voted.
 func TestNodeWhoseLogIsGoneIsRefused(t *testing.T) {
 	t.Parallel()
 	forEachStore(t, func(t *testing.T, store string) {
@@ -164,7 +164,7 @@ func TestNodeWhoseLogIsGoneIsRefused(t *testing.T) {
 	})
 }
 
-// freePorts is the first of four consecutive ports that are the test's.
+// freePorts returns the first of four consecutive free ports.
 func freePorts(t *testing.T) string {
 	t.Helper()
 	claimed, err := proc.ClaimPorts(1)
@@ -173,7 +173,7 @@ func freePorts(t *testing.T) string {
 	return claimed[0].Address()
 }
 
-// awaitAddresses waits until Raft's configuration has the nodes at these places.
+// awaitAddresses waits until Raft's configuration has the nodes at these addresses.
 func awaitAddresses(t *testing.T, watch *client.Client, want map[string]string) {
 	t.Helper()
 	eventually(t, fmt.Sprintf("the members are at %v", want), func() bool {
@@ -191,7 +191,7 @@ func awaitAddresses(t *testing.T, watch *client.Client, want map[string]string) 
 	})
 }
 
-// offset is the address some ports further.
+// offset returns the address some ports further.
 func offset(t *testing.T, address string, by int) string {
 	t.Helper()
 	a, err := net.ResolveTCPAddr("tcp", address)
@@ -214,7 +214,7 @@ func TestNodesThatComeBackElsewhereAreFollowed(t *testing.T) {
 	awaitAddresses(t, watch, moved)
 	heldWith(t, watch, t.Name(), g.Token())
 
-	// All at once, as when they all get new addresses. Only the seeds are told.
+	// All at once, as when they all get new addresses. Only the seeds are configured.
 	kill(t, c.Nodes()...)
 	args, everywhere := []string{}, []string{}
 	for _, n := range c.Nodes() {

@@ -15,15 +15,15 @@ import (
 
 // A request whose answer is lost is sent again, and takes effect once.
 
-// lossy is a cluster, a network that loses the answers of its nodes, and a client that
-// does without that network.
+// lossy is a cluster, a network that loses the answers of its nodes, and a client that does not
+// use that network.
 func lossy(t *testing.T) (c *proc.Cluster, way *clientNetwork, watch *client.Client) {
 	t.Helper()
 	c = startCluster(t)
 	return c, newClientNetwork(t, c), dial(t, c.Endpoints(), client.Holder("watch"))
 }
 
-// awaitHeld waits until the lock is held, and returns with which token.
+// awaitHeld waits until the lock is held, and returns the token.
 func awaitHeld(t *testing.T, watch *client.Client, name string) uint64 {
 	t.Helper()
 	eventually(t, name+" is held", func() bool { return get(t, watch, name).Held() })
@@ -67,7 +67,7 @@ func TestAcquireWhoseAnswerIsLostTakesEffectOnce(t *testing.T) {
 		way.breakAll()
 		got := <-answers
 		if got.err != nil || got.token != token {
-			t.Errorf("%s: got token %d, %v, want the one that was given at first, %d", how.name, got.token, got.err, token)
+			t.Errorf("%s: got token %d, %v, want the first one, %d", how.name, got.token, got.err, token)
 		}
 		if after := lastToken(t, c); after != before+1 {
 			t.Errorf("%s: %d tokens were given, want 1", how.name, after-before)
@@ -83,11 +83,11 @@ func TestWaiterWhoseAnswerIsLostGetsItsGrantOnce(t *testing.T) {
 	name := t.Name()
 	held := lock(t, watch, name)
 	arrivals := make(chan arrival, 2)
-	standInLine(t, dial(t, c.Endpoints(), way.option()), name, 1, arrivals)
-	standInLine(t, dial(t, c.Endpoints()), name, 2, arrivals)
+	queueUp(t, dial(t, c.Endpoints(), way.option()), name, 1, arrivals)
+	queueUp(t, dial(t, c.Endpoints()), name, 2, arrivals)
 	way.loseAnswers()
 	must(t, held.Unlock())
-	eventually(t, "the first in line is given the lock", func() bool { return holder(t, watch, name).Token != held.Token() })
+	eventually(t, "the first waiter gets the lock", func() bool { return holder(t, watch, name).Token != held.Token() })
 	token := holder(t, watch, name).Token
 	way.breakAll()
 	first := arrive(t, arrivals)
@@ -120,11 +120,11 @@ func TestReleaseWhoseAnswerIsLostTakesEffectOnce(t *testing.T) {
 	must(t, cl.Close())
 	heldWith(t, watch, name, next.Token())
 
-	// The same on the command line, which waits for its answer until there is one.
+	// The same with the command line, which waits until there is an answer.
 	r := startRelay(t, leaderOf(t, c))
 	r.losing.Store(true)
 	release := locknode(t, []string{r.address}, "release", "cli", strconv.FormatUint(detach(t, watch, "cli"), 10))
-	eventually(t, "it is released and nobody was told", func() bool { return !get(t, watch, "cli").Held() && r.lost.Load() > 0 })
+	eventually(t, "it is released and the answer is lost", func() bool { return !get(t, watch, "cli").Held() && r.lost.Load() > 0 })
 	must(t, next.Unlock())
 	next = lock(t, watch, "cli")
 	r.losing.Store(false)
@@ -133,7 +133,7 @@ func TestReleaseWhoseAnswerIsLostTakesEffectOnce(t *testing.T) {
 	agree(t, c)
 }
 
-// detach acquires a lock for a minute, for whoever has the token.
+// detach acquires a lock for a minute, without a session.
 func detach(t *testing.T, c *client.Client, name string) uint64 {
 	t.Helper()
 	g, err := c.Detached().Acquire(within(t, patience), name, time.Minute)
@@ -141,8 +141,8 @@ func detach(t *testing.T, c *client.Client, name string) uint64 {
 	return g.Token
 }
 
-// A script that is killed while it waits for its answer, or never gets one, runs
-// again with the same request ID, and it does not matter which node it asks.
+// A script that is killed while it waits for its answer, or never gets one, can be run again
+// with the same request ID, through any node.
 func TestRequestIDMakesAnyRetryOneRequest(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t)
@@ -162,10 +162,10 @@ func TestRequestIDMakesAnyRetryOneRequest(t *testing.T) {
 	}
 	busy := locknode(t, c.Endpoints(), "acquire", "cli", "--request-id", "job 2").ends(t, exitNotAcquired)
 	if !strings.Contains(busy.stderr.String(), "held") {
-		t.Errorf("another request ID: it says %q, want that the lock is held", busy.stderr.String())
+		t.Errorf("another request ID: it prints %q, want that the lock is held", busy.stderr.String())
 	}
 
-	// HTTP takes the same text for the same request, on every node.
+	// Over HTTP the same text is the same request, on every node.
 	for _, n := range c.Nodes() {
 		a := browse(t, n.HTTP()).do(t, "/v1/acquire", object{"name": "cli", "ttl": "30s", "request_id": "job 1"})
 		if got := answered[grantView](t, a, 200); got.Token != token {

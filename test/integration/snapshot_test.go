@@ -21,7 +21,7 @@ import (
 // When the log has become long, nodes write a snapshot and remove the entries
 // before it. A node that needs those entries gets the snapshot instead.
 
-// snapshots are the finished snapshots of a node.
+// snapshots returns the finished snapshots of a node.
 func snapshots(t *testing.T, n *proc.Node) (finished []string) {
 	t.Helper()
 	entries, err := os.ReadDir(filepath.Join(n.Dir, "snapshots"))
@@ -36,8 +36,8 @@ func snapshots(t *testing.T, n *proc.Node) (finished []string) {
 	return finished
 }
 
-// cutsItsLog are the arguments of nodes that cutLog makes forget what is old. They say
-// when they do it, in a line of Raft's that is for debugging. A node writes a snapshot
+// cutsItsLog are the arguments of nodes for cutLog, which makes them remove old entries. A
+// debug line of Raft shows when they do. A node writes a snapshot
 // after 32 MiB of entries, and its log reaches back behind the snapshot before, and 16 MiB
 // more. With these values that takes some 3,500 entries.
 var cutsItsLog = []string{"--log-level", "debug", "--limits.value-bytes", strconv.Itoa(cutValue)}
@@ -74,14 +74,14 @@ func cutLog(t *testing.T, g *client.Grant, upTo uint64, nodes ...*proc.Node) {
 	}
 }
 
-func TestSnapshotCarriesLocksThroughRestartsAndToWhoWasAway(t *testing.T) {
+func TestASnapshotHasTheLocksAfterARestartAndForANodeThatWasDown(t *testing.T) {
 	t.Parallel()
 	slow(t, "fills the log until there are two snapshots")
 	c := startCluster(t, cutsItsLog...)
 	watch := dial(t, c.Endpoints())
 	held := lock(t, dial(t, c.Endpoints()), "held")
 	arrivals := make(chan arrival, 1)
-	standInLine(t, dial(t, c.Endpoints()), "held", 1, arrivals)
+	queueUp(t, dial(t, c.Endpoints()), "held", 1, arrivals)
 	detached, err := watch.Detached().Acquire(t.Context(), "detached", time.Hour)
 	must(t, err)
 	var kept []*client.Grant
@@ -98,26 +98,26 @@ func TestSnapshotCarriesLocksThroughRestartsAndToWhoWasAway(t *testing.T) {
 	start(t, away)
 	agree(t, c)
 	if len(snapshots(t, away)) == 0 {
-		t.Errorf("%s caught up without a snapshot, want that the entries it missed are gone", away.ID)
+		t.Errorf("%s caught up without a snapshot, want the entries that it missed to be gone", away.ID)
 	}
-	for life := range 2 {
+	for run := range 2 {
 		kill(t, c.Nodes()...)
 		start(t, c.Nodes()...)
 		must(t, held.Err())
 		h := holder(t, watch, "held")
 		if h.Token != held.Token() || string(h.Value) != string(value) {
-			t.Errorf("in life %d: held with token %d and %d bytes, want token %d and the %d bytes of before", life+2, h.Token, len(h.Value), held.Token(), len(value))
+			t.Errorf("in run %d: held with token %d and %d bytes, want token %d and the %d bytes of before", run+2, h.Token, len(h.Value), held.Token(), len(value))
 		}
 		heldWith(t, watch, "detached", detached.Token)
 		for _, g := range kept {
 			heldWith(t, watch, g.Name(), g.Token())
 		}
 		if got := get(t, watch, "held").Waiters; got != 1 {
-			t.Errorf("in life %d: %d wait, want 1", life+2, got)
+			t.Errorf("in run %d: %d wait, want 1", run+2, got)
 		}
 		agree(t, c)
 	}
-	// What the table remembers besides: whose token it was, and who is next.
+	// The table also has the last token, and the waiter.
 	must(t, watch.Detached().Release(t.Context(), "detached", detached.Token))
 	must(t, held.Unlock())
 	got := arrive(t, arrivals)

@@ -13,16 +13,15 @@ import (
 	"github.com/locknode/locknode/client"
 )
 
-// The two stories from which the project comes, step for step.
+// Two stories of a lock, step by step.
 
-// pace is how fast a story is told: as it was written down, or slower on a machine
-// that needs longer for a question.
+// pace is how fast a story runs: as it was written, or slower on a slow machine.
 type pace struct {
 	wait, ttl time.Duration
 	every     time.Duration // a second and a little: a lock may end late, never early
 }
 
-// tell tells a story, and again at half the pace if the machine was too slow for it.
+// tell runs a story, and again at half the pace if the machine was too slow for it.
 func tell(t *testing.T, story func(name string, p pace) (timely bool)) {
 	t.Helper()
 	p := pace{4 * time.Second, 2 * time.Second, 1200 * time.Millisecond}
@@ -36,10 +35,9 @@ func tell(t *testing.T, story func(name string, p pace) (timely bool)) {
 	t.Fatal("the machine is too slow for any story")
 }
 
-// activeTwice asks at this pace whether the lock is held, until it is not, and
-// reports whether it was exactly twice. It was not where the machine was so slow
-// that a question was asked late, or that the lock ended late. That it ends early
-// fails the test at once.
+// activeTwice checks at this pace whether the lock is held, until it is not, and reports
+// whether it was held exactly twice. It was not if the machine was so slow that a check came
+// late or the lock ended late. A lock that ends early fails the test at once.
 func (p pace) activeTwice(t *testing.T, asked, acquired time.Time, locked func() bool) bool {
 	t.Helper()
 	active := 0
@@ -84,8 +82,8 @@ func TestStoryOfAnExpiredLock(t *testing.T) {
 		if second == nil {
 			return timely
 		}
-		// Leaving the scope of the first has not touched the second, which may
-		// have expired by now only if the machine has slept.
+		// The end of the first scope has not changed the second, which may have
+		// expired by now only if the machine was paused.
 		info := get(t, c, name)
 		if second.Err() != nil {
 			return false
@@ -116,7 +114,7 @@ func TestStoryOfAReleasedLock(t *testing.T) {
 		if second.Token() <= first.Token() || first.Err() == nil {
 			t.Errorf("acquired again at once: token %d after %d, the first says %v", second.Token(), first.Token(), first.Err())
 		}
-		must(t, first.Unlock()) // twice is once, and does not touch the second
+		must(t, first.Unlock()) // a second time does nothing, also to the second grant
 		heldWith(t, c, name, second.Token())
 		return nil
 	}, options...)
@@ -147,7 +145,7 @@ func TestStoryOfAnExpiredLockOnTheCommandLine(t *testing.T) {
 		if renew.wait(t) != 0 && time.Since(acquired) > p.ttl*99/100 {
 			return false
 		}
-		renew.ends(t, 0) // or the stale release has touched it
+		renew.ends(t, 0) // or the stale release has ended it
 		locknode(t, endpoints, "release", name, strconv.FormatUint(second.Token, 10)).ends(t, 0)
 		return timely
 	})

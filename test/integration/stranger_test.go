@@ -21,12 +21,12 @@ import (
 	"github.com/locknode/locknode/internal/mux"
 )
 
-// A client that is clumsy or means harm, in a process of its own: it asks for more than
-// anybody can give, until its input ends.
+// A faulty or hostile client, in a process of its own: it requests more than a cluster can
+// serve, until its input ends.
 
 const strangerRole = "stranger"
 
-// kindsOfFlood are what it can do, by name, each with how much of it is done at once.
+// kindsOfFlood are its floods, by name, each with how much of it is done at once.
 var kindsOfFlood = map[string]func(*stranger){
 	"acquires": func(f *stranger) {
 		f.streams(8, func(n uint64) *apiv1.Operation {
@@ -56,7 +56,7 @@ var kindsOfFlood = map[string]func(*stranger){
 	"unread answers": func(f *stranger) {
 		f.connections(300, func(c net.Conn) {
 			if tcp, ok := c.(*net.TCPConn); ok {
-				_ = tcp.SetReadBuffer(64 << 10) // else it takes megabytes before it is full
+				_ = tcp.SetReadBuffer(64 << 10) // otherwise it accepts megabytes before it is full
 			}
 			for range 20 { // the answers to more than one of them do not fit the system's buffers
 				_, _ = io.WriteString(c, "GET /v1/locks?limit=1000&stale=1m HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -65,8 +65,8 @@ var kindsOfFlood = map[string]func(*stranger){
 	},
 }
 
-// strangerMain is the process: it does args[0] to the nodes whose API and HTTP addresses
-// are args[1] and args[2], says "begun", and at its end how much it did.
+// strangerMain is the process: it runs the flood args[0] against the nodes whose API and HTTP
+// addresses are args[1] and args[2], prints "begun", and at its end how much it did.
 func strangerMain(args []string) int {
 	f := &stranger{api: strings.Split(args[1], ","), http: strings.Split(args[2], ",")}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -97,7 +97,7 @@ func randomSession() []byte {
 	return id
 }
 
-// streams keeps many operations under way on each of so many streams.
+// streams keeps many operations under way on each of n streams.
 func (f *stranger) streams(n int, op func(n uint64) *apiv1.Operation) {
 	const atOnce = 256
 	var wg sync.WaitGroup
@@ -144,8 +144,8 @@ func (f *stranger) fill(conn *mux.Conn, atOnce int, first uint64, op func(n uint
 	}
 }
 
-// connections keeps so many of them open to each node's API and HTTP ports, and reads
-// nothing from them.
+// connections keeps n of them open to each node's API and HTTP ports, and reads nothing from
+// them.
 func (f *stranger) connections(n int, use func(net.Conn)) {
 	var wg sync.WaitGroup
 	for _, address := range append(append([]string(nil), f.api...), f.http...) {

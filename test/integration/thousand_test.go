@@ -18,17 +18,17 @@ import (
 	"github.com/locknode/locknode/internal/proof/stalls"
 )
 
-// crowd is many clients, each with a connection, a session and a lock of its own that
-// it takes and gives back all the time, and another one that it keeps.
+// crowd is many clients, each with a connection, a session, a lock that it acquires and
+// releases all the time, and another one that it keeps.
 type crowd struct {
 	ctx    context.Context
 	wg     sync.WaitGroup
 	cycles atomic.Int64
 
 	mu     sync.Mutex      // guards what follows
-	took   []time.Duration // of cycles, since the last look
+	took   []time.Duration // of cycles, since the last report
 	errs   []error
-	late   []error        // what depends on how soon the machine lets a process run
+	late   []error        // errors that a slow machine can cause
 	broken map[string]int // streams that broke, by node
 	why    map[string]int // the same, by time, node and reason
 	begun  time.Time
@@ -36,12 +36,12 @@ type crowd struct {
 
 const (
 	crowdClients = 1000
-	// crowdTTL is how long a session lives without the cluster: much longer than the
-	// nodes of a busy machine take for an election, and shorter than the test goes on
-	// after the death of the leader, so that a client that is forgotten there loses its locks.
+	// crowdTTL is the TTL of the sessions: much longer than an election on a busy machine, and
+	// shorter than the test goes on after the leader was killed, so that a client without
+	// keep-alives loses its locks.
 	crowdTTL  = 20 * time.Second
 	crowdHold = 10 * time.Millisecond
-	// crowdStall is what processes that share a machine with nobody else do not stand still.
+	// crowdStall is longer than any pause of processes that have a machine to themselves.
 	crowdStall = time.Second
 )
 
@@ -87,8 +87,8 @@ func (c *crowd) fail(format string, args ...any) {
 	}
 }
 
-// check notes whether a client has lost something. That none of its keep-alives was
-// answered within the TTL says something only where processes run when they want to.
+// check records whether a client has lost something. That none of its keep-alives was answered
+// within the TTL counts only where processes are not paused.
 func (c *crowd) check(what string, err error) {
 	var lost *client.LostError
 	switch {
@@ -102,16 +102,16 @@ func (c *crowd) check(what string, err error) {
 	}
 }
 
-// lock takes a lock, for which it waits as long as other tests wait.
+// lock acquires a lock, and waits for it as long as other tests wait.
 func (c *crowd) lock(cl *client.Client, kind string, i int) (*client.Grant, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	return cl.Lock(ctx, fmt.Sprintf("%s/%d", kind, i))
 }
 
-// live is one client's life.
-func (c *crowd) live(i int, cl *client.Client) {
-	defer func() { _ = cl.Close() }() // with the others, and not one after the other when the test is over
+// use is what one client does.
+func (c *crowd) use(i int, cl *client.Client) {
+	defer func() { _ = cl.Close() }() // all at the same time, not one after the other
 	kept, err := c.lock(cl, "kept", i)
 	if err != nil {
 		c.fail("client %d: the lock to keep: %w", i, err)
@@ -135,8 +135,8 @@ func (c *crowd) live(i int, cl *client.Client) {
 	c.check(fmt.Sprintf("client %d, of the lock that it kept", i), kept.Err())
 }
 
-// report logs how long a lock has taken since the last report. How soon everybody is
-// served again depends on the machine; that everybody is does not.
+// report logs how long a lock has taken since the last report. That every client is served
+// again does not depend on the machine; how soon does.
 func (c *crowd) report(t *testing.T, what string) {
 	t.Helper()
 	c.mu.Lock()
@@ -147,14 +147,14 @@ func (c *crowd) report(t *testing.T, what string) {
 		t.Errorf("%s: no client got its lock", what)
 		return
 	}
-	t.Logf("%s: %d locks taken, median %v, 99%% %v, longest %v; streams that broke: %v",
+	t.Logf("%s: %d locks acquired, median %v, 99%% %v, longest %v; streams that broke: %v",
 		what, n, c.took[n/2].Round(time.Millisecond), c.took[n*99/100].Round(time.Millisecond), c.took[n-1].Round(time.Millisecond), c.broken)
 	c.took = nil
 }
 
-// TestAThousandClientsRideOutTheDeathOfTheLeader, on one machine with all nodes: nobody
-// leaves a node that lives, and nobody loses what it holds.
-func TestAThousandClientsRideOutTheDeathOfTheLeader(t *testing.T) {
+// TestAThousandClientsSurviveAKillOfTheLeader, on one machine with all nodes: no client leaves
+// a node that runs, and none loses its lock.
+func TestAThousandClientsSurviveAKillOfTheLeader(t *testing.T) {
 	slow(t, "a thousand clients, and each for twice its TTL")
 	if raceDetector {
 		t.Skip("is about load, which the race detector makes something else")
@@ -169,7 +169,7 @@ func TestAThousandClientsRideOutTheDeathOfTheLeader(t *testing.T) {
 	log := client.Logger(slog.New(breaks{slog.DiscardHandler, c}))
 	for i := range crowdClients {
 		cl := dial(t, cluster.Endpoints(), client.Holder(fmt.Sprintf("client %d", i)), client.SessionTTL(crowdTTL), log)
-		c.wg.Go(func() { c.live(i, cl) })
+		c.wg.Go(func() { c.use(i, cl) })
 	}
 	eventually(t, "every client has got a lock", func() bool { return c.cycles.Load() > 3*crowdClients })
 	c.report(t, "at the beginning")
@@ -190,17 +190,17 @@ func TestAThousandClientsRideOutTheDeathOfTheLeader(t *testing.T) {
 		t.Error(err)
 	}
 	stalled := stood.Longest(0, ran())
-	t.Logf("this process stood still for up to %v", stalled.Round(time.Millisecond))
+	t.Logf("this process was paused for up to %v", stalled.Round(time.Millisecond))
 	for peer, n := range c.broken {
 		if peer != leader.API() {
-			c.late = append(c.late, fmt.Errorf("%d streams to %s broke, which lived", n, peer))
+			c.late = append(c.late, fmt.Errorf("%d streams to %s broke, which runs", n, peer))
 		}
 	}
-	// A node that got no processor for seconds is left for its silence, and rightly.
+	// Clients rightly leave a node that is paused for seconds.
 	if late := errors.Join(c.late...); late != nil && stalled < crowdStall {
 		t.Error(head(late.Error(), 20))
 	} else if late != nil {
-		t.Logf("this does not count, because the machine did not run what was to run:\n%s", head(late.Error(), 20))
+		t.Logf("this does not count, because the machine paused processes:\n%s", head(late.Error(), 20))
 	}
 	if len(c.late) > 0 || t.Failed() {
 		for _, why := range slices.Sorted(maps.Keys(c.why)) {

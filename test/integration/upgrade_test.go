@@ -17,7 +17,7 @@ import (
 )
 
 // The next version of the program: one feature level more, and one command of that level.
-// It takes the place of SetValue once the table is there, and what it stores says so.
+// Once the table is at that level it replaces SetValue, and the value shows it.
 var nextVersion = map[string][]overlay.Edit{
 	"fsm/level.go": {
 		{Anchor: "const Level = 1\n", With: "const Level = 2\n"},
@@ -70,16 +70,16 @@ func buildNextVersion(t *testing.T) string {
 	return next
 }
 
-// A cluster is rolled to a version with a feature level more, back again, and there for
-// good, under load: no lock is lost, and no operation of a client fails. The way back is
-// open until all nodes run the new version and none is told to wait; after it, the old
-// version refuses to start and says what to run.
+// A cluster is upgraded to a version with a feature level more, downgraded, and upgraded for
+// good, under load: no lock is lost, and no operation of a client fails. A downgrade is
+// possible until all nodes run the new version and none is configured to wait; after that, the
+// old version refuses to start and says what to run.
 func TestRollingToTheNextFeatureLevelAndBack(t *testing.T) {
 	t.Parallel()
 	slow(t, "builds another program")
 	next := buildNextVersion(t)
 
-	// What the nodes are started from: a link that is turned over.
+	// The program that the nodes run: a link that is changed.
 	dir := t.TempDir()
 	current := filepath.Join(dir, "locknode")
 	use := func(binary string) {
@@ -135,7 +135,7 @@ func TestRollingToTheNextFeatureLevelAndBack(t *testing.T) {
 
 	stored("value")
 	roll(next, "--feature-level", "1")
-	time.Sleep(time.Second) // several looks of the leader: what must not come has no event
+	time.Sleep(time.Second) // several checks of the leader: what must not happen has no event
 	if got := level(); !slices.Equal(got, []uint32{1, 1, 1}) {
 		t.Errorf("the nodes are at levels %v while they agree to 1 only", got)
 	}
@@ -162,7 +162,7 @@ func TestRollingToTheNextFeatureLevelAndBack(t *testing.T) {
 		}
 	}
 
-	// There is no way back, and it says so; what it has is as it was.
+	// A downgrade is refused with a reason; the data are as before.
 	last := c.Nodes()[2]
 	stop(t, last)
 	use(program)
@@ -170,7 +170,7 @@ func TestRollingToTheNextFeatureLevelAndBack(t *testing.T) {
 	select {
 	case <-last.Exited():
 	case <-time.After(patience):
-		t.Fatal("a version that is too old runs on")
+		t.Fatal("a version that is too old runs")
 	}
 	if tail := last.Tail(); !strings.Contains(tail, "run Locknode 0.2.0-test or a later version on this node") || last.ExitCode() == 0 {
 		t.Errorf("it ended with %d: %s", last.ExitCode(), tail)
@@ -184,6 +184,6 @@ func TestRollingToTheNextFeatureLevelAndBack(t *testing.T) {
 	must(t, held.Unlock())
 	agree(t, c)
 	if client := dial(t, c.Endpoints(), client.Holder("later")); lock(t, client, "held").Token() <= held.Token() {
-		t.Error("tokens do not grow")
+		t.Error("tokens do not rise")
 	}
 }

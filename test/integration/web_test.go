@@ -21,13 +21,13 @@ type webAnswer struct {
 	body   []byte
 }
 
-// web speaks HTTP to one address.
+// web is a client of one HTTP address.
 type web struct {
 	base   string
 	client *http.Client
 }
 
-// browse is a client of the HTTP API at an address; it ends with the test.
+// browse returns a client of the HTTP API at an address; it ends with the test.
 func browse(t *testing.T, address string) *web {
 	t.Helper()
 	transport := &http.Transport{}
@@ -70,8 +70,8 @@ func (w *web) do(t *testing.T, path string, body any) webAnswer {
 // object is a JSON object to be sent.
 type object map[string]any
 
-// rawConn is a connection on which HTTP is spoken by hand, so that a test knows
-// when a request has been sent.
+// rawConn is a connection for HTTP without a library, so that a test knows when a request has
+// been sent.
 type rawConn struct{ net.Conn }
 
 func connect(t *testing.T, address string) rawConn {
@@ -82,7 +82,7 @@ func connect(t *testing.T, address string) rawConn {
 	return rawConn{conn}
 }
 
-// send returns when the request is the other side's, whether that runs or not.
+// send returns when the other side's system has the request, even if the process is paused.
 func (c rawConn) send(t *testing.T, method, path, body string) {
 	t.Helper()
 	_, err := fmt.Fprintf(c, "%s %s HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s",
