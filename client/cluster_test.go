@@ -25,7 +25,7 @@ type cluster struct {
 	began    time.Time
 	stood    time.Duration // time for which the cluster's clock stood still
 	index    uint64
-	inLine   map[requestKey]*mux.Call
+	queued   map[requestKey]*mux.Call
 	watchers map[[16]byte]func(*apiv1.Notice)
 	watchOf  map[[16]byte]int // the number of the call of Watch that the watcher is from
 	watches  int
@@ -68,7 +68,7 @@ func newCluster(t *testing.T) *cluster {
 	k := &cluster{
 		table:    fsm.New(),
 		began:    time.Now(),
-		inLine:   map[requestKey]*mux.Call{},
+		queued:   map[requestKey]*mux.Call{},
 		watchers: map[[16]byte]func(*apiv1.Notice){}, watchOf: map[[16]byte]int{},
 		latency: time.Millisecond,
 		over:    make(chan struct{}),
@@ -225,9 +225,9 @@ func (k *cluster) answer(call *mux.Call, a *apiv1.Answer, extra time.Duration) {
 func (k *cluster) leaveLine(call *mux.Call) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	for key, p := range k.inLine {
+	for key, p := range k.queued {
 		if p == call {
-			delete(k.inLine, key)
+			delete(k.queued, key)
 		}
 	}
 }
@@ -248,7 +248,7 @@ func (k *cluster) operate(call *mux.Call) (a *apiv1.Answer, finish func()) {
 	c := command(op)
 	results, finish := k.applyLocked(c)
 	if q, ok := c.(fsm.Acquire); ok && results[0].Code == fsm.Queued {
-		k.inLine[keyOf(q.ID)] = call
+		k.queued[keyOf(q.ID)] = call
 		return nil, finish
 	}
 	return k.answerOf(result(op, results[0], k.table.Now())), finish
@@ -289,11 +289,11 @@ func (k *cluster) applyLocked(commands ...fsm.Command) (results []fsm.Result, fi
 func (k *cluster) event(e fsm.Event) func() {
 	switch e.Kind {
 	case fsm.EventGranted, fsm.EventWaitEnded:
-		call := k.inLine[keyOf(e.Request)]
+		call := k.queued[keyOf(e.Request)]
 		if call == nil {
 			return nil
 		}
-		delete(k.inLine, keyOf(e.Request))
+		delete(k.queued, keyOf(e.Request))
 		r := e.Result
 		if e.Kind == fsm.EventWaitEnded {
 			r = fsm.Result{Code: e.Code}

@@ -13,7 +13,7 @@ import (
 // where one process acquires and another releases. Its holder is not notified of its loss.
 //
 // Requests are sent in the client's session nevertheless, so that they take
-// effect once; an acquire that waits stands in line as long as that session lasts.
+// effect once; an acquire that waits is queued as long as that session lasts.
 // It is safe for concurrent use.
 type Detached struct{ c *Client }
 
@@ -25,7 +25,7 @@ type DetachedGrant struct {
 	// the call, unless it is released. It is a little less than what is left in the
 	// cluster, and less than the ttl if an earlier call with this [RequestID] got the grant.
 	ExpiresIn time.Duration
-	// Waited is how long this call stood in line, in cluster time; zero if the lock was free.
+	// Waited is how long this call waited in the queue, in cluster time; zero if the lock was free.
 	Waited time.Duration
 }
 
@@ -33,10 +33,10 @@ type DetachedGrant struct {
 func (c *Client) Detached() *Detached { return &Detached{c} }
 
 // Acquire acquires the lock for ttl, which must be positive. It tries once unless [Wait]
-// says how long to stand in line.
+// says how long to wait in the queue.
 //
 // It waits until the lock is granted or refused, the [Wait] is over, or ctx ends. If the
-// session ends in the cluster while Acquire waits, it stands in line again, at the end, in
+// session ends in the cluster while Acquire waits, it is queued again, at the end, in
 // another session.
 //
 // The errors are those of [Client.TryLock]; ErrTimeout after a wait; and ErrLost if
@@ -44,7 +44,7 @@ func (c *Client) Detached() *Detached { return &Detached{c} }
 // means that its grant has ended, and ErrInvalid names the argument that differs from the
 // first call.
 //
-// After an error the place in line is given up and a grant that came is released, also by
+// After an error the place in the queue is given up and a grant that came is released, also by
 // [Client.Close]. If the cluster cannot be reached for that, because the client was cut off
 // for longer than its session's TTL or Close returned an error, a lock that was granted is
 // held until the ttl is over; the same call with the same RequestID then returns it.

@@ -34,9 +34,9 @@
 // retried until the caller's context ends. Every request has an ID and is sent
 // again, to another node if need be, until it is answered; it takes effect once.
 // While no node answers, grants are lost when their time is up, but places in
-// line are kept: if the session has survived, its waiting Locks are where they
-// were. If the cluster has ended the session, they stand in line again, at the
-// end, in a new session.
+// queues are kept: if the session has survived, its waiting Locks are where they
+// were. If the cluster has ended the session, they are queued again, at the end,
+// in a new session.
 //
 // # Stability
 //

@@ -17,7 +17,7 @@ import (
 var (
 	// ErrBusy: another holds the lock. A [*BusyError] names the holders.
 	ErrBusy = errors.New("held by another")
-	// ErrTimeout: the wait was over before the lock was free. The place in line
+	// ErrTimeout: the wait was over before the lock was free. The place in the queue
 	// is given up. It also is a [context.DeadlineExceeded]. A [*TimeoutError] names
 	// the holders.
 	ErrTimeout error = timeout{}

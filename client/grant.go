@@ -52,7 +52,7 @@ func (g *Grant) Name() string { return g.name }
 // grants, of any lock. It stays below 2^53.
 func (g *Grant) Token() uint64 { return g.token }
 
-// Waited returns how long the acquire stood in line, in cluster time; zero if
+// Waited returns how long the acquire waited in the queue, in cluster time; zero if
 // the lock was free.
 func (g *Grant) Waited() time.Duration { return g.waited }
 

@@ -23,13 +23,13 @@ var (
 	errWaitOver = errors.New("wait is over")
 )
 
-// Lock acquires the lock, and waits in line while others hold it: first come,
+// Lock acquires the lock, and waits in the queue while others hold it: first come,
 // first served.
 //
 // It waits until the lock is granted, the [Wait] is over, or ctx ends. ctx bounds the wait
-// and nothing else: not the hold, not the Unlock. When it ends the place in line is given
+// and nothing else: not the hold, not the Unlock. When it ends the place in the queue is given
 // up; if no node can be reached, that is sent later. If the session ends in the cluster
-// while Lock waits, it stands in line again, at the end, in another session.
+// while Lock waits, it is queued again, at the end, in another session.
 //
 // It returns [ErrTimeout] if ctx's deadline or [Wait] passed, [ErrReentry] if
 // ctx belongs to a grant of the same lock, [ErrUnavailable] if ctx ended while
@@ -85,7 +85,7 @@ func (c *Client) do(ctx context.Context, q request, fn func(context.Context, *Gr
 type request struct {
 	what
 	acquireOptions
-	try      bool // do not wait in line
+	try      bool // do not wait in the queue
 	within   bool // the grant's context also ends with the caller's
 	detached bool // the grant belongs to no session
 }
@@ -360,7 +360,7 @@ func (s *session) granted(ctx, caller context.Context, q *request, a *acquiring,
 	return nil, s.giveUp(ctx, q, a, s.c.ended(ctx, q.what, &a.op))
 }
 
-// waitedFor returns how long an acquire stood in line.
+// waitedFor returns how long an acquire waited in the queue.
 func waitedFor(got *apiv1.AcquireResponse) time.Duration {
 	return time.Duration(max(got.GetGranted()-got.GetQueued(), 0))
 }
@@ -437,7 +437,7 @@ func (s *session) finishLocked(a *acquiring) {
 	}
 }
 
-// giveUp gives up an acquire, its place in line or its grant, and returns the caller's
+// giveUp gives up an acquire, its place in the queue or its grant, and returns the caller's
 // error: err, or that the wait is over. Package window says how it is done, and why.
 func (s *session) giveUp(ctx context.Context, q *request, a *acquiring, err error) error {
 	s.cancel(a)

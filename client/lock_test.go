@@ -132,7 +132,7 @@ func TestTimeoutNamesTheHolder(t *testing.T) {
 	})
 }
 
-func TestLockWaitsInLine(t *testing.T) {
+func TestLockWaitsInTheQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newCluster(t)
 		holder := k.client(t)

@@ -25,7 +25,7 @@ type SessionInfo struct {
 	TTL       time.Duration     // the cluster ends it after that time without a keep-alive
 	Remaining time.Duration     // until it ends if no keep-alive comes
 	Grants    int               // that it holds
-	Waiters   int               // its places in line
+	Waiters   int               // its places in queues
 	Bytes     int64             // its part of [Status].TableBytes, without its grants
 	Labels    map[string]string // the client's; see [Labels]
 }
@@ -75,7 +75,7 @@ func (c *Client) Sessions(ctx context.Context, filter SessionsFilter) (sessions 
 }
 
 // KillSession ends the session of any client, by its hash: its grants end, and its places
-// in line are given up. Its client gets a [LostError] with the address of the caller, which
+// in queues are given up. Its client gets a [LostError] with the address of the caller, which
 // the node adds, and the reason; where it is cut off, it only learns that the session has
 // ended. KillSession returns [ErrSession] if no such session is open, and otherwise the
 // errors of [Client.Sessions].
@@ -91,7 +91,7 @@ func (c *Client) KillSession(ctx context.Context, hash, reason string) error {
 
 // Killed is how much [Client.KillSessionsOf] has ended.
 type Killed struct {
-	Sessions int // with their grants and places in line
+	Sessions int // with their grants and places in queues
 	Grants   int // that belonged to no session
 	Waiters  int // that belonged to no session
 }

@@ -192,7 +192,7 @@ type acquireOptions struct {
 	once    []byte
 }
 
-// Wait bounds the wait in line: after d the acquire fails with [ErrTimeout]. With zero it
+// Wait bounds the wait in the queue: after d the acquire fails with [ErrTimeout]. With zero it
 // tries once. Without this option a Lock waits until its context ends, and
 // [Detached.Acquire] tries once. A TryLock ignores it. A negative d is [ErrInvalid].
 func Wait(d time.Duration) AcquireOption {
@@ -223,7 +223,7 @@ func DelayAfterLoss(d time.Duration) AcquireOption {
 }
 
 // RequestID makes a detached acquire repeatable: another call with the same ID, from any
-// client, and the same lock, ttl, delay and value, gets the place in line or the grant of the
+// client, and the same lock, ttl, delay and value, gets the place in the queue or the grant of the
 // first one. For five minutes after that grant has ended, the ID is answered with
 // [ErrNotHeld]: another grant needs another ID. A refusal is not remembered: a loop that
 // tries until the lock is free needs one ID. The ID must be random.

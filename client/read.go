@@ -13,7 +13,7 @@ type LockInfo struct {
 	Name        string        // of the lock
 	Holders     []HolderInfo  // the first 64; none: it is free
 	HolderCount int           // of all holders; 0: it is free
-	Waiters     int           // places in line
+	Waiters     int           // places in queues
 	Limit       int           // the size of a semaphore; 0: it is none
 	DelayLeft   time.Duration // how long the free lock is not granted; see [DelayAfterLoss]
 	Age         time.Duration // how old the answer may be; zero for a linearizable read

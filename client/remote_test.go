@@ -209,7 +209,7 @@ func TestConnectTimeoutEndsOperationsThatReachNoNode(t *testing.T) {
 			t.Errorf("%s: took %v, want 500ms", name, d)
 		}
 	}
-	// A wait that is given up after it was in line leaves the line.
+	// A wait that is given up after it was queued leaves the queue.
 	r.lead(r.nodes[0])
 	gone := make(chan error, 1)
 	go func() { _, err := c.Lock(t.Context(), "a"); gone <- err }()

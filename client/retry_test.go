@@ -92,7 +92,7 @@ func TestUnlockIsRetriedUntilAcknowledged(t *testing.T) {
 }
 
 // TestRefusedReleasesAndCancelsAreRepeated: a full window is no reason to leave
-// a lock held or a waiter in line.
+// a lock held or a waiter queued.
 func TestRefusedReleasesAndCancelsAreRepeated(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newCluster(t)

@@ -32,7 +32,7 @@ const (
 // be repeated in another one.
 var errAgain = errors.New("session changed")
 
-// session is the liveness of a client: it has grants and places in line. Its goroutine
+// session is the liveness of a client: it has grants and places in queues. Its goroutine
 // opens it and keeps it alive. It ends once: when the cluster answers that it has ended,
 // when the client is closed, or when it has retired and has no grant or operation left.
 //

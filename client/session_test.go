@@ -149,7 +149,7 @@ func TestSessionThatRanOutWhileItWasOpenedIsReplaced(t *testing.T) {
 	}
 }
 
-func TestWaitingLockStandsInLineAgainAfterItsSessionWasLost(t *testing.T) {
+func TestWaitingLockIsQueuedAgainAfterItsSessionWasLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newCluster(t)
 		g := mustLock(t, k.client(t), "a")

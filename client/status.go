@@ -47,7 +47,7 @@ type Status struct {
 	ClusterTime time.Duration // at AppliedIndex, since the cluster was formed
 	Locks       int           // that are held, waited for or delayed
 	Grants      int           // that there are
-	Waiters     int           // places in line
+	Waiters     int           // places in queues
 	Sessions    int           // that are open
 	Owners      int           // that have anything in the table
 	// TopOwners are those that use most of TableBytes, the greatest first; at most 5.
@@ -82,7 +82,7 @@ type OwnerUse struct {
 	Owner    string // an IP address, of IPv6 the /64; or "node " and an ID: requests of a node itself
 	Sessions int    // that are open
 	Grants   int    // that there are
-	Waiters  int    // places in line
+	Waiters  int    // places in queues
 	// RequestIDs is how many IDs of detached acquires the table remembers, and EndedSessions
 	// how many sessions whose clients may not know yet that they have ended.
 	RequestIDs, EndedSessions int

@@ -103,7 +103,7 @@ func (t *Table) isFull(s *session) bool {
 	return s.grants.len()+s.untold.total+s.waits.total >= t.limits.GrantsPerSession
 }
 
-// wait puts a new request in line.
+// wait queues a new request.
 func (t *Table) wait(r *request, c *Acquire, s *session) {
 	if c.Wait > 0 {
 		r.deadline = t.now.Add(c.Wait)

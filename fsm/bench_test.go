@@ -112,7 +112,7 @@ func BenchmarkAcquireRelease(b *testing.B) {
 	}
 }
 
-// One operation is a release and the grant to the next in line.
+// One operation is a release and the grant to the next waiter.
 func BenchmarkHandOver(b *testing.B) {
 	for _, waiters := range []int{16, 1024} {
 		b.Run(fmt.Sprintf("waiters=%d", waiters), func(b *testing.B) {

@@ -15,7 +15,7 @@ import (
 //	r.token > 0 ⇔ r holds each of its locks ⇔ tokens[r.token] = r
 //	r.token = 0 ⇔ r stands in the queue of each of its locks
 //	an Exclusive holder is alone; kind and size of a lock are the same for all on it
-//	used = Σ permits of the holders; a waiter stands in line as what it wants
+//	used = Σ permits of the holders; a waiter is queued with what it wants
 //	no waiter is grantable: one of its locks does not admit it, or it is barred
 //	a waiter is registered at a lock that does not admit it, or at none and is barred
 //	a lock has a holder, a waiter or a delay
@@ -208,14 +208,14 @@ func (t *Table) checkOnLock(r *request, w *Want) error {
 	}
 	switch {
 	case l.queue == nil, w.Mode == Shared && !l.queue.shared.has(r.number), w.Mode != Shared && !l.queue.others.has(r.number):
-		return errors.New("not in line")
+		return errors.New("not queued")
 	case w.Mode == Permits && w.Permits > l.limit:
 		return fmt.Errorf("waits for %d permits of %d", w.Permits, l.limit)
 	}
 	return nil
 }
 
-// checkWait: each try is in line, and a copy of it would be told so.
+// checkWait: each try is queued, and a copy of it would be answered so.
 func (t *Table) checkWait(r *request) error {
 	if e := r.more(); r.session == (SessionID{}) && (r.deadline == 0 || len(e.tries) > maxTries || e.untold || e.shared) {
 		return fmt.Errorf("waits detached until %d, shared %v, with the tries %+v", r.deadline, e.shared, e.tries)

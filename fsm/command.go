@@ -148,7 +148,7 @@ type KillSession struct {
 // Under a once ID a detached acquire is remembered while it waits, while its grant
 // is held and for Limits.OnceNanos after that. Another try, in any session, must ask
 // for the same locks, TTL, Delay and Value, or is [Invalid]. If the request waits,
-// a try that waits joins it, at most 16 in all: the request stands in line while one
+// a try that waits joins it, at most 16 in all: the request is queued while one
 // of its tries does, and up to the latest of their wait limits; a try that does not
 // wait is [Busy]. If the grant is held, the answer is the grant; if it has ended,
 // [NotHeld] with its token. Refusals are not remembered: the next try runs as new.
@@ -170,7 +170,7 @@ type Acquire struct {
 // more, or that the grant is detached and another try waited for it or was told of
 // it, too: then it is not ended. A Target that was never seen answers OK and is
 // [Cancelled] when it comes. A try that is cancelled while other tries of its
-// request wait leaves them in line. A cancelled request's once ID is forgotten.
+// request wait leaves them queued. A cancelled request's once ID is forgotten.
 type Cancel struct {
 	ID     RequestID
 	Target RequestID // only Session and Sequence are looked at and kept

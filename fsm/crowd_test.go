@@ -16,14 +16,14 @@ type crowd struct {
 	sequences []uint64 // used by each session
 }
 
-// crowdInLine is a limit that leaves each owner a share that is larger than any line of
+// crowdInQueue is a limit that leaves each owner a share that is larger than any queue of
 // these tests.
-const crowdInLine = 100_000
+const crowdInQueue = 100_000
 
 func newCrowd(tb rapid.TB, sessions int) *crowd {
 	tb.Helper()
 	c := &crowd{tb: tb, t: New()}
-	c.t.limits.WaitersPerLock = crowdInLine
+	c.t.limits.WaitersPerLock = crowdInQueue
 	for range sessions {
 		c.openSession(3600 * second)
 	}

@@ -364,7 +364,7 @@ func TestTriesAreBounded(t *testing.T) {
 	b.reload()
 }
 
-// A session that was due, in a mass expiry that was cut, keeps nobody in line; one
+// A session that was due, in a mass expiry that was cut, keeps no waiter queued; one
 // that is not does.
 func TestDetachedWaiterIsGrantedIfOneOfItsTriesIsAlive(t *testing.T) {
 	for ttl, holders := range map[int64]int{5 * second: 0, 60 * second: 1} {

@@ -213,8 +213,8 @@ func TestSnapshotIsWrittenWhileWaitersMove(t *testing.T) {
 	c.sound()
 }
 
-// One operation is a release, the grant to the next of so many in line, and one
-// who comes to the end of the line. Each belongs to a session of its own.
+// One operation is a release, the grant to the next of n waiters, and one
+// that comes to the end of the queue. Each belongs to a session of its own.
 func BenchmarkHandOff(b *testing.B) {
 	for _, shape := range []struct {
 		name  string

@@ -75,7 +75,7 @@ func (l *lock) room(mode Mode, permits, size uint32) bool {
 	return l.used+uint64(permits) <= uint64(size)
 }
 
-// roomForNew says that a request that is not in line may be granted.
+// roomForNew reports whether a request that is not queued may be granted.
 func (l *lock) roomForNew(w *Want) bool {
 	size := w.Limit // it is w's if nobody uses the lock
 	if l.heldOrQueued {
@@ -133,14 +133,14 @@ func (t *Table) free(l *lock) {
 	}
 }
 
-// enqueue puts a new request in line at its locks, which look has found, and
+// enqueue queues a new request at its locks, which look has found, and
 // registers it at the first that does not admit it.
 func (t *Table) enqueue(r *request) {
 	for i := range r.wants {
 		w := &r.wants[i]
 		l := t.useLock(w, t.looked[i])
 		blocks := r.registered == 0 && !l.roomForNew(w)
-		t.standInLine(r, w, l)
+		t.queueAt(r, w, l)
 		if blocks {
 			r.register(i, l)
 		}
@@ -148,8 +148,8 @@ func (t *Table) enqueue(r *request) {
 	t.countWaiter(r, 1)
 }
 
-// standInLine puts a request behind all others that wait for one of its locks.
-func (t *Table) standInLine(r *request, w *Want, l *lock) {
+// queueAt puts a request at the end of the queue of one of its locks.
+func (t *Table) queueAt(r *request, w *Want, l *lock) {
 	if l.queue == nil {
 		l.queue = &queue{}
 	}

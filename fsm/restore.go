@@ -350,7 +350,7 @@ func (t *Table) place(r *request) error {
 			return errDamaged // named twice
 		}
 		if r.token == 0 {
-			t.standInLine(r, w, l)
+			t.queueAt(r, w, l)
 			continue
 		}
 		l.holders.put(r.number, none{})

@@ -12,7 +12,7 @@ type SessionSummary struct {
 	TTL      int64   // nanoseconds
 	Deadline Instant // cluster time
 	Grants   int
-	Waiters  int   // its places in line
+	Waiters  int   // its places in queues
 	Bytes    int64 // that it costs itself, without its grants
 }
 

@@ -173,14 +173,14 @@ func (w *witness) queued(c Acquire, e Event) {
 	w.line = append(w.line, w.request(c, e))
 }
 
-// waiting finds the place in line of a request, or -1.
+// waiting finds the place in the queue of a request, or -1.
 func (w *witness) waiting(e Event) int {
 	return slices.IndexFunc(w.line, func(r *witnessed) bool {
 		return r.session == e.Session && slices.Contains(r.tries, e.Request)
 	})
 }
 
-// joins notes that a try waits beside those of a request that is in line.
+// joins notes that a try waits beside those of a queued request.
 func (w *witness) joins(c Acquire) {
 	for _, r := range w.line {
 		if r.tries[0].Once == c.ID.Once && c.ID.Once != (OnceID{}) {
@@ -200,7 +200,7 @@ func (w *witness) join(r *witnessed, c Acquire) {
 	}
 }
 
-// granted checks exclusion (S1), tokens (S4), the line (FIFO) and that nobody
+// granted checks exclusion (S1), tokens (S4), the queue (FIFO) and that nobody
 // who has left gets anything (S13).
 func (w *witness) granted(c Command, e Event) {
 	if e.Token <= w.lastToken {
@@ -276,7 +276,7 @@ func (w *witness) noGhost(r *witnessed) {
 	}
 }
 
-// fifo fails if anybody in line before r wants one of its locks.
+// fifo fails if an earlier waiter than r wants one of its locks.
 func (w *witness) fifo(r *witnessed, before []*witnessed) {
 	for _, earlier := range before {
 		for _, a := range earlier.wants {

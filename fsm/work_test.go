@@ -49,7 +49,7 @@ func TestWorkOfAnEntryIsBounded(t *testing.T) {
 				return []Command{c.release(2, 1)}
 			}, 10,
 		},
-		"cancels in the middle of the line": {
+		"cancels in the middle of the queue": {
 			func(c *crowd) (entry []Command) {
 				parentAndChild(c, many)
 				for i := range uint64(2000) {
@@ -173,7 +173,7 @@ func parentAndChild(c *crowd, n int) {
 // pastDueWaiters has n wait for a Shared in a session that is due when the entry
 // comes, and is left for the next one. The entry frees a.
 func pastDueWaiters(c *crowd, n int) (due int, entry []Command) {
-	c.apply(Configure{Limits: Limits{ExpiriesPerEntry: 1, WaitersPerLock: crowdInLine}})
+	c.apply(Configure{Limits: Limits{ExpiriesPerEntry: 1, WaitersPerLock: crowdInQueue}})
 	c.openSession(10 * second)
 	due = c.openSession(10 * second)
 	c.apply(c.acquire(0, 1, wantExclusive("a"))...)

@@ -14,7 +14,7 @@ import (
 	"github.com/locknode/locknode/locktest"
 )
 
-// crowd is more acquires in line than a stream may have operations of other kinds
+// crowd is more queued acquires than a stream may have operations of other kinds
 // under way, for a few locks that are held. A client gets half of a queue at most.
 type crowd struct {
 	locks, each     int

@@ -48,7 +48,7 @@ type gauges struct {
 var tableGauges = []gauges{
 	{"locknode_locks", "Locks that are held, waited for or delayed.", func(s fsm.Stats) float64 { return float64(s.Locks) }},
 	{"locknode_grants", "Grants that are held.", func(s fsm.Stats) float64 { return float64(s.Grants) }},
-	{"locknode_waiters", "Requests that wait in line.", func(s fsm.Stats) float64 { return float64(s.Waiters) }},
+	{"locknode_waiters", "Requests that wait in the queue.", func(s fsm.Stats) float64 { return float64(s.Waiters) }},
 	{"locknode_sessions", "Open sessions.", func(s fsm.Stats) float64 { return float64(s.Sessions) }},
 	{"locknode_last_token", "The last fencing token given.", func(s fsm.Stats) float64 { return float64(s.LastToken) }},
 	{"locknode_cluster_time_seconds", "Cluster time of the last applied entry.", func(s fsm.Stats) float64 { return float64(s.Now) / 1e9 }},
@@ -68,7 +68,7 @@ func newMetrics(n *Node) *metrics {
 		leaderChanges: counter("locknode_leaderships_total", "Times this node took leadership up."),
 		operations:    counterVec("locknode_operations_total", "Operations answered to clients, by road, kind and code.", "road", "operation", "code"),
 		took: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "locknode_operation_seconds", Help: "Time until an operation was answered, including time in line.", Buckets: buckets,
+			Name: "locknode_operation_seconds", Help: "Time until an operation was answered, including the wait in the queue.", Buckets: buckets,
 		}, []string{"operation"}),
 		connections:  prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "locknode_connections", Help: "Open client connections, by listener."}, []string{"listener"}),
 		streams:      prometheus.NewGauge(prometheus.GaugeOpts{Name: "locknode_streams", Help: "Open Session streams."}),

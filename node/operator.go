@@ -11,7 +11,7 @@ import (
 )
 
 // What an operator does about clients that take too much: look at the sessions, end them,
-// end the line of a lock, change the limits. The leader does it; other nodes pass it on.
+// end all waits for a lock, change the limits. The leader does it; other nodes pass it on.
 
 const (
 	defaultSessions = 100

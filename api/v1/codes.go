@@ -20,7 +20,7 @@ type Code uint32
 // disk and wire: never renumbered or reused.
 const (
 	CodeOK             Code = 0
-	CodeQueued         Code = 1  // between nodes only: the acquire waits in line
+	CodeQueued         Code = 1  // between nodes only: the acquire waits in the queue
 	CodeBusy           Code = 2  // held by others, and the request does not wait
 	CodeTimeout        Code = 3  // the wait limit passed; held by others
 	CodeNotHeld        Code = 4  // no such grant: released, expired, revoked or never given

@@ -92,7 +92,7 @@ type RequestID struct {
 	Sequence     uint64                 `protobuf:"varint,2,opt,name=sequence,proto3" json:"sequence,omitempty"`         // counts from 1 within the session
 	Acknowledged uint64                 `protobuf:"varint,3,opt,name=acknowledged,proto3" json:"acknowledged,omitempty"` // every sequence up to this one has been answered
 	// The caller's own ID of a detached acquire, 16 bytes: a repeated acquire with this
-	// ID, through any node and in any session, gets the place in line or the grant of the
+	// ID, through any node and in any session, gets the place in the queue or the grant of the
 	// first one. For acquires only.
 	Once []byte `protobuf:"bytes,4,opt,name=once,proto3" json:"once,omitempty"`
 	// Sequences above acknowledged that have been answered while an earlier one has not:
@@ -731,7 +731,7 @@ type AcquireRequest struct {
 	// After a loss (not a release) the locks are not granted for this long.
 	DelayNs int64 `protobuf:"varint,8,opt,name=delay_ns,json=delayNs,proto3" json:"delay_ns,omitempty"`
 	// The grant belongs to no session and ends with its TTL: any process that knows its
-	// token may renew and release it. The session only keeps the place in line. The node
+	// token may renew and release it. The session only keeps the place in the queue. The node
 	// sets it in requests without a session.
 	Detached      bool `protobuf:"varint,9,opt,name=detached,proto3" json:"detached,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -3531,7 +3531,7 @@ type SessionInfo struct {
 	TtlNs         int64                  `protobuf:"varint,5,opt,name=ttl_ns,json=ttlNs,proto3" json:"ttl_ns,omitempty"`
 	RemainingNs   int64                  `protobuf:"varint,6,opt,name=remaining_ns,json=remainingNs,proto3" json:"remaining_ns,omitempty"` // until it ends if no keep-alive comes
 	Grants        uint64                 `protobuf:"varint,7,opt,name=grants,proto3" json:"grants,omitempty"`
-	Waiters       uint64                 `protobuf:"varint,8,opt,name=waiters,proto3" json:"waiters,omitempty"`                         // its places in line
+	Waiters       uint64                 `protobuf:"varint,8,opt,name=waiters,proto3" json:"waiters,omitempty"`                         // its places in queues
 	TableBytes    int64                  `protobuf:"varint,9,opt,name=table_bytes,json=tableBytes,proto3" json:"table_bytes,omitempty"` // memory of the session itself, without its grants
 	Labels        []*Label               `protobuf:"bytes,10,rep,name=labels,proto3" json:"labels,omitempty"`
 	unknownFields protoimpl.UnknownFields

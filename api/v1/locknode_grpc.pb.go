@@ -88,7 +88,7 @@ type LocksClient interface {
 	RemoveMember(ctx context.Context, in *RemoveMemberRequest, opts ...grpc.CallOption) (*RemoveMemberResponse, error)
 	// ListSessions lists open sessions in the order in which they were opened.
 	ListSessions(ctx context.Context, in *ListSessionsRequest, opts ...grpc.CallOption) (*ListSessionsResponse, error)
-	// KillSessions ends sessions of any client, with their grants and places in line. Their
+	// KillSessions ends sessions of any client, with their grants and places in queues. Their
 	// clients are notified. Of an owner it also ends detached grants, and detached acquires
 	// that wait.
 	KillSessions(ctx context.Context, in *KillSessionsRequest, opts ...grpc.CallOption) (*KillSessionsResponse, error)
@@ -376,7 +376,7 @@ type LocksServer interface {
 	RemoveMember(context.Context, *RemoveMemberRequest) (*RemoveMemberResponse, error)
 	// ListSessions lists open sessions in the order in which they were opened.
 	ListSessions(context.Context, *ListSessionsRequest) (*ListSessionsResponse, error)
-	// KillSessions ends sessions of any client, with their grants and places in line. Their
+	// KillSessions ends sessions of any client, with their grants and places in queues. Their
 	// clients are notified. Of an owner it also ends detached grants, and detached acquires
 	// that wait.
 	KillSessions(context.Context, *KillSessionsRequest) (*KillSessionsResponse, error)

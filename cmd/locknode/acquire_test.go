@@ -22,7 +22,7 @@ import (
 
 // Tests of acquire: its wait, and each way in which the wait can end.
 
-func TestAcquireWaitsInLineIfToldTo(t *testing.T) {
+func TestAcquireWaitsInTheQueueIfWaitIsSet(t *testing.T) {
 	t.Parallel()
 	c := testClient(t)
 	held, err := c.Lock(within(t, generous), "queue")

@@ -235,7 +235,7 @@ func storyOfFailover(ctx context.Context, d *demo) error {
 		return err
 	}
 	d.check(true, "alice holds it, token %d", held.Token())
-	waiter := d.waitInLine(ctx, bob, name)
+	waiter := d.waitInQueue(ctx, bob, name)
 	if err := d.awaitWaiter(ctx, alice, name); err != nil {
 		return err
 	}
@@ -270,7 +270,7 @@ type arrival struct {
 	at    time.Time
 }
 
-func (d *demo) waitInLine(ctx context.Context, c *client.Client, name string) <-chan arrival {
+func (d *demo) waitInQueue(ctx context.Context, c *client.Client, name string) <-chan arrival {
 	arrivals := make(chan arrival, 1)
 	go func() {
 		g, err := c.Lock(ctx, name, client.Wait(stepLimit))

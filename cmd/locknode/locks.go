@@ -28,7 +28,7 @@ func (a *app) withClient(f func(ctx context.Context, c *client.Client, args []st
 		}
 		err = f(cmd.Context(), c, args)
 		if left := c.Close(); left != nil && cmd.Context().Err() != nil {
-			a.say("the cluster could not be reached, so a place in the queue is kept for up to %v: %v", placeInLine, left)
+			a.say("the cluster could not be reached, so a place in the queue is kept for up to %v: %v", keptPlace, left)
 		}
 		return err
 	}
@@ -79,7 +79,7 @@ is not remembered. Use a random ID, and use it for nothing else.`,
 				return err
 			}
 			return a.deliver(ctx, c, g)
-		}, client.Holder(o.holder), client.SessionTTL(placeInLine))(cmd, args)
+		}, client.Holder(o.holder), client.SessionTTL(keptPlace))(cmd, args)
 	}
 	return c
 }
@@ -113,8 +113,8 @@ func (a *app) deliver(ctx context.Context, c *client.Client, g client.DetachedGr
 }
 
 const (
-	// placeInLine is how long a place in the queue is kept after its acquire was killed.
-	placeInLine = 5 * time.Second
+	// keptPlace is how long a place in the queue is kept after its acquire was killed.
+	keptPlace = 5 * time.Second
 	// giveBackWait bounds the release of a lock whose token could not be printed.
 	giveBackWait = 5 * time.Second
 )

@@ -150,7 +150,7 @@ func TestRunWaitsItsTurn(t *testing.T) {
 	}
 }
 
-func TestRunInterruptedInLineLeavesNoWaiterBehind(t *testing.T) {
+func TestRunInterruptedInTheQueueLeavesNoWaiterBehind(t *testing.T) {
 	t.Parallel()
 	c := testClient(t)
 	if _, err := c.Lock(within(t, generous), "run/gone"); err != nil {

@@ -4,7 +4,7 @@
 // The cluster remembers the answer to every request of a session until the client
 // reports that it has arrived. A [Window] reports it in two ways, both in the
 // request ID of the next request: up to which sequence all have been
-// answered, and, while an early request waits in line for long, which sequences
+// answered, and, while an early request waits in the queue for long, which sequences
 // after it have been. The second is sent once for each sequence: if it is lost, the
 // cluster keeps these answers longer, and nothing else happens.
 //

@@ -167,7 +167,7 @@ func TestBucketsCountAnswersWhenTheyCameAndQuestionsThatNeverWereAnswered(t *tes
 	h := &history.History{Ops: []history.Op{
 		{Kind: history.Get, Call: at(100), Return: at(110), Outcome: history.OK},
 		{Kind: history.Release, Call: at(100), Return: at(130), Outcome: history.OK},
-		{Kind: history.Acquire, Wait: -1, Call: at(100), Return: at(900), Outcome: history.OK}, // stood in line
+		{Kind: history.Acquire, Wait: -1, Call: at(100), Return: at(900), Outcome: history.OK}, // waited in the queue
 		{Kind: history.Acquire, Call: at(600), Return: history.Never, Outcome: history.Unknown},
 		{Kind: history.KeepAlive, Call: at(600), Return: at(601), Outcome: history.OK},
 	}}

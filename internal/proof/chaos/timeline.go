@@ -15,7 +15,7 @@ type Bucket struct {
 	At     time.Duration `json:"at_ns"`
 	Done   int           `json:"done"`    // operations that were answered
 	Failed int           `json:"unknown"` // operations that began and were never answered
-	P50    time.Duration `json:"p50_ns"`  // from call to answer, without waits in line
+	P50    time.Duration `json:"p50_ns"`  // from call to answer, without waits in the queue
 	Max    time.Duration `json:"max_ns"`
 }
 
