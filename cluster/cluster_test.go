@@ -388,8 +388,8 @@ func TestRestartAtAnotherAddressIsFollowed(t *testing.T) {
 	}
 }
 
-// As long as the peers believe that a node is where it was, what it says at another
-// address is kept beside that.
+// As long as the peers have a node at its old address, its message from another address is
+// kept beside that.
 func TestClaimOfARestartedNodeIsShown(t *testing.T) {
 	apart(t)
 	a := start(t, "a", nil)

@@ -75,7 +75,7 @@ func TestAbsurdIncarnationsAreDropped(t *testing.T) {
 		packets["64 bits"] = append([]byte{msgDead}, append([]byte("\x81\xabIncarnation\xcf\x00\x00\x00\x00"), binary.BigEndian.AppendUint32(nil, incarnation)...)...)
 		for name, p := range packets {
 			if err := checkPacket(p); (err == nil) != (uint64(incarnation) <= now) {
-				t.Errorf("%s with incarnation %d: %v, and up to %d is believed", name, incarnation, err, now)
+				t.Errorf("%s with incarnation %d: %v, and up to %d is accepted", name, incarnation, err, now)
 			}
 		}
 		list := []byte("\x06\x83\xa5Nodes\x01\xacUserStateLen\x00\xa4Join\xc3\x81\xabIncarnation\xce")
@@ -89,19 +89,19 @@ func TestAbsurdIncarnationsAreDropped(t *testing.T) {
 	}
 }
 
-// Whoever has believed a false number believes the answer to it a second later, and there
-// is an answer for a hundred years.
+// A node that has accepted a false number accepts the answer to it a second later, and there is
+// an answer for a hundred years.
 func TestThereIsAlwaysAHigherIncarnation(t *testing.T) {
 	for _, now := range []time.Time{{}, time.Unix(0, 0), time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), time.Date(2126, 1, 1, 0, 0, 0, 0, time.UTC)} {
 		if n := maxIncarnation(now); n < 1<<20 || n >= math.MaxUint32 {
-			t.Errorf("up to %d is believed in %d", n, now.Year())
+			t.Errorf("up to %d is accepted in %d", n, now.Year())
 		}
 		if later := now.Add(time.Second); now.Year() > 2000 && maxIncarnation(later) != maxIncarnation(now)+1 {
-			t.Errorf("what answers %d is not believed in %v", maxIncarnation(now), later)
+			t.Errorf("the answer to %d is not accepted in %v", maxIncarnation(now), later)
 		}
 	}
 	if n := maxIncarnation(time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)); n >= math.MaxUint32 {
-		t.Errorf("%d is believed, after which comes 0", n)
+		t.Errorf("%d is accepted, and the next one is 0", n)
 	}
 }
 

@@ -147,8 +147,8 @@ func TestHalvesDoNotFormOverGossip(t *testing.T) {
 	}
 }
 
-// One too many: whoever met first may have promised, but the cluster is formed
-// only once the one that is too many has gone, and then for sure.
+// One too many: the nodes that met first may have promised, but the cluster forms only once
+// the additional one has gone, and then it does.
 func TestFourThatExpectThreeFormWhenOneStops(t *testing.T) {
 	apart(t)
 	a := found(t, "a", 3, nil)

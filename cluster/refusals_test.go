@@ -138,7 +138,7 @@ func TestSeedThatIsNoGossipPortIsToldInPlainWords(t *testing.T) {
 	}
 }
 
-// Whoever is at the gossip port with HTTP is told so, and the log says who it was.
+// HTTP at the gossip port is answered with an error, and the address is logged.
 func TestHTTPAtTheGossipPortIsAnswered(t *testing.T) {
 	var log logBuffer
 	n := start(t, "n", func(cfg *Config) { cfg.Logger = log.logger() })

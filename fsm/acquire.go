@@ -100,7 +100,7 @@ func (t *Table) newRequest(c *Acquire) *request {
 
 // isFull says that a session may have no more grants and waits.
 func (t *Table) isFull(s *session) bool {
-	return s.grants.len()+s.untold.total+s.waits.total >= t.limits.GrantsPerSession
+	return s.grants.len()+s.unconfirmed.total+s.waits.total >= t.limits.GrantsPerSession
 }
 
 // wait queues a new request.

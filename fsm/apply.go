@@ -77,7 +77,7 @@ func (t *Table) endNext() {
 		}
 	case what.session != SessionID{}:
 		s := t.session(what.session)
-		t.ends += s.grants.len() + s.untold.total + s.waits.total
+		t.ends += s.grants.len() + s.unconfirmed.total + s.waits.total
 		t.endSession(what.session, s, TimedOut, Event{Kind: EventExpired})
 	default:
 		t.endDelay(what.lock)

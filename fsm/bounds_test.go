@@ -119,7 +119,7 @@ func TestTokensRunOutWithoutHarm(t *testing.T) {
 	b.want(b.one(0, detached(2, "a", 9*second, 9*second)), Queued)
 	b.want(b.one(0, detached(3, "b", 2*second, 0)), OK)
 	b.want(b.one(0, detached(4, "c", 2*second, 0)), OverLimit)
-	// Whoever waited before they ran out waits until its time is over.
+	// A request that waited before the tokens ran out waits until its deadline.
 	if a := b.at(5); a.MoreDue || b.table.lastToken != maxToken {
 		t.Fatalf("last token %d, %+v", b.table.lastToken, a)
 	}

@@ -139,7 +139,7 @@ func (t *Table) checkRequest(r *request) error {
 	}
 	switch {
 	case detached && (r.ttl < 1 || r.sequence != 0 || len(e.tries) == 0),
-		!detached && (r.sequence == 0 || e.once != OnceID{} || e.holder != "" || e.tries != nil || e.untold || e.shared):
+		!detached && (r.sequence == 0 || e.once != OnceID{} || e.holder != "" || e.tries != nil || e.unconfirmed || e.shared):
 		return errors.New("neither in a session nor detached")
 	case r.ttl < 0 || r.deadline < 0 || r.queued < 0 || r.queued > t.now || e.delay < 0:
 		return fmt.Errorf("times: ttl %d, deadline %d, queued %d, delay %d", r.ttl, r.deadline, r.queued, e.delay)
@@ -156,15 +156,15 @@ func (t *Table) checkRequest(r *request) error {
 		return fmt.Errorf("token %d belongs to request %d, last token %d", r.token, number, t.lastToken)
 	case r.granted < r.queued || r.granted > t.now || (r.deadline != 0) != (r.ttl != 0):
 		return fmt.Errorf("queued %d, granted %d, ttl %d, deadline %d", r.queued, r.granted, r.ttl, r.deadline)
-	case detached && (!e.untold && len(e.tries) != 1 || len(e.tries) > maxTries || e.untold && e.shared):
-		return fmt.Errorf("was granted to the tries %+v, untold %v, shared %v", e.tries, e.untold, e.shared)
+	case detached && (!e.unconfirmed && len(e.tries) != 1 || len(e.tries) > maxTries || e.unconfirmed && e.shared):
+		return fmt.Errorf("was granted to the tries %+v, unconfirmed %v, shared %v", e.tries, e.unconfirmed, e.shared)
 	}
 	for _, y := range e.tries {
 		if y.session == (SessionID{}) || y.sequence == 0 {
 			return fmt.Errorf("was granted to the tries %+v", e.tries)
 		}
-		if s, ok := t.sessions.get(y.session); e.untold && (!ok || !s.untold.of.has(r.number)) {
-			return fmt.Errorf("is untold and not in session %x", y.session)
+		if s, ok := t.sessions.get(y.session); e.unconfirmed && (!ok || !s.unconfirmed.of.has(r.number)) {
+			return fmt.Errorf("is unconfirmed and not in session %x", y.session)
 		}
 	}
 	return t.checkGrant(r)
@@ -217,7 +217,7 @@ func (t *Table) checkOnLock(r *request, w *Want) error {
 
 // checkWait: each try is queued, and a copy of it would be answered so.
 func (t *Table) checkWait(r *request) error {
-	if e := r.more(); r.session == (SessionID{}) && (r.deadline == 0 || len(e.tries) > maxTries || e.untold || e.shared) {
+	if e := r.more(); r.session == (SessionID{}) && (r.deadline == 0 || len(e.tries) > maxTries || e.unconfirmed || e.shared) {
 		return fmt.Errorf("waits detached until %d, shared %v, with the tries %+v", r.deadline, e.shared, e.tries)
 	}
 	for i := range r.tries() {
@@ -354,10 +354,10 @@ func (t *Table) checkSessions() error {
 		if err := t.checkSession(id, s); err != nil {
 			return fmt.Errorf("session %x: %w", id, err)
 		}
-		owned += s.grants.len() + s.untold.total + s.waits.total
+		owned += s.grants.len() + s.unconfirmed.total + s.waits.total
 	}
 	for _, r := range t.requests.all() {
-		if r.token == 0 || r.session != (SessionID{}) || r.more().untold {
+		if r.token == 0 || r.session != (SessionID{}) || r.more().unconfirmed {
 			owned -= r.tries()
 		}
 	}
@@ -379,12 +379,12 @@ func (t *Table) checkSession(id SessionID, s *session) error {
 		}
 		last = number
 	}
-	for _, list := range [...]*tally{&s.untold, &s.waits} {
+	for _, list := range [...]*tally{&s.unconfirmed, &s.waits} {
 		total := 0
 		last = 0
 		for number, times := range list.of.all() {
 			r, ok := t.requests.get(number)
-			if !ok || times == 0 || number <= last || r.token != 0 != (list == &s.untold) || r.token != 0 && !r.more().untold {
+			if !ok || times == 0 || number <= last || r.token != 0 != (list == &s.unconfirmed) || r.token != 0 && !r.more().unconfirmed {
 				return fmt.Errorf("request %d does not wait or is told, or is not in order", number)
 			}
 			last = number

@@ -194,7 +194,7 @@ func TestNothingEndsWhileNothingIsStamped(t *testing.T) {
 	b.holders("a", 1)
 }
 
-// Whoever is due does not take part in what the same entry hands on.
+// A waiter that is due is not granted what the same entry frees.
 func TestExpiredWaiterIsNotGranted(t *testing.T) {
 	for _, limits := range []Limits{{}, {ExpiriesPerEntry: 1}} {
 		b := newBench(t)

@@ -139,10 +139,10 @@ type KillSession struct {
 // Acquire asks for all of its locks or none of them, in a session. Its grant is
 // the session's and ends with it, unless Detached is set.
 //
-// The grant of a detached acquire belongs to whoever knows its token and lives by its
-// TTL, which it needs. While it waits, the acquire is a part of its session, and so is
+// The grant of a detached acquire belongs to any caller that knows its token and lasts for its
+// TTL, which is required. While it waits, the acquire is a part of its session, and so is
 // the grant that comes out of a wait, until a [Renew] in that session confirms it or
-// another try is told of it: a waiter that died must not hold a lock for a whole TTL.
+// another try is answered with it: a waiter that is gone must not hold a lock for a whole TTL.
 // It has a limited Wait, up to Limits.MaxWait.
 //
 // Under a once ID a detached acquire is remembered while it waits, while its grant

@@ -4,20 +4,19 @@ import "slices"
 
 // Detached acquires. One waits as a part of a session, like any other, and its grant
 // belongs to no session. Between the two, when the wait has ended in a grant, the grant
-// is untold: it still ends with the sessions of its tries, because whoever waited may be
-// gone. One of them confirms it by a renewal before it tells its caller, and from then
-// on the grant lives by its TTL. Any request that shows its token confirms it. So a waiter that died holds nothing for longer than its
-// session lives. A grant that was given at once answers a request that has just been
-// made, and is told from the start.
+// is unconfirmed: it still ends with the sessions of its tries, because the callers that waited
+// may be gone. One of the sessions confirms it by a renewal before its caller is answered, and
+// from then on the grant lasts for its TTL. Any request that shows its token confirms it, too.
+// So a waiter that is gone holds nothing for longer than its session lasts. A grant that was
+// given at once answers a request that has just been made, and is confirmed from the start.
 //
-// A caller that may lose its session, or repeats its acquire
-// through other nodes, gives it a once ID: the table keeps a record of what was asked
-// for under it, so that any try finds the request, its grant, or that the grant has
-// ended.
+// A caller that may lose its session, or retries its acquire through other nodes, gives it a
+// once ID: the table keeps a record of the request under it, so that any try finds the
+// request, its grant, or that the grant has ended.
 //
-// What was tried: to remember the answer under the once ID and to give it to whoever
-// sends the ID. It told of grants that had ended, refused for minutes what was busy
-// once, and took any command of the ID for the same one.
+// What was tried: to remember the answer under the once ID and to return it to every try. It
+// returned grants that had ended, refused for minutes what was busy once, and accepted any
+// command of the ID as the same one.
 
 // maxTries bounds the tries of one request that wait.
 const maxTries = 16
@@ -75,7 +74,7 @@ func (a *asked) differs(b asked) reason {
 }
 
 // tries counts the tries of a request. A session's request is its own only one. Of a
-// detached grant that was told one is left.
+// confirmed detached grant one is left.
 func (r *request) tries() int {
 	if r.session != (SessionID{}) {
 		return 1
@@ -202,38 +201,38 @@ func (t *Table) isDue(r *request) bool {
 	return true
 }
 
-// confirm takes an untold grant out of the sessions of its tries: somebody was told of
-// it, or shows its token.
+// confirm takes an unconfirmed grant out of the sessions of its tries: a caller was answered
+// with it, or shows its token.
 func (t *Table) confirm(r *request) *request {
-	if !r.more().untold {
+	if !r.more().unconfirmed {
 		return r
 	}
-	t.dropUntold(r)
+	t.dropUnconfirmed(r)
 	e := *r.extra
-	e.untold, e.shared, e.tries = false, len(e.tries) > 1, []try{e.tries[0]}
+	e.unconfirmed, e.shared, e.tries = false, len(e.tries) > 1, []try{e.tries[0]}
 	r = t.changeRequest(r)
 	r.extra = &e
 	t.rechargeRequest(r)
 	return r
 }
 
-// dropUntold takes an untold grant out of the lists of its tries' sessions.
-func (t *Table) dropUntold(r *request) {
+// dropUnconfirmed takes an unconfirmed grant out of the lists of its tries' sessions.
+func (t *Table) dropUnconfirmed(r *request) {
 	for _, y := range r.extra.tries {
 		s := t.changeSession(y.session, t.session(y.session))
-		s.untold.remove(r.number)
+		s.unconfirmed.remove(r.number)
 	}
 }
 
-// abandonUntold takes one try away from an untold grant. The last one ends it; e says
+// abandonUnconfirmed takes one try away from an unconfirmed grant. The last one ends it; e says
 // how.
-func (t *Table) abandonUntold(r *request, y try, e Event) {
+func (t *Table) abandonUnconfirmed(r *request, y try, e Event) {
 	if r.tries() == 1 {
 		t.endGrant(r, e)
 		return
 	}
 	s := t.changeSession(y.session, t.session(y.session))
-	s.untold.remove(r.number)
+	s.unconfirmed.remove(r.number)
 	x := *r.extra
 	i := slices.Index(x.tries, y)
 	x.tries = slices.Delete(slices.Clone(x.tries), i, i+1)
@@ -242,8 +241,8 @@ func (t *Table) abandonUntold(r *request, y try, e Event) {
 	t.rechargeRequest(r)
 }
 
-// abandonAllUntold takes the tries of a session that ends away from an untold grant.
-func (t *Table) abandonAllUntold(number uint64, id SessionID, e Event) {
+// abandonAllUnconfirmed takes the tries of a session that ends away from an unconfirmed grant.
+func (t *Table) abandonAllUnconfirmed(number uint64, id SessionID, e Event) {
 	for {
 		r, held := t.requests.get(number)
 		if !held {
@@ -253,7 +252,7 @@ func (t *Table) abandonAllUntold(number uint64, id SessionID, e Event) {
 		if i < 0 {
 			return
 		}
-		t.abandonUntold(r, r.extra.tries[i], e)
+		t.abandonUnconfirmed(r, r.extra.tries[i], e)
 	}
 }
 
@@ -273,10 +272,10 @@ func (t *Table) tellGranted(r *request) {
 		return
 	}
 	x := *r.extra
-	x.untold = true
+	x.unconfirmed = true
 	r.extra = &x
 	for _, y := range x.tries {
-		t.session(y.session).untold.add(r.number)
+		t.session(y.session).unconfirmed.add(r.number)
 	}
 }
 
@@ -328,21 +327,21 @@ func (t *Table) cancelTry(r *request, y try) bool {
 	case r.session != (SessionID{}):
 	case r.extra.shared || !slices.Contains(r.extra.tries, y):
 		return false
-	case r.extra.untold:
-		t.abandonUntold(r, y, Event{Kind: EventReleased})
+	case r.extra.unconfirmed:
+		t.abandonUnconfirmed(r, y, Event{Kind: EventReleased})
 		return true
 	}
 	once := r.more().once
 	t.endGrant(r, Event{Kind: EventReleased})
 	if once != (OnceID{}) {
-		// Nobody was told of the grant: the next try may have one.
+		// No caller got the grant: the next try may have one.
 		m, _ := t.records.get(once)
 		t.forget(once, m)
 	}
 	return true
 }
 
-// releaseUndelivered ends the detached grants that nobody was told of.
+// releaseUndelivered ends the detached grants that no caller got.
 func (t *Table) releaseUndelivered(id SessionID, s *session, undelivered []uint64) {
 	for _, sequence := range undelivered {
 		i, ok := s.find(sequence)
@@ -356,14 +355,14 @@ func (t *Table) releaseUndelivered(id SessionID, s *session, undelivered []uint6
 	}
 }
 
-// settleRecord notes that the grant under a once ID has ended. Of an untold one nobody
+// settleRecord notes that the grant under a once ID has ended. Of an unconfirmed one nobody
 // knows: the next try runs as new.
 func (t *Table) settleRecord(r *request) {
 	id := r.more().once
 	if id == (OnceID{}) {
 		return
 	}
-	if r.extra.untold {
+	if r.extra.unconfirmed {
 		t.deleteRecord(id)
 		return
 	}

@@ -291,7 +291,7 @@ func (m *model) recordOwners() (owners []string) {
 func (m *model) owned(id SessionID) int {
 	owned := 0
 	for _, r := range m.requests {
-		if r.token != 0 && r.ask.Detached && !r.untold {
+		if r.token != 0 && r.ask.Detached && !r.unconfirmed {
 			continue
 		}
 		for _, y := range r.tries {
@@ -423,7 +423,7 @@ func (m *model) cancelTry(r *modelRequest, session SessionID, sequence uint64) b
 		return true
 	case r.shared || !r.hasTry(session, sequence):
 		return false
-	case r.untold:
+	case r.unconfirmed:
 		m.withdraw(r, session, sequence, EventReleased, Event{})
 		return true
 	}

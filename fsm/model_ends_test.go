@@ -31,14 +31,14 @@ func (m *model) grant(r *modelRequest) {
 	m.emit(e)
 }
 
-// confirm frees an untold grant from the sessions of its tries.
+// confirm frees an unconfirmed grant from the sessions of its tries.
 func (m *model) confirm(r *modelRequest) {
-	if r.untold {
-		r.untold, r.shared, r.tries = false, len(r.tries) > 1, r.tries[:1]
+	if r.unconfirmed {
+		r.unconfirmed, r.shared, r.tries = false, len(r.tries) > 1, r.tries[:1]
 	}
 }
 
-// withdraw takes a try away from an untold grant, which ends with the last one.
+// withdraw takes a try away from an unconfirmed grant, which ends with the last one.
 func (m *model) withdraw(r *modelRequest, session SessionID, sequence uint64, kind EventKind, e Event) {
 	left := slices.DeleteFunc(slices.Clone(r.tries), func(y modelTry) bool {
 		return y.session == session && y.sequence == sequence
@@ -114,11 +114,11 @@ func (m *model) endGrant(r *modelRequest, kind EventKind, e Event) {
 	m.emit(about)
 	m.remove(r)
 	if o := m.record(r.ask.ID.Once); o != nil {
-		if o.forget = later(m.now, m.limits.OnceNanos); r.untold {
+		if o.forget = later(m.now, m.limits.OnceNanos); r.unconfirmed {
 			m.forgetRecord(o)
 		}
 	}
-	if kind == EventExpired && r.ask.Delay > 0 && !r.untold {
+	if kind == EventExpired && r.ask.Delay > 0 && !r.unconfirmed {
 		for _, w := range r.ask.Wants {
 			m.delay(w.Lock, r)
 		}
@@ -190,7 +190,7 @@ func (m *model) endSession(s *modelSession, code Code, reason, who string) {
 			m.endGrant(r, kind, Event{Reason: reason, Who: who})
 		}
 		for _, y := range slices.Clone(r.tries) {
-			if r.untold && y.session == s.id {
+			if r.unconfirmed && y.session == s.id {
 				m.withdraw(r, y.session, y.sequence, kind, Event{Reason: reason, Who: who})
 			}
 		}

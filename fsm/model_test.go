@@ -48,18 +48,18 @@ type modelAnswer struct {
 }
 
 type modelRequest struct {
-	number    uint64
-	ask       Acquire
-	tries     []modelTry // that wait, or of a detached grant: that was granted
-	untold    bool       // a detached grant that was waited for, and no try has confirmed it
-	shared    bool       // more than one try knows of the grant
-	queued    Instant
-	waitUntil Instant // 0: no limit
-	token     uint64
-	granted   Instant
-	since     int64
-	deadline  Instant // 0: none of its own
-	over      bool    // released, ended, expired: no longer in model.requests
+	number      uint64
+	ask         Acquire
+	tries       []modelTry // that wait, or of a detached grant: that was granted
+	unconfirmed bool       // a detached grant that was waited for, and no try has confirmed it
+	shared      bool       // more than one try knows of the grant
+	queued      Instant
+	waitUntil   Instant // 0: no limit
+	token       uint64
+	granted     Instant
+	since       int64
+	deadline    Instant // 0: none of its own
+	over        bool    // released, ended, expired: no longer in model.requests
 }
 
 // modelTry is a sequence in which a request was sent.
@@ -228,7 +228,7 @@ func (m *model) handOver() {
 	for _, r := range slices.Clone(m.requests) {
 		if r.token == 0 && !m.isDue(r) && m.grantable(r) {
 			m.grant(r)
-			r.untold = r.ask.Detached
+			r.unconfirmed = r.ask.Detached
 		}
 	}
 	m.tidy()

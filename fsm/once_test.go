@@ -30,7 +30,7 @@ func TestRetryGetsTheFirstAnswerAndChangesNothing(t *testing.T) {
 		t.Fatalf("busy: %+v, want the holder", r)
 	}
 	b.want(b.one(2, Release{ID: seqID(0, 3), Token: first.Token}), OK)
-	// As it was told first; and nobody holds it now.
+	// As the first answer; and the lock is free now.
 	if r := b.want(b.one(2, inSession(0, 2, 0, "a")), Busy); len(r.Holders) != 0 {
 		t.Fatalf("copy after the release: %+v, want no holders", r)
 	}

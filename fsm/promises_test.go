@@ -71,7 +71,7 @@ func (w *witness) acquired(c Acquire, a Applied) {
 		if once == nil || once.token != got.Token || i < 0 || got.Deadline != w.grants[i].floor || got.Queued != w.now {
 			w.fail("%+v is told of the grant %+v, of all %+v", c, got, w.grants)
 		}
-		w.grants[i].untold, w.grants[i].shared = false, true
+		w.grants[i].unconfirmed, w.grants[i].shared = false, true
 	case got.Code == NotHeld:
 		if once := w.once[c.ID.Once]; once == nil || once.forget == 0 || once.token != got.Token {
 			w.fail("%+v is told that its grant has ended: %+v, have %+v", c, got, once)
@@ -154,7 +154,7 @@ func (w *witness) cancelled(c Cancel, got Result) {
 	}
 	s.ended[c.Target.Sequence] = true
 	for _, r := range w.grants {
-		if r.untold && len(r.tries) > 1 {
+		if r.unconfirmed && len(r.tries) > 1 {
 			r.tries = slices.DeleteFunc(slices.Clone(r.tries), func(id RequestID) bool {
 				return id.Session == c.Target.Session && id.Sequence == c.Target.Sequence
 			})

@@ -50,8 +50,8 @@ type candidate struct {
 }
 
 // promote grants every waiter whose turn has come, by ascending number, until
-// there is none. Whoever is granted brings only waiters behind it, of larger
-// numbers, to their turn; so the candidate with the smallest number is always next.
+// there is none. A grant brings only waiters behind it, of larger numbers, to
+// their turn; so the candidate with the smallest number is always next.
 func (t *Table) promote() {
 	for _, l := range t.freed {
 		l.queue.freed = false

@@ -2,8 +2,8 @@ package fsm
 
 // A request is granted when, at each of its locks, it is compatible with the
 // holders and no earlier waiter that conflicts with it stands before it. Shared
-// does not conflict with Shared; everything else does, permits too: a wish for
-// many permits is not overtaken for ever by wishes for few.
+// does not conflict with Shared; everything else does, permits too, so that a
+// request for many permits is not starved by requests for few.
 //
 // So of two waiters that conflict anywhere, only the earlier can be grantable:
 // granting one grantable waiter never takes the turn of another. It can only

@@ -195,8 +195,8 @@ func (t *Table) endGrant(r *request, e Event) {
 	e.Held = t.now.Sub(r.granted)
 	t.describe(&e, r)
 	t.events = append(t.events, e)
-	untold := r.more().untold // nobody has done anything under it
-	if delay := r.more().delay; e.Kind == EventExpired && delay > 0 && !untold {
+	unconfirmed := r.more().unconfirmed // nobody has done anything under it
+	if delay := r.more().delay; e.Kind == EventExpired && delay > 0 && !unconfirmed {
 		for i := range r.wants {
 			t.delay(r.wants[i].Lock, t.now.Add(delay), r)
 		}
@@ -205,8 +205,8 @@ func (t *Table) endGrant(r *request, e Event) {
 	if r.session != (SessionID{}) {
 		t.changeSession(r.session, t.session(r.session)).grants.remove(r.number)
 	}
-	if untold {
-		t.dropUntold(r)
+	if unconfirmed {
+		t.dropUnconfirmed(r)
 	}
 	t.settleRecord(r)
 	t.dropRequest(r)

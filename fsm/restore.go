@@ -304,7 +304,7 @@ func (t *Table) readRequest(b *blockReader) error {
 	if parts&requestExtra != 0 {
 		e := extra{value: b.bytes(), labels: b.labels(), delay: b.int()}
 		if parts&requestInSession == 0 {
-			e.holder, e.once, e.untold, e.shared, e.tries = b.string(), b.id(), b.bool(), b.bool(), b.tries()
+			e.holder, e.once, e.unconfirmed, e.shared, e.tries = b.string(), b.id(), b.bool(), b.bool(), b.tries()
 		}
 		r.extra = e.orNil()
 	}
@@ -367,13 +367,13 @@ func (t *Table) place(r *request) error {
 }
 
 func (t *Table) placeInSessions(r *request) error {
-	if r.token != 0 && r.more().untold {
+	if r.token != 0 && r.more().unconfirmed {
 		for _, y := range r.extra.tries {
 			s, ok := t.sessions.get(y.session)
 			if !ok {
 				return errDamaged
 			}
-			s.untold.add(r.number)
+			s.unconfirmed.add(r.number)
 		}
 		return nil
 	}

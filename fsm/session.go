@@ -132,13 +132,13 @@ func (t *Table) endSession(id SessionID, s *session, code Code, e Event) {
 		Kind: EventSessionEnded, Code: code, Session: id, Holder: s.holder, Reason: e.Reason, Who: e.Who,
 	})
 	s = t.changeSession(id, s)
-	grants, waits, untold := s.grants, s.waits, s.untold
-	s.grants, s.waits, s.untold, s.window = numbers[uint64]{}, tally{}, tally{}, nil
-	for _, number := range inOrder(&grants, &untold) {
+	grants, waits, unconfirmed := s.grants, s.waits, s.unconfirmed
+	s.grants, s.waits, s.unconfirmed, s.window = numbers[uint64]{}, tally{}, tally{}, nil
+	for _, number := range inOrder(&grants, &unconfirmed) {
 		if r, held := t.requests.get(number); held && r.session == id {
 			t.endGrant(r, e)
 		} else {
-			t.abandonAllUntold(number, id, e)
+			t.abandonAllUnconfirmed(number, id, e)
 		}
 	}
 	for number := range waits.of.all() {
@@ -152,13 +152,13 @@ func (t *Table) endSession(id SessionID, s *session, code Code, e Event) {
 	t.rememberEnded(id, s.owner)
 }
 
-// inOrder returns the numbers of a session's grants and of those that are untold.
-func inOrder(grants *numbers[uint64], untold *tally) []uint64 {
-	all := make([]uint64, 0, grants.len()+untold.of.len())
+// inOrder returns the numbers of a session's grants and of those that are unconfirmed.
+func inOrder(grants *numbers[uint64], unconfirmed *tally) []uint64 {
+	all := make([]uint64, 0, grants.len()+unconfirmed.of.len())
 	for number := range grants.all() {
 		all = append(all, number)
 	}
-	for number := range untold.of.all() {
+	for number := range unconfirmed.of.all() {
 		all = append(all, number)
 	}
 	slices.Sort(all)

@@ -89,8 +89,8 @@ func (s *sharers) take(field string, ask func(*sharers, string) Result, owner st
 	return 0
 }
 
-// One owner gets at most half of each limit however often it asks, whoever comes after it
-// gets half of the rest, and so on; and before and after a restart the same.
+// One owner gets at most half of each limit however often it asks, the next one half of the
+// rest, and so on; after a restart the same as before.
 func TestOneOwnerCannotTakeWhatOthersNeed(t *testing.T) {
 	const limit = 64
 	for _, share := range shares {

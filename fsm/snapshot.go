@@ -296,7 +296,7 @@ func (b *blockWriter) request(r *request) {
 	}
 	b.string(e.holder)
 	b.id(e.once)
-	b.bool(e.untold)
+	b.bool(e.unconfirmed)
 	b.bool(e.shared)
 	b.uint(uint64(len(e.tries)))
 	for _, y := range e.tries {

@@ -78,11 +78,11 @@ type extra struct {
 	delay  int64
 
 	// Of a detached request:
-	holder string
-	once   OnceID
-	tries  []try // that wait or have not confirmed the grant, as they came; afterwards one of them
-	untold bool  // the grant came out of a wait, and no try has confirmed it yet
-	shared bool  // more than one try knows of the grant: no Cancel ends it
+	holder      string
+	once        OnceID
+	tries       []try // that wait or have not confirmed the grant, as they came; afterwards one of them
+	unconfirmed bool  // the grant came out of a wait, and no try has confirmed it yet
+	shared      bool  // more than one try knows of the grant: no Cancel ends it
 }
 
 var noExtra extra
@@ -105,7 +105,7 @@ type session struct {
 	holder      string
 	labels      []Label
 	grants      numbers[uint64] // with the sequence of each
-	untold      tally           // detached grants that its tries may confirm, once for each try
+	unconfirmed tally           // detached grants that its tries may confirm, once for each try
 	waits       tally           // once for each of its tries
 	window      []answer        // by sequence
 	acked       sequences

@@ -12,9 +12,9 @@ const (
 )
 
 // tree is an ordered map as a B-tree that is copied on write: a node is changed
-// in place only if its generation is the tree's. Whoever copies the tree struct
-// and then raises gen in the original keeps, in the copy, an unchanging image
-// that may be read from another goroutine while the original goes on.
+// in place only if its generation is the tree's. After the tree struct is
+// copied and gen is raised in the original, the copy is an unchanging image that
+// may be read from another goroutine while the original goes on.
 //
 // The shape depends on the history and is not part of the state; only the order
 // of the keys is.

@@ -31,7 +31,7 @@ func (t *Table) Sessions(filter SessionFilter, after uint64, limit int) (list []
 		}
 		found = append(found, SessionSummary{
 			Session: id, Number: s.number, Owner: s.owner.name, Holder: s.holder, Labels: s.labels, TTL: s.ttl, Deadline: s.deadline,
-			Grants: s.grants.len() + s.untold.total, Waiters: s.waits.total, Bytes: s.cost,
+			Grants: s.grants.len() + s.unconfirmed.total, Waiters: s.waits.total, Bytes: s.cost,
 		})
 	}
 	slices.SortFunc(found, func(a, b SessionSummary) int { return compareInts(a.Number, b.Number) })
@@ -60,7 +60,7 @@ func (t *Table) sessionsOn(name string) (on tree[SessionID, none]) {
 	add := func(number uint64) {
 		r, _ := t.requests.get(number)
 		for i := range r.tries() {
-			if r.token == 0 || r.session != (SessionID{}) || r.more().untold {
+			if r.token == 0 || r.session != (SessionID{}) || r.more().unconfirmed {
 				on.put(r.try(i).session, none{})
 			}
 		}

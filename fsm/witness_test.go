@@ -26,17 +26,17 @@ type witness struct {
 
 // witnessed is a request that waits or holds.
 type witnessed struct {
-	tries   []RequestID // that wait, or of a grant: that were told or have to be
-	joined  []Instant   // when each of them came
-	wants   []Want
-	session SessionID // zero: detached
-	ttl     int64
-	until   Instant // of the wait; 0: no limit
-	delay   int64
-	token   uint64
-	floor   Instant // not to end by its own time before; 0: no time of its own
-	untold  bool    // the grant was waited for, and nobody has confirmed it
-	shared  bool    // more than one try knows of the grant
+	tries       []RequestID // that wait, or of a grant: that were told or have to be
+	joined      []Instant   // when each of them came
+	wants       []Want
+	session     SessionID // zero: detached
+	ttl         int64
+	until       Instant // of the wait; 0: no limit
+	delay       int64
+	token       uint64
+	floor       Instant // not to end by its own time before; 0: no time of its own
+	unconfirmed bool    // the grant was waited for, and nobody has confirmed it
+	shared      bool    // more than one try knows of the grant
 }
 
 // witnessedOnce is the last grant under a once ID.
@@ -105,12 +105,12 @@ func (w *witness) see(c Command, a Applied) {
 		}
 	}
 	for _, r := range w.grants {
-		if !r.untold {
+		if !r.unconfirmed {
 			continue
 		}
 		r.tries = slices.DeleteFunc(slices.Clone(r.tries), func(id RequestID) bool { return w.sessions[id.Session] == nil })
 		if len(r.tries) == 0 {
-			w.fail("grant %+v, of which nobody was told, outlives all who have waited for it", r)
+			w.fail("grant %+v, which no caller got, outlives the sessions of all tries", r)
 		}
 	}
 	for _, r := range w.line {
@@ -188,7 +188,7 @@ func (w *witness) joins(c Acquire) {
 			return
 		}
 	}
-	w.fail("%+v is queued, and no event tells of it", c)
+	w.fail("%+v is queued, and no event reports it", c)
 }
 
 func (w *witness) join(r *witnessed, c Acquire) {
@@ -245,7 +245,7 @@ func (w *witness) granted(c Command, e Event) {
 	if !slices.Equal(append([]RequestID{e.Request}, e.Others...), r.tries) {
 		w.fail("granted %+v, want the tries %+v", e, r.tries)
 	}
-	r.untold = !told && r.session == SessionID{}
+	r.unconfirmed = !told && r.session == SessionID{}
 	r.shared = told && last > 0
 	w.grants = append(w.grants, r)
 	w.oneGrant(e)
@@ -325,7 +325,7 @@ func (w *witness) grantEnded(c Command, e Event) {
 	}
 	r := w.grants[i]
 	if release, ok := c.(Release); ok && release.Token == r.token {
-		r.untold = false // its token is known
+		r.unconfirmed = false // its token is known
 	}
 	w.grants = slices.Delete(w.grants, i, i+1)
 	w.endOnce(c, r)
@@ -339,7 +339,7 @@ func (w *witness) grantEnded(c Command, e Event) {
 			w.fail("grant %+v expired at %d, before its time", r, w.now)
 		}
 		for _, want := range r.wants {
-			if r.untold {
+			if r.unconfirmed {
 				break // nobody has done anything under it
 			}
 			w.free[want.Lock] = max(w.free[want.Lock], later(w.now, r.delay))
@@ -363,17 +363,18 @@ func (w *witness) endOnce(c Command, r *witnessed) {
 	}
 	once.forget = later(w.now, w.onceNanos)
 	switch c.(type) {
-	case Cancel, EndSession: // nobody was told of it
+	case Cancel, EndSession: // no caller got it
 		delete(w.once, r.tries[0].Once)
 	}
-	if r.untold {
+	if r.unconfirmed {
 		delete(w.once, r.tries[0].Once)
 	}
 }
 
-// abandoned says that all who have waited for a grant are gone, and nobody was told.
+// abandoned reports whether the sessions of all tries of a grant have ended, and no caller got
+// it.
 func (w *witness) abandoned(r *witnessed) bool {
-	return r.untold && !slices.ContainsFunc(r.tries, func(id RequestID) bool { return w.sessions[id.Session] != nil })
+	return r.unconfirmed && !slices.ContainsFunc(r.tries, func(id RequestID) bool { return w.sessions[id.Session] != nil })
 }
 
 // shown notes that a command has shown a token.
@@ -387,8 +388,8 @@ func (w *witness) shown(token uint64) {
 
 // confirmed notes that the token of a grant is known.
 func (w *witness) confirmed(r *witnessed) {
-	if r.untold {
-		r.untold, r.shared, r.tries = false, len(r.tries) > 1, r.tries[:1]
+	if r.unconfirmed {
+		r.unconfirmed, r.shared, r.tries = false, len(r.tries) > 1, r.tries[:1]
 	}
 }
 
@@ -405,7 +406,7 @@ func (w *witness) asked(c Command, r *witnessed) bool {
 		others := slices.ContainsFunc(r.tries, func(id RequestID) bool {
 			return id.Session != c.Session && w.sessions[id.Session] != nil
 		})
-		return c.Session == r.session || r.session == SessionID{} && undelivered && !r.shared && !r.untold || r.untold && !others
+		return c.Session == r.session || r.session == SessionID{} && undelivered && !r.shared && !r.unconfirmed || r.unconfirmed && !others
 	case Cancel:
 		return own(c.Target) && !r.shared && len(r.tries) == 1
 	}

@@ -195,7 +195,7 @@ func (c *child) sweep(deadline time.Time) {
 func (c *child) stopped(s syscall.Signal) {
 	switch {
 	case s == syscall.SIGSTOP:
-		return // whoever sent it will send SIGCONT; the lock is kept alive
+		return // its sender will send SIGCONT; the lock is kept alive
 	case s != syscall.SIGTSTP && c.foreground():
 		c.giveTerminal() // it stopped because it does not have the terminal
 		c.send(syscall.SIGCONT)

@@ -109,7 +109,7 @@ func (c *closing) take(path string, mode, rights fs.FileMode) {
 }
 
 // closeFile takes the rights of others off a file or folder that a library has made. Where
-// that fails the start tells of it, once.
+// that fails the start logs it, once.
 func closeFile(path string) {
 	if info, err := os.Lstat(path); err == nil {
 		var c closing

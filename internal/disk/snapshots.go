@@ -55,7 +55,7 @@ func (m snapshotMeta) sum() (uint32, error) {
 }
 
 // openSnapshots opens the store and moves damaged snapshots aside. It returns
-// what it moved, for the message of whoever misses it.
+// what it moved, for the error if it is missing.
 func openSnapshots(o StoreOptions) (*checkedSnapshots, []error, error) {
 	if err := os.MkdirAll(filepath.Join(o.Dir, snapshotDir), 0o700); err != nil {
 		return nil, nil, err

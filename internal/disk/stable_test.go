@@ -170,7 +170,7 @@ func TestOtherKeysPassThrough(t *testing.T) {
 	}
 }
 
-func TestTermBeyondBeliefOnDiskIsRefused(t *testing.T) {
+func TestImplausibleTermOnDiskIsRefused(t *testing.T) {
 	for _, key := range []string{keyTermRecord, keyVoteRecord} {
 		inner := raft.NewInmemStore()
 		body := append(binary.BigEndian.AppendUint64(nil, math.MaxUint64), 'b')

@@ -360,10 +360,10 @@ func TestFullDiskIsNotDamage(t *testing.T) {
 	}
 	wantSystem(t, s.Gate(), syscall.ENOSPC)
 	select {
-	case told := <-failed:
-		wantSystem(t, told, syscall.ENOSPC)
+	case failure := <-failed:
+		wantSystem(t, failure, syscall.ENOSPC)
 	case <-time.After(10 * time.Second):
-		t.Fatal("nobody was told")
+		t.Fatal("OnFailure was not called")
 	}
 	_ = s.Close()
 	if s, err := OpenStores(o); err != nil {

@@ -71,8 +71,8 @@ func (s slogSink) Accept(_ string, level hclog.Level, msg string, args ...any) {
 	s.slog.Log(context.Background(), to, msg, attrs...)
 }
 
-// endsConnection reports whether a line tells of nothing but a connection that
-// this end has closed, as every stop does.
+// endsConnection reports whether a line is only about a connection that this end has
+// closed, as every stop does.
 func endsConnection(args []any) bool {
 	for _, arg := range args {
 		if err, ok := arg.(error); ok && errors.Is(err, net.ErrClosed) {

@@ -459,7 +459,7 @@ func TestAGrantBeforeTheEndOfTheSessionIsFoundInTheLog(t *testing.T) {
 			b.h.Observe(&fsm.Applied{Index: 50})
 			b.open()
 			if r := b.next().Op.GetRelease(); r.GetToken() != 9 {
-				t.Errorf("sent %v, want the release of the grant that nobody was told of", r)
+				t.Errorf("sent %v, want the release of the grant that no caller got", r)
 			}
 		})
 	})

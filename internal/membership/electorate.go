@@ -62,7 +62,7 @@ func (e Electorate) Without(id string) Electorate {
 	return Electorate{Voters: but(e.Voters), Silent: but(e.Silent)}
 }
 
-// Candidate names a node that is alive, wants to vote and is no voter yet.
+// Candidate names a node that is alive, is configured to vote and is no voter yet.
 func (m *Manager) Candidate(e Electorate) (id string, ok bool) {
 	own := m.cfg.ClusterID()
 	for _, p := range m.cfg.Gossip.Peers() {

@@ -171,8 +171,8 @@ func (p *pace) take(now time.Time) bool {
 	return true
 }
 
-// meet asks a node that is to join whether it wants to, at the address of its API: it has
-// to answer under its ID, name the same Raft address, and have no data.
+// meet asks a node that is to join, at the address of its API, whether it does: it has to
+// answer under its ID, name the same Raft address, and have no data.
 func (m *Manager) meet(ctx context.Context, req *peerapi.JoinRequest) error {
 	defer m.meeting.Add(-1)
 	if m.meeting.Add(1) > maxMeeting {

@@ -21,7 +21,7 @@ type Levels struct {
 	// Table is that of the table, 0 while there is none.
 	Table func() uint32
 	// Known is the highest that this program can apply, and Agreed the highest that the node
-	// agrees to. It is lower where an operator wants to be able to go back.
+	// agrees to. It is lower where an operator keeps a downgrade possible.
 	Known, Agreed uint32
 	// Raise writes a higher one into the log, on the leader.
 	Raise func(ctx context.Context, to uint32) error

@@ -582,7 +582,7 @@ func TestAMemberThatIsSlowIsNotLookedForWhereGossipHasIt(t *testing.T) {
 	})
 }
 
-// A node's ID stands in Raft's configuration, and whoever reaches the port may ask to join.
+// A node's ID is in Raft's configuration, and any process that reaches the port may ask to join.
 func TestNodesWithNamesThatCannotBePrintedDoNotJoin(t *testing.T) {
 	good := func() *peerapi.JoinRequest {
 		return &peerapi.JoinRequest{NodeId: "größe-1", RaftAddress: "10.0.0.1:7402", Version: "v1"}

@@ -213,7 +213,7 @@ func startCalledBack(t *testing.T, network *memNet, ids ...string) []*member {
 	}, ids...)
 }
 
-// secretID is the cluster's; whoever speaks the protocol is assumed to know it.
+// secretID is the cluster's; a stranger is assumed to know it.
 const secretID = "f00d-cafe"
 
 func startClusterOn(t *testing.T, network *memNet, layer func(*memLayer) raft.StreamLayer, ids ...string) []*member {

@@ -13,8 +13,8 @@ import (
 	"github.com/locknode/locknode/internal/proof/rafttest"
 )
 
-// puppet is a peer that is moved by the test: it votes for whoever asks and
-// accepts every entry.
+// puppet is a peer that the test controls: it votes for every candidate and accepts
+// every entry.
 type puppet struct {
 	*raft.NetworkTransport
 	stop chan struct{}

@@ -121,7 +121,7 @@ func FuzzHandshake(f *testing.F) {
 		port := newPort()
 		s := NewStream(port, StreamOptions{
 			Member: "a", CallBack: true, Cluster: func() ClusterIdentity { return own },
-			// Whoever is asked says that it has not dialled.
+			// Each member that is asked denies the dial.
 			Dial: func(context.Context, string) (net.Conn, error) {
 				return scripted{says: bytes.NewReader([]byte(preface{say: sayNo, reason: "b"}.line()))}, nil
 			},

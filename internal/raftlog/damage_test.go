@@ -209,8 +209,8 @@ func torn(t *testing.T, spoil func(b []byte, record func(index int) int)) *rig {
 	return r
 }
 
-// Whatever the power has left of an append that nobody was told of: it is cut off, all of
-// it, without a word, and does not come back.
+// An append that was not acknowledged is cut off as a whole after a loss of power, whatever is
+// left of it, without an error, and does not come back.
 func TestTornAppendIsCutOff(t *testing.T) {
 	for name, spoil := range map[string]func(b []byte, record func(int) int){
 		"nothing":         func(b []byte, record func(int) int) { clear(b[record(16):]) },

@@ -31,7 +31,7 @@ func openReal(dir string) (*Log, *Mark, error) {
 	return l, mark, err
 }
 
-// content of an entry follows from index and term, so that whoever reads it can tell.
+// content of an entry follows from index and term, so that a reader can check it.
 func known(index, term uint64) *raft.Log {
 	rnd := rand.New(rand.NewPCG(index, term)) //nolint:gosec // a test
 	e := &raft.Log{Index: index, Term: term, Data: make([]byte, rnd.IntN(900)), AppendedAt: time.Unix(int64(index), 0)}

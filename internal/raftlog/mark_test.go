@@ -52,8 +52,8 @@ func TestMarkSurvivesATornSlot(t *testing.T) {
 	}
 }
 
-// FuzzMark damages a mark file of two writes: it then tells of the last write, of
-// the one before, or of nothing, and never of anything else.
+// FuzzMark damages a mark file of two writes: it then has the last write, the one before, or
+// none, and never anything else.
 func FuzzMark(f *testing.F) {
 	f.Add([]byte(nil))
 	f.Add(fuzz.FlipsAt(1))

@@ -17,8 +17,7 @@ import (
 var ErrDamaged = errors.New("the log is damaged")
 
 // DamageError says where the log is damaged. It is an [ErrDamaged]. An error of the system
-// never is one. Whoever opens the log says what to do: the node has to get its entries from
-// the others.
+// never is one. The caller adds what to do: the node has to get its entries from the others.
 type DamageError struct {
 	Dir    string
 	File   string // name in Dir; empty: of no file

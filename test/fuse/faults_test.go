@@ -423,7 +423,7 @@ func TestHandlesFromBeforePowerLossAreVoid(t *testing.T) {
 	fd, err := unix.Open(d.path("a"), unix.O_RDWR, 0)
 	must(t, err)
 	d.do("powerloss")
-	if _, err := unix.Pwrite(fd, []byte("ghost"), 0); err == nil {
+	if _, err := unix.Pwrite(fd, []byte("late"), 0); err == nil {
 		t.Error("a write through a handle from before the loss of power succeeds")
 	}
 	if err := unix.Fsync(fd); err == nil {

@@ -351,7 +351,7 @@ func unixKind(mode os.FileMode) uint32 {
 	case mode.IsRegular():
 		return unix.S_IFREG
 	}
-	return 0 // the kernel asks again when it wants to know
+	return 0 // the kernel asks again when it needs it
 }
 
 // entries are what a handle lists from an offset on.

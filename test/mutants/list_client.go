@@ -44,7 +44,7 @@ var clientMutants = []mutant{
 		caught:  []catcher{named("./client", "TestOneGrantIsValidAtATime")},
 	},
 	{
-		name:    "client-believes-a-refusal",
+		name:    "client-trusts-a-refusal",
 		breaks:  "a refused attempt is forgotten, even if an earlier try was granted and its answer was lost",
 		promise: "liveness",
 		changes: []change{{"client/lock.go", "	case code == apiv1.CodeOverloaded && a.call.Doubtful(): ", "	case false: "}},
@@ -84,14 +84,14 @@ var clientMutants = []mutant{
 		caught: []catcher{named("./client", "TestGrantIsLostBeforeTheClusterGivesItsLockAway")},
 	},
 	{
-		name:    "late-answer-is-believed",
+		name:    "late-answer-is-valid",
 		breaks:  "a grant whose answer came after its time is returned as held",
 		promise: "S3",
 		changes: []change{{"client/lock.go", "		late, unknown := g.boundLocked() <= now,", "		late, unknown := false,"}},
 		caught:  []catcher{named("./client", "TestLateAnswerGivesNoGrant")},
 	},
 	{
-		name:    "session-in-doubt-is-believed",
+		name:    "session-in-doubt-is-trusted",
 		breaks:  "a lock is returned while it is not known whether its session is still open",
 		promise: "S3",
 		changes: []change{{"client/lock.go", "		if now < s.boundLocked() {\n			break\n		}\n", "		if now < forever {\n			break\n		}\n"}},
@@ -162,7 +162,7 @@ var clientMutants = []mutant{
 		caught:  []catcher{named("./client", "TestGrantsAreLostWhenRevocationsAreMissing")},
 	},
 	{
-		name:    "grant-on-its-way-through-a-gap-is-believed",
+		name:    "grant-on-its-way-through-a-gap-is-valid",
 		breaks:  "a grant that may be among the forgotten revocations is valid when its answer arrives",
 		promise: "S3",
 		changes: []change{{"client/lock.go", "s.missedUntil != 0 && g.granted <= s.missedUntil\n", "false\n"}},
@@ -273,7 +273,7 @@ var clientMutants = []mutant{
 		caught:  []catcher{named("./client", "TestClientKeepsItsLockWhileAllNodesAreReplaced")},
 	},
 	{
-		name:    "client-believes-a-removed-node",
+		name:    "client-trusts-a-removed-node",
 		breaks:  "a client replaces the addresses that it knows by those that a node without contact to the others remembers",
 		promise: "liveness",
 		changes: []change{{"client/endpoints.go", "d.GetIndex() < b.index && !used", "false"}},

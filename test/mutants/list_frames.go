@@ -75,7 +75,7 @@ var frameMutants = []mutant{
 		caught:  []catcher{named("./internal/network", "TestARecordingFitsOnNoOtherConnection")},
 	},
 	{
-		name:    "every-number-is-believed",
+		name:    "every-number-is-accepted",
 		breaks:  "one request with the last possible term ends the cluster",
 		promise: "liveness",
 		changes: []change{{"internal/network/plausible.go", "	if value <= own || value-own <= h.near {\n", "	if value <= own || value > own {\n"}},
@@ -113,11 +113,11 @@ var frameMutants = []mutant{
 		caught:  []catcher{named("./internal/network", "TestWhoWasAwayCatchesUp")},
 	},
 	{
-		name:    "last-term-on-disk-is-believed",
+		name:    "last-term-on-disk-is-accepted",
 		breaks:  "a node starts with a term after which there is no other",
 		promise: "liveness",
 		changes: []change{{"internal/disk/stable.go", "	if term > maxStored {\n", "	if term == 0 && term > maxStored {\n"}},
-		caught:  []catcher{named("./internal/disk", "TestTermBeyondBeliefOnDiskIsRefused")},
+		caught:  []catcher{named("./internal/disk", "TestImplausibleTermOnDiskIsRefused")},
 	},
 	{
 		name:    "anybody-leads-a-follower-that-is-led",

@@ -191,10 +191,10 @@ var fsmMutants = []mutant{
 		caught:  []catcher{named("./fsm", "TestLateCopyOfATryTakesNothingAway")},
 	},
 	{
-		name:    "untold-grant-outlives-its-sessions",
+		name:    "unconfirmed-grant-outlives-its-sessions",
 		breaks:  "a detached grant after a wait belongs to no session at once, even if its waiter was killed",
 		promise: "liveness",
-		changes: []change{{"fsm/detached.go", "	x.untold = true\n	r.extra = &x\n	for _, y := range x.tries {\n", "	x.tries, x.shared = x.tries[:1], r.tries() > 1\n	r.extra = &x\n	for _, y := range x.tries[:0] {\n"}},
+		changes: []change{{"fsm/detached.go", "	x.unconfirmed = true\n	r.extra = &x\n	for _, y := range x.tries {\n", "	x.tries, x.shared = x.tries[:1], r.tries() > 1\n	r.extra = &x\n	for _, y := range x.tries[:0] {\n"}},
 		caught:  []catcher{named("./fsm", "TestGrantThatNobodyIsToldOfEndsWithItsSessions")},
 	},
 	{
@@ -327,7 +327,7 @@ var fsmMutants = []mutant{
 		caught: []catcher{named("./fsm", "TestScripts")},
 	},
 	{
-		name:    "newcomer-overtakes-the-line",
+		name:    "newcomer-overtakes-the-queue",
 		breaks:  "a request for few permits is granted before an earlier waiter for many",
 		promise: "liveness",
 		changes: []change{{"fsm/queue.go", "	return l.queue.len() == 0\n", "	return w.Mode == Permits || l.queue.len() == 0\n"}},
@@ -348,7 +348,7 @@ var fsmMutants = []mutant{
 		caught:  []catcher{named("./fsm", "TestPromisesHoldWhateverIsAsked")},
 	},
 	{
-		name:    "shrunk-semaphore-keeps-its-line",
+		name:    "shrunk-semaphore-keeps-its-queue",
 		breaks:  "a waiter for more permits than a semaphore has after a resize stays in the queue, and blocks all behind it",
 		promise: "liveness",
 		changes: []change{{"fsm/release.go", "	if shrinks {\n", "	if false && shrinks {\n"}},
@@ -417,7 +417,7 @@ var fsmMutants = []mutant{
 		name:    "no-delay-after-a-loss",
 		breaks:  "a lock is granted at once, although its holder asked for a delay after a loss",
 		promise: "delay",
-		changes: []change{{"fsm/release.go", "e.Kind == EventExpired && delay > 0 && !untold {", "e.Kind == EventExpired && delay < 0 && !untold {"}},
+		changes: []change{{"fsm/release.go", "e.Kind == EventExpired && delay > 0 && !unconfirmed {", "e.Kind == EventExpired && delay < 0 && !unconfirmed {"}},
 		caught: []catcher{
 			named("./fsm", "TestScripts"),
 			named("./client", "TestDelayAfterLossKeepsTheLockFree"),

@@ -399,7 +399,7 @@ func keptClock(n *Node, tableNow int64) *leaderClock {
 		caught:  []catcher{named("./internal/server", "TestReadyzTellsWhetherTheNextNodeMayBeStopped")},
 	},
 	{
-		name:    "stops-whoever-is-left",
+		name:    "stops-although-it-is-needed",
 		breaks:  "a node stops at once, although too few voters are left",
 		promise: "liveness",
 		changes: []change{{"node/leave.go", "	if n.cfg.StopWait <= 0 ||", "	if n.cfg.StopWait != 0 ||"}},

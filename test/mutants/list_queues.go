@@ -84,7 +84,7 @@ var queueMutants = []mutant{
 		},
 	},
 	{
-		name:    "strays-come-as-they-like",
+		name:    "unknown-sessions-have-no-bound",
 		breaks:  "keep-alives of made-up sessions use any amount of the leader's time",
 		promise: "liveness",
 		changes: []change{{"node/missing.go", "		time.AfterFunc(missingEvery, s.next)\n", "		time.AfterFunc(0, s.next)\n"}},

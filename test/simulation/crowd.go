@@ -42,15 +42,15 @@ func (w *worker) crowd(ctx context.Context, c *client.Client) error {
 	if err != nil {
 		return err
 	}
-	l, beside, strays := w.line(follower), w.line(follower), w.line(follower)
+	l, beside, unknown := w.line(follower), w.line(follower), w.line(follower)
 	defer l.close()
 	defer beside.close()
-	defer strays.close()
+	defer unknown.close()
 	stand := w.stand(ctx, l, n)
 	if len(stand) == 0 {
 		return nil
 	}
-	answered := w.flood(ctx, strays, floodMost)
+	answered := w.flood(ctx, unknown, floodMost)
 	w.besides(ctx, beside)
 	w.soon(ctx, "every keep-alive of a session that does not exist is answered", func(context.Context) bool { return answered() })
 	w.expect(held[0].Unlock())

@@ -25,7 +25,7 @@ func testRun(t *testing.T) *run {
 
 func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
 
-// believes is what a client was granted and believed.
+// believes adds a grant and the belief of its client.
 func believes(h *history.History, client, lock string, token uint64, from, until float64) {
 	wants := []history.Want{{Lock: lock, Mode: fsm.Exclusive}}
 	request := fmt.Sprint(client, "/", token)

@@ -338,8 +338,8 @@ func (r *replay) checkTurn(g, waiting *logGrant, w fsm.Want) {
 		if other == waiting {
 			return
 		}
-		for _, wish := range other.wants {
-			if wish.Lock == w.Lock && (wish.Mode != fsm.Shared || w.Mode != fsm.Shared) {
+		for _, want := range other.wants {
+			if want.Lock == w.Lock && (want.Mode != fsm.Shared || w.Mode != fsm.Shared) {
 				r.c.violate("FIFO", "log", w.Lock, "index %d: request %s overtook %s, which was queued since index %d",
 					r.entry.Index, g.request, other.request, other.index)
 				return

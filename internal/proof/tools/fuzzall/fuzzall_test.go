@@ -113,7 +113,7 @@ func TestNoTargetsIsAnError(t *testing.T) {
 	var out strings.Builder
 	for _, args := range [][]string{{"-C", dir}, {"-C", dir, "./none/..."}} {
 		if err := fuzzAll(t.Context(), args, &out); err == nil {
-			t.Errorf("%q found nothing to run and is content", args)
+			t.Errorf("%q found nothing to run and returned no error", args)
 		}
 	}
 	for _, args := range [][]string{{"-time", "0"}, {"-jobs", "0"}, {"-slice", "-1"}, {"-run", "("}} {
