@@ -195,7 +195,7 @@ func expectable(err error) bool {
 	return false
 }
 
-// operate makes outages and, with force, forced releases.
+// operate makes outages and, with force, force-releases.
 func operate(ctx context.Context, k *cluster, force bool, roll func(int) int) {
 	for ctx.Err() == nil {
 		time.Sleep(time.Duration(roll(10_000)) * time.Millisecond)

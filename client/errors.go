@@ -121,7 +121,7 @@ const (
 	// its session by time.
 	LostExpired
 	// LostForced: an operator released it, or may have: the cluster reports only the last
-	// 64 forced releases to a client that was cut off, and if there were more, all that it
+	// 64 force-releases to a client that was cut off, and if there were more, all that it
 	// held is lost.
 	LostForced
 	// LostClosed: the client was closed while it held the lock, or its node has ended.

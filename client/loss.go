@@ -71,7 +71,7 @@ func (s *session) takeRevocationsLocked(revocations []*apiv1.Revocation, stamp i
 	now := s.c.now()
 	for _, g := range s.grants {
 		if g.granted <= stamp {
-			lost = append(lost, s.surrenderLocked(g, LostForced, "it may be among the forced releases that the cluster no longer remembers", now))
+			lost = append(lost, s.surrenderLocked(g, LostForced, "it may be among the force-releases that the cluster no longer remembers", now))
 		}
 	}
 	return lost

@@ -216,7 +216,7 @@ func Value(v []byte) AcquireOption {
 
 // DelayAfterLoss keeps the lock free of holders for d if the grant is lost by time or
 // because the client was closed, so that what its holder has sent can still arrive. There is
-// no delay after an Unlock and after an operator's forced release. A negative d
+// no delay after an Unlock and after an operator's force-release. A negative d
 // is [ErrInvalid].
 func DelayAfterLoss(d time.Duration) AcquireOption {
 	return acquireOption(func(o *acquireOptions) { o.delay = d })

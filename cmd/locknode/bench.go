@@ -35,7 +35,7 @@ func (a *app) benchCommand() *cobra.Command {
 	var o benchOptions
 	c := &cobra.Command{
 		Use:     "bench",
-		Short:   "measure how many locks a second a cluster gives",
+		Short:   "measure how many locks a second a cluster grants",
 		GroupID: groupCluster,
 		Long: `Bench measures a cluster of real processes through the public Go client. By default it
 starts a cluster of its own, with default settings on free loopback ports, and removes it

@@ -48,9 +48,9 @@ func (a *app) chaosCommand() *cobra.Command {
 		GroupID: groupCluster,
 		Long: `Chaos starts a cluster of real processes on real disks, runs clients against it, and
 injects faults: it kills nodes with kill -9 (one, the leader, or all at once), and more;
---list-faults lists all kinds. It records what clients requested, what they were answered
-and for how long they took each grant to be valid, and checks the record: no two clients
-held a lock at once, tokens grew, nothing ended early, nothing acknowledged was lost.
+--list-faults lists all kinds. It records the requests of clients, the answers, and how
+long each grant was valid, and checks the record: no two clients held a lock at once,
+tokens grew, nothing ended early, nothing acknowledged was lost.
 
 After each fault it measures the recovery: how long it took until the slowest of several
 probing clients had acquired and released a lock. The time counts from the fault if a

@@ -239,7 +239,7 @@ func (a *app) forceReleaseCommand() *cobra.Command {
 		GroupID: groupLocks,
 		Long: `Force-release takes a lock away from its holder. The holder is notified at once, with
 the reason and with who did it. With --token the lock is released only if that is still
-the current token, so that only the holder you looked at can lose it.`,
+the current token, so that a later holder cannot lose it by mistake.`,
 		Example: `  locknode force-release orders/42 --token 17 --reason "host is gone, ticket 4711"`,
 		Args:    arguments(1, 1, "NAME"),
 	}

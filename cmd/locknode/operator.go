@@ -27,8 +27,8 @@ func (a *app) sessionsCommand() *cobra.Command {
 		Short:   "list the sessions of clients, or end them",
 		GroupID: groupCluster,
 		Long: `A session stands for a running client: its locks and its places in queues end with it.
-"sessions ls" lists open sessions, "sessions kill" ends them by force. The ID of a session
-is a secret of its client; everybody else sees a hash of it.`,
+"sessions ls" lists open sessions, "sessions kill" ends them. The ID of a session is a secret
+of its client; all others see a hash of it.`,
 		Example: `  locknode sessions ls
   locknode sessions ls --lock orders/42
   locknode sessions kill 3f2a9c0d11e5b7a4 --reason "host is gone"
@@ -106,7 +106,7 @@ func (a *app) sessionsKillCommand() *cobra.Command {
 	var owner, reason string
 	c := &cobra.Command{
 		Use:   "kill HASH | --owner ADDRESS",
-		Short: "end sessions by force",
+		Short: "end sessions of any client",
 		Long: `Kill ends one session, by its hash, or with --owner everything from one address:
 sessions, and grants and waits that have no session, such as those of "locknode acquire"
 and curl. Their locks go to the next waiters, and their waits end. The clients are
@@ -198,7 +198,7 @@ func (a *app) resizeCommand() *cobra.Command {
 		GroupID: groupLocks,
 		Long: `Resize changes the size of a semaphore, for as long as it has a holder or a waiter. If there
 are more permits, waiters are granted them at once. If there are fewer, holders keep theirs,
-and nobody is granted permits until enough of them are released; a wait for more permits than
+and no permits are granted until enough of them are released; a wait for more permits than
 the new size ends with kind_mismatch.
 
 Programs that name another size are refused (kind_mismatch) while the semaphore is in use:

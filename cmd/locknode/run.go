@@ -55,7 +55,7 @@ watchdog is a second process of locknode in a session of its own; it needs about
 memory that the two do not share. It sends TERM at once if locknode is gone, or shortly
 before the lock expires if locknode is stopped or hangs, and KILL before another client
 can get the lock. It cannot end processes that have left the group (setsid, daemons) or
-run as another user. It cannot act while its machine stands still, which only the token
+run as another user. It cannot act while its machine is paused, which only the token
 protects against, or if it is killed as well; on Linux the kernel even then sends TERM to
 the command itself. --no-watchdog runs the command without it.
 

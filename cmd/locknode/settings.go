@@ -171,7 +171,7 @@ func limitSettings() []*setting {
 		span("max_ttl", "longest TTL", func(c *serveConfig) *int64 { return &c.node.Limits.MaxTTL }),
 		span("max_wait", "longest wait of a detached acquire", func(c *serveConfig) *int64 { return &c.node.Limits.MaxWait }),
 		span("max_delay", "longest delay after a loss", func(c *serveConfig) *int64 { return &c.node.Limits.MaxDelay }),
-		count("reason_bytes", "length of the reason of a forced release", func(c *serveConfig) *int { return &c.node.Limits.ReasonBytes }),
+		count("reason_bytes", "length of the reason of a force-release", func(c *serveConfig) *int { return &c.node.Limits.ReasonBytes }),
 		count("expiries_per_entry", "expiries in one log entry; the rest waits for the next entry", func(c *serveConfig) *int { return &c.node.Limits.ExpiriesPerEntry }),
 		{key: "limits.table_bytes", kind: "size", usage: "memory of the table; 0: a quarter of what the node that forms the cluster may use", def: "0", tuning: true,
 			set: func(c *serveConfig, values []string) (err error) {

@@ -53,14 +53,14 @@ var peopleMutants = []mutant{
 	},
 	{
 		name:    "caller-says-who-it-was",
-		breaks:  "a forced release is attributed to whoever the caller names",
+		breaks:  "a force-release is attributed to whoever the caller names",
 		promise: "strangers",
 		changes: []change{{"node/op.go", `	return owner + " (says: " + claim + ")"`, `	return claim`}},
 		caught:  []catcher{named("./node", "TestTheNodeSaysWhoDidIt")},
 	},
 	{
 		name:    "reasons-reach-the-terminal",
-		breaks:  "the reason of a forced release can move the cursor of a terminal that shows the error",
+		breaks:  "the reason of a force-release can move the cursor of a terminal that shows the error",
 		promise: "strangers",
 		changes: []change{{"client/errors.go", "		text += \": \" + e.Why\n	}\n	return quote.Text(text)", "		text += \": \" + e.Why\n	}\n	return text"}},
 		caught:  []catcher{named("./client", "TestErrorsCanBePrinted")},
