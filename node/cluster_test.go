@@ -138,7 +138,11 @@ func (c *testCluster) ctx() context.Context {
 // Shutdown; they end by themselves, those of peers that were made up after some seconds.
 func TestMain(m *testing.M) {
 	onethread.UnderRace()
-	testall.AtOnce(4) // they mostly wait for elections
+	atOnce := 4 // they mostly wait for elections
+	if onethread.Race {
+		atOnce = 2
+	}
+	testall.AtOnce(atOnce)
 	code := m.Run()
 	for deadline := time.Now().Add(time.Minute); code == 0; {
 		err := goleak.Find()
