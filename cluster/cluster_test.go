@@ -16,27 +16,14 @@ import (
 	"time"
 
 	"github.com/hashicorp/memberlist"
-	"go.uber.org/goleak"
 
+	"github.com/locknode/locknode/internal/proof/leaks"
 	"github.com/locknode/locknode/internal/proof/testall"
 )
 
-// TestMain looks for goroutines that were left. memberlist's probes are not
-// joined by its Shutdown; they end by themselves after some hundred milliseconds.
 func TestMain(m *testing.M) {
 	testall.AtOnce(4) // they wait for probes
-	code := m.Run()
-	for deadline := time.Now().Add(time.Minute); code == 0; {
-		err := goleak.Find()
-		if err == nil {
-			break
-		}
-		if time.Now().After(deadline) {
-			fmt.Fprintln(os.Stderr, err)
-			code = 1
-		}
-	}
-	os.Exit(code)
+	os.Exit(leaks.Run(m))
 }
 
 // ownKeys has the gossip key of each test that called apart, by its name.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"runtime"
 	"strings"
 	"sync"
@@ -11,14 +12,13 @@ import (
 	"testing/synctest"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/locknode/locknode/client"
 	"github.com/locknode/locknode/fsm"
+	"github.com/locknode/locknode/internal/proof/leaks"
 	"github.com/locknode/locknode/locktest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { os.Exit(leaks.Run(m)) }
 
 func must(t testing.TB, err error) {
 	t.Helper()

@@ -12,13 +12,13 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
-	"go.uber.org/goleak"
 
 	apiv1 "github.com/locknode/locknode/api/v1"
 	"github.com/locknode/locknode/client"
 	"github.com/locknode/locknode/fsm"
 	"github.com/locknode/locknode/internal/membership"
 	"github.com/locknode/locknode/internal/mux"
+	"github.com/locknode/locknode/internal/proof/leaks"
 	"github.com/locknode/locknode/internal/proof/onethread"
 	"github.com/locknode/locknode/internal/proof/testall"
 )
@@ -134,8 +134,6 @@ func (c *testCluster) ctx() context.Context {
 	return ctx
 }
 
-// TestMain looks for goroutines that were left. memberlist's probes are not joined by its
-// Shutdown; they end by themselves, those of peers that were made up after some seconds.
 func TestMain(m *testing.M) {
 	onethread.UnderRace()
 	atOnce := 4 // they mostly wait for elections
@@ -143,18 +141,7 @@ func TestMain(m *testing.M) {
 		atOnce = 2
 	}
 	testall.AtOnce(atOnce)
-	code := m.Run()
-	for deadline := time.Now().Add(time.Minute); code == 0; {
-		err := goleak.Find()
-		if err == nil {
-			break
-		}
-		if time.Now().After(deadline) {
-			fmt.Fprintln(os.Stderr, err)
-			code = 1
-		}
-	}
-	os.Exit(code)
+	os.Exit(leaks.Run(m))
 }
 
 func TestANodeThatDoesNotLeadForwards(t *testing.T) {

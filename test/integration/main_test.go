@@ -10,8 +10,7 @@ import (
 	"strings"
 	"testing"
 
-	"go.uber.org/goleak"
-
+	"github.com/locknode/locknode/internal/proof/leaks"
 	"github.com/locknode/locknode/internal/proof/testall"
 )
 
@@ -62,7 +61,7 @@ func run(m *testing.M) (code int) {
 		return complain(err)
 	}
 	if code == 0 {
-		if err := goleak.Find(); err != nil {
+		if err := leaks.Wait(patience); err != nil {
 			return complain(err)
 		}
 	}

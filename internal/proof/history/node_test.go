@@ -6,17 +6,17 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"sync"
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/locknode/locknode/client"
+	"github.com/locknode/locknode/internal/proof/leaks"
 	"github.com/locknode/locknode/node"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { os.Exit(leaks.Run(m)) }
 
 // TestHistoryOfARealNodeHasNoViolation: real clients over a real socket, with all kinds of
 // operations, the recorder and every check.

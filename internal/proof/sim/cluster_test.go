@@ -2,16 +2,16 @@ package sim
 
 import (
 	"context"
+	"os"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/locknode/locknode/client"
+	"github.com/locknode/locknode/internal/proof/leaks"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { os.Exit(leaks.Run(m)) }
 
 // start starts a cluster that ends with the test.
 func start(t *testing.T, o Options) *Cluster {
