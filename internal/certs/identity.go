@@ -52,7 +52,7 @@ var clusterNames = regexp.MustCompile(`^[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63
 // CheckCluster returns an error if no certificate can name a cluster of this name.
 func CheckCluster(name string) error {
 	if name != "" && (len(name) > 64 || !clusterNames.MatchString(name)) {
-		return fmt.Errorf("cluster name: is %q, must be, to stand in certificates, 1 to 64 letters, digits, dashes and underscores, "+
+		return fmt.Errorf("cluster name: is %.80q, must be, to stand in certificates, 1 to 64 letters, digits, dashes and underscores, "+
 			"in parts of 1 to 63 with a dot between them", name)
 	}
 	return nil
@@ -64,7 +64,7 @@ func (i Identity) Check() error {
 		return err
 	}
 	if i.Role != Node && i.Role != Client {
-		return fmt.Errorf("role: is %q, must be %q or %q", string(i.Role), Node, Client)
+		return fmt.Errorf("role: is %.80q, must be %q or %q", string(i.Role), Node, Client)
 	}
 	return checkName(i.Role, i.Name)
 }
@@ -79,10 +79,14 @@ func checkName(role Role, name string) error {
 		return fmt.Errorf("%s: is empty, must have 1 to %d bytes", what, maxName)
 	case len(name) > maxName:
 		return fmt.Errorf("%s: is %d bytes long, must have at most %d", what, len(name), maxName)
-	case !utf8.ValidString(name) || strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsPrint(r) }):
+	case !printable(name):
 		return fmt.Errorf("%s: is %q, must be printable text", what, name)
 	}
 	return nil
+}
+
+func printable(text string) bool {
+	return utf8.ValidString(text) && !strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) })
 }
 
 // errURI is what a URI of the scheme must be.
@@ -91,7 +95,7 @@ var errURI = errors.New("must be locknode://CLUSTER/node/ID or locknode://CLUSTE
 // parseURI is the reverse of [Identity.String]. It accepts nothing else that could be read in
 // two ways: no user, port, query or fragment.
 func parseURI(u *url.URL) (Identity, error) {
-	bad := func(why error) (Identity, error) { return Identity{}, fmt.Errorf("URI %q: %w", u.String(), why) }
+	bad := func(why error) (Identity, error) { return Identity{}, fmt.Errorf("URI %.200q: %w", u.String(), why) }
 	if u.Opaque != "" || u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || u.RawFragment != "" {
 		return bad(errURI)
 	}
@@ -133,7 +137,7 @@ func Identify(cert *x509.Certificate) (Identity, error) {
 	case 1:
 		return parseURI(own[0])
 	default:
-		return Identity{}, fmt.Errorf("certificate: has %d URIs that begin with locknode:, must have one: %q and %q", len(own), own[0], own[1])
+		return Identity{}, fmt.Errorf("certificate: has %d URIs that begin with locknode:, must have one: %.200q and %.200q", len(own), own[0].String(), own[1].String())
 	}
 }
 

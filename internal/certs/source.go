@@ -2,15 +2,16 @@ package certs
 
 import (
 	"context"
-	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
 )
 
-// Files are the paths of the files that a [Source] reads, all in PEM.
+// Files are the paths of the files that a [Source] reads, all in PEM. Symbolic links are
+// followed at each reading.
 type Files struct {
 	CA       string // certificates of the CAs that sign those of nodes; several during a rotation
 	ClientCA string // certificates of the CAs that sign those of clients; empty: CA
@@ -18,11 +19,11 @@ type Files struct {
 	Key      string // its private key; may be the same file as Cert
 }
 
-// Options say what files must hold.
+// Options say what the files must hold.
 type Options struct {
 	// Node requires the certificate of a node of the cluster named Cluster, of the one with
-	// this ID if ID is not empty. Without Node any certificate with a client's usage is
-	// accepted, and none is required.
+	// this ID if ID is not empty. Without Node the own certificate may name anybody, and there
+	// need be none.
 	Node        bool
 	Cluster, ID string
 	// Hosts are names and IP addresses at which clients reach the node. One that the
@@ -41,13 +42,16 @@ type Options struct {
 type Source struct {
 	files   Files
 	options Options
-	log     *slog.Logger
 
 	current atomic.Pointer[bundle]
 
-	mu      sync.Mutex // guards what follows, and lets one goroutine read files at a time
-	lastErr error      // why the files were refused when they were last read
-	said    said
+	// lastErr says why the files are not in use as they were when they were last read.
+	lastErr atomic.Pointer[error]
+
+	reading sync.Mutex      // who holds it may read the files; guards what follows
+	pending string          // the error of the last poll
+	logged  string          // the last error that was logged
+	stages  map[string]mark // certificate → what was logged about its end
 }
 
 // State is what a [Source] has, for metrics and status.
@@ -57,7 +61,7 @@ type State struct {
 	CAs       []Validity // of [Files.CA]
 	ClientCAs []Validity // of [Files.ClientCA]
 	ReadAt    time.Time  // when what is in use was read
-	Err       error      // why the files as they are now are not in use; nil if they are
+	Err       error      // why the files are not in use as they were when they were last read, or nil
 }
 
 // Validity is how long a certificate is valid.
@@ -66,35 +70,140 @@ type Validity struct {
 	NotBefore, NotAfter time.Time
 }
 
-// DaysLeft returns the days until the end, rounded down; it is negative after the end.
-func (v Validity) DaysLeft(now time.Time) int { return 0 }
+// DaysLeft returns the days until the end, rounded down. It is negative after the end.
+func (v Validity) DaysLeft(now time.Time) int { return days(v.NotAfter.Sub(now)) }
+
+// defaultEvery is how often files are read. A change is noticed within a minute also if it takes
+// several polls until all files fit each other.
+const defaultEvery = 10 * time.Second
 
 // Open reads the files and checks all of them. It reports every fault at once, each with its
 // file and what to do.
-func Open(files Files, options Options) (*Source, error) { return nil, nil }
+//
+// A certificate that has ended, or that is not valid yet, is no fault: the source is used, and
+// logs an error. The others will refuse this process, but a new file is then noticed while it
+// runs, as it would have been without the restart.
+func Open(files Files, options Options) (*Source, error) {
+	if options.Clock == nil {
+		options.Clock = time.Now
+	}
+	if options.Log == nil {
+		options.Log = slog.New(slog.DiscardHandler)
+	}
+	if options.Every <= 0 {
+		options.Every = defaultEvery
+	}
+	s := &Source{files: files, options: options}
+	b, err := s.load()
+	if err != nil {
+		return nil, err
+	}
+	s.reading.Lock()
+	defer s.reading.Unlock()
+	s.use(b)
+	return s, nil
+}
 
 // Reload reads the files again. If anything is wrong with them it returns an error, and what was
-// in use stays in use.
-func (s *Source) Reload() error { return nil }
+// in use stays in use. Connections that are open stay open; each handshake after Reload uses the
+// new certificates and CAs, at both ends.
+func (s *Source) Reload() error {
+	s.reading.Lock()
+	defer s.reading.Unlock()
+	if err := s.reloadLocked(); err != nil {
+		return err
+	}
+	return s.outOfTime(s.current.Load())
+}
 
-// Watch calls Reload when a file has changed, and logs what is wrong and which certificates end
-// soon, until ctx ends. It returns then.
-func (s *Source) Watch(ctx context.Context) {}
+// reloadLocked is Reload, but accepts what is in use already whatever the time is.
+func (s *Source) reloadLocked() error {
+	b, err := s.load()
+	if err == nil && b.sum == s.current.Load().sum {
+		s.lastErr.Store(&err)
+		return nil
+	}
+	if err == nil {
+		err = s.outOfTime(b)
+	}
+	s.lastErr.Store(&err)
+	if err != nil {
+		return err
+	}
+	s.use(b)
+	s.options.Log.Info("certificates loaded", b.facts()...)
+	return nil
+}
 
-// State returns what is in use.
-func (s *Source) State() State { return State{} }
+// use makes b what is in use.
+func (s *Source) use(b *bundle) {
+	s.current.Store(b)
+	s.warnOfFiles(b)
+	s.warnOfEnds(b)
+}
 
-// ServePeers returns the configuration of a port for nodes alone.
-func (s *Source) ServePeers(expect func(Identity) error) *tls.Config { return nil }
+// Watch reads the files every few seconds, uses them when they have changed, and logs what is
+// wrong with them and which certificates end soon. It returns when ctx ends.
+//
+// A fault is logged when two polls in a row have met it, and once: files that are replaced one
+// after the other do not fit each other for a moment.
+func (s *Source) Watch(ctx context.Context) {
+	ticker := time.NewTicker(s.options.Every)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			s.poll()
+		}
+	}
+}
 
-// DialPeer returns the configuration of connections to other nodes.
-func (s *Source) DialPeer(expect func(Identity) error) *tls.Config { return nil }
+func (s *Source) poll() {
+	s.reading.Lock()
+	defer s.reading.Unlock()
+	text := ""
+	err := s.reloadLocked()
+	if err != nil {
+		text = err.Error()
+	}
+	switch {
+	case err == nil && s.logged != "":
+		s.logged = ""
+		s.options.Log.Info("the files of certificates are in order again")
+	case err != nil && text == s.pending && text != s.logged:
+		s.logged = text
+		s.options.Log.Warn("certificates are not reloaded, those read before stay in use", "read_at", s.current.Load().readAt, "err", err)
+	}
+	s.pending = text
+	s.warnOfEnds(s.current.Load())
+}
 
-// ServeClients returns the configuration of a port for clients and nodes.
-func (s *Source) ServeClients(required bool) *tls.Config { return nil }
+// State returns what is in use. It waits for nothing.
+func (s *Source) State() State {
+	b := s.current.Load()
+	state := State{CAs: validities(b.cas), ClientCAs: validities(b.clientCAs), ReadAt: b.readAt}
+	if err := s.lastErr.Load(); err != nil {
+		state.Err = *err
+	}
+	if b.leaf != nil {
+		self, leaf := b.self, validity(b.leaf)
+		state.Self, state.Leaf = &self, &leaf
+	}
+	return state
+}
 
-// DialServer returns the configuration of one connection of a client to a node.
-func (s *Source) DialServer(host string) *tls.Config { return nil }
+func validity(cert *x509.Certificate) Validity {
+	return Validity{Subject: nameOf(cert), Serial: serial(cert), NotBefore: cert.NotBefore, NotAfter: cert.NotAfter}
+}
 
-type bundle struct{ leaf *x509.Certificate }
-type said struct{}
+func validities(all []*x509.Certificate) (v []Validity) {
+	for _, cert := range all {
+		v = append(v, validity(cert))
+	}
+	return v
+}
+
+// errNoCertificate is for a handshake that needs a certificate of a source without one.
+var errNoCertificate = errors.New("cert_file: is not set, must be the certificate of this process")
