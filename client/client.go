@@ -106,7 +106,7 @@ func Dial(ctx context.Context, endpoints []string, opts ...Option) (*Client, err
 
 func (cfg *config) check() error {
 	w := what{verb: "dial"}
-	errs := []error{checkText(w, "holder", cfg.holder, false)}
+	errs := []error{checkText(w, "holder", cfg.holder, false), cfg.tls.check()}
 	if cfg.ttl <= 0 {
 		errs = append(errs, invalid(w, "session ttl: is %v, must be positive", cfg.ttl))
 	}

@@ -93,4 +93,5 @@
 //     is the stream in use; peer.go a node and the connections to it.
 //   - endpoints.go has the addresses of the members; lookup.go resolves names; search.go finds
 //     the leader, survey.go asks all nodes at once; trouble.go says why a node is not reached.
+//   - secure.go is for TLS: the options, and which certificates a connection uses.
 package client

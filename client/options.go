@@ -31,6 +31,7 @@ type config struct {
 	cluster        string
 	grpc           []grpc.DialOption
 	trace          GrantTrace
+	tls            *security // nil: plain text
 }
 
 // Holder is the name of the client, which is shown to people as the holder of its locks; at
@@ -141,6 +142,9 @@ func newConfig(opts []Option) config {
 	}
 	if cfg.now == nil {
 		cfg.now = now
+	}
+	if cfg.tls != nil {
+		cfg.tls.open(cfg.log)
 	}
 	if cfg.resolve == nil {
 		cfg.resolve = net.DefaultResolver.LookupHost

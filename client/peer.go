@@ -12,7 +12,6 @@ import (
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
 
@@ -76,7 +75,7 @@ func (r *remote) hold(addr string) (*peer, *conn, error) {
 		p.close() // a new one connects at once
 	}
 	if p.conn == nil {
-		options := dialOptions(p)
+		options := dialOptions(p, r.tls)
 		if name := r.authorityLocked(addr); name != "" {
 			options = append(options, grpc.WithAuthority(name))
 		}
@@ -162,9 +161,9 @@ func (p *peer) answered(err error) {
 }
 
 // dialOptions returns the options of the connections to a node.
-func dialOptions(p *peer) []grpc.DialOption {
+func dialOptions(p *peer, s *security) []grpc.DialOption {
 	return []grpc.DialOption{
-		grpc.WithTransportCredentials(listening{insecure.NewCredentials(), p}),
+		grpc.WithTransportCredentials(listening{s.credentials(), p, s}),
 		// Nodes allow a ping every 5 s, also without a stream. Streams have pings of
 		// their own: these are for connections without calls.
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 20 * time.Second, PermitWithoutStream: true}),

@@ -29,6 +29,7 @@ type remote struct {
 	resolve   func(ctx context.Context, host string) ([]string, error)
 	timeout   time.Duration     // see ConnectTimeout
 	dial      []grpc.DialOption // see GRPC
+	tls       *security         // nil: plain text
 	log       *slog.Logger
 	linked    func() // called when another link is in use
 	ctx       context.Context
@@ -70,6 +71,7 @@ func newRemote(endpoints []string, cfg config, linked func()) *remote {
 		cluster:     cfg.cluster,
 		timeout:     cfg.connectTimeout,
 		dial:        cfg.grpc,
+		tls:         cfg.tls,
 		log:         cfg.log,
 		linked:      linked,
 		peers:       make(map[string]*peer),
@@ -79,6 +81,7 @@ func newRemote(endpoints []string, cfg config, linked func()) *remote {
 	}
 	r.placesLocked() // no other goroutine has r yet
 	r.ctx, r.cancel = context.WithCancel(context.Background())
+	r.wg.Go(func() { r.tls.watch(r.ctx) })
 	return r
 }
 

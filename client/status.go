@@ -100,6 +100,7 @@ type Member struct {
 	Version                                             string       // of its program; empty: not known
 	Zone                                                string       // as configured, for people; empty: none, or not known
 	FeatureLevel                                        int          // the highest that the node supports; see [Status]; 0: not known
+	TLS                                                 string       // off, permissive or required, as the node says itself; empty: not known
 }
 
 // MemberRole is what a node is in Raft's configuration.
@@ -154,6 +155,7 @@ func membersOf(r *apiv1.MembersResponse) []Member {
 			ID: m.GetId(), APIAddress: m.GetApiAddress(), HTTPAddress: m.GetHttpAddress(),
 			RaftAddress: m.GetRaftAddress(), GossipAddress: m.GetGossipAddress(),
 			Role: MemberRole(m.GetRole()), Health: MemberHealth(m.GetHealth()), Version: m.GetVersion(), Zone: m.GetZone(), FeatureLevel: int(m.GetFeatureLevel()),
+			TLS: m.GetTls(),
 		})
 	}
 	return out

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	apiv1 "github.com/locknode/locknode/api/v1"
+	"github.com/locknode/locknode/internal/secure"
 )
 
 // Why a node is not reached, in words that say what to check. The errors of grpc are about
@@ -30,7 +31,7 @@ const (
 	noAnswer  trouble = "it does not answer: no connection came about"
 	noHello   trouble = "it takes connections but does not answer: is the process stopped, or is this not the API port of a node?"
 	noWord    trouble = "it closed the connection before it sent anything: this is not the API port of a node, or the node is stopping or accepts no more connections"
-	speaksTLS trouble = "TLS is spoken there, and this client uses plain text"
+	speaksTLS trouble = "TLS is spoken there, and this client uses plain text: give it the CA of the cluster (client.TLSFiles, --tls-ca)"
 	speaksH1  trouble = "this is not the API port of a node: HTTP/1 is spoken there, as on a node's other ports"
 	otherWord trouble = "this is not the API port of a node: something else than gRPC is spoken there"
 	hungUp    trouble = "the connection was closed by the other end: the node is stopping, or has ended"
@@ -172,7 +173,10 @@ func dialTrouble(ctx context.Context, err error) trouble {
 func (p *peer) connected() {
 	if last := p.trouble.Load(); last != nil {
 		switch *last {
-		case noWord, speaksTLS, speaksH1, otherWord:
+		case noWord, speaksTLS, speaksPlain, speaksH1, otherWord:
+			return
+		}
+		if strings.HasPrefix(string(*last), noTLS) {
 			return
 		}
 	}
@@ -180,22 +184,31 @@ func (p *peer) connected() {
 	p.trouble.Store(&why)
 }
 
-// listening observes the first bytes of a connection. It takes the place of TLS, so that it
-// gets the connections of every dialer.
+// listening observes the first bytes of a connection. It wraps TLS, or takes its place, so that
+// it gets the connections of every dialer.
 type listening struct {
 	credentials.TransportCredentials
-	p *peer
+	p   *peer
+	tls *security
 }
 
 // ClientHandshake implements [credentials.TransportCredentials].
 func (l listening) ClientHandshake(ctx context.Context, authority string, conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	l.p.connected()
-	return l.TransportCredentials.ClientHandshake(ctx, authority, &watchedConn{Conn: conn, p: l.p})
+	secured, info, err := l.TransportCredentials.ClientHandshake(ctx, authority, conn)
+	if err != nil {
+		if ctx.Err() == nil {
+			why := l.tls.trouble(err)
+			l.p.trouble.Store(&why)
+		}
+		return nil, nil, err
+	}
+	return &watchedConn{Conn: secured, p: l.p}, info, nil
 }
 
 // Clone implements [credentials.TransportCredentials].
 func (l listening) Clone() credentials.TransportCredentials {
-	return listening{l.TransportCredentials.Clone(), l.p}
+	return listening{l.TransportCredentials.Clone(), l.p, l.tls}
 }
 
 // watchedConn observes what the other end sends first, and how the connection ends.
@@ -231,6 +244,9 @@ func (c *watchedConn) Read(b []byte) (int, error) {
 	case len(c.first) < frameHead:
 		if errors.Is(err, net.ErrClosed) { // by this end
 			return n, err
+		}
+		if why := secure.RefusedLater(err); why != "" {
+			return n, c.give(noTLS+trouble(why), err)
 		}
 		return n, c.give(noWord, err)
 	case c.first[0] == 0 && c.first[3] == frameSettings:

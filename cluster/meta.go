@@ -34,6 +34,8 @@ type Meta struct {
 	Leaving   bool // the node leaves for good; set by [Cluster.Leave]
 	Expect    int  // how many fresh voters form a cluster; 0: this node only joins
 	Level     int  // the feature level of the lock table that the node agrees to; 0: it does not say
+	TLS       bool // the node takes TLS
+	TLSOnly   bool // it takes nothing else
 
 	// Intent and Promise are hashes of lists of founders (see [Hash]), empty
 	// if there is none. An intent may change; a promise is kept for ever.
@@ -53,6 +55,8 @@ const (
 	flagLeaving
 	flagHTTPHost // HTTP has the API's host; only its port is written
 	flagRaftHost
+	flagTLS
+	flagTLSOnly
 )
 
 // encode returns the compact form, or an error that names what is wrong.
@@ -64,7 +68,7 @@ func (m Meta) encode() ([]byte, error) {
 	for _, f := range []struct {
 		set bool
 		bit byte
-	}{{m.Nonvoter, flagNonvoter}, {m.Formed, flagFormed}, {m.Leaving, flagLeaving}} {
+	}{{m.Nonvoter, flagNonvoter}, {m.Formed, flagFormed}, {m.Leaving, flagLeaving}, {m.TLS, flagTLS}, {m.TLSOnly, flagTLSOnly}} {
 		if f.set {
 			flags |= f.bit
 		}
@@ -131,6 +135,7 @@ func decodeMeta(buf []byte) (Meta, error) {
 		Version: field[5], Zone: field[6],
 		Intent: hex.EncodeToString([]byte(field[7])), Promise: hex.EncodeToString([]byte(field[8])),
 		Nonvoter: flags&flagNonvoter != 0, Formed: flags&flagFormed != 0, Leaving: flags&flagLeaving != 0,
+		TLS: flags&flagTLS != 0, TLSOnly: flags&flagTLSOnly != 0,
 		Expect: int(expect), Level: int(level),
 	}
 	host, _ := splitPort(m.API)

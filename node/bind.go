@@ -87,7 +87,8 @@ func (n *Node) listen() {
 	if n.httpListener != nil {
 		n.httpAddr = n.cfg.advertised(n.httpListener.Addr().String())
 	}
-	options := network.StreamOptions{Member: n.id, API: n.apiAddr, Logger: n.raftLog, Cluster: n.clusterIdentity, Admit: leaveToDisk, CallBack: true}
+	options := network.StreamOptions{Member: n.id, API: n.apiAddr, Logger: n.raftLog, Cluster: n.clusterIdentity, Admit: leaveToDisk, CallBack: true,
+		Secure: n.security.raft, Dialer: n.security.dialer}
 	if n.cfg.AdvertiseHost != "" {
 		options.Advertise = n.cfg.advertised(n.cfg.RaftAddr)
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/locknode/locknode/internal/membership"
 	"github.com/locknode/locknode/internal/quote"
 	"github.com/locknode/locknode/internal/seam"
+	"github.com/locknode/locknode/internal/secure"
 )
 
 // Config describes one node. Its zero value, with a DataDir, is a node on
@@ -43,7 +44,7 @@ type Config struct {
 	// APIListener, HTTPListener and RaftListener are listeners for the node to use instead
 	// of APIAddr, HTTPAddr and RaftAddr, which must be empty then: TCP, already listening,
 	// for example from systemd or from a test that must know its port before. Other nodes
-	// dial the API's and Raft's in plain TCP. The node owns them: it closes them when it
+	// dial the API's and Raft's over TCP, and the node itself adds TLS. The node owns them: it closes them when it
 	// ends, and an [Open] that fails closes them. There is none for gossip: it needs TCP and
 	// UDP on one port, and memberlist opens both by itself.
 	APIListener, HTTPListener, RaftListener net.Listener
@@ -52,8 +53,12 @@ type Config struct {
 	// (0.0.0.0). A name that has no address yet is looked up until it has one; before that
 	// no other node finds this one.
 	AdvertiseHost string
-	// Insecure allows plain text on addresses other than loopback.
+	// Insecure allows plain text on addresses other than loopback: with [TLS.Mode] off, and with
+	// permissive as long as the cluster is moved to TLS.
 	Insecure bool
+	// TLS encrypts what the node and its peers and clients send each other, and has nodes
+	// prove who they are. The zero value is plain text.
+	TLS TLS
 
 	// ClusterName keeps clusters apart that can reach each other, so that a node of one
 	// does not join another: the same on all nodes of a cluster, 1 to 64 letters, digits,
@@ -114,7 +119,7 @@ type Config struct {
 	// negative: no time.
 	StopWait time.Duration
 	// GossipKey encrypts gossip: 16, 24 or 32 bytes, the same on all nodes. It is required
-	// if gossip's address is not loopback.
+	// if gossip's address is not loopback, and with TLS.
 	GossipKey []byte
 	// MaxConnections is how many connections of clients are open at most, of gRPC and of
 	// HTTP each: 8 to 1,000,000. Default 10,000, or fewer where the process may open no more
@@ -143,6 +148,26 @@ type Config struct {
 	Metrics prometheus.Registerer
 
 	seams seam.Node
+}
+
+// TLS says whether a node uses TLS, and has its files, all in PEM. They are read again within
+// a minute after they have changed, and by [Node.ReloadCertificates]. Only TLS 1.3 is spoken.
+type TLS struct {
+	// Mode is "off", "permissive" or "required"; empty is off. With required, the ports of the
+	// API, HTTP and Raft take only TLS, and so does the node where it dials others. With
+	// permissive they take plain text as well, and other nodes that do not speak TLS yet are
+	// called in plain text: so a running cluster is moved to TLS, node by node. Permissive
+	// protects from nothing.
+	Mode string
+	// CAFile has the certificates of the CAs that sign those of nodes, and of clients if
+	// there is no ClientCAFile. Required with TLS.
+	CAFile string
+	// CertFile has the node's certificate, which names the node's ID and ClusterName, and
+	// KeyFile its private key: `locknode tls` makes both. Required with TLS.
+	CertFile, KeyFile string
+	// ClientCAFile has the certificates of the CAs that sign those of clients. With it every
+	// client needs a certificate, but for /healthz and /readyz. Empty: clients need none.
+	ClientCAFile string
 }
 
 // Validate returns an error that names every fault of the configuration, each with what is
@@ -319,6 +344,7 @@ func (c *Config) validate() error {
 	if err := c.Limits.Validate(); err != nil {
 		faults = append(faults, err)
 	}
+	mode := c.checkTLS(bad)
 	var plain []string
 	for _, a := range []struct{ name, addr string }{
 		{"api address", c.APIAddr}, {"http address", c.HTTPAddr}, {"raft address", c.RaftAddr}, {"gossip address", c.GossipAddr},
@@ -329,14 +355,21 @@ func (c *Config) validate() error {
 		if err := c.checkAddress(a.addr); err != nil {
 			bad("%s: is %q, %w", a.name, a.addr, err)
 		}
-		if !isLoopback(a.addr) && !c.Insecure {
+		if !isLoopback(a.addr) && !c.Insecure && mode != secure.Required {
 			plain = append(plain, a.addr)
 		}
 	}
 	if len(plain) > 0 {
-		bad("%s: not loopback, and traffic is plain text: set insecure to allow it, on a network that you trust", strings.Join(plain, ", "))
+		what := "traffic is plain text: use TLS (tls.mode: required), or set insecure to allow it, on a network that you trust"
+		if mode == secure.Permissive {
+			what = "tls.mode permissive also takes plain text: set insecure as long as the cluster is moved to TLS"
+		}
+		bad("%s: not loopback, and %s", strings.Join(plain, ", "), what)
 	}
-	if len(c.GossipKey) == 0 && !isLoopback(c.GossipAddr) && c.seams.Network == nil {
+	if len(c.GossipKey) == 0 && mode.On() {
+		bad("gossip key: is missing, must be set with tls.mode %s: gossip is not TLS and is encrypted by this key; "+
+			"give all nodes the same gossip_key (gossip_key_file). This makes one: head -c 32 /dev/urandom | base64", mode)
+	} else if len(c.GossipKey) == 0 && !isLoopback(c.GossipAddr) && c.seams.Network == nil {
 		bad("gossip address: is %q, not loopback, and there is no gossip key: every host that can send a datagram there could mislead the cluster; "+
 			"give all nodes the same gossip_key (gossip_key_file), also with insecure. This makes one: head -c 32 /dev/urandom | base64", c.GossipAddr)
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/locknode/locknode/internal/hclogs"
 	"github.com/locknode/locknode/internal/membership"
 	"github.com/locknode/locknode/internal/network"
+	"github.com/locknode/locknode/internal/secure"
 )
 
 // ErrRemoved says that the node was removed from the cluster. [Node.Err] returns it, and the
@@ -32,6 +33,7 @@ func (n *Node) openCluster(identity disk.Identity) (err error) {
 		Version: n.cfg.Version, Zone: n.cfg.Zone, Nonvoter: n.cfg.Nonvoter,
 		Formed: n.stores.HasState(), Expect: n.cfg.BootstrapExpect, Level: int(n.cfg.agreedLevel()),
 		Promise: cluster.Founders(identity.Promise).Hash(),
+		TLS:     n.security.mode.On(), TLSOnly: n.security.mode == secure.Required,
 	}
 	if (meta.ClusterID != "" || meta.Formed) && n.cfg.seams.Memory == nil { // it has been in a cluster
 		n.seeds = readSeeds(n.cfg.DataDir)

@@ -101,6 +101,7 @@ func (m *metrics) nodeGauges(n *Node) {
 	m.gauge("locknode_state_diverged", "1 while this node's state is known to differ from another member's.", func() float64 {
 		return boolGauge(n.divergence.found())
 	})
+	m.add(&tlsMetrics{n: n})
 	m.gauge("locknode_raft_term", "Raft's current term.", func() float64 {
 		if r := n.raft.Load(); r != nil {
 			return float64(r.CurrentTerm())

@@ -41,6 +41,7 @@ type Node struct {
 	apiListener, httpListener net.Listener
 	raftStream                *network.Stream
 
+	security   security
 	stores     *disk.Stores
 	transport  *network.Transport
 	machine    *replica.Table
@@ -143,6 +144,9 @@ func Open(ctx context.Context, cfg Config) (*Node, error) {
 
 // open opens the directory and binds the addresses. Nothing is served yet.
 func (n *Node) open(ctx context.Context) (err error) {
+	if err := n.openTLS(); err != nil { // before the directory: a new one is to stay new
+		return err
+	}
 	n.stores, err = disk.OpenStores(disk.StoreOptions{
 		Dir: n.cfg.DataDir, NodeID: n.cfg.ID, LogStore: n.cfg.LogStore, Logger: n.log,
 		StallAfter: max(time.Second, 5*n.cfg.Timing), OnFailure: n.fail, Memory: n.cfg.seams.Memory,
@@ -161,9 +165,13 @@ func (n *Node) open(ctx context.Context) (err error) {
 	if err := n.bind(ctx); err != nil {
 		return err
 	}
+	if err := n.ownCertificate(); err != nil {
+		return err
+	}
 	n.listen()
 	n.peers = newPeers(peersConfig{
-		self: place{n.id, n.apiAddr}, addresses: func(id string) []string { return n.membership.APIAddresses(id) },
+		dialer: n.security.dialer,
+		self:   place{n.id, n.apiAddr}, addresses: func(id string) []string { return n.membership.APIAddresses(id) },
 		cluster: n.knownCluster, key: n.peerKey, network: n.cfg.seams.Network,
 	})
 	n.router = newRouter(routerConfig{id: n.id, mono: n.cfg.seams.Mono, log: n.log, node: n, dial: n.peers.conn})
@@ -172,7 +180,8 @@ func (n *Node) open(ctx context.Context) (err error) {
 		Limits: server.Limits{Connections: n.cfg.MaxConnections, ConnectionsPerIP: n.cfg.MaxConnectionsPerAddress, Memory: serverBytes()},
 		Files:  n.clientFiles(), Admit: leaveToPeers, Hosts: n.cfg.hosts(),
 		Self: func() (node, cluster string) { return n.id, n.knownCluster() },
-		Peer: n.isPeerKey,
+		Peer: n.isPeerKey, Member: n.memberOnly,
+		SecureGRPC: n.security.api, SecureHTTP: n.security.http, NeedCertificate: n.security.needsCertOfAll,
 	}); err != nil {
 		return err
 	}
@@ -211,7 +220,11 @@ func (n *Node) start() {
 	n.goRun(func() { n.rounds.run(n.ctx) })
 	n.goRun(func() { n.router.run(n.ctx) })
 	n.goRun(func() { n.host.Run(n.ctx) })
+	if n.security.source != nil {
+		n.goRun(func() { n.security.source.Watch(n.ctx) })
+	}
 	n.goRun(n.join)
+	n.logTLS()
 	n.log.Info("node started", "api", n.apiAddr, "http", n.httpAddr, "raft", n.raftAddr, "gossip", n.GossipAddr(), "data", n.cfg.DataDir)
 }
 

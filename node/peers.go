@@ -20,6 +20,7 @@ import (
 	"github.com/locknode/locknode/internal/network"
 	"github.com/locknode/locknode/internal/peerapi"
 	"github.com/locknode/locknode/internal/seam"
+	"github.com/locknode/locknode/internal/secure"
 )
 
 // place is a node and an API address at which it may be reached.
@@ -50,7 +51,8 @@ type peersConfig struct {
 	// key returns the key by which the nodes of the cluster know each other, empty if it is
 	// not known. nil: it is never known.
 	key     func() string
-	network seam.Network // nil is the real one
+	network seam.Network   // nil is the real one
+	dialer  *secure.Dialer // nil: plain text
 }
 
 func newPeers(c peersConfig) *peers {
@@ -98,6 +100,11 @@ func (p *peers) conn(id, api string) (*grpc.ClientConn, error) {
 	last := &lastDial{over: dialTCP}
 	if p.network != nil {
 		last.over = p.network.Dial
+	}
+	if p.dialer != nil {
+		last.over = func(ctx context.Context, addr string) (net.Conn, error) {
+			return p.dialer.Dial(ctx, addr, id, dialTCP)
+		}
 	}
 	cc, err := grpc.NewClient("passthrough:///"+api, append(slices.Clip(p.dial), grpc.WithContextDialer(last.dial),
 		grpc.WithChainUnaryInterceptor(func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {

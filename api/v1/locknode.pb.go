@@ -4231,6 +4231,7 @@ type Member struct {
 	Version       string                 `protobuf:"bytes,8,opt,name=version,proto3" json:"version,omitempty"`
 	Zone          string                 `protobuf:"bytes,9,opt,name=zone,proto3" json:"zone,omitempty"`
 	FeatureLevel  uint32                 `protobuf:"varint,10,opt,name=feature_level,json=featureLevel,proto3" json:"feature_level,omitempty"` // the highest that the node supports; 0: not known
+	Tls           string                 `protobuf:"bytes,11,opt,name=tls,proto3" json:"tls,omitempty"`                                        // off, permissive or required, as the node says itself; empty: not known
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4333,6 +4334,13 @@ func (x *Member) GetFeatureLevel() uint32 {
 		return x.FeatureLevel
 	}
 	return 0
+}
+
+func (x *Member) GetTls() string {
+	if x != nil {
+		return x.Tls
+	}
+	return ""
 }
 
 type TransferLeadershipRequest struct {
@@ -4820,7 +4828,7 @@ const file_locknode_proto_rawDesc = "" +
 	"\x05after\x18\x02 \x03(\v2\x12.locknode.v1.LimitR\x05after\"\x10\n" +
 	"\x0eMembersRequest\"@\n" +
 	"\x0fMembersResponse\x12-\n" +
-	"\amembers\x18\x01 \x03(\v2\x13.locknode.v1.MemberR\amembers\"\xa5\x02\n" +
+	"\amembers\x18\x01 \x03(\v2\x13.locknode.v1.MemberR\amembers\"\xb7\x02\n" +
 	"\x06Member\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1f\n" +
 	"\vapi_address\x18\x02 \x01(\tR\n" +
@@ -4833,7 +4841,8 @@ const file_locknode_proto_rawDesc = "" +
 	"\aversion\x18\b \x01(\tR\aversion\x12\x12\n" +
 	"\x04zone\x18\t \x01(\tR\x04zone\x12#\n" +
 	"\rfeature_level\x18\n" +
-	" \x01(\rR\ffeatureLevel\"+\n" +
+	" \x01(\rR\ffeatureLevel\x12\x10\n" +
+	"\x03tls\x18\v \x01(\tR\x03tls\"+\n" +
 	"\x19TransferLeadershipRequest\x12\x0e\n" +
 	"\x02to\x18\x01 \x01(\tR\x02to\"9\n" +
 	"\x1aTransferLeadershipResponse\x12\x1b\n" +

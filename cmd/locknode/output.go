@@ -297,7 +297,7 @@ func membersDocument(members []client.Member) document.Members {
 	for _, m := range members {
 		d.Members = append(d.Members, document.Member{
 			ID: m.ID, APIAddress: m.APIAddress, HTTPAddress: m.HTTPAddress, RaftAddress: m.RaftAddress,
-			GossipAddress: m.GossipAddress, Role: string(m.Role), Health: string(m.Health), Version: m.Version, Zone: m.Zone, FeatureLevel: m.FeatureLevel,
+			GossipAddress: m.GossipAddress, Role: string(m.Role), Health: string(m.Health), Version: m.Version, Zone: m.Zone, FeatureLevel: m.FeatureLevel, TLS: m.TLS,
 		})
 	}
 	return d
@@ -308,7 +308,7 @@ func (a *app) printMembers(members []client.Member) error {
 	for _, m := range members {
 		row := []string{a.nameCell(m.ID)}
 		for _, cell := range []string{
-			string(m.Role), string(m.Health), m.APIAddress, m.HTTPAddress, m.RaftAddress, m.Version, orNothing(m.FeatureLevel), m.Zone,
+			string(m.Role), string(m.Health), m.APIAddress, m.HTTPAddress, m.RaftAddress, m.Version, orNothing(m.FeatureLevel), m.TLS, m.Zone,
 		} {
 			if cell != "" {
 				cell = a.nameCell(cell)
@@ -317,7 +317,7 @@ func (a *app) printMembers(members []client.Member) error {
 		}
 		rows = append(rows, row)
 	}
-	return a.table([]string{"ID", "ROLE", "HEALTH", "API", "HTTP", "RAFT", "VERSION", "LEVEL", "ZONE"}, rows)
+	return a.table([]string{"ID", "ROLE", "HEALTH", "API", "HTTP", "RAFT", "VERSION", "LEVEL", "TLS", "ZONE"}, rows)
 }
 
 // The result of bench.

@@ -194,6 +194,7 @@ type Member struct {
 	Version       string `json:"version"`
 	Zone          string `json:"zone"`
 	FeatureLevel  int    `json:"feature_level"`
+	TLS           string `json:"tls"` // off, permissive or required; empty: not known
 }
 
 // Leader is the answer to a transfer of leadership.

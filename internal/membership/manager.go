@@ -235,6 +235,7 @@ func (m *Manager) Members() *apiv1.MembersResponse {
 		e.ApiAddress, e.HttpAddress, e.RaftAddress, e.GossipAddress = meta.API, meta.HTTP, meta.Raft, gossip
 		e.Version, e.Zone, e.Health = meta.Version, meta.Zone, health
 		e.FeatureLevel = uint32(meta.Level) //nolint:gosec // bounded by package cluster
+		e.Tls = saidTLS(meta)
 	}
 	describe(m.cfg.Gossip.Meta(), m.cfg.Gossip.Addr(), cluster.Alive.String())
 	for _, p := range m.cfg.Gossip.Peers() {
@@ -261,6 +262,18 @@ func (m *Manager) Members() *apiv1.MembersResponse {
 	}
 	sort.Slice(res.Members, func(i, j int) bool { return res.Members[i].Id < res.Members[j].Id })
 	return res
+}
+
+// saidTLS is the mode of TLS that a node itself has named. A version without TLS names none,
+// which is the same.
+func saidTLS(meta cluster.Meta) string {
+	switch {
+	case meta.TLSOnly:
+		return "required"
+	case meta.TLS:
+		return "permissive"
+	}
+	return "off"
 }
 
 // warnOnce logs a warning unless it is the same that was last logged for cause.

@@ -19,15 +19,12 @@ func (s *Stream) Ask(target raft.ServerAddress, timeout time.Duration) (api stri
 	}
 	ctx, cancel := context.WithTimeout(s.dialling, timeout)
 	defer cancel()
-	c, err := s.o.Dial(ctx, addr)
+	c, err := s.connect(ctx, addr, member)
 	if err != nil {
 		return "", fmt.Errorf("ask for raft peer %s: %w", target, err)
 	}
 	defer func() { _ = c.Close() }()
 	defer context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })()
-	if c, err = s.secured(c, addr); err != nil {
-		return "", fmt.Errorf("ask for raft peer %s: %w", target, err)
-	}
 	ours, own := s.preface(member)
 	defer s.dials(ours.nonce, member)()
 	theirs, err := clientPreface(c, ours, own)

@@ -29,7 +29,9 @@ import (
 //   - It costs two round trips for each new connection, and nothing afterwards.
 //
 // This does not protect against somebody who takes over a member's address or listens to
-// the traffic; that takes keys. Rejected:
+// the traffic; that takes TLS, in which both ends of every connection, also of the one that
+// asks, prove who they are. The question is asked there as well: it finds two processes that
+// run with one certificate. Rejected:
 //
 //   - To compare the source address of the connection with the member's: on one machine
 //     they are all the same, and behind a translator of addresses they differ.
@@ -45,10 +47,11 @@ const maxUnheardOf = 4
 // configuration.
 type whereIs func(id string) (places []string, member bool)
 
-// bind gives a Stream what it needs to call back. Until then no connection is accepted.
-func (s *Stream) bind(where whereIs) {
+// bind gives a Stream what it needs to call back, and why a node that has proved who it is
+// may not connect. Until then no connection is accepted.
+func (s *Stream) bind(where whereIs, unwelcome func(id string) error) {
 	s.binding.Do(func() {
-		s.where = where
+		s.where, s.unwelcome = where, unwelcome
 		close(s.bound)
 	})
 }
@@ -114,18 +117,14 @@ func (s *Stream) askAll(ctx context.Context, places []string, theirs preface) er
 
 // ask asks the node at an address whether it has sent a preface.
 func (s *Stream) ask(ctx context.Context, at string, theirs preface) error {
-	raw, err := s.o.Dial(ctx, at)
+	c, err := s.connect(ctx, at, theirs.from)
 	if err != nil {
 		return err
 	}
-	defer raw.Close()
-	defer context.AfterFunc(ctx, func() { _ = raw.Close() })()
+	defer c.Close()
+	defer context.AfterFunc(ctx, func() { _ = c.Close() })()
 	if until, ok := ctx.Deadline(); ok {
-		_ = raw.SetDeadline(until)
-	}
-	c, err := s.secured(raw, at)
-	if err != nil {
-		return err
+		_ = c.SetDeadline(until)
 	}
 	question := preface{say: sayAsk, cluster: s.o.Cluster().hashed(theirs.nonce), from: s.o.Member, to: theirs.from, nonce: theirs.nonce}
 	if _, err := c.Write([]byte(question.line())); err != nil {
@@ -148,6 +147,10 @@ func (s *Stream) ask(ctx context.Context, at string, theirs preface) error {
 // confirm answers such a question.
 func (s *Stream) confirm(c net.Conn, question preface) error {
 	tell, err := question.meant(s.o.Member, s.o.Cluster())
+	if err == nil {
+		_, err = proves(c, question.from)
+		tell = textOf(err)
+	}
 	if err == nil {
 		s.mu.Lock()
 		to, dialled := s.dialled[question.nonce]
@@ -195,14 +198,6 @@ func (s *Stream) dials(nonce, member string) (done func()) {
 		}
 		s.ended = append(s.ended, endedDial{nonce, member})
 	}
-}
-
-// secured wraps a connection that this node has dialled.
-func (s *Stream) secured(c net.Conn, at string) (net.Conn, error) {
-	if s.o.SecureClient == nil {
-		return c, nil
-	}
-	return s.o.SecureClient(c, raft.ServerAddress(at))
 }
 
 // whereIs answers the Stream below the transport.

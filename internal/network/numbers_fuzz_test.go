@@ -131,7 +131,7 @@ func FuzzHandshake(f *testing.F) {
 				return []string{id + ":1"}, true
 			}
 			return nil, false
-		})
+		}, nil)
 		var let sync.WaitGroup
 		let.Go(func() {
 			if c, err := s.Accept(); err == nil {

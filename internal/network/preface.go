@@ -260,7 +260,7 @@ func parsePreface(line string) (p preface, err error) {
 func strangerHint(line []byte) string {
 	switch {
 	case line[0] == 0x16:
-		return " (TLS, but this port is plain)"
+		return " (TLS, and tls.mode is off here)"
 	case strings.Contains("GHPDCOT", string(line[:1])):
 		return " (HTTP or gRPC?)"
 	}

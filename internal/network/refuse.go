@@ -155,6 +155,23 @@ func (t *Transport) notLeader(id []byte) error {
 		"node %q is not in this node's configuration, and %q, which is, leads: if it has just joined, this passes", id, *led)}
 }
 
+// unwelcome refuses a connection of a node that has proved who it is and is not in this
+// node's configuration, while a member of the configuration leads: a certificate outlives the
+// membership. Without a leader such a node is let in, because the members may have been
+// replaced while this one was away, and notLeader bounds what it may do.
+func (t *Transport) unwelcome(id string) error {
+	m := t.member.Load()
+	if m == nil || t.inConfiguration(id) {
+		return nil
+	}
+	led := t.ledBy.Load()
+	if m.State() != raft.Leader && (t.silent() || led == nil || *led == id || !t.inConfiguration(*led)) {
+		return nil
+	}
+	return refusal{"it is no member", fmt.Sprintf("node %q has a certificate of this cluster and is not in its configuration: was it removed? "+
+		"A node that is to join asks at the API", id)}
+}
+
 // notOurLeader refuses TimeoutNow, which makes this node hold an election at once, from a
 // node that does not lead it.
 func (t *Transport) notOurLeader(id []byte) error {

@@ -11,6 +11,9 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/locknode/locknode/internal/certs"
+	"github.com/locknode/locknode/internal/secure"
 )
 
 const (
@@ -44,10 +47,12 @@ type StreamOptions struct {
 	MaxHandshakes, MaxPerMember, MaxUnknown int
 	// Admit returns why a connection within these bounds is refused; nil accepts all.
 	Admit func(net.Conn) error
-	// SecureServer and SecureClient, if set, wrap a connection (TLS) before
-	// the preface. They run within HandshakeTimeout.
-	SecureServer func(net.Conn) (net.Conn, error)
-	SecureClient func(net.Conn, raft.ServerAddress) (net.Conn, error)
+	// Secure and Dialer put TLS below the preface, of connections that are accepted and that
+	// are dialled; nil is plain text. Their handshakes take place within HandshakeTimeout and
+	// the timeout of a dial. In TLS the node that a preface names has to be the one that the
+	// certificate names. See [RefusePlain] for the answer to plain text.
+	Secure *secure.Port
+	Dialer *secure.Dialer
 	// Dial replaces TCP's dialer, for tests and simulation; it must return when
 	// ctx ends. Nil dials TCP.
 	Dial func(ctx context.Context, addr string) (net.Conn, error)
@@ -90,7 +95,8 @@ type Stream struct {
 	binding   sync.Once
 	bound     chan struct{} // closed by bind, which sets where
 	where     whereIs
-	unheardOf chan struct{} // has an element for each unknown node that is being asked
+	unwelcome func(id string) error // why a node that has proved who it is may not connect
+	unheardOf chan struct{}         // has an element for each unknown node that is being asked
 
 	mu      sync.Mutex // guards what follows
 	conns   map[*admitted]struct{}
@@ -172,12 +178,12 @@ func (s *Stream) Dial(target raft.ServerAddress, timeout time.Duration) (net.Con
 	}
 	ctx, cancel := context.WithTimeout(s.dialling, timeout)
 	defer cancel()
-	raw, err := s.o.Dial(ctx, addr)
+	raw, err := s.connect(ctx, addr, member)
 	if err != nil {
 		return nil, fmt.Errorf("dial raft peer %s: %w", target, err)
 	}
 	going := context.AfterFunc(s.dialling, func() { _ = raw.Close() })
-	c, err := s.greet(raw, member, addr, timeout)
+	c, err := s.greet(raw, member, timeout)
 	if !going() && err == nil {
 		err = net.ErrClosed
 	}
@@ -186,6 +192,14 @@ func (s *Stream) Dial(target raft.ServerAddress, timeout time.Duration) (net.Con
 		return nil, fmt.Errorf("dial raft peer %s: %w", target, err)
 	}
 	return c, nil
+}
+
+// connect connects to a member, which in TLS has proved then that it is the member.
+func (s *Stream) connect(ctx context.Context, addr, member string) (net.Conn, error) {
+	if s.o.Dialer == nil {
+		return s.o.Dial(ctx, addr)
+	}
+	return s.o.Dialer.Dial(ctx, addr, member, s.o.Dial)
 }
 
 // dialable refuses addresses that cannot be right. A peer's address is this node's own when
@@ -206,12 +220,8 @@ func (s *Stream) ownAddress(addr string) bool {
 	return addr == s.addr.String() || addr == s.listener.Addr().String()
 }
 
-func (s *Stream) greet(c net.Conn, member, addr string, timeout time.Duration) (net.Conn, error) {
+func (s *Stream) greet(c net.Conn, member string, timeout time.Duration) (net.Conn, error) {
 	if err := c.SetDeadline(time.Now().Add(timeout)); err != nil {
-		return nil, err
-	}
-	c, err := s.secured(c, addr)
-	if err != nil {
 		return nil, err
 	}
 	ours, own := s.preface(member)
@@ -314,10 +324,12 @@ func (s *Stream) welcome(a *admitted) (c net.Conn, err error) {
 		return nil, err
 	}
 	c = a
-	if s.o.SecureServer != nil {
-		if c, err = s.o.SecureServer(a); err != nil {
-			return nil, err
+	if s.o.Secure != nil {
+		secured := s.o.Secure.Server(a)
+		if err := secured.Handshake(); err != nil {
+			return nil, refusal{"no TLS came about", err.Error()}
 		}
+		c = secured
 	}
 	theirs, err := readPreface(c)
 	switch {
@@ -333,11 +345,20 @@ func (s *Stream) welcome(a *admitted) (c net.Conn, err error) {
 	}
 	ours, own := s.preface(theirs.from)
 	tell, err := theirs.meant(s.o.Member, own)
+	proved := false
+	if err == nil {
+		proved, err = proves(c, theirs.from)
+		tell = textOf(err)
+	}
 	member := false
 	if err == nil {
 		if member, err = s.callBack(a.ctx, theirs); err != nil {
 			tell, err = err.Error(), refusal{"it was not confirmed", err.Error()}
 		}
+	}
+	if err == nil && proved && !member && s.unwelcome != nil {
+		err = s.unwelcome(theirs.from)
+		tell = textOf(err)
 	}
 	if err != nil {
 		_, _ = c.Write([]byte(preface{say: sayNo, reason: tell[:min(len(tell), maxReason)]}.line()))
@@ -349,6 +370,38 @@ func (s *Stream) welcome(a *admitted) (c net.Conn, err error) {
 	}
 	s.noteAPI(theirs)
 	return greeted{seal(c, theirs.nonce, ours.nonce, false), theirs.from}, c.SetDeadline(time.Time{})
+}
+
+// proves reports whether the other end has proved that it is the node that its preface names.
+// It returns an error if its certificate is that of another one. In plain text nothing is
+// proved.
+func proves(c net.Conn, from string) (bool, error) {
+	secured, ok := c.(*secure.Conn)
+	if !ok || secured.Plain() {
+		return false, nil
+	}
+	who, ok := secured.Identity()
+	if !ok || who.Role != certs.Node || who.Name != from {
+		return false, refusal{"its certificate is another one's", fmt.Sprintf("it says that it is node %q, and its certificate is that of %q", from, who)}
+	}
+	return true, nil
+}
+
+func textOf(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}
+
+// RefusePlain returns what a node that takes only TLS answers to a connection in plain text,
+// by the first bytes of it.
+func RefusePlain(first []byte) []byte {
+	const say = "this node takes only TLS (tls.mode is required); the node that dials needs tls.mode permissive or required, and a certificate of this cluster"
+	if n := min(len(first), len(prefaceStart)); string(first[:n]) == prefaceStart[:n] {
+		return []byte(preface{say: sayNo, reason: say}.line())
+	}
+	return secure.NotHTTP("this is the raft port of a locknode; " + say + "\n")
 }
 
 // preface returns what this node sends about itself to another one, and its cluster.

@@ -275,32 +275,6 @@ func TestAdvertisedAddressIsNotTheListeners(t *testing.T) {
 	}
 }
 
-func TestSecureHooksWrapBothEnds(t *testing.T) {
-	var mu sync.Mutex
-	var seen []string
-	hook := func(who string) {
-		mu.Lock()
-		defer mu.Unlock()
-		seen = append(seen, who)
-	}
-	s, _ := listen(t, StreamOptions{SecureServer: func(c net.Conn) (net.Conn, error) { hook("server"); return c, nil }})
-	c, _ := listen(t, StreamOptions{SecureClient: func(c net.Conn, _ raft.ServerAddress) (net.Conn, error) { hook("client"); return c, nil }})
-	conn, err := c.Dial(s.server(), time.Second)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	if mu.Lock(); len(seen) != 2 {
-		t.Errorf("hooks ran on %v, want both ends", seen)
-	}
-	mu.Unlock()
-	refusing, _ := listen(t, StreamOptions{SecureServer: func(net.Conn) (net.Conn, error) { return nil, errEIO }})
-	if c, err := c.Dial(refusing.server(), time.Second); err == nil {
-		_ = c.Close()
-		t.Error("Dial succeeded although the server's hook refused")
-	}
-}
-
 func TestTransportCloseEndsEveryConnection(t *testing.T) {
 	sa, _ := listen(t, StreamOptions{})
 	sb, _ := listen(t, StreamOptions{Member: "b"})

@@ -128,7 +128,7 @@ func NewTransport(stream raft.StreamLayer, o TransportOptions) *Transport {
 	})
 	t.NetworkTransport.SetHeartbeatHandler(t.heartbeat)
 	if s, ok := stream.(*Stream); ok {
-		s.bind(t.whereIs)
+		s.bind(t.whereIs, t.unwelcome)
 	}
 	t.pumped.Go(t.pump)
 	return t

@@ -13,6 +13,7 @@ import (
 	"github.com/locknode/locknode/internal/embedded"
 	"github.com/locknode/locknode/internal/mux"
 	"github.com/locknode/locknode/internal/peerapi"
+	"github.com/locknode/locknode/internal/secure"
 )
 
 // Backend is the node behind the server. Its methods are safe for concurrent use. Its
@@ -77,6 +78,15 @@ type Config struct {
 	// Peer reports whether a key is that of the cluster's nodes: see [mux.PeerHeader]. nil:
 	// no stream is another node's.
 	Peer func(key string) bool
+	// SecureGRPC and SecureHTTP put TLS below gRPC and HTTP. nil: plain text, and nobody
+	// proves who they are.
+	SecureGRPC, SecureHTTP *secure.Port
+	// NeedCertificate makes HTTP, but for the checks of health, need a certificate of who
+	// comes in TLS. For gRPC the configuration of SecureGRPC does that.
+	NeedCertificate bool
+	// Member returns why a node of this cluster, which has proved its ID, may not make the
+	// calls of members, or nil. nil: every node may.
+	Member func(id string) error
 	// Unfit returns why the node cannot run operations, for example because its disk
 	// hangs, or nil. Pings are answered with that error, so that clients go to another
 	// node. nil: it always can.

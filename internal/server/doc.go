@@ -33,7 +33,8 @@
 // Files:
 //   - server.go: how are the servers made and closed? config.go: what do they need?
 //     listen.go: which connections are accepted? useof.go: which one makes room?
-//     wrongport.go: what does an HTTP/1 client get on the gRPC port?
+//     wrongport.go: what does an HTTP/1 client get on the gRPC port? identity.go: who has
+//     sent a request, and may a node make it?
 //   - stream.go: what does a Session stream receive? send.go: what does it send? unary.go:
 //     the unary calls. operation.go: how is one operation run? operator.go: the calls of an
 //     operator.

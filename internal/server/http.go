@@ -86,6 +86,10 @@ func (s *Server) handler() http.Handler {
 			writeStatusError(w, http.StatusMisdirectedRequest, err)
 			return
 		}
+		if err := s.needsCertificate(r); err != nil {
+			writeStatusError(w, http.StatusForbidden, err)
+			return
+		}
 		path := r.URL.EscapedPath()
 		if strings.HasPrefix(path, locksPrefix) {
 			path = locksPrefix

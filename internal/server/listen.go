@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/locknode/locknode/internal/fair"
+	"github.com/locknode/locknode/internal/secure"
 )
 
 // limited is a listener that limits connections. Where a limit is reached, a new connection
@@ -25,6 +26,7 @@ type limited struct {
 	accepted uint64 // connections so far; only Accept uses it
 	observer Observer
 	log      *slog.Logger
+	secure   *secure.Port // nil: plain text
 
 	budgets
 	streams atomic.Int64  // under way on all connections; gRPC only
@@ -41,7 +43,12 @@ type limited struct {
 }
 
 func newLimited(l net.Listener, name string, cfg Config) *limited {
+	port := cfg.SecureHTTP
+	if name == "grpc" {
+		port = cfg.SecureGRPC
+	}
 	return &limited{
+		secure:   port,
 		Listener: l, name: name, total: cfg.Limits.Connections, perIP: cfg.Limits.ConnectionsPerIP, mayEnter: cfg.Admit,
 		observer: cfg.Observer, log: cfg.Logger, byIP: map[string]int{}, conns: map[*limitedConn]struct{}{},
 		waitingByIP: map[string]int{}, ofIP: map[string]*order{}, idle: cfg.Limits.UselessTime,
@@ -57,6 +64,9 @@ func (l *limited) Accept() (net.Conn, error) {
 			return nil, err
 		}
 		c := &limitedConn{Conn: conn, listener: l, ip: ipOf(conn.RemoteAddr())}
+		if l.secure != nil {
+			c.Conn = l.secure.Server(conn) // its bytes are followed as the client means them
+		}
 		l.accepted++
 		c.turns = fair.Owner{Address: fair.AddressOf(c.ip), Connection: fair.AddressOf(l.name) + l.accepted}
 		c.in, c.ops, c.out = l.in.account(c), l.ops.account(c), l.out.account(c)
@@ -84,7 +94,7 @@ func (l *limited) admit(c *limitedConn) (ok bool, displaced *limitedConn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := time.Now()
-	why := l.mayEnter(c.Conn)
+	why := l.mayEnter(c.raw())
 	switch {
 	case why != nil: // out of files: the closed connection gives one back for the next
 		displaced = l.all.least(now)

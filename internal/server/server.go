@@ -269,11 +269,14 @@ func (s *Server) removeStream(st *stream) {
 	s.cfg.Observer.Streams(-1)
 }
 
-func (s *Server) countCall(ctx context.Context, r any, _ *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
+func (s *Server) countCall(ctx context.Context, r any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
 	s.requests.add(1)
 	defer s.requests.add(-1)
 	if refusal := s.misdirected(ctx); refusal != nil {
 		_ = grpc.SetTrailer(ctx, wrongNode()) // without it the client takes the refusal for another one
+		return nil, refusal
+	}
+	if refusal := s.strangerToPeers(ctx, info.FullMethod, r); refusal != nil {
 		return nil, refusal
 	}
 	conn := grpcConn(ctx)

@@ -107,7 +107,7 @@ func membersDocument(m *apiv1.MembersResponse) document.Members {
 	for _, p := range m.GetMembers() {
 		d.Members = append(d.Members, document.Member{
 			ID: p.GetId(), APIAddress: p.GetApiAddress(), HTTPAddress: p.GetHttpAddress(), RaftAddress: p.GetRaftAddress(),
-			GossipAddress: p.GetGossipAddress(), Role: p.GetRole(), Health: p.GetHealth(), Version: p.GetVersion(), Zone: p.GetZone(), FeatureLevel: int(p.GetFeatureLevel()),
+			GossipAddress: p.GetGossipAddress(), Role: p.GetRole(), Health: p.GetHealth(), Version: p.GetVersion(), Zone: p.GetZone(), FeatureLevel: int(p.GetFeatureLevel()), TLS: p.GetTls(),
 		})
 	}
 	return d

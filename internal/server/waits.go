@@ -172,5 +172,5 @@ func ownerOf(ctx context.Context) string {
 // operations then name their owners themselves.
 func (s *Server) isPeer(ctx context.Context) bool {
 	md, _ := metadata.FromIncomingContext(ctx)
-	return slices.ContainsFunc(md.Get(mux.PeerHeader), s.cfg.Peer)
+	return slices.ContainsFunc(md.Get(mux.PeerHeader), s.cfg.Peer) && s.fromMember(ctx)
 }

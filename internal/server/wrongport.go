@@ -1,16 +1,18 @@
 package server
 
 import (
-	"fmt"
 	"io"
 	"net"
 	"slices"
 	"sync"
+	"time"
+
+	"github.com/locknode/locknode/internal/secure"
 )
 
 // greeter wraps a gRPC connection. It tells a client that speaks HTTP/1 that this is the
-// wrong port. grpc writes before it has read anything; those bytes are held back until the
-// first bytes of the client have arrived.
+// wrong port, and one that speaks TLS that there is none. grpc writes before it has read
+// anything; those bytes are held back until the first bytes of the client have arrived.
 type greeter struct {
 	net.Conn
 
@@ -24,6 +26,10 @@ const (
 	sniffBytes   = 4
 	maxHeldBytes = 4 << 10
 )
+
+// noTLS is what a client gets that speaks TLS to a port without it. Its library makes "this is
+// no TLS" of it.
+const noTLS = "this port speaks plain text: tls.mode of the node is off\n"
 
 // methods are the first four bytes of HTTP/1 requests. HTTP/2 begins with "PRI ".
 var methods = []string{"GET ", "HEAD", "POST", "PUT ", "PATC", "DELE", "OPTI", "CONN", "TRAC"}
@@ -42,9 +48,15 @@ func (g *greeter) Read(b []byte) (int, error) {
 	if len(g.seen) < sniffBytes {
 		return n, err
 	}
-	if slices.Contains(methods, string(g.seen[:sniffBytes])) {
-		_, _ = fmt.Fprintf(g.Conn, "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s",
-			len(wrongPort), wrongPort)
+	switch {
+	case slices.Contains(methods, string(g.seen[:sniffBytes])):
+		_, _ = g.Conn.Write(secure.NotHTTP(wrongPort))
+		return 0, io.EOF
+	case g.seen[0] == secure.RecordHandshake && g.seen[1] == 3:
+		_, _ = g.Conn.Write(secure.NotHTTP(noTLS))
+		// Closing with unread bytes would make the system drop the answer.
+		_ = g.Conn.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
+		_, _ = io.CopyN(io.Discard, g.Conn, 64<<10)
 		return 0, io.EOF
 	}
 	if werr := g.passLocked(); werr != nil {
