@@ -96,7 +96,7 @@ var errURI = errors.New("must be locknode://CLUSTER/node/ID or locknode://CLUSTE
 // two ways: no user, port, query or fragment.
 func parseURI(u *url.URL) (Identity, error) {
 	bad := func(why error) (Identity, error) { return Identity{}, fmt.Errorf("URI %.200q: %w", u.String(), why) }
-	if u.Opaque != "" || u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || u.RawFragment != "" {
+	if u.Opaque != "" || u.OmitHost || u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || u.RawFragment != "" {
 		return bad(errURI)
 	}
 	parts := strings.Split(u.EscapedPath(), "/")
