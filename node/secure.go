@@ -1,7 +1,6 @@
 package node
 
 import (
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -171,15 +170,14 @@ func (n *Node) memberOnly(id string) error {
 	return fmt.Errorf("node %q has a certificate of this cluster and is no member: was it removed?", id)
 }
 
-var errNoTLS = errors.New("reload certificates: tls.mode is off, so there are none")
-
 // ReloadCertificates reads the files of [Config.TLS] again and uses them in all handshakes from
 // now on; connections that are open stay open. The node does the same by itself within a
 // minute after a file has changed. If anything is wrong with the files, the error names each
-// fault, and what was in use stays in use. It waits for nothing but the files.
+// fault, and what was in use stays in use. It waits for nothing but the files, and does
+// nothing with [TLS.Mode] off.
 func (n *Node) ReloadCertificates() error {
 	if n.security.source == nil {
-		return errNoTLS
+		return nil
 	}
 	if err := n.security.source.Reload(); err != nil {
 		return fmt.Errorf("reload certificates: %w", err)

@@ -6,7 +6,6 @@ import (
 	"testing"
 	"time"
 
-
 	"github.com/locknode/locknode/client"
 	"github.com/locknode/locknode/internal/proof/pki"
 )

@@ -60,6 +60,11 @@ during --warmup are not counted.`,
 			if err := cmp.Or(apart(c, "endpoints", "nodes", "data", "log-store"), notEmpty(c, "endpoints")); err != nil {
 				return err
 			}
+			if len(o.endpoints) > 0 {
+				if err := a.tlsEnvironment(c); err != nil {
+					return err
+				}
+			}
 			return a.bench(c.Context(), o)
 		},
 	}
@@ -69,6 +74,7 @@ during --warmup are not counted.`,
 	addDuration(c.Flags(), &o.warmup, "warmup", "", time.Second, "how long to run before the measurement starts")
 	c.Flags().IntVar(&o.clients, "clients", 1, "number of clients, each with a session and a connection, that the workers share")
 	c.Flags().StringSliceVar(&o.endpoints, "endpoints", nil, "API addresses of the cluster to measure (default: start one)")
+	a.tlsFlags(c)
 	c.Flags().IntVar(&o.nodes, "nodes", 3, "number of nodes in the cluster that bench starts")
 	c.Flags().StringVar(&o.data, "data", "", "data directory of the cluster that bench starts, on the disk to measure (default: a temporary one)")
 	c.Flags().StringVar(&o.logStore, "log-store", "wal", "store of the Raft log in the cluster that bench starts: wal or boltdb")
@@ -132,7 +138,7 @@ func lockAndUnlock(ctx context.Context, c *client.Client, name string) error {
 
 // holdLock acquires the lock with a client that does nothing else.
 func holdLock(ctx context.Context, b *bench) error {
-	c, err := client.Dial(ctx, b.endpoints, client.Holder("bench"))
+	c, err := client.Dial(ctx, b.endpoints, append(b.security, client.Holder("bench"))...)
 	if err != nil {
 		return err
 	}
@@ -173,6 +179,7 @@ func (o *benchOptions) validate() (workload, error) {
 type bench struct {
 	benchOptions
 	load     workload
+	security []client.Option  // of clients in TLS; none for a cluster that bench starts
 	dialed   []*client.Client // the workers use the first benchOptions.clients of them
 	names    []string         // of the workers' own locks
 	counting atomic.Bool
@@ -183,7 +190,7 @@ func (a *app) bench(ctx context.Context, o benchOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	b := &bench{benchOptions: o, load: w}
+	b := &bench{benchOptions: o, load: w, security: slices.Clip(a.security())}
 	var cluster *proc.Cluster
 	if len(o.endpoints) == 0 {
 		if cluster, err = startBenchCluster(ctx, o); err != nil {
@@ -226,7 +233,7 @@ func (b *bench) dial(ctx context.Context) error {
 		b.names = append(b.names, fmt.Sprintf("bench/own/%d", i))
 	}
 	for range b.clients {
-		c, err := client.Dial(ctx, b.endpoints, client.Holder("bench"), client.ConnectTimeout(time.Minute))
+		c, err := client.Dial(ctx, b.endpoints, append(b.security, client.Holder("bench"), client.ConnectTimeout(time.Minute))...)
 		if err != nil {
 			return err
 		}

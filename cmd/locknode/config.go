@@ -219,6 +219,9 @@ func fileOrigins(path string, all []*setting) (map[string]*origin, error) {
 	return r.found, errors.Join(r.faults...)
 }
 
+// sections are the keys of a file below which there are settings.
+var sections = []string{"tls", "limits"}
+
 // fileReader walks a YAML tree and collects settings and faults.
 type fileReader struct {
 	path   string
@@ -250,8 +253,8 @@ func (r *fileReader) mapping(prefix string, n *yaml.Node) {
 			continue
 		}
 		seen[name] = key.Line
-		if name == "limits" {
-			r.mapping("limits.", value)
+		if prefix == "" && slices.Contains(sections, name) {
+			r.mapping(name+".", value)
 			continue
 		}
 		r.value(name, key, value)
@@ -347,13 +350,13 @@ func edits(a, b string) int {
 // where each value comes from. A secret is only a comment, which says that it is set.
 func printConfig(w io.Writer, all []resolved) error {
 	var b strings.Builder
-	limits := false
+	current := "" // the section
 	for _, r := range all {
 		key, indent := r.key, ""
-		if rest, ok := strings.CutPrefix(key, "limits."); ok {
-			if !limits {
-				limits = true
-				b.WriteString("limits:\n")
+		if section, rest, ok := strings.Cut(key, "."); ok {
+			if section != current {
+				current = section
+				b.WriteString(section + ":\n")
 			}
 			key, indent = rest, "  "
 		}

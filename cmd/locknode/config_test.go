@@ -113,6 +113,11 @@ var everySetting = []struct {
 	{"fast", "true", func(c serveConfig) any { return c.node.Fast }, true},
 	{"log_level", "debug", func(c serveConfig) any { return c.logLevel }, slog.LevelDebug},
 	{"log_format", "json", func(c serveConfig) any { return c.logFormat }, "json"},
+	{"tls.mode", "required", func(c serveConfig) any { return c.node.TLS.Mode }, "required"},
+	{"tls.ca_file", "ca.pem", func(c serveConfig) any { return c.node.TLS.CAFile }, "ca.pem"},
+	{"tls.cert_file", "n7.pem", func(c serveConfig) any { return c.node.TLS.CertFile }, "n7.pem"},
+	{"tls.key_file", "n7-key.pem", func(c serveConfig) any { return c.node.TLS.KeyFile }, "n7-key.pem"},
+	{"tls.client_ca_file", "clients.pem", func(c serveConfig) any { return c.node.TLS.ClientCAFile }, "clients.pem"},
 	{"limits.name_bytes", "1", func(c serveConfig) any { return c.node.Limits.NameBytes }, 1},
 	{"limits.value_bytes", "2", func(c serveConfig) any { return c.node.Limits.ValueBytes }, 2},
 	{"limits.holder_bytes", "3", func(c serveConfig) any { return c.node.Limits.HolderBytes }, 3},
@@ -143,7 +148,8 @@ func TestEverySettingCanBeGivenInAllThreeSources(t *testing.T) {
 	}
 	env := map[string]string{}
 	var args []string
-	var file, limits strings.Builder
+	var file, tls, limits strings.Builder
+	tls.WriteString("tls:\n")
 	limits.WriteString("limits:\n")
 	for _, s := range everySetting {
 		flag := strings.ReplaceAll(s.key, "_", "-")
@@ -153,6 +159,8 @@ func TestEverySettingCanBeGivenInAllThreeSources(t *testing.T) {
 		env["LOCKNODE_"+strings.ToUpper(strings.ReplaceAll(s.key, ".", "_"))] = s.value
 		if key, ok := strings.CutPrefix(s.key, "limits."); ok {
 			limits.WriteString("  " + key + ": " + s.value + "\n")
+		} else if key, ok := strings.CutPrefix(s.key, "tls."); ok {
+			tls.WriteString("  " + key + ": " + s.value + "\n")
 		} else {
 			file.WriteString(s.key + ": " + s.value + "\n")
 		}
@@ -160,7 +168,9 @@ func TestEverySettingCanBeGivenInAllThreeSources(t *testing.T) {
 	for source, give := range map[string]func() (serveConfig, []resolved, error){
 		"flags":       func() (serveConfig, []resolved, error) { return configured(t, args, nil, "") },
 		"environment": func() (serveConfig, []resolved, error) { return configured(t, nil, env, "") },
-		"file":        func() (serveConfig, []resolved, error) { return configured(t, nil, nil, file.String()+limits.String()) },
+		"file": func() (serveConfig, []resolved, error) {
+			return configured(t, nil, nil, file.String()+tls.String()+limits.String())
+		},
 	} {
 		c, _, err := give()
 		if err != nil {
@@ -361,7 +371,7 @@ func TestExampleFileShowsEverySettingAndItsDefault(t *testing.T) {
 		}
 	}
 	for _, s := range settings() {
-		key := strings.TrimPrefix(s.key, "limits.")
+		key := strings.TrimPrefix(strings.TrimPrefix(s.key, "limits."), "tls.")
 		if !strings.Contains(string(data), key+":") {
 			t.Errorf("%s is not in the example file", s.key)
 		}

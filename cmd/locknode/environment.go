@@ -11,6 +11,7 @@ import (
 // otherVariables are the variables of locknode that belong to no setting.
 var otherVariables = []string{
 	"LOCKNODE_CONFIG", "LOCKNODE_ENDPOINTS", "LOCKNODE_CONNECT_TIMEOUT",
+	"LOCKNODE_TLS_CA", "LOCKNODE_TLS_CERT", "LOCKNODE_TLS_KEY",
 	"LOCKNODE_NAME", "LOCKNODE_TOKEN", heldVariable,
 }
 

@@ -140,7 +140,7 @@ func (a *app) allStatus(ctx context.Context, c *client.Client) ([]nodeStatus, er
 }
 
 func (a *app) statusOf(ctx context.Context, address string) (client.Status, error) {
-	c, err := client.Dial(ctx, []string{address}, client.ConnectTimeout(a.connectTimeout))
+	c, err := client.Dial(ctx, []string{address}, append(a.security(), client.ConnectTimeout(a.connectTimeout))...)
 	if err != nil {
 		return client.Status{}, err
 	}

@@ -49,6 +49,9 @@ func (r *reloader) reload() {
 	r.level.Set(min(r.level.Level(), cfg.logLevel))
 	if r.node != nil {
 		r.node.SetHTTPHosts(cfg.node.HTTPHosts)
+		if err := r.node.ReloadCertificates(); err != nil {
+			r.log.Warn("certificates are not reloaded, those read before stay in use", "err", err)
+		}
 	}
 	r.log.Info("configuration reloaded", "changed", changed)
 	if len(later) > 0 {

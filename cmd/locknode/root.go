@@ -35,6 +35,7 @@ type app struct {
 	output         string
 	endpoints      []string
 	connectTimeout time.Duration
+	tls            tlsFiles
 	hangups        chan struct{} // wakes a command that reloads
 }
 
@@ -145,6 +146,8 @@ Results go to standard output, logs and errors to standard error.
 Environment variables. A flag takes precedence; an empty variable counts as not set:
   LOCKNODE_ENDPOINTS        --endpoints of all commands that talk to a cluster, except bench
   LOCKNODE_CONNECT_TIMEOUT  --connect-timeout of the same commands
+  LOCKNODE_TLS_CA, LOCKNODE_TLS_CERT, LOCKNODE_TLS_KEY
+                            --tls-ca, --tls-cert and --tls-key of the same commands
   LOCKNODE_CONFIG           --config of serve
   LOCKNODE_DATA_DIR         --data-dir of serve and reseed; serve takes every setting from
                             a variable like this: LOCKNODE_LISTEN, LOCKNODE_NODE_ID, …
@@ -183,7 +186,7 @@ Environment variables. A flag takes precedence; an empty variable counts as not 
 		a.acquireCommand(), a.renewCommand(), a.releaseCommand(),
 		a.getCommand(), a.lsCommand(), a.forceReleaseCommand(),
 		a.statusCommand(), a.waitCommand(), a.membersCommand(), a.transferLeadershipCommand(),
-		a.serveCommand(), a.reseedCommand(), a.devCommand(), a.versionCommand(),
+		a.serveCommand(), a.reseedCommand(), a.tlsCommand(), a.devCommand(), a.versionCommand(),
 	)
 	root.AddCommand(a.operatorCommands()...)
 	root.AddCommand(a.processCommands()...)
@@ -252,6 +255,7 @@ func (a *app) clientFlags(c *cobra.Command) {
 func (a *app) endpointsFlag(c *cobra.Command) {
 	c.Flags().StringSliceVar(&a.endpoints, "endpoints", nil,
 		"API addresses of one or more nodes (LOCKNODE_ENDPOINTS; default "+strings.Join(defaultEndpoints, ",")+")")
+	a.tlsFlags(c)
 }
 
 // clientEnvironment takes the values of flags that are not given from the environment.
@@ -278,7 +282,7 @@ func (a *app) clientEnvironment(c *cobra.Command) error {
 			return usageError("%s: %w", source, wrong(e, err))
 		}
 	}
-	return nil
+	return a.tlsEnvironment(c)
 }
 
 // addresses are the endpoints, or the default ones if none are given.
@@ -291,7 +295,7 @@ func (a *app) addresses() []string {
 
 // dial returns a client. It connects when it is first used.
 func (a *app) dial(ctx context.Context, opts ...client.Option) (*client.Client, error) {
-	return client.Dial(ctx, a.addresses(), append([]client.Option{client.ConnectTimeout(a.connectTimeout)}, opts...)...)
+	return client.Dial(ctx, a.addresses(), slices.Concat([]client.Option{client.ConnectTimeout(a.connectTimeout)}, a.security(), opts)...)
 }
 
 func closeQuietly(c *client.Client) {

@@ -40,7 +40,8 @@ start another node with --join and without --bootstrap-expect.
 
 SIGHUP never stops the node: it reloads the file, applies log_level and http_hosts, and
 logs which other settings have changed and take effect at the next start. A file with a
-fault changes nothing.`,
+fault changes nothing. The files of tls.* are read again as well, as they are by
+themselves within a minute after they have changed.`,
 		Example: `  locknode serve --data-dir /var/lib/locknode --bootstrap-expect 1
   locknode serve --config /etc/locknode.yaml
   LOCKNODE_LISTEN=10.0.0.1:7400 locknode serve --config /etc/locknode.yaml --print-config

@@ -7,6 +7,7 @@ import (
 	"math"
 	"net"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -111,7 +112,7 @@ func settings() []*setting {
 		truth("insecure", "allow plain text on addresses other than loopback",
 			func(c *serveConfig) *bool { return &c.node.Insecure }),
 		{key: "gossip_key", kind: "base64", secret: true,
-			usage: "key that encrypts gossip: 16, 24 or 32 bytes in base64, the same on all nodes; only in a file or the environment; required beyond loopback",
+			usage: "key that encrypts gossip: 16, 24 or 32 bytes in base64, the same on all nodes; only in a file or the environment; required beyond loopback and with TLS",
 			set:   setGossipKey},
 		{key: "gossip_key_file", kind: "path",
 			usage: "file with the gossip_key; only the node's user should be able to read it",
@@ -128,7 +129,7 @@ func settings() []*setting {
 		text("log_format", "format of log lines: text or json", "text",
 			func(c *serveConfig) *string { return &c.logFormat }, oneOf("text", "json")),
 	}
-	return append(all, limitSettings()...)
+	return slices.Concat(all, tlsSettings(), limitSettings())
 }
 
 // limitSettings returns the limits of what grows in the lock table. The first leader of a

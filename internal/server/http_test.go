@@ -90,7 +90,7 @@ func TestStoryOverHTTP(t *testing.T) {
 		{"POST", "/v1/force-release", `{"name":"b","token":2,"reason":"stuck"}`, 200,
 			`{"name":"b","released":[{"lock":"b","token":2,"holder":"","mode":"exclusive","remaining":"1.5s","remaining_ms":1500,"since":"2023-11-14T22:13:20.123Z"}]}`},
 		{"GET", "/v1/members", "", 200,
-			`{"members":[{"id":"n1","api_address":"","http_address":"","raft_address":"","gossip_address":"","role":"leader","health":"alive","version":"","zone":"","feature_level":0}]}`},
+			`{"members":[{"id":"n1","api_address":"","http_address":"","raft_address":"","gossip_address":"","role":"leader","health":"alive","version":"","zone":"","feature_level":0,"tls":""}]}`},
 		{"POST", "/v1/transfer-leadership", `{"to":"n2"}`, 200, `{"leader_id":"n2"}`},
 		{"POST", "/v1/members/remove", `{"id":"n3"}`, 200, `{"removed":"n3"}`},
 		{"GET", "/healthz", "", 200, `{"alive":true}`},
