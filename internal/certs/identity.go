@@ -114,6 +114,9 @@ func parseURI(u *url.URL) (Identity, error) {
 	return i, nil
 }
 
+// ours reports whether a URI says whom a certificate names.
+func ours(u *url.URL) bool { return strings.EqualFold(u.Scheme, scheme) }
+
 // Identify returns whom a certificate names. It does not verify the certificate.
 //
 // One URI of the form of [Identity.String] counts. A certificate without such a URI, from a CA
@@ -123,7 +126,7 @@ func parseURI(u *url.URL) (Identity, error) {
 func Identify(cert *x509.Certificate) (Identity, error) {
 	var own []*url.URL
 	for _, u := range cert.URIs {
-		if strings.EqualFold(u.Scheme, scheme) {
+		if ours(u) {
 			own = append(own, u)
 		}
 	}

@@ -20,6 +20,9 @@ type Inspection struct {
 	// fits none of the certificates, a certificate that is not valid now or that none of the
 	// CAs has signed.
 	Faults []string
+	// Checked says that there were CAs, and that what a certificate can be used for includes that
+	// one of them has signed it.
+	Checked bool
 }
 
 // CertReport is what is to be said of one certificate.
@@ -28,6 +31,7 @@ type CertReport struct {
 	Place     int // in the file, from 1
 	CA        bool
 	Identity  *Identity // of one that is no CA's; nil if it is not clear
+	Named     bool      // Identity is that of a URI in it
 	Issuer    string
 	Key       string // what kind
 	Usages    []string
@@ -91,6 +95,7 @@ func Inspect(paths []string, now time.Time) Inspection {
 		in.Certs = append(in.Certs, in.cert(one, cas, now))
 	}
 	in.match(all, keys)
+	in.Checked = len(cas) > 0
 	return in
 }
 
@@ -137,6 +142,7 @@ func (in *Inspection) cert(one inspected, cas []inspected, now time.Time) CertRe
 	id, err := Identify(cert)
 	if err == nil {
 		r.Identity = &id
+		r.Named = slices.ContainsFunc(cert.URIs, ours)
 	} else {
 		in.fault("%s: %v", one.file, err)
 	}

@@ -113,7 +113,7 @@ type Request struct {
 // Issue makes a key and signs its certificate. A node's certificate is for both ends of a
 // connection, a client's only for the end that dials.
 func (ca *CA) Issue(r Request) (Pair, error) {
-	if err := r.check(ca); err != nil {
+	if err := r.Check(ca); err != nil {
 		return Pair{}, err
 	}
 	key, err := newKey()
@@ -153,7 +153,8 @@ func usages(role Role) []x509.ExtKeyUsage {
 	return []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
 }
 
-func (r Request) check(ca *CA) error {
+// Check returns an error if ca cannot make such a certificate.
+func (r Request) Check(ca *CA) error {
 	if err := r.Identity.Check(); err != nil {
 		return err
 	}
