@@ -242,8 +242,8 @@ func (a *app) certCreate(r certRequest, now time.Time) error {
 	if err := request.Check(ca); err != nil {
 		return usageError("%w", err)
 	}
-	base := filepath.Join(r.out, url.PathEscape(id.Name)) // an ID may have a slash
-	cert, key := base+".crt", base+".key"
+	base := url.PathEscape(id.Name) // an ID may have a slash, or be ".."
+	cert, key := filepath.Join(r.out, base+".crt"), filepath.Join(r.out, base+".key")
 	if sameFile(cert, caCert) || sameFile(key, caKey) {
 		return usageError("--out: is the directory of the CA, whose files are called as those of %s %s would be: give another one", id.Role, quoteName(id.Name))
 	}
