@@ -47,7 +47,8 @@
 //   - node.go: how is a node opened? config.go: what can be configured? bind.go: which
 //     addresses does it bind? memory.go, files_unix.go, files_other.go: what does the system
 //     allow, and what are the server's budgets? limits.go: which limits does a new cluster get?
-//     metrics.go: what is counted? text.go: which text cannot be printed?
+//     secure.go: how does it use TLS? metrics.go: what is counted? text.go: which text cannot
+//     be printed?
 //   - op.go: which command is an operation? answer.go: which answer, with its code and text,
 //     is a result of the table? observe.go: who gets what an entry has done?
 //     admin.go: what can an operator request of a node? operator.go: what can an operator do

@@ -231,8 +231,8 @@ func TestADialerFallsBackOnlyIfNoTLSIsSpokenThere(t *testing.T) {
 	}{
 		"HTTP":         {func(c net.Conn) { _, _ = io.WriteString(c, "HTTP/1.1 400 Bad Request\r\n\r\n") }, true},
 		"HTTP/2":       {func(c net.Conn) { _, _ = c.Write([]byte{0, 0, 6, 4, 0, 0, 0, 0, 0}) }, true},
-		"hangs up":     {func(net.Conn) {}, false},
-		"says little":  {func(c net.Conn) { _, _ = c.Write([]byte{0}) }, false},
+		"hangs up":     {func(c net.Conn) { _ = c.Close() }, false},
+		"says little":  {func(c net.Conn) { _, _ = c.Write([]byte{0}); _ = c.Close() }, false},
 		"an alert":     {func(c net.Conn) { _, _ = c.Write(TLSAlert) }, false},
 		"another node": {func(c net.Conn) { _ = tls.Server(c, other.ServePeers(nil)).Handshake() }, false},
 		"another CA":   {func(c net.Conn) { _ = tls.Server(c, stranger.ServePeers(nil)).Handshake() }, false},
