@@ -117,7 +117,7 @@ func TestTableOfFaultsIsThatOfTheProgram(t *testing.T) {
 
 var (
 	codeLine    = regexp.MustCompile(`(?m)^ {4}(.*)$`)
-	commandCall = regexp.MustCompile(`(?:^|[;&|(] *|\$ )locknode ((?:members |sessions |limits )?[a-z-]+)((?: [^|;&#]*)?)`)
+	commandCall = regexp.MustCompile(`(?:^|[;&|(] *|\$ )locknode ((?:members |sessions |limits |tls ca |tls cert |tls )?[a-z-]+)((?: [^|;&#]*)?)`)
 	flagWord    = regexp.MustCompile(`(?:^|\s)(--[a-z][a-z.-]*|-[a-zA-Z])\b`)
 )
 
@@ -135,7 +135,7 @@ func TestCommandsAndFlagsExist(t *testing.T) {
 			line = strings.ReplaceAll(line, "go run ./cmd/locknode ", "locknode ")
 			for _, m := range commandCall.FindAllStringSubmatch(line, -1) {
 				name := m[1]
-				if !strings.HasPrefix(name, "members remove") && !strings.HasPrefix(name, "sessions ") && !strings.HasPrefix(name, "limits ") {
+				if !strings.HasPrefix(name, "members remove") && !strings.HasPrefix(name, "sessions ") && !strings.HasPrefix(name, "limits ") && !strings.HasPrefix(name, "tls ") {
 					name = strings.Fields(name)[0]
 				}
 				if _, known := help[name]; !known {
