@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -175,6 +176,32 @@ func TestPermissiveNodesTalkToBothKinds(t *testing.T) {
 		_ = conn.Close()
 		_ = other.Close()
 	}
+}
+
+// A question in plain text is counted as long as its connection is open, and no longer.
+func TestQuestionsInPlainTextAreCountedNoMore(t *testing.T) {
+	a := testAuthority(t)
+	var open atomic.Int64
+	o := securely(t, a, "n1", nodeOf("bank", "n1"), secure.Permissive)
+	o.Secure = secure.NewPort(secure.PortOptions{
+		Mode: secure.Permissive, Config: sourceOf(t, a, nodeOf("bank", "n1")).ServePeers(nil),
+		OnPlain: func(_ net.Addr, delta int) { open.Add(int64(delta)) },
+	})
+	asked, _ := listen(t, o)
+	c, err := net.Dial("tcp", asked.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	own := ClusterIdentity{ID: "c"}
+	question := preface{say: sayAsk, cluster: own.hashed("a nonce"), from: "n2", to: "n1", nonce: "a nonce"}
+	if _, err := c.Write([]byte(question.line())); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := readPreface(c); err != nil {
+		t.Fatal(err)
+	}
+	rafttest.WaitFor(t, "no connection is counted", time.Minute, func() bool { return open.Load() == 0 })
 }
 
 func TestOlderTLSIsRefused(t *testing.T) {

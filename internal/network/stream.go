@@ -326,6 +326,11 @@ func (s *Stream) welcome(a *admitted) (c net.Conn, err error) {
 	c = a
 	if s.o.Secure != nil {
 		secured := s.o.Secure.Server(a)
+		defer func() {
+			if c == nil {
+				_ = secured.Close() // which also counts it no more
+			}
+		}()
 		if err := secured.Handshake(); err != nil {
 			return nil, refusal{"no TLS came about", err.Error()}
 		}

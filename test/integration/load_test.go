@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -21,6 +22,7 @@ import (
 type load struct {
 	ledger
 	watch  *client.Client // to read, and to hold the locks that are kept
+	others []*client.Client
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 	cycles atomic.Int64
@@ -41,16 +43,18 @@ const (
 
 // startLoad starts a load on the cluster. Every single call must succeed within
 // callLimit. It ends with the test, if finish does not end it before.
-func startLoad(t *testing.T, c *proc.Cluster, callLimit time.Duration) *load {
+func startLoad(t *testing.T, c *proc.Cluster, callLimit time.Duration, opts ...client.Option) *load {
 	t.Helper()
+	opts = slices.Clip(opts)
 	ctx, cancel := context.WithCancel(context.Background())
 	l := &load{
-		watch: dial(t, c.Endpoints(), client.Holder("keeper")), cancel: cancel,
+		watch: dial(t, c.Endpoints(), append(opts, client.Holder("keeper"))...), cancel: cancel,
 		kept: map[string]*client.Grant{}, last: time.Now(), limit: callLimit,
 	}
 	t.Cleanup(l.stop)
 	for i := range loadClients {
-		cl := dial(t, c.Endpoints(), client.Holder(fmt.Sprintf("client %d", i)))
+		cl := dial(t, c.Endpoints(), append(opts, client.Holder(fmt.Sprintf("client %d", i)))...)
+		l.others = append(l.others, cl)
 		for j := range loadWorkers {
 			name := fmt.Sprintf("own/%d-%d", i, j)
 			if j == 0 {
@@ -66,6 +70,14 @@ func startLoad(t *testing.T, c *proc.Cluster, callLimit time.Duration) *load {
 func (l *load) stop() {
 	l.cancel()
 	l.wg.Wait()
+}
+
+// leave closes the clients of a load that is finished, and with them the locks that it keeps.
+func (l *load) leave(t *testing.T) {
+	t.Helper()
+	for _, c := range append(l.others, l.watch) {
+		must(t, c.Close())
+	}
 }
 
 func (l *load) fail(err error) {

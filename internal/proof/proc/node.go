@@ -19,6 +19,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 
 	apiv1 "github.com/locknode/locknode/api/v1"
@@ -44,6 +45,7 @@ type Node struct {
 	args    []string
 	process *process // nil before the first Start
 	conn    *grpc.ClientConn
+	secure  credentials.TransportCredentials // of conn; nil: plain text
 }
 
 // location is where a node runs and listens. Nodes may exchange theirs.
@@ -287,8 +289,12 @@ func (n *Node) Conn() (*grpc.ClientConn, error) {
 	if n.conn != nil {
 		return n.conn, nil
 	}
+	secure := n.secure
+	if secure == nil {
+		secure = insecure.NewCredentials()
+	}
 	conn, err := grpc.NewClient("passthrough:///"+n.where.at(0),
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithTransportCredentials(secure),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			MinConnectTimeout: time.Second,
 			Backoff:           backoff.Config{BaseDelay: pollEvery, Multiplier: 1.5, MaxDelay: 100 * time.Millisecond},
@@ -298,6 +304,22 @@ func (n *Node) Conn() (*grpc.ClientConn, error) {
 	}
 	n.conn = conn
 	return conn, nil
+}
+
+// AddArgs adds arguments to the command line of all lives of the node.
+func (n *Node) AddArgs(args ...string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.extra = append(n.extra, args...)
+	n.args = append(n.args, args...)
+}
+
+// Secure has this package use these credentials from now on when it talks to the node.
+func (n *Node) Secure(c credentials.TransportCredentials) {
+	n.closeConn()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.secure = c
 }
 
 func (n *Node) closeConn() {
