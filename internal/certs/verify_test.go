@@ -262,7 +262,9 @@ func TestAnEarlierSessionSkipsNoCheck(t *testing.T) {
 	n1 := open(t, f, Options{Node: true, Cluster: "prod"})
 	for _, tickets := range []bool{false, true} {
 		server := n1.ServePeers(nil)
-		server.SessionTicketsDisabled = !tickets
+		if tickets {
+			server.SessionTicketsDisabled = false
+		}
 		client := raw(t, issue(t, ca, nodeID("n2")))
 		client.ServerName, client.ClientSessionCache = "localhost", tls.NewLRUClientSessionCache(1)
 		for i := range 2 {

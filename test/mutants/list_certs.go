@@ -1,0 +1,166 @@
+package main
+
+const (
+	certs    = "./internal/certs"
+	identity = "identity in TLS"
+	reload   = "certificates are replaced without a restart"
+)
+
+var certMutants = []mutant{
+	{
+		name:    "clients-pass-as-nodes",
+		breaks:  "a client's certificate that is for both ends is accepted as that of a node",
+		promise: identity,
+		changes: []change{{"internal/certs/verify.go", "	if err == nil && id.Role != Node {\n", "	if err == nil && id.Role == \"\" {\n"}},
+		caught:  []catcher{named(certs, "TestNothingElsePassesAsANode")},
+	},
+	{
+		name:    "cas-of-clients-make-nodes",
+		breaks:  "a CA that is trusted for clients alone can make a node",
+		promise: identity,
+		changes: []change{{"internal/certs/verify.go", "	if id.Role == Node || len(cas) == 0 {", "	if len(cas) == 0 {"}},
+		caught:  []catcher{named(certs, "TestOnlyTheCAsOfClientsMakeClientsIfThereAreAny")},
+	},
+	{
+		name:    "nodes-of-any-cluster",
+		breaks:  "a node of another cluster with the same CA is accepted",
+		promise: identity,
+		changes: []change{{"internal/certs/verify.go", "	if id.Cluster == s.options.Cluster || id.Cluster == \"\"", "	if id.Role == Node || id.Cluster == s.options.Cluster || id.Cluster == \"\""}},
+		caught:  []catcher{named(certs, "TestNothingElsePassesAsANode")},
+	},
+	{
+		name:    "first-of-two-names-counts",
+		breaks:  "of a certificate with two names the first one counts",
+		promise: identity,
+		changes: []change{{"internal/certs/identity.go", "	case 1:\n		return parseURI(own[0])\n", "	case 1, 2:\n		return parseURI(own[0])\n"}},
+		caught:  []catcher{named(certs, "TestTwoNamesAreAnError"), named(certs, "TestNothingElsePassesAsANode")},
+	},
+	{
+		name:    "clients-are-made-for-both-ends",
+		breaks:  "a client's certificate can be used by a server",
+		promise: identity,
+		changes: []change{{"internal/certs/make.go", "	if role == Node {\n		return []x509", "	if role != \"\" {\n		return []x509"}},
+		caught:  []catcher{named(certs, "TestANodeIsForBothEndsAndAClientForOne")},
+	},
+	{
+		name:    "sessions-are-resumed",
+		breaks:  "a session is resumed with a ticket instead of a whole handshake",
+		promise: identity,
+		changes: []change{{"internal/certs/verify.go", "		SessionTicketsDisabled: true,\n", "		SessionTicketsDisabled: false,\n"}},
+		caught:  []catcher{named(certs, "TestAnEarlierSessionSkipsNoCheck")},
+	},
+	{
+		name:    "resumed-sessions-are-not-verified",
+		breaks:  "a session that is resumed is not verified by the CAs of now",
+		promise: identity,
+		changes: []change{{"internal/certs/verify.go", "		c.VerifyConnection = func(cs tls.ConnectionState) error { return verify(s.current.Load(), cs) }\n",
+			"		c.VerifyConnection = func(cs tls.ConnectionState) error {\n			if cs.DidResume {\n				return nil\n			}\n			return verify(s.current.Load(), cs)\n		}\n"}},
+		caught: []catcher{named(certs, "TestAnEarlierSessionSkipsNoCheck")},
+	},
+	{
+		name:    "tls-is-older",
+		breaks:  "TLS 1.2 is accepted",
+		promise: identity,
+		changes: []change{{"internal/certs/verify.go", "		MinVersion:             tls.VersionTLS13,\n", "		MinVersion:             tls.VersionTLS12,\n"}},
+		caught:  []catcher{named(certs, "TestOlderVersionsOfTLSAreRefused")},
+	},
+	{
+		name:    "clients-dial-anybody",
+		breaks:  "a client does not compare the name of the server with the one that it has dialled",
+		promise: identity,
+		changes: []change{{"internal/certs/verify.go", "	c.ServerName, c.RootCAs = host, s.current.Load().pool\n", "	c.ServerName, c.RootCAs, c.InsecureSkipVerify = host, s.current.Load().pool, true\n"}},
+		caught:  []catcher{named(certs, "TestAClientChecksTheNameItHasDialled")},
+	},
+	{
+		name:    "cas-are-those-of-the-start",
+		breaks:  "a port goes on with the CAs that it was opened with",
+		promise: reload,
+		changes: []change{{"internal/certs/verify.go", "		c.VerifyConnection = func(cs tls.ConnectionState) error { return verify(s.current.Load(), cs) }\n",
+			"		b := s.current.Load()\n		c.VerifyConnection = func(cs tls.ConnectionState) error { return verify(b, cs) }\n"}},
+		caught: []catcher{named(certs, "TestAConfigurationFollowsReloads"), named(certs, "TestAnEarlierSessionSkipsNoCheck")},
+	},
+	{
+		name:    "keys-are-not-compared",
+		breaks:  "a key is used that does not fit its certificate",
+		promise: reload,
+		changes: []change{{"internal/certs/load.go", "	if !fits(p.certs[0], key) {\n", "	if len(p.certs) == 0 {\n"}},
+		caught:  []catcher{named(certs, "TestFilesThatANodeCannotUseAreRefusedWithTheRemedy"), named(certs, "TestABrokenReloadKeepsWhatWasInUse")},
+	},
+	{
+		name:    "own-certificate-is-not-verified",
+		breaks:  "a node uses a certificate that all others refuse",
+		promise: reload,
+		changes: []change{{"internal/certs/load.go", "	for _, usage := range usages(Node) {\n", "	for _, usage := range usages(Node)[2:] {\n"}},
+		caught:  []catcher{named(certs, "TestFilesThatANodeCannotUseAreRefusedWithTheRemedy"), named(certs, "TestInspectAgreesWithWhatANodeAccepts")},
+	},
+	{
+		name:    "valid-is-replaced-by-ended",
+		breaks:  "a valid certificate is replaced by one that is not valid now",
+		promise: reload,
+		changes: []change{{"internal/certs/source.go", "	if err == nil {\n		err = s.outOfTime(b)\n	}\n", ""}},
+		caught:  []catcher{named(certs, "TestABrokenReloadKeepsWhatWasInUse"), named(certs, "TestACertificateThatIsTooEarlyIsUsedOnceItIsTime")},
+	},
+	{
+		name:    "half-a-list-of-cas-counts",
+		breaks:  "a file that is still being written counts as far as it goes, and CAs are missing",
+		promise: reload,
+		changes: []change{{"internal/certs/read.go", "	if blocks != begun {\n", "	if blocks == 0 {\n"}},
+		caught:  []catcher{named(certs, "TestBadFilesAreNamedForWhatTheyAre")},
+	},
+	{
+		name:    "a-change-in-progress-is-a-fault",
+		breaks:  "files that are replaced one after the other are logged as broken",
+		promise: reload,
+		changes: []change{{"internal/certs/source.go", "	case err != nil && text == s.pending && text != s.logged:\n", "	case err != nil && text != s.logged:\n"}},
+		caught:  []catcher{named(certs, "TestFilesReplacedOneAfterTheOtherAreNoFault"), named(certs, "TestABrokenFileIsLoggedOnceAndItsRepairAsWell")},
+	},
+	{
+		name:    "a-broken-file-at-each-poll",
+		breaks:  "a file that stays broken is a line in the log every ten seconds",
+		promise: "logs are bounded",
+		changes: []change{{"internal/certs/source.go", "	case err != nil && text == s.pending && text != s.logged:\n", "	case err != nil && text == s.pending:\n"}},
+		caught:  []catcher{named(certs, "TestABrokenFileIsLoggedOnceAndItsRepairAsWell")},
+	},
+	{
+		name:    "an-end-at-each-poll",
+		breaks:  "a certificate that ends soon is a line in the log every ten seconds",
+		promise: "logs are bounded",
+		changes: []change{{"internal/certs/warn.go", "			if m > max(s.stages[key], stages[key]) {\n", "			if m > stages[key] {\n"}},
+		caught:  []catcher{named(certs, "TestTheEndOfACertificateIsLoggedThirtyAndSevenDaysBeforeAndOnce")},
+	},
+	{
+		name:    "nobody-is-told-of-an-end",
+		breaks:  "no warning comes before a certificate ends",
+		promise: "operators are told",
+		changes: []change{{"internal/certs/warn.go", "	case left <= soon:\n		return markSoon\n	}\n", "	case left <= soon:\n		return markNone\n	}\n"}},
+		caught:  []catcher{named(certs, "TestTheEndOfACertificateIsLoggedThirtyAndSevenDaysBeforeAndOnce")},
+	},
+	{
+		name:    "keys-for-everybody",
+		breaks:  "every user of the machine can read a new key",
+		promise: identity,
+		changes: []change{{"internal/certs/write.go", "	ModeKey  fs.FileMode = 0o600", "	ModeKey  fs.FileMode = 0o644"}},
+		caught:  []catcher{named(certs, "TestAKeyIsForItsUserAlone"), named("./cmd/locknode", "TestCertificatesThatAreMadeCanBeUsed")},
+	},
+	{
+		name:    "half-a-pair-is-left",
+		breaks:  "a key stays although its certificate could not be written",
+		promise: reload,
+		changes: []change{{"internal/certs/write.go", "		for _, mine := range files[:i+1] {\n", "		for _, mine := range files[:0] {\n"}},
+		caught:  []catcher{named(certs, "TestAllFilesAreWrittenOrNone")},
+	},
+	{
+		name:    "names-are-paths",
+		breaks:  "the certificate of a client with a slash in its name is written elsewhere",
+		promise: identity,
+		changes: []change{{"cmd/locknode/tls.go", "	base := url.PathEscape(id.Name) ", "	base, _ := url.PathUnescape(id.Name) "}},
+		caught:  []catcher{named("./cmd/locknode", "TestFilesStayInTheDirectoryWhateverTheName")},
+	},
+	{
+		name:    "a-ca-is-overwritten",
+		breaks:  "the certificate of a node called ca replaces that of the CA",
+		promise: identity,
+		changes: []change{{"cmd/locknode/tls.go", "	if sameFile(cert, caCert) || sameFile(key, caKey) {\n", "	if sameFile(cert, caKey) {\n"}},
+		caught:  []catcher{named("./cmd/locknode", "TestACAIsNotOverwrittenByWhatItSigns")},
+	},
+}
