@@ -93,6 +93,22 @@ func TestOnlyTheCertificateOfTheNodeThatIsMeantPasses(t *testing.T) {
 	}
 }
 
+// Also on a port that lets clients in.
+func TestAClientDoesNotGreetAsANode(t *testing.T) {
+	a := testAuthority(t)
+	o := securely(t, a, "n1", nodeOf("bank", "n1"), secure.Required)
+	o.Secure = secure.NewPort(secure.PortOptions{Mode: secure.Required, Config: sourceOf(t, a, nodeOf("bank", "n1")).ServeClients(true)})
+	server, _ := listen(t, o)
+	client, _ := listen(t, securely(t, a, "n2", certs.Identity{Cluster: "bank", Role: certs.Client, Name: "n2"}, secure.Required))
+	c, err := client.Dial(MemberAddress("n1", server.Addr().String()), 30*time.Second)
+	if err == nil {
+		_ = c.Close()
+	}
+	if err == nil || !strings.Contains(err.Error(), `its certificate is that of "locknode://bank/client/n2"`) {
+		t.Errorf("got %v, want that the certificate is that of a client", err)
+	}
+}
+
 // The question of a call back is answered to nobody but the node that it names.
 func TestAQuestionIsAnsweredToTheNodeOfTheCertificate(t *testing.T) {
 	a := testAuthority(t)

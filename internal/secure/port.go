@@ -141,10 +141,20 @@ func (p *Port) shake(c *Conn) error {
 	t := tls.Server(c.wire, p.o.Config)
 	if err := handshakeOf(ctx, c, t); err != nil {
 		p.o.OnRefused(c.RemoteAddr(), err)
+		if ctx.Err() == nil {
+			drain(c.wire.Conn) // the alert that says why is on its way
+		}
 		_ = c.wire.Conn.Close()
 		return err
 	}
 	return nil
+}
+
+// drain reads what the other end still sends: closing with unread bytes would make the system
+// drop what was written last.
+func drain(raw net.Conn) {
+	_ = raw.SetDeadline(time.Now().Add(answerTime))
+	_, _ = io.CopyN(io.Discard, raw, handshakeBytes)
 }
 
 // handshakeOf does the handshake of either side, and sets what c is.
@@ -216,8 +226,7 @@ func (p *Port) refuse(c *Conn) error {
 	}
 	if answer := p.o.Answer(first); len(answer) > 0 {
 		_, _ = raw.Write(answer)
-		// Closing with unread bytes would make the system drop the answer.
-		_, _ = io.CopyN(io.Discard, raw, handshakeBytes)
+		drain(raw)
 	}
 	_ = raw.Close()
 	return errPlain
