@@ -178,7 +178,8 @@ name) and the hosts at which clients reach it: names and IP addresses, as they s
 clients' --endpoints, and localhost or 127.0.0.1 if there are clients on the same machine.
 Nodes know each other by cluster and ID; for them the hosts do not matter.
 
-A client's certificate never passes as that of a node. Nodes log and compare its name.
+A client's certificate never passes as that of a node. Its name is for people: nodes compare
+which CA has signed it, and the cluster if it names one.
 
 Nodes and clients refuse a certificate after its last day. A node warns 30 and 7 days before.
 Make a new one with --force in time: a running node uses it within a minute.`,

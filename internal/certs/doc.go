@@ -20,7 +20,7 @@
 // DialServer alone uses the CAs of the moment in which it is called: host names of IP addresses
 // are not in what crypto/tls shows to a callback, so it leaves that check to crypto/tls. A
 // client calls it for each connection. The names of protocols (NextProtos) are the caller's to
-// set. [Source.Explain] turns the error of a handshake into one for people.
+// set. [Source.Explain] says why it has refused a server; the others say it themselves.
 //
 // Invariants:
 //   - Only a certificate with exactly one URI of a node of the own cluster, signed by a CA of

@@ -5,28 +5,21 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"net"
 	"slices"
 	"strconv"
 	"strings"
 )
 
-// Explain returns what the error of a handshake means to people, and what to do. The error is
-// of a connection that has a configuration of this source; others are returned as they are.
+// Explain returns why the certificate of a server was refused, and what to do, if err is the
+// error of a handshake with a configuration of [Source.DialServer]. Other errors are returned as
+// they are.
 func (s *Source) Explain(err error) error {
 	var failed *tls.CertificateVerificationError
-	var record tls.RecordHeaderError
-	var op *net.OpError
-	switch {
-	case errors.As(err, &failed) && len(failed.UnverifiedCertificates) > 0:
-		leaf := failed.UnverifiedCertificates[0]
-		return refused(leaf, explain(failed.Err, leaf, s.current.Load().cas, x509.ExtKeyUsageServerAuth))
-	case errors.As(err, &record):
-		return fmt.Errorf("the other end does not speak TLS: is TLS on there, and is this the right port? (%w)", err)
-	case errors.As(err, &op) && op.Op == "remote error": // an alert of TLS, which says little
-		return fmt.Errorf("the other end has refused the TLS handshake, and its log says why: %w", op.Err)
+	if !errors.As(err, &failed) || len(failed.UnverifiedCertificates) == 0 {
+		return err
 	}
-	return err
+	leaf := failed.UnverifiedCertificates[0]
+	return refused(leaf, explain(failed.Err, leaf, s.current.Load().cas, x509.ExtKeyUsageServerAuth))
 }
 
 // explain returns why a chain is not valid, and what it must be, in words that complete
