@@ -118,14 +118,14 @@ a while: docs/tls.md says how. Existing files are left alone, unless --force is 
 		Args: arguments(0, 0, ""),
 	}
 	n.flags(c, 3650)
-	c.Flags().StringVar(&name, "name", "", "name of the CA, for people (default \"Locknode CA\" and the date)")
+	c.Flags().StringVar(&name, "name", "", "name of the CA, for people (default \"Locknode CA\" and the time)")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		if err := notEmpty(c, "name", "out"); err != nil {
 			return err
 		}
 		now := time.Now()
 		if name == "" {
-			name = "Locknode CA " + now.UTC().Format(time.DateOnly)
+			name = "Locknode CA " + now.UTC().Format("2006-01-02 15:04")
 		}
 		return a.caCreate(n, name, now)
 	}
