@@ -2,7 +2,6 @@ package node
 
 import (
 	"fmt"
-	"log/slog"
 	"net"
 	"slices"
 	"sync/atomic"
@@ -104,7 +103,7 @@ func (n *Node) openTLS() error {
 	n.security.dialer = &secure.Dialer{Mode: mode, Config: source.DialPeer, OnPlain: func(member, addr string, delta int) {
 		n.security.plain["dialled"].Add(int64(delta))
 		if delta > 0 {
-			n.log.Warn("another node is called in plain text: it does not speak TLS yet, and tls.mode is permissive", "peer", member, "at", addr)
+			n.log.Warn("another node is called in plain text: it does not speak TLS yet", "peer", member, "at", addr)
 		}
 	}}
 	return nil
@@ -191,8 +190,8 @@ func (n *Node) logTLS() {
 	case secure.Required:
 		n.log.Info("TLS is required", "clients_need_certificates", n.security.needsCertOfAll)
 	case secure.Permissive:
-		n.log.Warn("tls.mode is permissive: plain text is taken as well, so nothing is protected; set it to required once no node and no client speaks plain text any more "+
-			"(locknode_plaintext_connections, locknode members)", slog.Bool("clients_need_certificates", n.security.needsCertOfAll))
+		n.log.Warn("tls.mode is permissive: plain text is taken as well, and nothing is protected",
+			"next", "set it to required once no node and no client speaks plain text: locknode_plaintext_connections is 0, and locknode members shows no node with off")
 	}
 }
 

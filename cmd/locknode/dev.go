@@ -2,12 +2,14 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -15,6 +17,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/locknode/locknode/internal/certs"
 	"github.com/locknode/locknode/node"
 )
 
@@ -25,6 +28,7 @@ type devOptions struct {
 	listen, data string
 	nodes        int
 	verbose      bool
+	tls          bool
 }
 
 func (a *app) devCommand() *cobra.Command {
@@ -40,8 +44,12 @@ stops it.
 
 Each node has a block of ten ports, of which the first four are in use: gRPC API, HTTP,
 Raft and gossip. Without --data the cluster is removed when it stops; with --data the
-next start finds its locks again.`,
+next start finds its locks again.
+
+With --tls all ports take only TLS. Dev makes a CA and certificates in the directory tls
+of the data at each start, and prints how to use them.`,
 		Example: `  locknode dev
+  locknode dev --tls
   locknode dev --data ./locknode-data
   locknode dev --listen 127.0.0.1:9400 --nodes 5`,
 		Args: arguments(0, 0, ""),
@@ -50,6 +58,7 @@ next start finds its locks again.`,
 	c.Flags().StringVar(&o.listen, "listen", defaultEndpoints[0], "first address of the first node; the ports of each further node are ten higher")
 	c.Flags().StringVar(&o.data, "data", "", "directory of the nodes' data (default: a temporary one)")
 	c.Flags().IntVar(&o.nodes, "nodes", 3, "number of nodes, 1 to 9")
+	c.Flags().BoolVar(&o.tls, "tls", false, "require TLS, with certificates that are made for this run")
 	c.Flags().BoolVarP(&o.verbose, "verbose", "v", false, "write the nodes' log to standard error")
 	return c
 }
@@ -58,6 +67,7 @@ next start finds its locks again.`,
 type devCluster struct {
 	dir       string
 	temporary bool
+	ca        string // file with the certificate of the CA; empty: there is no TLS
 	nodes     []*node.Node
 }
 
@@ -106,6 +116,11 @@ func (a *app) openDev(ctx context.Context, o devOptions) (*devCluster, error) {
 		}
 		d.temporary = true
 	}
+	if o.tls {
+		if d.ca, err = devCertificates(filepath.Join(d.dir, "tls"), configs); err != nil {
+			return nil, errors.Join(err, d.close())
+		}
+	}
 	for _, cfg := range configs {
 		cfg.DataDir = filepath.Join(d.dir, cfg.ID)
 		if o.verbose {
@@ -150,6 +165,52 @@ func devConfigs(o devOptions) ([]node.Config, error) {
 	return configs, nil
 }
 
+// devCertificates makes a CA and the certificates of the nodes, has the nodes require TLS with
+// them, and returns the file with the CA's certificate. The CA's key is kept nowhere.
+func devCertificates(dir string, configs []node.Config) (caFile string, err error) {
+	const lifetime = 365 * 24 * time.Hour
+	if dir, err = filepath.Abs(dir); err != nil {
+		return "", err
+	}
+	now := time.Now()
+	ca, err := certs.NewCA("locknode dev", 2*lifetime, now)
+	if err != nil {
+		return "", err
+	}
+	pair, err := ca.Pair()
+	if err != nil {
+		return "", err
+	}
+	caFile = filepath.Join(dir, caCertFile)
+	files := []certs.File{{Path: caFile, Data: pair.Cert, Mode: certs.ModeCert}}
+	gossipKey := make([]byte, 32)
+	rand.Read(gossipKey)
+	for i := range configs {
+		c := &configs[i]
+		host, _, _ := net.SplitHostPort(c.Listen) // devConfigs has made it
+		pair, err := ca.Issue(certs.Request{
+			Identity: certs.Identity{Role: certs.Node, Name: c.ID}, Hosts: hostsOfDev(host),
+			Lifetime: lifetime, Now: now,
+		})
+		if err != nil {
+			return "", err
+		}
+		c.TLS = node.TLS{Mode: "required", CAFile: caFile, CertFile: filepath.Join(dir, c.ID+".crt"), KeyFile: filepath.Join(dir, c.ID+".key")}
+		c.GossipKey = gossipKey
+		files = append(files, certs.File{Path: c.TLS.KeyFile, Data: pair.Key, Mode: certs.ModeKey}, certs.File{Path: c.TLS.CertFile, Data: pair.Cert, Mode: certs.ModeCert})
+	}
+	return caFile, certs.WriteFiles(true, files...)
+}
+
+// hostsOfDev are the names of a node on this machine.
+func hostsOfDev(host string) []string {
+	hosts := []string{"localhost", "127.0.0.1", "::1"}
+	if host != "" && !slices.Contains(hosts, host) {
+		hosts = append(hosts, host)
+	}
+	return hosts
+}
+
 func (d *devCluster) waitReady(ctx context.Context) error {
 	for _, n := range d.nodes {
 		if err := n.WaitReady(ctx); err != nil {
@@ -179,6 +240,7 @@ type devJSON struct {
 	Ready  bool          `json:"ready"`
 	Leader string        `json:"leader"`
 	Data   string        `json:"data"`
+	TLSCA  string        `json:"tls_ca,omitempty"` // file with the CA of the nodes, with --tls
 	Nodes  []devNodeJSON `json:"nodes"`
 }
 
@@ -189,7 +251,7 @@ type devNodeJSON struct {
 }
 
 func (a *app) printDev(ctx context.Context, d *devCluster, took time.Duration) error {
-	out := devJSON{Ready: true, Data: d.dir}
+	out := devJSON{Ready: true, Data: d.dir, TLSCA: d.ca}
 	for _, n := range d.nodes {
 		out.Leader = n.Status().LeaderID
 		out.Nodes = append(out.Nodes, devNodeJSON{n.ID(), n.APIAddr(), n.HTTPAddr()})
@@ -221,8 +283,13 @@ func (d devJSON) text(temporary bool) string {
 		flag = " --endpoints " + strings.Join(endpoints, ",")
 	}
 	fmt.Fprintf(&b, "\nto try in another shell:\n\n")
+	curl := "curl http://"
+	if d.TLSCA != "" {
+		fmt.Fprintf(&b, "  export LOCKNODE_TLS_CA=%s\n", d.TLSCA)
+		curl = "curl --cacert " + d.TLSCA + " https://"
+	}
 	fmt.Fprintf(&b, "  locknode acquire orders/42 --ttl 30s --holder alice%s\n", flag)
-	fmt.Fprintf(&b, "  curl http://%s/v1/locks/orders/42\n", d.Nodes[len(d.Nodes)-1].HTTP)
+	fmt.Fprintf(&b, "  %s%s/v1/locks/orders/42\n", curl, d.Nodes[len(d.Nodes)-1].HTTP)
 	fmt.Fprintf(&b, "  locknode run nightly%s -- sh -c 'echo token $LOCKNODE_TOKEN; sleep 5'\n\n", flag)
 	return b.String()
 }

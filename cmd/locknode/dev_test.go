@@ -81,6 +81,30 @@ func TestDevServesAndFindsItsLocksAgain(t *testing.T) {
 	}
 }
 
+func TestDevWithTLSIsUsedWithItsCA(t *testing.T) {
+	if testing.Short() {
+		t.Skip("needs a cluster")
+	}
+	cmd := command(t, "locknode", "dev", "--tls", "-o", "json", "--listen", fmt.Sprintf("127.0.0.1:%d", devPort(t, 3)))
+	r := start(t, cmd)
+	var out devJSON
+	if err := json.Unmarshal([]byte(r.await(`"ready":true`)), &out); err != nil || out.TLSCA == "" || len(out.Nodes) != 3 {
+		t.Fatalf("got %+v, %v, want three nodes and their CA", out, err)
+	}
+	at := []string{out.Nodes[0].API}
+	into[document.Grant](t, locknodeAt(t, at, "acquire", "kept", "--ttl", "5m", "--tls-ca", out.TLSCA, "-o", "json"))
+	if o := locknodeAt(t, at, "status", "--connect-timeout", "1s"); o.code != exitUnavailable || !strings.Contains(o.stderr, "TLS is spoken there") {
+		t.Errorf("without the CA: %+v, want that TLS is spoken there", o)
+	}
+	if text := out.text(true); !strings.Contains(text, "export LOCKNODE_TLS_CA="+out.TLSCA) || !strings.Contains(text, "--cacert "+out.TLSCA+" https://") {
+		t.Errorf("it prints:\n%s", text)
+	}
+	r.signal(syscall.SIGINT)
+	if code := r.wait(); code != 0 {
+		t.Errorf("exit code: got %d, want 0", code)
+	}
+}
+
 func TestDevLeavesNothingBehind(t *testing.T) {
 	if testing.Short() {
 		t.Skip("needs a cluster")

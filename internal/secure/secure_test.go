@@ -24,7 +24,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // patience bounds waits for what is bound to come.
-const patience = time.Minute
+const patience = 30 * time.Second
 
 func source(t *testing.T, a *pki.Authority, id string) *certs.Source {
 	t.Helper()
@@ -117,6 +117,9 @@ func (e *echo) dial(t *testing.T) net.Conn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = c.Close() })
+	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
 	return c
 }
 
@@ -132,6 +135,9 @@ func await(t *testing.T, what string, holds func() bool) {
 // comesBack sends text and compares what comes back.
 func comesBack(t *testing.T, c net.Conn, text string) {
 	t.Helper()
+	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
 	var sending sync.WaitGroup
 	sending.Go(func() {
 		if _, err := io.WriteString(c, text); err != nil {
