@@ -26,7 +26,7 @@ var clientMutants = []mutant{
 		name:    "first-bytes-are-not-looked-at",
 		breaks:  "a client at a port other than the API's reports errors about frames and prefaces",
 		promise: "liveness",
-		changes: []change{{"client/peer.go", "grpc.WithTransportCredentials(listening{insecure.NewCredentials(), p})", "grpc.WithTransportCredentials(insecure.NewCredentials())"}},
+		changes: []change{{"client/peer.go", "grpc.WithTransportCredentials(listening{s.credentials(), p, s})", "grpc.WithTransportCredentials(s.credentials())"}},
 		caught:  []catcher{named("./client", "TestTroubleIsReportedInPlainWords")},
 	},
 	{

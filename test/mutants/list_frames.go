@@ -6,7 +6,7 @@ var frameMutants = []mutant{
 		name:    "nobody-is-called-back",
 		breaks:  "a node accepts the name that a dialler gives at its Raft port, without calling back",
 		promise: "strangers",
-		changes: []change{{"node/bind.go", ", CallBack: true}", "}"}},
+		changes: []change{{"node/bind.go", ", CallBack: true,\n", ",\n"}},
 		caught:  []catcher{named("./internal/proof/sim", "TestStrangerOnTheRaftPort")},
 	},
 	{
