@@ -34,7 +34,7 @@
 //
 // Files:
 //   - identity.go: whom does a certificate name? make.go: how is one made? write.go: how do files
-//     get to their places?
+//     get to their places? owner_unix.go and owner_other.go: whose are they then?
 //   - read.go: what is in a file? load.go: do the files fit each other? source.go: what is in use,
 //     and when is it read again? warn.go: what should an operator know?
 //   - verify.go: whose connection is accepted? explain.go: why was it not?

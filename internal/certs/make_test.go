@@ -1,3 +1,5 @@
+//go:build unix
+
 package certs
 
 import (
@@ -7,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -165,6 +168,39 @@ func TestAKeyIsForItsUserAlone(t *testing.T) {
 	}
 	if got := modeOf(t, key); got != 0o600 || content(t, key) != "k2" {
 		t.Errorf("the replaced key's mode is %v, its content %q", got, content(t, key))
+	}
+}
+
+// Root replaces a key that the user of the node, or a group, could read: they still can.
+func TestAReplacedFileKeepsItsOwnerAndGroup(t *testing.T) {
+	key := write(t, filepath.Join(t.TempDir(), "key"), []byte("old"))
+	if err := os.Chmod(key, 0o640); err != nil {
+		t.Fatal(err)
+	}
+	uid, gid := os.Getuid(), os.Getgid()
+	if uid == 0 {
+		uid, gid = 4711, 4712
+	}
+	if err := os.Chown(key, uid, gid); err != nil {
+		t.Fatal(err)
+	}
+	before, err := os.Stat(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := WriteFiles(true, File{key, []byte("new"), ModeKey}); err != nil {
+		t.Fatal(err)
+	}
+	after, err := os.Stat(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if content(t, key) != "new" || os.SameFile(before, after) || after.Mode().Perm() != 0o640 {
+		t.Errorf("the mode is %v, the content %q", after.Mode(), content(t, key))
+	}
+	was, is := before.Sys().(*syscall.Stat_t), after.Sys().(*syscall.Stat_t)
+	if was.Uid != is.Uid || was.Gid != is.Gid {
+		t.Errorf("it belongs to %d:%d, belonged to %d:%d", is.Uid, is.Gid, was.Uid, was.Gid)
 	}
 }
 

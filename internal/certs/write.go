@@ -26,7 +26,7 @@ const (
 // returns when they are on disk. It makes their directories, for their user alone.
 //
 // Without replace it is an error if one of them exists, and none is changed. With replace each
-// file changes at once, one after the other.
+// file changes at once, one after the other, and keeps its owner and group.
 func WriteFiles(replace bool, files ...File) error {
 	if err := checkTargets(replace, files); err != nil {
 		return err
@@ -112,6 +112,9 @@ func writeOver(files []File) (err error) {
 		if made {
 			beside = append(beside, path)
 		}
+		if err == nil {
+			err = keep(path, f)
+		}
 		if err != nil {
 			return err
 		}
@@ -120,6 +123,25 @@ func writeOver(files []File) (err error) {
 		if err := os.Rename(beside[i], f.Path); err != nil {
 			return fmt.Errorf("replace %s: %w", f.Path, err)
 		}
+	}
+	return nil
+}
+
+// keep gives the file at path, which will replace f, the owner and group of what it replaces: a
+// key that root replaces is read by the user of the node. A key that its group could read stays so.
+func keep(path string, f File) error {
+	old, err := os.Lstat(f.Path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil {
+		err = own(path, old)
+	}
+	if err == nil && f.Mode == ModeKey && old.Mode().Perm() == 0o640 {
+		err = os.Chmod(path, 0o640)
+	}
+	if err != nil {
+		return fmt.Errorf("replace %s by a file of the same owner: %w: remove the old file, or do it as root or as its owner", f.Path, cannotRead(err))
 	}
 	return nil
 }
