@@ -133,7 +133,7 @@ func (c *Conn) Close() error {
 		ended()
 	}
 	if !c.TLS() || c.err != nil {
-		return c.wire.Conn.Close()
+		return c.wire.Close()
 	}
 	// Without the first deadline a write that is under way, also one of crypto/tls itself,
 	// would hold the mutex that the second needs.
@@ -197,7 +197,7 @@ func (w *wire) Write(b []byte) (int, error) {
 // SetDeadline implements [net.Conn].
 func (w *wire) SetDeadline(t time.Time) error {
 	if w.closing.Load() {
-		return w.Conn.SetReadDeadline(t)
+		return w.SetReadDeadline(t)
 	}
 	return w.Conn.SetDeadline(t)
 }

@@ -144,7 +144,7 @@ func (p *Port) shake(c *Conn) error {
 		if ctx.Err() == nil {
 			drain(c.wire.Conn) // the alert that says why is on its way
 		}
-		_ = c.wire.Conn.Close()
+		_ = c.wire.Close()
 		return err
 	}
 	return nil

@@ -82,7 +82,7 @@ var secureMutants = []mutant{
 		name:    "client-greets-as-a-node",
 		breaks:  "a client's certificate counts in Raft's handshake as that of a node",
 		promise: identity,
-		changes: []change{{"internal/network/stream.go", "!ok || who.Role != certs.Node ||", "!ok || who.Role == \"\" ||"}},
+		changes: []change{{"internal/network/stream.go", "!ok || who.Role != certs.Node ||", "!ok || who.Role == certs.Role(\"\") ||"}},
 		caught:  []catcher{named("./internal/network", "TestAClientDoesNotGreetAsANode")},
 	},
 	{
