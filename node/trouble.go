@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	apiv1 "github.com/locknode/locknode/api/v1"
+	"github.com/locknode/locknode/internal/secure"
 )
 
 // peerError is the error of a call to another node with a text for people. Its status and
@@ -77,17 +78,24 @@ func dialTrouble(err error) string {
 type lastDial struct {
 	over func(ctx context.Context, addr string) (net.Conn, error)
 	err  atomic.Pointer[error]
+	conn atomic.Pointer[secure.Conn] // what it has made, in TLS
 }
 
 func (l *lastDial) dial(ctx context.Context, addr string) (net.Conn, error) {
 	conn, err := l.over(ctx, addr)
 	l.err.Store(&err)
+	if secured, ok := conn.(*secure.Conn); ok {
+		l.conn.Store(secured)
+	}
 	return conn, err
 }
 
 func (l *lastDial) trouble() error {
-	if err := l.err.Load(); err != nil {
+	if err := l.err.Load(); err != nil && *err != nil {
 		return *err
+	}
+	if conn := l.conn.Load(); conn != nil {
+		return conn.Refusal() // which comes after the handshake of this end
 	}
 	return nil
 }

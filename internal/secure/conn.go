@@ -25,6 +25,8 @@ type Conn struct {
 	who    certs.Identity
 	proved bool // who is what the other end's certificate says
 
+	refusal atomic.Pointer[error] // what the other end has said about this one's certificate
+
 	closing sync.Mutex // guards what follows
 	closed  bool
 	onClose func() // nil: nobody counts the connection
@@ -37,7 +39,7 @@ func (c *Conn) Read(b []byte) (int, error) {
 	}
 	n, err := c.stream.Read(b)
 	if err != nil {
-		err = explainedLater(err)
+		err = c.failed(err)
 	}
 	return n, err
 }
@@ -49,9 +51,29 @@ func (c *Conn) Write(b []byte) (int, error) {
 	}
 	n, err := c.stream.Write(b)
 	if err != nil {
-		err = explainedLater(err)
+		err = c.failed(err)
 	}
 	return n, err
+}
+
+// failed returns the error of a Read or Write in words that say what to do, if it is an alert.
+func (c *Conn) failed(err error) error {
+	why := RefusedLater(err)
+	if why == "" {
+		return err
+	}
+	err = &failure{why, err}
+	c.refusal.Store(&err)
+	return err
+}
+
+// Refusal returns why the other end has refused this one, as far as it has said so, or nil. It
+// is for callers above which a library keeps the errors of Read and Write to itself.
+func (c *Conn) Refusal() error {
+	if err := c.refusal.Load(); err != nil {
+		return *err
+	}
+	return nil
 }
 
 // Handshake finds out what the connection is, and does the handshake of TLS if it is one.

@@ -412,6 +412,28 @@ func TestCloseDoesNotWaitForTheOtherEnd(t *testing.T) {
 	_ = theirs.Close()
 }
 
+// In TLS 1.3 the end that dials learns from a Read that its certificate is refused.
+func TestARefusedCertificateIsReportedToItsOwner(t *testing.T) {
+	a := authority(t)
+	e := serve(t, PortOptions{Mode: Required, Config: source(t, a, "n1").ServePeers(func(certs.Identity) error { return errors.New("not today") })})
+	d := &Dialer{Mode: Required, Config: source(t, a, "n2").DialPeer}
+	c, err := d.Dial(t.Context(), e.addr, "n1", tcp)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
+	const want = "the certificate of this end is refused there"
+	if _, err := c.Read(make([]byte, 1)); err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("read: %v, want %q", err, want)
+	}
+	if err := c.(*Conn).Refusal(); err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("refusal: %v, want %q", err, want)
+	}
+}
+
 func TestModesHaveNames(t *testing.T) {
 	for name, want := range map[string]Mode{"": Off, "off": Off, "permissive": Permissive, "required": Required} {
 		if got, err := ParseMode(name); got != want || err != nil {

@@ -80,11 +80,3 @@ func RefusedLater(err error) string {
 		return "the handshake is refused there (" + name + "): the log of the other end says why"
 	}
 }
-
-// explainedLater is Explained for the error of a Read or Write.
-func explainedLater(err error) error {
-	if why := RefusedLater(err); why != "" {
-		return &failure{why, err}
-	}
-	return err
-}
