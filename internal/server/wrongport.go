@@ -55,7 +55,7 @@ func (g *greeter) Read(b []byte) (int, error) {
 	case g.seen[0] == secure.RecordHandshake && g.seen[1] == 3:
 		_, _ = g.Conn.Write(secure.NotHTTP(noTLS))
 		// Closing with unread bytes would make the system drop the answer.
-		_ = g.Conn.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
+		_ = g.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
 		_, _ = io.CopyN(io.Discard, g.Conn, 64<<10)
 		return 0, io.EOF
 	}
