@@ -348,6 +348,11 @@ func serve(t testing.TB, cfg Config) *running {
 		_ = s.Close(ctx) // a test may leave requests unanswered
 		wg.Wait()
 	})
+	for deadline := time.Now().Add(patience); budgetOf(r, "grpc") == nil || budgetOf(r, "http") == nil; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("the server does not serve its ports within %v", patience)
+		}
+	}
 	return r
 }
 
