@@ -460,7 +460,7 @@ func (w *witness) waitEnded(c Command, e Event) {
 		w.fail("wait %+v ended with code %d at %d by %+v", r, e.Code, w.now, c)
 	}
 	for i := range r.tries {
-		w.tryHasEnded(r, i, e.Code)
+		w.tryHasEnded(r, i, e)
 	}
 }
 
@@ -489,10 +489,11 @@ func (w *witness) isTarget(c Cancel, e Event) bool {
 	return c.Target.Session == e.Request.Session && c.Target.Sequence == e.Request.Sequence
 }
 
-func (w *witness) tryHasEnded(r *witnessed, i int, code Code) {
+// tryHasEnded notes what the end of a wait says, which is what a retry is answered.
+func (w *witness) tryHasEnded(r *witnessed, i int, e Event) {
 	if s := w.sessions[r.tries[i].Session]; s != nil {
 		s.ended[r.tries[i].Sequence] = true
-		s.final[r.tries[i].Sequence] = Result{Code: code, Queued: r.joined[i]}
+		s.final[r.tries[i].Sequence] = Result{Code: e.Code, Field: e.Result.Field, Detail: e.Result.Detail, Queued: r.joined[i]}
 	}
 }
 
@@ -509,7 +510,7 @@ func (w *witness) tryEnded(c Command, e Event) {
 	if gone := e.Code == NoSession && w.sessions[e.Request.Session] == nil; !gone && !cancelled {
 		w.fail("try %+v ended with code %d by %+v", e.Request, e.Code, c)
 	}
-	w.tryHasEnded(r, i, e.Code)
+	w.tryHasEnded(r, i, e)
 	r.tries = slices.Delete(slices.Clone(r.tries), i, i+1)
 	r.joined = slices.Delete(slices.Clone(r.joined), i, i+1)
 	if len(r.tries) == 0 || !slices.Equal(e.Others, r.tries) {
