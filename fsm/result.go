@@ -107,7 +107,7 @@ type Event struct {
 	Token   uint64
 	Wants   []Want // shared with the table: read only
 	Holder  string
-	Result  Result // EventGranted: the answer to its request; Queued is of the latest try. EventWaitEnded with KindMismatch: which numbers, for people
+	Result  Result // EventGranted: the answer to its request; Queued is of the latest try that waited. EventWaitEnded with KindMismatch: which numbers, for people
 	Waited  int64  // EventGranted, EventWaitEnded: nanoseconds of cluster time in the queue
 	Held    int64  // EventReleased, EventExpired, EventRevoked: nanoseconds of cluster time held
 	Number  uint64 // EventRevoked of a session: the revocation's number

@@ -209,14 +209,14 @@ func (w *witness) granted(c Command, e Event) {
 	w.lastToken = e.Token
 	place := w.waiting(e)
 	var r *witnessed
-	told := place < 0
+	told, now := place < 0, false // now: the latest try came in this entry, and never waited
 	if place >= 0 {
 		r = w.line[place]
 		w.fifo(r, w.line[:place])
 		w.line = slices.Delete(w.line, place, place+1)
 		if c, ok := c.(Acquire); ok && c.ID.Once == e.Request.Once && len(e.Others) == len(r.tries) {
 			w.join(r, c) // it was due, and the try of this entry gave it more time
-			told = true
+			told, now = true, true
 		}
 		if r.until > 0 && w.now >= r.until {
 			w.fail("waiter %+v granted at %d, after its wait limit", r, w.now)
@@ -239,6 +239,9 @@ func (w *witness) granted(c Command, e Event) {
 	}
 	last := len(r.tries) - 1
 	want := Result{Token: e.Token, Deadline: r.floor, Queued: r.joined[last], Granted: w.now}
+	if now {
+		want.Queued = r.joined[last-1]
+	}
 	if fmt.Sprintf("%+v", e.Result) != fmt.Sprintf("%+v", want) || e.Waited != w.now.Sub(r.joined[0]) && last == 0 {
 		w.fail("granted %+v, want result %+v", e, want)
 	}
