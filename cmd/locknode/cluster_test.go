@@ -15,6 +15,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
 	"github.com/locknode/locknode/client"
 	"github.com/locknode/locknode/internal/document"
 	"github.com/locknode/locknode/internal/proof/proc"
@@ -470,6 +473,23 @@ func TestHelpOfEveryCommandHasAnExample(t *testing.T) {
 			}
 		}
 	}
+}
+
+// What stands in backquotes in the description of a flag is shown as the name of its value.
+func TestHelpOfEveryFlagNamesItsValueInOneWord(t *testing.T) {
+	a := &app{program: program{stdin: os.Stdin, stdout: io.Discard, stderr: io.Discard, lookup: os.LookupEnv}}
+	var check func(*cobra.Command)
+	check = func(c *cobra.Command) {
+		c.Flags().VisitAll(func(f *pflag.Flag) {
+			if name, _ := pflag.UnquoteUsage(f); strings.Contains(name, " ") {
+				t.Errorf("%s: --%s %s: the value is named by %q, want one word", c.CommandPath(), f.Name, name, name)
+			}
+		})
+		for _, sub := range c.Commands() {
+			check(sub)
+		}
+	}
+	check(a.root())
 }
 
 func TestCompletionOffersWhatIsMeant(t *testing.T) {

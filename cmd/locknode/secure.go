@@ -1,8 +1,6 @@
 package main
 
 import (
-	"cmp"
-
 	"github.com/spf13/cobra"
 
 	"github.com/locknode/locknode/client"
@@ -31,18 +29,15 @@ func (a *app) tlsEnvironment(c *cobra.Command) error {
 	}
 	switch t := a.tls; {
 	case (t.cert == "") != (t.key == ""):
-		return usageError("--tls-cert, --tls-key: %s is missing, must be given with the other one", cmp.Or(missingOf(t.cert, "--tls-cert"), "--tls-key"))
+		missing := "--tls-cert"
+		if t.key == "" {
+			missing = "--tls-key"
+		}
+		return usageError("--tls-cert, --tls-key: %s is missing, must be given with the other one", missing)
 	case t.ca == "" && t.cert != "":
 		return usageError("--tls-ca: is missing, must be the file with the CA certificates of the nodes")
 	}
 	return nil
-}
-
-func missingOf(value, flag string) string {
-	if value == "" {
-		return flag
-	}
-	return ""
 }
 
 // security returns the option of a client in TLS, if there are files for it.
@@ -66,7 +61,7 @@ func tlsSettings() []*setting {
 		mode,
 		path("ca_file", "PEM file with the CAs that sign the certificates of nodes, and of clients without tls.client_ca_file; read again when it changes",
 			func(c *serveConfig) *string { return &c.node.TLS.CAFile }),
-		path("cert_file", "PEM file with the certificate of this node, as `locknode tls` makes it; read again when it changes",
+		path("cert_file", "PEM file with the certificate of this node, as the command locknode tls makes it; read again when it changes",
 			func(c *serveConfig) *string { return &c.node.TLS.CertFile }),
 		path("key_file", "PEM file with its private key; only the node's user should be able to read it",
 			func(c *serveConfig) *string { return &c.node.TLS.KeyFile }),
