@@ -181,7 +181,7 @@ func (n *Node) open(ctx context.Context) (err error) {
 		Files:  n.clientFiles(), Admit: leaveToPeers, Hosts: n.cfg.hosts(),
 		Self: func() (node, cluster string) { return n.id, n.knownCluster() },
 		Peer: n.isPeerKey, Member: n.memberOnly,
-		SecureGRPC: n.security.api, SecureHTTP: n.security.http, NeedCertificate: n.security.needsCertOfAll,
+		SecureGRPC: n.security.api, SecureHTTP: n.security.http, NeedCertificate: n.cfg.TLS.clientsNeedCertificates(),
 	}); err != nil {
 		return err
 	}

@@ -54,14 +54,16 @@ func (c *Config) checkTLS(bad func(format string, args ...any)) secure.Mode {
 
 // security is what a node needs for TLS. The zero value is that of a node without.
 type security struct {
-	mode           secure.Mode
-	source         *certs.Source // nil without TLS
-	api, http      *secure.Port  // nil without TLS
-	raft           *secure.Port
-	dialer         *secure.Dialer
-	plain          map[string]*atomic.Int64 // open connections in plain text, by listener; nil without TLS
-	needsCertOfAll bool                     // clients need certificates
+	mode      secure.Mode
+	source    *certs.Source // nil without TLS
+	api, http *secure.Port  // nil without TLS
+	raft      *secure.Port
+	dialer    *secure.Dialer
+	plain     map[string]*atomic.Int64 // open connections in plain text, by listener; nil without TLS
 }
+
+// clientsNeedCertificates reports whether every client has to have a certificate.
+func (t *TLS) clientsNeedCertificates() bool { return t.ClientCAFile != "" }
 
 // plainListeners are the values of the label listener of connections in plain text: the ports,
 // and what this node has dialled.
@@ -80,14 +82,14 @@ func (n *Node) openTLS() error {
 	if err != nil {
 		return fmt.Errorf("tls: %w", err)
 	}
-	n.security = security{mode: mode, source: source, plain: map[string]*atomic.Int64{}, needsCertOfAll: t.ClientCAFile != ""}
+	n.security = security{mode: mode, source: source, plain: map[string]*atomic.Int64{}}
 	for _, name := range plainListeners {
 		n.security.plain[name] = &atomic.Int64{}
 	}
 	if self := source.State().Self; n.cfg.ID == "" && self != nil {
 		n.cfg.ID = self.Name
 	}
-	api, http := source.ServeClients(n.security.needsCertOfAll), source.ServeClients(false)
+	api, http := source.ServeClients(t.clientsNeedCertificates()), source.ServeClients(false)
 	api.NextProtos, http.NextProtos = []string{"h2"}, []string{"http/1.1"}
 	const say = "this port takes only TLS (tls.mode of the node is required)"
 	n.security.api = n.securePort("grpc", secure.PortOptions{Config: api, Answer: func(first []byte) []byte {
@@ -188,7 +190,7 @@ func (n *Node) ReloadCertificates() error {
 func (n *Node) logTLS() {
 	switch n.security.mode {
 	case secure.Required:
-		n.log.Info("TLS is required", "clients_need_certificates", n.security.needsCertOfAll)
+		n.log.Info("TLS is required", "clients_need_certificates", n.cfg.TLS.clientsNeedCertificates())
 	case secure.Permissive:
 		n.log.Warn("tls.mode is permissive: plain text is taken as well, and nothing is protected",
 			"next", "set it to required once no node and no client speaks plain text: locknode_plaintext_connections is 0, and locknode members shows no node with off")
