@@ -434,6 +434,14 @@ func TestARefusedCertificateIsReportedToItsOwner(t *testing.T) {
 	}
 }
 
+// curl without the CA ends its handshake in this way.
+func TestWhatCannotBeDecryptedIsReportedInPlainWords(t *testing.T) {
+	cause := &net.OpError{Op: "local error", Err: errors.New("tls: bad record MAC")}
+	if got := Explained(cause); !strings.Contains(got.Error(), "do they have the CA of the cluster?") || !errors.Is(got, cause) {
+		t.Errorf("got %v, want a question for the CA that wraps %v", got, cause)
+	}
+}
+
 func TestModesHaveNames(t *testing.T) {
 	for name, want := range map[string]Mode{"": Off, "off": Off, "permissive": Permissive, "required": Required} {
 		if got, err := ParseMode(name); got != want || err != nil {

@@ -42,6 +42,8 @@ func why(err error) string {
 		return "it hung up before the end of the handshake"
 	case strings.Contains(text, "offered only unsupported versions"):
 		return "TLS 1.3 is needed, and it has only older versions"
+	case strings.Contains(text, "local error: tls: bad record MAC"):
+		return "it has sent what cannot be decrypted, as clients do that refuse the certificate of this end: do they have the CA of the cluster?"
 	case strings.Contains(text, "didn't provide a certificate"):
 		return "it showed no certificate, and one is needed: a client needs one that a CA in tls.client_ca_file has signed (tls.ca_file, if there is none), a node its own"
 	}
