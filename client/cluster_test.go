@@ -11,7 +11,7 @@ import (
 	"github.com/locknode/locknode/fsm"
 	"github.com/locknode/locknode/internal/embedded"
 	"github.com/locknode/locknode/internal/mux"
-	"github.com/locknode/locknode/internal/proof/onethread"
+	"github.com/locknode/locknode/internal/proof/racedetector"
 )
 
 // cluster is a backend made of a real lock table with one log entry for every
@@ -64,7 +64,7 @@ func keyOf(id fsm.RequestID) requestKey { return requestKey{id.Session, id.Seque
 
 func newCluster(t *testing.T) *cluster {
 	t.Helper()
-	onethread.UnderRace()
+	racedetector.OneThread()
 	k := &cluster{
 		table:    fsm.New(),
 		began:    time.Now(),

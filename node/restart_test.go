@@ -19,6 +19,7 @@ import (
 
 func TestLocksSurviveARestartOfAllNodes(t *testing.T) {
 	t.Parallel()
+	addressesChange(t)
 	c := startCluster(t, 3)
 	a, err := mux.Do(c.ctx(), wire{c.leader()}.Start, detachedOp("kept", time.Hour))
 	if err != nil || a.GetAcquire() == nil {
@@ -60,6 +61,7 @@ func TestLocksSurviveARestartOfAllNodes(t *testing.T) {
 // could inform it without being elected by its vote: the log of the other node is longer.
 func TestANodeThatJoinedVotesAfterARestartOfAll(t *testing.T) {
 	t.Parallel()
+	addressesChange(t)
 	c := startCluster(t, 1)
 	first := c.nodes[0]
 	join := func(dir string, seed string) *Node {

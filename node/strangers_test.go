@@ -13,7 +13,7 @@ import (
 	"time"
 
 	apiv1 "github.com/locknode/locknode/api/v1"
-	"github.com/locknode/locknode/internal/proof/onethread"
+	"github.com/locknode/locknode/internal/proof/racedetector"
 	"github.com/locknode/locknode/internal/proof/simdisk"
 	"github.com/locknode/locknode/internal/proof/simnet"
 	"github.com/locknode/locknode/internal/seam"
@@ -31,7 +31,7 @@ type office struct {
 
 // inAnOffice runs f and ends all nodes that it started.
 func inAnOffice(t *testing.T, f func(t *testing.T, o *office)) {
-	onethread.UnderRace()
+	racedetector.OneThread()
 	synctest.Test(t, func(t *testing.T) {
 		o := &office{t: t, net: simnet.New(1, simnet.Options{Latency: 200 * time.Microsecond, Jitter: 100 * time.Microsecond}),
 			logs: map[string]*officeLog{}}

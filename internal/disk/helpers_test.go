@@ -7,14 +7,14 @@ import (
 
 	"go.uber.org/goleak"
 
-	"github.com/locknode/locknode/internal/proof/onethread"
+	"github.com/locknode/locknode/internal/proof/racedetector"
 	"github.com/locknode/locknode/internal/proof/rafttest"
 )
 
 var errEIO = errors.New("input/output error")
 
 func TestMain(m *testing.M) {
-	onethread.UnderRace()
+	racedetector.OneThread()
 	goleak.VerifyTestMain(m)
 }
 

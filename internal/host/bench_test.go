@@ -11,11 +11,11 @@ import (
 	apiv1 "github.com/locknode/locknode/api/v1"
 	"github.com/locknode/locknode/fsm"
 	"github.com/locknode/locknode/internal/mux"
-	"github.com/locknode/locknode/internal/proof/onethread"
+	"github.com/locknode/locknode/internal/proof/racedetector"
 )
 
 func TestMain(m *testing.M) {
-	onethread.UnderRace()
+	racedetector.OneThread()
 	goleak.VerifyTestMain(m)
 }
 

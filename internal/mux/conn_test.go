@@ -20,12 +20,12 @@ import (
 
 	apiv1 "github.com/locknode/locknode/api/v1"
 
-	"github.com/locknode/locknode/internal/proof/onethread"
+	"github.com/locknode/locknode/internal/proof/racedetector"
 	"github.com/locknode/locknode/internal/proof/testall"
 )
 
 func TestMain(m *testing.M) {
-	onethread.UnderRace()
+	racedetector.OneThread()
 	testall.AtOnce(10) // they wait for time limits
 	goleak.VerifyTestMain(m)
 }

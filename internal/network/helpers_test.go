@@ -7,11 +7,11 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/locknode/locknode/internal/disk"
-	"github.com/locknode/locknode/internal/proof/onethread"
+	"github.com/locknode/locknode/internal/proof/racedetector"
 )
 
 func TestMain(m *testing.M) {
-	onethread.UnderRace()
+	racedetector.OneThread()
 	goleak.VerifyTestMain(m)
 }
 

@@ -21,7 +21,7 @@ func TestAddressesChangeHands(t *testing.T) {
 	t.Parallel()
 	slow(t, "five nodes that are killed and cut apart")
 	if raceDetector {
-		t.Skip("addresses change under load; see onethread.Race")
+		t.Skip("addresses change under load; see racedetector.ComplainsOfRaft")
 	}
 	args := []string{"chaos", "--nodes", "5", "--faults", "exchange-addresses,exchange-addresses-cut", "--cycles", strconv.Itoa(*addressRounds),
 		"--recovery-bound", patience.String(), "--dir", t.TempDir()}

@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"github.com/locknode/locknode/internal/proof/history"
-	"github.com/locknode/locknode/internal/proof/onethread"
+	"github.com/locknode/locknode/internal/proof/racedetector"
 	"github.com/locknode/locknode/internal/proof/testall"
 )
 
@@ -72,7 +72,7 @@ func TestEveryKindOfFaultCanBeApplied(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if slices.Contains(addressFaults[:5], kind) && onethread.Race {
+		if slices.Contains(addressFaults[:5], kind) && racedetector.ComplainsOfRaft() {
 			continue
 		}
 		s := Step{Kind: kind, For: 3 * time.Second, Who: leader, Other: "n2", Amount: 50 * time.Millisecond}

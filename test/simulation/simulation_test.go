@@ -15,7 +15,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/locknode/locknode/internal/proof/onethread"
+	"github.com/locknode/locknode/internal/proof/racedetector"
 	"github.com/locknode/locknode/internal/proof/testall"
 )
 
@@ -77,8 +77,8 @@ func warmUp(t *testing.T) {
 
 // TestSimulation runs seeds. The same seed has the same plan each time.
 func TestSimulation(t *testing.T) {
-	if *profile == "addresses" && onethread.Race {
-		t.Skip("addresses change under load; see onethread.Race")
+	if *profile == "addresses" && racedetector.ComplainsOfRaft() {
+		t.Skip("addresses change under load; see racedetector.ComplainsOfRaft")
 	}
 	if repeatable() {
 		warmUp(t)
@@ -98,7 +98,7 @@ func TestSimulation(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if p.Profile == "addresses" && onethread.Race {
+		if p.Profile == "addresses" && racedetector.ComplainsOfRaft() {
 			continue
 		}
 		out := run(t, p)

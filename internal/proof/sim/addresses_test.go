@@ -9,7 +9,7 @@ import (
 
 	apiv1 "github.com/locknode/locknode/api/v1"
 	"github.com/locknode/locknode/client"
-	"github.com/locknode/locknode/internal/proof/onethread"
+	"github.com/locknode/locknode/internal/proof/racedetector"
 	"github.com/locknode/locknode/internal/proof/testall"
 )
 
@@ -46,8 +46,8 @@ func gaps(t *testing.T, c *Cluster, cl *client.Client, do func()) (longest time.
 
 func skipUnderRace(t *testing.T) {
 	t.Helper()
-	if onethread.Race {
-		t.Skip("addresses change under load; see onethread.Race")
+	if racedetector.ComplainsOfRaft() {
+		t.Skip("addresses change under load; see racedetector.ComplainsOfRaft")
 	}
 }
 

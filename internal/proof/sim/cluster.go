@@ -12,7 +12,7 @@ import (
 	"github.com/locknode/locknode/client"
 	"github.com/locknode/locknode/fsm"
 	"github.com/locknode/locknode/internal/proof/history"
-	"github.com/locknode/locknode/internal/proof/onethread"
+	"github.com/locknode/locknode/internal/proof/racedetector"
 	"github.com/locknode/locknode/internal/proof/simnet"
 )
 
@@ -103,7 +103,7 @@ func New(ctx context.Context, o Options) (*Cluster, error) {
 		net:      simnet.New(o.Seed, simnet.Options{Latency: o.Latency, Jitter: o.Jitter}),
 	}
 	if c.Virtual() {
-		onethread.UnderRace()
+		racedetector.OneThread()
 	}
 	c.recorder = history.NewRecorder(c.Now)
 	for i := range o.Nodes {

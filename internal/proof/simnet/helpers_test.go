@@ -9,11 +9,11 @@ import (
 
 	"go.uber.org/goleak"
 
-	"github.com/locknode/locknode/internal/proof/onethread"
+	"github.com/locknode/locknode/internal/proof/racedetector"
 )
 
 func TestMain(m *testing.M) {
-	onethread.UnderRace()
+	racedetector.OneThread()
 	goleak.VerifyTestMain(m)
 }
 
