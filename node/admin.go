@@ -11,6 +11,7 @@ import (
 	apiv1 "github.com/locknode/locknode/api/v1"
 	"github.com/locknode/locknode/fsm"
 	"github.com/locknode/locknode/internal/membership"
+	"github.com/locknode/locknode/internal/network"
 )
 
 // transferTimeout bounds the search for a successor.
@@ -33,7 +34,7 @@ func (n wire) Status(context.Context) (*apiv1.StatusResponse, error) {
 		FeatureLevelKnown: fsm.Level,
 	}
 	if r := n.raft.Load(); r != nil {
-		res.Term, res.CommitIndex = r.CurrentTerm(), r.CommitIndex()
+		res.Term, res.CommitIndex = r.CurrentTerm(), network.Committed(r, n.stores)
 		_, leader := r.LeaderWithID()
 		res.LeaderId = string(leader)
 		res.State = map[raft.RaftState]string{

@@ -170,7 +170,7 @@ func (n *Node) earnVote(ctx context.Context, r *raft.Raft) {
 	}
 	poll := time.NewTicker(earnEvery)
 	defer poll.Stop()
-	for network.Committed(r) < from {
+	for network.Committed(r, n.stores) < from {
 		select {
 		case <-ctx.Done():
 			return

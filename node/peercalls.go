@@ -4,6 +4,7 @@ import (
 	"context"
 
 	apiv1 "github.com/locknode/locknode/api/v1"
+	"github.com/locknode/locknode/internal/network"
 	"github.com/locknode/locknode/internal/peerapi"
 )
 
@@ -45,7 +46,7 @@ func (n wire) Self(context.Context) (*peerapi.SelfResponse, error) {
 	if r := n.raft.Load(); r != nil {
 		_, leader := r.LeaderWithID()
 		res.Term, res.LeaderId = r.CurrentTerm(), string(leader)
-		res.LastIndex = max(r.CommitIndex(), n.state.Load().DigestIndex)
+		res.LastIndex = max(network.Committed(r, n.stores), n.state.Load().DigestIndex)
 		res.VotesFrom = n.stores.Identity().VotesFrom
 	}
 	return res, nil

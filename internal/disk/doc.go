@@ -19,7 +19,8 @@
 //   - A log that ends before the last acknowledged entry is refused. The mark file remembers
 //     that entry, the term and the vote; mark <= durable log at every moment.
 //
-// Goroutines: Stores own none, except that OnFailure is called on its own.
+// Goroutines: Stores own none, except that OnFailure is called on its own, and that a leader's
+// log has one while it writes. Close waits for its write.
 //
 // Files:
 //   - stores.go opens and closes all of them; files.go opens those of a directory, checks
@@ -27,6 +28,7 @@
 //   - logstore.go is the log that Raft gets. Its entries are in segment files (package
 //     raftlog, which checks them and has the mark written), or in raft-boltdb, where
 //     checksum.go seals them. boltcheck.go reads a bbolt file before it may be opened.
+//   - leaderlog.go lets a leader send entries while it writes them.
 //   - stable.go keeps term and vote; snapshots.go the snapshots; identity.go whose they are.
 //   - watch.go notices writes that hang or fail; nopanic.go ends Raft's goroutine then;
 //     errors.go and system.go say what is wrong, and which errors are the system's.

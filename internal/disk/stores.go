@@ -79,6 +79,7 @@ type Stores struct {
 
 	dir     string
 	watch   *watch
+	log     *leaderLog // below the cache; nil if opening has failed before
 	stable  *guardedStable
 	mark    *raftlog.Mark
 	lost    error       // the snapshots that were moved aside
@@ -221,7 +222,8 @@ func (s *Stores) guard(log raft.LogStore, logPath string, stable raft.StableStor
 	if err := g.finishInstall(there); err != nil {
 		return err
 	}
-	if s.Log, err = raft.NewLogCache(logCacheSize, g); err != nil {
+	s.log = newLeaderLog(g)
+	if s.Log, err = raft.NewLogCache(logCacheSize, s.log); err != nil {
 		return err
 	}
 	return s.settleState(log)
@@ -395,6 +397,9 @@ func (s *Stores) Close() error {
 }
 
 func (s *Stores) close() error {
+	if s.log != nil {
+		s.log.close()
+	}
 	idle := s.watch.close(closeLimit)
 	done := make(chan error, 1)
 	go func() {

@@ -1,11 +1,18 @@
 package network
 
-import "github.com/hashicorp/raft"
+import (
+	"github.com/hashicorp/raft"
 
-// Committed is the index up to which r knows its log to be committed. Raft forgets
-// its commit index when it is restarted; but what a snapshot covers was applied, and
-// only what is committed is.
-func Committed(r *raft.Raft) uint64 { return max(r.CommitIndex(), r.AppliedIndex()) }
+	"github.com/locknode/locknode/internal/disk"
+)
+
+// Committed is the index up to which r, on stores s, knows its log to be committed. Raft
+// forgets its commit index when it is restarted; but what a snapshot covers was applied,
+// and only what is committed is. A leader's Raft counts entries that this node still writes
+// (see durable.go).
+func Committed(r *raft.Raft, s *disk.Stores) uint64 {
+	return min(max(r.CommitIndex(), r.AppliedIndex()), s.Durable())
+}
 
 // A follower's Raft sets its commit index to the leader's, up to the end of its own log, even
 // if the request does not reach that end. A leader builds its first requests from a log end

@@ -52,13 +52,13 @@ func TestTailOfADeposedLeaderIsNotCommittedByAnEmptyRequest(t *testing.T) {
 		conf := joining(1)
 		send(3, 0, 0, 5, append(conf, rafttest.Entries(2, 9, 3)...)...)
 		send(6, 5, 3, 7)
-		if got := applied.All(); !slices.Equal(got, want(2, 5, 3)) || Committed(r) != 5 {
-			t.Errorf("committed up to %d, applied %q; nothing after entry 5 was in a request of the leader of term 6", Committed(r), got)
+		if got := applied.All(); !slices.Equal(got, want(2, 5, 3)) || Committed(r, s) != 5 {
+			t.Errorf("committed up to %d, applied %q; nothing after entry 5 was in a request of the leader of term 6", Committed(r, s), got)
 		}
 		// What it does say something of counts.
 		send(6, 5, 3, 8, rafttest.Entries(6, 7, 6)...)
-		if Committed(r) != 7 || len(applied.All()) != 6 {
-			t.Errorf("committed up to %d, applied %q, want up to entry 7", Committed(r), applied.All())
+		if Committed(r, s) != 7 || len(applied.All()) != 6 {
+			t.Errorf("committed up to %d, applied %q, want up to entry 7", Committed(r, s), applied.All())
 		}
 	})
 }

@@ -28,7 +28,8 @@ func TestHungWriteMovesTheLeader(t *testing.T) {
 		release := make(chan struct{})
 		old.disk.set(func(f *faulty) { f.hang = release })
 		start := time.Now()
-		hung := old.raft.Apply([]byte("hung"), time.Second)
+		answered := make(chan error, 1)
+		go func() { answered <- old.raft.Apply([]byte("hung"), time.Second).Error() }()
 		leader := leaderOf(t, rest, 5*time.Second)
 		took := time.Since(start)
 		if limit := time.Second + time.Second; took > limit {
@@ -42,11 +43,15 @@ func TestHungWriteMovesTheLeader(t *testing.T) {
 			t.Fatalf("Apply on the new leader: %v", err)
 		}
 
+		// The others have the command, which makes it committed once the old leader has it, too.
 		time.Sleep(4 * time.Second)
+		if n := len(old.fsm.All()); len(answered) > 0 || n > 0 {
+			t.Errorf("%d commands applied, %d answered while the leader's write hangs", n, len(answered))
+		}
 		old.disk.set(func(f *faulty) { f.hang = nil })
 		close(release)
-		if err := hung.Error(); err == nil {
-			t.Error("the hung command was acknowledged")
+		if err := <-answered; err != nil {
+			t.Errorf("the command, which is durable on all nodes: %v", err)
 		}
 		rafttest.WaitFor(t, "the old leader follows", 2*time.Second, func() bool {
 			_, id := old.raft.LeaderWithID()
@@ -56,7 +61,7 @@ func TestHungWriteMovesTheLeader(t *testing.T) {
 			t.Fatal(err)
 		}
 		rafttest.WaitFor(t, "all apply the same", time.Second, func() bool {
-			return fmt.Sprint(old.fsm.All()) == fmt.Sprint(leader.fsm.All()) && len(old.fsm.All()) == 2
+			return fmt.Sprint(old.fsm.All()) == fmt.Sprint(leader.fsm.All()) && len(old.fsm.All()) == 3
 		})
 		if log := old.log.String(); strings.Count(log, "disk is stalled") != 1 || strings.Count(log, "disk answers again") != 1 {
 			t.Errorf("the log does not tell the story once: %q", log)

@@ -35,5 +35,6 @@
 //     refuse.go refuses damaged ones and wrong senders, plausible.go numbers too far ahead,
 //     votes.go votes before the joining; commit.go lowers commit indexes, and
 //     silentleader.go lets votes pass where the leader is silent.
+//   - durable.go keeps what a leader has not written yet from having consequences.
 //   - handover.go hands leadership over; shutdown.go starts and ends Raft.
 package network

@@ -102,6 +102,10 @@ func (t *Transport) pump() {
 				continue
 			}
 			vouched(rpc.Command)
+			if err := t.settle(rpc.Command); err != nil {
+				t.refuse(rpc, err)
+				continue
+			}
 			if t.answersVote(rpc) {
 				continue
 			}

@@ -108,6 +108,7 @@ func (t *Transport) TimeoutNow(id raft.ServerID, addr raft.ServerAddress, req *r
 
 // appendEntries sends entries to a peer.
 func (t *Transport) appendEntries(id raft.ServerID, addr raft.ServerAddress, req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	t.lowerCommit(req)
 	return t.NetworkTransport.AppendEntries(id, t.at(id, addr), req, resp)
 }
 

@@ -18,7 +18,8 @@ var ErrShutdownTimeout = errors.New("raft did not stop in time")
 // NewRaft is raft.NewRaft, except that a panic in it, which is what raft does
 // when it cannot read an entry or save its term at start, is an error. A
 // Transport gets the Raft that it serves from it: without that, heartbeats wait for a
-// slow disk, and replication to a peer that comes back may be late.
+// slow disk, replication to a peer that comes back may be late, and a leader writes each
+// entry before it sends it.
 func NewRaft(conf *raft.Config, fsm raft.FSM, s *disk.Stores, t raft.Transport) (r *raft.Raft, err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -31,13 +32,15 @@ func NewRaft(conf *raft.Config, fsm raft.FSM, s *disk.Stores, t raft.Transport) 
 		guarded.patience.Store(int64(conf.HeartbeatTimeout))
 		running := make(chan struct{})
 		guarded.running.Store(&running)
+		guarded.stores.Store(s)
 		defer close(running)
 	}
 	bounded := *conf
 	bounded.MaxAppendEntries = min(conf.MaxAppendEntries, MaxEntries)
-	r, err = raft.NewRaft(&bounded, fsm, s.Log, s.Stable, s.Snapshots, t)
+	r, err = raft.NewRaft(&bounded, &durableFSM{FSM: fsm, stores: s}, s.Log, s.Stable, s.Snapshots, t)
 	if ok && err == nil {
 		guarded.member.Store(r)
+		s.WriteBeside(func() bool { return r.State() == raft.Leader })
 	}
 	return r, err
 }

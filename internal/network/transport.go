@@ -8,6 +8,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/locknode/locknode/internal/disk"
 	"github.com/locknode/locknode/internal/hclogs"
 )
 
@@ -51,6 +52,7 @@ type TransportOptions struct {
 //   - A node that joined votes only once it has the entry of its joining; see votes.go.
 //   - The commit index of a request covers no entry that the request does not reach; see
 //     commit.go.
+//   - A leader may still be writing what it sends; see durable.go.
 //   - Votes are not refused on behalf of a leader that has been silent for an election
 //     timeout; see silentleader.go.
 //   - It replicates again as soon as a peer is back; see unreachable.go.
@@ -65,9 +67,10 @@ type Transport struct {
 	progress  progress
 	addresses Addresses
 	places    *Places
-	member    atomic.Pointer[raft.Raft] // the Raft that it serves; set by NewRaft
-	votesFrom atomic.Uint64             // see votes.go; set by NewRaft
-	patience  atomic.Int64              // an election timeout; set by NewRaft
+	member    atomic.Pointer[raft.Raft]   // the Raft that it serves; set by NewRaft
+	stores    atomic.Pointer[disk.Stores] // see durable.go; set by NewRaft
+	votesFrom atomic.Uint64               // see votes.go; set by NewRaft
+	patience  atomic.Int64                // an election timeout; set by NewRaft
 	began     time.Time
 	lastHeard atomic.Int64           // when a leader sent something, since began
 	ledBy     atomic.Pointer[string] // the node ID of that leader; nil: none did

@@ -47,7 +47,7 @@ import "github.com/hashicorp/raft"
 // answersVote answers a request for a vote that raft must not get yet.
 func (t *Transport) answersVote(rpc raft.RPC) bool {
 	m, from := t.member.Load(), t.votesFrom.Load()
-	if from == 0 || m != nil && Committed(m) >= from {
+	if from == 0 || m != nil && Committed(m, t.stores.Load()) >= from {
 		return false
 	}
 	header := raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax}
