@@ -84,6 +84,7 @@ type faulty struct {
 	slow   time.Duration // each write takes so long
 	fail   error         // writes return it
 	failOn string        // only the stable key with this name, "" for all writes
+	hangOn string        // likewise for hang; "log" is the log
 	unread map[uint64]error
 	writes int // attempted
 }
@@ -96,6 +97,9 @@ func (f *faulty) write(key string) error {
 	hang, fail, slow := f.hang, f.fail, f.slow
 	if f.failOn != "" && f.failOn != key {
 		fail = nil
+	}
+	if f.hangOn != "" && f.hangOn != key {
+		hang = nil
 	}
 	f.mu.Unlock()
 	if hang != nil {

@@ -22,12 +22,14 @@ type Plan struct {
 	LongLease string        `json:"lease,omitempty"` // node that leads on when the others have given it up
 	Latency   time.Duration `json:"latency"`
 	Jitter    time.Duration `json:"jitter"`
-	Snapshots uint64        `json:"snapshots"` // entries between snapshots
-	Locks     int           `json:"locks"`
-	MaxExpiry int           `json:"max_expiry"`       // limit on what one entry ends by time
-	Window    int           `json:"window,omitempty"` // limit on the answers remembered for a session; 0: the usual one
-	Onces     int           `json:"onces,omitempty"`  // limit on the IDs remembered; 0: the usual one
-	Limits    fsm.Limits    `json:"limits,omitzero"`  // the others; those above count
+	// Disks is how long each write takes on the disk of a node: no time where it is missing.
+	Disks     map[string]time.Duration `json:"disks,omitempty"`
+	Snapshots uint64                   `json:"snapshots"` // entries between snapshots
+	Locks     int                      `json:"locks"`
+	MaxExpiry int                      `json:"max_expiry"`       // limit on what one entry ends by time
+	Window    int                      `json:"window,omitempty"` // limit on the answers remembered for a session; 0: the usual one
+	Onces     int                      `json:"onces,omitempty"`  // limit on the IDs remembered; 0: the usual one
+	Limits    fsm.Limits               `json:"limits,omitzero"`  // the others; those above count
 
 	Workers  []Worker           `json:"workers"`
 	Rates    map[string]float64 `json:"rates"` // name → rate of its monotonic clock
@@ -111,7 +113,21 @@ func NewPlan(seed uint64, profile string, duration time.Duration) (Plan, error) 
 	p.addWorkers(r)
 	p.skewClocks(r)
 	p.addEpisodes(r)
+	p.addDisks(r)
 	return p, nil
+}
+
+// addDisks has each write take some time in half of the plans, more on one node than on
+// another: a node can lose its power, or the leadership, while others have written what it
+// still writes.
+func (p *Plan) addDisks(r *rand.Rand) {
+	if r.IntN(2) == 0 {
+		return
+	}
+	p.Disks = map[string]time.Duration{}
+	for _, name := range p.nodeNames() {
+		p.Disks[name] = between(r, 0, 10*time.Millisecond)
+	}
 }
 
 func (p *Plan) addWorkers(r *rand.Rand) {

@@ -44,7 +44,7 @@ func recoveryBound(p Plan) time.Duration { return 4*time.Second + 10*p.Timing }
 func Run(ctx context.Context, p Plan, log *slog.Logger) (*Outcome, error) {
 	started, cancel := context.WithTimeout(ctx, time.Minute)
 	c, err := sim.New(started, sim.Options{
-		Nodes: p.Nodes, Seed: p.Seed, Latency: p.Latency, Jitter: p.Jitter, Timing: p.Timing, Timings: p.timings(),
+		Nodes: p.Nodes, Seed: p.Seed, Latency: p.Latency, Jitter: p.Jitter, Disks: p.Disks, Timing: p.Timing, Timings: p.timings(),
 		SnapshotThreshold: p.Snapshots, Logger: log, Limits: p.limits(),
 	})
 	cancel()
@@ -233,7 +233,7 @@ func (r *runner) mend() {
 		_ = c.Resume(name) // never fails for a node
 		if d, err := c.Disk(name); err == nil {
 			d.Release()
-			d.Slow(0)
+			d.Slow(r.p.Disks[name])
 			d.Fail(nil, 0)
 		}
 		_ = c.SlowApply(name, 0) // never fails for a node

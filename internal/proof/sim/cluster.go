@@ -30,6 +30,8 @@ type Options struct {
 	// Timings has the timing of nodes that differ from Timing. A leader with a longer one
 	// notices later that it no longer leads, like a leader that was paused.
 	Timings map[string]time.Duration
+	// Disks has how long each write takes on the disks of nodes; no time on the others.
+	Disks map[string]time.Duration
 	// Volatile is how many acknowledged writes a lying disk may lose; zero is
 	// all since it began to lie.
 	Volatile int

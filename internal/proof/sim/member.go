@@ -52,7 +52,7 @@ type member struct {
 
 func (c *Cluster) newMember(name string) *member {
 	c.net.Host(name) // gets its address
-	return &member{name: name, disk: simdisk.New(simdisk.Options{Volatile: c.o.Volatile}), clock: clock{now: c.Now}}
+	return &member{name: name, disk: simdisk.New(simdisk.Options{Latency: c.o.Disks[name], Volatile: c.o.Volatile}), clock: clock{now: c.Now}}
 }
 
 func (c *Cluster) member(name string) (*member, error) {
