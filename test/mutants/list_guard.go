@@ -12,6 +12,10 @@ var guardMutants = []mutant{
 		}},
 		caught: []catcher{named("./internal/network", "TestFailedLogWriteEndsTheLeaderOnly")},
 	},
+	// The first and the fourth of the next four are found by the simulation, too, within some
+	// ten or twenty seeds of the profile "disks". For the second and the third the leader's
+	// power has to be lost while exactly one follower has an entry, and then that follower
+	// while the others elect: three cluster-hours of that profile did not find them.
 	{
 		name:    "leader-applies-what-it-still-writes",
 		breaks:  "a leader applies and answers an entry that its own disk does not have yet",

@@ -64,8 +64,8 @@ type Step struct {
 }
 
 // Profiles are the kinds of runs. Those after the first five have the name of the
-// job that is done in them, but for "addresses" and "misled".
-var Profiles = []string{"mixed", "tight", "modes", "wide", "five", "scripts", "masses", "crowd", "trees", "delays", "embedded", "reads", "addresses", "greedy", "misled"}
+// job that is done in them, but for "addresses", "misled" and "disks".
+var Profiles = []string{"mixed", "tight", "modes", "wide", "five", "scripts", "masses", "crowd", "trees", "delays", "embedded", "reads", "addresses", "greedy", "misled", "disks"}
 
 // lightJobs are done beside others, too.
 var lightJobs = []string{"scripts", "masses", "values", "trees", "delays", "embedded", "reads"}
@@ -104,6 +104,8 @@ func NewPlan(seed uint64, profile string, duration time.Duration) (Plan, error) 
 		p.Window = 0 // thousands are under way in one session
 	case "greedy":
 		p.Limits = greedyLimits(r)
+	case "disks":
+		p.Timing, p.Locks = 500*time.Millisecond, 2+r.IntN(6)
 	case "reads":
 		p.Nodes, p.LongLease = 2+2*r.IntN(2), "n1" // a majority without the leader is smaller if they are even
 	}
@@ -117,16 +119,25 @@ func NewPlan(seed uint64, profile string, duration time.Duration) (Plan, error) 
 	return p, nil
 }
 
+// diskFaults are those after which it counts who had written what.
+var diskFaults = []string{"power-off-all", "power-off-all", "power-off-all", "power-off", "kill-majority", "isolate", "split", "transfer"}
+
 // addDisks has each write take some time in half of the plans, more on one node than on
 // another: a node can lose its power, or the leadership, while others have written what it
-// still writes.
+// still writes. In those of the profile "disks" the times are long, but for one node.
 func (p *Plan) addDisks(r *rand.Rand) {
-	if r.IntN(2) == 0 {
+	most := 10 * time.Millisecond
+	if p.Profile == "disks" {
+		most = 150 * time.Millisecond
+	} else if r.IntN(2) == 0 {
 		return
 	}
 	p.Disks = map[string]time.Duration{}
 	for _, name := range p.nodeNames() {
-		p.Disks[name] = between(r, 0, 10*time.Millisecond)
+		p.Disks[name] = between(r, 0, most)
+	}
+	if p.Profile == "disks" {
+		p.Disks[p.nodeNames()[r.IntN(p.Nodes)]] = between(r, 0, time.Millisecond)
 	}
 }
 
@@ -134,13 +145,16 @@ func (p *Plan) addWorkers(r *rand.Rand) {
 	n := 3 + r.IntN(3)
 	if p.Profile == "tight" {
 		n = 6
-	} else if slices.Index(Profiles, p.Profile) >= 5 && p.Profile != "addresses" && p.Profile != "misled" {
+	} else if slices.Index(Profiles, p.Profile) >= 5 && p.Profile != "addresses" && p.Profile != "misled" && p.Profile != "disks" {
 		n = 2 // and those with the job
 	}
 	for i := range n {
 		w := Worker{
 			Name: fmt.Sprintf("c%d", i+1), TTL: time.Duration(1+r.IntN(8)) * time.Second,
 			Pace: between(r, 200*time.Millisecond, 2*time.Second), Lines: 1 + r.IntN(2),
+		}
+		if p.Profile == "disks" {
+			w.TTL, w.Lines, w.Pace = time.Duration(4+r.IntN(6))*time.Second, 2, between(r, 50*time.Millisecond, 500*time.Millisecond)
 		}
 		if p.Profile == "tight" {
 			w.TTL, w.Lines, w.Pace = 2*time.Second, 1, 100*time.Millisecond
@@ -182,7 +196,7 @@ func (p *Plan) jobs(r *rand.Rand) []string {
 	switch p.Profile {
 	case "tight", "modes":
 		return nil // they have enough to do
-	case "mixed", "wide", "five", "addresses", "misled":
+	case "mixed", "wide", "five", "addresses", "misled", "disks":
 		return []string{lightJobs[r.IntN(len(lightJobs))]}
 	case "masses":
 		return []string{"masses", "values"}
@@ -260,6 +274,9 @@ func (p *Plan) newStep(r *rand.Rand, most time.Duration) Step {
 	}
 	if p.Profile == "addresses" && r.IntN(3) > 0 {
 		s.Kind = addressFaults[r.IntN(len(addressFaults))]
+	}
+	if p.Profile == "disks" && r.IntN(3) > 0 {
+		s.Kind = diskFaults[r.IntN(len(diskFaults))]
 	}
 	if p.Profile == "misled" && s.Kind == "remove-leader" {
 		s.Kind = "transfer" // who is a member at the end is compared with who was at the beginning
