@@ -80,8 +80,9 @@
 // Files, from what a program calls to the wire:
 //   - client.go is a Client: Dial, Close. options.go has the options; errors.go every
 //     error and what to do about it.
-//   - lock.go acquires (Lock, TryLock, Do); mutex.go is Mutex and Guard; grant.go is what is held;
-//     release.go releases it; detached.go is for grants without a session; read.go reads.
+//   - lock.go acquires (Lock, TryLock, Do); look.go keeps tries of a held lock out of the log;
+//     mutex.go is Mutex and Guard; grant.go is what is held; release.go releases it;
+//     detached.go is for grants without a session; read.go reads.
 //   - status.go has the state of a node, and the members.
 //   - admin.go and operator.go are the calls of an operator; command.go sends what changes
 //     something and belongs to no grant.

@@ -130,7 +130,13 @@ func (c *Client) acquire(ctx context.Context, q *request) (acquired, error) {
 		if err != nil {
 			return acquired{}, waitError(ctx, q, err)
 		}
+		if err := c.look(ctx, q); err != nil {
+			return acquired{}, err
+		}
 		got, err := s.acquire(ctx, caller, q)
+		if q.try && !q.detached && errors.Is(err, ErrBusy) {
+			c.refused.note(q.object, c.now())
+		}
 		switch {
 		case err == nil:
 			return got, nil

@@ -85,15 +85,19 @@ func (c *Client) getAnswer(ctx context.Context, w what, opts []ReadOption) (*api
 	if err := c.admit(ctx, w); err != nil {
 		return nil, err
 	}
+	a, err := c.await(ctx, w, &newGetting(c, w.object, stale).waited)
+	return a.GetGet(), err
+}
+
+func newGetting(c *Client, name string, stale time.Duration) *getting {
 	o := &getting{}
 	o.prepare(c)
-	o.request.Name = w.object
+	o.request.Name = name
 	o.request.MaxStaleNs = int64(stale)
 	o.oneof.Get = &o.request
 	o.operation.Request = &o.oneof
 	o.call.Op = &o.operation
-	a, err := c.await(ctx, w, &o.waited)
-	return a.GetGet(), err
+	return o
 }
 
 func staleness(w what, opts []ReadOption) (time.Duration, error) {

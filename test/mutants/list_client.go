@@ -2,6 +2,20 @@ package main
 
 var clientMutants = []mutant{
 	{
+		name:    "looks-may-be-old",
+		breaks:  "a try is refused because of a holder that had released before the try began",
+		promise: "S8",
+		changes: []change{{"client/look.go", "newGetting(c, q.object, 0)", "newGetting(c, q.object, 5*time.Second)"}},
+		caught:  []catcher{named("./client", "TestALookIsLinearizable")},
+	},
+	{
+		name:    "refused-look-refuses-the-try",
+		breaks:  "a client that may lock but not read can no longer try a lock",
+		promise: "liveness",
+		changes: []change{{"client/look.go", "	c.refused.forget(q.object)\n	if ctx", "	c.refused.forget(q.object)\n	if err != nil {\n		return err\n	}\n	if ctx"}},
+		caught:  []catcher{named("./client", "TestATryIsMadeWhereALookIsRefused")},
+	},
+	{
 		name:    "hand-over-is-asked-for-twice",
 		breaks:  "a transfer of leadership whose answer was lost is requested from the next node as well",
 		promise: "liveness",
