@@ -47,7 +47,7 @@ type Client struct {
 	closing chan struct{}   // closed when Close begins
 	over    <-chan struct{} // closed when the backend has ended; nil: it does not
 	wg      sync.WaitGroup
-	refused refusedTries
+	polled  refusedTries
 
 	mu         sync.Mutex // guards what follows, and the closing of closing
 	closeErr   error

@@ -135,7 +135,7 @@ func (c *Client) acquire(ctx context.Context, q *request) (acquired, error) {
 		}
 		got, err := s.acquire(ctx, caller, q)
 		if q.try && !q.detached && errors.Is(err, ErrBusy) {
-			c.refused.note(q.object, c.now())
+			c.polled.note(q.object, c.now())
 		}
 		switch {
 		case err == nil:

@@ -66,7 +66,7 @@ func (r *refusedTries) lately(lock string, now time.Duration) bool {
 // look returns a BusyError if a try need not be made because the lock is held. Whatever else it
 // finds, and whatever goes wrong, the try itself finds out.
 func (c *Client) look(ctx context.Context, q *request) error {
-	if !q.try || q.detached || !c.refused.lately(q.object, c.now()) {
+	if !q.try || q.detached || !c.polled.lately(q.object, c.now()) {
 		return nil
 	}
 	o := newGetting(c, q.object, 0)
@@ -76,10 +76,10 @@ func (c *Client) look(ctx context.Context, q *request) error {
 		for _, h := range lock.GetHolders() {
 			h.Value, h.Labels = nil, nil // as in the answer to an acquire
 		}
-		c.refused.note(q.object, c.now())
+		c.polled.note(q.object, c.now())
 		return newError(q.what, &apiv1.Error{Code: uint32(apiv1.CodeBusy), Holders: lock.GetHolders()})
 	}
-	c.refused.forget(q.object)
+	c.polled.forget(q.object)
 	if ctx.Err() != nil {
 		return c.waitEnded(ctx, q, &o.op)
 	}

@@ -12,7 +12,7 @@ var clientMutants = []mutant{
 		name:    "refused-look-refuses-the-try",
 		breaks:  "a client that may lock but not read can no longer try a lock",
 		promise: "liveness",
-		changes: []change{{"client/look.go", "	c.refused.forget(q.object)\n	if ctx", "	c.refused.forget(q.object)\n	if err != nil {\n		return err\n	}\n	if ctx"}},
+		changes: []change{{"client/look.go", "	c.polled.forget(q.object)\n	if ctx", "	c.polled.forget(q.object)\n	if err != nil {\n		return err\n	}\n	if ctx"}},
 		caught:  []catcher{named("./client", "TestATryIsMadeWhereALookIsRefused")},
 	},
 	{
