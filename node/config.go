@@ -1,6 +1,7 @@
 package node
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -59,6 +60,9 @@ type Config struct {
 	// TLS encrypts what the node and its peers and clients send each other, and has nodes
 	// prove who they are. The zero value is plain text.
 	TLS TLS
+	// Auth says whether callers have to prove who they are and need rights for what they
+	// do. The zero value lets everybody do everything.
+	Auth Auth
 
 	// ClusterName keeps clusters apart that can reach each other, so that a node of one
 	// does not join another: the same on all nodes of a cluster, 1 to 64 letters, digits,
@@ -168,6 +172,39 @@ type TLS struct {
 	// ClientCAFile has the certificates of the CAs that sign those of clients. With it every
 	// client needs a certificate, but for /healthz and /readyz. Empty: clients need none.
 	ClientCAFile string
+}
+
+// Auth says whether callers need rights. Who may do what is in the lock table, as access
+// tokens and policies, and the same for all nodes; whether this node asks is its own setting.
+type Auth struct {
+	// Mode is "off", "log" or "required"; empty is off. With off nobody is asked who he is.
+	// With required everybody may do what a policy allows him, and nothing else. With log
+	// nothing is refused, and what required would refuse is logged and counted.
+	Mode string
+	// Open lists what is answered without rights in mode required: "metrics", "status",
+	// "members" and "reflection". /healthz, /readyz and the health service of gRPC always are.
+	Open []string
+	// Authorizer, if not nil, is asked for each operation and call that came over a connection
+	// and that the policies allow, in all modes but off. An error that it returns refuses the
+	// operation; the caller gets no more of it than that it was denied. It is called from many
+	// goroutines and must not block: streams wait for it.
+	Authorizer func(context.Context, Access) error
+}
+
+// Access is what a caller wants to do.
+type Access struct {
+	// Identity is who calls: token:NAME, cert:NAME, node:ID or anonymous.
+	Identity string
+	// Address is the IP address of the connection, of IPv6 the /64.
+	Address string
+	// Operation is the name of the operation in locknode.proto, such as "acquire", or of the
+	// call, such as "SetLimits".
+	Operation string
+	// Right is what the operation needs: "read", "lock", "force", "admin", or empty if it
+	// needs no more than that the caller is known.
+	Right string
+	// Names are those of the locks, as far as the operation names any. A List has its prefix.
+	Names []string
 }
 
 // Validate returns an error that names every fault of the configuration, each with what is
@@ -345,6 +382,7 @@ func (c *Config) validate() error {
 		faults = append(faults, err)
 	}
 	mode := c.checkTLS(bad)
+	c.Auth.check(bad)
 	var plain []string
 	for _, a := range []struct{ name, addr string }{
 		{"api address", c.APIAddr}, {"http address", c.HTTPAddr}, {"raft address", c.RaftAddr}, {"gossip address", c.GossipAddr},

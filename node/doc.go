@@ -47,7 +47,7 @@
 //   - node.go: how is a node opened? config.go: what can be configured? bind.go: which
 //     addresses does it bind? memory.go, files_unix.go, files_other.go: what does the system
 //     allow, and what are the server's budgets? limits.go: which limits does a new cluster get?
-//     secure.go: how does it use TLS? metrics.go: what is counted? text.go: which text cannot
+//     secure.go: how does it use TLS? auth.go: who may do what? metrics.go: what is counted? text.go: which text cannot
 //     be printed?
 //   - op.go: which command is an operation? answer.go: which answer, with its code and text,
 //     is a result of the table? observe.go: who gets what an entry has done?

@@ -35,15 +35,16 @@ const (
 	CodeStaleStamp     Code = 13 // between nodes only: the leader proposes it again
 	CodeRevoked        Code = 14 // an operator ended the wait; the message says who did it, and why
 
-	CodeNotLeader      Code = 64 // the operation asked for a redirect; Error.Leader is the leader's address
-	CodeUnavailable    Code = 65 // no leader, or the node is stopping or not reachable; a wait in a session of the client goes on
-	CodeOverloaded     Code = 66 // a queue is full; nothing was done
-	CodeUnknownOutcome Code = 67 // it may have been done: retry it only under the same request ID
-	CodeDenied         Code = 68 // the caller has no right to do it
-	CodeNoMember       Code = 69 // no such member of the cluster
-	CodeInternal       Code = 70 // a bug of the node; see its log
-	CodeTooLarge       Code = 71 // the request exceeds a size limit
-	CodeNotReady       Code = 72 // the node has not caught up yet
+	CodeNotLeader       Code = 64 // the operation asked for a redirect; Error.Leader is the leader's address
+	CodeUnavailable     Code = 65 // no leader, or the node is stopping or not reachable; a wait in a session of the client goes on
+	CodeOverloaded      Code = 66 // a queue is full; nothing was done
+	CodeUnknownOutcome  Code = 67 // it may have been done: retry it only under the same request ID
+	CodeDenied          Code = 68 // the caller has no right to do it
+	CodeNoMember        Code = 69 // no such member of the cluster
+	CodeInternal        Code = 70 // a bug of the node; see its log
+	CodeTooLarge        Code = 71 // the request exceeds a size limit
+	CodeNotReady        Code = 72 // the node has not caught up yet
+	CodeUnauthenticated Code = 73 // the caller has not proved who it is: nothing was shown, or what is not valid
 )
 
 // Exit codes of the locknode program, after sysexits.h.
@@ -118,15 +119,16 @@ var codeTable = [...]codeRow{
 	CodeRevoked:        {"revoked", codes.Aborted, http.StatusConflict, exitOther, RetryNone},
 	CodeStaleStamp:     {"stale_stamp", codes.Internal, http.StatusInternalServerError, exitOther, RetryLater},
 
-	CodeNotLeader:      {"not_leader", codes.Unavailable, http.StatusServiceUnavailable, exitUnavailable, RetryElsewhere},
-	CodeUnavailable:    {"unavailable", codes.Unavailable, http.StatusServiceUnavailable, exitUnavailable, RetryElsewhere},
-	CodeOverloaded:     {"overloaded", codes.ResourceExhausted, http.StatusTooManyRequests, exitUnavailable, RetryLater},
-	CodeUnknownOutcome: {"unknown_outcome", codes.Unknown, http.StatusServiceUnavailable, exitUnavailable, RetrySameID},
-	CodeDenied:         {"denied", codes.PermissionDenied, http.StatusForbidden, exitDenied, RetryChanged},
-	CodeNoMember:       {"no_member", codes.NotFound, http.StatusNotFound, exitOther, RetryNone},
-	CodeInternal:       {"internal", codes.Internal, http.StatusInternalServerError, exitOther, RetryNone},
-	CodeTooLarge:       {"too_large", codes.ResourceExhausted, http.StatusRequestEntityTooLarge, exitOther, RetryChanged},
-	CodeNotReady:       {"not_ready", codes.Unavailable, http.StatusServiceUnavailable, exitUnavailable, RetryElsewhere},
+	CodeNotLeader:       {"not_leader", codes.Unavailable, http.StatusServiceUnavailable, exitUnavailable, RetryElsewhere},
+	CodeUnavailable:     {"unavailable", codes.Unavailable, http.StatusServiceUnavailable, exitUnavailable, RetryElsewhere},
+	CodeOverloaded:      {"overloaded", codes.ResourceExhausted, http.StatusTooManyRequests, exitUnavailable, RetryLater},
+	CodeUnknownOutcome:  {"unknown_outcome", codes.Unknown, http.StatusServiceUnavailable, exitUnavailable, RetrySameID},
+	CodeDenied:          {"denied", codes.PermissionDenied, http.StatusForbidden, exitDenied, RetryChanged},
+	CodeNoMember:        {"no_member", codes.NotFound, http.StatusNotFound, exitOther, RetryNone},
+	CodeInternal:        {"internal", codes.Internal, http.StatusInternalServerError, exitOther, RetryNone},
+	CodeTooLarge:        {"too_large", codes.ResourceExhausted, http.StatusRequestEntityTooLarge, exitOther, RetryChanged},
+	CodeNotReady:        {"not_ready", codes.Unavailable, http.StatusServiceUnavailable, exitUnavailable, RetryElsewhere},
+	CodeUnauthenticated: {"unauthenticated", codes.Unauthenticated, http.StatusUnauthorized, exitDenied, RetryChanged},
 }
 
 // unknownCode is the row of a code that this version does not know.
@@ -256,8 +258,10 @@ func codeOfStatus(c codes.Code) Code {
 		return CodeTooLarge
 	case codes.InvalidArgument, codes.OutOfRange:
 		return CodeInvalid
-	case codes.PermissionDenied, codes.Unauthenticated:
+	case codes.PermissionDenied:
 		return CodeDenied
+	case codes.Unauthenticated:
+		return CodeUnauthenticated
 	case codes.Unimplemented:
 		return CodeUnknownCommand
 	default:

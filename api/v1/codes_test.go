@@ -51,6 +51,7 @@ var published = []row{
 	{apiv1.CodeInternal, 70, "internal", codes.Internal, 500, 1, apiv1.RetryNone},
 	{apiv1.CodeTooLarge, 71, "too_large", codes.ResourceExhausted, 413, 1, apiv1.RetryChanged},
 	{apiv1.CodeNotReady, 72, "not_ready", codes.Unavailable, 503, 69, apiv1.RetryElsewhere},
+	{apiv1.CodeUnauthenticated, 73, "unauthenticated", codes.Unauthenticated, 401, 77, apiv1.RetryChanged},
 }
 
 func TestPublishedCodesDoNotChange(t *testing.T) {
@@ -137,7 +138,7 @@ func TestCodeOfFindsTheCode(t *testing.T) {
 		{"call timed out", status.Error(codes.DeadlineExceeded, "late"), apiv1.CodeUnknownOutcome},
 		{"message too big", status.Error(codes.ResourceExhausted, "big"), apiv1.CodeTooLarge},
 		{"no such method", status.Error(codes.Unimplemented, "?"), apiv1.CodeUnknownCommand},
-		{"no certificate", status.Error(codes.Unauthenticated, "?"), apiv1.CodeDenied},
+		{"no certificate", status.Error(codes.Unauthenticated, "?"), apiv1.CodeUnauthenticated},
 		{"bad bytes", status.Error(codes.InvalidArgument, "?"), apiv1.CodeInvalid},
 		{"defect", status.Error(codes.Internal, "?"), apiv1.CodeInternal},
 		{"context", context.DeadlineExceeded, apiv1.CodeUnknownOutcome},

@@ -83,6 +83,62 @@ func (Mode) EnumDescriptor() ([]byte, []int) {
 	return file_locknode_proto_rawDescGZIP(), []int{0}
 }
 
+// Right is what a rule allows or denies.
+type Right int32
+
+const (
+	Right_RIGHT_UNSPECIFIED Right = 0
+	Right_RIGHT_READ        Right = 1 // see locks, who holds them, and what happens to them
+	Right_RIGHT_LOCK        Right = 2 // acquire, and renew under the name
+	Right_RIGHT_FORCE       Right = 4 // end what others hold
+	Right_RIGHT_ADMIN       Right = 8 // members, leadership, limits, access tokens, policies; for no name
+)
+
+// Enum value maps for Right.
+var (
+	Right_name = map[int32]string{
+		0: "RIGHT_UNSPECIFIED",
+		1: "RIGHT_READ",
+		2: "RIGHT_LOCK",
+		4: "RIGHT_FORCE",
+		8: "RIGHT_ADMIN",
+	}
+	Right_value = map[string]int32{
+		"RIGHT_UNSPECIFIED": 0,
+		"RIGHT_READ":        1,
+		"RIGHT_LOCK":        2,
+		"RIGHT_FORCE":       4,
+		"RIGHT_ADMIN":       8,
+	}
+)
+
+func (x Right) Enum() *Right {
+	p := new(Right)
+	*p = x
+	return p
+}
+
+func (x Right) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Right) Descriptor() protoreflect.EnumDescriptor {
+	return file_locknode_proto_enumTypes[1].Descriptor()
+}
+
+func (Right) Type() protoreflect.EnumType {
+	return &file_locknode_proto_enumTypes[1]
+}
+
+func (x Right) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Right.Descriptor instead.
+func (Right) EnumDescriptor() ([]byte, []int) {
+	return file_locknode_proto_rawDescGZIP(), []int{1}
+}
+
 // RequestID makes a retry safe: a request takes effect once, however often it is
 // sent. Session and sequence are both set, or neither: the node that receives the
 // request then sends it in a session of its own.
@@ -1963,12 +2019,19 @@ type Operation struct {
 	Id    uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"` // chosen by the sender, repeated in the answer
 	// A follower answers not_leader with the leader's address, instead of forwarding.
 	Redirect bool `protobuf:"varint,2,opt,name=redirect,proto3" json:"redirect,omitempty"`
-	// The address of the connection that the operation came over. The node that receives the
-	// operation overwrites it, unless it comes from another node.
+	// Who sent the operation: the identity that was proved (token:NAME or cert:NAME), otherwise
+	// the address of the connection that it came over. The node that receives the operation
+	// overwrites it, unless it comes from another node.
 	Owner string `protobuf:"bytes,14,opt,name=owner,proto3" json:"owner,omitempty"`
 	// Distinguishes the connections of an owner, which take turns. Set by nodes; ignored from
 	// other senders.
 	Connection uint64 `protobuf:"fixed64,15,opt,name=connection,proto3" json:"connection,omitempty"`
+	// The owner was checked by the node that received the operation: it may use only the sessions
+	// and detached grants of that owner. Set by nodes; ignored from other senders.
+	Checked bool `protobuf:"varint,17,opt,name=checked,proto3" json:"checked,omitempty"`
+	// A checked owner has the right force on the lock: it may also use what others hold. Set by
+	// nodes; ignored from other senders.
+	Force bool `protobuf:"varint,18,opt,name=force,proto3" json:"force,omitempty"`
 	// Types that are valid to be assigned to Request:
 	//
 	//	*Operation_OpenSession
@@ -2044,6 +2107,20 @@ func (x *Operation) GetConnection() uint64 {
 		return x.Connection
 	}
 	return 0
+}
+
+func (x *Operation) GetChecked() bool {
+	if x != nil {
+		return x.Checked
+	}
+	return false
+}
+
+func (x *Operation) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
 }
 
 func (x *Operation) GetRequest() isOperation_Request {
@@ -3029,6 +3106,9 @@ type StatusResponse struct {
 	// That of the table, 0 while this node has none; and the highest that this node can apply.
 	FeatureLevel      uint32 `protobuf:"varint,36,opt,name=feature_level,json=featureLevel,proto3" json:"feature_level,omitempty"`
 	FeatureLevelKnown uint32 `protobuf:"varint,37,opt,name=feature_level_known,json=featureLevelKnown,proto3" json:"feature_level_known,omitempty"`
+	AuthMode          string `protobuf:"bytes,38,opt,name=auth_mode,json=authMode,proto3" json:"auth_mode,omitempty"`              // auth.mode of this node: off, log or required
+	AuthEnforced      bool   `protobuf:"varint,39,opt,name=auth_enforced,json=authEnforced,proto3" json:"auth_enforced,omitempty"` // this node refuses what the caller has no right to
+	AuthNote          string `protobuf:"bytes,40,opt,name=auth_note,json=authNote,proto3" json:"auth_note,omitempty"`              // why auth_enforced is not set although auth_mode is required
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
@@ -3306,6 +3386,27 @@ func (x *StatusResponse) GetFeatureLevelKnown() uint32 {
 		return x.FeatureLevelKnown
 	}
 	return 0
+}
+
+func (x *StatusResponse) GetAuthMode() string {
+	if x != nil {
+		return x.AuthMode
+	}
+	return ""
+}
+
+func (x *StatusResponse) GetAuthEnforced() bool {
+	if x != nil {
+		return x.AuthEnforced
+	}
+	return false
+}
+
+func (x *StatusResponse) GetAuthNote() string {
+	if x != nil {
+		return x.AuthNote
+	}
+	return ""
 }
 
 // OwnerUse is what the sessions and requests from one address have in the table.
@@ -4511,6 +4612,1384 @@ func (*RemoveMemberResponse) Descriptor() ([]byte, []int) {
 	return file_locknode_proto_rawDescGZIP(), []int{62}
 }
 
+// AccessToken is a secret with which a caller proves who it is, without the secret.
+type AccessToken struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Accessor      string                 `protobuf:"bytes,1,opt,name=accessor,proto3" json:"accessor,omitempty"` // names it in calls and logs; reveals nothing of the secret
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`         // the identity of its callers is token:NAME; several may have the same
+	Labels        []*Label               `protobuf:"bytes,3,rep,name=labels,proto3" json:"labels,omitempty"`
+	MadeBy        string                 `protobuf:"bytes,4,opt,name=made_by,json=madeBy,proto3" json:"made_by,omitempty"`
+	MadeAtUnixMs  int64                  `protobuf:"varint,5,opt,name=made_at_unix_ms,json=madeAtUnixMs,proto3" json:"made_at_unix_ms,omitempty"` // wall clock, for people only
+	RemainingNs   int64                  `protobuf:"varint,6,opt,name=remaining_ns,json=remainingNs,proto3" json:"remaining_ns,omitempty"`        // until it ends; 0: it has no end
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AccessToken) Reset() {
+	*x = AccessToken{}
+	mi := &file_locknode_proto_msgTypes[63]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AccessToken) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AccessToken) ProtoMessage() {}
+
+func (x *AccessToken) ProtoReflect() protoreflect.Message {
+	mi := &file_locknode_proto_msgTypes[63]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AccessToken.ProtoReflect.Descriptor instead.
+func (*AccessToken) Descriptor() ([]byte, []int) {
+	return file_locknode_proto_rawDescGZIP(), []int{63}
+}
+
+func (x *AccessToken) GetAccessor() string {
+	if x != nil {
+		return x.Accessor
+	}
+	return ""
+}
+
+func (x *AccessToken) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *AccessToken) GetLabels() []*Label {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+func (x *AccessToken) GetMadeBy() string {
+	if x != nil {
+		return x.MadeBy
+	}
+	return ""
+}
+
+func (x *AccessToken) GetMadeAtUnixMs() int64 {
+	if x != nil {
+		return x.MadeAtUnixMs
+	}
+	return 0
+}
+
+func (x *AccessToken) GetRemainingNs() int64 {
+	if x != nil {
+		return x.RemainingNs
+	}
+	return 0
+}
+
+type CreateAccessTokenRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Labels        []*Label               `protobuf:"bytes,2,rep,name=labels,proto3" json:"labels,omitempty"`
+	TtlNs         int64                  `protobuf:"varint,3,opt,name=ttl_ns,json=ttlNs,proto3" json:"ttl_ns,omitempty"` // 0: it has no end
+	Who           string                 `protobuf:"bytes,4,opt,name=who,proto3" json:"who,omitempty"`                   // set by the node
+	Accessor      string                 `protobuf:"bytes,5,opt,name=accessor,proto3" json:"accessor,omitempty"`         // set by the node
+	Hash          []byte                 `protobuf:"bytes,6,opt,name=hash,proto3" json:"hash,omitempty"`                 // set by the node: the secret never leaves the node that made it but to the caller
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateAccessTokenRequest) Reset() {
+	*x = CreateAccessTokenRequest{}
+	mi := &file_locknode_proto_msgTypes[64]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateAccessTokenRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateAccessTokenRequest) ProtoMessage() {}
+
+func (x *CreateAccessTokenRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_locknode_proto_msgTypes[64]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateAccessTokenRequest.ProtoReflect.Descriptor instead.
+func (*CreateAccessTokenRequest) Descriptor() ([]byte, []int) {
+	return file_locknode_proto_rawDescGZIP(), []int{64}
+}
+
+func (x *CreateAccessTokenRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *CreateAccessTokenRequest) GetLabels() []*Label {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+func (x *CreateAccessTokenRequest) GetTtlNs() int64 {
+	if x != nil {
+		return x.TtlNs
+	}
+	return 0
+}
+
+func (x *CreateAccessTokenRequest) GetWho() string {
+	if x != nil {
+		return x.Who
+	}
+	return ""
+}
+
+func (x *CreateAccessTokenRequest) GetAccessor() string {
+	if x != nil {
+		return x.Accessor
+	}
+	return ""
+}
+
+func (x *CreateAccessTokenRequest) GetHash() []byte {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
+
+type CreateAccessTokenResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	AccessToken   *AccessToken           `protobuf:"bytes,1,opt,name=access_token,json=accessToken,proto3" json:"access_token,omitempty"`
+	Secret        string                 `protobuf:"bytes,2,opt,name=secret,proto3" json:"secret,omitempty"`
+	Index         uint64                 `protobuf:"varint,3,opt,name=index,proto3" json:"index,omitempty"` // log index from which on it is valid
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateAccessTokenResponse) Reset() {
+	*x = CreateAccessTokenResponse{}
+	mi := &file_locknode_proto_msgTypes[65]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateAccessTokenResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateAccessTokenResponse) ProtoMessage() {}
+
+func (x *CreateAccessTokenResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_locknode_proto_msgTypes[65]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateAccessTokenResponse.ProtoReflect.Descriptor instead.
+func (*CreateAccessTokenResponse) Descriptor() ([]byte, []int) {
+	return file_locknode_proto_rawDescGZIP(), []int{65}
+}
+
+func (x *CreateAccessTokenResponse) GetAccessToken() *AccessToken {
+	if x != nil {
+		return x.AccessToken
+	}
+	return nil
+}
+
+func (x *CreateAccessTokenResponse) GetSecret() string {
+	if x != nil {
+		return x.Secret
+	}
+	return ""
+}
+
+func (x *CreateAccessTokenResponse) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+type ListAccessTokensRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Accessor      string                 `protobuf:"bytes,1,opt,name=accessor,proto3" json:"accessor,omitempty"` // only this one; empty: all
+	After         string                 `protobuf:"bytes,2,opt,name=after,proto3" json:"after,omitempty"`       // accessors greater than this one: the next page
+	Limit         uint32                 `protobuf:"varint,3,opt,name=limit,proto3" json:"limit,omitempty"`      // 0: 100; at most 1000
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListAccessTokensRequest) Reset() {
+	*x = ListAccessTokensRequest{}
+	mi := &file_locknode_proto_msgTypes[66]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListAccessTokensRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListAccessTokensRequest) ProtoMessage() {}
+
+func (x *ListAccessTokensRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_locknode_proto_msgTypes[66]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListAccessTokensRequest.ProtoReflect.Descriptor instead.
+func (*ListAccessTokensRequest) Descriptor() ([]byte, []int) {
+	return file_locknode_proto_rawDescGZIP(), []int{66}
+}
+
+func (x *ListAccessTokensRequest) GetAccessor() string {
+	if x != nil {
+		return x.Accessor
+	}
+	return ""
+}
+
+func (x *ListAccessTokensRequest) GetAfter() string {
+	if x != nil {
+		return x.After
+	}
+	return ""
+}
+
+func (x *ListAccessTokensRequest) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+type ListAccessTokensResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	AccessTokens  []*AccessToken         `protobuf:"bytes,1,rep,name=access_tokens,json=accessTokens,proto3" json:"access_tokens,omitempty"`
+	Next          string                 `protobuf:"bytes,2,opt,name=next,proto3" json:"next,omitempty"` // pass as after; empty at the end
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListAccessTokensResponse) Reset() {
+	*x = ListAccessTokensResponse{}
+	mi := &file_locknode_proto_msgTypes[67]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListAccessTokensResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListAccessTokensResponse) ProtoMessage() {}
+
+func (x *ListAccessTokensResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_locknode_proto_msgTypes[67]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListAccessTokensResponse.ProtoReflect.Descriptor instead.
+func (*ListAccessTokensResponse) Descriptor() ([]byte, []int) {
+	return file_locknode_proto_rawDescGZIP(), []int{67}
+}
+
+func (x *ListAccessTokensResponse) GetAccessTokens() []*AccessToken {
+	if x != nil {
+		return x.AccessTokens
+	}
+	return nil
+}
+
+func (x *ListAccessTokensResponse) GetNext() string {
+	if x != nil {
+		return x.Next
+	}
+	return ""
+}
+
+type RevokeAccessTokenRequest struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Accessor string                 `protobuf:"bytes,1,opt,name=accessor,proto3" json:"accessor,omitempty"`
+	// Also end all sessions, detached grants and waits of the identity token:NAME.
+	EndSessions   bool   `protobuf:"varint,2,opt,name=end_sessions,json=endSessions,proto3" json:"end_sessions,omitempty"`
+	Reason        string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	Who           string `protobuf:"bytes,4,opt,name=who,proto3" json:"who,omitempty"` // set by the node
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevokeAccessTokenRequest) Reset() {
+	*x = RevokeAccessTokenRequest{}
+	mi := &file_locknode_proto_msgTypes[68]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevokeAccessTokenRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevokeAccessTokenRequest) ProtoMessage() {}
+
+func (x *RevokeAccessTokenRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_locknode_proto_msgTypes[68]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevokeAccessTokenRequest.ProtoReflect.Descriptor instead.
+func (*RevokeAccessTokenRequest) Descriptor() ([]byte, []int) {
+	return file_locknode_proto_rawDescGZIP(), []int{68}
+}
+
+func (x *RevokeAccessTokenRequest) GetAccessor() string {
+	if x != nil {
+		return x.Accessor
+	}
+	return ""
+}
+
+func (x *RevokeAccessTokenRequest) GetEndSessions() bool {
+	if x != nil {
+		return x.EndSessions
+	}
+	return false
+}
+
+func (x *RevokeAccessTokenRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *RevokeAccessTokenRequest) GetWho() string {
+	if x != nil {
+		return x.Who
+	}
+	return ""
+}
+
+type RevokeAccessTokenResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	AccessToken   *AccessToken           `protobuf:"bytes,1,opt,name=access_token,json=accessToken,proto3" json:"access_token,omitempty"` // that was revoked
+	Killed        uint64                 `protobuf:"varint,2,opt,name=killed,proto3" json:"killed,omitempty"`                             // sessions
+	Grants        uint64                 `protobuf:"varint,3,opt,name=grants,proto3" json:"grants,omitempty"`                             // that belonged to no session
+	Waiters       uint64                 `protobuf:"varint,4,opt,name=waiters,proto3" json:"waiters,omitempty"`                           // that belonged to no session
+	Index         uint64                 `protobuf:"varint,5,opt,name=index,proto3" json:"index,omitempty"`                               // log index from which on it is not valid
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevokeAccessTokenResponse) Reset() {
+	*x = RevokeAccessTokenResponse{}
+	mi := &file_locknode_proto_msgTypes[69]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevokeAccessTokenResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevokeAccessTokenResponse) ProtoMessage() {}
+
+func (x *RevokeAccessTokenResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_locknode_proto_msgTypes[69]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevokeAccessTokenResponse.ProtoReflect.Descriptor instead.
+func (*RevokeAccessTokenResponse) Descriptor() ([]byte, []int) {
+	return file_locknode_proto_rawDescGZIP(), []int{69}
+}
+
+func (x *RevokeAccessTokenResponse) GetAccessToken() *AccessToken {
+	if x != nil {
+		return x.AccessToken
+	}
+	return nil
+}
+
+func (x *RevokeAccessTokenResponse) GetKilled() uint64 {
+	if x != nil {
+		return x.Killed
+	}
+	return 0
+}
+
+func (x *RevokeAccessTokenResponse) GetGrants() uint64 {
+	if x != nil {
+		return x.Grants
+	}
+	return 0
+}
+
+func (x *RevokeAccessTokenResponse) GetWaiters() uint64 {
+	if x != nil {
+		return x.Waiters
+	}
+	return 0
+}
+
+func (x *RevokeAccessTokenResponse) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+type BootstrapAccessTokenRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Proof         string                 `protobuf:"bytes,1,opt,name=proof,proto3" json:"proof,omitempty"`       // what is in the file operator.key
+	Again         bool                   `protobuf:"varint,2,opt,name=again,proto3" json:"again,omitempty"`      // also if there is an access token root already
+	Who           string                 `protobuf:"bytes,3,opt,name=who,proto3" json:"who,omitempty"`           // set by the node
+	Accessor      string                 `protobuf:"bytes,4,opt,name=accessor,proto3" json:"accessor,omitempty"` // set by the node
+	Hash          []byte                 `protobuf:"bytes,5,opt,name=hash,proto3" json:"hash,omitempty"`         // set by the node
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BootstrapAccessTokenRequest) Reset() {
+	*x = BootstrapAccessTokenRequest{}
+	mi := &file_locknode_proto_msgTypes[70]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BootstrapAccessTokenRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BootstrapAccessTokenRequest) ProtoMessage() {}
+
+func (x *BootstrapAccessTokenRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_locknode_proto_msgTypes[70]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BootstrapAccessTokenRequest.ProtoReflect.Descriptor instead.
+func (*BootstrapAccessTokenRequest) Descriptor() ([]byte, []int) {
+	return file_locknode_proto_rawDescGZIP(), []int{70}
+}
+
+func (x *BootstrapAccessTokenRequest) GetProof() string {
+	if x != nil {
+		return x.Proof
+	}
+	return ""
+}
+
+func (x *BootstrapAccessTokenRequest) GetAgain() bool {
+	if x != nil {
+		return x.Again
+	}
+	return false
+}
+
+func (x *BootstrapAccessTokenRequest) GetWho() string {
+	if x != nil {
+		return x.Who
+	}
+	return ""
+}
+
+func (x *BootstrapAccessTokenRequest) GetAccessor() string {
+	if x != nil {
+		return x.Accessor
+	}
+	return ""
+}
+
+func (x *BootstrapAccessTokenRequest) GetHash() []byte {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
+
+type BootstrapAccessTokenResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	AccessToken   *AccessToken           `protobuf:"bytes,1,opt,name=access_token,json=accessToken,proto3" json:"access_token,omitempty"`
+	Secret        string                 `protobuf:"bytes,2,opt,name=secret,proto3" json:"secret,omitempty"`
+	Index         uint64                 `protobuf:"varint,3,opt,name=index,proto3" json:"index,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BootstrapAccessTokenResponse) Reset() {
+	*x = BootstrapAccessTokenResponse{}
+	mi := &file_locknode_proto_msgTypes[71]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BootstrapAccessTokenResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BootstrapAccessTokenResponse) ProtoMessage() {}
+
+func (x *BootstrapAccessTokenResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_locknode_proto_msgTypes[71]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BootstrapAccessTokenResponse.ProtoReflect.Descriptor instead.
+func (*BootstrapAccessTokenResponse) Descriptor() ([]byte, []int) {
+	return file_locknode_proto_rawDescGZIP(), []int{71}
+}
+
+func (x *BootstrapAccessTokenResponse) GetAccessToken() *AccessToken {
+	if x != nil {
+		return x.AccessToken
+	}
+	return nil
+}
+
+func (x *BootstrapAccessTokenResponse) GetSecret() string {
+	if x != nil {
+		return x.Secret
+	}
+	return ""
+}
+
+func (x *BootstrapAccessTokenResponse) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+// Rule allows or denies rights on names. Of all rules of all policies for an identity that
+// name a right and match a name the most specific one decides: exact before prefix, longer
+// before shorter, deny before allow. Where none matches the right is denied.
+type Rule struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Deny   bool                   `protobuf:"varint,1,opt,name=deny,proto3" json:"deny,omitempty"`
+	Rights []Right                `protobuf:"varint,2,rep,packed,name=rights,proto3,enum=locknode.v1.Right" json:"rights,omitempty"`
+	// A prefix of names, or with exact a whole name. ${identity} stands for the NAME of the
+	// identity. Empty for admin.
+	Name          string `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	Exact         bool   `protobuf:"varint,4,opt,name=exact,proto3" json:"exact,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Rule) Reset() {
+	*x = Rule{}
+	mi := &file_locknode_proto_msgTypes[72]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Rule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Rule) ProtoMessage() {}
+
+func (x *Rule) ProtoReflect() protoreflect.Message {
+	mi := &file_locknode_proto_msgTypes[72]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Rule.ProtoReflect.Descriptor instead.
+func (*Rule) Descriptor() ([]byte, []int) {
+	return file_locknode_proto_rawDescGZIP(), []int{72}
+}
+
+func (x *Rule) GetDeny() bool {
+	if x != nil {
+		return x.Deny
+	}
+	return false
+}
+
+func (x *Rule) GetRights() []Right {
+	if x != nil {
+		return x.Rights
+	}
+	return nil
+}
+
+func (x *Rule) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Rule) GetExact() bool {
+	if x != nil {
+		return x.Exact
+	}
+	return false
+}
+
+// Quota bounds what an identity has. 0: no bound of its own.
+type Quota struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Sessions      int64                  `protobuf:"varint,1,opt,name=sessions,proto3" json:"sessions,omitempty"`
+	Grants        int64                  `protobuf:"varint,2,opt,name=grants,proto3" json:"grants,omitempty"` // and requests that wait
+	Waiters       int64                  `protobuf:"varint,3,opt,name=waiters,proto3" json:"waiters,omitempty"`
+	Bytes         int64                  `protobuf:"varint,4,opt,name=bytes,proto3" json:"bytes,omitempty"` // of the table's memory
+	OpsPerSecond  int64                  `protobuf:"varint,5,opt,name=ops_per_second,json=opsPerSecond,proto3" json:"ops_per_second,omitempty"`
+	Connections   int64                  `protobuf:"varint,6,opt,name=connections,proto3" json:"connections,omitempty"`
+	Streams       int64                  `protobuf:"varint,7,opt,name=streams,proto3" json:"streams,omitempty"`
+	UnsentBytes   int64                  `protobuf:"varint,8,opt,name=unsent_bytes,json=unsentBytes,proto3" json:"unsent_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Quota) Reset() {
+	*x = Quota{}
+	mi := &file_locknode_proto_msgTypes[73]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Quota) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Quota) ProtoMessage() {}
+
+func (x *Quota) ProtoReflect() protoreflect.Message {
+	mi := &file_locknode_proto_msgTypes[73]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Quota.ProtoReflect.Descriptor instead.
+func (*Quota) Descriptor() ([]byte, []int) {
+	return file_locknode_proto_rawDescGZIP(), []int{73}
+}
+
+func (x *Quota) GetSessions() int64 {
+	if x != nil {
+		return x.Sessions
+	}
+	return 0
+}
+
+func (x *Quota) GetGrants() int64 {
+	if x != nil {
+		return x.Grants
+	}
+	return 0
+}
+
+func (x *Quota) GetWaiters() int64 {
+	if x != nil {
+		return x.Waiters
+	}
+	return 0
+}
+
+func (x *Quota) GetBytes() int64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *Quota) GetOpsPerSecond() int64 {
+	if x != nil {
+		return x.OpsPerSecond
+	}
+	return 0
+}
+
+func (x *Quota) GetConnections() int64 {
+	if x != nil {
+		return x.Connections
+	}
+	return 0
+}
+
+func (x *Quota) GetStreams() int64 {
+	if x != nil {
+		return x.Streams
+	}
+	return 0
+}
+
+func (x *Quota) GetUnsentBytes() int64 {
+	if x != nil {
+		return x.UnsentBytes
+	}
+	return 0
+}
+
+type Policy struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// token:NAME, cert:NAME, anonymous, label:KEY=VALUE (access tokens with that label), or *
+	// (everybody, also anonymous).
+	For           []string `protobuf:"bytes,2,rep,name=for,proto3" json:"for,omitempty"`
+	Rules         []*Rule  `protobuf:"bytes,3,rep,name=rules,proto3" json:"rules,omitempty"`
+	Quota         *Quota   `protobuf:"bytes,4,opt,name=quota,proto3" json:"quota,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Policy) Reset() {
+	*x = Policy{}
+	mi := &file_locknode_proto_msgTypes[74]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Policy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Policy) ProtoMessage() {}
+
+func (x *Policy) ProtoReflect() protoreflect.Message {
+	mi := &file_locknode_proto_msgTypes[74]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Policy.ProtoReflect.Descriptor instead.
+func (*Policy) Descriptor() ([]byte, []int) {
+	return file_locknode_proto_rawDescGZIP(), []int{74}
+}
+
+func (x *Policy) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Policy) GetFor() []string {
+	if x != nil {
+		return x.For
+	}
+	return nil
+}
+
+func (x *Policy) GetRules() []*Rule {
+	if x != nil {
+		return x.Rules
+	}
+	return nil
+}
+
+func (x *Policy) GetQuota() *Quota {
+	if x != nil {
+		return x.Quota
+	}
+	return nil
+}
+
+type ChangePoliciesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Put           []*Policy              `protobuf:"bytes,1,rep,name=put,proto3" json:"put,omitempty"`
+	Remove        []string               `protobuf:"bytes,2,rep,name=remove,proto3" json:"remove,omitempty"` // names; one that does not exist is ignored
+	If            uint64                 `protobuf:"varint,3,opt,name=if,proto3" json:"if,omitempty"`        // only if this is still the index of ListPolicies; 0: in any case
+	Who           string                 `protobuf:"bytes,4,opt,name=who,proto3" json:"who,omitempty"`       // set by the node
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChangePoliciesRequest) Reset() {
+	*x = ChangePoliciesRequest{}
+	mi := &file_locknode_proto_msgTypes[75]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChangePoliciesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChangePoliciesRequest) ProtoMessage() {}
+
+func (x *ChangePoliciesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_locknode_proto_msgTypes[75]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChangePoliciesRequest.ProtoReflect.Descriptor instead.
+func (*ChangePoliciesRequest) Descriptor() ([]byte, []int) {
+	return file_locknode_proto_rawDescGZIP(), []int{75}
+}
+
+func (x *ChangePoliciesRequest) GetPut() []*Policy {
+	if x != nil {
+		return x.Put
+	}
+	return nil
+}
+
+func (x *ChangePoliciesRequest) GetRemove() []string {
+	if x != nil {
+		return x.Remove
+	}
+	return nil
+}
+
+func (x *ChangePoliciesRequest) GetIf() uint64 {
+	if x != nil {
+		return x.If
+	}
+	return 0
+}
+
+func (x *ChangePoliciesRequest) GetWho() string {
+	if x != nil {
+		return x.Who
+	}
+	return ""
+}
+
+type ChangePoliciesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Index         uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	Added         []string               `protobuf:"bytes,2,rep,name=added,proto3" json:"added,omitempty"`
+	Changed       []string               `protobuf:"bytes,3,rep,name=changed,proto3" json:"changed,omitempty"`
+	Unchanged     []string               `protobuf:"bytes,4,rep,name=unchanged,proto3" json:"unchanged,omitempty"`
+	Removed       []string               `protobuf:"bytes,5,rep,name=removed,proto3" json:"removed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChangePoliciesResponse) Reset() {
+	*x = ChangePoliciesResponse{}
+	mi := &file_locknode_proto_msgTypes[76]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChangePoliciesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChangePoliciesResponse) ProtoMessage() {}
+
+func (x *ChangePoliciesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_locknode_proto_msgTypes[76]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChangePoliciesResponse.ProtoReflect.Descriptor instead.
+func (*ChangePoliciesResponse) Descriptor() ([]byte, []int) {
+	return file_locknode_proto_rawDescGZIP(), []int{76}
+}
+
+func (x *ChangePoliciesResponse) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *ChangePoliciesResponse) GetAdded() []string {
+	if x != nil {
+		return x.Added
+	}
+	return nil
+}
+
+func (x *ChangePoliciesResponse) GetChanged() []string {
+	if x != nil {
+		return x.Changed
+	}
+	return nil
+}
+
+func (x *ChangePoliciesResponse) GetUnchanged() []string {
+	if x != nil {
+		return x.Unchanged
+	}
+	return nil
+}
+
+func (x *ChangePoliciesResponse) GetRemoved() []string {
+	if x != nil {
+		return x.Removed
+	}
+	return nil
+}
+
+type ListPoliciesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`   // only this one; empty: all
+	After         string                 `protobuf:"bytes,2,opt,name=after,proto3" json:"after,omitempty"` // names greater than this one: the next page
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListPoliciesRequest) Reset() {
+	*x = ListPoliciesRequest{}
+	mi := &file_locknode_proto_msgTypes[77]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListPoliciesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListPoliciesRequest) ProtoMessage() {}
+
+func (x *ListPoliciesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_locknode_proto_msgTypes[77]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListPoliciesRequest.ProtoReflect.Descriptor instead.
+func (*ListPoliciesRequest) Descriptor() ([]byte, []int) {
+	return file_locknode_proto_rawDescGZIP(), []int{77}
+}
+
+func (x *ListPoliciesRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ListPoliciesRequest) GetAfter() string {
+	if x != nil {
+		return x.After
+	}
+	return ""
+}
+
+type ListPoliciesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Policies      []*Policy              `protobuf:"bytes,1,rep,name=policies,proto3" json:"policies,omitempty"`
+	Next          string                 `protobuf:"bytes,2,opt,name=next,proto3" json:"next,omitempty"`    // pass as after; empty at the end
+	Index         uint64                 `protobuf:"varint,3,opt,name=index,proto3" json:"index,omitempty"` // log index of the last change of policies or access tokens
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListPoliciesResponse) Reset() {
+	*x = ListPoliciesResponse{}
+	mi := &file_locknode_proto_msgTypes[78]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListPoliciesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListPoliciesResponse) ProtoMessage() {}
+
+func (x *ListPoliciesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_locknode_proto_msgTypes[78]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListPoliciesResponse.ProtoReflect.Descriptor instead.
+func (*ListPoliciesResponse) Descriptor() ([]byte, []int) {
+	return file_locknode_proto_rawDescGZIP(), []int{78}
+}
+
+func (x *ListPoliciesResponse) GetPolicies() []*Policy {
+	if x != nil {
+		return x.Policies
+	}
+	return nil
+}
+
+func (x *ListPoliciesResponse) GetNext() string {
+	if x != nil {
+		return x.Next
+	}
+	return ""
+}
+
+func (x *ListPoliciesResponse) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+type CheckRightsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Identity      string                 `protobuf:"bytes,1,opt,name=identity,proto3" json:"identity,omitempty"` // token:NAME, cert:NAME or anonymous; empty: the caller
+	Right         Right                  `protobuf:"varint,2,opt,name=right,proto3,enum=locknode.v1.Right" json:"right,omitempty"`
+	Name          string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"` // of a lock; empty for admin
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckRightsRequest) Reset() {
+	*x = CheckRightsRequest{}
+	mi := &file_locknode_proto_msgTypes[79]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckRightsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckRightsRequest) ProtoMessage() {}
+
+func (x *CheckRightsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_locknode_proto_msgTypes[79]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckRightsRequest.ProtoReflect.Descriptor instead.
+func (*CheckRightsRequest) Descriptor() ([]byte, []int) {
+	return file_locknode_proto_rawDescGZIP(), []int{79}
+}
+
+func (x *CheckRightsRequest) GetIdentity() string {
+	if x != nil {
+		return x.Identity
+	}
+	return ""
+}
+
+func (x *CheckRightsRequest) GetRight() Right {
+	if x != nil {
+		return x.Right
+	}
+	return Right_RIGHT_UNSPECIFIED
+}
+
+func (x *CheckRightsRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type CheckRightsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Identity      string                 `protobuf:"bytes,1,opt,name=identity,proto3" json:"identity,omitempty"`
+	Allowed       bool                   `protobuf:"varint,2,opt,name=allowed,proto3" json:"allowed,omitempty"`
+	Policy        string                 `protobuf:"bytes,3,opt,name=policy,proto3" json:"policy,omitempty"` // whose rule decides; empty: no rule matches
+	Rule          uint32                 `protobuf:"varint,4,opt,name=rule,proto3" json:"rule,omitempty"`    // its number in the policy, from 1; 0: no rule matches
+	DecidedBy     *Rule                  `protobuf:"bytes,5,opt,name=decided_by,json=decidedBy,proto3" json:"decided_by,omitempty"`
+	Why           string                 `protobuf:"bytes,6,opt,name=why,proto3" json:"why,omitempty"` // the same in one line
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckRightsResponse) Reset() {
+	*x = CheckRightsResponse{}
+	mi := &file_locknode_proto_msgTypes[80]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckRightsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckRightsResponse) ProtoMessage() {}
+
+func (x *CheckRightsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_locknode_proto_msgTypes[80]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckRightsResponse.ProtoReflect.Descriptor instead.
+func (*CheckRightsResponse) Descriptor() ([]byte, []int) {
+	return file_locknode_proto_rawDescGZIP(), []int{80}
+}
+
+func (x *CheckRightsResponse) GetIdentity() string {
+	if x != nil {
+		return x.Identity
+	}
+	return ""
+}
+
+func (x *CheckRightsResponse) GetAllowed() bool {
+	if x != nil {
+		return x.Allowed
+	}
+	return false
+}
+
+func (x *CheckRightsResponse) GetPolicy() string {
+	if x != nil {
+		return x.Policy
+	}
+	return ""
+}
+
+func (x *CheckRightsResponse) GetRule() uint32 {
+	if x != nil {
+		return x.Rule
+	}
+	return 0
+}
+
+func (x *CheckRightsResponse) GetDecidedBy() *Rule {
+	if x != nil {
+		return x.DecidedBy
+	}
+	return nil
+}
+
+func (x *CheckRightsResponse) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
+type WhoAmIRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WhoAmIRequest) Reset() {
+	*x = WhoAmIRequest{}
+	mi := &file_locknode_proto_msgTypes[81]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WhoAmIRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WhoAmIRequest) ProtoMessage() {}
+
+func (x *WhoAmIRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_locknode_proto_msgTypes[81]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WhoAmIRequest.ProtoReflect.Descriptor instead.
+func (*WhoAmIRequest) Descriptor() ([]byte, []int) {
+	return file_locknode_proto_rawDescGZIP(), []int{81}
+}
+
+type WhoAmIResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Identity      string                 `protobuf:"bytes,1,opt,name=identity,proto3" json:"identity,omitempty"`
+	AccessToken   *AccessToken           `protobuf:"bytes,2,opt,name=access_token,json=accessToken,proto3" json:"access_token,omitempty"` // that was shown, if any
+	Mode          string                 `protobuf:"bytes,3,opt,name=mode,proto3" json:"mode,omitempty"`                                  // auth.mode of the node
+	Enforced      bool                   `protobuf:"varint,4,opt,name=enforced,proto3" json:"enforced,omitempty"`                         // as auth_enforced of a status
+	Policies      []string               `protobuf:"bytes,5,rep,name=policies,proto3" json:"policies,omitempty"`                          // names of those for the identity
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WhoAmIResponse) Reset() {
+	*x = WhoAmIResponse{}
+	mi := &file_locknode_proto_msgTypes[82]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WhoAmIResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WhoAmIResponse) ProtoMessage() {}
+
+func (x *WhoAmIResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_locknode_proto_msgTypes[82]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WhoAmIResponse.ProtoReflect.Descriptor instead.
+func (*WhoAmIResponse) Descriptor() ([]byte, []int) {
+	return file_locknode_proto_rawDescGZIP(), []int{82}
+}
+
+func (x *WhoAmIResponse) GetIdentity() string {
+	if x != nil {
+		return x.Identity
+	}
+	return ""
+}
+
+func (x *WhoAmIResponse) GetAccessToken() *AccessToken {
+	if x != nil {
+		return x.AccessToken
+	}
+	return nil
+}
+
+func (x *WhoAmIResponse) GetMode() string {
+	if x != nil {
+		return x.Mode
+	}
+	return ""
+}
+
+func (x *WhoAmIResponse) GetEnforced() bool {
+	if x != nil {
+		return x.Enforced
+	}
+	return false
+}
+
+func (x *WhoAmIResponse) GetPolicies() []string {
+	if x != nil {
+		return x.Policies
+	}
+	return nil
+}
+
 var File_locknode_proto protoreflect.FileDescriptor
 
 const file_locknode_proto_rawDesc = "" +
@@ -4643,14 +6122,16 @@ const file_locknode_proto_rawDesc = "" +
 	"\rsince_unix_ms\x18\b \x01(\x03R\vsinceUnixMs\x12\x14\n" +
 	"\x05value\x18\t \x01(\fR\x05value\x12*\n" +
 	"\x06labels\x18\n" +
-	" \x03(\v2\x12.locknode.v1.LabelR\x06labels\"\xb5\x06\n" +
+	" \x03(\v2\x12.locknode.v1.LabelR\x06labels\"\xe5\x06\n" +
 	"\tOperation\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x1a\n" +
 	"\bredirect\x18\x02 \x01(\bR\bredirect\x12\x14\n" +
 	"\x05owner\x18\x0e \x01(\tR\x05owner\x12\x1e\n" +
 	"\n" +
 	"connection\x18\x0f \x01(\x06R\n" +
-	"connection\x12D\n" +
+	"connection\x12\x18\n" +
+	"\achecked\x18\x11 \x01(\bR\achecked\x12\x14\n" +
+	"\x05force\x18\x12 \x01(\bR\x05force\x12D\n" +
 	"\fopen_session\x18\x03 \x01(\v2\x1f.locknode.v1.OpenSessionRequestH\x00R\vopenSession\x12>\n" +
 	"\n" +
 	"keep_alive\x18\x04 \x01(\v2\x1d.locknode.v1.KeepAliveRequestH\x00R\tkeepAlive\x12A\n" +
@@ -4721,7 +6202,7 @@ const file_locknode_proto_rawDesc = "" +
 	"\n" +
 	"revocation\x18\x02 \x01(\v2\x17.locknode.v1.RevocationR\n" +
 	"revocation\"\x0f\n" +
-	"\rStatusRequest\"\xf3\b\n" +
+	"\rStatusRequest\"\xd2\t\n" +
 	"\x0eStatusResponse\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x1d\n" +
 	"\n" +
@@ -4764,7 +6245,10 @@ const file_locknode_proto_rawDesc = "" +
 	"tableBytes\x12*\n" +
 	"\x11table_bytes_limit\x18# \x01(\x03R\x0ftableBytesLimit\x12#\n" +
 	"\rfeature_level\x18$ \x01(\rR\ffeatureLevel\x12.\n" +
-	"\x13feature_level_known\x18% \x01(\rR\x11featureLevelKnown\"\xe3\x01\n" +
+	"\x13feature_level_known\x18% \x01(\rR\x11featureLevelKnown\x12\x1b\n" +
+	"\tauth_mode\x18& \x01(\tR\bauthMode\x12#\n" +
+	"\rauth_enforced\x18' \x01(\bR\fauthEnforced\x12\x1b\n" +
+	"\tauth_note\x18( \x01(\tR\bauthNote\"\xe3\x01\n" +
 	"\bOwnerUse\x12\x14\n" +
 	"\x05owner\x18\x01 \x01(\tR\x05owner\x12\x1a\n" +
 	"\bsessions\x18\x02 \x01(\x04R\bsessions\x12\x16\n" +
@@ -4849,12 +6333,122 @@ const file_locknode_proto_rawDesc = "" +
 	"\tleader_id\x18\x01 \x01(\tR\bleaderId\"%\n" +
 	"\x13RemoveMemberRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"\x16\n" +
-	"\x14RemoveMemberResponse*S\n" +
+	"\x14RemoveMemberResponse\"\xcc\x01\n" +
+	"\vAccessToken\x12\x1a\n" +
+	"\baccessor\x18\x01 \x01(\tR\baccessor\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12*\n" +
+	"\x06labels\x18\x03 \x03(\v2\x12.locknode.v1.LabelR\x06labels\x12\x17\n" +
+	"\amade_by\x18\x04 \x01(\tR\x06madeBy\x12%\n" +
+	"\x0fmade_at_unix_ms\x18\x05 \x01(\x03R\fmadeAtUnixMs\x12!\n" +
+	"\fremaining_ns\x18\x06 \x01(\x03R\vremainingNs\"\xb3\x01\n" +
+	"\x18CreateAccessTokenRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12*\n" +
+	"\x06labels\x18\x02 \x03(\v2\x12.locknode.v1.LabelR\x06labels\x12\x15\n" +
+	"\x06ttl_ns\x18\x03 \x01(\x03R\x05ttlNs\x12\x10\n" +
+	"\x03who\x18\x04 \x01(\tR\x03who\x12\x1a\n" +
+	"\baccessor\x18\x05 \x01(\tR\baccessor\x12\x12\n" +
+	"\x04hash\x18\x06 \x01(\fR\x04hash\"\x86\x01\n" +
+	"\x19CreateAccessTokenResponse\x12;\n" +
+	"\faccess_token\x18\x01 \x01(\v2\x18.locknode.v1.AccessTokenR\vaccessToken\x12\x16\n" +
+	"\x06secret\x18\x02 \x01(\tR\x06secret\x12\x14\n" +
+	"\x05index\x18\x03 \x01(\x04R\x05index\"a\n" +
+	"\x17ListAccessTokensRequest\x12\x1a\n" +
+	"\baccessor\x18\x01 \x01(\tR\baccessor\x12\x14\n" +
+	"\x05after\x18\x02 \x01(\tR\x05after\x12\x14\n" +
+	"\x05limit\x18\x03 \x01(\rR\x05limit\"m\n" +
+	"\x18ListAccessTokensResponse\x12=\n" +
+	"\raccess_tokens\x18\x01 \x03(\v2\x18.locknode.v1.AccessTokenR\faccessTokens\x12\x12\n" +
+	"\x04next\x18\x02 \x01(\tR\x04next\"\x83\x01\n" +
+	"\x18RevokeAccessTokenRequest\x12\x1a\n" +
+	"\baccessor\x18\x01 \x01(\tR\baccessor\x12!\n" +
+	"\fend_sessions\x18\x02 \x01(\bR\vendSessions\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x10\n" +
+	"\x03who\x18\x04 \x01(\tR\x03who\"\xb8\x01\n" +
+	"\x19RevokeAccessTokenResponse\x12;\n" +
+	"\faccess_token\x18\x01 \x01(\v2\x18.locknode.v1.AccessTokenR\vaccessToken\x12\x16\n" +
+	"\x06killed\x18\x02 \x01(\x04R\x06killed\x12\x16\n" +
+	"\x06grants\x18\x03 \x01(\x04R\x06grants\x12\x18\n" +
+	"\awaiters\x18\x04 \x01(\x04R\awaiters\x12\x14\n" +
+	"\x05index\x18\x05 \x01(\x04R\x05index\"\x8b\x01\n" +
+	"\x1bBootstrapAccessTokenRequest\x12\x14\n" +
+	"\x05proof\x18\x01 \x01(\tR\x05proof\x12\x14\n" +
+	"\x05again\x18\x02 \x01(\bR\x05again\x12\x10\n" +
+	"\x03who\x18\x03 \x01(\tR\x03who\x12\x1a\n" +
+	"\baccessor\x18\x04 \x01(\tR\baccessor\x12\x12\n" +
+	"\x04hash\x18\x05 \x01(\fR\x04hash\"\x89\x01\n" +
+	"\x1cBootstrapAccessTokenResponse\x12;\n" +
+	"\faccess_token\x18\x01 \x01(\v2\x18.locknode.v1.AccessTokenR\vaccessToken\x12\x16\n" +
+	"\x06secret\x18\x02 \x01(\tR\x06secret\x12\x14\n" +
+	"\x05index\x18\x03 \x01(\x04R\x05index\"p\n" +
+	"\x04Rule\x12\x12\n" +
+	"\x04deny\x18\x01 \x01(\bR\x04deny\x12*\n" +
+	"\x06rights\x18\x02 \x03(\x0e2\x12.locknode.v1.RightR\x06rights\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\x12\x14\n" +
+	"\x05exact\x18\x04 \x01(\bR\x05exact\"\xf0\x01\n" +
+	"\x05Quota\x12\x1a\n" +
+	"\bsessions\x18\x01 \x01(\x03R\bsessions\x12\x16\n" +
+	"\x06grants\x18\x02 \x01(\x03R\x06grants\x12\x18\n" +
+	"\awaiters\x18\x03 \x01(\x03R\awaiters\x12\x14\n" +
+	"\x05bytes\x18\x04 \x01(\x03R\x05bytes\x12$\n" +
+	"\x0eops_per_second\x18\x05 \x01(\x03R\fopsPerSecond\x12 \n" +
+	"\vconnections\x18\x06 \x01(\x03R\vconnections\x12\x18\n" +
+	"\astreams\x18\a \x01(\x03R\astreams\x12!\n" +
+	"\funsent_bytes\x18\b \x01(\x03R\vunsentBytes\"\x81\x01\n" +
+	"\x06Policy\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
+	"\x03for\x18\x02 \x03(\tR\x03for\x12'\n" +
+	"\x05rules\x18\x03 \x03(\v2\x11.locknode.v1.RuleR\x05rules\x12(\n" +
+	"\x05quota\x18\x04 \x01(\v2\x12.locknode.v1.QuotaR\x05quota\"x\n" +
+	"\x15ChangePoliciesRequest\x12%\n" +
+	"\x03put\x18\x01 \x03(\v2\x13.locknode.v1.PolicyR\x03put\x12\x16\n" +
+	"\x06remove\x18\x02 \x03(\tR\x06remove\x12\x0e\n" +
+	"\x02if\x18\x03 \x01(\x04R\x02if\x12\x10\n" +
+	"\x03who\x18\x04 \x01(\tR\x03who\"\x96\x01\n" +
+	"\x16ChangePoliciesResponse\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x14\n" +
+	"\x05added\x18\x02 \x03(\tR\x05added\x12\x18\n" +
+	"\achanged\x18\x03 \x03(\tR\achanged\x12\x1c\n" +
+	"\tunchanged\x18\x04 \x03(\tR\tunchanged\x12\x18\n" +
+	"\aremoved\x18\x05 \x03(\tR\aremoved\"?\n" +
+	"\x13ListPoliciesRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05after\x18\x02 \x01(\tR\x05after\"q\n" +
+	"\x14ListPoliciesResponse\x12/\n" +
+	"\bpolicies\x18\x01 \x03(\v2\x13.locknode.v1.PolicyR\bpolicies\x12\x12\n" +
+	"\x04next\x18\x02 \x01(\tR\x04next\x12\x14\n" +
+	"\x05index\x18\x03 \x01(\x04R\x05index\"n\n" +
+	"\x12CheckRightsRequest\x12\x1a\n" +
+	"\bidentity\x18\x01 \x01(\tR\bidentity\x12(\n" +
+	"\x05right\x18\x02 \x01(\x0e2\x12.locknode.v1.RightR\x05right\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\"\xbb\x01\n" +
+	"\x13CheckRightsResponse\x12\x1a\n" +
+	"\bidentity\x18\x01 \x01(\tR\bidentity\x12\x18\n" +
+	"\aallowed\x18\x02 \x01(\bR\aallowed\x12\x16\n" +
+	"\x06policy\x18\x03 \x01(\tR\x06policy\x12\x12\n" +
+	"\x04rule\x18\x04 \x01(\rR\x04rule\x120\n" +
+	"\n" +
+	"decided_by\x18\x05 \x01(\v2\x11.locknode.v1.RuleR\tdecidedBy\x12\x10\n" +
+	"\x03why\x18\x06 \x01(\tR\x03why\"\x0f\n" +
+	"\rWhoAmIRequest\"\xb5\x01\n" +
+	"\x0eWhoAmIResponse\x12\x1a\n" +
+	"\bidentity\x18\x01 \x01(\tR\bidentity\x12;\n" +
+	"\faccess_token\x18\x02 \x01(\v2\x18.locknode.v1.AccessTokenR\vaccessToken\x12\x12\n" +
+	"\x04mode\x18\x03 \x01(\tR\x04mode\x12\x1a\n" +
+	"\benforced\x18\x04 \x01(\bR\benforced\x12\x1a\n" +
+	"\bpolicies\x18\x05 \x03(\tR\bpolicies*S\n" +
 	"\x04Mode\x12\x14\n" +
 	"\x10MODE_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eMODE_EXCLUSIVE\x10\x01\x12\x0f\n" +
 	"\vMODE_SHARED\x10\x02\x12\x10\n" +
-	"\fMODE_PERMITS\x10\x032\xb8\r\n" +
+	"\fMODE_PERMITS\x10\x03*`\n" +
+	"\x05Right\x12\x15\n" +
+	"\x11RIGHT_UNSPECIFIED\x10\x00\x12\x0e\n" +
+	"\n" +
+	"RIGHT_READ\x10\x01\x12\x0e\n" +
+	"\n" +
+	"RIGHT_LOCK\x10\x02\x12\x0f\n" +
+	"\vRIGHT_FORCE\x10\x04\x12\x0f\n" +
+	"\vRIGHT_ADMIN\x10\b2\x93\x13\n" +
 	"\x05Locks\x12P\n" +
 	"\vOpenSession\x12\x1f.locknode.v1.OpenSessionRequest\x1a .locknode.v1.OpenSessionResponse\x12J\n" +
 	"\tKeepAlive\x12\x1d.locknode.v1.KeepAliveRequest\x1a\x1e.locknode.v1.KeepAliveResponse\x12M\n" +
@@ -4879,7 +6473,15 @@ const file_locknode_proto_rawDesc = "" +
 	"\fKillSessions\x12 .locknode.v1.KillSessionsRequest\x1a!.locknode.v1.KillSessionsResponse\x12J\n" +
 	"\tClearLock\x12\x1d.locknode.v1.ClearLockRequest\x1a\x1e.locknode.v1.ClearLockResponse\x12J\n" +
 	"\tGetLimits\x12\x1d.locknode.v1.GetLimitsRequest\x1a\x1e.locknode.v1.GetLimitsResponse\x12J\n" +
-	"\tSetLimits\x12\x1d.locknode.v1.SetLimitsRequest\x1a\x1e.locknode.v1.SetLimitsResponseB+Z)github.com/locknode/locknode/api/v1;apiv1b\x06proto3"
+	"\tSetLimits\x12\x1d.locknode.v1.SetLimitsRequest\x1a\x1e.locknode.v1.SetLimitsResponse\x12b\n" +
+	"\x11CreateAccessToken\x12%.locknode.v1.CreateAccessTokenRequest\x1a&.locknode.v1.CreateAccessTokenResponse\x12_\n" +
+	"\x10ListAccessTokens\x12$.locknode.v1.ListAccessTokensRequest\x1a%.locknode.v1.ListAccessTokensResponse\x12b\n" +
+	"\x11RevokeAccessToken\x12%.locknode.v1.RevokeAccessTokenRequest\x1a&.locknode.v1.RevokeAccessTokenResponse\x12k\n" +
+	"\x14BootstrapAccessToken\x12(.locknode.v1.BootstrapAccessTokenRequest\x1a).locknode.v1.BootstrapAccessTokenResponse\x12Y\n" +
+	"\x0eChangePolicies\x12\".locknode.v1.ChangePoliciesRequest\x1a#.locknode.v1.ChangePoliciesResponse\x12S\n" +
+	"\fListPolicies\x12 .locknode.v1.ListPoliciesRequest\x1a!.locknode.v1.ListPoliciesResponse\x12P\n" +
+	"\vCheckRights\x12\x1f.locknode.v1.CheckRightsRequest\x1a .locknode.v1.CheckRightsResponse\x12A\n" +
+	"\x06WhoAmI\x12\x1a.locknode.v1.WhoAmIRequest\x1a\x1b.locknode.v1.WhoAmIResponseB+Z)github.com/locknode/locknode/api/v1;apiv1b\x06proto3"
 
 var (
 	file_locknode_proto_rawDescOnce sync.Once
@@ -4893,189 +6495,240 @@ func file_locknode_proto_rawDescGZIP() []byte {
 	return file_locknode_proto_rawDescData
 }
 
-var file_locknode_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_locknode_proto_msgTypes = make([]protoimpl.MessageInfo, 63)
+var file_locknode_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_locknode_proto_msgTypes = make([]protoimpl.MessageInfo, 83)
 var file_locknode_proto_goTypes = []any{
-	(Mode)(0),                          // 0: locknode.v1.Mode
-	(*RequestID)(nil),                  // 1: locknode.v1.RequestID
-	(*Span)(nil),                       // 2: locknode.v1.Span
-	(*Want)(nil),                       // 3: locknode.v1.Want
-	(*Label)(nil),                      // 4: locknode.v1.Label
-	(*OpenSessionRequest)(nil),         // 5: locknode.v1.OpenSessionRequest
-	(*OpenSessionResponse)(nil),        // 6: locknode.v1.OpenSessionResponse
-	(*KeepAliveRequest)(nil),           // 7: locknode.v1.KeepAliveRequest
-	(*KeepAliveResponse)(nil),          // 8: locknode.v1.KeepAliveResponse
-	(*Revocation)(nil),                 // 9: locknode.v1.Revocation
-	(*EndSessionRequest)(nil),          // 10: locknode.v1.EndSessionRequest
-	(*EndSessionResponse)(nil),         // 11: locknode.v1.EndSessionResponse
-	(*AcquireRequest)(nil),             // 12: locknode.v1.AcquireRequest
-	(*AcquireResponse)(nil),            // 13: locknode.v1.AcquireResponse
-	(*CancelRequest)(nil),              // 14: locknode.v1.CancelRequest
-	(*CancelResponse)(nil),             // 15: locknode.v1.CancelResponse
-	(*ReleaseRequest)(nil),             // 16: locknode.v1.ReleaseRequest
-	(*ReleaseResponse)(nil),            // 17: locknode.v1.ReleaseResponse
-	(*RenewRequest)(nil),               // 18: locknode.v1.RenewRequest
-	(*RenewResponse)(nil),              // 19: locknode.v1.RenewResponse
-	(*SetValueRequest)(nil),            // 20: locknode.v1.SetValueRequest
-	(*SetValueResponse)(nil),           // 21: locknode.v1.SetValueResponse
-	(*ForceReleaseRequest)(nil),        // 22: locknode.v1.ForceReleaseRequest
-	(*ForceReleaseResponse)(nil),       // 23: locknode.v1.ForceReleaseResponse
-	(*ResizeRequest)(nil),              // 24: locknode.v1.ResizeRequest
-	(*ResizeResponse)(nil),             // 25: locknode.v1.ResizeResponse
-	(*GetRequest)(nil),                 // 26: locknode.v1.GetRequest
-	(*GetResponse)(nil),                // 27: locknode.v1.GetResponse
-	(*ListRequest)(nil),                // 28: locknode.v1.ListRequest
-	(*ListResponse)(nil),               // 29: locknode.v1.ListResponse
-	(*Lock)(nil),                       // 30: locknode.v1.Lock
-	(*Holder)(nil),                     // 31: locknode.v1.Holder
-	(*Operation)(nil),                  // 32: locknode.v1.Operation
-	(*Answer)(nil),                     // 33: locknode.v1.Answer
-	(*Error)(nil),                      // 34: locknode.v1.Error
-	(*BatchRequest)(nil),               // 35: locknode.v1.BatchRequest
-	(*BatchResponse)(nil),              // 36: locknode.v1.BatchResponse
-	(*SessionRequest)(nil),             // 37: locknode.v1.SessionRequest
-	(*SessionResponse)(nil),            // 38: locknode.v1.SessionResponse
-	(*Directory)(nil),                  // 39: locknode.v1.Directory
-	(*Place)(nil),                      // 40: locknode.v1.Place
-	(*Notice)(nil),                     // 41: locknode.v1.Notice
-	(*StatusRequest)(nil),              // 42: locknode.v1.StatusRequest
-	(*StatusResponse)(nil),             // 43: locknode.v1.StatusResponse
-	(*OwnerUse)(nil),                   // 44: locknode.v1.OwnerUse
-	(*ListSessionsRequest)(nil),        // 45: locknode.v1.ListSessionsRequest
-	(*ListSessionsResponse)(nil),       // 46: locknode.v1.ListSessionsResponse
-	(*SessionInfo)(nil),                // 47: locknode.v1.SessionInfo
-	(*KillSessionsRequest)(nil),        // 48: locknode.v1.KillSessionsRequest
-	(*KillSessionsResponse)(nil),       // 49: locknode.v1.KillSessionsResponse
-	(*ClearLockRequest)(nil),           // 50: locknode.v1.ClearLockRequest
-	(*ClearLockResponse)(nil),          // 51: locknode.v1.ClearLockResponse
-	(*Limit)(nil),                      // 52: locknode.v1.Limit
-	(*GetLimitsRequest)(nil),           // 53: locknode.v1.GetLimitsRequest
-	(*GetLimitsResponse)(nil),          // 54: locknode.v1.GetLimitsResponse
-	(*SetLimitsRequest)(nil),           // 55: locknode.v1.SetLimitsRequest
-	(*SetLimitsResponse)(nil),          // 56: locknode.v1.SetLimitsResponse
-	(*MembersRequest)(nil),             // 57: locknode.v1.MembersRequest
-	(*MembersResponse)(nil),            // 58: locknode.v1.MembersResponse
-	(*Member)(nil),                     // 59: locknode.v1.Member
-	(*TransferLeadershipRequest)(nil),  // 60: locknode.v1.TransferLeadershipRequest
-	(*TransferLeadershipResponse)(nil), // 61: locknode.v1.TransferLeadershipResponse
-	(*RemoveMemberRequest)(nil),        // 62: locknode.v1.RemoveMemberRequest
-	(*RemoveMemberResponse)(nil),       // 63: locknode.v1.RemoveMemberResponse
+	(Mode)(0),                            // 0: locknode.v1.Mode
+	(Right)(0),                           // 1: locknode.v1.Right
+	(*RequestID)(nil),                    // 2: locknode.v1.RequestID
+	(*Span)(nil),                         // 3: locknode.v1.Span
+	(*Want)(nil),                         // 4: locknode.v1.Want
+	(*Label)(nil),                        // 5: locknode.v1.Label
+	(*OpenSessionRequest)(nil),           // 6: locknode.v1.OpenSessionRequest
+	(*OpenSessionResponse)(nil),          // 7: locknode.v1.OpenSessionResponse
+	(*KeepAliveRequest)(nil),             // 8: locknode.v1.KeepAliveRequest
+	(*KeepAliveResponse)(nil),            // 9: locknode.v1.KeepAliveResponse
+	(*Revocation)(nil),                   // 10: locknode.v1.Revocation
+	(*EndSessionRequest)(nil),            // 11: locknode.v1.EndSessionRequest
+	(*EndSessionResponse)(nil),           // 12: locknode.v1.EndSessionResponse
+	(*AcquireRequest)(nil),               // 13: locknode.v1.AcquireRequest
+	(*AcquireResponse)(nil),              // 14: locknode.v1.AcquireResponse
+	(*CancelRequest)(nil),                // 15: locknode.v1.CancelRequest
+	(*CancelResponse)(nil),               // 16: locknode.v1.CancelResponse
+	(*ReleaseRequest)(nil),               // 17: locknode.v1.ReleaseRequest
+	(*ReleaseResponse)(nil),              // 18: locknode.v1.ReleaseResponse
+	(*RenewRequest)(nil),                 // 19: locknode.v1.RenewRequest
+	(*RenewResponse)(nil),                // 20: locknode.v1.RenewResponse
+	(*SetValueRequest)(nil),              // 21: locknode.v1.SetValueRequest
+	(*SetValueResponse)(nil),             // 22: locknode.v1.SetValueResponse
+	(*ForceReleaseRequest)(nil),          // 23: locknode.v1.ForceReleaseRequest
+	(*ForceReleaseResponse)(nil),         // 24: locknode.v1.ForceReleaseResponse
+	(*ResizeRequest)(nil),                // 25: locknode.v1.ResizeRequest
+	(*ResizeResponse)(nil),               // 26: locknode.v1.ResizeResponse
+	(*GetRequest)(nil),                   // 27: locknode.v1.GetRequest
+	(*GetResponse)(nil),                  // 28: locknode.v1.GetResponse
+	(*ListRequest)(nil),                  // 29: locknode.v1.ListRequest
+	(*ListResponse)(nil),                 // 30: locknode.v1.ListResponse
+	(*Lock)(nil),                         // 31: locknode.v1.Lock
+	(*Holder)(nil),                       // 32: locknode.v1.Holder
+	(*Operation)(nil),                    // 33: locknode.v1.Operation
+	(*Answer)(nil),                       // 34: locknode.v1.Answer
+	(*Error)(nil),                        // 35: locknode.v1.Error
+	(*BatchRequest)(nil),                 // 36: locknode.v1.BatchRequest
+	(*BatchResponse)(nil),                // 37: locknode.v1.BatchResponse
+	(*SessionRequest)(nil),               // 38: locknode.v1.SessionRequest
+	(*SessionResponse)(nil),              // 39: locknode.v1.SessionResponse
+	(*Directory)(nil),                    // 40: locknode.v1.Directory
+	(*Place)(nil),                        // 41: locknode.v1.Place
+	(*Notice)(nil),                       // 42: locknode.v1.Notice
+	(*StatusRequest)(nil),                // 43: locknode.v1.StatusRequest
+	(*StatusResponse)(nil),               // 44: locknode.v1.StatusResponse
+	(*OwnerUse)(nil),                     // 45: locknode.v1.OwnerUse
+	(*ListSessionsRequest)(nil),          // 46: locknode.v1.ListSessionsRequest
+	(*ListSessionsResponse)(nil),         // 47: locknode.v1.ListSessionsResponse
+	(*SessionInfo)(nil),                  // 48: locknode.v1.SessionInfo
+	(*KillSessionsRequest)(nil),          // 49: locknode.v1.KillSessionsRequest
+	(*KillSessionsResponse)(nil),         // 50: locknode.v1.KillSessionsResponse
+	(*ClearLockRequest)(nil),             // 51: locknode.v1.ClearLockRequest
+	(*ClearLockResponse)(nil),            // 52: locknode.v1.ClearLockResponse
+	(*Limit)(nil),                        // 53: locknode.v1.Limit
+	(*GetLimitsRequest)(nil),             // 54: locknode.v1.GetLimitsRequest
+	(*GetLimitsResponse)(nil),            // 55: locknode.v1.GetLimitsResponse
+	(*SetLimitsRequest)(nil),             // 56: locknode.v1.SetLimitsRequest
+	(*SetLimitsResponse)(nil),            // 57: locknode.v1.SetLimitsResponse
+	(*MembersRequest)(nil),               // 58: locknode.v1.MembersRequest
+	(*MembersResponse)(nil),              // 59: locknode.v1.MembersResponse
+	(*Member)(nil),                       // 60: locknode.v1.Member
+	(*TransferLeadershipRequest)(nil),    // 61: locknode.v1.TransferLeadershipRequest
+	(*TransferLeadershipResponse)(nil),   // 62: locknode.v1.TransferLeadershipResponse
+	(*RemoveMemberRequest)(nil),          // 63: locknode.v1.RemoveMemberRequest
+	(*RemoveMemberResponse)(nil),         // 64: locknode.v1.RemoveMemberResponse
+	(*AccessToken)(nil),                  // 65: locknode.v1.AccessToken
+	(*CreateAccessTokenRequest)(nil),     // 66: locknode.v1.CreateAccessTokenRequest
+	(*CreateAccessTokenResponse)(nil),    // 67: locknode.v1.CreateAccessTokenResponse
+	(*ListAccessTokensRequest)(nil),      // 68: locknode.v1.ListAccessTokensRequest
+	(*ListAccessTokensResponse)(nil),     // 69: locknode.v1.ListAccessTokensResponse
+	(*RevokeAccessTokenRequest)(nil),     // 70: locknode.v1.RevokeAccessTokenRequest
+	(*RevokeAccessTokenResponse)(nil),    // 71: locknode.v1.RevokeAccessTokenResponse
+	(*BootstrapAccessTokenRequest)(nil),  // 72: locknode.v1.BootstrapAccessTokenRequest
+	(*BootstrapAccessTokenResponse)(nil), // 73: locknode.v1.BootstrapAccessTokenResponse
+	(*Rule)(nil),                         // 74: locknode.v1.Rule
+	(*Quota)(nil),                        // 75: locknode.v1.Quota
+	(*Policy)(nil),                       // 76: locknode.v1.Policy
+	(*ChangePoliciesRequest)(nil),        // 77: locknode.v1.ChangePoliciesRequest
+	(*ChangePoliciesResponse)(nil),       // 78: locknode.v1.ChangePoliciesResponse
+	(*ListPoliciesRequest)(nil),          // 79: locknode.v1.ListPoliciesRequest
+	(*ListPoliciesResponse)(nil),         // 80: locknode.v1.ListPoliciesResponse
+	(*CheckRightsRequest)(nil),           // 81: locknode.v1.CheckRightsRequest
+	(*CheckRightsResponse)(nil),          // 82: locknode.v1.CheckRightsResponse
+	(*WhoAmIRequest)(nil),                // 83: locknode.v1.WhoAmIRequest
+	(*WhoAmIResponse)(nil),               // 84: locknode.v1.WhoAmIResponse
 }
 var file_locknode_proto_depIdxs = []int32{
-	2,  // 0: locknode.v1.RequestID.answered:type_name -> locknode.v1.Span
-	0,  // 1: locknode.v1.Want.mode:type_name -> locknode.v1.Mode
-	4,  // 2: locknode.v1.OpenSessionRequest.labels:type_name -> locknode.v1.Label
-	9,  // 3: locknode.v1.KeepAliveResponse.revocations:type_name -> locknode.v1.Revocation
-	1,  // 4: locknode.v1.AcquireRequest.id:type_name -> locknode.v1.RequestID
-	3,  // 5: locknode.v1.AcquireRequest.locks:type_name -> locknode.v1.Want
-	4,  // 6: locknode.v1.AcquireRequest.labels:type_name -> locknode.v1.Label
-	1,  // 7: locknode.v1.CancelRequest.id:type_name -> locknode.v1.RequestID
-	1,  // 8: locknode.v1.CancelRequest.target:type_name -> locknode.v1.RequestID
-	1,  // 9: locknode.v1.ReleaseRequest.id:type_name -> locknode.v1.RequestID
-	1,  // 10: locknode.v1.RenewRequest.id:type_name -> locknode.v1.RequestID
-	1,  // 11: locknode.v1.SetValueRequest.id:type_name -> locknode.v1.RequestID
-	1,  // 12: locknode.v1.ForceReleaseRequest.id:type_name -> locknode.v1.RequestID
-	31, // 13: locknode.v1.ForceReleaseResponse.released:type_name -> locknode.v1.Holder
-	1,  // 14: locknode.v1.ResizeRequest.id:type_name -> locknode.v1.RequestID
-	30, // 15: locknode.v1.GetResponse.lock:type_name -> locknode.v1.Lock
-	30, // 16: locknode.v1.ListResponse.locks:type_name -> locknode.v1.Lock
-	31, // 17: locknode.v1.Lock.holders:type_name -> locknode.v1.Holder
-	0,  // 18: locknode.v1.Holder.mode:type_name -> locknode.v1.Mode
-	4,  // 19: locknode.v1.Holder.labels:type_name -> locknode.v1.Label
-	5,  // 20: locknode.v1.Operation.open_session:type_name -> locknode.v1.OpenSessionRequest
-	7,  // 21: locknode.v1.Operation.keep_alive:type_name -> locknode.v1.KeepAliveRequest
-	10, // 22: locknode.v1.Operation.end_session:type_name -> locknode.v1.EndSessionRequest
-	12, // 23: locknode.v1.Operation.acquire:type_name -> locknode.v1.AcquireRequest
-	14, // 24: locknode.v1.Operation.cancel:type_name -> locknode.v1.CancelRequest
-	16, // 25: locknode.v1.Operation.release:type_name -> locknode.v1.ReleaseRequest
-	18, // 26: locknode.v1.Operation.renew:type_name -> locknode.v1.RenewRequest
-	20, // 27: locknode.v1.Operation.set_value:type_name -> locknode.v1.SetValueRequest
-	22, // 28: locknode.v1.Operation.force_release:type_name -> locknode.v1.ForceReleaseRequest
-	24, // 29: locknode.v1.Operation.resize:type_name -> locknode.v1.ResizeRequest
-	26, // 30: locknode.v1.Operation.get:type_name -> locknode.v1.GetRequest
-	28, // 31: locknode.v1.Operation.list:type_name -> locknode.v1.ListRequest
-	34, // 32: locknode.v1.Answer.error:type_name -> locknode.v1.Error
-	6,  // 33: locknode.v1.Answer.open_session:type_name -> locknode.v1.OpenSessionResponse
-	8,  // 34: locknode.v1.Answer.keep_alive:type_name -> locknode.v1.KeepAliveResponse
-	11, // 35: locknode.v1.Answer.end_session:type_name -> locknode.v1.EndSessionResponse
-	13, // 36: locknode.v1.Answer.acquire:type_name -> locknode.v1.AcquireResponse
-	15, // 37: locknode.v1.Answer.cancel:type_name -> locknode.v1.CancelResponse
-	17, // 38: locknode.v1.Answer.release:type_name -> locknode.v1.ReleaseResponse
-	19, // 39: locknode.v1.Answer.renew:type_name -> locknode.v1.RenewResponse
-	21, // 40: locknode.v1.Answer.set_value:type_name -> locknode.v1.SetValueResponse
-	23, // 41: locknode.v1.Answer.force_release:type_name -> locknode.v1.ForceReleaseResponse
-	25, // 42: locknode.v1.Answer.resize:type_name -> locknode.v1.ResizeResponse
-	27, // 43: locknode.v1.Answer.get:type_name -> locknode.v1.GetResponse
-	29, // 44: locknode.v1.Answer.list:type_name -> locknode.v1.ListResponse
-	31, // 45: locknode.v1.Error.holders:type_name -> locknode.v1.Holder
-	32, // 46: locknode.v1.BatchRequest.operations:type_name -> locknode.v1.Operation
-	33, // 47: locknode.v1.BatchResponse.answers:type_name -> locknode.v1.Answer
-	32, // 48: locknode.v1.SessionRequest.operations:type_name -> locknode.v1.Operation
-	33, // 49: locknode.v1.SessionResponse.answers:type_name -> locknode.v1.Answer
-	41, // 50: locknode.v1.SessionResponse.notices:type_name -> locknode.v1.Notice
-	39, // 51: locknode.v1.SessionResponse.directory:type_name -> locknode.v1.Directory
-	40, // 52: locknode.v1.Directory.members:type_name -> locknode.v1.Place
-	9,  // 53: locknode.v1.Notice.revocation:type_name -> locknode.v1.Revocation
-	39, // 54: locknode.v1.StatusResponse.directory:type_name -> locknode.v1.Directory
-	44, // 55: locknode.v1.StatusResponse.top_owners:type_name -> locknode.v1.OwnerUse
-	47, // 56: locknode.v1.ListSessionsResponse.sessions:type_name -> locknode.v1.SessionInfo
-	4,  // 57: locknode.v1.SessionInfo.labels:type_name -> locknode.v1.Label
-	52, // 58: locknode.v1.GetLimitsResponse.limits:type_name -> locknode.v1.Limit
-	52, // 59: locknode.v1.SetLimitsRequest.limits:type_name -> locknode.v1.Limit
-	52, // 60: locknode.v1.SetLimitsResponse.before:type_name -> locknode.v1.Limit
-	52, // 61: locknode.v1.SetLimitsResponse.after:type_name -> locknode.v1.Limit
-	59, // 62: locknode.v1.MembersResponse.members:type_name -> locknode.v1.Member
-	5,  // 63: locknode.v1.Locks.OpenSession:input_type -> locknode.v1.OpenSessionRequest
-	7,  // 64: locknode.v1.Locks.KeepAlive:input_type -> locknode.v1.KeepAliveRequest
-	10, // 65: locknode.v1.Locks.EndSession:input_type -> locknode.v1.EndSessionRequest
-	12, // 66: locknode.v1.Locks.Acquire:input_type -> locknode.v1.AcquireRequest
-	14, // 67: locknode.v1.Locks.Cancel:input_type -> locknode.v1.CancelRequest
-	16, // 68: locknode.v1.Locks.Release:input_type -> locknode.v1.ReleaseRequest
-	18, // 69: locknode.v1.Locks.Renew:input_type -> locknode.v1.RenewRequest
-	20, // 70: locknode.v1.Locks.SetValue:input_type -> locknode.v1.SetValueRequest
-	22, // 71: locknode.v1.Locks.ForceRelease:input_type -> locknode.v1.ForceReleaseRequest
-	24, // 72: locknode.v1.Locks.Resize:input_type -> locknode.v1.ResizeRequest
-	26, // 73: locknode.v1.Locks.Get:input_type -> locknode.v1.GetRequest
-	28, // 74: locknode.v1.Locks.List:input_type -> locknode.v1.ListRequest
-	35, // 75: locknode.v1.Locks.Batch:input_type -> locknode.v1.BatchRequest
-	37, // 76: locknode.v1.Locks.Session:input_type -> locknode.v1.SessionRequest
-	42, // 77: locknode.v1.Locks.Status:input_type -> locknode.v1.StatusRequest
-	57, // 78: locknode.v1.Locks.Members:input_type -> locknode.v1.MembersRequest
-	60, // 79: locknode.v1.Locks.TransferLeadership:input_type -> locknode.v1.TransferLeadershipRequest
-	62, // 80: locknode.v1.Locks.RemoveMember:input_type -> locknode.v1.RemoveMemberRequest
-	45, // 81: locknode.v1.Locks.ListSessions:input_type -> locknode.v1.ListSessionsRequest
-	48, // 82: locknode.v1.Locks.KillSessions:input_type -> locknode.v1.KillSessionsRequest
-	50, // 83: locknode.v1.Locks.ClearLock:input_type -> locknode.v1.ClearLockRequest
-	53, // 84: locknode.v1.Locks.GetLimits:input_type -> locknode.v1.GetLimitsRequest
-	55, // 85: locknode.v1.Locks.SetLimits:input_type -> locknode.v1.SetLimitsRequest
-	6,  // 86: locknode.v1.Locks.OpenSession:output_type -> locknode.v1.OpenSessionResponse
-	8,  // 87: locknode.v1.Locks.KeepAlive:output_type -> locknode.v1.KeepAliveResponse
-	11, // 88: locknode.v1.Locks.EndSession:output_type -> locknode.v1.EndSessionResponse
-	13, // 89: locknode.v1.Locks.Acquire:output_type -> locknode.v1.AcquireResponse
-	15, // 90: locknode.v1.Locks.Cancel:output_type -> locknode.v1.CancelResponse
-	17, // 91: locknode.v1.Locks.Release:output_type -> locknode.v1.ReleaseResponse
-	19, // 92: locknode.v1.Locks.Renew:output_type -> locknode.v1.RenewResponse
-	21, // 93: locknode.v1.Locks.SetValue:output_type -> locknode.v1.SetValueResponse
-	23, // 94: locknode.v1.Locks.ForceRelease:output_type -> locknode.v1.ForceReleaseResponse
-	25, // 95: locknode.v1.Locks.Resize:output_type -> locknode.v1.ResizeResponse
-	27, // 96: locknode.v1.Locks.Get:output_type -> locknode.v1.GetResponse
-	29, // 97: locknode.v1.Locks.List:output_type -> locknode.v1.ListResponse
-	36, // 98: locknode.v1.Locks.Batch:output_type -> locknode.v1.BatchResponse
-	38, // 99: locknode.v1.Locks.Session:output_type -> locknode.v1.SessionResponse
-	43, // 100: locknode.v1.Locks.Status:output_type -> locknode.v1.StatusResponse
-	58, // 101: locknode.v1.Locks.Members:output_type -> locknode.v1.MembersResponse
-	61, // 102: locknode.v1.Locks.TransferLeadership:output_type -> locknode.v1.TransferLeadershipResponse
-	63, // 103: locknode.v1.Locks.RemoveMember:output_type -> locknode.v1.RemoveMemberResponse
-	46, // 104: locknode.v1.Locks.ListSessions:output_type -> locknode.v1.ListSessionsResponse
-	49, // 105: locknode.v1.Locks.KillSessions:output_type -> locknode.v1.KillSessionsResponse
-	51, // 106: locknode.v1.Locks.ClearLock:output_type -> locknode.v1.ClearLockResponse
-	54, // 107: locknode.v1.Locks.GetLimits:output_type -> locknode.v1.GetLimitsResponse
-	56, // 108: locknode.v1.Locks.SetLimits:output_type -> locknode.v1.SetLimitsResponse
-	86, // [86:109] is the sub-list for method output_type
-	63, // [63:86] is the sub-list for method input_type
-	63, // [63:63] is the sub-list for extension type_name
-	63, // [63:63] is the sub-list for extension extendee
-	0,  // [0:63] is the sub-list for field type_name
+	3,   // 0: locknode.v1.RequestID.answered:type_name -> locknode.v1.Span
+	0,   // 1: locknode.v1.Want.mode:type_name -> locknode.v1.Mode
+	5,   // 2: locknode.v1.OpenSessionRequest.labels:type_name -> locknode.v1.Label
+	10,  // 3: locknode.v1.KeepAliveResponse.revocations:type_name -> locknode.v1.Revocation
+	2,   // 4: locknode.v1.AcquireRequest.id:type_name -> locknode.v1.RequestID
+	4,   // 5: locknode.v1.AcquireRequest.locks:type_name -> locknode.v1.Want
+	5,   // 6: locknode.v1.AcquireRequest.labels:type_name -> locknode.v1.Label
+	2,   // 7: locknode.v1.CancelRequest.id:type_name -> locknode.v1.RequestID
+	2,   // 8: locknode.v1.CancelRequest.target:type_name -> locknode.v1.RequestID
+	2,   // 9: locknode.v1.ReleaseRequest.id:type_name -> locknode.v1.RequestID
+	2,   // 10: locknode.v1.RenewRequest.id:type_name -> locknode.v1.RequestID
+	2,   // 11: locknode.v1.SetValueRequest.id:type_name -> locknode.v1.RequestID
+	2,   // 12: locknode.v1.ForceReleaseRequest.id:type_name -> locknode.v1.RequestID
+	32,  // 13: locknode.v1.ForceReleaseResponse.released:type_name -> locknode.v1.Holder
+	2,   // 14: locknode.v1.ResizeRequest.id:type_name -> locknode.v1.RequestID
+	31,  // 15: locknode.v1.GetResponse.lock:type_name -> locknode.v1.Lock
+	31,  // 16: locknode.v1.ListResponse.locks:type_name -> locknode.v1.Lock
+	32,  // 17: locknode.v1.Lock.holders:type_name -> locknode.v1.Holder
+	0,   // 18: locknode.v1.Holder.mode:type_name -> locknode.v1.Mode
+	5,   // 19: locknode.v1.Holder.labels:type_name -> locknode.v1.Label
+	6,   // 20: locknode.v1.Operation.open_session:type_name -> locknode.v1.OpenSessionRequest
+	8,   // 21: locknode.v1.Operation.keep_alive:type_name -> locknode.v1.KeepAliveRequest
+	11,  // 22: locknode.v1.Operation.end_session:type_name -> locknode.v1.EndSessionRequest
+	13,  // 23: locknode.v1.Operation.acquire:type_name -> locknode.v1.AcquireRequest
+	15,  // 24: locknode.v1.Operation.cancel:type_name -> locknode.v1.CancelRequest
+	17,  // 25: locknode.v1.Operation.release:type_name -> locknode.v1.ReleaseRequest
+	19,  // 26: locknode.v1.Operation.renew:type_name -> locknode.v1.RenewRequest
+	21,  // 27: locknode.v1.Operation.set_value:type_name -> locknode.v1.SetValueRequest
+	23,  // 28: locknode.v1.Operation.force_release:type_name -> locknode.v1.ForceReleaseRequest
+	25,  // 29: locknode.v1.Operation.resize:type_name -> locknode.v1.ResizeRequest
+	27,  // 30: locknode.v1.Operation.get:type_name -> locknode.v1.GetRequest
+	29,  // 31: locknode.v1.Operation.list:type_name -> locknode.v1.ListRequest
+	35,  // 32: locknode.v1.Answer.error:type_name -> locknode.v1.Error
+	7,   // 33: locknode.v1.Answer.open_session:type_name -> locknode.v1.OpenSessionResponse
+	9,   // 34: locknode.v1.Answer.keep_alive:type_name -> locknode.v1.KeepAliveResponse
+	12,  // 35: locknode.v1.Answer.end_session:type_name -> locknode.v1.EndSessionResponse
+	14,  // 36: locknode.v1.Answer.acquire:type_name -> locknode.v1.AcquireResponse
+	16,  // 37: locknode.v1.Answer.cancel:type_name -> locknode.v1.CancelResponse
+	18,  // 38: locknode.v1.Answer.release:type_name -> locknode.v1.ReleaseResponse
+	20,  // 39: locknode.v1.Answer.renew:type_name -> locknode.v1.RenewResponse
+	22,  // 40: locknode.v1.Answer.set_value:type_name -> locknode.v1.SetValueResponse
+	24,  // 41: locknode.v1.Answer.force_release:type_name -> locknode.v1.ForceReleaseResponse
+	26,  // 42: locknode.v1.Answer.resize:type_name -> locknode.v1.ResizeResponse
+	28,  // 43: locknode.v1.Answer.get:type_name -> locknode.v1.GetResponse
+	30,  // 44: locknode.v1.Answer.list:type_name -> locknode.v1.ListResponse
+	32,  // 45: locknode.v1.Error.holders:type_name -> locknode.v1.Holder
+	33,  // 46: locknode.v1.BatchRequest.operations:type_name -> locknode.v1.Operation
+	34,  // 47: locknode.v1.BatchResponse.answers:type_name -> locknode.v1.Answer
+	33,  // 48: locknode.v1.SessionRequest.operations:type_name -> locknode.v1.Operation
+	34,  // 49: locknode.v1.SessionResponse.answers:type_name -> locknode.v1.Answer
+	42,  // 50: locknode.v1.SessionResponse.notices:type_name -> locknode.v1.Notice
+	40,  // 51: locknode.v1.SessionResponse.directory:type_name -> locknode.v1.Directory
+	41,  // 52: locknode.v1.Directory.members:type_name -> locknode.v1.Place
+	10,  // 53: locknode.v1.Notice.revocation:type_name -> locknode.v1.Revocation
+	40,  // 54: locknode.v1.StatusResponse.directory:type_name -> locknode.v1.Directory
+	45,  // 55: locknode.v1.StatusResponse.top_owners:type_name -> locknode.v1.OwnerUse
+	48,  // 56: locknode.v1.ListSessionsResponse.sessions:type_name -> locknode.v1.SessionInfo
+	5,   // 57: locknode.v1.SessionInfo.labels:type_name -> locknode.v1.Label
+	53,  // 58: locknode.v1.GetLimitsResponse.limits:type_name -> locknode.v1.Limit
+	53,  // 59: locknode.v1.SetLimitsRequest.limits:type_name -> locknode.v1.Limit
+	53,  // 60: locknode.v1.SetLimitsResponse.before:type_name -> locknode.v1.Limit
+	53,  // 61: locknode.v1.SetLimitsResponse.after:type_name -> locknode.v1.Limit
+	60,  // 62: locknode.v1.MembersResponse.members:type_name -> locknode.v1.Member
+	5,   // 63: locknode.v1.AccessToken.labels:type_name -> locknode.v1.Label
+	5,   // 64: locknode.v1.CreateAccessTokenRequest.labels:type_name -> locknode.v1.Label
+	65,  // 65: locknode.v1.CreateAccessTokenResponse.access_token:type_name -> locknode.v1.AccessToken
+	65,  // 66: locknode.v1.ListAccessTokensResponse.access_tokens:type_name -> locknode.v1.AccessToken
+	65,  // 67: locknode.v1.RevokeAccessTokenResponse.access_token:type_name -> locknode.v1.AccessToken
+	65,  // 68: locknode.v1.BootstrapAccessTokenResponse.access_token:type_name -> locknode.v1.AccessToken
+	1,   // 69: locknode.v1.Rule.rights:type_name -> locknode.v1.Right
+	74,  // 70: locknode.v1.Policy.rules:type_name -> locknode.v1.Rule
+	75,  // 71: locknode.v1.Policy.quota:type_name -> locknode.v1.Quota
+	76,  // 72: locknode.v1.ChangePoliciesRequest.put:type_name -> locknode.v1.Policy
+	76,  // 73: locknode.v1.ListPoliciesResponse.policies:type_name -> locknode.v1.Policy
+	1,   // 74: locknode.v1.CheckRightsRequest.right:type_name -> locknode.v1.Right
+	74,  // 75: locknode.v1.CheckRightsResponse.decided_by:type_name -> locknode.v1.Rule
+	65,  // 76: locknode.v1.WhoAmIResponse.access_token:type_name -> locknode.v1.AccessToken
+	6,   // 77: locknode.v1.Locks.OpenSession:input_type -> locknode.v1.OpenSessionRequest
+	8,   // 78: locknode.v1.Locks.KeepAlive:input_type -> locknode.v1.KeepAliveRequest
+	11,  // 79: locknode.v1.Locks.EndSession:input_type -> locknode.v1.EndSessionRequest
+	13,  // 80: locknode.v1.Locks.Acquire:input_type -> locknode.v1.AcquireRequest
+	15,  // 81: locknode.v1.Locks.Cancel:input_type -> locknode.v1.CancelRequest
+	17,  // 82: locknode.v1.Locks.Release:input_type -> locknode.v1.ReleaseRequest
+	19,  // 83: locknode.v1.Locks.Renew:input_type -> locknode.v1.RenewRequest
+	21,  // 84: locknode.v1.Locks.SetValue:input_type -> locknode.v1.SetValueRequest
+	23,  // 85: locknode.v1.Locks.ForceRelease:input_type -> locknode.v1.ForceReleaseRequest
+	25,  // 86: locknode.v1.Locks.Resize:input_type -> locknode.v1.ResizeRequest
+	27,  // 87: locknode.v1.Locks.Get:input_type -> locknode.v1.GetRequest
+	29,  // 88: locknode.v1.Locks.List:input_type -> locknode.v1.ListRequest
+	36,  // 89: locknode.v1.Locks.Batch:input_type -> locknode.v1.BatchRequest
+	38,  // 90: locknode.v1.Locks.Session:input_type -> locknode.v1.SessionRequest
+	43,  // 91: locknode.v1.Locks.Status:input_type -> locknode.v1.StatusRequest
+	58,  // 92: locknode.v1.Locks.Members:input_type -> locknode.v1.MembersRequest
+	61,  // 93: locknode.v1.Locks.TransferLeadership:input_type -> locknode.v1.TransferLeadershipRequest
+	63,  // 94: locknode.v1.Locks.RemoveMember:input_type -> locknode.v1.RemoveMemberRequest
+	46,  // 95: locknode.v1.Locks.ListSessions:input_type -> locknode.v1.ListSessionsRequest
+	49,  // 96: locknode.v1.Locks.KillSessions:input_type -> locknode.v1.KillSessionsRequest
+	51,  // 97: locknode.v1.Locks.ClearLock:input_type -> locknode.v1.ClearLockRequest
+	54,  // 98: locknode.v1.Locks.GetLimits:input_type -> locknode.v1.GetLimitsRequest
+	56,  // 99: locknode.v1.Locks.SetLimits:input_type -> locknode.v1.SetLimitsRequest
+	66,  // 100: locknode.v1.Locks.CreateAccessToken:input_type -> locknode.v1.CreateAccessTokenRequest
+	68,  // 101: locknode.v1.Locks.ListAccessTokens:input_type -> locknode.v1.ListAccessTokensRequest
+	70,  // 102: locknode.v1.Locks.RevokeAccessToken:input_type -> locknode.v1.RevokeAccessTokenRequest
+	72,  // 103: locknode.v1.Locks.BootstrapAccessToken:input_type -> locknode.v1.BootstrapAccessTokenRequest
+	77,  // 104: locknode.v1.Locks.ChangePolicies:input_type -> locknode.v1.ChangePoliciesRequest
+	79,  // 105: locknode.v1.Locks.ListPolicies:input_type -> locknode.v1.ListPoliciesRequest
+	81,  // 106: locknode.v1.Locks.CheckRights:input_type -> locknode.v1.CheckRightsRequest
+	83,  // 107: locknode.v1.Locks.WhoAmI:input_type -> locknode.v1.WhoAmIRequest
+	7,   // 108: locknode.v1.Locks.OpenSession:output_type -> locknode.v1.OpenSessionResponse
+	9,   // 109: locknode.v1.Locks.KeepAlive:output_type -> locknode.v1.KeepAliveResponse
+	12,  // 110: locknode.v1.Locks.EndSession:output_type -> locknode.v1.EndSessionResponse
+	14,  // 111: locknode.v1.Locks.Acquire:output_type -> locknode.v1.AcquireResponse
+	16,  // 112: locknode.v1.Locks.Cancel:output_type -> locknode.v1.CancelResponse
+	18,  // 113: locknode.v1.Locks.Release:output_type -> locknode.v1.ReleaseResponse
+	20,  // 114: locknode.v1.Locks.Renew:output_type -> locknode.v1.RenewResponse
+	22,  // 115: locknode.v1.Locks.SetValue:output_type -> locknode.v1.SetValueResponse
+	24,  // 116: locknode.v1.Locks.ForceRelease:output_type -> locknode.v1.ForceReleaseResponse
+	26,  // 117: locknode.v1.Locks.Resize:output_type -> locknode.v1.ResizeResponse
+	28,  // 118: locknode.v1.Locks.Get:output_type -> locknode.v1.GetResponse
+	30,  // 119: locknode.v1.Locks.List:output_type -> locknode.v1.ListResponse
+	37,  // 120: locknode.v1.Locks.Batch:output_type -> locknode.v1.BatchResponse
+	39,  // 121: locknode.v1.Locks.Session:output_type -> locknode.v1.SessionResponse
+	44,  // 122: locknode.v1.Locks.Status:output_type -> locknode.v1.StatusResponse
+	59,  // 123: locknode.v1.Locks.Members:output_type -> locknode.v1.MembersResponse
+	62,  // 124: locknode.v1.Locks.TransferLeadership:output_type -> locknode.v1.TransferLeadershipResponse
+	64,  // 125: locknode.v1.Locks.RemoveMember:output_type -> locknode.v1.RemoveMemberResponse
+	47,  // 126: locknode.v1.Locks.ListSessions:output_type -> locknode.v1.ListSessionsResponse
+	50,  // 127: locknode.v1.Locks.KillSessions:output_type -> locknode.v1.KillSessionsResponse
+	52,  // 128: locknode.v1.Locks.ClearLock:output_type -> locknode.v1.ClearLockResponse
+	55,  // 129: locknode.v1.Locks.GetLimits:output_type -> locknode.v1.GetLimitsResponse
+	57,  // 130: locknode.v1.Locks.SetLimits:output_type -> locknode.v1.SetLimitsResponse
+	67,  // 131: locknode.v1.Locks.CreateAccessToken:output_type -> locknode.v1.CreateAccessTokenResponse
+	69,  // 132: locknode.v1.Locks.ListAccessTokens:output_type -> locknode.v1.ListAccessTokensResponse
+	71,  // 133: locknode.v1.Locks.RevokeAccessToken:output_type -> locknode.v1.RevokeAccessTokenResponse
+	73,  // 134: locknode.v1.Locks.BootstrapAccessToken:output_type -> locknode.v1.BootstrapAccessTokenResponse
+	78,  // 135: locknode.v1.Locks.ChangePolicies:output_type -> locknode.v1.ChangePoliciesResponse
+	80,  // 136: locknode.v1.Locks.ListPolicies:output_type -> locknode.v1.ListPoliciesResponse
+	82,  // 137: locknode.v1.Locks.CheckRights:output_type -> locknode.v1.CheckRightsResponse
+	84,  // 138: locknode.v1.Locks.WhoAmI:output_type -> locknode.v1.WhoAmIResponse
+	108, // [108:139] is the sub-list for method output_type
+	77,  // [77:108] is the sub-list for method input_type
+	77,  // [77:77] is the sub-list for extension type_name
+	77,  // [77:77] is the sub-list for extension extendee
+	0,   // [0:77] is the sub-list for field type_name
 }
 
 func init() { file_locknode_proto_init() }
@@ -5117,8 +6770,8 @@ func file_locknode_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_locknode_proto_rawDesc), len(file_locknode_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   63,
+			NumEnums:      2,
+			NumMessages:   83,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

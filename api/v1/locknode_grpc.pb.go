@@ -29,29 +29,37 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Locks_OpenSession_FullMethodName        = "/locknode.v1.Locks/OpenSession"
-	Locks_KeepAlive_FullMethodName          = "/locknode.v1.Locks/KeepAlive"
-	Locks_EndSession_FullMethodName         = "/locknode.v1.Locks/EndSession"
-	Locks_Acquire_FullMethodName            = "/locknode.v1.Locks/Acquire"
-	Locks_Cancel_FullMethodName             = "/locknode.v1.Locks/Cancel"
-	Locks_Release_FullMethodName            = "/locknode.v1.Locks/Release"
-	Locks_Renew_FullMethodName              = "/locknode.v1.Locks/Renew"
-	Locks_SetValue_FullMethodName           = "/locknode.v1.Locks/SetValue"
-	Locks_ForceRelease_FullMethodName       = "/locknode.v1.Locks/ForceRelease"
-	Locks_Resize_FullMethodName             = "/locknode.v1.Locks/Resize"
-	Locks_Get_FullMethodName                = "/locknode.v1.Locks/Get"
-	Locks_List_FullMethodName               = "/locknode.v1.Locks/List"
-	Locks_Batch_FullMethodName              = "/locknode.v1.Locks/Batch"
-	Locks_Session_FullMethodName            = "/locknode.v1.Locks/Session"
-	Locks_Status_FullMethodName             = "/locknode.v1.Locks/Status"
-	Locks_Members_FullMethodName            = "/locknode.v1.Locks/Members"
-	Locks_TransferLeadership_FullMethodName = "/locknode.v1.Locks/TransferLeadership"
-	Locks_RemoveMember_FullMethodName       = "/locknode.v1.Locks/RemoveMember"
-	Locks_ListSessions_FullMethodName       = "/locknode.v1.Locks/ListSessions"
-	Locks_KillSessions_FullMethodName       = "/locknode.v1.Locks/KillSessions"
-	Locks_ClearLock_FullMethodName          = "/locknode.v1.Locks/ClearLock"
-	Locks_GetLimits_FullMethodName          = "/locknode.v1.Locks/GetLimits"
-	Locks_SetLimits_FullMethodName          = "/locknode.v1.Locks/SetLimits"
+	Locks_OpenSession_FullMethodName          = "/locknode.v1.Locks/OpenSession"
+	Locks_KeepAlive_FullMethodName            = "/locknode.v1.Locks/KeepAlive"
+	Locks_EndSession_FullMethodName           = "/locknode.v1.Locks/EndSession"
+	Locks_Acquire_FullMethodName              = "/locknode.v1.Locks/Acquire"
+	Locks_Cancel_FullMethodName               = "/locknode.v1.Locks/Cancel"
+	Locks_Release_FullMethodName              = "/locknode.v1.Locks/Release"
+	Locks_Renew_FullMethodName                = "/locknode.v1.Locks/Renew"
+	Locks_SetValue_FullMethodName             = "/locknode.v1.Locks/SetValue"
+	Locks_ForceRelease_FullMethodName         = "/locknode.v1.Locks/ForceRelease"
+	Locks_Resize_FullMethodName               = "/locknode.v1.Locks/Resize"
+	Locks_Get_FullMethodName                  = "/locknode.v1.Locks/Get"
+	Locks_List_FullMethodName                 = "/locknode.v1.Locks/List"
+	Locks_Batch_FullMethodName                = "/locknode.v1.Locks/Batch"
+	Locks_Session_FullMethodName              = "/locknode.v1.Locks/Session"
+	Locks_Status_FullMethodName               = "/locknode.v1.Locks/Status"
+	Locks_Members_FullMethodName              = "/locknode.v1.Locks/Members"
+	Locks_TransferLeadership_FullMethodName   = "/locknode.v1.Locks/TransferLeadership"
+	Locks_RemoveMember_FullMethodName         = "/locknode.v1.Locks/RemoveMember"
+	Locks_ListSessions_FullMethodName         = "/locknode.v1.Locks/ListSessions"
+	Locks_KillSessions_FullMethodName         = "/locknode.v1.Locks/KillSessions"
+	Locks_ClearLock_FullMethodName            = "/locknode.v1.Locks/ClearLock"
+	Locks_GetLimits_FullMethodName            = "/locknode.v1.Locks/GetLimits"
+	Locks_SetLimits_FullMethodName            = "/locknode.v1.Locks/SetLimits"
+	Locks_CreateAccessToken_FullMethodName    = "/locknode.v1.Locks/CreateAccessToken"
+	Locks_ListAccessTokens_FullMethodName     = "/locknode.v1.Locks/ListAccessTokens"
+	Locks_RevokeAccessToken_FullMethodName    = "/locknode.v1.Locks/RevokeAccessToken"
+	Locks_BootstrapAccessToken_FullMethodName = "/locknode.v1.Locks/BootstrapAccessToken"
+	Locks_ChangePolicies_FullMethodName       = "/locknode.v1.Locks/ChangePolicies"
+	Locks_ListPolicies_FullMethodName         = "/locknode.v1.Locks/ListPolicies"
+	Locks_CheckRights_FullMethodName          = "/locknode.v1.Locks/CheckRights"
+	Locks_WhoAmI_FullMethodName               = "/locknode.v1.Locks/WhoAmI"
 )
 
 // LocksClient is the client API for Locks service.
@@ -99,6 +107,24 @@ type LocksClient interface {
 	// SetLimits changes limits of the lock table, for all nodes and permanently. What exists
 	// stays.
 	SetLimits(ctx context.Context, in *SetLimitsRequest, opts ...grpc.CallOption) (*SetLimitsResponse, error)
+	// CreateAccessToken makes an access token. Its secret is in the answer and nowhere else.
+	CreateAccessToken(ctx context.Context, in *CreateAccessTokenRequest, opts ...grpc.CallOption) (*CreateAccessTokenResponse, error)
+	// ListAccessTokens lists access tokens in the order of their accessors.
+	ListAccessTokens(ctx context.Context, in *ListAccessTokensRequest, opts ...grpc.CallOption) (*ListAccessTokensResponse, error)
+	// RevokeAccessToken ends an access token, and on request the sessions of its identity.
+	RevokeAccessToken(ctx context.Context, in *RevokeAccessTokenRequest, opts ...grpc.CallOption) (*RevokeAccessTokenResponse, error)
+	// BootstrapAccessToken makes an access token named root, and the policy root that gives it
+	// all rights. It takes what is in the file operator.key of the node's data directory as proof.
+	BootstrapAccessToken(ctx context.Context, in *BootstrapAccessTokenRequest, opts ...grpc.CallOption) (*BootstrapAccessTokenResponse, error)
+	// ChangePolicies puts and removes policies, all of them or none.
+	ChangePolicies(ctx context.Context, in *ChangePoliciesRequest, opts ...grpc.CallOption) (*ChangePoliciesResponse, error)
+	// ListPolicies lists policies in the order of their names.
+	ListPolicies(ctx context.Context, in *ListPoliciesRequest, opts ...grpc.CallOption) (*ListPoliciesResponse, error)
+	// CheckRights says whether an identity has a right on a name, and which rule decides. Of
+	// itself every known identity may ask.
+	CheckRights(ctx context.Context, in *CheckRightsRequest, opts ...grpc.CallOption) (*CheckRightsResponse, error)
+	// WhoAmI says who the caller is to the node.
+	WhoAmI(ctx context.Context, in *WhoAmIRequest, opts ...grpc.CallOption) (*WhoAmIResponse, error)
 }
 
 type locksClient struct {
@@ -342,6 +368,86 @@ func (c *locksClient) SetLimits(ctx context.Context, in *SetLimitsRequest, opts 
 	return out, nil
 }
 
+func (c *locksClient) CreateAccessToken(ctx context.Context, in *CreateAccessTokenRequest, opts ...grpc.CallOption) (*CreateAccessTokenResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CreateAccessTokenResponse)
+	err := c.cc.Invoke(ctx, Locks_CreateAccessToken_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *locksClient) ListAccessTokens(ctx context.Context, in *ListAccessTokensRequest, opts ...grpc.CallOption) (*ListAccessTokensResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListAccessTokensResponse)
+	err := c.cc.Invoke(ctx, Locks_ListAccessTokens_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *locksClient) RevokeAccessToken(ctx context.Context, in *RevokeAccessTokenRequest, opts ...grpc.CallOption) (*RevokeAccessTokenResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RevokeAccessTokenResponse)
+	err := c.cc.Invoke(ctx, Locks_RevokeAccessToken_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *locksClient) BootstrapAccessToken(ctx context.Context, in *BootstrapAccessTokenRequest, opts ...grpc.CallOption) (*BootstrapAccessTokenResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(BootstrapAccessTokenResponse)
+	err := c.cc.Invoke(ctx, Locks_BootstrapAccessToken_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *locksClient) ChangePolicies(ctx context.Context, in *ChangePoliciesRequest, opts ...grpc.CallOption) (*ChangePoliciesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ChangePoliciesResponse)
+	err := c.cc.Invoke(ctx, Locks_ChangePolicies_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *locksClient) ListPolicies(ctx context.Context, in *ListPoliciesRequest, opts ...grpc.CallOption) (*ListPoliciesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListPoliciesResponse)
+	err := c.cc.Invoke(ctx, Locks_ListPolicies_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *locksClient) CheckRights(ctx context.Context, in *CheckRightsRequest, opts ...grpc.CallOption) (*CheckRightsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CheckRightsResponse)
+	err := c.cc.Invoke(ctx, Locks_CheckRights_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *locksClient) WhoAmI(ctx context.Context, in *WhoAmIRequest, opts ...grpc.CallOption) (*WhoAmIResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(WhoAmIResponse)
+	err := c.cc.Invoke(ctx, Locks_WhoAmI_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // LocksServer is the server API for Locks service.
 // All implementations must embed UnimplementedLocksServer
 // for forward compatibility.
@@ -387,6 +493,24 @@ type LocksServer interface {
 	// SetLimits changes limits of the lock table, for all nodes and permanently. What exists
 	// stays.
 	SetLimits(context.Context, *SetLimitsRequest) (*SetLimitsResponse, error)
+	// CreateAccessToken makes an access token. Its secret is in the answer and nowhere else.
+	CreateAccessToken(context.Context, *CreateAccessTokenRequest) (*CreateAccessTokenResponse, error)
+	// ListAccessTokens lists access tokens in the order of their accessors.
+	ListAccessTokens(context.Context, *ListAccessTokensRequest) (*ListAccessTokensResponse, error)
+	// RevokeAccessToken ends an access token, and on request the sessions of its identity.
+	RevokeAccessToken(context.Context, *RevokeAccessTokenRequest) (*RevokeAccessTokenResponse, error)
+	// BootstrapAccessToken makes an access token named root, and the policy root that gives it
+	// all rights. It takes what is in the file operator.key of the node's data directory as proof.
+	BootstrapAccessToken(context.Context, *BootstrapAccessTokenRequest) (*BootstrapAccessTokenResponse, error)
+	// ChangePolicies puts and removes policies, all of them or none.
+	ChangePolicies(context.Context, *ChangePoliciesRequest) (*ChangePoliciesResponse, error)
+	// ListPolicies lists policies in the order of their names.
+	ListPolicies(context.Context, *ListPoliciesRequest) (*ListPoliciesResponse, error)
+	// CheckRights says whether an identity has a right on a name, and which rule decides. Of
+	// itself every known identity may ask.
+	CheckRights(context.Context, *CheckRightsRequest) (*CheckRightsResponse, error)
+	// WhoAmI says who the caller is to the node.
+	WhoAmI(context.Context, *WhoAmIRequest) (*WhoAmIResponse, error)
 	mustEmbedUnimplementedLocksServer()
 }
 
@@ -465,6 +589,30 @@ func (UnimplementedLocksServer) GetLimits(context.Context, *GetLimitsRequest) (*
 }
 func (UnimplementedLocksServer) SetLimits(context.Context, *SetLimitsRequest) (*SetLimitsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method SetLimits not implemented")
+}
+func (UnimplementedLocksServer) CreateAccessToken(context.Context, *CreateAccessTokenRequest) (*CreateAccessTokenResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CreateAccessToken not implemented")
+}
+func (UnimplementedLocksServer) ListAccessTokens(context.Context, *ListAccessTokensRequest) (*ListAccessTokensResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListAccessTokens not implemented")
+}
+func (UnimplementedLocksServer) RevokeAccessToken(context.Context, *RevokeAccessTokenRequest) (*RevokeAccessTokenResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RevokeAccessToken not implemented")
+}
+func (UnimplementedLocksServer) BootstrapAccessToken(context.Context, *BootstrapAccessTokenRequest) (*BootstrapAccessTokenResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method BootstrapAccessToken not implemented")
+}
+func (UnimplementedLocksServer) ChangePolicies(context.Context, *ChangePoliciesRequest) (*ChangePoliciesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ChangePolicies not implemented")
+}
+func (UnimplementedLocksServer) ListPolicies(context.Context, *ListPoliciesRequest) (*ListPoliciesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListPolicies not implemented")
+}
+func (UnimplementedLocksServer) CheckRights(context.Context, *CheckRightsRequest) (*CheckRightsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CheckRights not implemented")
+}
+func (UnimplementedLocksServer) WhoAmI(context.Context, *WhoAmIRequest) (*WhoAmIResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method WhoAmI not implemented")
 }
 func (UnimplementedLocksServer) mustEmbedUnimplementedLocksServer() {}
 func (UnimplementedLocksServer) testEmbeddedByValue()               {}
@@ -890,6 +1038,150 @@ func _Locks_SetLimits_Handler(srv interface{}, ctx context.Context, dec func(int
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Locks_CreateAccessToken_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CreateAccessTokenRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LocksServer).CreateAccessToken(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Locks_CreateAccessToken_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LocksServer).CreateAccessToken(ctx, req.(*CreateAccessTokenRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Locks_ListAccessTokens_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListAccessTokensRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LocksServer).ListAccessTokens(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Locks_ListAccessTokens_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LocksServer).ListAccessTokens(ctx, req.(*ListAccessTokensRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Locks_RevokeAccessToken_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RevokeAccessTokenRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LocksServer).RevokeAccessToken(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Locks_RevokeAccessToken_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LocksServer).RevokeAccessToken(ctx, req.(*RevokeAccessTokenRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Locks_BootstrapAccessToken_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(BootstrapAccessTokenRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LocksServer).BootstrapAccessToken(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Locks_BootstrapAccessToken_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LocksServer).BootstrapAccessToken(ctx, req.(*BootstrapAccessTokenRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Locks_ChangePolicies_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ChangePoliciesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LocksServer).ChangePolicies(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Locks_ChangePolicies_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LocksServer).ChangePolicies(ctx, req.(*ChangePoliciesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Locks_ListPolicies_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListPoliciesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LocksServer).ListPolicies(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Locks_ListPolicies_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LocksServer).ListPolicies(ctx, req.(*ListPoliciesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Locks_CheckRights_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CheckRightsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LocksServer).CheckRights(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Locks_CheckRights_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LocksServer).CheckRights(ctx, req.(*CheckRightsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Locks_WhoAmI_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(WhoAmIRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LocksServer).WhoAmI(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Locks_WhoAmI_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LocksServer).WhoAmI(ctx, req.(*WhoAmIRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Locks_ServiceDesc is the grpc.ServiceDesc for Locks service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -984,6 +1276,38 @@ var Locks_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "SetLimits",
 			Handler:    _Locks_SetLimits_Handler,
+		},
+		{
+			MethodName: "CreateAccessToken",
+			Handler:    _Locks_CreateAccessToken_Handler,
+		},
+		{
+			MethodName: "ListAccessTokens",
+			Handler:    _Locks_ListAccessTokens_Handler,
+		},
+		{
+			MethodName: "RevokeAccessToken",
+			Handler:    _Locks_RevokeAccessToken_Handler,
+		},
+		{
+			MethodName: "BootstrapAccessToken",
+			Handler:    _Locks_BootstrapAccessToken_Handler,
+		},
+		{
+			MethodName: "ChangePolicies",
+			Handler:    _Locks_ChangePolicies_Handler,
+		},
+		{
+			MethodName: "ListPolicies",
+			Handler:    _Locks_ListPolicies_Handler,
+		},
+		{
+			MethodName: "CheckRights",
+			Handler:    _Locks_CheckRights_Handler,
+		},
+		{
+			MethodName: "WhoAmI",
+			Handler:    _Locks_WhoAmI_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
