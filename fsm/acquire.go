@@ -19,6 +19,9 @@ func (t *Table) acquire(c *Acquire) Result {
 	if res, bad := t.checkAcquire(c); bad {
 		return res
 	}
+	if res, ok := t.checkAcquirer(c); !ok {
+		return res
+	}
 	if m, ok := t.recordOf(c); ok {
 		return t.tryAgain(c, m)
 	}
@@ -34,6 +37,9 @@ func (t *Table) acquire(c *Acquire) Result {
 		return t.refuse(OverLimit, fullSession, int64(t.limits.GrantsPerSession))
 	}
 	if res, ok := t.room(free, c); !ok {
+		return res
+	}
+	if res, ok := t.quotaForRequest(free, c); !ok {
 		return res
 	}
 	s = t.changeSession(c.ID.Session, s)
@@ -304,8 +310,14 @@ func (t *Table) cancel(c *Cancel) Result {
 	if s == nil {
 		return Result{Code: NoSession}
 	}
+	if t.isGuarded(s.owner) {
+		return t.refuse(NotOwner, foreignSession, 0)
+	}
 	target := try{c.Target.Session, c.Target.Sequence}
 	if r := t.requestOf(s, target.sequence); r != nil {
+		if t.isGuarded(r.owner) {
+			return t.refuse(NotOwner, foreignGrant, 0)
+		}
 		if !t.cancelTry(r, target) {
 			return Result{Code: NotHeld}
 		}

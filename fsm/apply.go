@@ -27,7 +27,7 @@ func (t *Table) Apply(index, term uint64, data []byte) Applied {
 	case h.stamp > t.now.Add(maxStep):
 		a.Refused = Malformed
 	default:
-		t.wall = h.wall
+		t.wall, t.applying = h.wall, index
 		t.now = max(t.now, h.stamp)
 		t.work = 0
 		t.events = make([]Event, 0, min(count, 1024))
@@ -75,6 +75,9 @@ func (t *Table) endNext() {
 		} else {
 			t.endWait(r, TimedOut)
 		}
+	case what.accessor != "":
+		a, _ := t.accessTokens.get(what.accessor)
+		t.endAccessToken(a)
 	case what.session != SessionID{}:
 		s := t.session(what.session)
 		t.ends += s.grants.len() + s.unconfirmed.total + s.waits.total
@@ -154,6 +157,8 @@ func (t *Table) run(frame []byte) Result {
 		var c EndSession
 		c.decode(&d)
 		return t.whole(&d, func() Result { return t.endSessionByClient(&c) })
+	case KindAs:
+		return t.runAs(&d)
 	default:
 		return t.runRare(&d, kind)
 	}
@@ -198,6 +203,28 @@ func (t *Table) runRare(d *decoder, kind Kind) Result {
 		c.decode(d)
 		return t.whole(d, func() Result { return t.raiseLevel(&c) })
 	}
+	return t.runRights(d, kind)
+}
+
+func (t *Table) runRights(d *decoder, kind Kind) Result {
+	switch kind {
+	case KindPutAccessToken:
+		var c PutAccessToken
+		c.decode(d)
+		return t.whole(d, func() Result { return t.putAccessToken(&c) })
+	case KindRevokeAccessToken:
+		var c RevokeAccessToken
+		c.decode(d)
+		return t.whole(d, func() Result { return t.revokeAccessToken(&c) })
+	case KindChangePolicies:
+		var c ChangePolicies
+		c.decode(d)
+		return t.whole(d, func() Result { return t.changePolicies(&c) })
+	case KindConfigureRights:
+		var c configureRights
+		c.decode(d)
+		return t.whole(d, func() Result { return t.configure(&c.Configure) })
+	}
 	return d.unknownCommand()
 }
 
@@ -223,6 +250,9 @@ func (t *Table) once(d *decoder, id *RequestID, kind Kind, do func() Result) Res
 	}
 	if id.Session == (SessionID{}) && id.Once == (OnceID{}) {
 		return do()
+	}
+	if t.usesForeignSession(id.Session) {
+		return t.refuse(NotOwner, foreignSession, 0)
 	}
 	hash := hashOf(id, d.body)
 	if res, done := t.recall(id, kind, hash); done {

@@ -138,6 +138,7 @@ func TestLimitsHoldAtTheirBounds(t *testing.T) {
 			want Code
 		}{{0, OK}, {e.least, OK}, {e.max, OK}, {e.max + 1, Invalid}, {-1, Invalid}} {
 			b := newBench(t)
+			b.one(0, raiseTo(Level))
 			var l Limits
 			e.set(&l, c.v)
 			r := b.want(b.one(0, Configure{Limits: l}), c.want)

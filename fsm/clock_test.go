@@ -301,7 +301,7 @@ func TestDelaysOfOneGrantEndInTheSameOrderEverywhere(t *testing.T) {
 func TestLimitsBeyond32BitsAreRefusedEverywhere(t *testing.T) {
 	payload := []byte{byte(KindConfigure)}
 	payload = append(payload, 0x8a, 0x80, 0x80, 0x80, 0x20) // zigzag of 1<<32 + 5
-	for range len(limitTable) - 1 {
+	for range firstLimits - 1 {
 		payload = append(payload, 0)
 	}
 	data := AppendHeader(nil, 1, 0, 0, 1)

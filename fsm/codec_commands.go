@@ -212,18 +212,27 @@ func (c *Resize) decode(d *decoder) {
 	*c = Resize{ID: d.requestID(), Lock: d.string(), Limit: d.uint32()}
 }
 
-func (c Configure) encode(e *encoder) { e.limits(c.Limits) }
+func (c Configure) encode(e *encoder) { e.limits(c.Limits, limitsOf(c.kind().level())) }
 
-func (e *encoder) limits(l Limits) {
-	for i := range limitTable {
+func (e *encoder) limits(l Limits, many int) {
+	for i := range limitTable[:many] {
 		e.int(limitTable[i].get(&l))
 	}
 }
 
-func (c *Configure) decode(d *decoder) { c.Limits = d.limits() }
+func (c *Configure) decode(d *decoder) { c.Limits = d.limits(limitsOf(1)) }
 
-func (d *decoder) limits() (l Limits) {
-	for i := range limitTable {
+// configureRights is a [Configure] of [KindConfigureRights], to be decoded.
+type configureRights struct{ Configure }
+
+func (c *configureRights) decode(d *decoder) {
+	c.Limits = d.limits(len(limitTable))
+	d.bad = d.bad || c.kind() != KindConfigureRights // there is one way to write a command
+}
+
+// limits reads the first limits; the others are their defaults.
+func (d *decoder) limits(many int) (l Limits) {
+	for i := range limitTable[:many] {
 		limitTable[i].set(&l, d.int())
 	}
 	return l
@@ -295,6 +304,18 @@ func decodeKind(d *decoder, kind Kind) Command {
 		return decoded[Clear](d)
 	case KindRaiseLevel:
 		return decoded[RaiseLevel](d)
+	case KindPutAccessToken:
+		return decoded[PutAccessToken](d)
+	case KindRevokeAccessToken:
+		return decoded[RevokeAccessToken](d)
+	case KindChangePolicies:
+		return decoded[ChangePolicies](d)
+	case KindAs:
+		return decoded[As](d)
+	case KindConfigureRights:
+		var c configureRights
+		c.decode(d)
+		return c.Configure
 	}
 	return nil
 }

@@ -201,7 +201,7 @@ func TestLimitsMeanTheSameOnEveryArchitecture(t *testing.T) {
 	for _, v := range []int64{1 << 32, 1<<32 + 5, -1<<32 + 5, math.MaxInt64, math.MinInt64} {
 		e := encoder{buf: AppendHeader(nil, 1, 0, 0, 1)}
 		payload := encoder{buf: []byte{byte(KindConfigure)}}
-		for range limitTable {
+		for range firstLimits {
 			payload.int(v)
 		}
 		e.bytes(payload.buf)

@@ -84,9 +84,16 @@ const (
 	_                Kind = 14 // was Recover, of which no entry was ever written
 	KindClear        Kind = 15
 	KindRaiseLevel   Kind = 16
+
+	// Of level 2; see rights.go.
+	KindPutAccessToken    Kind = 17
+	KindRevokeAccessToken Kind = 18
+	KindChangePolicies    Kind = 19
+	KindAs                Kind = 20
+	KindConfigureRights   Kind = 21 // a [Configure] with limits that came with them
 )
 
-// Command is one of the command types of this file.
+// Command is one of the command types of this file and of rights.go.
 type Command interface {
 	kind() Kind
 	encode(*encoder) // the payload after the kind; codec_commands.go
@@ -262,6 +269,15 @@ func (Renew) kind() Kind        { return KindRenew }
 func (SetValue) kind() Kind     { return KindSetValue }
 func (ForceRelease) kind() Kind { return KindForceRelease }
 func (Resize) kind() Kind       { return KindResize }
-func (Configure) kind() Kind    { return KindConfigure }
 func (Found) kind() Kind        { return KindFound }
 func (Clear) kind() Kind        { return KindClear }
+
+// kind is the first one where that says it all, because a payload is never extended.
+func (c Configure) kind() Kind {
+	for i := firstLimits; i < len(limitTable); i++ {
+		if v := limitTable[i].get(&c.Limits); v != 0 && v != limitTable[i].def {
+			return KindConfigureRights
+		}
+	}
+	return KindConfigure
+}

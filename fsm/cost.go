@@ -33,7 +33,11 @@ const (
 	costRecord   = 448
 	costEnded    = 448
 	costDelay    = 448
-	costText     = 16 // of a string or value, and an eighth of its length
+	costText     = 16   // of a string or value, and an eighth of its length
+	costAccess   = 1024 // of an access token, with its places in trees and its deadline
+	costPolicy   = 640
+	costSubject  = 256 // of a policy, with its place among the quotas
+	costRule     = 64
 	fewAnswers   = 4
 	fewSpans     = 4
 	minTableSize = 1 << 20
@@ -156,4 +160,39 @@ func (t *Table) windowLimit(s *session) int {
 		return t.limits.RequestsWindow
 	}
 	return min(t.limits.RequestsWindow, fewAnswers)
+}
+
+// costOf is what an access token costs.
+func (a *accessToken) costOf() int64 {
+	return costAccess + 2*costBytes(len(a.Accessor)) + costBytes(len(a.Name)) + costBytes(len(a.MadeBy)) + costLabels(a.Labels)
+}
+
+// costOf is what a policy costs.
+func (p *Policy) costOf() int64 {
+	n := costPolicy + costBytes(len(p.Name))
+	for _, s := range p.For {
+		n += costSubject + costBytes(len(s))
+	}
+	for i := range p.Rules {
+		n += costRule + costBytes(len(p.Rules[i].Name))
+	}
+	return n
+}
+
+// roomForRights refuses access tokens and policies that would cost so much more: as an owner,
+// all of them together get no more than is left for the others.
+func (t *Table) roomForRights(cost int64) (Result, bool) {
+	if t.rightsBytes+cost <= t.limits.TableBytes-t.bytes-cost {
+		return Result{}, true
+	}
+	t.refused = refusal{why: fullRights, arg: t.limits.TableBytes, own: t.rightsBytes, free: max(t.limits.TableBytes-t.bytes, 0)}
+	r := Result{Code: OverLimit}
+	t.refused.explain(&r)
+	return r, false
+}
+
+// chargeRights adds to what access tokens and policies cost.
+func (t *Table) chargeRights(cost int64) {
+	t.bytes += cost
+	t.rightsBytes += cost
 }

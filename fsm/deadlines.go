@@ -29,8 +29,9 @@ type due struct {
 
 // target names what a deadline belongs to if it is not a request.
 type target struct {
-	session SessionID // zero: the delay of lock
-	lock    string
+	session  SessionID
+	accessor string // of an access token
+	lock     string // whose delay it is, if both others are zero
 }
 
 // before orders two entries. Only delays can agree in both: those of the locks

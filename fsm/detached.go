@@ -163,6 +163,9 @@ func (t *Table) join(c *Acquire, r *request) Result {
 	if res, ok := t.roomFor(r.owner.name, costTry); !ok {
 		return res
 	}
+	if res, ok := t.quotaForBytes(r.owner, costTry); !ok {
+		return res
+	}
 	wasDue := t.isDue(r)
 	r = t.changeRequest(r)
 	e := *r.extra
@@ -349,7 +352,7 @@ func (t *Table) releaseUndelivered(id SessionID, s *session, undelivered []uint6
 			continue
 		}
 		number, _ := t.tokens.get(s.window[i].token)
-		if r, ok := t.requests.get(number); ok && r.session == (SessionID{}) {
+		if r, ok := t.requests.get(number); ok && r.session == (SessionID{}) && !t.isForeign(r.owner) {
 			t.cancelTry(r, try{id, sequence})
 		}
 	}

@@ -11,11 +11,14 @@ import "fmt"
 // [LevelError]. A level never falls again.
 
 // Level is the feature level of this program: the highest that it can apply.
-const Level = 1
+const Level = 2
+
+// levelOfRights is the level from which on the table knows access tokens, policies and callers.
+const levelOfRights = 2
 
 // levelVersions are the versions of this program that were the first ones with each level,
 // from level 1 on.
-var levelVersions = [Level]string{"0.1.0"}
+var levelVersions = [Level]string{"0.1.0", "0.1.0"}
 
 // LevelVersion returns the first version of Locknode that knows a level, for people; it is
 // empty for a level that this program does not know.
@@ -28,7 +31,13 @@ func LevelVersion(level uint32) string {
 
 // laterKinds are the levels of the kinds of command that are not of level 1. Such a kind is
 // unknown to the table until it has come to that level, also for nodes that know it.
-var laterKinds = [256]uint8{}
+var laterKinds = [256]uint8{
+	KindPutAccessToken:    levelOfRights,
+	KindRevokeAccessToken: levelOfRights,
+	KindChangePolicies:    levelOfRights,
+	KindAs:                levelOfRights,
+	KindConfigureRights:   levelOfRights,
+}
 
 func (k Kind) level() uint32 { return max(1, uint32(laterKinds[k])) }
 

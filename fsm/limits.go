@@ -28,6 +28,9 @@ type Limits struct {
 	ReasonBytes      int   // reason and who, each; default 256
 	ExpiriesPerEntry int   // what is due beyond this waits for the next entry; default 1,024
 	TableBytes       int64 // memory that the table may take, by a bound of what each record costs; default 256 MiB
+	AccessTokens     int   // default 10,000
+	Policies         int   // default 1,000
+	PolicyBytes      int   // of one policy, as it is in the log; default 16 KiB
 }
 
 // maxLocksPerRequest is the largest Limits.LocksPerRequest.
@@ -106,6 +109,21 @@ var limitTable = [...]limit{
 	size("expiries_per_entry", 1024, 100_000, func(l *Limits) *int { return &l.ExpiriesPerEntry }),
 	size("ended_remembered", 1_000_000, 100_000_000, func(l *Limits) *int { return &l.EndedRemembered }),
 	memory("table_bytes", 256<<20, 1<<50, func(l *Limits) *int64 { return &l.TableBytes }),
+	// From here on of level 2.
+	size("access_tokens", 10_000, 1_000_000, func(l *Limits) *int { return &l.AccessTokens }),
+	size("policies", 1000, 100_000, func(l *Limits) *int { return &l.Policies }),
+	size("policy_bytes", 16<<10, 1<<18, func(l *Limits) *int { return &l.PolicyBytes }),
+}
+
+// firstLimits is how many of the limits are of level 1.
+const firstLimits = 22
+
+// limitsOf is how many limits a table of a level has. The others have their defaults.
+func limitsOf(level uint32) int {
+	if level < levelOfRights {
+		return firstLimits
+	}
+	return len(limitTable)
 }
 
 // from says what is allowed from where.

@@ -51,8 +51,24 @@ type candidate struct {
 
 // promote grants every waiter whose turn has come, by ascending number, until
 // there is none. A grant brings only waiters behind it, of larger numbers, to
-// their turn; so the candidate with the smallest number is always next.
+// their turn; so the candidate with the smallest number is always next. Those who may
+// not be granted anything any more end afterwards, and who was behind them is looked at.
 func (t *Table) promote() {
+	t.grantFreed()
+	for len(t.stranded) > 0 {
+		for _, number := range t.stranded {
+			r, waits := t.requests.get(number)
+			if !waits {
+				continue // revived by several of its sessions, and found twice
+			}
+			t.endWaitFor(r, Event{Code: Revoked, Reason: strandedReason})
+		}
+		t.stranded = t.stranded[:0]
+		t.grantFreed()
+	}
+}
+
+func (t *Table) grantFreed() {
 	for _, l := range t.freed {
 		l.queue.freed = false
 		t.nominate(l, 0)
@@ -86,6 +102,11 @@ func (t *Table) tryGrant(r *request, from *lock) {
 	at, to := t.blocker(r)
 	switch {
 	case to == nil && !t.barred(r):
+		if t.isStranded(r.owner) {
+			r.unregister(from)
+			t.stranded = append(t.stranded, r.number)
+			return
+		}
 		t.grantWaiter(t.changeRequest(r), from)
 	case to == nil:
 		r.unregister(from)
@@ -120,6 +141,14 @@ func (t *Table) blocker(r *request) (int, *lock) {
 // and waits for its end, after a mass expiry that was cut, or there are no more
 // tokens.
 func (t *Table) barred(r *request) bool { return t.isDue(r) || t.lastToken >= maxToken }
+
+// strandedReason is what is said of the wait of somebody who is nobody any more. It stands in
+// digests: never changed.
+const strandedReason = "no access token of the caller is valid any more"
+
+// isStranded says that an owner was known by an access token, and none of the name is left:
+// what waits for it ends when its turn has come. See as.go.
+func (t *Table) isStranded(o *owner) bool { return t.level >= levelOfRights && t.isRevoked(o.name) }
 
 // revive has the next promote look at a waiter that was due and is not any more.
 func (t *Table) revive(r *request) {

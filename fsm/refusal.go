@@ -58,7 +58,41 @@ const (
 	badVersion     reason = 43
 	shrunk         reason = 44
 	noSemaphore    reason = 45
-	reasonsEnd     reason = 46
+
+	// Of level 2.
+	badAccessor      reason = 46
+	noHash           reason = 47
+	badTokenName     reason = 48
+	badMadeBy        reason = 49
+	badTokenTTL      reason = 50
+	tokenExists      reason = 51
+	fullAccessTokens reason = 52
+	fullRights       reason = 53
+	noAccessToken    reason = 54
+	otherRights      reason = 55
+	badPolicyName    reason = 56
+	subjectCount     reason = 57
+	badSubject       reason = 58
+	ruleCount        reason = 59
+	badRights        reason = 60
+	badRuleName      reason = 61
+	adminName        reason = 62
+	badQuota         reason = 63
+	policySize       reason = 64
+	fullPolicies     reason = 65
+	noPolicy         reason = 66
+	policyTwice      reason = 67
+	badCaller        reason = 68
+	otherOwner       reason = 69
+	revokedCaller    reason = 70
+	foreignSession   reason = 71
+	foreignGrant     reason = 72
+	foreignOnce      reason = 73
+	quotaSessions    reason = 74
+	quotaGrants      reason = 75
+	quotaWaiters     reason = 76
+	quotaBytes       reason = 77
+	reasonsEnd       reason = 78
 )
 
 const (
@@ -67,6 +101,9 @@ const (
 	detailText        = "must be UTF-8 of at most %d bytes, without control characters"
 	detailGrantsLimit = "the limit is %d grants and waiting requests"
 	detailOther       = "must be as in the first request under this ID"
+	detailQuota       = "the quota is %d%s, and the caller has %d"
+	fieldPolicy       = "policy"
+	fieldOwner        = "owner"
 )
 
 // refusalTexts gives each reason its field and, with the argument, its text.
@@ -116,6 +153,39 @@ var refusalTexts = [reasonsEnd]struct{ field, detail string }{
 	badVersion:     {"version", detailText},
 	shrunk:         {fieldLock, "lock %d of the request asks for %d permits, and the semaphore was made smaller meanwhile: it has %d"},
 	noSemaphore:    {fieldLock, "is in use, and not as a semaphore: it has no size"},
+
+	badAccessor:      {"accessor", "must be UTF-8 of 1 to %d bytes, without control characters"},
+	noHash:           {"hash", "must be the SHA-256 of the secret"},
+	badTokenName:     {"name", "must be UTF-8 of 1 to %d bytes, without control characters"},
+	badMadeBy:        {"made_by", detailText},
+	badTokenTTL:      {"ttl", "must be 0 to %s"},
+	tokenExists:      {"accessor", "there is an access token with this accessor or this secret"},
+	fullAccessTokens: {"access_tokens", "the limit is %d access tokens: revoke some, or change the limit"},
+	fullRights:       {"table_bytes", "the limit is %d bytes of memory, %d are free, and access tokens and policies take %d: they get no more than is left for the others"},
+	noAccessToken:    {"accessor", "there is no such access token: it has ended, was revoked or never made"},
+	otherRights:      {"if", "access tokens or policies have changed meanwhile, in entry %d of the log: read them again"},
+	badPolicyName:    {"name", "must be UTF-8 of 1 to %d bytes, without control characters"},
+	subjectCount:     {"for", "must be 1 to %d callers"},
+	badSubject:       {"for", "caller %d must be token:NAME, cert:NAME, anonymous, * or label:KEY=VALUE"},
+	ruleCount:        {"rules", "must be at most %d rules"},
+	badRights:        {"rules", "rule %d must give or deny some of the rights read, lock, force and admin"},
+	badRuleName:      {"rules", "rule %d must have a prefix or a whole name as locks can have it"},
+	adminName:        {"rules", "rule %d is for admin, which has no names: its prefix must be empty"},
+	badQuota:         {"quota", "must be 0, for no bound, or positive and less than 2^31; bytes may be more"},
+	policySize:       {"policy_bytes", "must be at most %d bytes"},
+	fullPolicies:     {"policies", "the limit is %d policies: remove some, or change the limit"},
+	noPolicy:         {fieldPolicy, "there is no such policy"},
+	policyTwice:      {fieldPolicy, "must be named once"},
+	badCaller:        {"caller", "must be UTF-8 of 1 to %d bytes, without control characters"},
+	otherOwner:       {fieldOwner, "must be the caller"},
+	revokedCaller:    {fieldOwner, "no access token of the caller's name is valid any more"},
+	foreignSession:   {"session", "belongs to another identity"},
+	foreignGrant:     {"token", "the grant belongs to another identity, and the caller has no right to force"},
+	foreignOnce:      {fieldID, "belongs to another identity"},
+	quotaSessions:    {"quota.sessions", detailQuota},
+	quotaGrants:      {"quota.grants", detailQuota},
+	quotaWaiters:     {"quota.waiters", detailQuota},
+	quotaBytes:       {"quota.bytes", detailQuota},
 }
 
 // refusal is a reason with its argument.
@@ -124,6 +194,8 @@ type refusal struct {
 	arg int64
 
 	own, free int64 // of a share that is used up: what the owner has, and what is free. Of shrunk: permits, and size
+
+	policy string // that says so; only in the first answer
 }
 
 // refuse makes a result that changes nothing and says why. The reason stays in
@@ -145,15 +217,30 @@ func (f refusal) explain(r *Result) {
 		r.Detail = fmt.Sprintf("%s must be %s to %d, 0 for the default", e.field, e.from(), e.max)
 	case f.why == shrunk:
 		r.Detail = fmt.Sprintf(text.detail, f.arg, f.own, f.free)
+	case f.why == fullRights:
+		r.Detail = fmt.Sprintf(text.detail, f.arg, f.free, f.own)
+	case text.detail == detailQuota:
+		r.Detail = fmt.Sprintf(text.detail, f.arg, f.byPolicy(), f.own)
 	case strings.Contains(text.detail, "%s"): // a time
 		r.Detail = fmt.Sprintf(text.detail, strconv.FormatFloat(float64(f.arg)/float64(nanosPerSecond), 'f', -1, 64)+"s")
 	case strings.Contains(text.detail, "%d"):
 		r.Detail = fmt.Sprintf(text.detail, f.arg)
 	}
+	if f.policy != "" && text.detail != detailQuota {
+		r.Detail = fmt.Sprintf("policy %q: %s", f.policy, r.Detail)
+	}
 	if f.isShare() {
 		r.Detail += fmt.Sprintf(", %d are free, and this client's address has %d: nobody gets more than is left for the others; "+
 			"`locknode sessions ls` shows who has what, `locknode limits set %s=N` changes the limit", f.free, f.own, text.field)
 	}
+}
+
+// byPolicy names the policy of a quota.
+func (f refusal) byPolicy() string {
+	if f.policy == "" {
+		return ""
+	}
+	return fmt.Sprintf(" by policy %q", f.policy)
 }
 
 // isShare says that the refusal is of a limit that owners share.

@@ -4,25 +4,37 @@ import "slices"
 
 // held returns the grant of a command that shows a token, or nil. A session's grant
 // is for its session alone: its client must not hear from others that it is gone.
-func (t *Table) held(id RequestID, name string, token uint64) *request {
+// A detached grant may be out of the caller's reach: then bad is [NotOwner].
+func (t *Table) held(id RequestID, name string, token uint64) (r *request, bad Code) {
 	number, ok := t.tokens.get(token)
 	if !ok {
-		return nil
+		return nil, NotHeld
 	}
-	r, _ := t.requests.get(number)
+	r, _ = t.requests.get(number)
 	if r.session != (SessionID{}) && r.session != id.Session {
-		return nil
+		return nil, NotHeld
 	}
 	if name != "" && r.want(name) == nil {
-		return nil
+		return nil, NotHeld
 	}
-	return t.confirm(r)
+	if t.isGuarded(r.owner) {
+		return nil, NotOwner
+	}
+	return t.confirm(r), OK
+}
+
+// notHeld is the answer where held has found nothing for the caller.
+func (t *Table) notHeld(bad Code) Result {
+	if bad == NotOwner {
+		return t.refuse(NotOwner, foreignGrant, 0)
+	}
+	return Result{Code: bad}
 }
 
 func (t *Table) release(c *Release) Result {
-	r := t.held(c.ID, c.Lock, c.Token)
+	r, bad := t.held(c.ID, c.Lock, c.Token)
 	if r == nil {
-		return Result{Code: NotHeld}
+		return t.notHeld(bad)
 	}
 	e := Event{Kind: EventReleased}
 	if c.Lost {
@@ -37,9 +49,9 @@ func (t *Table) renew(c *Renew) Result {
 	if why, arg := t.checkTTL(c.TTL); why != noReason {
 		return t.refuse(Invalid, why, arg)
 	}
-	r := t.held(c.ID, c.Lock, c.Token)
+	r, bad := t.held(c.ID, c.Lock, c.Token)
 	if r == nil {
-		return Result{Code: NotHeld}
+		return t.notHeld(bad)
 	}
 	if until := t.now.Add(c.TTL); r.deadline != 0 && until > r.deadline {
 		r = t.changeRequest(r)
@@ -53,13 +65,16 @@ func (t *Table) setValue(c *SetValue) Result {
 	if len(c.Value) > t.limits.ValueBytes {
 		return t.refuse(Invalid, maxValue, int64(t.limits.ValueBytes))
 	}
-	r := t.held(c.ID, c.Lock, c.Token)
+	r, bad := t.held(c.ID, c.Lock, c.Token)
 	if r == nil {
-		return Result{Code: NotHeld}
+		return t.notHeld(bad)
 	}
 	e := *r.more()
 	if more := costBytes(len(c.Value)) - costBytes(len(e.value)); more > 0 {
 		if res, ok := t.roomFor(r.owner.name, more+costExtra); !ok {
+			return res
+		}
+		if res, ok := t.quotaForBytes(r.owner, more+costExtra); !ok {
 			return res
 		}
 	}

@@ -47,6 +47,8 @@ func restoreTable(r io.Reader) (*Table, error) {
 		{"lock", counts.locks, func(b *blockReader) error { return t.readLock(b, &names) }},
 		{"once ID", counts.records, t.readRecord},
 		{"ended session", counts.ended, t.readEnded},
+		{"access token", counts.accessTokens, t.readAccessToken},
+		{"policy", counts.policies, t.readPolicy},
 	} {
 		for i := range section.count {
 			if err := b.next(); err != nil {
@@ -178,7 +180,7 @@ func (b *blockReader) finish() error {
 	return nil
 }
 
-type counts struct{ sessions, requests, locks, records, ended uint64 }
+type counts struct{ sessions, requests, locks, records, ended, accessTokens, policies uint64 }
 
 func (t *Table) readHead(b *blockReader) counts {
 	t.now = b.instant()
@@ -188,8 +190,13 @@ func (t *Table) readHead(b *blockReader) counts {
 	t.lastNumber = b.uint()
 	t.cluster = b.id()
 	t.key = b.id()
-	t.limits = b.limits()
-	return counts{b.uint(), b.uint(), b.uint(), b.uint(), b.uint()}
+	t.limits = t.readLimits(b)
+	c := counts{sessions: b.uint(), requests: b.uint(), locks: b.uint(), records: b.uint(), ended: b.uint()}
+	if t.level >= levelOfRights {
+		t.rightsIndex = b.uint()
+		c.accessTokens, c.policies = b.uint(), b.uint()
+	}
+	return c
 }
 
 func (t *Table) readSession(b *blockReader) error {
@@ -250,7 +257,7 @@ func (b *blockReader) answer() answer {
 	}
 	a.more = &answerMore{}
 	if parts&answerRefused != 0 {
-		a.more.refusal = refusal{reason(b.byte()), b.int(), b.int(), b.int()}
+		a.more.refusal = refusal{why: reason(b.byte()), arg: b.int(), own: b.int(), free: b.int()}
 	}
 	if parts&answerHolders != 0 {
 		a.more.holders = make([]Holder, b.length(24))
@@ -462,5 +469,38 @@ func (t *Table) readEnded(b *blockReader) error {
 	t.charge(e.owner, costEnded)
 	t.ended.put(id, e)
 	t.endings.put(e.key, id)
+	return nil
+}
+
+// readLimits fills in the defaults of those that a table of the level does not have.
+func (t *Table) readLimits(b *blockReader) Limits {
+	many := limitsOf(t.level)
+	l := b.limits(many)
+	for i := many; i < len(limitTable); i++ {
+		limitTable[i].set(&l, limitTable[i].def)
+	}
+	return l
+}
+
+func (t *Table) readAccessToken(b *blockReader) error {
+	a := &accessToken{
+		AccessToken: AccessToken{
+			Accessor: b.string(), Hash: b.hash(), Name: b.string(), Labels: b.labels(), MadeBy: b.string(), MadeAt: b.int(), Deadline: b.instant(),
+		},
+		number: b.uint(),
+	}
+	if _, taken := t.hashes.get(a.Hash); b.bad || taken || !t.accessTokens.isNext(a.Accessor) {
+		return errDamaged
+	}
+	t.enterAccessToken(a)
+	return nil
+}
+
+func (t *Table) readPolicy(b *blockReader) error {
+	p := b.policy()
+	if b.bad || !t.policies.isNext(p.Name) {
+		return errDamaged
+	}
+	t.enterPolicy(&p)
 	return nil
 }

@@ -20,7 +20,8 @@ const (
 	UnknownCommand Code = 11 // a kind that this version does not know
 	Malformed      Code = 12 // bytes that are no command
 	StaleStamp     Code = 13 // the entry was stamped in another term and changed nothing
-	Revoked        Code = 14 // an operator ended the wait
+	Revoked        Code = 14 // an operator ended the wait, or who waited has lost his access token
+	NotOwner       Code = 15 // it belongs to somebody else, or the caller is nobody any more; see [As]
 )
 
 // Result is the one answer to a command.

@@ -6,7 +6,15 @@ func (t *Table) openSession(c *OpenSession) Result {
 	if c.Session == (SessionID{}) {
 		return t.refuse(Invalid, noSessionID, 0)
 	}
+	if t.as.set {
+		if res, ok := t.checkMaker(c.Owner); !ok {
+			return res
+		}
+	}
 	if s := t.session(c.Session); s != nil {
+		if t.isForeign(s.owner) {
+			return t.refuse(NotOwner, foreignSession, 0)
+		}
 		s = t.extend(c.Session, s)
 		t.promote()
 		return Result{Deadline: s.deadline}
@@ -27,6 +35,9 @@ func (t *Table) openSession(c *OpenSession) Result {
 		return t.refuse(Invalid, badOwner, maxOwnerBytes)
 	}
 	if res, ok := t.roomForSession(c, t.usedBy(c.Owner)); !ok {
+		return res
+	}
+	if res, ok := t.quotaForSession(c); !ok {
 		return res
 	}
 	s := &session{
@@ -104,6 +115,9 @@ func (t *Table) endSessionByClient(c *EndSession) Result {
 	s := t.session(c.Session)
 	if s == nil {
 		return Result{Code: NoSession}
+	}
+	if t.isForeign(s.owner) {
+		return t.refuse(NotOwner, foreignSession, 0)
 	}
 	t.releaseUndelivered(c.Session, s, c.Undelivered)
 	t.endSession(c.Session, s, OK, Event{Kind: EventReleased})

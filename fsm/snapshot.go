@@ -18,12 +18,13 @@ import (
 // exchanged.
 //
 // The first record begins with the feature level and the version that knows it, so that a
-// version which does not can say so; see level.go.
+// version which does not can say so; see level.go. So what came with a level stands only in
+// the snapshots of tables that have it, and the form of a table of an older level stays what it was.
 //
 // The content is a sequence of records, none of which spans blocks: the head,
 // then all sessions, each followed by its answers, all requests, all locks that
 // have something that does not follow from their requests, all records of once IDs,
-// and all sessions that have ended.
+// all sessions that have ended, all access tokens and all policies.
 // Each kind is in the order of its keys and its number stands in the head. What
 // follows from other records is not written, so that it cannot contradict them:
 // holders, queues, a session's grants and waits, counters, deadlines. The same
@@ -92,6 +93,14 @@ func (s *Snapshot) WriteTo(w io.Writer) (int64, error) {
 		b.uint(e.key.number)
 		b.string(e.owner.name)
 	}
+	for _, a := range s.accessTokens.all() {
+		b.record()
+		b.accessToken(a)
+	}
+	for _, p := range s.policies.all() {
+		b.record()
+		b.policy(p)
+	}
 	return b.end()
 }
 
@@ -111,12 +120,17 @@ func (s *Snapshot) writeHead(b *blockWriter) {
 	b.uint(s.lastNumber)
 	b.id(s.cluster)
 	b.id(s.key)
-	b.limits(s.limits)
+	b.limits(s.limits, limitsOf(s.level))
 	b.uint(uint64(s.sessions.len))
 	b.uint(uint64(s.requests.len))
 	b.uint(uint64(facts))
 	b.uint(uint64(s.records.len))
 	b.uint(uint64(s.ended.len))
+	if s.level >= levelOfRights {
+		b.uint(s.rightsIndex)
+		b.uint(uint64(s.accessTokens.len))
+		b.uint(uint64(s.policies.len))
+	}
 }
 
 // hasFacts says that not all of the lock follows from its requests.
@@ -325,4 +339,15 @@ func (b *blockWriter) once(id OnceID, m *record) {
 	b.uint(m.asked.value)
 	b.int(m.asked.ttl)
 	b.int(m.asked.delay)
+}
+
+func (b *blockWriter) accessToken(a *accessToken) {
+	b.string(a.Accessor)
+	b.hash(&a.Hash)
+	b.string(a.Name)
+	b.labels(a.Labels)
+	b.string(a.MadeBy)
+	b.int(a.MadeAt)
+	b.instant(a.Deadline)
+	b.uint(a.number)
 }

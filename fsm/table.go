@@ -26,6 +26,8 @@ type state struct {
 	grants     int      // requests that hold
 	waiters    int      // requests that wait
 
+	rightsIndex uint64 // of the entry in which access tokens or policies changed last
+
 	locks    tree[string, *lock]
 	requests tree[uint64, *request] // by number
 	tokens   tree[uint64, uint64]   // token → number of the request that holds it
@@ -34,6 +36,9 @@ type state struct {
 	forgets  tree[forgetKey, OnceID] // records whose grant has ended, by when they are forgotten
 	ended    tree[SessionID, endedSession]
 	endings  tree[forgetKey, SessionID] // the same, by when they are forgotten
+
+	accessTokens tree[string, *accessToken] // by accessor
+	policies     tree[string, *Policy]      // by name; never changed, only replaced
 }
 
 // lock is a name with at least one holder, waiter or a delay.
@@ -165,18 +170,26 @@ type Table struct {
 	owners    tree[string, *owner] // by name; derived from the state, as all that follows
 	bytes     int64                // what all records cost
 	lastOwner uint64
-	deadlines deadlines // of sessions, requests and delays; derived from the state
+	deadlines deadlines // of sessions, requests, delays and access tokens; derived from the state
+
+	hashes      tree[[32]byte, *accessToken] // derived from the access tokens, as the next
+	named       tree[nameKey, *accessToken]
+	quotas      tree[subjectKey, *Policy] // the policies with a quota for the table, by whom they are for
+	rightsBytes int64                     // what access tokens and policies cost
 
 	recent   *session // the session that was looked up last; derived from the state
 	recentID SessionID
 
 	// Of the apply under way:
+	applying   uint64 // its index
+	as         asCaller
 	wall       int64
 	ends       int // grants and waits ended by time
 	refused    refusal
 	events     []Event
 	freed      []*lock     // locks whose waiters may be granted now, each once
 	candidates []candidate // waiters to be looked at: a heap by number
+	stranded   []uint64    // waiters whose turn has come and who may not have it
 	looked     []*lock     // the locks of the acquire under way; nil where there is none yet
 	queuedAs   uint64      // number of the request in which the acquire that was run last waits
 	work       int         // records that were looked at in locks and queues, for tests
@@ -194,7 +207,12 @@ func New() *Table {
 	t.forgets.cmp = compareForgets
 	t.ended.cmp = compareSessions
 	t.endings.cmp = compareForgets
+	t.accessTokens.cmp = strings.Compare
+	t.policies.cmp = strings.Compare
 	t.owners.cmp = strings.Compare
+	t.hashes.cmp = compareHashes
+	t.named.cmp = compareNames
+	t.quotas.cmp = compareSubjects
 	t.nextGeneration()
 	return t
 }
@@ -205,6 +223,7 @@ func (s *state) nextGeneration() {
 	s.locks.gen, s.requests.gen, s.tokens.gen = gen, gen, gen
 	s.sessions.gen, s.records.gen, s.forgets.gen = gen, gen, gen
 	s.ended.gen, s.endings.gen = gen, gen
+	s.accessTokens.gen, s.policies.gen = gen, gen
 }
 
 // Now returns the cluster time of the last entry, in nanoseconds.

@@ -68,6 +68,7 @@ func (t *Table) toAnswer(kind Kind, r *Result) answer {
 		a.more = &answerMore{holders: holders}
 		if r.Field != "" {
 			a.more.refusal = t.refused
+			a.more.refusal.policy = "" // a name is more than a copy is worth
 		}
 	}
 	return a

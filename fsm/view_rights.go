@@ -1,0 +1,50 @@
+package fsm
+
+// What can be seen of rights. What is returned is read only: it shares lists with the table,
+// which never changes them.
+
+// AccessTokenOf returns the access token with a hash; false if there is none, or no more.
+func (t *Table) AccessTokenOf(hash [32]byte) (AccessToken, bool) {
+	a, ok := t.hashes.get(hash)
+	if !ok {
+		return AccessToken{}, false
+	}
+	return a.AccessToken, true
+}
+
+// AccessTokens returns, in the order of their accessors, at most limit access tokens whose
+// accessor is greater than after.
+func (t *Table) AccessTokens(after string, limit int) []AccessToken {
+	var list []AccessToken
+	for accessor, a := range t.accessTokens.from(after) {
+		if len(list) >= limit {
+			break
+		}
+		if accessor != after {
+			list = append(list, a.AccessToken)
+		}
+	}
+	return list
+}
+
+// Policies returns all policies in the order of their names.
+func (t *Table) Policies() []Policy {
+	list := make([]Policy, 0, t.policies.len)
+	for _, p := range t.policies.all() {
+		list = append(list, *p)
+	}
+	return list
+}
+
+// RightsIndex returns the index of the log entry in which access tokens or policies changed
+// last; 0 if none has.
+func (t *Table) RightsIndex() uint64 { return t.rightsIndex }
+
+// SessionOwner returns the owner of an open session; false if there is none with the ID.
+func (t *Table) SessionOwner(id SessionID) (owner string, ok bool) {
+	s, ok := t.sessions.get(id) // not t.session: views run beside each other
+	if !ok {
+		return "", false
+	}
+	return s.owner.name, true
+}
