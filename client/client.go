@@ -27,6 +27,9 @@ type router interface {
 	// refused notes the refusal of an operation that is not retried: a node that does
 	// not lead is left, so that the next operation goes to the leader.
 	refused(e *apiv1.Error)
+	// authenticate takes over a call that was refused because of the access token, and
+	// reports whether it did: there may be another token by now.
+	authenticate(o *op, e *apiv1.Error) bool
 	// trouble returns the endpoints and the last error; the error is nil while a
 	// node takes operations.
 	trouble() (endpoints []string, last error)
@@ -119,6 +122,9 @@ func (cfg *config) check() error {
 	}
 	if len(cfg.labels) > 256 {
 		errs = append(errs, invalid(w, "number of labels: is %d, must be at most 256", len(cfg.labels)))
+	}
+	if cfg.tokenGiven && cfg.token == nil {
+		errs = append(errs, invalid(w, "Token: is nil, must be a function"))
 	}
 	for _, l := range cfg.labels {
 		errs = append(errs, checkText(w, "label key", l.GetKey(), true), checkText(w, "label value", l.GetValue(), false))

@@ -84,7 +84,8 @@
 //     mutex.go is Mutex and Guard; grant.go is what is held; release.go releases it;
 //     detached.go is for grants without a session; read.go reads.
 //   - status.go has the state of a node, and the members.
-//   - admin.go and operator.go are the calls of an operator; command.go sends what changes
+//   - admin.go and operator.go are the calls of an operator, rights.go those about access tokens
+//     and policies; command.go sends what changes
 //     something and belongs to no grant.
 //   - session.go keeps a session alive and wakes when the time of a grant is up; clock.go says
 //     until when a grant is valid, clock_linux.go and clock_other.go read the clock; loss.go
@@ -94,5 +95,6 @@
 //     is the stream in use; peer.go a node and the connections to it.
 //   - endpoints.go has the addresses of the members; lookup.go resolves names; search.go finds
 //     the leader, survey.go asks all nodes at once; trouble.go says why a node is not reached.
-//   - secure.go is for TLS: the options, and which certificates a connection uses.
+//   - secure.go is for TLS: the options, and which certificates a connection uses. token.go has
+//     the access token: when it is asked for, where it is sent, and what a refusal means.
 package client

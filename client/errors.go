@@ -39,6 +39,9 @@ var (
 	ErrInvalid = errors.New("invalid argument")
 	// ErrDenied: the caller has no right to do this. Nothing was changed.
 	ErrDenied = errors.New("denied")
+	// ErrUnauthenticated: the cluster does not know who calls: the access token is wrong, was
+	// revoked or has ended, or there is none. Nothing was changed by this call. See [Token].
+	ErrUnauthenticated = errors.New("not authenticated")
 	// ErrSession: the client's session ended before the operation was answered; the
 	// message says so if the outcome is unknown. Of [Client.KillSession]: there is no such
 	// session.
@@ -126,6 +129,11 @@ const (
 	LostForced
 	// LostClosed: the client was closed while it held the lock, or its node has ended.
 	LostClosed
+	// LostRefused: keep-alives were answered, but refused: the access token was revoked or has
+	// ended, or the session belongs to another caller, until the cluster may have given the
+	// lock away. The error is an [ErrUnauthenticated] or [ErrDenied] as well, and Why is
+	// what the node said.
+	LostRefused
 )
 
 // String returns the reason as errors show it.
@@ -139,6 +147,8 @@ func (r LostReason) String() string {
 		return "released by force"
 	case LostClosed:
 		return "client closed"
+	case LostRefused:
+		return "keep-alives were refused"
 	}
 	return fmt.Sprintf("reason %d", int(r))
 }
@@ -150,6 +160,8 @@ type LostError struct {
 	Reason LostReason // never zero
 	Who    string     // LostForced: the address of the operator, and in brackets the holder name of its client
 	Why    string     // more about the reason; LostForced: the reason that the operator gave
+
+	refused error // LostRefused: ErrUnauthenticated or ErrDenied
 }
 
 func (e *LostError) Error() string {
@@ -165,7 +177,11 @@ func (e *LostError) Error() string {
 
 // Unwrap returns ErrLost, ErrNotHeld, and the error of the protocol.
 func (e *LostError) Unwrap() []error {
-	return []error{ErrLost, ErrNotHeld, apiv1.NewError(apiv1.CodeNotHeld, "%s", e.Error())}
+	errs := []error{ErrLost, ErrNotHeld, apiv1.NewError(apiv1.CodeNotHeld, "%s", e.Error())}
+	if e.refused != nil {
+		errs = append(errs, e.refused)
+	}
+	return errs
 }
 
 // UnavailableError says what was tried before an operation failed with ErrUnavailable.
@@ -250,6 +266,8 @@ var kinds = map[apiv1.Code]error{
 	apiv1.CodeUnavailable:  ErrUnavailable,
 	apiv1.CodeNotReady:     ErrUnavailable,
 	apiv1.CodeOverloaded:   ErrOverloaded,
+
+	apiv1.CodeUnauthenticated: ErrUnauthenticated,
 }
 
 // newError returns the error of this package for an error that the cluster sent.

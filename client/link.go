@@ -43,6 +43,7 @@ type link struct {
 	stranger atomic.Bool // the stream says that it is another one
 	// forward: the node is not the leader, and is asked to forward.
 	forward bool
+	token   uint64 // the version of the access token that it was opened with, or of the one before
 	since   time.Time
 }
 
@@ -53,7 +54,10 @@ func (r *remote) open(ctx context.Context, at probe, forward bool) (*link, error
 	if err != nil {
 		return nil, err
 	}
-	l := &link{addr: addr, peer: p, via: conn, cluster: at.status.GetClusterId(), forward: forward, since: time.Now()}
+	l := &link{
+		addr: addr, peer: p, via: conn, cluster: at.status.GetClusterId(), forward: forward,
+		token: r.credential.current(), since: time.Now(),
+	}
 	ctx, cancel := context.WithTimeout(meantFor(ctx, l.cluster), p.probeLimit())
 	defer cancel()
 	before := p.contact()

@@ -122,7 +122,11 @@ func (s *session) surrenderLocked(g *Grant, reason LostReason, why string, now t
 func (s *session) loseLocked(g *Grant, reason LostReason, who, why string) loss {
 	s.dropLocked(g)
 	g.state = grantLost
-	g.err = &LostError{Lock: g.name, Token: g.token, Reason: reason, Who: who, Why: why}
+	e := &LostError{Lock: g.name, Token: g.token, Reason: reason, Who: who, Why: why}
+	if reason == LostDeadline && s.refusal != nil {
+		e.Reason, e.Why, e.refused = LostRefused, s.refusal.GetMessage(), kinds[apiv1.Code(s.refusal.GetCode())]
+	}
+	g.err = e
 	if g.lost != nil {
 		close(g.lost)
 	}

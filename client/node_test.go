@@ -34,6 +34,8 @@ type ring struct {
 	directory *apiv1.Directory
 	changed   chan struct{}
 	network   *simnet.Network // nil: real sockets
+	secret    string          // that callers need; empty: none
+	shownOps  map[string]int  // operations on streams, by the secret that was shown
 }
 
 // testNode is one node: it serves while it runs, and answers unless it is mute.
@@ -255,7 +257,35 @@ func (n *testNode) counts() (direct, forward, refused int) {
 	return n.direct, n.forward, n.refused
 }
 
+// require has the nodes require a secret from now on, also of streams that are open.
+func (r *ring) require(secret string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.secret = secret
+}
+
+// secretOf returns what a caller has shown, and why it is refused.
+func (r *ring) secretOf(ctx context.Context) (secret string, refusal *apiv1.Error) {
+	secret = strings.TrimPrefix(strings.Join(metadata.ValueFromIncomingContext(ctx, "authorization"), " "), "Bearer ")
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.secret != "" && r.secret != secret {
+		return secret, apiv1.NewError(apiv1.CodeUnauthenticated, "the access token is not valid")
+	}
+	return secret, nil
+}
+
+// operations returns how many operations were done for who showed a secret.
+func (r *ring) operations(secret string) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.shownOps[secret]
+}
+
 func (n *testNode) Status(ctx context.Context, _ *apiv1.StatusRequest) (*apiv1.StatusResponse, error) {
+	if _, refusal := n.ring.secretOf(ctx); refusal != nil {
+		return nil, refusal
+	}
 	if n.isMute() {
 		<-ctx.Done()
 		return nil, ctx.Err()
@@ -277,6 +307,9 @@ func (n *testNode) noteMeant(ctx context.Context, call string) {
 
 func (n *testNode) Members(ctx context.Context, _ *apiv1.MembersRequest) (*apiv1.MembersResponse, error) {
 	n.noteMeant(ctx, "/Members")
+	if _, refusal := n.ring.secretOf(ctx); refusal != nil {
+		return nil, refusal
+	}
 	r := &apiv1.MembersResponse{}
 	for _, m := range n.ring.nodes {
 		r.Members = append(r.Members, &apiv1.Member{Id: m.addr, ApiAddress: m.addr})
@@ -342,6 +375,9 @@ func (n *testNode) Session(stream grpc.BidiStreamingServer[apiv1.SessionRequest,
 	out := make(chan *apiv1.SessionResponse, 10_000)
 	ctx := stream.Context()
 	n.noteMeant(ctx, "/Session")
+	if _, refusal := n.ring.secretOf(ctx); refusal != nil {
+		return refusal
+	}
 	n.mu.Lock()
 	n.streams++
 	n.authority = strings.Join(metadata.ValueFromIncomingContext(ctx, ":authority"), " ")
@@ -394,6 +430,17 @@ func (n *testNode) Session(stream grpc.BidiStreamingServer[apiv1.SessionRequest,
 					out <- &apiv1.SessionResponse{Notices: []*apiv1.Notice{notice}}
 				})
 			}
+			secret, refusal := n.ring.secretOf(ctx)
+			if refusal != nil && op.GetRequest() != nil {
+				out <- &apiv1.SessionResponse{Answers: []*apiv1.Answer{{Id: op.GetId(), Result: &apiv1.Answer_Error{Error: refusal}}}}
+				continue
+			}
+			n.ring.mu.Lock()
+			if n.ring.shownOps == nil {
+				n.ring.shownOps = map[string]int{}
+			}
+			n.ring.shownOps[secret]++
+			n.ring.mu.Unlock()
 			n.operate(op, out)
 		}
 	}

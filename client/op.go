@@ -29,6 +29,8 @@ type op struct {
 	c     *Client
 	to    taker
 	tries int
+	// refusals counts how often it was sent again because its access token was refused.
+	refusals int
 	// noRetry: the operation is not retried, so that every answer is final.
 	noRetry bool
 	// untilReached: the operation is sent until a node has answered it: that none was
@@ -78,6 +80,10 @@ func (o *op) answered(a *apiv1.Answer) {
 	if e == nil && !o.call.Op.Kind().Fits(a) || e != nil && apiv1.Code(e.GetCode()) == apiv1.CodeOK {
 		e = apiv1.NewError(apiv1.CodeInternal, "the answer is not one to this request")
 		a = &apiv1.Answer{Result: &apiv1.Answer_Error{Error: e}}
+	}
+	if apiv1.Code(e.GetCode()) == apiv1.CodeUnauthenticated && !o.noRetry && o.c.router != nil &&
+		!ended(o.c.closeEnd) && o.c.router.authenticate(o, e) {
+		return
 	}
 	if e == nil || o.noRetry || !o.transient(apiv1.Code(e.GetCode())) {
 		if e != nil && o.noRetry && o.c.router != nil {

@@ -32,6 +32,9 @@ type config struct {
 	grpc           []grpc.DialOption
 	trace          GrantTrace
 	tls            *security // nil: plain text
+	token          func() string
+	tokenGiven     bool
+	plainToken     bool
 }
 
 // Holder is the name of the client, which is shown to people as the holder of its locks; at

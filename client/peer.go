@@ -79,6 +79,10 @@ func (r *remote) hold(addr string) (*peer, *conn, error) {
 		if name := r.authorityLocked(addr); name != "" {
 			options = append(options, grpc.WithAuthority(name))
 		}
+		if r.credential != nil {
+			r.credential.again()
+			options = append(options, grpc.WithPerRPCCredentials(newBearer(r.credential, addr, r.plainToken)))
+		}
 		options = append(options, grpc.WithChainUnaryInterceptor(r.addressed))
 		cc, err := grpc.NewClient("passthrough:///"+addr, slices.Concat(options, r.dial)...)
 		if err != nil {

@@ -30,12 +30,15 @@ type remote struct {
 	timeout   time.Duration     // see ConnectTimeout
 	dial      []grpc.DialOption // see GRPC
 	tls       *security         // nil: plain text
-	log       *slog.Logger
-	linked    func() // called when another link is in use
-	ctx       context.Context
-	cancel    context.CancelFunc
-	wg        sync.WaitGroup // searches, the calls that they make, lookups
-	woken     chan struct{}  // of capacity 1: wakes a reconnect, because a call was queued
+	// credential is the access token; nil: the client has none.
+	credential *credential
+	plainToken bool // it may be sent in plain text
+	log        *slog.Logger
+	linked     func() // called when another link is in use
+	ctx        context.Context
+	cancel     context.CancelFunc
+	wg         sync.WaitGroup // searches, the calls that they make, lookups
+	woken      chan struct{}  // of capacity 1: wakes a reconnect, because a call was queued
 
 	link atomic.Pointer[link] // nil: calls are queued. Written under mu
 
@@ -72,6 +75,8 @@ func newRemote(endpoints []string, cfg config, linked func()) *remote {
 		timeout:     cfg.connectTimeout,
 		dial:        cfg.grpc,
 		tls:         cfg.tls,
+		credential:  newCredential(cfg),
+		plainToken:  cfg.plainToken,
 		log:         cfg.log,
 		linked:      linked,
 		peers:       make(map[string]*peer),
@@ -181,6 +186,10 @@ func (r *remote) reroute(call *mux.Call, e *apiv1.Error, tries int) bool {
 
 // refused is part of router.
 func (r *remote) refused(e *apiv1.Error) {
+	if apiv1.Code(e.GetCode()) == apiv1.CodeUnauthenticated {
+		r.reauthenticate(e)
+		return
+	}
 	if apiv1.Code(e.GetCode()).Retry() != apiv1.RetryElsewhere {
 		return
 	}

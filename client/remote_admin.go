@@ -18,6 +18,15 @@ const probing = time.Duration(0)
 
 // Status is part of embedded.Operator.
 func (r *remote) Status(ctx context.Context) (*apiv1.StatusResponse, error) {
+	token := r.credential.current()
+	answer, err := r.statusOnce(ctx)
+	if r.credential.replaces(token, err) {
+		return r.statusOnce(ctx)
+	}
+	return answer, err
+}
+
+func (r *remote) statusOnce(ctx context.Context) (*apiv1.StatusResponse, error) {
 	s := r.newSurvey(ctx)
 	defer s.end()
 	for {
@@ -89,7 +98,18 @@ func (r *remote) RemoveMember(ctx context.Context, q *apiv1.RemoveMemberRequest)
 // that forwards it. Only the status is asked of all nodes at once; the call is made of
 // one node after the other. If a node has not answered it but may have carried it out, the
 // next one is asked only if the call is repeatable.
+//
+// It is made once more if its access token was refused and there is another one.
 func unary[R any](ctx context.Context, r *remote, patience time.Duration, repeatable bool, do func(context.Context, apiv1.LocksClient) (R, error)) (R, error) {
+	token := r.credential.current()
+	answer, err := unaryOnce(ctx, r, patience, repeatable, do)
+	if r.credential.replaces(token, err) {
+		return unaryOnce(ctx, r, patience, repeatable, do)
+	}
+	return answer, err
+}
+
+func unaryOnce[R any](ctx context.Context, r *remote, patience time.Duration, repeatable bool, do func(context.Context, apiv1.LocksClient) (R, error)) (R, error) {
 	var none R
 	began := time.Now()
 	s := r.newSurvey(ctx)
@@ -167,5 +187,82 @@ func (r *remote) GetLimits(ctx context.Context, q *apiv1.GetLimitsRequest) (*api
 func (r *remote) SetLimits(ctx context.Context, q *apiv1.SetLimitsRequest) (*apiv1.SetLimitsResponse, error) {
 	return unary(ctx, r, adminTimeout, true, func(ctx context.Context, c apiv1.LocksClient) (*apiv1.SetLimitsResponse, error) {
 		return c.SetLimits(ctx, q)
+	})
+}
+
+// CreateAccessToken is part of embedded.Operator. It is not repeated: the secret of a token
+// that was made and not answered is lost.
+func (r *remote) CreateAccessToken(ctx context.Context, q *apiv1.CreateAccessTokenRequest) (*apiv1.CreateAccessTokenResponse, error) {
+	return unary(ctx, r, adminTimeout, false, func(ctx context.Context, c apiv1.LocksClient) (*apiv1.CreateAccessTokenResponse, error) {
+		return c.CreateAccessToken(ctx, q)
+	})
+}
+
+// ListAccessTokens is part of embedded.Operator.
+func (r *remote) ListAccessTokens(ctx context.Context, q *apiv1.ListAccessTokensRequest) (*apiv1.ListAccessTokensResponse, error) {
+	return unary(ctx, r, adminTimeout, true, func(ctx context.Context, c apiv1.LocksClient) (*apiv1.ListAccessTokensResponse, error) {
+		return c.ListAccessTokens(ctx, q)
+	})
+}
+
+// RevokeAccessToken is part of embedded.Operator.
+func (r *remote) RevokeAccessToken(ctx context.Context, q *apiv1.RevokeAccessTokenRequest) (*apiv1.RevokeAccessTokenResponse, error) {
+	return unary(ctx, r, adminTimeout, true, func(ctx context.Context, c apiv1.LocksClient) (*apiv1.RevokeAccessTokenResponse, error) {
+		return c.RevokeAccessToken(ctx, q)
+	})
+}
+
+// BootstrapAccessToken is part of embedded.Operator. The node is not asked for its status first,
+// which it may keep from who has no access token yet, and the proof goes to the endpoints of
+// the caller alone.
+func (r *remote) BootstrapAccessToken(ctx context.Context, q *apiv1.BootstrapAccessTokenRequest) (*apiv1.BootstrapAccessTokenResponse, error) {
+	if len(r.endpoints) != 1 {
+		return nil, apiv1.NewError(apiv1.CodeInvalid, "endpoints: are %d, must be one: that of the node with the data directory", len(r.endpoints))
+	}
+	r.resolved(ctx)
+	var last error
+	for _, addr := range r.expand(r.endpoints[0]) {
+		if r.tls == nil && !r.plainToken && !isLoopback(addr) {
+			return nil, apiv1.NewError(apiv1.CodeInvalid, "the proof is not sent to %s in plain text, must be sent in TLS (client.TLSFiles, --tls-ca) or on the node's machine", addr)
+		}
+		answer, err := unaryAt(ctx, r, addr, adminTimeout, func(ctx context.Context, c apiv1.LocksClient) (*apiv1.BootstrapAccessTokenResponse, error) {
+			return c.BootstrapAccessToken(ctx, q)
+		})
+		if err == nil || apiv1.CodeOf(err).Retry() != apiv1.RetryElsewhere {
+			return answer, err
+		}
+		last = err
+	}
+	if last == nil {
+		last = &allFailed{tried: r.unresolved()}
+	}
+	return nil, last
+}
+
+// ChangePolicies is part of embedded.Operator.
+func (r *remote) ChangePolicies(ctx context.Context, q *apiv1.ChangePoliciesRequest) (*apiv1.ChangePoliciesResponse, error) {
+	return unary(ctx, r, adminTimeout, q.GetIf() == 0, func(ctx context.Context, c apiv1.LocksClient) (*apiv1.ChangePoliciesResponse, error) {
+		return c.ChangePolicies(ctx, q)
+	})
+}
+
+// ListPolicies is part of embedded.Operator.
+func (r *remote) ListPolicies(ctx context.Context, q *apiv1.ListPoliciesRequest) (*apiv1.ListPoliciesResponse, error) {
+	return unary(ctx, r, adminTimeout, true, func(ctx context.Context, c apiv1.LocksClient) (*apiv1.ListPoliciesResponse, error) {
+		return c.ListPolicies(ctx, q)
+	})
+}
+
+// CheckRights is part of embedded.Operator.
+func (r *remote) CheckRights(ctx context.Context, q *apiv1.CheckRightsRequest) (*apiv1.CheckRightsResponse, error) {
+	return unary(ctx, r, adminTimeout, true, func(ctx context.Context, c apiv1.LocksClient) (*apiv1.CheckRightsResponse, error) {
+		return c.CheckRights(ctx, q)
+	})
+}
+
+// WhoAmI is part of embedded.Operator.
+func (r *remote) WhoAmI(ctx context.Context, q *apiv1.WhoAmIRequest) (*apiv1.WhoAmIResponse, error) {
+	return unary(ctx, r, adminTimeout, true, func(ctx context.Context, c apiv1.LocksClient) (*apiv1.WhoAmIResponse, error) {
+		return c.WhoAmI(ctx, q)
 	})
 }

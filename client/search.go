@@ -40,6 +40,8 @@ type search struct {
 	known       map[string]probe // the last answer of each node
 	silent      string           // the node whose stream is silent: no other is opened to it
 	changed     time.Time        // when an answer differed from the one before
+	away        time.Time        // since when all nodes that answer refuse the client; zero: they do not
+	token       uint64           // the version of the access token when it began, or changed
 	addrs       []string         // that were known when the round began
 	interrupt   <-chan struct{}  // nil, or what ends the search: a call was queued, for which another one searches
 	interrupted bool             // it has ended the search
@@ -65,7 +67,7 @@ func (p probe) leads() bool { return p.status.GetState() == "leader" }
 func (r *remote) newSearch() *search {
 	s := &search{
 		r: r, asking: make(map[string]bool), answers: make(chan probe, maxAsked),
-		known: make(map[string]probe), changed: time.Now(), addrs: r.addresses(),
+		known: make(map[string]probe), changed: time.Now(), addrs: r.addresses(), token: r.credential.current(),
 	}
 	s.ctx, s.cancel = context.WithCancel(r.ctx)
 	return s
@@ -118,6 +120,7 @@ func (s *search) backOff() (l *link, goOn bool) {
 // round. It returns false if no call is queued, and a link if a late answer leads to one.
 func (s *search) wait(pause time.Duration) (l *link, goOn bool) {
 	r, tried := s.r, s.tried()
+	away := s.turnedAway()
 	r.mu.Lock()
 	if len(tried) > 0 {
 		r.last = tried
@@ -132,7 +135,7 @@ func (s *search) wait(pause time.Duration) (l *link, goOn bool) {
 		}
 		switch {
 		case p.call.Abandoned():
-		case left <= 0:
+		case left <= 0, away != nil:
 			overdue = append(overdue, p.call)
 		default:
 			pause = min(pause, left)
@@ -145,8 +148,11 @@ func (s *search) wait(pause time.Duration) (l *link, goOn bool) {
 		r.reconnectLaterLocked(leastReconnect)
 	}
 	r.mu.Unlock()
+	if away == nil {
+		away = apiv1.NewError(codeGaveUp, "%v", err)
+	}
 	for _, call := range overdue {
-		refuse(call, apiv1.NewError(codeGaveUp, "%v", err))
+		refuse(call, away)
 	}
 	if !goOn {
 		return nil, false
@@ -405,6 +411,50 @@ func (s *search) tried() attempts {
 
 // maxListed bounds the nodes that an error names.
 const maxListed = 16
+
+// patienceWithRefusals is how long a search goes on while some nodes refuse who calls and the
+// others do not answer: those that refuse may not know an access token yet that the others know.
+const patienceWithRefusals = 2 * time.Second
+
+// turnedAway returns why the client is refused, if no node takes it: all that were asked have
+// refused it, or those that have answered refuse it for some time. If there is another access
+// token by now, the next round uses that.
+func (s *search) turnedAway() *apiv1.Error {
+	why, all := s.refusals()
+	switch {
+	case why == nil:
+		s.away = time.Time{}
+		return nil
+	case s.away.IsZero():
+		s.away = time.Now()
+		if before := s.token; s.r.credential.refused() != before {
+			s.token = s.r.credential.current()
+			s.away = time.Time{}
+			return nil
+		}
+	}
+	if !all && time.Since(s.away) < patienceWithRefusals {
+		return nil
+	}
+	return why
+}
+
+// refusals returns why nodes refuse the client, nil if one takes it or none has answered, and
+// whether all that were asked refuse it.
+func (s *search) refusals() (why *apiv1.Error, all bool) {
+	all = true
+	for addr := range s.asked {
+		switch p, answered := s.known[addr]; {
+		case answered && !s.asking[addr] && p.err == nil:
+			return nil, false
+		case answered && !s.asking[addr] && turnedAway(p.err):
+			why = apiv1.AsError(p.err)
+		default:
+			all = false
+		}
+	}
+	return why, all
+}
 
 // reached reports whether the node at host:port has answered.
 func (s *search) reached(text string) bool {

@@ -59,6 +59,7 @@ type session struct {
 	renewAt   time.Duration // when the next keep-alive is due
 	renewals  []*op         // keep-alives under way
 	failures  int           // keep-alives refused in a row
+	refusal   *apiv1.Error  // why the last one was, if the caller is: he is not known, or may not
 	wakeAt    time.Duration // when run wakes up by itself
 	idleSince time.Duration
 	window    window.Window[op]
@@ -270,15 +271,27 @@ func (s *session) renewed(o *op, sent time.Duration, a *apiv1.Answer) {
 	}
 	s.mu.Lock()
 	s.renewals = slices.DeleteFunc(s.renewals, func(r *op) bool { return r == o })
+	foreign := false
 	if e != nil {
-		s.renewAt = min(s.renewAt, now+min(jitter(s.failures), s.c.config.ttl/12))
+		pause := min(jitter(s.failures), s.c.config.ttl/12)
+		if s.refusal = nil; turnedAway(e) {
+			// There may be another token in time, but nodes slow down those who guess.
+			s.refusal, pause = e, max(pause, s.c.config.ttl/6)
+			// The session is another caller's: the token is one with another name now.
+			foreign = apiv1.Code(e.GetCode()) == apiv1.CodeDenied
+		}
+		s.renewAt = min(s.renewAt, now+pause)
 		s.failures++
 	} else {
-		s.failures = 0
+		s.failures, s.refusal = 0, nil
 		s.extendLocked(sent, alive.GetDeadline(), a.GetStamp())
 	}
 	lost := s.takeRevocationsLocked(alive.GetRevocations(), a.GetStamp())
+	s.retired = s.retired || foreign
 	s.mu.Unlock()
+	if foreign {
+		s.c.retire(s)
+	}
 	s.wake()
 	lost.notify()
 }

@@ -57,6 +57,9 @@ type Status struct {
 	// FeatureLevel is which commands of later versions the cluster uses: 1 or more; 0: the
 	// node does not report it. FeatureLevelKnown is the highest that its program knows.
 	FeatureLevel, FeatureLevelKnown int
+	AuthMode                        string // auth.mode of the node: off, log or required; empty: it does not report it
+	AuthEnforced                    bool   // the node refuses what the caller has no right to
+	AuthNote                        string // for people: why it does not although AuthMode is required
 
 	// Digest is that of the table at DigestIndex: two nodes that differ at one index have
 	// diverged. How it is made is not stable: it may differ between releases.
@@ -137,6 +140,7 @@ func statusOf(s *apiv1.StatusResponse) Status {
 		Locks: int(s.GetLocks()), Grants: int(s.GetGrants()), Waiters: int(s.GetWaiters()), Sessions: int(s.GetSessions()),
 		Owners: int(s.GetOwners()), TableBytes: s.GetTableBytes(), TableBytesLimit: s.GetTableBytesLimit(),
 		FeatureLevel: int(s.GetFeatureLevel()), FeatureLevelKnown: int(s.GetFeatureLevelKnown()),
+		AuthMode: s.GetAuthMode(), AuthEnforced: s.GetAuthEnforced(), AuthNote: s.GetAuthNote(),
 		Digest: s.GetDigest(), DigestIndex: s.GetDigestIndex(),
 	}
 	for _, o := range s.GetTopOwners() {

@@ -154,7 +154,12 @@ func (s *survey) failed(addr string, err error) {
 }
 
 // allFailed returns why no node has carried out the call.
-func (s *survey) allFailed() error { return &allFailed{tried: s.tried()} }
+func (s *survey) allFailed() error {
+	if why, _ := s.refusals(); why != nil {
+		return why
+	}
+	return &allFailed{tried: s.tried()}
+}
 
 // allFailed is the error of a call that no node has carried out, and that may be retried.
 type allFailed struct{ tried attempts }

@@ -257,6 +257,7 @@ func statusDocument(n nodeStatus) document.Status {
 		Grants: s.Grants, Owners: s.Owners, TopOwners: []document.Owner{},
 		TableBytes: s.TableBytes, TableBytesLimit: s.TableBytesLimit,
 		FeatureLevel: s.FeatureLevel, FeatureLevelKnown: s.FeatureLevelKnown,
+		AuthMode: s.AuthMode, AuthEnforced: s.AuthEnforced, AuthNote: s.AuthNote,
 	}
 	d.SetTable(s.ClusterTime, s.Digest, s.DigestIndex)
 	for _, o := range s.TopOwners {

@@ -3,9 +3,11 @@ package main
 import (
 	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/locknode/locknode/client"
 	"github.com/locknode/locknode/internal/document"
+	"github.com/locknode/locknode/internal/quote"
 )
 
 func sessionsDocument(sessions []client.SessionInfo, next uint64) document.Sessions {
@@ -79,8 +81,8 @@ func (a *app) printOwners(nodes []nodeStatus) error {
 			return err
 		}
 	}
-	if len(s.TopOwners) == 0 {
-		return nil
+	if err := a.printAuth(nodes); err != nil || len(s.TopOwners) == 0 {
+		return err
 	}
 	var rows [][]string
 	for _, o := range s.TopOwners {
@@ -95,6 +97,31 @@ func (a *app) printOwners(nodes []nodeStatus) error {
 		return err
 	}
 	return a.table([]string{"FROM", "SESSIONS", "GRANTS", "WAITING", "IDS KEPT", "ENDED", "MEMORY"}, rows)
+}
+
+// printAuth says which nodes enforce rights, unless all of them have them off.
+func (a *app) printAuth(nodes []nodeStatus) error {
+	modes := map[string][]string{}
+	for _, n := range nodes {
+		if n.err != nil {
+			continue
+		}
+		mode := n.status.AuthMode
+		if n.status.AuthNote != "" {
+			mode += ", not enforced: " + quote.Text(n.status.AuthNote)
+		}
+		modes[mode] = append(modes[mode], a.nameCell(n.id))
+	}
+	delete(modes, "")
+	if len(modes["off"]) > 0 && len(modes) == 1 {
+		return nil
+	}
+	for _, mode := range sortedKeys(modes) {
+		if err := a.printf("\nRights (auth.mode) are %s on %s.\n", mode, strings.Join(modes[mode], ", ")); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // roughBytes formats a size with one unit.

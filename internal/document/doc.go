@@ -6,6 +6,6 @@
 // of package client. Methods and functions of this package write what has a form of its own:
 // durations, times, values, limits. docs/api.md describes the documents.
 //
-//   - document.go: the documents
+//   - document.go: the documents; rights.go: those about access tokens and policies
 //   - form.go: how durations, times, values and sizes are written
 package document

@@ -158,6 +158,9 @@ type Status struct {
 	TableBytesLimit   int64   `json:"table_bytes_limit"`
 	FeatureLevel      int     `json:"feature_level"`
 	FeatureLevelKnown int     `json:"feature_level_known"`
+	AuthMode          string  `json:"auth_mode"`
+	AuthEnforced      bool    `json:"auth_enforced"`
+	AuthNote          string  `json:"auth_note,omitempty"`
 }
 
 // SetTable sets the cluster time of the table, its digest, and the index of the digest.

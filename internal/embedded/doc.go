@@ -39,6 +39,19 @@ type Operator interface {
 	SetLimits(context.Context, *apiv1.SetLimitsRequest) (*apiv1.SetLimitsResponse, error)
 }
 
+// Rights has the calls about access tokens and policies. They wait and fail as those of an
+// [Operator] do.
+type Rights interface {
+	CreateAccessToken(context.Context, *apiv1.CreateAccessTokenRequest) (*apiv1.CreateAccessTokenResponse, error)
+	ListAccessTokens(context.Context, *apiv1.ListAccessTokensRequest) (*apiv1.ListAccessTokensResponse, error)
+	RevokeAccessToken(context.Context, *apiv1.RevokeAccessTokenRequest) (*apiv1.RevokeAccessTokenResponse, error)
+	BootstrapAccessToken(context.Context, *apiv1.BootstrapAccessTokenRequest) (*apiv1.BootstrapAccessTokenResponse, error)
+	ChangePolicies(context.Context, *apiv1.ChangePoliciesRequest) (*apiv1.ChangePoliciesResponse, error)
+	ListPolicies(context.Context, *apiv1.ListPoliciesRequest) (*apiv1.ListPoliciesResponse, error)
+	CheckRights(context.Context, *apiv1.CheckRightsRequest) (*apiv1.CheckRightsResponse, error)
+	WhoAmI(context.Context, *apiv1.WhoAmIRequest) (*apiv1.WhoAmIResponse, error)
+}
+
 type key struct{}
 
 // With returns a child of ctx with which client.Dial makes a client of n.

@@ -91,6 +91,7 @@ func statusDocument(s *apiv1.StatusResponse) document.Status {
 		Grants:   int(s.GetGrants()), Owners: int(s.GetOwners()), TopOwners: []document.Owner{},
 		TableBytes: s.GetTableBytes(), TableBytesLimit: s.GetTableBytesLimit(),
 		FeatureLevel: int(s.GetFeatureLevel()), FeatureLevelKnown: int(s.GetFeatureLevelKnown()),
+		AuthMode: s.GetAuthMode(), AuthEnforced: s.GetAuthEnforced(), AuthNote: s.GetAuthNote(),
 	}
 	d.SetTable(time.Duration(s.GetClusterTime()), s.GetDigest(), s.GetDigestIndex())
 	for _, o := range s.GetTopOwners() {
