@@ -11,7 +11,7 @@ import (
 const (
 	maxAccessor = 32
 	// maxIdentityName leaves room for the longest prefix of an identity in an owner.
-	maxIdentityName = maxOwnerBytes - len(certPrefix)
+	maxIdentityName = maxOwnerBytes - len(tokenPrefix)
 	// maxAccessTTL is the longest that an access token can be valid that has an end.
 	maxAccessTTL = 3660 * nanosPerDay
 )

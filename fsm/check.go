@@ -11,7 +11,7 @@ import (
 // broken. Tests run it after each entry, Restore on what it has read.
 //
 //	now >= 0, lastToken < 2^53, every limit in its range
-//	numbers are unique over sessions, their ends and requests, and <= lastNumber
+//	numbers are unique over sessions, their ends, access tokens and requests, and <= lastNumber
 //	r.token > 0 ⇔ r holds each of its locks ⇔ tokens[r.token] = r
 //	r.token = 0 ⇔ r stands in the queue of each of its locks
 //	an Exclusive holder is alone; kind and size of a lock are the same for all on it
@@ -25,10 +25,11 @@ import (
 //	a once ID's record has its request, or a grant that has ended and is to be forgotten
 //	no open session is remembered as ended
 //	everything that ends by time is in the deadlines at its time
+//	access tokens and policies: see check_rights.go
 //	what an owner uses, and what it costs, is what the sessions, requests and records of its name do
 func (t *Table) check() error {
 	for _, part := range [...]func() error{
-		t.checkScalars, t.checkNumbers, t.checkRequests, t.checkLocks, t.checkSessions, t.checkRecords, t.checkEnded, t.checkDeadlines, t.checkOwners,
+		t.checkScalars, t.checkNumbers, t.checkRequests, t.checkLocks, t.checkSessions, t.checkRecords, t.checkEnded, t.checkRights, t.checkDeadlines, t.checkOwners,
 	} {
 		if err := part(); err != nil {
 			return err
@@ -53,7 +54,7 @@ func (t *Table) checkScalars() error {
 	if t.requests.len != t.grants+t.waiters || t.tokens.len != t.grants {
 		return fmt.Errorf("%d requests, %d tokens, %d grants, %d waiters", t.requests.len, t.tokens.len, t.grants, t.waiters)
 	}
-	if len(t.freed)+len(t.candidates) != 0 {
+	if len(t.freed)+len(t.candidates)+len(t.stranded) != 0 {
 		return fmt.Errorf("%d locks are freed and not handed on, %d waiters not looked at", len(t.freed), len(t.candidates))
 	}
 	return nil
@@ -68,6 +69,9 @@ func (t *Table) checkNumbers() error {
 	}
 	for _, e := range t.ended.all() {
 		numbers = append(numbers, e.key.number)
+	}
+	for _, a := range t.accessTokens.all() {
+		numbers = append(numbers, a.number)
 	}
 	if err := t.checkUnique(numbers); err != nil {
 		return err
@@ -516,6 +520,15 @@ func (t *Table) checkDeadlines() error {
 		}
 		want++
 		if err := d.checkSlot(l.timer, l.delayNumber, l.delayUntil); err != nil {
+			return err
+		}
+	}
+	for _, a := range t.accessTokens.all() {
+		if a.Deadline == 0 && a.timer == 0 {
+			continue
+		}
+		want++
+		if err := d.checkSlot(a.timer, a.number, a.Deadline); err != nil {
 			return err
 		}
 	}

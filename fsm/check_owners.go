@@ -70,8 +70,8 @@ func (t *Table) checkOwners() error {
 			return fmt.Errorf("owner %q has %+v, %d bytes; counted %+v, %d", name, o.use, o.bytes, c.use, c.bytes)
 		}
 	}
-	if sum != t.bytes {
-		return fmt.Errorf("records cost %d bytes, have %d", sum, t.bytes)
+	if sum+t.rightsBytes != t.bytes {
+		return fmt.Errorf("records cost %d bytes, and %d for rights, have %d", sum, t.rightsBytes, t.bytes)
 	}
 	return t.checkQueueOwners()
 }

@@ -17,7 +17,11 @@
 // record is what is known of a once ID, the name that a caller gives to the tries of a
 // detached request.
 //
-// The state is six copy-on-write B-trees and some numbers (table.go). Records
+// An access token says by which secret a caller proves who he is; a policy, what he may do.
+// The table keeps them, and guards what belongs to whom ([As]); what somebody may do is
+// decided where a request enters.
+//
+// The state is eight copy-on-write B-trees and some numbers (table.go). Records
 // refer to each other by key, never by pointer, and lists are ascending numbers;
 // what every invariant is stands at check (check.go).
 //
@@ -28,8 +32,8 @@
 //     that is implausibly far ahead ([Malformed]): cluster time and all records stay as they are.
 //  2. now = max(now, stamp).
 //  3. What is due (deadline <= now) ends in the order of (deadline, number):
-//     sessions, grants, waits, delays. Numbers are given as sessions and requests
-//     come. At most Limits.ExpiriesPerEntry of them end, and once more than
+//     sessions, grants, waits, delays, access tokens. Numbers are given as sessions,
+//     requests and access tokens come. At most Limits.ExpiriesPerEntry of them end, and once more than
 //     16,384 grants and waits have ended with their sessions no further one; the
 //     rest waits for the next entry ([Applied].MoreDue).
 //  4. Only then do freed locks go to their waiters, so that nobody who was due
@@ -92,6 +96,10 @@
 //   - owners.go: who may have how much? cost.go: what does a record take of memory?
 //   - codec.go and codec_commands.go: what does an entry look like in bytes? snapshot.go and
 //     restore.go: and a snapshot? digest.go: how do two nodes compare their states?
+//   - rights.go: what are access tokens, policies and callers? access_tokens.go, policies.go:
+//     what do their commands do? as.go: whose is what? quotas.go: how much may a caller have?
+//     codec_rights.go: what does that look like in bytes? view_rights.go: what can be seen of
+//     it? check_rights.go: which of its invariants hold?
 //   - text.go: which names are allowed?
 //   - tree.go and numbers.go: the ordered maps and lists that all this is made of.
 //   - view.go and view_sessions.go: what can be seen from outside?

@@ -76,6 +76,7 @@ type generator struct {
 	sessions, onces int  // at most 255
 	firstSession    int  // of those that are opened now; they move on as sessions end
 	calm            bool // time goes on slowly, so that much stands in the table
+	rights          bool // there are callers, access tokens and policies, too
 }
 
 func newGenerator(src source, m *model) *generator {
@@ -102,6 +103,16 @@ func genOnce(i int) OnceID       { return OnceID{0: byte(i + 1)} }
 func (g *generator) oneIn(n int, what string) bool { return g.pick(n, what) == n-1 }
 
 func (g *generator) command() Command {
+	if !g.rights {
+		return g.plainCommand()
+	}
+	if g.oneIn(6, "about rights") {
+		return g.rightsCommand()
+	}
+	return g.asSomebody(g.plainCommand())
+}
+
+func (g *generator) plainCommand() Command {
 	if len(g.past) > 0 && g.oneIn(7, "again") {
 		return g.again()
 	}
@@ -483,6 +494,9 @@ func (g *generator) text(what string) string {
 func (g *generator) owner() string {
 	if g.oneIn(60, "odd owner") {
 		return []string{strings.Repeat("o", 128), strings.Repeat("o", 129), "\xfe"}[g.pick(3, "owner")]
+	}
+	if g.rights {
+		return genOwners[g.pick(len(genOwners), "owner")]
 	}
 	return []string{"", "10.0.0.1", "10.0.0.2"}[g.pick(3, "owner")]
 }

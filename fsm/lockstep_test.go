@@ -5,6 +5,8 @@ import (
 	"flag"
 	"fmt"
 	"reflect"
+	"slices"
+	"strings"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -72,6 +74,7 @@ func (l *lockstep) apply(stamp Instant, commands ...Command) Applied {
 	wall := int64(l.index) * 1000
 	l.log = append(l.log, step{"apply", l.index, stamp, commands})
 	got := l.table.Apply(l.index, l.term, encode(l.term, stamp, wall, commands...))
+	l.model.index = l.index
 	results, events, moreDue := l.model.apply(stamp, wall, commands)
 	if got.Refused != OK || got.Index != l.index || got.Term != l.term {
 		l.failf("apply: refused %d, index %d, term %d", got.Refused, got.Index, got.Term)
@@ -144,8 +147,8 @@ func (l *lockstep) same(what string, got, want any) {
 
 // plainResult drops what is for people, having looked that it is where it should be.
 func (l *lockstep) plainResult(r Result) Result {
-	explained := r.Code == Invalid || r.Code == OverLimit || r.Code == KindMismatch
-	either := r.Code == NotHeld // the grant of a once ID that has ended has a field
+	explained := r.Code == Invalid || r.Code == OverLimit || r.Code == KindMismatch || r.Code == NotOwner
+	either := r.Code == NotHeld // some have a field, such as the grant of a once ID that has ended
 	if !either && explained != (r.Field != "") || !either && explained != (r.Detail != "") {
 		l.failf("result %+v: field and detail belong to a refusal, and only there", r)
 	}
@@ -186,6 +189,7 @@ func (l *lockstep) compareState() {
 	}
 	l.compareLists()
 	l.compareStats()
+	l.compareRights()
 	l.same("cluster", l.table.Cluster(), l.model.cluster)
 	all := l.model.loud()
 	at, ok := l.table.NextDeadline()
@@ -264,6 +268,22 @@ func TestTableDoesWhatTheModelDoes(t *testing.T) {
 	})
 }
 
+func newRightsLockstep(src source, fail func(format string, args ...any)) *lockstep {
+	l := newLockstep(src, fail)
+	l.gen = newRightsGenerator(src, l.model)
+	l.apply(0, raiseTo(Level))
+	return l
+}
+
+func TestTableDoesWithRightsWhatTheModelDoes(t *testing.T) {
+	checkMany(t, 15, func(t *rapid.T) {
+		l := newRightsLockstep(rapidSource{t}, failer(t))
+		for range l.gen.pick(100, "entries") + 10 {
+			l.step()
+		}
+	})
+}
+
 // A detached grant outlives its session. Another session may have the same ID when the
 // first one is forgotten: it cancels nothing by the old sequence, which it has not used.
 func TestCancelFindsNothingOfAnEarlierSessionWithTheSameID(t *testing.T) {
@@ -283,6 +303,31 @@ func TestCancelFindsNothingOfAnEarlierSessionWithTheSameID(t *testing.T) {
 	}
 	if v := l.table.Lock("a"); len(v.Holders) != 1 || v.Holders[0].Token != grant.Token {
 		t.Errorf("the grant is gone: %+v", v)
+	}
+}
+
+// compareRights compares access tokens, policies and the owners of sessions.
+func (l *lockstep) compareRights() {
+	if got := l.table.RightsIndex(); got != l.model.rightsIndex {
+		l.failf("rights changed in entry %d, want %d", got, l.model.rightsIndex)
+	}
+	l.same("policies", l.table.Policies(), l.model.policies)
+	var want []AccessToken
+	for _, a := range l.model.tokens {
+		want = append(want, a.AccessToken)
+		if got, ok := l.table.AccessTokenOf(a.Hash); !ok || !reflect.DeepEqual(got, a.AccessToken) {
+			l.failf("access token %x: %+v, %v, want %+v", a.Hash, got, ok, a.AccessToken)
+		}
+	}
+	slices.SortFunc(want, func(a, b AccessToken) int { return strings.Compare(a.Accessor, b.Accessor) })
+	l.same("access tokens", l.table.AccessTokens("", 100), want)
+	if len(want) > 1 {
+		l.same("access tokens after the first", l.table.AccessTokens(want[0].Accessor, 1), want[1:2])
+	}
+	for _, s := range l.model.sessions {
+		if owner, ok := l.table.SessionOwner(s.id); !ok || owner != s.owner {
+			l.failf("session %x is of %q, %v, want %q", s.id, owner, ok, s.owner)
+		}
 	}
 }
 

@@ -15,7 +15,13 @@ func (m *model) openSession(c OpenSession) Result {
 	if c.Session == (SessionID{}) {
 		return invalid("session")
 	}
+	if !m.mayMake(c.Owner) {
+		return Result{Code: NotOwner}
+	}
 	if s := m.session(c.Session); s != nil {
+		if m.foreign(s.owner) {
+			return Result{Code: NotOwner}
+		}
 		s.deadline = max(s.deadline, later(m.now, s.ttl))
 		m.handOver() // it may have been due, after a cut, and passed over
 		return Result{Deadline: s.deadline}
@@ -33,7 +39,8 @@ func (m *model) openSession(c OpenSession) Result {
 	case len(c.Owner) > 128 || !modelPlain(c.Owner):
 		return invalid("owner")
 	case !m.mayHave(c.Owner, m.limits.Sessions, m.sessionOwners()),
-		!m.mayHave(c.Owner, m.limits.EndedRemembered, append(m.sessionOwners(), m.endedOwners()...)):
+		!m.mayHave(c.Owner, m.limits.EndedRemembered, append(m.sessionOwners(), m.endedOwners()...)),
+		m.over(c.Owner, m.sessionOwners(), func(q Quota) int { return q.Sessions }):
 		return Result{Code: OverLimit}
 	}
 	m.arrivals++
@@ -76,9 +83,12 @@ func (m *model) endSessionByClient(c EndSession) Result {
 	if s == nil {
 		return Result{Code: NoSession}
 	}
+	if m.foreign(s.owner) {
+		return Result{Code: NotOwner}
+	}
 	for _, sequence := range c.Undelivered {
 		for _, a := range s.answers {
-			if r := m.byToken(a.result.Token); a.sequence == sequence && r != nil && r.ask.Detached {
+			if r := m.byToken(a.result.Token); a.sequence == sequence && r != nil && r.ask.Detached && !m.foreign(r.ask.Owner) {
 				m.cancelTry(r, s.id, sequence)
 			}
 		}
@@ -182,7 +192,17 @@ func (m *model) acquire(c Acquire) Result {
 	if field := m.acquireFault(c); field != "" {
 		return invalid(field)
 	}
+	owner := c.Owner
+	if !c.Detached && m.as != nil {
+		owner = m.as.Caller
+	}
+	if !m.mayMake(owner) {
+		return Result{Code: NotOwner}
+	}
 	if o := m.record(c.ID.Once); o != nil {
+		if m.foreign(o.ask.Owner) {
+			return Result{Code: NotOwner}
+		}
 		return m.tryAgain(c, o)
 	}
 	for _, w := range c.Wants {
@@ -203,7 +223,9 @@ func (m *model) acquire(c Acquire) Result {
 	case (!free || !c.Detached) && m.owned(c.ID.Session) >= m.limits.GrantsPerSession,
 		!m.mayHave(m.ownerOf(c), m.limits.Grants, m.requestOwners(m.requests)),
 		c.ID.Once != OnceID{} && !m.mayHave(m.ownerOf(c), m.limits.OnceRemembered, m.recordOwners()),
-		!free && !m.roomToWait(c):
+		!free && !m.roomToWait(c),
+		m.over(m.ownerOf(c), m.requestOwners(m.requests), func(q Quota) int { return q.Grants }),
+		!free && m.over(m.ownerOf(c), m.requestOwners(m.waiting()), func(q Quota) int { return q.Waiters }):
 		return Result{Code: OverLimit}
 	}
 	m.arrivals++
@@ -223,18 +245,12 @@ func (m *model) acquire(c Acquire) Result {
 }
 
 func (m *model) roomToWait(c Acquire) bool {
-	var waiters []*modelRequest
-	for _, r := range m.requests {
-		if r.token == 0 {
-			waiters = append(waiters, r)
-		}
-	}
 	for _, w := range c.Wants {
 		if !m.mayHave(m.ownerOf(c), m.limits.WaitersPerLock, m.requestOwners(m.waiters(w.Lock))) {
 			return false
 		}
 	}
-	return m.mayHave(m.ownerOf(c), m.limits.Waiters, m.requestOwners(waiters))
+	return m.mayHave(m.ownerOf(c), m.limits.Waiters, m.requestOwners(m.waiting()))
 }
 
 // mayHave says that an owner may have one more: what all have is a list of their owners,
@@ -386,8 +402,14 @@ func (m *model) cancel(c Cancel) Result {
 	if s == nil {
 		return Result{Code: NoSession}
 	}
+	if m.guarded(s.owner) {
+		return Result{Code: NotOwner}
+	}
 	for _, r := range m.requests {
 		if r.hasTry(s.id, c.Target.Sequence) && (r.token == 0 || !r.ask.Detached || s.toldOf(c.Target.Sequence, r.token)) {
+			if m.guarded(m.ownerOf(r.ask)) {
+				return Result{Code: NotOwner}
+			}
 			if !m.cancelTry(r, s.id, c.Target.Sequence) {
 				return Result{Code: NotHeld}
 			}
@@ -435,25 +457,28 @@ func (m *model) cancelTry(r *modelRequest, session SessionID, sequence uint64) b
 }
 
 // grantFor finds the grant of a command that shows a token.
-func (m *model) grantFor(id RequestID, lock string, token uint64) *modelRequest {
+func (m *model) grantFor(id RequestID, lock string, token uint64) (*modelRequest, Result) {
 	r := m.byToken(token)
 	if r == nil {
-		return nil
+		return nil, Result{Code: NotHeld}
 	}
 	if !r.ask.Detached && r.ask.ID.Session != id.Session {
-		return nil
+		return nil, Result{Code: NotHeld}
 	}
 	if _, ok := r.want(lock); lock != "" && !ok {
-		return nil
+		return nil, Result{Code: NotHeld}
+	}
+	if m.guarded(m.ownerOf(r.ask)) {
+		return nil, Result{Code: NotOwner}
 	}
 	m.confirm(r) // its token is known
-	return r
+	return r, Result{}
 }
 
 func (m *model) release(c Release) Result {
-	r := m.grantFor(c.ID, c.Lock, c.Token)
+	r, bad := m.grantFor(c.ID, c.Lock, c.Token)
 	if r == nil {
-		return Result{Code: NotHeld}
+		return bad
 	}
 	if c.Lost {
 		m.endGrant(r, EventExpired, Event{})
@@ -468,9 +493,9 @@ func (m *model) renew(c Renew) Result {
 	if c.TTL < m.limits.MinTTL || c.TTL > m.limits.MaxTTL {
 		return invalid("ttl")
 	}
-	r := m.grantFor(c.ID, c.Lock, c.Token)
+	r, bad := m.grantFor(c.ID, c.Lock, c.Token)
 	if r == nil {
-		return Result{Code: NotHeld}
+		return bad
 	}
 	if r.deadline != 0 {
 		r.deadline = max(r.deadline, later(m.now, c.TTL))
@@ -482,9 +507,9 @@ func (m *model) setValue(c SetValue) Result {
 	if len(c.Value) > m.limits.ValueBytes {
 		return invalid("value")
 	}
-	r := m.grantFor(c.ID, c.Lock, c.Token)
+	r, bad := m.grantFor(c.ID, c.Lock, c.Token)
 	if r == nil {
-		return Result{Code: NotHeld}
+		return bad
 	}
 	r.ask.Value = c.Value
 	return Result{}
@@ -615,6 +640,7 @@ func (m *model) configure(c Configure) Result {
 		int64(c.Limits.GrantsPerSession), int64(c.Limits.RequestsWindow), int64(c.Limits.Sessions), int64(c.Limits.Grants),
 		int64(c.Limits.OnceRemembered), int64(c.Limits.EndedRemembered), c.Limits.OnceNanos, c.Limits.MinTTL, c.Limits.MaxTTL, c.Limits.MaxWait,
 		c.Limits.MaxDelay, int64(c.Limits.ReasonBytes), int64(c.Limits.ExpiriesPerEntry), c.Limits.TableBytes,
+		int64(c.Limits.AccessTokens), int64(c.Limits.Policies), int64(c.Limits.PolicyBytes),
 	} {
 		if v < 0 {
 			return invalid("limits")

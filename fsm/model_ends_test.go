@@ -219,6 +219,9 @@ func (m *model) hasEnded(id SessionID) bool {
 // remember runs a command with a request ID at most once.
 func (m *model) remember(id RequestID, c Command, do func() Result) Result {
 	_, acquires := c.(Acquire)
+	if s := m.session(id.Session); s != nil && m.foreign(s.owner) {
+		return Result{Code: NotOwner}
+	}
 	switch {
 	case id.Once != OnceID{} && (!acquires || id.Session == SessionID{}):
 		return invalid("id")
@@ -397,6 +400,9 @@ func modelLimits(l Limits) Limits {
 	size(&l.EndedRemembered, 1_000_000)
 	size(&l.ReasonBytes, 256)
 	size(&l.ExpiriesPerEntry, 1024)
+	size(&l.AccessTokens, 10_000)
+	size(&l.Policies, 1000)
+	size(&l.PolicyBytes, 16<<10)
 	nanos(&l.OnceNanos, 5*60)
 	nanos(&l.MinTTL, 1)
 	nanos(&l.MaxTTL, 24*60*60)

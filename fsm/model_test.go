@@ -24,6 +24,13 @@ type model struct {
 	records  []*modelRecord
 	ended    []*modelEnded // by number
 	events   []Event       // of the entry under way
+
+	level       uint32
+	index       uint64 // of the entry under way
+	rightsIndex uint64
+	tokens      []*modelToken // by number
+	policies    []Policy      // by name
+	as          *As           // the command under way, if it runs as somebody
 }
 
 type modelSession struct {
@@ -91,7 +98,7 @@ type modelRecord struct {
 	forget  Instant       // 0: while its request lives
 }
 
-func newModel() *model { return &model{limits: modelLimits(Limits{})} }
+func newModel() *model { return &model{limits: modelLimits(Limits{}), level: 1} }
 
 // later adds a duration to a time and stops at the end of time.
 func later(at Instant, d int64) Instant {
@@ -143,8 +150,11 @@ func (m *model) run(c Command) Result {
 		return m.found(c)
 	case Clear:
 		return m.clear(c)
+	case RaiseLevel:
+		m.level = max(m.level, c.Level)
+		return Result{}
 	}
-	panic("no such command")
+	return m.runRights(c)
 }
 
 // modelTimer is something that ends by time.
@@ -173,6 +183,11 @@ func (m *model) timers() []modelTimer {
 	for _, l := range m.locks {
 		if l.delayUntil != 0 {
 			all = append(all, modelTimer{l.delayUntil, l.delayed, l.name, false, func() { l.delayUntil = 0 }})
+		}
+	}
+	for _, a := range m.tokens {
+		if a.Deadline != 0 {
+			all = append(all, modelTimer{a.Deadline, a.number, "", false, func() { m.endToken(a) }})
 		}
 	}
 	for _, o := range m.records {
@@ -223,12 +238,25 @@ func (m *model) endSome(timers func() []modelTimer) {
 	}
 }
 
-// handOver grants what can be granted, who came first first.
+// handOver grants what can be granted, who came first first. Then those end who had their
+// turn and are nobody any more, and it begins again.
 func (m *model) handOver() {
-	for _, r := range slices.Clone(m.requests) {
-		if r.token == 0 && !m.isDue(r) && m.grantable(r) {
-			m.grant(r)
-			r.unconfirmed = r.ask.Detached
+	for again := true; again; {
+		again = false
+		var nobodies []*modelRequest
+		for _, r := range slices.Clone(m.requests) {
+			switch {
+			case r.token != 0 || m.isDue(r) || !m.grantable(r):
+			case m.isNobody(m.ownerOf(r.ask)):
+				nobodies = append(nobodies, r)
+			default:
+				m.grant(r)
+				r.unconfirmed = r.ask.Detached
+			}
+		}
+		for _, r := range nobodies {
+			m.endWaitFor(r, Revoked, "no access token of the caller is valid any more", "")
+			again = true
 		}
 	}
 	m.tidy()

@@ -12,7 +12,7 @@ import (
 func codeName(c Code) string {
 	names := [...]string{
 		"ok", "queued", "busy", "timed out", "not held", "no session", "kind mismatch", "over limit", "invalid", "cancelled",
-		"stale request", "unknown command", "malformed", "stale stamp",
+		"stale request", "unknown command", "malformed", "stale stamp", "revoked", "not owner",
 	}
 	return names[c]
 }
