@@ -27,6 +27,7 @@
 //     cluster is healthy; operator.go has the
 //     commands against clients that use too much; reseed.go and version.go have one command
 //     each.
+//   - policy_file.go reads and writes files of policies.
 //   - tls.go makes certificates, tls_inspect.go shows what they are good for; secure.go has the
 //     flags and settings for TLS.
 //   - dev.go and demo.go start a cluster to try; bench.go measures a cluster, failover.go the
