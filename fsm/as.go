@@ -39,6 +39,9 @@ func (t *Table) runAs(d *decoder) Result {
 		return Result{Code: Malformed}
 	}
 	if as.caller == "" || !fits(as.caller, maxOwnerBytes) {
+		if kind := Kind(d.byte()); decodeKind(d, kind) == nil || !d.done() {
+			return Result{Code: Malformed}
+		}
 		return t.refuse(Invalid, badCaller, maxOwnerBytes)
 	}
 	t.as = as

@@ -29,6 +29,12 @@ func extremeCommands() []Command {
 		Resize{Limit: math.MaxUint32},
 		Configure{Limits: Limits{NameBytes: -1, ExpiriesPerEntry: math.MaxInt32}},
 		KillSession{Reason: long, Who: "\x80"},
+		PutAccessToken{Accessor: long, Hash: [32]byte{0xff, 31: 0xff}, Name: long, Labels: []Label{{long, long}}, MadeBy: "\x80", MadeAt: math.MinInt64, TTL: -1},
+		RevokeAccessToken{Accessor: "\x00"},
+		ChangePolicies{Put: []Policy{{}, {Name: long, For: []string{"", long}, Rules: []Rule{{}, {true, 255, long, true}}, Quota: Quota{Sessions: -1, Bytes: math.MinInt64, UnsentBytes: math.MaxInt64, Streams: math.MaxInt32}}}, Remove: []string{""}, If: math.MaxUint64},
+		As{Command: EndSession{}},
+		As{Caller: long, Force: true, Command: Acquire{Wants: []Want{{}}}},
+		Configure{Limits: Limits{PolicyBytes: -1}},
 	)
 }
 
@@ -94,6 +100,25 @@ func TestEntryBytesNeverChange(t *testing.T) {
 	}
 }
 
+// The bytes of the commands of level 2 on disk.
+func TestBytesOfRightsNeverChange(t *testing.T) {
+	for want, c := range map[string]Command{
+		"32" + "11" + "026131" + "01" + strings.Repeat("00", 30) + "02" + "0473686f70" + "00" + "00" + "02" + "80f092cbdd08": PutAccessToken{
+			Accessor: "a1", Hash: [32]byte{1, 31: 2}, Name: "shop", MadeAt: 1, TTL: 150_000_000_000,
+		},
+		"04" + "12" + "026131": RevokeAccessToken{Accessor: "a1"},
+		"1a" + "13" + "01" + "0170" + "01" + "012a" + "01" + "01" + "03" + "026f2f" + "00" + "02040608090a0c0e" + "01" + "0171" + "07": ChangePolicies{
+			Put:    []Policy{{Name: "p", For: []string{"*"}, Rules: []Rule{{true, 3, "o/", false}}, Quota: Quota{1, 2, 3, 4, -5, 5, 6, 7}}},
+			Remove: []string{"q"}, If: 7,
+		},
+		"1b" + "14" + "06636572743a78" + "01" + "03" + strings.Repeat("00", 17): As{Caller: "cert:x", Force: true, Command: EndSession{}},
+	} {
+		if got := hex.EncodeToString(AppendCommand(nil, c)); got != want {
+			t.Errorf("%T is\n%s, want\n%s", c, got, want)
+		}
+	}
+}
+
 // removedKind is the number of a kind that was removed: it is an unknown kind.
 const removedKind = 14
 
@@ -109,7 +134,7 @@ func TestDamagedCommandDoesNotHarmItsBatch(t *testing.T) {
 		checkBatch(t, append(bytes.Clone(frame), 0), Malformed)
 	}
 	checkBatch(t, []byte{0}, UnknownCommand)
-	checkBatch(t, []byte{byte(KindRaiseLevel) + 1, 1, 2, 3}, UnknownCommand)
+	checkBatch(t, []byte{byte(KindConfigureRights) + 1, 1, 2, 3}, UnknownCommand)
 	checkBatch(t, []byte{255}, UnknownCommand)
 	checkBatch(t, []byte{removedKind}, UnknownCommand)
 }
@@ -121,6 +146,7 @@ func checkBatch(t *testing.T, frame []byte, want Code) {
 	e.bytes(frame)
 	e.buf = AppendCommand(e.buf, detached(2, "b", 9*second, 0))
 	table := hosted()
+	table.Apply(1, 1, encode(1, 0, 0, raiseTo(Level)))
 	a := table.Apply(1, 1, e.buf)
 	if a.Refused != OK || len(a.Results) != 3 || a.Results[0].Code != OK || a.Results[1].Code != want || a.Results[2].Code != OK {
 		t.Fatalf("batch with %x: %+v", frame, a)

@@ -210,6 +210,57 @@ var fillings = map[string]func(f *filler){
 			f.flush()
 		}
 	},
+	"access tokens": func(f *filler) {
+		f.open(1)
+		for i := range 5000 {
+			f.add(PutAccessToken{Accessor: fmt.Sprint("accessor", i*7919%5000), Hash: hash32(i), Name: fmt.Sprint("n", i%100), TTL: 3600 * second})
+		}
+		f.flush()
+	},
+	"access tokens with labels, most of them revoked": func(f *filler) {
+		f.open(1)
+		for i := range 500 {
+			f.add(PutAccessToken{Accessor: fmt.Sprint("accessor", i*7919%500), Hash: hash32(i), Name: strings.Repeat("n", 122), MadeBy: strings.Repeat("m", 128), Labels: manyLabels(32)})
+		}
+		f.flush()
+		for i := range 500 {
+			if i%4 != 0 {
+				f.add(RevokeAccessToken{Accessor: fmt.Sprint("accessor", i)})
+			}
+		}
+		f.flush()
+	},
+	"policies": func(f *filler) {
+		f.open(1)
+		for i := range 900 {
+			p := Policy{Name: fmt.Sprint("p", i*7919%900), Quota: Quota{Grants: 1}}
+			for k := range 16 {
+				p.For = append(p.For, fmt.Sprint("token:", i, "/", k))
+				p.Rules = append(p.Rules, Rule{Rights: RightRead, Name: "a"})
+			}
+			f.add(ChangePolicies{Put: []Policy{p}})
+		}
+		f.flush()
+	},
+	"policies of many rules, of which one is left of each change": func(f *filler) {
+		f.open(1)
+		for i := range 90 {
+			var c ChangePolicies
+			for k := range 10 {
+				c.Put = append(c.Put, Policy{Name: fmt.Sprint("p", i, "/", k), For: []string{"*"}, Rules: make([]Rule, 256)})
+				for r := range c.Put[k].Rules {
+					c.Put[k].Rules[r].Rights = RightRead
+				}
+			}
+			f.add(c)
+			c = ChangePolicies{}
+			for k := 1; k < 10; k++ {
+				c.Remove = append(c.Remove, fmt.Sprint("p", i, "/", k))
+			}
+			f.add(c)
+		}
+		f.flush()
+	},
 	"revocations": func(f *filler) {
 		f.open(100)
 		for i := range 6400 {
@@ -228,9 +279,15 @@ var fillings = map[string]func(f *filler){
 	},
 }
 
+func hash32(i int) (h [32]byte) {
+	id := numbered16(4, i)
+	copy(h[:], id[:])
+	return h
+}
+
 func newFiller(tb testing.TB, limits Limits) *filler {
 	f := &filler{sharers: &sharers{bench: &bench{table: New(), term: 1}}}
-	f.table.Apply(1, 1, encode(1, 0, 0, Configure{Limits: limits}))
+	f.table.Apply(1, 1, encode(1, 0, 0, raiseTo(Level), Configure{Limits: limits}))
 	f.index = 1
 	_ = tb
 	return f

@@ -45,28 +45,39 @@ func FuzzApply(f *testing.F) {
 	f.Add([]byte{})
 	f.Add(AppendHeader(nil, 1, second, 1, math.MaxInt))
 	f.Add(AppendHeader(nil, 1, math.MaxInt64, math.MinInt64, 0))
-	snap := snapshotBytes(f, busyTable(f))
+	for _, c := range rightsCommands() {
+		f.Add(encode(1, second, 1, c))
+	}
+	snaps := [][]byte{snapshotBytes(f, busyTable(f)), snapshotBytes(f, busyRightsTable(f))}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		term := uint64(1)
-		if e, err := DecodeEntry(data); err == nil {
-			term = e.Term
+		for _, snap := range snaps {
+			applyAnything(t, snap, data)
 		}
-		a, b := restore(t, snap), restore(t, snap)
-		_, index := a.Digest()
-		var got, again Applied
-		if n := allocated(func() { got = a.Apply(index+1, term, data) }); n > allowance(len(data)) {
-			t.Errorf("%d bytes allocated for an entry of %d", n, len(data))
-		}
-		again = b.Apply(index+1, term, bytes.Clone(data))
-		if got.Digest != again.Digest || got.Refused != again.Refused || len(got.Events) != len(again.Events) {
-			t.Fatalf("applied %+v and %+v", got, again)
-		}
-		if err := a.check(); err != nil {
-			t.Fatalf("check: %v", err)
-		}
-		sameTables(t, "after any bytes", a, b)
-		sameTables(t, "restored after any bytes", a, restore(t, snapshotBytes(t, a)))
 	})
+}
+
+// applyAnything applies an entry of any bytes to two tables.
+func applyAnything(t *testing.T, snap, data []byte) {
+	t.Helper()
+	term := uint64(1)
+	if e, err := DecodeEntry(data); err == nil {
+		term = e.Term
+	}
+	a, b := restore(t, snap), restore(t, snap)
+	_, index := a.Digest()
+	var got, again Applied
+	if n := allocated(func() { got = a.Apply(index+1, term, data) }); n > allowance(len(data)) {
+		t.Errorf("%d bytes allocated for an entry of %d", n, len(data))
+	}
+	again = b.Apply(index+1, term, bytes.Clone(data))
+	if got.Digest != again.Digest || got.Refused != again.Refused || len(got.Events) != len(again.Events) {
+		t.Fatalf("applied %+v and %+v", got, again)
+	}
+	if err := a.check(); err != nil {
+		t.Fatalf("check: %v", err)
+	}
+	sameTables(t, "after any bytes", a, b)
+	sameTables(t, "restored after any bytes", a, restore(t, snapshotBytes(t, a)))
 }
 
 func restore(t interface {
@@ -88,6 +99,7 @@ func FuzzRestore(f *testing.F) {
 	f.Add(snapshotBytes(f, New()))
 	busy := snapshotBytes(f, busyTable(f))
 	f.Add(busy)
+	f.Add(snapshotBytes(f, busyRightsTable(f)))
 	for seed := range uint64(6) {
 		small := New()
 		for i, r := range randomLog(&byteSource{pseudoRandom(seed+20, 512)}, int(seed)+3, false) {
@@ -116,7 +128,7 @@ func FuzzRestore(f *testing.F) {
 			// It must also live on without a panic.
 			_, index := table.Digest()
 			for i := range uint64(3) {
-				table.Apply(index+1+i, 1, encode(1, later(table.Now(), 10*second), 0, everyCommand()...))
+				table.Apply(index+1+i, 1, encode(1, later(table.Now(), 10*second), 0, append(everyCommand(), rightsCommands()...)...))
 				if err := table.check(); err != nil {
 					t.Fatalf("check after entry %d on a restored table: %v", i, err)
 				}
@@ -181,10 +193,27 @@ func FuzzCommands(f *testing.F) {
 	})
 }
 
+// FuzzRights is FuzzCommands with access tokens, policies and callers.
+func FuzzRights(f *testing.F) {
+	for seed := range uint64(4) {
+		f.Add(pseudoRandom(seed+1, 300))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		src := &byteSource{data}
+		l := newRightsLockstep(src, failer(t))
+		for len(src.data) > 0 && l.index < 400 {
+			l.step()
+		}
+	})
+}
+
 // FuzzDecode: whatever can be decoded is encoded as an entry that decodes to
 // the same.
 func FuzzDecode(f *testing.F) {
 	for _, c := range everyCommand() {
+		f.Add(encode(7, second, 1, c, Found{}))
+	}
+	for _, c := range rightsCommands() {
 		f.Add(encode(7, second, 1, c, Found{}))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
@@ -233,6 +262,47 @@ func everyCommand() []Command {
 		Clear{Lock: "a", UpTo: 300, Reason: "stuck", Who: "ops"},
 		RaiseLevel{Level: 1, Version: "0.1.0"},
 	}
+}
+
+// rightsCommands has one command of each kind of level 2.
+func rightsCommands() []Command {
+	return []Command{
+		PutAccessToken{Accessor: "a1", Hash: [32]byte{1}, Name: "shop", Labels: []Label{{"team", "x"}}, MadeBy: "token:root", MadeAt: 3, TTL: 30 * second},
+		ChangePolicies{
+			Put: []Policy{{
+				Name: "p", For: []string{"token:shop", "label:team=x"}, Rules: []Rule{{Rights: RightRead | RightLock, Name: "a"}, {true, RightLock, "a/b", true}},
+				Quota: Quota{1, 2, 3, 1 << 20, 5, 6, 7, 8},
+			}},
+			Remove: []string{"q"}, If: 4,
+		},
+		As{Caller: "token:shop", Force: true, Command: OpenSession{Session: genSession(2), TTL: 10 * second, Owner: "token:shop"}},
+		Configure{Limits: Limits{AccessTokens: 5, Policies: 6, PolicyBytes: 700}},
+		RevokeAccessToken{Accessor: "a1"},
+	}
+}
+
+// busyRightsTable is busyTable at level 2: of the first log that leaves something of everything.
+func busyRightsTable(tb testing.TB) *Table {
+	tb.Helper()
+	for seed := uint64(1); seed < 1000; seed++ {
+		table := New()
+		for i, r := range rightsLog(seed, 60) {
+			table.Apply(uint64(i+1), r.term, r.data)
+		}
+		if table.accessTokens.len > 1 && table.policies.len > 1 && table.quotas.len > 0 && table.sessions.len > 1 && table.requests.len > 1 {
+			return table
+		}
+	}
+	tb.Fatal("no log leaves something of everything")
+	return nil
+}
+
+// rightsLog is a log of a table of level 2.
+func rightsLog(seed uint64, entries int) []logged {
+	gen := newRightsGenerator(&byteSource{pseudoRandom(seed, 200*entries)}, newModel())
+	raise := raiseTo(Level)
+	gen.model.run(raise)
+	return append([]logged{{1, encode(1, 0, 0, raise)}}, logOf(gen, entries, false)...)
 }
 
 // resealed makes a snapshot whose checksums are right, so that the fuzzer gets

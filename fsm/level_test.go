@@ -48,7 +48,7 @@ func TestLevelRisesAndNeverFalls(t *testing.T) {
 // A node that knows a command of a later level must make the same of it as one that does
 // not, as long as the table is below: that it does not know it.
 func TestKindOfALaterLevelIsUnknownUntilTheTableIsThere(t *testing.T) {
-	defer func() { laterKinds = [256]uint8{} }()
+	defer func(kinds [256]uint8) { laterKinds = kinds }(laterKinds)
 	command := OpenSession{Session: SessionID{1}, TTL: 10 * second}
 	frame := AppendCommand(nil, command)
 	unknown := bytes.Clone(frame)

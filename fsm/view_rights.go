@@ -1,7 +1,8 @@
 package fsm
 
-// What can be seen of rights. What is returned is read only: it shares lists with the table,
-// which never changes them.
+import "slices"
+
+// What can be seen of rights. As all views it shares nothing with the table.
 
 // AccessTokenOf returns the access token with a hash; false if there is none, or no more.
 func (t *Table) AccessTokenOf(hash [32]byte) (AccessToken, bool) {
@@ -9,7 +10,7 @@ func (t *Table) AccessTokenOf(hash [32]byte) (AccessToken, bool) {
 	if !ok {
 		return AccessToken{}, false
 	}
-	return a.AccessToken, true
+	return a.view(), true
 }
 
 // AccessTokens returns, in the order of their accessors, at most limit access tokens whose
@@ -21,17 +22,25 @@ func (t *Table) AccessTokens(after string, limit int) []AccessToken {
 			break
 		}
 		if accessor != after {
-			list = append(list, a.AccessToken)
+			list = append(list, a.view())
 		}
 	}
 	return list
+}
+
+func (a *accessToken) view() AccessToken {
+	c := a.AccessToken
+	c.Labels = slices.Clone(a.Labels)
+	return c
 }
 
 // Policies returns all policies in the order of their names.
 func (t *Table) Policies() []Policy {
 	list := make([]Policy, 0, t.policies.len)
 	for _, p := range t.policies.all() {
-		list = append(list, *p)
+		c := *p
+		c.For, c.Rules = slices.Clone(p.For), slices.Clone(p.Rules)
+		list = append(list, c)
 	}
 	return list
 }
