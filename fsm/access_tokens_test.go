@@ -158,7 +158,7 @@ func TestRevivedWaiterOfARevokedCallerEndsOnce(t *testing.T) {
 	for i := range 3 {
 		b.open(i, 5*second)
 	}
-	b.want(b.one(0, b.grab("a", 5*second)), OK)
+	b.want(b.one(0, b.grab("a", 4*second)), OK)
 	ask := detached(1, "a", 60*second, 600*second)
 	ask.Owner = "token:shop"
 	for i := 1; i < 3; i++ {
@@ -166,15 +166,12 @@ func TestRevivedWaiterOfARevokedCallerEndsOnce(t *testing.T) {
 		b.want(b.one(0, ask), Queued)
 	}
 	b.want(b.one(0, RevokeAccessToken{Accessor: "a1"}), OK)
-	if a := b.at(5); !a.MoreDue {
-		t.Fatalf("nothing was cut: %+v", a)
+	if a := b.at(5); !a.MoreDue || b.table.Lock("a").HolderCount != 0 || b.table.Lock("a").Waiters != 1 {
+		t.Fatalf("nothing was cut: %+v, %+v", a, b.table.Lock("a"))
 	}
-	for b.table.Lock("a").HolderCount > 0 { // until the grant has ended, too
-		b.at(5)
-	}
-	b.at(5, KeepAlive{Sessions: []KeepAliveSession{{Session: genSession(1)}, {Session: genSession(2)}}})
-	if v := b.table.Lock("a"); v.Waiters != 0 {
-		t.Errorf("it waits on: %+v", v)
+	a := b.at(5, KeepAlive{Sessions: []KeepAliveSession{{Session: genSession(1)}, {Session: genSession(2)}}})
+	if v := b.table.Lock("a"); v.Waiters != 0 || countKind(a, EventWaitEnded) != 1 {
+		t.Errorf("it waits on, or ended twice: %+v, %+v", v, a.Events)
 	}
 }
 

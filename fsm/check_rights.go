@@ -16,7 +16,7 @@ func (t *Table) checkRights() error {
 	if t.level < levelOfRights && (t.accessTokens.len+t.policies.len != 0 || t.rightsIndex != 0) {
 		return fmt.Errorf("%d access tokens and %d policies at level %d", t.accessTokens.len, t.policies.len, t.level)
 	}
-	if t.rightsIndex > t.index && t.rightsIndex != t.applying || t.rightsIndex == 0 && t.accessTokens.len+t.policies.len != 0 {
+	if t.rightsIndex > t.index || t.rightsIndex == 0 && t.accessTokens.len+t.policies.len != 0 {
 		return fmt.Errorf("rights changed in entry %d, the last is %d", t.rightsIndex, t.index)
 	}
 	if t.as.set {

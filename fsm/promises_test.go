@@ -172,6 +172,10 @@ func (w *witness) exactlyOnce(id RequestID, c Command, a Applied) bool {
 	s := w.sessions[id.Session]
 	got := a.Results[0]
 	acquire, acquires := c.(Acquire)
+	if w.refusedUnseen(id, got) {
+		w.retried = true
+		return true
+	}
 	if id.Once != (OnceID{}) && (!acquires || !acquire.Detached) || s == nil && acquires || s != nil && id.Sequence == 0 {
 		w.retried = true
 		if got.Code == OK || got.Code == Queued {
@@ -268,28 +272,37 @@ func TestPromisesHoldWhateverIsAsked(t *testing.T) {
 	checkMany(t, 15, func(t *rapid.T) {
 		m := newModel() // only to aim at what lives
 		gen := newGenerator(rapidSource{t}, m)
-		table := New()
-		w := newWitness(failer(t))
-		var index uint64
-		apply := func(stamp Instant, commands ...Command) {
-			index++
-			term := 1 + index/20 // leaders come and go
-			a := table.Apply(index, term, encode(term, stamp, 0, commands...))
-			m.apply(stamp, 0, commands)
-			w.cut = a.MoreDue
-			var c Command
-			if len(commands) > 0 {
-				c = commands[0]
+		promises(t, gen, func(apply func(Instant, ...Command)) {
+			if gen.oneIn(3, "small limits") {
+				apply(0, Configure{Limits: gen.limits()})
 			}
-			w.see(c, a)
-			w.sameHolders(table)
-		}
-		if gen.oneIn(3, "small limits") {
-			apply(0, Configure{Limits: gen.limits()})
-		}
-		for range gen.pick(150, "commands") + 10 {
-			apply(gen.stamp())
-			apply(0, gen.command())
-		}
+		})
 	})
+}
+
+func promises(t *rapid.T, gen *generator, begin func(apply func(Instant, ...Command))) {
+	table := New()
+	w := newWitness(failer(t))
+	var index uint64
+	apply := func(stamp Instant, commands ...Command) {
+		index++
+		term := 1 + index/20 // leaders come and go
+		a := table.Apply(index, term, encode(term, stamp, 0, commands...))
+		gen.model.index = index
+		gen.model.apply(stamp, 0, commands)
+		w.cut = a.MoreDue
+		level, _ := table.Level()
+		w.ruled = level >= levelOfRights
+		var c Command
+		if len(commands) > 0 {
+			c = commands[0]
+		}
+		w.see(c, a)
+		w.sameHolders(table)
+	}
+	begin(apply)
+	for range gen.pick(150, "commands") + 10 {
+		apply(gen.stamp())
+		apply(0, gen.command())
+	}
 }

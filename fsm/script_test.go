@@ -25,13 +25,16 @@ import (
 //	                          detached=yes and once=NAME make it a detached one
 //	cancel|release|renew|value|force|resize ID …
 //	limits FIELD=VALUE…       and found NAME
+//	level N
+//	token ACCESSOR NAME …     and revoke ACCESSOR
+//	policy NAME for=CALLER,… FIELD=N…, and drop NAME…
 //	raw HEX                   a command of these bytes
 //	batch … go                the commands between are one entry
 //	show LOCK…, list, session SESSION, stats, next
 //	restore                   go on with a table restored from a snapshot
 //
 // An ID is SESSION/SEQUENCE or -; acked=N and answered=N-N,N-N belong to it. The rest
-// are key=value pairs.
+// are key=value pairs; with as=CALLER, and force=yes, the request comes as somebody.
 func TestScripts(t *testing.T) {
 	files, err := filepath.Glob("testdata/scripts/*.txt")
 	if err != nil || len(files) == 0 {
@@ -163,7 +166,11 @@ func (s *script) do(line string) {
 		}
 		s.add(append([]byte{byte(len(raw))}, raw...))
 	default:
-		s.add(AppendCommand(nil, s.command(fields[0], a)))
+		c := s.command(fields[0], a)
+		if caller := a.pairs["as"]; caller != "" {
+			c = As{Caller: caller, Force: a.pairs["force"] != "", Command: c}
+		}
+		s.add(AppendCommand(nil, c))
 	}
 }
 
@@ -234,7 +241,7 @@ func (s *script) command(name string, a args) Command {
 	}
 	switch name {
 	case "open":
-		return OpenSession{Session: scriptSession(word(0)), TTL: s.duration(p["ttl"]), Holder: p["holder"], Labels: scriptLabels(p["labels"])}
+		return OpenSession{Session: scriptSession(word(0)), TTL: s.duration(p["ttl"]), Holder: p["holder"], Labels: scriptLabels(p["labels"]), Owner: p["owner"]}
 	case "keep":
 		var c KeepAlive
 		for _, w := range a.words {
@@ -253,6 +260,7 @@ func (s *script) command(name string, a args) Command {
 		return Acquire{
 			ID: s.id(word(0), p), Wants: s.wants(a.words[1:]), TTL: s.duration(p["ttl"]), Wait: s.duration(p["wait"]),
 			Holder: p["holder"], Value: []byte(p["value"]), Labels: scriptLabels(p["labels"]), Delay: s.duration(p["delay"]), Detached: p["detached"] != "",
+			Owner: p["owner"],
 		}
 	case "cancel":
 		return Cancel{ID: s.id(word(0), p), Target: s.id(word(1), nil)}
@@ -272,6 +280,29 @@ func (s *script) command(name string, a args) Command {
 		var c Found
 		copy(c.Cluster[:], word(0))
 		return c
+	}
+	return s.rightsCommand(name, a, word)
+}
+
+func (s *script) rightsCommand(name string, a args, word func(int) string) Command {
+	s.Helper()
+	switch name {
+	case "level":
+		return RaiseLevel{Level: uint32(s.number(word(0))), Version: "0.1.0"}
+	case "token":
+		c := PutAccessToken{Accessor: word(0), Name: word(1), TTL: s.duration(a.pairs["ttl"]), Labels: scriptLabels(a.pairs["labels"])}
+		copy(c.Hash[:], word(0))
+		return c
+	case "revoke":
+		return RevokeAccessToken{Accessor: word(0)}
+	case "drop":
+		return ChangePolicies{Remove: a.words}
+	case "policy":
+		p := Policy{Name: word(0), Quota: Quota{Sessions: int(s.number(a.pairs["sessions"])), Grants: int(s.number(a.pairs["grants"])), Waiters: int(s.number(a.pairs["waiters"]))}}
+		for _, subject := range strings.Split(a.pairs["for"], ",") {
+			p.For = append(p.For, strings.NewReplacer("everybody", "*", "label:team:", "label:team=").Replace(subject))
+		}
+		return ChangePolicies{Put: []Policy{p}}
 	}
 	s.Fatalf("unknown line %q", name)
 	return nil

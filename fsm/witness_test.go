@@ -22,6 +22,10 @@ type witness struct {
 	retried   bool    // the last command was a retry or refused unseen
 	current   Command // of the entry being looked at, or nil
 	cut       bool    // more was due than the last entry could end
+
+	as    *As                       // the command under way, if it comes as somebody
+	valid map[string]witnessedToken // access tokens, by accessor
+	ruled bool                      // the table knows rights
 }
 
 // witnessed is a request that waits or holds.
@@ -29,6 +33,7 @@ type witnessed struct {
 	tries       []RequestID // that wait, or of a grant: that were told or have to be
 	joined      []Instant   // when each of them came
 	wants       []Want
+	owner       string
 	session     SessionID // zero: detached
 	ttl         int64
 	until       Instant // of the wait; 0: no limit
@@ -46,6 +51,7 @@ type witnessedOnce struct {
 }
 
 type witnessedSession struct {
+	owner    string
 	ttl      int64
 	floor    Instant
 	deadline Instant
@@ -58,7 +64,7 @@ type witnessedSession struct {
 func newWitness(fail func(format string, args ...any)) *witness {
 	return &witness{
 		fail: fail, sessions: map[SessionID]*witnessedSession{}, free: map[string]Instant{}, resized: map[string]uint32{},
-		once: map[OnceID]*witnessedOnce{}, onceNanos: 300 * second,
+		once: map[OnceID]*witnessedOnce{}, onceNanos: 300 * second, valid: map[string]witnessedToken{},
 	}
 }
 
@@ -68,7 +74,9 @@ func (w *witness) see(c Command, a Applied) {
 		w.fail("time went back from %d to %d", w.now, a.Now)
 	}
 	w.now = a.Now
+	c = w.unwrap(c)
 	w.current = c
+	w.rightsChanged(c, a)
 	before := len(w.grants)
 	for _, e := range a.Events {
 		switch e.Kind {
@@ -127,7 +135,8 @@ func (w *witness) opened(c OpenSession, e Event) {
 		w.fail("session %x opened twice", e.Session)
 	}
 	w.sessions[e.Session] = &witnessedSession{
-		ttl: c.TTL, floor: later(w.now, c.TTL),
+		owner: c.Owner,
+		ttl:   c.TTL, floor: later(w.now, c.TTL),
 		ended: map[uint64]bool{}, first: map[uint64]Result{}, final: map[uint64]Result{}, asked: map[uint64]string{},
 	}
 }
@@ -159,6 +168,7 @@ func (w *witness) sessionEnded(c Command, e Event) {
 func (w *witness) request(c Acquire, e Event) *witnessed {
 	r := &witnessed{
 		tries: []RequestID{e.Request}, joined: []Instant{w.now}, wants: e.Wants, session: e.Session, ttl: c.TTL, delay: c.Delay,
+		owner: w.ownerOf(c),
 	}
 	if c.Wait > 0 {
 		r.until = later(w.now, c.Wait)
@@ -230,6 +240,7 @@ func (w *witness) granted(c Command, e Event) {
 		w.fifo(r, w.line)
 	}
 	w.noGhost(r)
+	w.mayTake(c, r, place >= 0)
 	for _, want := range r.wants {
 		w.exclusion(want)
 	}
@@ -351,6 +362,7 @@ func (w *witness) grantEnded(c Command, e Event) {
 		if lost, ok := c.(Release); !w.asked(c, r) || ok && lost.Lost {
 			w.fail("grant %+v released by %+v", r, c)
 		}
+		w.onlyItsOwn(r, "released")
 	case EventRevoked:
 		if !w.revoked(c, r) {
 			w.fail("grant %+v revoked by %+v", r, c)
@@ -444,7 +456,7 @@ func (w *witness) waitEnded(c Command, e Event) {
 	switch e.Code {
 	case Revoked:
 		clear, is := c.(Clear)
-		ok = is && (r.named(clear.Lock) || clear.Owner != "" && r.session == SessionID{})
+		ok = is && (r.named(clear.Lock) || clear.Owner != "" && r.session == SessionID{}) || w.ruled && w.isNobody(r.owner)
 	case TimedOut:
 		ok = r.until > 0 && w.now >= r.until
 	case NoSession:
@@ -452,6 +464,7 @@ func (w *witness) waitEnded(c Command, e Event) {
 	case Cancelled:
 		cancel, is := c.(Cancel)
 		ok = is && w.isTarget(cancel, e) && len(r.tries) == 1
+		w.onlyItsOwn(r, "cancelled")
 	case KindMismatch:
 		resize, is := c.(Resize)
 		ok = is && slices.ContainsFunc(r.wants, func(want Want) bool { return want.Lock == resize.Lock && want.Permits > resize.Limit })
