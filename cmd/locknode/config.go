@@ -220,7 +220,7 @@ func fileOrigins(path string, all []*setting) (map[string]*origin, error) {
 }
 
 // sections are the keys of a file below which there are settings.
-var sections = []string{"tls", "limits"}
+var sections = []string{"tls", "auth", "limits"}
 
 // fileReader walks a YAML tree and collects settings and faults.
 type fileReader struct {

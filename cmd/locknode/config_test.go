@@ -118,6 +118,8 @@ var everySetting = []struct {
 	{"tls.cert_file", "n7.pem", func(c serveConfig) any { return c.node.TLS.CertFile }, "n7.pem"},
 	{"tls.key_file", "n7-key.pem", func(c serveConfig) any { return c.node.TLS.KeyFile }, "n7-key.pem"},
 	{"tls.client_ca_file", "clients.pem", func(c serveConfig) any { return c.node.TLS.ClientCAFile }, "clients.pem"},
+	{"auth.mode", "log", func(c serveConfig) any { return c.node.Auth.Mode }, "log"},
+	{"auth.open", "metrics,status", func(c serveConfig) any { return strings.Join(c.node.Auth.Open, "+") }, "metrics+status"},
 	{"limits.name_bytes", "1", func(c serveConfig) any { return c.node.Limits.NameBytes }, 1},
 	{"limits.value_bytes", "2", func(c serveConfig) any { return c.node.Limits.ValueBytes }, 2},
 	{"limits.holder_bytes", "3", func(c serveConfig) any { return c.node.Limits.HolderBytes }, 3},
@@ -203,7 +205,7 @@ func TestDefaultsAreTheNodes(t *testing.T) {
 func TestNoSettingTakesTheChildsVariables(t *testing.T) {
 	for _, s := range settings() {
 		switch s.environment() {
-		case "LOCKNODE_NAME", "LOCKNODE_TOKEN", "LOCKNODE_HELD", "LOCKNODE_ENDPOINTS", "LOCKNODE_CONNECT_TIMEOUT", "LOCKNODE_CONFIG":
+		case "LOCKNODE_NAME", "LOCKNODE_FENCING_TOKEN", "LOCKNODE_TOKEN", "LOCKNODE_TOKEN_FILE", "LOCKNODE_HELD", "LOCKNODE_ENDPOINTS", "LOCKNODE_CONNECT_TIMEOUT", "LOCKNODE_CONFIG":
 			t.Errorf("setting %s is configured by %s, which means something else", s.key, s.environment())
 		}
 	}
@@ -371,7 +373,7 @@ func TestExampleFileShowsEverySettingAndItsDefault(t *testing.T) {
 		}
 	}
 	for _, s := range settings() {
-		key := strings.TrimPrefix(strings.TrimPrefix(s.key, "limits."), "tls.")
+		key := strings.TrimPrefix(strings.TrimPrefix(strings.TrimPrefix(s.key, "limits."), "tls."), "auth.")
 		if !strings.Contains(string(data), key+":") {
 			t.Errorf("%s is not in the example file", s.key)
 		}

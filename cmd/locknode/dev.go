@@ -290,7 +290,7 @@ func (d devJSON) text(temporary bool) string {
 	}
 	fmt.Fprintf(&b, "  locknode acquire orders/42 --ttl 30s --holder alice%s\n", flag)
 	fmt.Fprintf(&b, "  %s%s/v1/locks/orders/42\n", curl, d.Nodes[len(d.Nodes)-1].HTTP)
-	fmt.Fprintf(&b, "  locknode run nightly%s -- sh -c 'echo token $LOCKNODE_TOKEN; sleep 5'\n\n", flag)
+	fmt.Fprintf(&b, "  locknode run nightly%s -- sh -c 'echo token $LOCKNODE_FENCING_TOKEN; sleep 5'\n\n", flag)
 	return b.String()
 }
 

@@ -27,7 +27,9 @@
 //     cluster is healthy; operator.go has the
 //     commands against clients that use too much; reseed.go and version.go have one command
 //     each.
-//   - policy_file.go reads and writes files of policies.
+//   - access.go reads the access token of a command, and has the settings for rights; token.go
+//     makes and revokes access tokens; policy.go says who may do what, and policy_file.go reads
+//     and writes files of policies.
 //   - tls.go makes certificates, tls_inspect.go shows what they are good for; secure.go has the
 //     flags and settings for TLS.
 //   - dev.go and demo.go start a cluster to try; bench.go measures a cluster, failover.go the

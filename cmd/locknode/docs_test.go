@@ -24,7 +24,7 @@ func TestExitCodesAndVariablesAreDocumented(t *testing.T) {
 			t.Errorf("variable %s of the help is not in the document", v)
 		}
 	}
-	for _, v := range []string{"LOCKNODE_ENDPOINTS", "LOCKNODE_CONNECT_TIMEOUT", "LOCKNODE_CONFIG", "LOCKNODE_DATA_DIR", "LOCKNODE_TLS_CA", "LOCKNODE_TLS_CERT", "LOCKNODE_TLS_KEY", "LOCKNODE_NAME", "LOCKNODE_TOKEN", heldVariable} {
+	for _, v := range []string{"LOCKNODE_ENDPOINTS", "LOCKNODE_CONNECT_TIMEOUT", "LOCKNODE_CONFIG", "LOCKNODE_DATA_DIR", "LOCKNODE_TLS_CA", "LOCKNODE_TLS_CERT", "LOCKNODE_TLS_KEY", "LOCKNODE_NAME", "LOCKNODE_FENCING_TOKEN", "LOCKNODE_TOKEN", "LOCKNODE_TOKEN_FILE", heldVariable} {
 		if !strings.Contains(help, v) {
 			t.Errorf("variable %s is not in the help", v)
 		}

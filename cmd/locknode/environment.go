@@ -12,7 +12,7 @@ import (
 var otherVariables = []string{
 	"LOCKNODE_CONFIG", "LOCKNODE_ENDPOINTS", "LOCKNODE_CONNECT_TIMEOUT",
 	"LOCKNODE_TLS_CA", "LOCKNODE_TLS_CERT", "LOCKNODE_TLS_KEY",
-	"LOCKNODE_NAME", "LOCKNODE_TOKEN", heldVariable,
+	"LOCKNODE_TOKEN", "LOCKNODE_TOKEN_FILE", "LOCKNODE_NAME", "LOCKNODE_FENCING_TOKEN", heldVariable,
 }
 
 // linkVariables matches the variables that Kubernetes and Docker set in every container for

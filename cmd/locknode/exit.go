@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"syscall"
 
 	apiv1 "github.com/locknode/locknode/api/v1"
@@ -18,6 +19,7 @@ const (
 	exitOutput      = 74 // the result could not be written
 	exitNotAcquired = 75
 	exitLost        = 76
+	exitDenied      = 77
 	exitNotExecuted = 126 // the command exists and cannot be run
 	exitNotFound    = 127 // the command does not exist
 	exitSignal      = 128 // plus the signal's number
@@ -104,6 +106,19 @@ func exitCode(err error) int {
 // not reached.
 func answerCode(err error) int { return apiv1.CodeOf(err).ExitCode() }
 
+// deniedAdvice returns what to do about a refusal: because of rights, or of the state of the cluster.
+func deniedAdvice(message string) string {
+	switch {
+	case strings.HasPrefix(message, "right "):
+		return "nothing was changed: `locknode auth check ACTION NAME` says which rule decides, `locknode auth whoami` who you are; whoever has the right admin changes it with `locknode policy apply`"
+	case strings.Contains(message, "belongs to another identity"):
+		return "nothing was changed: use the access token with which it was made, or one with the right force"
+	case strings.Contains(message, "voters"):
+		return "nothing was changed: start the missing nodes first; `locknode members` lists them"
+	}
+	return "nothing was changed"
+}
+
 // advice returns what to do next about err, or "" if there is no advice.
 func advice(err error) string {
 	var h *hintedError
@@ -136,7 +151,9 @@ func advice(err error) string {
 	case apiv1.CodeUnknownOutcome:
 		return "it may have taken effect: look with `locknode get NAME`, or repeat it with the same --request-id"
 	case apiv1.CodeDenied:
-		return "nothing was changed: start the missing nodes first; `locknode members` lists them"
+		return deniedAdvice(own.GetMessage())
+	case apiv1.CodeUnauthenticated:
+		return "nothing was changed: give the access token of the cluster with --token-file, LOCKNODE_TOKEN_FILE or LOCKNODE_TOKEN; whoever has the right admin lists and makes them with `locknode token`"
 	case apiv1.CodeNoSession, apiv1.CodeStaleRequest:
 		return "start again: the session has ended, and its locks are free"
 	case apiv1.CodeUnknownCommand:

@@ -13,7 +13,7 @@ import (
 // surrounding run holds would never end, so it is refused.
 
 // heldVariable has a line for each lock that the surrounding runs hold: its token and its
-// quoted name. It covers all of them, while LOCKNODE_NAME and LOCKNODE_TOKEN are those of
+// quoted name. It covers all of them, while LOCKNODE_NAME and LOCKNODE_FENCING_TOKEN are those of
 // the innermost run alone.
 const heldVariable = "LOCKNODE_HELD"
 

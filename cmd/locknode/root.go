@@ -36,6 +36,9 @@ type app struct {
 	endpoints      []string
 	connectTimeout time.Duration
 	tls            tlsFiles
+	tokenFile      string
+	plainToken     bool
+	secret         func() string // the access token; nil: there is none
 	hangups        chan struct{} // wakes a command that reloads
 }
 
@@ -148,10 +151,12 @@ Environment variables. A flag takes precedence; an empty variable counts as not 
   LOCKNODE_CONNECT_TIMEOUT  --connect-timeout of the same commands
   LOCKNODE_TLS_CA, LOCKNODE_TLS_CERT, LOCKNODE_TLS_KEY
                             --tls-ca, --tls-cert and --tls-key of the same commands
+  LOCKNODE_TOKEN_FILE       --token-file of the same commands; LOCKNODE_TOKEN is the access
+                            token itself, for which there is no flag
   LOCKNODE_CONFIG           --config of serve
   LOCKNODE_DATA_DIR         --data-dir of serve and reseed; serve takes every setting from
                             a variable like this: LOCKNODE_LISTEN, LOCKNODE_NODE_ID, …
-  LOCKNODE_NAME, LOCKNODE_TOKEN, LOCKNODE_HELD
+  LOCKNODE_NAME, LOCKNODE_FENCING_TOKEN, LOCKNODE_HELD
                             set by run for its command: see locknode run --help`,
 		Example: `  locknode demo                                  watch a cluster survive the loss of its leader
   locknode dev                                   run three nodes on this machine
@@ -186,6 +191,7 @@ Environment variables. A flag takes precedence; an empty variable counts as not 
 		a.acquireCommand(), a.renewCommand(), a.releaseCommand(),
 		a.getCommand(), a.lsCommand(), a.forceReleaseCommand(),
 		a.statusCommand(), a.waitCommand(), a.membersCommand(), a.transferLeadershipCommand(),
+		a.tokenCommand(), a.policyCommand(), a.authCommand(),
 		a.serveCommand(), a.reseedCommand(), a.tlsCommand(), a.devCommand(), a.versionCommand(),
 	)
 	root.AddCommand(a.operatorCommands()...)

@@ -46,7 +46,7 @@ locknode or its machine fails, the lock is free after --ttl.
 
 The command has a process group of its own. It gets standard input, the signals that
 locknode gets, and two variables: LOCKNODE_NAME, the name of the lock, and
-LOCKNODE_TOKEN, the fencing token, which must be sent along with every write that the
+LOCKNODE_FENCING_TOKEN, the fencing token, which must be sent along with every write that the
 lock protects. If the lock is lost while the command runs, its group gets TERM, and KILL
 if a process of the group is left after --kill-after.
 
@@ -60,7 +60,7 @@ protects against, or if it is killed as well; on Linux the kernel even then send
 the command itself. --no-watchdog runs the command without it.
 
 Several locks are acquired one after the other, in the order of their names, and released
-together; LOCKNODE_NAME and LOCKNODE_TOKEN then have one line for each. A wait within the
+together; LOCKNODE_NAME and LOCKNODE_FENCING_TOKEN then have one line for each. A wait within the
 command for a lock that run holds would never end, and is refused (64). Commands within
 commands know the locks from LOCKNODE_HELD; without that variable nothing is refused.
 
@@ -75,7 +75,7 @@ Exit codes:
   128+N                  signal N came during the wait for the lock`,
 		Example: `  locknode run nightly -- ./backup.sh
   locknode run -n reports/2024 -- make report || echo "somebody else does it"
-  locknode run -w 30s orders/42 -- sh -c 'curl -H "Fence: $LOCKNODE_TOKEN" http://store/orders/42'
+  locknode run -w 30s orders/42 -- sh -c 'curl -H "Fence: $LOCKNODE_FENCING_TOKEN" http://store/orders/42'
   locknode run a b -- ./move-from-a-to-b`,
 		RunE: func(c *cobra.Command, args []string) error {
 			dash := c.ArgsLenAtDash()
@@ -290,7 +290,7 @@ func childEnvironment(grants []*client.Grant) []string {
 	for _, v := range []struct {
 		name  string
 		lines []string
-	}{{"LOCKNODE_NAME", names}, {"LOCKNODE_TOKEN", tokens}, {heldVariable, held}} {
+	}{{"LOCKNODE_NAME", names}, {"LOCKNODE_FENCING_TOKEN", tokens}, {heldVariable, held}} {
 		env = slices.DeleteFunc(env, func(kv string) bool { return strings.HasPrefix(kv, v.name+"=") })
 		env = append(env, v.name+"="+strings.Join(v.lines, "\n"))
 	}

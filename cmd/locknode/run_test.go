@@ -56,8 +56,8 @@ func TestRunChecksTheCommandBeforeItAcquires(t *testing.T) {
 func TestRunGivesTheChildItsLock(t *testing.T) {
 	t.Parallel()
 	cmd := command(t, "locknode", "run", "run/env", "--value", "hello", "--holder", "me", "--", "/bin/sh", "-c",
-		`echo "name $LOCKNODE_NAME token $LOCKNODE_TOKEN"; cat; read x`)
-	cmd.Env = append(cmd.Env, "LOCKNODE_ENDPOINTS="+strings.Join(sharedCluster(t).Endpoints(), ","), "LOCKNODE_NAME=outer", "LOCKNODE_TOKEN=0")
+		`echo "name $LOCKNODE_NAME token $LOCKNODE_FENCING_TOKEN"; cat; read x`)
+	cmd.Env = append(cmd.Env, "LOCKNODE_ENDPOINTS="+strings.Join(sharedCluster(t).Endpoints(), ","), "LOCKNODE_NAME=outer", "LOCKNODE_FENCING_TOKEN=0")
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -85,7 +85,7 @@ func TestRunKeepsItsLockForLongerThanItsTTL(t *testing.T) {
 	t.Parallel()
 	gate := filepath.Join(t.TempDir(), "gate")
 	r := startLocknode(t, "run", "--ttl", "2s", "run/long", "--", "/bin/sh", "-c",
-		`echo token $LOCKNODE_TOKEN; while [ ! -e `+gate+` ]; do sleep 0.05; done`)
+		`echo token $LOCKNODE_FENCING_TOKEN; while [ ! -e `+gate+` ]; do sleep 0.05; done`)
 	token := strings.TrimPrefix(r.await("token"), "token ")
 	c := testClient(t)
 	for began, looks := time.Now(), 0; time.Since(began) < 5*time.Second; looks++ {
@@ -243,7 +243,7 @@ func TestRunTakesSeveralLocksOrNone(t *testing.T) {
 		t.Fatal(err)
 	}
 	names := []string{"run/several/c", "run/several/b", "run/several/a", "run/several/a"}
-	args := append(append([]string{"run", "-n"}, names...), "--", "/bin/sh", "-c", `echo "$LOCKNODE_NAME"; echo "$LOCKNODE_TOKEN"`)
+	args := append(append([]string{"run", "-n"}, names...), "--", "/bin/sh", "-c", `echo "$LOCKNODE_NAME"; echo "$LOCKNODE_FENCING_TOKEN"`)
 	if o := locknode(t, args...); o.code != exitNotAcquired {
 		t.Errorf("with one of them held: got %+v, want exit code 75", o)
 	}
@@ -298,7 +298,7 @@ func TestRunKeepsItsLockWhenTheLeaderIsKilled(t *testing.T) {
 	}
 	gate := filepath.Join(t.TempDir(), "gate")
 	r := start(t, command(t, "locknode", "run", "kept", "--endpoints", followers[0].API(), "--", "/bin/sh", "-c",
-		`echo token $LOCKNODE_TOKEN; while [ ! -e `+gate+` ]; do sleep 0.05; done`))
+		`echo token $LOCKNODE_FENCING_TOKEN; while [ ! -e `+gate+` ]; do sleep 0.05; done`))
 	token := strings.TrimPrefix(r.await("token"), "token ")
 	if err := leader.Kill(); err != nil {
 		t.Fatal(err)
@@ -327,7 +327,7 @@ func TestRunKeepsItsLockWhenLeadershipMoves(t *testing.T) {
 	cluster := startCluster(t, clusterOptions())
 	gate := filepath.Join(t.TempDir(), "gate")
 	cmd := command(t, "locknode", "run", "--ttl", "2s", "moved", "--", "/bin/sh", "-c",
-		`echo token $LOCKNODE_TOKEN; while [ ! -e `+gate+` ]; do sleep 0.05; done`)
+		`echo token $LOCKNODE_FENCING_TOKEN; while [ ! -e `+gate+` ]; do sleep 0.05; done`)
 	cmd.Env = append(cmd.Env, "LOCKNODE_ENDPOINTS="+strings.Join(cluster.Endpoints(), ","))
 	r := start(t, cmd)
 	token := strings.TrimPrefix(r.await("token"), "token ")

@@ -14,6 +14,7 @@ func (a *app) tlsFlags(c *cobra.Command) {
 	c.Flags().StringVar(&a.tls.ca, "tls-ca", "", "use TLS: file with the CA certificates of the nodes (LOCKNODE_TLS_CA)")
 	c.Flags().StringVar(&a.tls.cert, "tls-cert", "", "file with this client's certificate, where the nodes need one (LOCKNODE_TLS_CERT)")
 	c.Flags().StringVar(&a.tls.key, "tls-key", "", "file with its private key (LOCKNODE_TLS_KEY)")
+	a.accessFlags(c)
 }
 
 // tlsEnvironment takes the values of flags for TLS that are not given from the environment,
@@ -37,15 +38,17 @@ func (a *app) tlsEnvironment(c *cobra.Command) error {
 	case t.ca == "" && t.cert != "":
 		return usageError("--tls-ca: is missing, must be the file with the CA certificates of the nodes")
 	}
-	return nil
+	return a.accessEnvironment(c)
 }
 
-// security returns the option of a client in TLS, if there are files for it.
+// security returns the options of a client in TLS, and of one with an access token, if there
+// are files for it.
 func (a *app) security() []client.Option {
+	opts := a.access()
 	if a.tls.ca == "" {
-		return nil
+		return opts
 	}
-	return []client.Option{client.TLSFiles(a.tls.ca, a.tls.cert, a.tls.key)}
+	return append(opts, client.TLSFiles(a.tls.ca, a.tls.cert, a.tls.key))
 }
 
 // tlsSettings are the settings for TLS of a node.

@@ -29,8 +29,8 @@ type serveConfig struct {
 
 // setting is one setting, which can be given in three places: under its name in the file,
 // as a flag with dashes in the name, and as an environment variable with the name in
-// capitals after LOCKNODE_. No setting may be called "name", "token" or "held": `locknode
-// run` sets these variables for its child.
+// capitals after LOCKNODE_. No setting may be called "name", "fencing_token" or "held",
+// which `locknode run` sets for its child, or "token" or "token_file", which every command reads.
 type setting struct {
 	key    string
 	kind   string // the type of the value, shown in the help
@@ -129,7 +129,7 @@ func settings() []*setting {
 		text("log_format", "format of log lines: text or json", "text",
 			func(c *serveConfig) *string { return &c.logFormat }, oneOf("text", "json")),
 	}
-	return slices.Concat(all, tlsSettings(), limitSettings())
+	return slices.Concat(all, tlsSettings(), authSettings(), limitSettings())
 }
 
 // limitSettings returns the limits of what grows in the lock table. The first leader of a

@@ -146,7 +146,7 @@ func TestRunKeepsItsLockWhileNodesAreKilled(t *testing.T) {
 	watch := dial(t, c.Endpoints())
 	name := t.Name()
 	const ttl = 5 * time.Second
-	run := locknode(t, c.Endpoints(), "run", "--ttl", ttl.String(), name, "--", "sh", "-c", `echo "$LOCKNODE_TOKEN"; exec cat`)
+	run := locknode(t, c.Endpoints(), "run", "--ttl", ttl.String(), name, "--", "sh", "-c", `echo "$LOCKNODE_FENCING_TOKEN"; exec cat`)
 	eventually(t, "the command under the lock runs", func() bool { return strings.Contains(run.stdout.String(), "\n") })
 	token := holder(t, watch, name).Token
 	if got := strings.TrimSpace(run.stdout.String()); got != fmt.Sprint(token) {
