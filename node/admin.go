@@ -47,6 +47,8 @@ func (n wire) Status(context.Context) (*apiv1.StatusResponse, error) {
 		res.Ready = true
 	}
 	n.describeVoters(res)
+	res.AuthMode = n.cfg.Auth.mode()
+	res.AuthEnforced, res.AuthNote = n.rights.describe()
 	return res, nil
 }
 

@@ -58,6 +58,12 @@ func refusal(op *apiv1.Operation, res *fsm.Result, now fsm.Instant) *apiv1.Error
 		if res.Detail != "" {
 			e.Message += res.Detail
 		}
+	case fsm.NotOwner:
+		e.Code = uint32(apiv1.CodeDenied)
+		e.Message = subject(op) + ": belongs to another identity, and the right force on the lock is missing"
+		if name, _, ok := op.Grant(); !ok || name == "" {
+			e.Message = "session or grant: belongs to another identity"
+		}
 	case fsm.StaleRequest:
 		e.Message = "the request's sequence was acknowledged already"
 	default:

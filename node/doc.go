@@ -35,7 +35,7 @@
 // how; [Config] and [client.Status] may get fields in any release. What is less stable says so.
 //
 // Goroutines, all joined by Close: join (until Raft runs, and then for watchPlace), lead,
-// watchLeader, earnVote, snapshots.run, compareStates, the proposer of the current term,
+// watchLeader, earnVote, snapshots.run, compareStates, the proposer of the current term, rights.run,
 // rounds.run, reads.run, router.run, host.Run, and those of the servers, of gossip and of
 // Raft. Raft's callbacks only enqueue; observe runs on the goroutine that applies entries.
 //
@@ -52,7 +52,7 @@
 //   - op.go: which command is an operation? answer.go: which answer, with its code and text,
 //     is a result of the table? observe.go: who gets what an entry has done?
 //     admin.go: what can an operator request of a node? operator.go: what can an operator do
-//     about clients? peercalls.go: what do other nodes ask?
+//     about clients? operator_rights.go: and about access tokens and policies? peercalls.go: what do other nodes ask?
 //   - join.go: how does Raft start in a cluster? seeds.go: where were the others last?
 //     leave.go: can the others do without this node? voter.go: may the next node be stopped?
 //     reseed.go: how does a node come back with an empty directory?

@@ -42,6 +42,7 @@ type queuedCommand struct {
 type keepAlive struct {
 	owner   fair.Owner
 	session fsm.KeepAliveSession
+	caller  string // whose session it must be; empty: nobody asks
 	done    func(fsm.Alive, outcome)
 }
 
@@ -65,7 +66,7 @@ func (l *lanes) push(o fair.Owner, q queuedCommand) bool {
 	if !l.commands.Push(o, q, sizeOf(q.command), room(q.command)) {
 		return false
 	}
-	if c, ok := q.command.(fsm.OpenSession); ok {
+	if c, ok := plain(q.command).(fsm.OpenSession); ok {
 		if l.opening == nil {
 			l.opening = make(map[fsm.SessionID]*opening)
 		}
@@ -183,6 +184,33 @@ func (b *batch) without(missing []bool) (out []keepAlive) {
 	return out
 }
 
+// withoutForeign removes the keep-alives that are marked, and returns them. A session stays in the
+// batch if another keep-alive of it is left.
+func (b *batch) withoutForeign(foreign []bool) (out []keepAlive) {
+	if foreign == nil {
+		return nil
+	}
+	alive := b.alive
+	slots := make(map[fsm.SessionID]int32)
+	b.alive, b.slots, b.sessions = nil, nil, nil
+	for i, k := range alive {
+		if foreign[i] {
+			out = append(out, k)
+			continue
+		}
+		at, known := slots[k.session.Session]
+		if !known {
+			at = int32(len(b.sessions)) //nolint:gosec // an entry has few of them
+			slots[k.session.Session] = at
+			b.sessions = append(b.sessions, k.session)
+		}
+		s := &b.sessions[at]
+		s.RevocationsSeen = max(s.RevocationsSeen, k.session.RevocationsSeen)
+		b.alive, b.slots = append(b.alive, k), append(b.slots, at)
+	}
+	return out
+}
+
 // add puts a command into the batch whose outcome is not needed.
 func (b *batch) add(c fsm.Command) {
 	b.commands = append(b.commands, queuedCommand{c, func(outcome) {}})
@@ -218,6 +246,8 @@ func (b *batch) deliver(a fsm.Applied) {
 func sizeOf(c fsm.Command) int {
 	const fixed = 64 // kind, IDs and numbers
 	switch c := c.(type) {
+	case fsm.As:
+		return fixed + len(c.Caller) + sizeOf(c.Command)
 	case fsm.OpenSession:
 		return fixed + len(c.Holder) + len(c.Owner) + sizeOfLabels(c.Labels)
 	case fsm.EndSession:

@@ -108,6 +108,7 @@ func (n *Node) begin(r *raft.Raft, term uint64) (*epoch, error) {
 		return a, err
 	})
 	e.proposer.missing, e.proposer.aside = missingIn(n.machine), n.missing.add
+	e.proposer.foreign = foreignIn(n.machine)
 	e.proposer.level = n.tableLevel
 	if names := n.differingLimits(limits); founded && len(names) > 0 {
 		n.log.Warn("the configured limits differ from the cluster's, which are in force: locknode limits set changes those", "limits", names)

@@ -3,6 +3,7 @@ package node
 import (
 	"fmt"
 	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -36,6 +37,7 @@ type metrics struct {
 	refusedConns  *prometheus.CounterVec
 	cut           prometheus.Counter
 	cancelled     prometheus.Counter
+	denied        *prometheus.CounterVec
 	comparisons   prometheus.Counter
 }
 
@@ -75,10 +77,11 @@ func newMetrics(n *Node) *metrics {
 		refusedConns: counterVec("locknode_connections_refused_total", "Connections over a limit, by listener.", "listener"),
 		cut:          counter("locknode_streams_cut_total", "Streams that were cut because the client did not read."),
 		cancelled:    counter("locknode_acquires_abandoned_total", "Acquires cancelled because their caller went away."),
+		denied:       counterVec("locknode_auth_refused_total", "What the caller had no right to, by code, and by whether it was refused (mode log refuses nothing).", "code", "enforced"),
 		comparisons:  counter("locknode_state_comparisons_total", "Comparisons of this node's state with another node's."),
 	}
 	m.add(m.grants, m.ends, m.waitsEnded, m.waited, m.held, m.entries, m.commands, m.refused,
-		m.leaderChanges, m.operations, m.took, m.connections, m.streams, m.refusedConns, m.cut, m.cancelled, m.comparisons)
+		m.leaderChanges, m.operations, m.took, m.connections, m.streams, m.refusedConns, m.cut, m.cancelled, m.denied, m.comparisons)
 	m.registry.MustRegister(
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	for _, g := range tableGauges {
@@ -102,6 +105,12 @@ func (m *metrics) nodeGauges(n *Node) {
 		return boolGauge(n.divergence.found())
 	})
 	m.add(&tlsMetrics{n: n})
+	m.gauge("locknode_auth_enforced", "1 while this node refuses what the caller has no right to.", func() float64 {
+		enforced, _ := n.rights.describe()
+		return boolGauge(enforced)
+	})
+	m.gauge("locknode_access_tokens", "Access tokens that are valid, as this node knows them.", func() float64 { return float64(n.rights.book.Load().Tokens()) })
+	m.gauge("locknode_policies", "Policies, as this node knows them.", func() float64 { return float64(n.rights.book.Load().Policies()) })
 	m.gauge("locknode_raft_term", "Raft's current term.", func() float64 {
 		if r := n.raft.Load(); r != nil {
 			return float64(r.CurrentTerm())
@@ -237,6 +246,11 @@ func (m *metrics) Refused(listener string) { m.refusedConns.WithLabelValues(list
 
 // Cut counts streams that did not read.
 func (m *metrics) Cut() { m.cut.Inc() }
+
+// Denied counts what the caller had no right to.
+func (m *metrics) Denied(code apiv1.Code, enforced bool) {
+	m.denied.WithLabelValues(code.String(), strconv.FormatBool(enforced)).Inc()
+}
 
 // Cancelled counts acquires whose caller went away.
 func (m *metrics) Cancelled() { m.cancelled.Inc() }

@@ -59,6 +59,7 @@ type Node struct {
 	waits      *waits
 	notices    *notices
 	metrics    *metrics
+	rights     *rightsHere
 	registered atomic.Bool // cfg.Metrics has the metrics
 
 	turn        chan struct{}                      // holds a token while an entry is on its way; see holdEntries
@@ -132,6 +133,7 @@ func Open(ctx context.Context, cfg Config) (*Node, error) {
 	n.rounds = newRounds(n.confirm, n.reads.reach, cfg.seams.Mono)
 	n.rounds.busy, n.reads.freed = n.reads.busy, n.rounds.wake
 	n.missing = &missingSessions{round: n.rounds.join, reach: n.reads.reach, table: n.machine, epoch: n.epoch.Load}
+	n.rights = newRightsHere(n)
 	n.metrics = newMetrics(n)
 	n.self = clientOf(unended{wire{n}}, nil)
 	if err := n.open(ctx); err != nil {
@@ -181,8 +183,12 @@ func (n *Node) open(ctx context.Context) (err error) {
 		Files:  n.clientFiles(), Admit: leaveToPeers, Hosts: n.cfg.hosts(),
 		Self: func() (node, cluster string) { return n.id, n.knownCluster() },
 		Peer: n.isPeerKey, Member: n.memberOnly,
+		Auth: n.serverAuth(), Audit: n.noted,
 		SecureGRPC: n.security.api, SecureHTTP: n.security.http, NeedCertificate: n.cfg.TLS.clientsNeedCertificates(),
 	}); err != nil {
+		return err
+	}
+	if err := n.rights.writeProof(n.cfg.DataDir); err != nil {
 		return err
 	}
 	if err := n.openCluster(identity); err != nil {
@@ -217,6 +223,7 @@ func (n *Node) start() {
 		n.goRun(func() { n.serveOn(n.server.ServeHTTP, n.httpListener) })
 	}
 	n.goRun(func() { n.reads.run(n.ctx) })
+	n.goRun(func() { n.rights.run(n.ctx) })
 	n.goRun(func() { n.rounds.run(n.ctx) })
 	n.goRun(func() { n.router.run(n.ctx) })
 	n.goRun(func() { n.host.Run(n.ctx) })

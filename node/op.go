@@ -5,6 +5,7 @@ import (
 
 	apiv1 "github.com/locknode/locknode/api/v1"
 	"github.com/locknode/locknode/fsm"
+	"github.com/locknode/locknode/internal/mux"
 )
 
 // parts is the table of what this node does with an operation, by its kind: for one that
@@ -15,7 +16,7 @@ import (
 var parts = [...]struct {
 	command func(op *apiv1.Operation, owner string) (fsm.Command, *apiv1.Error)
 	result  func(a *apiv1.Answer, res *fsm.Result, now fsm.Instant)
-	read    func(t *fsm.Table, op *apiv1.Operation, a *apiv1.Answer, age time.Duration) *apiv1.Error
+	read    func(t *fsm.Table, call *mux.Call, a *apiv1.Answer, age time.Duration) *apiv1.Error
 }{
 	apiv1.KindOpenSession: {
 		command: openSession,
@@ -101,16 +102,16 @@ var parts = [...]struct {
 			a.Result = &apiv1.Answer_Resize{Resize: &apiv1.ResizeResponse{}}
 		},
 	},
-	apiv1.KindGet: {read: func(t *fsm.Table, op *apiv1.Operation, a *apiv1.Answer, age time.Duration) *apiv1.Error {
-		name := op.GetGet().GetName()
+	apiv1.KindGet: {read: func(t *fsm.Table, call *mux.Call, a *apiv1.Answer, age time.Duration) *apiv1.Error {
+		name := call.Op.GetGet().GetName()
 		if err := checkName(name, t.Limits().NameBytes); err != nil {
 			return err
 		}
 		a.Result = &apiv1.Answer_Get{Get: &apiv1.GetResponse{Lock: lockMessage(t.Lock(name), t.Now()), AgeNs: int64(age)}}
 		return nil
 	}},
-	apiv1.KindList: {read: func(t *fsm.Table, op *apiv1.Operation, a *apiv1.Answer, age time.Duration) *apiv1.Error {
-		a.Result = &apiv1.Answer_List{List: listLocks(t, op.GetList(), age)}
+	apiv1.KindList: {read: func(t *fsm.Table, call *mux.Call, a *apiv1.Answer, age time.Duration) *apiv1.Error {
+		a.Result = &apiv1.Answer_List{List: listLocks(t, call.Op.GetList(), call.Readable, age)}
 		return nil
 	}},
 }

@@ -21,6 +21,8 @@ var (
 	// errOverloaded: the caller's share of the queue is used up; the command changed
 	// nothing.
 	errOverloaded = errors.New("overloaded")
+	// errForeign: the session belongs to another identity; its keep-alive changed nothing.
+	errForeign = errors.New("session of another identity")
 )
 
 const (
@@ -63,6 +65,9 @@ type proposer struct {
 	missing func([]fsm.KeepAliveSession) []bool
 	// aside gets the keep-alives of those sessions, on run's goroutine.
 	aside func([]keepAlive)
+	// foreign returns which keep-alives their callers may not send, nil if there are none. nil:
+	// everybody may keep every session alive.
+	foreign func([]keepAlive) []bool
 	// level returns the feature level of the table. nil: every command may be written.
 	level func() tableLevel
 
@@ -125,7 +130,7 @@ func (p *proposer) submit(o fair.Owner, c fsm.Command, done func(outcome)) {
 // frees reports whether a command frees something or keeps it alive, as operations of the
 // class [mux.Frees] do.
 func frees(c fsm.Command) bool {
-	switch c.(type) {
+	switch plain(c).(type) {
 	case fsm.EndSession, fsm.Cancel, fsm.Release, fsm.Renew, fsm.ForceRelease,
 		fsm.KillSession, fsm.Clear, fsm.Configure: // with which an operator ends an overload
 		return true
@@ -256,7 +261,15 @@ func (p *proposer) take() (b batch, more, closed bool) {
 	b, closed = p.lanes.take(p.slots), p.closed
 	more = p.lanes.commands.Len()+p.lanes.alive.Len() > 0
 	p.mu.Unlock()
-	if closed || p.missing == nil || len(b.sessions) == 0 {
+	if closed || len(b.sessions) == 0 {
+		return b, more, closed
+	}
+	if p.foreign != nil {
+		for _, k := range b.withoutForeign(p.foreign(b.alive)) {
+			k.done(fsm.Alive{}, outcome{err: errForeign})
+		}
+	}
+	if p.missing == nil {
 		return b, more, closed
 	}
 	if missing := p.missing(b.sessions); missing != nil {
@@ -294,7 +307,7 @@ func (p *proposer) setAside(out []keepAlive) {
 // opened queues the keep-alives that have waited for sessions that the batch has opened.
 func (p *proposer) opened(b batch) {
 	for _, q := range b.commands {
-		if c, ok := q.command.(fsm.OpenSession); ok {
+		if c, ok := plain(q.command).(fsm.OpenSession); ok {
 			p.mu.Lock()
 			p.lanes.opened(c)
 			p.mu.Unlock()

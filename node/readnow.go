@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -155,7 +156,7 @@ func (r *reads) close() {
 // applied at the moment.
 func (n *Node) answerRead(call *mux.Call, index uint64, age time.Duration) {
 	var a *apiv1.Answer
-	show := func(t *fsm.Table) { a = readNow(t, call.Op, age) }
+	show := func(t *fsm.Table) { a = readNow(t, call, age) }
 	if n.appliedIndex() >= index {
 		if ran, intact := n.machine.TryView(show); ran {
 			call.Done(n.shown(call, a, intact))
@@ -210,12 +211,13 @@ const (
 )
 
 // readNow answers a read from the table, which does not change meanwhile.
-func readNow(t *fsm.Table, op *apiv1.Operation, age time.Duration) *apiv1.Answer {
+func readNow(t *fsm.Table, call *mux.Call, age time.Duration) *apiv1.Answer {
+	op := call.Op
 	now := t.Now()
 	_, index := t.Digest()
 	a := &apiv1.Answer{Id: op.GetId(), Index: index, Stamp: int64(now)}
 	if f := parts[op.Kind()].read; f != nil {
-		if err := f(t, op, a, age); err != nil {
+		if err := f(t, call, a, age); err != nil {
 			return errorAnswer(op, err)
 		}
 	}
@@ -232,7 +234,7 @@ func checkName(name string, most int) *apiv1.Error {
 }
 
 // listLocks builds one page: as many locks as were requested, or as fit.
-func listLocks(t *fsm.Table, r *apiv1.ListRequest, age time.Duration) *apiv1.ListResponse {
+func listLocks(t *fsm.Table, r *apiv1.ListRequest, readable []struct{ From, To string }, age time.Duration) *apiv1.ListResponse {
 	limit := int(r.GetLimit())
 	if limit == 0 {
 		limit = defaultPage
@@ -242,7 +244,7 @@ func listLocks(t *fsm.Table, r *apiv1.ListRequest, age time.Duration) *apiv1.Lis
 	after, size := r.GetAfter(), 0
 	for {
 		const step = 16 // few enough that the largest locks do not pile up
-		views, more := t.List(r.GetPrefix(), after, min(step, limit-len(res.Locks)))
+		views, more := locksAfter(t, readable, r.GetPrefix(), after, min(step, limit-len(res.Locks)))
 		for _, v := range views {
 			lock := lockMessage(v, t.Now())
 			res.Locks = append(res.Locks, lock)
@@ -257,4 +259,40 @@ func listLocks(t *fsm.Table, r *apiv1.ListRequest, age time.Duration) *apiv1.Lis
 			return res
 		}
 	}
+}
+
+// locksAfter is [fsm.Table.List] for a caller who may see only what is readable; nil: everything.
+// What he may not see is skipped without looking at it, and nothing of the answer depends on it.
+func locksAfter(t *fsm.Table, readable []struct{ From, To string }, prefix, after string, limit int) (views []fsm.LockView, more bool) {
+	if readable == nil {
+		return t.List(prefix, after, limit)
+	}
+	for _, span := range readable {
+		if span.To != "" && span.To <= max(prefix, after) {
+			continue
+		}
+		if span.From > prefix && !strings.HasPrefix(span.From, prefix) {
+			break
+		}
+		if span.From > after && span.From >= prefix {
+			if v := t.Lock(span.From); v.HolderCount+v.Waiters > 0 || v.DelayUntil != 0 { // List would begin behind it
+				if len(views) >= limit {
+					return views, true
+				}
+				views = append(views, v)
+			}
+			after = span.From
+		}
+		some, _ := t.List(prefix, after, limit-len(views)+1)
+		for _, v := range some {
+			if span.To != "" && v.Name >= span.To {
+				break
+			}
+			if len(views) >= limit {
+				return views, true
+			}
+			views, after = append(views, v), v.Name
+		}
+	}
+	return views, false
 }

@@ -122,7 +122,7 @@ func (n *Node) startLocal(e *epoch, call *mux.Call) {
 		n.startWait(e, call, acquire)
 		return
 	}
-	e.proposer.submit(call.Owner, cmd, func(o outcome) {
+	e.proposer.submit(call.Owner, n.asCaller(call.Op, cmd), func(o outcome) {
 		if o.err != nil {
 			n.router.notDone(call, o.err)
 			return
@@ -135,7 +135,7 @@ func (n *Node) startLocal(e *epoch, call *mux.Call) {
 // or with the event that ends its wait, whichever removes it from the waits.
 func (n *Node) startWait(e *epoch, call *mux.Call, cmd fsm.Acquire) {
 	p := n.waits.enter(keyOf(cmd.ID), call)
-	e.proposer.submit(call.Owner, cmd, func(o outcome) {
+	e.proposer.submit(call.Owner, n.asCaller(call.Op, cmd), func(o outcome) {
 		if o.err == nil && o.result.Code == fsm.Queued {
 			if end := n.waits.queued(p, o); end != nil {
 				call.Done(end)
@@ -163,7 +163,15 @@ func (n *Node) startKeepAlive(e *epoch, call *mux.Call, ka *apiv1.KeepAliveReque
 }
 
 func (n *Node) keepAlive(e *epoch, call *mux.Call, s fsm.KeepAliveSession) {
-	e.proposer.keepAlive(keepAlive{owner: call.Owner, session: s, done: func(alive fsm.Alive, o outcome) {
+	caller := ""
+	if call.Op.GetChecked() {
+		caller = ownerOf(n.id, call.Op)
+	}
+	e.proposer.keepAlive(keepAlive{owner: call.Owner, session: s, caller: caller, done: func(alive fsm.Alive, o outcome) {
+		if errors.Is(o.err, errForeign) {
+			call.Done(errorAnswer(call.Op, foreignSession()))
+			return
+		}
 		if o.err != nil {
 			n.router.notDone(call, o.err)
 			return
@@ -521,7 +529,7 @@ func (r *router) forwarded(c rerouted) *mux.Call {
 	op := &apiv1.Operation{
 		Id: c.call.Op.GetId(), Redirect: true, Request: c.call.Op.GetRequest(),
 		// Nodes count their connections alike.
-		Owner: ownerOf(r.id, c.call.Op), Connection: c.call.Owner.Connection ^ fair.AddressOf(r.id),
+		Owner: ownerOf(r.id, c.call.Op), Checked: c.call.Op.GetChecked(), Force: c.call.Op.GetForce(), Connection: c.call.Owner.Connection ^ fair.AddressOf(r.id),
 	}
 	sent := r.mono()
 	return &mux.Call{Op: op, Owner: c.call.Owner, Done: func(a *apiv1.Answer) {

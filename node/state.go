@@ -16,6 +16,7 @@ type tableState struct {
 	fsm.Stats          // DigestIndex is the index of the last entry applied
 	cluster   [16]byte // ID of the cluster; zero until it was founded
 	limit     int64    // of the table's memory
+	rights    uint64   // index of the last change of access tokens or policies
 	key       [16]byte // by which the nodes of the cluster know each other; zero until it was founded
 }
 
@@ -23,12 +24,13 @@ type tableState struct {
 func (n *Node) publish() {
 	s := &tableState{}
 	intact := n.machine.View(func(t *fsm.Table) {
-		s.Stats, s.cluster, s.key, s.limit = t.Stats(), t.Cluster(), t.Key(), t.Limits().TableBytes
+		s.Stats, s.cluster, s.key, s.limit, s.rights = t.Stats(), t.Cluster(), t.Key(), t.Limits().TableBytes, t.RightsIndex()
 	})
 	if !intact {
 		return // the node ends
 	}
 	n.state.Store(s)
+	n.rights.noticed(s.rights)
 	n.reads.wake()
 }
 

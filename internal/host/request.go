@@ -113,7 +113,7 @@ func (s *session) issueLocked(r *request) {
 // sendLocked lets unlock start op, which is r as it is sent now.
 func (h *Host) sendLocked(r *request, op *apiv1.Operation) {
 	if op != r.op {
-		op.Owner = r.op.GetOwner()
+		op.Owner, op.Checked, op.Force = r.op.GetOwner(), r.op.GetChecked(), r.op.GetForce()
 	}
 	call := &mux.Call{Op: op, Owner: r.turns}
 	call.Done = func(a *apiv1.Answer) { h.answered(r, call, a) }

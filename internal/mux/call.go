@@ -17,6 +17,10 @@ type Call struct {
 	Done func(*apiv1.Answer)
 	// Owner is the owner of the call in queues in which owners take turns.
 	Owner fair.Owner
+	// Readable are the names that the answer to a read of many locks may show, in their order,
+	// where the caller may not read all: each from From up to To, without To itself; without an
+	// end if that is empty. nil: all names. It is for the node that the call is started on.
+	Readable []struct{ From, To string }
 
 	abandoned, doubtful atomic.Bool
 

@@ -18,6 +18,7 @@ const maxOthers = 4096
 // concurrent use.
 type Book struct {
 	index    uint64
+	count    int                      // of policies
 	holders  map[[32]byte]*Holder     // hash of the secret → who shows it
 	subjects map[Identity]*Subject    // of access tokens, and the anonymous one
 	policies map[string][]*fsm.Policy // what is in Policy.For → those policies, sorted by name
@@ -36,7 +37,7 @@ type Holder struct {
 // book keeps both, which must not be changed any more.
 func NewBook(index uint64, tokens []fsm.AccessToken, policies []fsm.Policy) *Book {
 	b := &Book{
-		index: index, holders: make(map[[32]byte]*Holder, len(tokens)),
+		index: index, count: len(policies), holders: make(map[[32]byte]*Holder, len(tokens)),
 		subjects: make(map[Identity]*Subject, len(tokens)+1), policies: make(map[string][]*fsm.Policy, len(policies)),
 	}
 	slices.SortFunc(policies, func(x, y fsm.Policy) int { return strings.Compare(x.Name, y.Name) })
@@ -88,6 +89,12 @@ func (b *Book) Index() uint64 {
 	}
 	return b.index
 }
+
+// Tokens returns how many access tokens there are.
+func (b *Book) Tokens() int { return len(b.holders) }
+
+// Policies returns how many policies there are.
+func (b *Book) Policies() int { return b.count }
 
 // Holder returns who shows a secret with this hash; nil if no valid access token has it.
 func (b *Book) Holder(hash [32]byte) *Holder {

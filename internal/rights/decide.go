@@ -46,7 +46,7 @@ type rule struct {
 }
 
 // Span is the names from From up to To, without To itself; if To is empty, all from From on.
-type Span struct{ From, To string }
+type Span = struct{ From, To string }
 
 // Decision says whether an identity has a right on a name, and why.
 type Decision struct {
@@ -82,6 +82,7 @@ func (s *Subject) Everywhere(right fsm.Right) bool {
 }
 
 // Readable returns the names that the subject may read, in their order. The spans do not touch.
+// It is not nil, also if there are none.
 func (s *Subject) Readable() []Span { return s.regions().readable }
 
 // Why says in one line who decides; identity, right and name are those that were asked about.
@@ -254,6 +255,7 @@ func (r *regions) summarize() {
 		}
 	}
 	open := false
+	r.readable = []Span{}
 	for n, b := range r.best {
 		allowed := r.allows(b[bits.TrailingZeros8(uint8(fsm.RightRead))])
 		switch {

@@ -10,6 +10,8 @@ const (
 	Anonymous Identity = "anonymous"
 	// Embedded is a client in the process of the node itself, which has all rights.
 	Embedded Identity = "embedded"
+	// Root is the name of the access token with which a cluster begins, and of its policy.
+	Root = "root"
 )
 
 const tokenPrefix, certPrefix, nodePrefix = "token:", "cert:", "node:"

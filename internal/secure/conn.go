@@ -122,6 +122,23 @@ func (c *Conn) Identity() (who certs.Identity, ok bool) {
 	return c.who, c.proved
 }
 
+// Serial returns the serial number of the other end's certificate in hexadecimal digits, empty
+// if it has shown none.
+func (c *Conn) Serial() string {
+	if !c.begun.Load() || c.err != nil {
+		return ""
+	}
+	secured, is := c.stream.(*tls.Conn)
+	if !is {
+		return ""
+	}
+	shown := secured.ConnectionState().PeerCertificates
+	if len(shown) == 0 {
+		return ""
+	}
+	return shown[0].SerialNumber.Text(16)
+}
+
 // NetConn returns the connection below TLS. It must not be read or written.
 func (c *Conn) NetConn() net.Conn { return c.wire.Conn }
 

@@ -42,7 +42,7 @@ func newStream(t testing.TB, cfg Config) (*stream, *slowReader) {
 		t.Fatal(err)
 	}
 	reader := &slowReader{ctx: t.Context(), messages: make(chan *apiv1.SessionResponse)}
-	return &stream{
+	return &stream{caller: &caller{}, known: true,
 		server: s, grpc: reader, ctx: t.Context(), sever: func() {},
 		woken: make(chan struct{}, 1), watches: map[[16]byte]func(){},
 	}, reader

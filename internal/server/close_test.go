@@ -18,14 +18,15 @@ import (
 // counts is an Observer that tests read.
 type counts struct {
 	Observer
-	cut, refused, cancelled, answered atomic.Int64
-	connections, streams              atomic.Int64
-	kinds                             chan string
+	cut, refused, cancelled, answered, denied atomic.Int64
+	connections, streams                      atomic.Int64
+	kinds                                     chan string
 }
 
 func (c *counts) Cut()                        { c.cut.Add(1) }
 func (c *counts) Refused(string)              { c.refused.Add(1) }
 func (c *counts) Cancelled()                  { c.cancelled.Add(1) }
+func (c *counts) Denied(apiv1.Code, bool)     { c.denied.Add(1) }
 func (c *counts) Connections(_ string, d int) { c.connections.Add(int64(d)) }
 func (c *counts) Streams(d int)               { c.streams.Add(int64(d)) }
 func (c *counts) Answered(road Road, kind string, code apiv1.Code, _ time.Duration) {

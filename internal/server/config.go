@@ -28,6 +28,8 @@ type Backend interface {
 	// Operator has the calls that a node's own clients make as well. Its Status answers
 	// from memory: every health and readiness check calls it.
 	embedded.Operator
+	// Rights has the calls about access tokens and policies. The server answers WhoAmI itself.
+	embedded.Rights
 	Term(context.Context) (*peerapi.TermResponse, error)
 	ReadIndex(context.Context) (*peerapi.ReadIndexResponse, error)
 	Self(context.Context) (*peerapi.SelfResponse, error)
@@ -87,6 +89,11 @@ type Config struct {
 	// Member returns why a node of this cluster, which has proved its ID, may not make the
 	// calls of members, or nil. nil: every node may.
 	Member func(id string) error
+	// Auth says whether callers have to prove who they are.
+	Auth Auth
+	// Audit gets every event: see [Event]. It must not block for long: requests wait for it. nil:
+	// nobody does.
+	Audit func(Event)
 	// Unfit returns why the node cannot run operations, for example because its disk
 	// hangs, or nil. Pings are answered with that error, so that clients go to another
 	// node. nil: it always can.

@@ -53,7 +53,7 @@ func sameMembers(a, b *apiv1.Directory) bool {
 // sent.
 func (st *stream) unsentLocked() *apiv1.Directory {
 	e := st.server.edition.Load()
-	if e == nil || st.quiet || e.number == st.sent {
+	if e == nil || st.quiet || !st.known || e.number == st.sent {
 		return nil
 	}
 	st.sent = e.number

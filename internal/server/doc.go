@@ -30,15 +30,22 @@
 // brings an answer appends it to the stream's queue. A unary or HTTP request has the
 // goroutine that grpc or net/http gave it.
 //
+// Who calls, and may he? auth.go takes what a caller shows, and permit.go checks each operation
+// and call where it enters, by the policies that the node gives it; event.go is where everything
+// passes that was refused, or done with the right force or admin. Operations of other nodes are
+// checked already, and name their owners.
+//
 // Files:
 //   - server.go: how are the servers made and closed? config.go: what do they need?
 //     listen.go: which connections are accepted? useof.go: which one makes room?
 //     wrongport.go: what does an HTTP/1 client get on the gRPC port? identity.go: who has
-//     sent a request, and may a node make it?
+//     sent a request, and may a node make it? auth.go: who calls? permit.go: may he do that?
+//     failures.go: what does guessing cost? event.go: what was refused, or done with a right?
 //   - stream.go: what does a Session stream receive? send.go: what does it send? unary.go:
 //     the unary calls. operation.go: how is one operation run? operator.go: the calls of an
-//     operator.
-//   - http.go: which paths does HTTP have? http_operator.go: those of an operator. body.go:
+//     operator. operator_rights.go: those about access tokens and policies.
+//   - http.go: which paths does HTTP have? http_operator.go: those of an operator.
+//     http_rights.go: those about access tokens and policies. body.go:
 //     how is JSON read? view.go: how are the JSON documents filled? jsonwriter.go: how are
 //     long ones written? hosts.go: which browsers are refused?
 //   - brake.go, budget.go, hold.go, frames.go, codec.go and waits.go: how much may clients

@@ -15,6 +15,7 @@ import (
 	"unicode/utf8"
 
 	apiv1 "github.com/locknode/locknode/api/v1"
+	"github.com/locknode/locknode/fsm"
 	"github.com/locknode/locknode/internal/document"
 	"github.com/locknode/locknode/internal/mux"
 )
@@ -43,6 +44,14 @@ GET  /v1/status
 GET  /v1/members
 POST /v1/transfer-leadership  {"to":"node ID, or nothing"}
 POST /v1/members/remove       {"id":"node ID"}
+GET  /v1/access-tokens        ?accessor=&limit=&page=
+POST /v1/access-tokens        {"name":"shop","ttl":"720h","labels":{"team":"a"}}
+POST /v1/access-tokens/revoke {"accessor":"of the token","end_sessions":false,"reason":"why"}
+POST /v1/access-tokens/bootstrap {"proof":"what is in operator.key","again":false}
+GET  /v1/policies             ?name=&page=
+POST /v1/policies             {"policies":[{"name":"shop","for":["token:shop"],"rules":[{"allow":["read","lock"],"prefix":"orders/"}]}],"remove":[],"if":0}
+GET  /v1/rights/check         ?identity=token:shop&right=lock&name=orders/42
+GET  /v1/whoami
 GET  /healthz  /readyz  /readyz?voter  /metrics
 `
 
@@ -50,22 +59,28 @@ GET  /healthz  /readyz  /readyz?voter  /metrics
 // clean away, such as "//" or "..".
 func (s *Server) handler() http.Handler {
 	routes := map[string]route{
-		"/":                       {http.MethodGet: func(w http.ResponseWriter, _ *http.Request) { writeText(w, index) }},
-		"/v1/acquire":             {http.MethodPost: s.httpAcquire},
-		"/v1/renew":               {http.MethodPost: s.httpRenew},
-		"/v1/release":             {http.MethodPost: s.httpRelease},
-		"/v1/force-release":       {http.MethodPost: s.httpForceRelease},
-		"/v1/resize":              {http.MethodPost: s.httpResize},
-		"/v1/locks":               {http.MethodGet: s.httpList},
-		locksPrefix:               {http.MethodGet: s.httpGet},
-		"/v1/sessions":            {http.MethodGet: s.httpSessions},
-		"/v1/sessions/kill":       {http.MethodPost: s.httpKillSessions},
-		"/v1/clear":               {http.MethodPost: s.httpClear},
-		"/v1/limits":              {http.MethodGet: s.httpLimits, http.MethodPost: s.httpSetLimit},
-		"/v1/status":              {http.MethodGet: s.httpStatus},
-		"/v1/members":             {http.MethodGet: s.httpMembers},
-		"/v1/transfer-leadership": {http.MethodPost: s.httpTransferLeadership},
-		"/v1/members/remove":      {http.MethodPost: s.httpRemoveMember},
+		"/":                           {http.MethodGet: s.httpIndex},
+		"/v1/acquire":                 {http.MethodPost: s.httpAcquire},
+		"/v1/renew":                   {http.MethodPost: s.httpRenew},
+		"/v1/release":                 {http.MethodPost: s.httpRelease},
+		"/v1/force-release":           {http.MethodPost: s.httpForceRelease},
+		"/v1/resize":                  {http.MethodPost: s.httpResize},
+		"/v1/locks":                   {http.MethodGet: s.httpList},
+		locksPrefix:                   {http.MethodGet: s.httpGet},
+		"/v1/sessions":                {http.MethodGet: s.httpSessions},
+		"/v1/sessions/kill":           {http.MethodPost: s.httpKillSessions},
+		"/v1/clear":                   {http.MethodPost: s.httpClear},
+		"/v1/limits":                  {http.MethodGet: s.httpLimits, http.MethodPost: s.httpSetLimit},
+		"/v1/status":                  {http.MethodGet: s.httpStatus},
+		"/v1/members":                 {http.MethodGet: s.httpMembers},
+		"/v1/transfer-leadership":     {http.MethodPost: s.httpTransferLeadership},
+		"/v1/members/remove":          {http.MethodPost: s.httpRemoveMember},
+		"/v1/access-tokens":           {http.MethodGet: s.httpAccessTokens, http.MethodPost: s.httpCreateAccessToken},
+		"/v1/access-tokens/revoke":    {http.MethodPost: s.httpRevokeAccessToken},
+		"/v1/access-tokens/bootstrap": {http.MethodPost: s.httpBootstrap},
+		"/v1/policies":                {http.MethodGet: s.httpPolicies, http.MethodPost: s.httpChangePolicies},
+		"/v1/rights/check":            {http.MethodGet: s.httpCheckRights},
+		"/v1/whoami":                  {http.MethodGet: s.httpWhoAmI},
 		"/healthz": {http.MethodGet: func(w http.ResponseWriter, _ *http.Request) {
 			_ = writeJSON(w, http.StatusOK, map[string]bool{"alive": true})
 		}},
@@ -73,6 +88,10 @@ func (s *Server) handler() http.Handler {
 	}
 	if s.cfg.Metrics != nil {
 		routes["/metrics"] = route{http.MethodGet: func(w http.ResponseWriter, r *http.Request) {
+			if err := s.mayCall(r.Context(), s.callerIn(r.Context()), access{call: "metrics", right: fsm.RightAdmin, open: "metrics"}); err != nil {
+				writeError(w, err)
+				return
+			}
 			_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writePatience))
 			s.cfg.Metrics.ServeHTTP(w, r)
 		}}
@@ -91,11 +110,23 @@ func (s *Server) handler() http.Handler {
 			return
 		}
 		path := r.URL.EscapedPath()
+		c := s.callerOf(httpConn(r.Context()), r.Header.Values("Authorization"))
+		if !slices.Contains(unnamed, path) {
+			if err := s.identify(r.Context(), c, path); err != nil {
+				writeError(w, err)
+				return
+			}
+		}
+		r = r.WithContext(withCaller(r.Context(), c))
 		if strings.HasPrefix(path, locksPrefix) {
 			path = locksPrefix
 		}
 		rt, ok := routes[path]
 		if !ok {
+			if err := s.mayCall(r.Context(), c, access{call: "path"}); err != nil {
+				writeError(w, err)
+				return
+			}
 			writeStatusError(w, http.StatusNotFound, apiv1.NewError(apiv1.CodeUnknownCommand, "path: is %q, must be one that GET / lists", r.URL.Path))
 			return
 		}
@@ -124,6 +155,14 @@ func (s *Server) handler() http.Handler {
 		_ = http.NewResponseController(w).SetWriteDeadline(time.Time{})
 		serve(w, r)
 	})
+}
+
+func (s *Server) httpIndex(w http.ResponseWriter, r *http.Request) {
+	if err := s.mayCall(r.Context(), s.callerIn(r.Context()), access{call: "index"}); err != nil {
+		writeError(w, err)
+		return
+	}
+	writeText(w, index)
 }
 
 func (rt route) allowed() string {
@@ -345,7 +384,7 @@ func (q query) age(ns int64) document.Age {
 }
 
 func (s *Server) httpStatus(w http.ResponseWriter, r *http.Request) {
-	st, err := s.backend.Status(r.Context())
+	st, err := s.calls.Status(r.Context(), nil)
 	if err != nil {
 		writeError(w, apiv1.AsError(err))
 		return
@@ -354,7 +393,7 @@ func (s *Server) httpStatus(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) httpMembers(w http.ResponseWriter, r *http.Request) {
-	m, err := s.backend.Members(r.Context())
+	m, err := s.calls.Members(r.Context(), nil)
 	if err != nil {
 		writeError(w, apiv1.AsError(err))
 		return
@@ -368,7 +407,7 @@ func (s *Server) httpTransferLeadership(w http.ResponseWriter, r *http.Request) 
 		writeError(w, err)
 		return
 	}
-	got, err := s.backend.TransferLeadership(r.Context(), &apiv1.TransferLeadershipRequest{To: to})
+	got, err := s.calls.TransferLeadership(r.Context(), &apiv1.TransferLeadershipRequest{To: to})
 	if err != nil {
 		writeError(w, apiv1.AsError(err))
 		return
@@ -383,7 +422,7 @@ func (s *Server) httpRemoveMember(w http.ResponseWriter, r *http.Request) {
 		writeError(w, err)
 		return
 	}
-	if _, err := s.backend.RemoveMember(r.Context(), &apiv1.RemoveMemberRequest{Id: id}); err != nil {
+	if _, err := s.calls.RemoveMember(r.Context(), &apiv1.RemoveMemberRequest{Id: id}); err != nil {
 		writeError(w, apiv1.AsError(err))
 		return
 	}

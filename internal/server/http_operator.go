@@ -28,7 +28,7 @@ func (s *Server) httpSessions(w http.ResponseWriter, r *http.Request) {
 		}
 		req.After = after
 	}
-	got, err := s.backend.ListSessions(r.Context(), req)
+	got, err := s.calls.ListSessions(r.Context(), req)
 	if err != nil {
 		writeError(w, apiv1.AsError(err))
 		return
@@ -61,7 +61,7 @@ func (s *Server) httpKillSessions(w http.ResponseWriter, r *http.Request) {
 		writeError(w, problem)
 		return
 	}
-	got, err := s.backend.KillSessions(r.Context(), &apiv1.KillSessionsRequest{Hash: h, Owner: owner, Reason: reason, Who: ownerOf(r.Context())})
+	got, err := s.calls.KillSessions(r.Context(), &apiv1.KillSessionsRequest{Hash: h, Owner: owner, Reason: reason})
 	if err != nil {
 		writeError(w, apiv1.AsError(err))
 		return
@@ -76,7 +76,7 @@ func (s *Server) httpClear(w http.ResponseWriter, r *http.Request) {
 		writeError(w, problem)
 		return
 	}
-	got, err := s.backend.ClearLock(r.Context(), &apiv1.ClearLockRequest{Name: name, Reason: reason, Who: ownerOf(r.Context())})
+	got, err := s.calls.ClearLock(r.Context(), &apiv1.ClearLockRequest{Name: name, Reason: reason})
 	if err != nil {
 		writeError(w, apiv1.AsError(err))
 		return
@@ -96,7 +96,7 @@ func limitDocuments(limits []*apiv1.Limit) []document.Limit {
 }
 
 func (s *Server) httpLimits(w http.ResponseWriter, r *http.Request) {
-	got, err := s.backend.GetLimits(r.Context(), &apiv1.GetLimitsRequest{})
+	got, err := s.calls.GetLimits(r.Context(), &apiv1.GetLimitsRequest{})
 	if err != nil {
 		writeError(w, apiv1.AsError(err))
 		return
@@ -112,8 +112,8 @@ func (s *Server) httpSetLimit(w http.ResponseWriter, r *http.Request) {
 		writeError(w, problem)
 		return
 	}
-	got, err := s.backend.SetLimits(r.Context(), &apiv1.SetLimitsRequest{
-		Limits: []*apiv1.Limit{{Name: name, Value: int64(min(value, 1<<62))}}, Who: ownerOf(r.Context()),
+	got, err := s.calls.SetLimits(r.Context(), &apiv1.SetLimitsRequest{
+		Limits: []*apiv1.Limit{{Name: name, Value: int64(min(value, 1<<62))}},
 	})
 	if err != nil {
 		writeError(w, apiv1.AsError(err))

@@ -34,6 +34,18 @@ func (c *limitedConn) identity() (who certs.Identity, ok bool) {
 	return secured.Identity()
 }
 
+// serial is the serial number of the certificate that the other end has shown, hexadecimal;
+// empty if it has shown none.
+func (c *limitedConn) serial() string {
+	if c == nil {
+		return ""
+	}
+	if secured, is := c.Conn.(*secure.Conn); is {
+		return secured.Serial()
+	}
+	return ""
+}
+
 // raw is the connection of the system.
 func (c *limitedConn) raw() net.Conn {
 	if secured, is := c.Conn.(*secure.Conn); is {

@@ -33,6 +33,9 @@ type Observer interface {
 	Cut()
 	// Cancelled is called for every acquire without a session whose caller has gone away.
 	Cancelled()
+	// Denied is called for everything that the caller has no right to. enforced is false if it
+	// was done all the same.
+	Denied(code apiv1.Code, enforced bool)
 }
 
 // nobody is the Observer of a Config without one.
@@ -44,3 +47,4 @@ func (nobody) Streams(int)                                      {}
 func (nobody) Refused(string)                                   {}
 func (nobody) Cut()                                             {}
 func (nobody) Cancelled()                                       {}
+func (nobody) Denied(apiv1.Code, bool)                          {}

@@ -68,7 +68,10 @@ func (s *Server) do(ctx context.Context, road Road, op *apiv1.Operation) (*apiv1
 func (s *Server) run(ctx context.Context, road Road, call *mux.Call) (*apiv1.Answer, error) {
 	op := call.Op
 	conn := connOf(ctx)
-	op.Owner, call.Owner = conn.owner(), conn.takesTurns()
+	c := s.callerIn(ctx)
+	if refusal := s.admit(ctx, c, call); refusal != nil {
+		return nil, refusal
+	}
 	if problem := mux.Check(op); problem != nil {
 		return nil, problem
 	}
@@ -85,8 +88,11 @@ func (s *Server) run(ctx context.Context, road Road, call *mux.Call) (*apiv1.Ans
 	begun := time.Now()
 	// Only acquires that wait are ended when the server stops; everything else gets its
 	// answer.
-	var stop <-chan struct{}
+	var stop, revoked <-chan struct{}
 	if mux.MayWait(op) {
+		var leave func()
+		revoked, leave = s.wait(c)
+		defer leave()
 		stop = s.stopping
 	}
 	answers := make(chan *apiv1.Answer, 1)
@@ -103,12 +109,15 @@ func (s *Server) run(ctx context.Context, road Road, call *mux.Call) (*apiv1.Ans
 	case <-stop:
 		s.lose(call)
 		return nil, stoppingUnder(op)
+	case <-revoked:
+		s.lose(call)
+		return nil, revokedMeanwhile()
 	}
 	if ctx.Err() != nil { // the caller is gone, even if there is an answer
 		s.lose(call)
 		return nil, context.Cause(ctx)
 	}
-	s.answered(road, op, a, begun)
+	s.answered(road, c, op, a, begun)
 	if isOverloaded(a) {
 		pause(ctx, refusedPause)
 	}
@@ -128,8 +137,9 @@ func (s *Server) lose(call *mux.Call) {
 	call.Abandon()
 }
 
-func (s *Server) answered(road Road, op *apiv1.Operation, a *apiv1.Answer, begun time.Time) {
+func (s *Server) answered(road Road, c *caller, op *apiv1.Operation, a *apiv1.Answer, begun time.Time) {
 	s.cfg.Observer.Answered(road, op.Kind().String(), apiv1.Code(a.GetError().GetCode()), time.Since(begun))
+	s.noteAnswer(c, op, a)
 }
 
 // counter is a count of which a caller can wait for zero. Unlike a sync.WaitGroup it may

@@ -30,3 +30,45 @@ func (f *fakeNode) SetLimits(_ context.Context, r *apiv1.SetLimitsRequest) (*api
 	f.asked = append(f.asked, r)
 	return &apiv1.SetLimitsResponse{}, f.admin
 }
+
+func (f *fakeNode) CreateAccessToken(_ context.Context, r *apiv1.CreateAccessTokenRequest) (*apiv1.CreateAccessTokenResponse, error) {
+	f.asked = append(f.asked, r)
+	return &apiv1.CreateAccessTokenResponse{AccessToken: &apiv1.AccessToken{Name: r.GetName(), Accessor: "made", MadeBy: r.GetWho()}, Secret: "a secret"}, f.admin
+}
+
+func (f *fakeNode) ListAccessTokens(_ context.Context, r *apiv1.ListAccessTokensRequest) (*apiv1.ListAccessTokensResponse, error) {
+	f.asked = append(f.asked, r)
+	return &apiv1.ListAccessTokensResponse{}, f.admin
+}
+
+func (f *fakeNode) RevokeAccessToken(_ context.Context, r *apiv1.RevokeAccessTokenRequest) (*apiv1.RevokeAccessTokenResponse, error) {
+	f.asked = append(f.asked, r)
+	return &apiv1.RevokeAccessTokenResponse{}, f.admin
+}
+
+func (f *fakeNode) BootstrapAccessToken(_ context.Context, r *apiv1.BootstrapAccessTokenRequest) (*apiv1.BootstrapAccessTokenResponse, error) {
+	f.asked = append(f.asked, r)
+	if r.GetProof() != "right" {
+		return nil, unauthenticated("proof: is wrong")
+	}
+	return &apiv1.BootstrapAccessTokenResponse{Secret: "a secret"}, f.admin
+}
+
+func (f *fakeNode) ChangePolicies(_ context.Context, r *apiv1.ChangePoliciesRequest) (*apiv1.ChangePoliciesResponse, error) {
+	f.asked = append(f.asked, r)
+	return &apiv1.ChangePoliciesResponse{}, f.admin
+}
+
+func (f *fakeNode) ListPolicies(_ context.Context, r *apiv1.ListPoliciesRequest) (*apiv1.ListPoliciesResponse, error) {
+	f.asked = append(f.asked, r)
+	return &apiv1.ListPoliciesResponse{}, f.admin
+}
+
+func (f *fakeNode) CheckRights(_ context.Context, r *apiv1.CheckRightsRequest) (*apiv1.CheckRightsResponse, error) {
+	f.asked = append(f.asked, r)
+	return &apiv1.CheckRightsResponse{Identity: r.GetIdentity()}, f.admin
+}
+
+func (f *fakeNode) WhoAmI(context.Context, *apiv1.WhoAmIRequest) (*apiv1.WhoAmIResponse, error) {
+	return nil, unauthenticated("the server answers that itself")
+}

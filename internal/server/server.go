@@ -8,6 +8,7 @@ import (
 	"math"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,16 +19,20 @@ import (
 	"google.golang.org/grpc/reflection"
 
 	apiv1 "github.com/locknode/locknode/api/v1"
+	"github.com/locknode/locknode/fsm"
 	"github.com/locknode/locknode/internal/peerapi"
 )
 
 // Server serves one node over gRPC and HTTP. Its methods are safe for concurrent use.
 type Server struct {
-	cfg     Config
-	backend Backend
-	turns   turns
-	grpc    *grpc.Server
-	http    *http.Server
+	cfg      Config
+	auth     Auth // cfg.Auth, complete
+	backend  Backend
+	calls    *locks // the service Locks, also for HTTP
+	failures failures
+	turns    turns
+	grpc     *grpc.Server
+	http     *http.Server
 
 	stopping  chan struct{}            // closed when Close begins: what waits is answered
 	closed    chan struct{}            // closed when Close has ended
@@ -38,6 +43,7 @@ type Server struct {
 
 	mu        sync.Mutex // guards what follows
 	streams   map[*stream]struct{}
+	waiting   map[*waiting]struct{} // calls that wait, and whose access token may be revoked
 	listeners []*limited
 	closing   bool
 }
@@ -80,8 +86,10 @@ func New(cfg Config) (*Server, error) {
 	s := &Server{
 		cfg: cfg, backend: cfg.Backend, turns: newTurns(),
 		stopping: make(chan struct{}), closed: make(chan struct{}),
-		streams: map[*stream]struct{}{},
+		streams: map[*stream]struct{}{}, waiting: map[*waiting]struct{}{},
+		auth: cfg.Auth.withDefaults(),
 	}
+	s.calls = &locks{server: s}
 	s.SetHosts(cfg.Hosts)
 	s.grpc = s.newGRPC()
 	s.http = s.newHTTP()
@@ -113,7 +121,7 @@ func (s *Server) newGRPC() *grpc.Server {
 			MaxConnectionIdle: idleTime, // without a call or stream
 		}),
 	)
-	g.RegisterService(locksService(), &locks{server: s})
+	g.RegisterService(locksService(), s.calls)
 	peerapi.RegisterPeersServer(g, &peers{server: s})
 	grpc_health_v1.RegisterHealthServer(g, &health{server: s})
 	reflection.Register(g)
@@ -279,6 +287,13 @@ func (s *Server) countCall(ctx context.Context, r any, info *grpc.UnaryServerInf
 	if refusal := s.strangerToPeers(ctx, info.FullMethod, r); refusal != nil {
 		return nil, refusal
 	}
+	if call, ok := strings.CutPrefix(info.FullMethod, locksMethods); ok {
+		c := s.caller(ctx)
+		if refusal := s.identify(ctx, c, call); refusal != nil {
+			return nil, refusal
+		}
+		ctx = withCaller(ctx, c)
+	}
 	conn := grpcConn(ctx)
 	conn.begin()
 	conn.work()
@@ -298,12 +313,27 @@ func (s *Server) countCall(ctx context.Context, r any, info *grpc.UnaryServerInf
 	return owned{response, conn.out}, nil
 }
 
-func (s *Server) countStream(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
+// locksMethods is what the full names of the methods of the service Locks begin with.
+const locksMethods = "/locknode.v1.Locks/"
+
+// reflectionMethods is what those of reflection begin with.
+const reflectionMethods = "/grpc.reflection."
+
+func (s *Server) countStream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
 	s.requests.add(1)
 	defer s.requests.add(-1)
 	if refusal := s.misdirected(stream.Context()); refusal != nil {
 		stream.SetTrailer(wrongNode())
 		return refusal
+	}
+	if strings.HasPrefix(info.FullMethod, reflectionMethods) {
+		c := s.caller(stream.Context())
+		if refusal := s.identify(stream.Context(), c, "reflection"); refusal != nil {
+			return refusal
+		}
+		if refusal := s.mayCall(stream.Context(), c, access{call: "reflection", right: fsm.RightAdmin, open: "reflection"}); refusal != nil {
+			return refusal
+		}
 	}
 	conn := grpcConn(stream.Context())
 	conn.begin()

@@ -26,6 +26,8 @@ type stream struct {
 	woken  chan struct{} // holds a token when there is something to send, or the stream is over
 	quiet  bool          // the client requested no notices
 	peer   bool          // the client is another node: its operations name their owners
+	caller *caller
+	known  bool // the caller is sent the directory of the members
 
 	mu      sync.Mutex // guards what follows
 	first   *inflight  // operations that were not answered, oldest first
@@ -83,9 +85,14 @@ func (l *locks) Session(g grpc.BidiStreamingServer[apiv1.SessionRequest, apiv1.S
 	if md, ok := metadata.FromIncomingContext(st.ctx); ok {
 		st.quiet = len(md.Get(mux.NoNoticesHeader)) > 0
 	}
-	if st.peer = s.isPeer(st.ctx); st.peer {
+	st.caller = s.caller(st.ctx)
+	if st.peer = st.caller.member; st.peer {
 		st.conn.trust()
 	}
+	if err := s.mayOpen(st.ctx, st.caller); err != nil {
+		return err
+	}
+	st.known = s.mayCall(st.ctx, st.caller, access{call: "Members", open: "members", quiet: true}) == nil
 	if !s.addStream(st) {
 		return stopping()
 	}
@@ -126,24 +133,40 @@ func (st *stream) accept(op *apiv1.Operation, begun time.Time) {
 		st.answerPing(op)
 		return
 	}
-	if !st.peer {
-		op.Owner = st.conn.owner()
+	o := &inflight{stream: st, id: op.GetId(), class: mux.ClassOf(op), begun: begun}
+	o.call.Op, o.call.Done = op, o.done
+	if st.peer {
+		o.call.Owner = turnsOf(op)
+	} else if refusal := st.server.admit(st.ctx, st.caller, &o.call); refusal != nil {
+		if refusal.GetCode() == uint32(apiv1.CodeUnauthenticated) && st.caller.shown {
+			st.refuse(refusal) // the client opens another stream, perhaps with another access token
+			return
+		}
+		st.answer(errorAnswer(op.GetId(), refusal))
+		return
 	}
 	if problem := mux.Check(op); problem != nil {
 		st.answer(errorAnswer(op.GetId(), problem))
 		return
 	}
-	st.watch(op.Watches())
-	o := &inflight{stream: st, id: op.GetId(), class: mux.ClassOf(op), begun: begun}
-	o.call.Op, o.call.Done, o.call.Owner = op, o.done, st.conn.takesTurns()
-	if st.peer {
-		o.call.Owner = fair.Owner{Address: fair.AddressOf(op.GetOwner()), Connection: op.GetConnection()}
+	if !op.GetChecked() { // otherwise the answer shows whose session it is
+		st.watch(op.Watches())
 	}
 	if refusal := st.enter(o); refusal != nil {
 		st.answer(errorAnswer(op.GetId(), refusal))
 		return
 	}
 	st.server.backend.Start(&o.call)
+}
+
+// refuse ends the stream once what is queued is sent, because the caller is not who he said.
+func (st *stream) refuse(err *apiv1.Error) {
+	st.mu.Lock()
+	if st.input == nil {
+		st.input = err
+	}
+	st.mu.Unlock()
+	st.wake()
 }
 
 // answerPing says that the node works, or why it does not.
@@ -243,6 +266,9 @@ func (o *inflight) done(a *apiv1.Answer) {
 	kind := o.call.Op.Kind()
 	kind.Shorten(a, maxAnswerBytes)
 	a.Id = o.id
+	if !st.peer && o.call.Op.GetChecked() && a.GetError() == nil {
+		st.watch(o.call.Op.Watches())
+	}
 	size := sizeOf(kind, a)
 	st.mu.Lock()
 	ok := st.leaveLocked(o)
@@ -257,7 +283,7 @@ func (o *inflight) done(a *apiv1.Answer) {
 	}
 	st.mu.Unlock()
 	if ok {
-		st.server.answered(RoadStream, o.call.Op, a, o.begun)
+		st.server.answered(RoadStream, st.caller, o.call.Op, a, o.begun)
 		st.afterPush(cut)
 	}
 }

@@ -292,7 +292,7 @@ func TestStreamThatDoesNotReadIsCut(t *testing.T) {
 }
 
 func TestReadsAreRefusedWhileTheirAnswersAreNotReceived(t *testing.T) {
-	st := &stream{server: &Server{cfg: Config{Limits: Limits{UnsentBytes: 1000, UnsentAnswers: 100}}}}
+	st := &stream{caller: &caller{}, known: true, server: &Server{cfg: Config{Limits: Limits{UnsentBytes: 1000, UnsentAnswers: 100}}}}
 	big := func() *apiv1.Answer {
 		return &apiv1.Answer{Result: &apiv1.Answer_Get{Get: &apiv1.GetResponse{Lock: &apiv1.Lock{Name: string(make([]byte, 600))}}}}
 	}

@@ -69,13 +69,15 @@ func (l *locks) Batch(ctx context.Context, r *apiv1.BatchRequest) (*apiv1.BatchR
 	if most := s.cfg.Limits.BatchOperations; len(ops) > most {
 		return nil, apiv1.NewError(apiv1.CodeInvalid, "operations: are %d in one batch, must be at most %d", len(ops), most)
 	}
-	var stop <-chan struct{}
-	for _, op := range ops {
-		if mux.MayWait(op) {
-			stop = s.stopping
-		}
+	c := s.callerIn(ctx)
+	var stop, revoked <-chan struct{}
+	if slices.ContainsFunc(ops, mux.MayWait) {
+		var leave func()
+		revoked, leave = s.wait(c)
+		defer leave()
+		stop = s.stopping
 	}
-	answers, calls, done := s.startAll(ops, connOf(ctx), tallyOf(ctx))
+	answers, calls, done := s.startAll(ctx, ops, c)
 	var err error
 	select {
 	case <-done:
@@ -87,6 +89,8 @@ func (l *locks) Batch(ctx context.Context, r *apiv1.BatchRequest) (*apiv1.BatchR
 		err = context.Cause(ctx)
 	case <-stop:
 		err = stopping()
+	case <-revoked:
+		err = revokedMeanwhile()
 	}
 	for _, call := range calls {
 		s.lose(call)
@@ -96,8 +100,8 @@ func (l *locks) Batch(ctx context.Context, r *apiv1.BatchRequest) (*apiv1.BatchR
 
 // startAll starts the operations. The answers, in the same order, may be read once done is
 // closed.
-func (s *Server) startAll(ops []*apiv1.Operation, conn *limitedConn, held *tally) (answers []*apiv1.Answer, calls []*mux.Call, done <-chan struct{}) {
-	begun := time.Now()
+func (s *Server) startAll(ctx context.Context, ops []*apiv1.Operation, c *caller) (answers []*apiv1.Answer, calls []*mux.Call, done <-chan struct{}) {
+	begun, held := time.Now(), tallyOf(ctx)
 	answers = make([]*apiv1.Answer, len(ops))
 	all := make(chan struct{})
 	var missing atomic.Int32
@@ -106,7 +110,11 @@ func (s *Server) startAll(ops []*apiv1.Operation, conn *limitedConn, held *tally
 			answers[i] = errorAnswer(op.GetId(), apiv1.NewError(apiv1.CodeInvalid, "operations[%d].request: is missing or of a kind that this node does not know", i))
 			continue
 		}
-		op.Owner = conn.owner()
+		call := &mux.Call{Op: op}
+		if refusal := s.admit(ctx, c, call); refusal != nil {
+			answers[i] = errorAnswer(op.GetId(), refusal)
+			continue
+		}
 		if problem := mux.Check(op); problem != nil {
 			answers[i] = errorAnswer(op.GetId(), problem)
 			continue
@@ -115,15 +123,16 @@ func (s *Server) startAll(ops []*apiv1.Operation, conn *limitedConn, held *tally
 			answers[i] = errorAnswer(op.GetId(), refusal)
 			continue
 		}
-		calls = append(calls, &mux.Call{Op: op, Owner: conn.takesTurns(), Done: func(a *apiv1.Answer) {
-			s.answered(RoadUnary, op, a, begun)
+		calls = append(calls, call)
+		call.Done = func(a *apiv1.Answer) {
+			s.answered(RoadUnary, c, op, a, begun)
 			a = held.answered(op, a)
 			a.Id = op.GetId()
 			answers[i] = a
 			if missing.Add(-1) == 0 {
 				close(all)
 			}
-		}})
+		}
 	}
 	missing.Store(int32(len(calls)))
 	if len(calls) == 0 {
@@ -148,22 +157,6 @@ func bounded(ops []*apiv1.Operation, answers []*apiv1.Answer) []*apiv1.Answer {
 		total += size
 	}
 	return answers
-}
-
-func (l *locks) Status(ctx context.Context, _ *apiv1.StatusRequest) (*apiv1.StatusResponse, error) {
-	return passed(l.server.backend.Status(ctx))
-}
-
-func (l *locks) Members(ctx context.Context, _ *apiv1.MembersRequest) (*apiv1.MembersResponse, error) {
-	return passed(l.server.backend.Members(ctx))
-}
-
-func (l *locks) TransferLeadership(ctx context.Context, r *apiv1.TransferLeadershipRequest) (*apiv1.TransferLeadershipResponse, error) {
-	return passed(l.server.backend.TransferLeadership(ctx, r))
-}
-
-func (l *locks) RemoveMember(ctx context.Context, r *apiv1.RemoveMemberRequest) (*apiv1.RemoveMemberResponse, error) {
-	return passed(l.server.backend.RemoveMember(ctx, r))
 }
 
 // peers is the service Peers.

@@ -123,6 +123,9 @@ func writeStatusError(w http.ResponseWriter, status int, err *apiv1.Error) {
 	if len(err.GetHolders()) > 0 {
 		d.Error.Holders = holderDocuments(err.GetHolders(), true)
 	}
+	if apiv1.Code(err.GetCode()) == apiv1.CodeUnauthenticated {
+		w.Header().Set("WWW-Authenticate", "Bearer")
+	}
 	if apiv1.Code(err.GetCode()).Passes() {
 		w.Header().Set("Retry-After", "1")
 	}
