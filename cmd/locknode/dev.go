@@ -28,7 +28,7 @@ type devOptions struct {
 	listen, data string
 	nodes        int
 	verbose      bool
-	tls          bool
+	tls, auth    bool
 }
 
 func (a *app) devCommand() *cobra.Command {
@@ -47,9 +47,12 @@ Raft and gossip. Without --data the cluster is removed when it stops; with --dat
 next start finds its locks again.
 
 With --tls all ports take only TLS. Dev makes a CA and certificates in the directory tls
-of the data at each start, and prints how to use them.`,
+of the data at each start, and prints how to use them.
+
+With --auth the nodes require rights. Dev makes an access token with all rights in the file
+root.token of the data, and prints how to use it. Files of policies: "locknode policy".`,
 		Example: `  locknode dev
-  locknode dev --tls
+  locknode dev --tls --auth
   locknode dev --data ./locknode-data
   locknode dev --listen 127.0.0.1:9400 --nodes 5`,
 		Args: arguments(0, 0, ""),
@@ -59,6 +62,7 @@ of the data at each start, and prints how to use them.`,
 	c.Flags().StringVar(&o.data, "data", "", "directory of the nodes' data (default: a temporary one)")
 	c.Flags().IntVar(&o.nodes, "nodes", 3, "number of nodes, 1 to 9")
 	c.Flags().BoolVar(&o.tls, "tls", false, "require TLS, with certificates that are made for this run")
+	c.Flags().BoolVar(&o.auth, "auth", false, "require rights, with an access token that has all of them")
 	c.Flags().BoolVarP(&o.verbose, "verbose", "v", false, "write the nodes' log to standard error")
 	return c
 }
@@ -68,6 +72,7 @@ type devCluster struct {
 	dir       string
 	temporary bool
 	ca        string // file with the certificate of the CA; empty: there is no TLS
+	token     string // file with the access token; empty: rights are not required
 	nodes     []*node.Node
 }
 
@@ -84,6 +89,11 @@ func (a *app) dev(ctx context.Context, o devOptions) (err error) {
 			return nil // interrupted before it was ready
 		}
 		return err
+	}
+	if o.auth {
+		if d.token, err = d.rootToken(ctx); err != nil {
+			return err
+		}
 	}
 	if err := a.printDev(ctx, d, time.Since(started)); err != nil {
 		return err
@@ -123,6 +133,9 @@ func (a *app) openDev(ctx context.Context, o devOptions) (*devCluster, error) {
 	}
 	for _, cfg := range configs {
 		cfg.DataDir = filepath.Join(d.dir, cfg.ID)
+		if o.auth {
+			cfg.Auth.Mode = "required"
+		}
 		if o.verbose {
 			cfg.Logger = newLogger(a.stderr, slog.LevelInfo, "text")
 		}
@@ -240,7 +253,8 @@ type devJSON struct {
 	Ready  bool          `json:"ready"`
 	Leader string        `json:"leader"`
 	Data   string        `json:"data"`
-	TLSCA  string        `json:"tls_ca,omitempty"` // file with the CA of the nodes, with --tls
+	TLSCA  string        `json:"tls_ca,omitempty"`     // file with the CA of the nodes, with --tls
+	Token  string        `json:"token_file,omitempty"` // file with an access token that has all rights, with --auth
 	Nodes  []devNodeJSON `json:"nodes"`
 }
 
@@ -251,7 +265,7 @@ type devNodeJSON struct {
 }
 
 func (a *app) printDev(ctx context.Context, d *devCluster, took time.Duration) error {
-	out := devJSON{Ready: true, Data: d.dir, TLSCA: d.ca}
+	out := devJSON{Ready: true, Data: d.dir, TLSCA: d.ca, Token: d.token}
 	for _, n := range d.nodes {
 		out.Leader = n.Status().LeaderID
 		out.Nodes = append(out.Nodes, devNodeJSON{n.ID(), n.APIAddr(), n.HTTPAddr()})
@@ -287,6 +301,11 @@ func (d devJSON) text(temporary bool) string {
 	if d.TLSCA != "" {
 		fmt.Fprintf(&b, "  export LOCKNODE_TLS_CA=%s\n", d.TLSCA)
 		curl = "curl --cacert " + d.TLSCA + " https://"
+	}
+	if d.Token != "" {
+		fmt.Fprintf(&b, "  export LOCKNODE_TOKEN_FILE=%s\n", d.Token)
+		// Not as an argument: others could see it in the list of processes.
+		curl = "printf 'Authorization: Bearer %s' \"$(cat " + d.Token + ")\" | " + strings.Replace(curl, "curl", "curl -H @-", 1)
 	}
 	fmt.Fprintf(&b, "  locknode acquire orders/42 --ttl 30s --holder alice%s\n", flag)
 	fmt.Fprintf(&b, "  %s%s/v1/locks/orders/42\n", curl, d.Nodes[len(d.Nodes)-1].HTTP)

@@ -105,6 +105,43 @@ func TestDevWithTLSIsUsedWithItsCA(t *testing.T) {
 	}
 }
 
+// What dev prints can be pasted, and the data that is kept has the access token of the next start.
+func TestDevWithRightsIsUsedWithItsToken(t *testing.T) {
+	if testing.Short() {
+		t.Skip("needs a cluster")
+	}
+	data := t.TempDir()
+	first := ""
+	for range 2 {
+		cmd := command(t, "locknode", "dev", "--tls", "--auth", "--data", data, "-o", "json", "--listen", fmt.Sprintf("127.0.0.1:%d", devPort(t, 3)))
+		r := start(t, cmd)
+		var out devJSON
+		if err := json.Unmarshal([]byte(r.await(`"ready":true`)), &out); err != nil || out.Token == "" {
+			t.Fatalf("got %+v, %v, want a file with an access token", out, err)
+		}
+		secret, open, err := readTokenFile(out.Token)
+		if err != nil || open || first != "" && secret != first {
+			t.Errorf("the file with the access token: %v, open %v, another one %v", err, open, secret != first)
+		}
+		first = secret
+		at := []string{out.Nodes[0].API}
+		who := into[document.Identity](t, locknodeAt(t, at, "auth", "whoami", "--tls-ca", out.TLSCA, "--token-file", out.Token, "-o", "json"))
+		if who.Identity != "token:root" || !who.Enforced {
+			t.Errorf("whoami: %+v", who)
+		}
+		if o := locknodeAt(t, at, "ls", "--tls-ca", out.TLSCA); o.code != exitDenied || !strings.Contains(o.stderr, "--token-file") {
+			t.Errorf("without the access token: %+v, want exit code 77 and what to do", o)
+		}
+		if text := out.text(false); !strings.Contains(text, "export LOCKNODE_TOKEN_FILE="+out.Token) || strings.Contains(text, secret) {
+			t.Errorf("it prints:\n%s", text)
+		}
+		r.signal(syscall.SIGINT)
+		if code := r.wait(); code != 0 {
+			t.Errorf("exit code: got %d, want 0", code)
+		}
+	}
+}
+
 func TestDevLeavesNothingBehind(t *testing.T) {
 	if testing.Short() {
 		t.Skip("needs a cluster")

@@ -153,6 +153,9 @@ func advice(err error) string {
 	case apiv1.CodeDenied:
 		return deniedAdvice(own.GetMessage())
 	case apiv1.CodeUnauthenticated:
+		if strings.HasPrefix(own.GetMessage(), "proof") {
+			return "nothing was changed: --data-dir and --endpoints must be of the same node, and the file is new at each of its starts"
+		}
 		return "nothing was changed: give the access token of the cluster with --token-file, LOCKNODE_TOKEN_FILE or LOCKNODE_TOKEN; whoever has the right admin lists and makes them with `locknode token`"
 	case apiv1.CodeNoSession, apiv1.CodeStaleRequest:
 		return "start again: the session has ended, and its locks are free"

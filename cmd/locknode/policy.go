@@ -357,11 +357,7 @@ func (a *app) printDecision(d client.Decision) error {
 		}
 		err = a.printJSON(doc)
 	} else {
-		word := "denied"
-		if d.Allowed {
-			word = "allowed"
-		}
-		err = a.printf("%s: %s: %s\n", quote.Text(d.Identity), word, quote.Text(d.Why))
+		err = a.printf("%s\n", quote.Text(d.Why))
 	}
 	if err == nil && !d.Allowed {
 		return &exitError{code: exitDenied}

@@ -203,11 +203,14 @@ func (a *app) printTokens(all []client.AccessToken) error {
 	}
 	var rows [][]string
 	for _, t := range all {
-		left := "no end"
+		left, labels := "no end", ""
+		if len(t.Labels) > 0 {
+			labels = a.nameCell(labelsText(t.Labels))
+		}
 		if t.Remaining > 0 {
 			left = roughly(t.Remaining)
 		}
-		rows = append(rows, []string{t.Accessor, a.nameCell(t.Name), a.nameCell(labelsText(t.Labels)), left, t.Made.UTC().Format(time.DateTime), a.nameCell(t.MadeBy)})
+		rows = append(rows, []string{t.Accessor, a.nameCell(t.Name), labels, left, t.Made.UTC().Format(time.DateTime), a.nameCell(t.MadeBy)})
 	}
 	return a.table([]string{"ACCESSOR", "NAME", "LABELS", "LEFT", "MADE (UTC)", "BY"}, rows)
 }
