@@ -130,9 +130,6 @@ func (n wire) ListAccessTokens(ctx context.Context, req *apiv1.ListAccessTokensR
 		if !intact {
 			return nil, n.unavailable()
 		}
-		if one := req.GetAccessor(); one != "" && len(res.GetAccessTokens()) == 0 {
-			return nil, noAccessToken(one)
-		}
 		return res, nil
 	}, func(c apiv1.LocksClient) (*apiv1.ListAccessTokensResponse, error) {
 		return c.ListAccessTokens(ctx, req)
@@ -281,8 +278,8 @@ func (n wire) ChangePolicies(ctx context.Context, req *apiv1.ChangePoliciesReque
 }
 
 func (n *Node) changePolicies(ctx context.Context, e *epoch, req *apiv1.ChangePoliciesRequest) (*apiv1.ChangePoliciesResponse, error) {
-	c := fsm.ChangePolicies{If: req.GetIf(), Remove: req.GetRemove()}
-	res := &apiv1.ChangePoliciesResponse{Removed: req.GetRemove()}
+	c := fsm.ChangePolicies{If: req.GetIf()}
+	res := &apiv1.ChangePoliciesResponse{}
 	before := map[string]fsm.Policy{}
 	n.machine.View(func(t *fsm.Table) {
 		res.Index = t.RightsIndex()
@@ -290,6 +287,12 @@ func (n *Node) changePolicies(ctx context.Context, e *epoch, req *apiv1.ChangePo
 			before[p.Name] = p
 		}
 	})
+	for _, name := range req.GetRemove() {
+		if _, ok := before[name]; ok {
+			c.Remove = append(c.Remove, name)
+		}
+	}
+	res.Removed = c.Remove
 	for _, m := range req.GetPut() {
 		p, bad := policyOf(m)
 		if bad != nil {
@@ -394,9 +397,6 @@ func (n wire) ListPolicies(ctx context.Context, req *apiv1.ListPoliciesRequest) 
 			m := policyMessage(p)
 			size += proto.Size(m)
 			res.Policies = append(res.Policies, m)
-		}
-		if req.GetName() != "" && len(res.GetPolicies()) == 0 {
-			return nil, apiv1.NewError(apiv1.CodeNotHeld, "policy %.100q: does not exist; \"locknode policy ls\" lists them", req.GetName())
 		}
 		return res, nil
 	}, func(c apiv1.LocksClient) (*apiv1.ListPoliciesResponse, error) { return c.ListPolicies(ctx, req) })

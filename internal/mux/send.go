@@ -114,6 +114,7 @@ func (c *Conn) pack(m *message, from []queued) (rest []queued) {
 		op := &m.ops[len(m.ops)-1]
 		op.Id = q.id
 		op.Redirect, op.Owner, op.Connection, op.Request = asked.GetRedirect(), asked.GetOwner(), asked.GetConnection(), asked.GetRequest()
+		op.Checked, op.Force = asked.GetChecked(), asked.GetForce()
 		m.refs = append(m.refs, op)
 	}
 	return from
