@@ -39,7 +39,7 @@ func (t *Table) runAs(d *decoder) Result {
 		return Result{Code: Malformed}
 	}
 	if as.caller == "" || !fits(as.caller, maxOwnerBytes) {
-		if kind := Kind(d.byte()); decodeKind(d, kind) == nil || !d.done() {
+		if _, err := decodeCommand(d.buf); err != nil { // not with d itself, which then would be on the heap
 			return Result{Code: Malformed}
 		}
 		return t.refuse(Invalid, badCaller, maxOwnerBytes)

@@ -3,6 +3,7 @@ package fsm
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -229,6 +230,8 @@ func (w *witness) exactlyOnce(id RequestID, c Command, a Applied) bool {
 func (w *witness) sameAnswer(c Command, got, first Result) {
 	acquire, ok := c.(Acquire)
 	switch {
+	case strings.HasPrefix(got.Field, "quota."):
+		first.Detail = got.Detail // only the first one names the policy
 	case ok && first.Code == Busy:
 		got.Holders, first.Holders = nil, nil
 	case ok && acquire.Detached && first.Code == OK:

@@ -7,14 +7,14 @@ var fsmMutants = []mutant{
 		promise: "S5",
 		changes: []change{{
 			file:   "fsm/release.go",
-			anchor: "	r := t.held(c.ID, c.Lock, c.Token)\n	if r == nil {\n		return Result{Code: NotHeld}\n	}\n	e := Event{Kind: EventReleased}\n",
-			with: `	r := t.held(c.ID, c.Lock, c.Token)
+			anchor: "	r, bad := t.held(c.ID, c.Lock, c.Token)\n	if r == nil {\n		return t.notHeld(bad)\n	}\n	e := Event{Kind: EventReleased}\n",
+			with: `	r, bad := t.held(c.ID, c.Lock, c.Token)
 	if l, ok := t.locks.get(c.Lock); r == nil && ok && l.holders.len() > 0 {
 		n, _, _ := l.holders.first()
 		r, _ = t.requests.get(n)
 	}
 	if r == nil {
-		return Result{Code: NotHeld}
+		return t.notHeld(bad)
 	}
 	e := Event{Kind: EventReleased}
 `,
@@ -133,7 +133,7 @@ var fsmMutants = []mutant{
 		promise: "S4",
 		changes: []change{
 			{"fsm/table.go", "	recent   *session // the session that was looked up last; derived from the state\n", "	recent   *session\n	term     uint64\n"},
-			{"fsm/apply.go", "		t.wall = h.wall\n", "		t.wall = h.wall\n		if t.term != term {\n			t.term, t.lastToken = term, 0\n		}\n"},
+			{"fsm/apply.go", "		t.wall, t.applying = h.wall, index\n", "		t.wall, t.applying = h.wall, index\n		if t.term != term {\n			t.term, t.lastToken = term, 0\n		}\n"},
 		},
 		caught: []catcher{named("./fsm", "TestPromisesHoldWhateverIsAsked")},
 	},
