@@ -210,6 +210,12 @@ func TestLimitsOfRightsTakeAnotherKind(t *testing.T) {
 	if c := (Configure{Limits: later}); c.kind() != KindConfigureRights || LevelOf(c) != levelOfRights {
 		t.Errorf("limits of level 2 are of kind %d", c.kind())
 	}
+	if got := later.OfLevel(1).WithDefaults(); got != old {
+		t.Errorf("limits of level 1 are %+v, want %+v", got, old)
+	}
+	if got := later.OfLevel(levelOfRights); got != later {
+		t.Errorf("limits of level 2 are %+v, want %+v", got, later)
+	}
 	b := newRightsBench(t)
 	b.want(b.one(0, Configure{Limits: later}), OK)
 	if b.table.Limits() != later {

@@ -172,6 +172,15 @@ func (l Limits) WithDefaults() Limits {
 	return l
 }
 
+// OfLevel returns l without the limits that came with later feature levels: those have their
+// defaults.
+func (l Limits) OfLevel(level uint32) Limits {
+	for i := limitsOf(level); i < len(limitTable); i++ {
+		limitTable[i].set(&l, 0)
+	}
+	return l
+}
+
 // Limit is one of [Limits], as people and programs name it.
 type Limit struct {
 	Name     string // as in the settings, without "limits."

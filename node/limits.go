@@ -2,9 +2,10 @@ package node
 
 import "github.com/locknode/locknode/fsm"
 
-// foundingLimits returns the limits of a new cluster.
+// foundingLimits returns the limits of a new cluster. It is at level 1 at first: what came
+// later can be set when all members know it, and until then is in differingLimits.
 func (n *Node) foundingLimits() fsm.Limits {
-	limits := n.cfg.Limits
+	limits := n.cfg.Limits.OfLevel(1)
 	if limits.TableBytes == 0 {
 		limits.TableBytes = n.tableBytes()
 	}

@@ -20,17 +20,18 @@ import (
 // Once the table is at that level it replaces SetValue, and the value shows it.
 var nextVersion = map[string][]overlay.Edit{
 	"fsm/level.go": {
-		{Anchor: "const Level = 1\n", With: "const Level = 2\n"},
-		{Anchor: `[Level]string{"0.1.0"}`, With: `[Level]string{"0.1.0", "0.2.0-test"}`},
-		{Anchor: "var laterKinds = [256]uint8{}\n", With: `var laterKinds = [256]uint8{KindNextValue: 2}
-
-// KindNextValue is of the next version.
-const KindNextValue Kind = 17
+		{Anchor: "const Level = 2\n", With: "const Level = 3\n"},
+		{Anchor: `[Level]string{"0.1.0", "0.1.0"}`, With: `[Level]string{"0.1.0", "0.1.0", "0.2.0-test"}`},
+		{Anchor: "var laterKinds = [256]uint8{\n", With: `// KindNextValue is of the next version.
+const KindNextValue Kind = 99
 
 // NextValue is SetValue with another result.
 type NextValue struct{ SetValue }
 
 func (NextValue) kind() Kind { return KindNextValue }
+
+var laterKinds = [256]uint8{
+	KindNextValue: 3,
 `},
 	},
 	"fsm/apply.go": {{Anchor: "	case KindRaiseLevel:\n", With: `	case KindNextValue:
@@ -40,7 +41,7 @@ func (NextValue) kind() Kind { return KindNextValue }
 		return t.once(d, &c.ID, kind, func() Result { return t.setValue(&c) })
 	case KindRaiseLevel:
 `}},
-	"node/propose.go": {{Anchor: "	if p.level != nil {\n		if res, below := belowLevel", With: `	if s, ok := c.(fsm.SetValue); ok && p.level().level >= 2 {
+	"node/propose.go": {{Anchor: "	if p.level != nil {\n		if res, below := belowLevel", With: `	if s, ok := c.(fsm.SetValue); ok && p.level().level >= 3 {
 		c = fsm.NextValue{SetValue: s}
 	}
 	if p.level != nil {
@@ -134,10 +135,10 @@ func TestRollingToTheNextFeatureLevelAndBack(t *testing.T) {
 	}
 
 	stored("value")
-	roll(next, "--feature-level", "1")
+	roll(next, "--feature-level", "2")
 	time.Sleep(time.Second) // several checks of the leader: what must not happen has no event
-	if got := level(); !slices.Equal(got, []uint32{1, 1, 1}) {
-		t.Errorf("the nodes are at levels %v while they agree to 1 only", got)
+	if got := level(); !slices.Equal(got, []uint32{2, 2, 2}) {
+		t.Errorf("the nodes are at levels %v while they agree to 2 only", got)
 	}
 	stored("value")
 	roll(program)
@@ -145,20 +146,20 @@ func TestRollingToTheNextFeatureLevelAndBack(t *testing.T) {
 
 	use(next)
 	for i, n := range c.Nodes() {
-		if got := level(); !slices.Equal(got, []uint32{1, 1, 1}) {
-			t.Errorf("the nodes are at levels %v when %d of 3 know 2", got, i)
+		if got := level(); !slices.Equal(got, []uint32{2, 2, 2}) {
+			t.Errorf("the nodes are at levels %v when %d of 3 know 3", got, i)
 		}
 		stored("value")
 		must(t, n.Restart(within(t, patience)))
 		l.progress(t, 10)
 	}
-	eventually(t, "all nodes are at level 2", func() bool { return slices.Equal(level(), []uint32{2, 2, 2}) })
+	eventually(t, "all nodes are at level 3", func() bool { return slices.Equal(level(), []uint32{3, 3, 3}) })
 	stored("next:value")
 	members, err := watch.Members(within(t, patience))
 	must(t, err)
 	for _, m := range members {
-		if m.FeatureLevel != 2 {
-			t.Errorf("member %s is shown with level %d, want 2", m.ID, m.FeatureLevel)
+		if m.FeatureLevel != 3 {
+			t.Errorf("member %s is shown with level %d, want 3", m.ID, m.FeatureLevel)
 		}
 	}
 
