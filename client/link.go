@@ -126,6 +126,12 @@ func (r *remote) broken(l *link, calls []*mux.Call, err error) {
 	if !errors.Is(err, mux.ErrClosed) {
 		r.log.Debug("stream broke", "peer", l.addr, "err", err)
 	}
+	if refusal := r.refusedStream(l, err); refusal != nil {
+		for _, call := range calls {
+			refuse(call, refusal)
+		}
+		return
+	}
 	if len(calls) > 0 {
 		r.log.Debug("calls sent again", "peer", l.addr, "count", len(calls), "err", err)
 		r.enqueue(calls...)

@@ -35,6 +35,7 @@ type ring struct {
 	changed   chan struct{}
 	network   *simnet.Network // nil: real sockets
 	secret    string          // that callers need; empty: none
+	open      bool            // the status needs none
 	shownOps  map[string]int  // operations on streams, by the secret that was shown
 }
 
@@ -283,7 +284,7 @@ func (r *ring) operations(secret string) int {
 }
 
 func (n *testNode) Status(ctx context.Context, _ *apiv1.StatusRequest) (*apiv1.StatusResponse, error) {
-	if _, refusal := n.ring.secretOf(ctx); refusal != nil {
+	if _, refusal := n.ring.secretOf(ctx); refusal != nil && !n.ring.open {
 		return nil, refusal
 	}
 	if n.isMute() {

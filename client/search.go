@@ -40,6 +40,7 @@ type search struct {
 	known       map[string]probe // the last answer of each node
 	silent      string           // the node whose stream is silent: no other is opened to it
 	changed     time.Time        // when an answer differed from the one before
+	noStream    error            // why a node that takes streams refuses one to this client, in this round
 	away        time.Time        // since when all nodes that answer refuse the client; zero: they do not
 	token       uint64           // the version of the access token when it began, or changed
 	addrs       []string         // that were known when the round began
@@ -226,6 +227,7 @@ func (s *search) isKnown(addr string) bool {
 // at every lookup.
 func (s *search) begin() {
 	s.asked = make(map[string]bool)
+	s.noStream = nil
 	s.addrs = s.r.addresses()
 	if len(s.known) > maxAddresses {
 		maps.DeleteFunc(s.known, func(addr string, _ probe) bool { return !slices.Contains(s.addrs, addr) })
@@ -335,12 +337,20 @@ func (s *search) follow(p probe) *link {
 		if err == nil {
 			return l
 		}
-		p.err = err
-		s.known[p.addr] = p
+		s.notOpened(p, err)
 	case !p.leads():
 		s.askAt(p.status.GetLeaderAddress())
 	}
 	return nil
+}
+
+// notOpened notes that a node has answered, and that there is no stream to it.
+func (s *search) notOpened(p probe, err error) {
+	p.err = err
+	s.known[p.addr] = p
+	if turnedAway(err) {
+		s.noStream = err
+	}
 }
 
 // heard returns the answer of the node at host:port, and whether there is one.
@@ -365,8 +375,7 @@ func (s *search) forwarder() *link {
 		if err == nil {
 			return l
 		}
-		p.err = err
-		s.known[p.addr] = p
+		s.notOpened(p, err)
 	}
 	return nil
 }
@@ -442,6 +451,9 @@ func (s *search) turnedAway() *apiv1.Error {
 // refusals returns why nodes refuse the client, nil if one takes it or none has answered, and
 // whether all that were asked refuse it.
 func (s *search) refusals() (why *apiv1.Error, all bool) {
+	if s.noStream != nil { // the status may be open to everybody
+		return apiv1.AsError(s.noStream), true
+	}
 	all = true
 	for addr := range s.asked {
 		switch p, answered := s.known[addr]; {

@@ -195,6 +195,15 @@ func (r *remote) authenticate(o *op, e *apiv1.Error) bool {
 	return true
 }
 
+// refusedStream returns the error with which a node has refused a stream to this client; nil if
+// it has not, or there is another access token by now.
+func (r *remote) refusedStream(l *link, err error) *apiv1.Error {
+	if err == nil || !turnedAway(err) || l.token != r.credential.refused() {
+		return nil
+	}
+	return apiv1.AsError(err)
+}
+
 // reauthenticate leaves a link whose access token was refused if there is another token.
 func (r *remote) reauthenticate(e *apiv1.Error) {
 	if r.credential == nil {

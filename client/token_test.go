@@ -88,6 +88,24 @@ func TestWrongTokenIsRefusedAtOnce(t *testing.T) {
 	}
 }
 
+// With auth.open: [status] only the stream is refused.
+func TestWrongTokenIsRefusedWhereTheStatusIsOpen(t *testing.T) {
+	t.Parallel()
+	r := newRing(t, 3)
+	r.open = true
+	r.require(testSecret)
+	c := r.dial(r.nodes, Token(func() string { return otherSecret }))
+	if _, err := c.Lock(t.Context(), "a"); !errors.Is(err, ErrUnauthenticated) {
+		t.Errorf("Lock: %v, want ErrUnauthenticated", err)
+	}
+	if _, err := c.Members(t.Context()); !errors.Is(err, ErrUnauthenticated) {
+		t.Errorf("Members: %v, want ErrUnauthenticated", err)
+	}
+	if _, err := c.Status(t.Context()); err != nil {
+		t.Errorf("Status: %v", err)
+	}
+}
+
 func TestReplacedTokenKeepsWhatIsHeld(t *testing.T) {
 	t.Parallel()
 	r := newRing(t, 3)
