@@ -13,7 +13,7 @@ func newRightsGenerator(src source, m *model) *generator {
 	return g
 }
 
-var genCallers = []string{"token:shop", "token:cafe", "cert:bill", "anonymous"}
+var genCallers = []string{"token:shop", "token:cafe", "cert:bill", "10.0.0.1"}
 
 // genOwners are where the callers come from, too.
 var genOwners = []string{"token:shop", "", "token:cafe", "cert:bill", "10.0.0.1"}
@@ -130,7 +130,7 @@ func (g *generator) asSomebody(c Command) Command {
 		caller = owner
 	}
 	if g.oneIn(60, "odd caller") {
-		caller = []string{"", strings.Repeat("c", 129), "node:1"}[g.pick(3, "caller")]
+		caller = []string{"", strings.Repeat("c", 129), "node 1"}[g.pick(3, "caller")]
 	}
 	if modelIdentity(caller) && !g.oneIn(8, "for another owner") {
 		switch x := c.(type) {

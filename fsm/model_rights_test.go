@@ -183,11 +183,11 @@ func (m *model) isNobody(identity string) bool {
 // isFor says that a policy is for the caller under way.
 func (m *model) isFor(p Policy) bool {
 	caller := m.as.Caller
-	if !modelIdentity(caller) && caller != "anonymous" {
+	if strings.HasPrefix(caller, "node ") {
 		return false
 	}
 	for _, subject := range p.For {
-		if subject == "*" || subject == caller {
+		if subject == "*" || subject == caller || subject == "anonymous" && !modelIdentity(caller) {
 			return true
 		}
 		for _, a := range m.tokens {

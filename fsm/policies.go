@@ -24,6 +24,9 @@ const (
 	everybody   = "*"
 )
 
+// nodePrefix is what a caller begins with who is a node, for a request of its own.
+const nodePrefix = "node "
+
 func (t *Table) changePolicies(c *ChangePolicies) Result {
 	if c.If != 0 && c.If != t.rightsIndex {
 		return t.refuse(Invalid, otherRights, int64(min(t.rightsIndex, maxToken)))

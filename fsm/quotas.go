@@ -1,6 +1,9 @@
 package fsm
 
-import "slices"
+import (
+	"slices"
+	"strings"
+)
 
 // Quotas: what a caller may have in the table, whatever there is room for.
 //
@@ -62,11 +65,16 @@ func (t *Table) quotaFor(caller string) (b bounds) {
 	if t.quotas.len == 0 {
 		return b
 	}
-	if !isIdentity(caller) && caller != anonymous {
+	subject := caller
+	switch {
+	case isIdentity(caller):
+	case strings.HasPrefix(caller, nodePrefix):
 		return b
+	default:
+		subject = anonymous // an address
 	}
 	t.lowerFor(&b, everybody)
-	t.lowerFor(&b, caller)
+	t.lowerFor(&b, subject)
 	name, ok := tokenName(caller)
 	if !ok || !t.hasLabelQuotas() {
 		return b

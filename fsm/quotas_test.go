@@ -87,11 +87,14 @@ func TestQuotaOfAnonymousBoundsEachAddress(t *testing.T) {
 		c.Owner = owner
 		return c
 	}
-	as := func(c Command) As { return As{Caller: "anonymous", Command: c} }
+	from := func(address string, c Command) As { return As{Caller: address, Command: c} }
+	as := func(c Command) As { return from("10.0.0.1", c) }
 	g := b.want(b.one(0, as(ask(1, "a", "10.0.0.1"))), OK)
 	b.want(b.one(0, as(ask(2, "b", "10.0.0.1"))), OverLimit)
-	b.want(b.one(0, as(ask(3, "b", "10.0.0.2"))), OK)
-	b.want(b.one(0, ask(4, "c", "10.0.0.1")), OK) // as nobody: rights are not enforced
+	b.want(b.one(0, from("10.0.0.2", ask(3, "b", "10.0.0.2"))), OK)
+	b.want(b.one(0, from("node 1", ask(5, "d", "node 1"))), OK)
+	b.want(b.one(0, from("node 1", ask(6, "e", "node 1"))), OK) // a node is nobody whom a policy is for
+	b.want(b.one(0, ask(4, "c", "10.0.0.1")), OK)               // as nobody: rights are not enforced
 	b.want(b.one(0, as(SetValue{Token: g.Token, Value: make([]byte, 100)})), OK)
 	b.want(b.one(0, as(Release{Token: g.Token})), OK)
 }

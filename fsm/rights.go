@@ -87,7 +87,7 @@ type ChangePolicies struct {
 // As runs a request for a caller whom a node knows, within what belongs to that caller:
 // otherwise it is [NotOwner] and changes nothing. See as.go.
 type As struct {
-	Caller  string // an identity, "token:NAME" or "cert:NAME"; or another name for a caller who has none
+	Caller  string // an identity, "token:NAME" or "cert:NAME"; or the address of a caller who has none, or the node
 	Force   bool   // he may also end, renew and change detached grants of others
 	Command Command
 }
