@@ -117,7 +117,7 @@ func TestTableOfFaultsIsThatOfTheProgram(t *testing.T) {
 
 var (
 	codeLine    = regexp.MustCompile(`(?m)^ {4}(.*)$`)
-	commandCall = regexp.MustCompile(`(?:^|[;&|(] *|\$ )locknode ((?:members |sessions |limits |tls ca |tls cert |tls )?[a-z-]+)((?: [^|;&#]*)?)`)
+	commandCall = regexp.MustCompile(`(?:^|[;&|(] *|\$ )locknode ((?:members |sessions |limits |tls ca |tls cert |tls |token |policy |auth )?[a-z-]+)((?: [^|;&#]*)?)`)
 	flagWord    = regexp.MustCompile(`(?:^|\s)(--[a-z][a-z.-]*|-[a-zA-Z])\b`)
 )
 
@@ -135,7 +135,8 @@ func TestCommandsAndFlagsExist(t *testing.T) {
 			line = strings.ReplaceAll(line, "go run ./cmd/locknode ", "locknode ")
 			for _, m := range commandCall.FindAllStringSubmatch(line, -1) {
 				name := m[1]
-				if !strings.HasPrefix(name, "members remove") && !strings.HasPrefix(name, "sessions ") && !strings.HasPrefix(name, "limits ") && !strings.HasPrefix(name, "tls ") {
+				group := strings.Fields(name)[0]
+				if !strings.HasPrefix(name, "members remove") && !slices.Contains([]string{"sessions", "limits", "tls", "token", "policy", "auth"}, group) {
 					name = strings.Fields(name)[0]
 				}
 				if _, known := help[name]; !known {
@@ -220,8 +221,9 @@ func goRun(t *testing.T, source string) string {
 func TestCodeOfTheClientGuideCompiles(t *testing.T) {
 	var b strings.Builder
 	b.WriteString(`package main
-import ("context"; "errors"; "fmt"; "time"; "github.com/locknode/locknode/client")
-var _, _, _ = errors.Join, fmt.Sprint, time.Second
+import ("context"; "errors"; "fmt"; "os"; "time"; "github.com/locknode/locknode/client")
+var endpoints []string
+var _, _, _, _ = errors.Join, fmt.Sprint, time.Second, os.ReadFile
 func save(context.Context, uint64) error { return nil }
 func main() {}
 `)

@@ -55,10 +55,11 @@ func trusting(t *testing.T, a *pki.Authority) *tls.Config {
 }
 
 // startBank starts three nodes that have a name and a gossip key, without TLS.
-func startBank(t *testing.T, prepare func(*proc.Node) error) *proc.Cluster {
+func startBank(t *testing.T, prepare func(*proc.Node) error, env ...string) *proc.Cluster {
 	t.Helper()
 	o := options(t.TempDir(), 3, "--cluster-name", testCluster)
 	o.Env = append(o.Env, "LOCKNODE_GOSSIP_KEY=MDEyMzQ1Njc4OWFiY2RlZg==")
+	o.Env = append(o.Env, env...)
 	o.Prepare = prepare
 	c, err := proc.Start(within(t, patience), o)
 	must(t, err)

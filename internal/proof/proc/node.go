@@ -46,6 +46,7 @@ type Node struct {
 	process *process // nil before the first Start
 	conn    *grpc.ClientConn
 	secure  credentials.TransportCredentials // of conn; nil: plain text
+	caller  credentials.PerRPCCredentials    // of conn; nil: nothing is shown
 }
 
 // location is where a node runs and listens. Nodes may exchange theirs.
@@ -293,12 +294,16 @@ func (n *Node) Conn() (*grpc.ClientConn, error) {
 	if secure == nil {
 		secure = insecure.NewCredentials()
 	}
-	conn, err := grpc.NewClient("passthrough:///"+n.where.at(0),
+	var options []grpc.DialOption
+	if n.caller != nil {
+		options = append(options, grpc.WithPerRPCCredentials(n.caller))
+	}
+	conn, err := grpc.NewClient("passthrough:///"+n.where.at(0), append(options,
 		grpc.WithTransportCredentials(secure),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			MinConnectTimeout: time.Second,
 			Backoff:           backoff.Config{BaseDelay: pollEvery, Multiplier: 1.5, MaxDelay: 100 * time.Millisecond},
-		}))
+		}))...)
 	if err != nil {
 		return nil, fmt.Errorf("connect to node %s: %w", n.ID, err)
 	}
@@ -320,6 +325,14 @@ func (n *Node) Secure(c credentials.TransportCredentials) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.secure = c
+}
+
+// Identify has this package show these credentials from now on when it talks to the node.
+func (n *Node) Identify(c credentials.PerRPCCredentials) {
+	n.closeConn()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.caller = c
 }
 
 func (n *Node) closeConn() {
