@@ -17,7 +17,7 @@
 //   - plan.go: what does a run do? run.go: how is it run? faults.go, addresses.go: which
 //     faults are there? shrink.go: which parts of a plan are not needed?
 //   - worker.go: what can a client do? values.go, delays.go, modes.go, trees.go, masses.go,
-//     crowd.go, greedy.go, scripts.go, embedded.go, reads.go: one of these each, by its name.
+//     crowd.go, greedy.go, scripts.go, embedded.go, reads.go, rights.go: one of these each, by its name.
 //   - raw.go: how does a worker speak the protocol itself? soon.go: how long may something
 //     take?
 package simulation

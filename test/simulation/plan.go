@@ -65,7 +65,7 @@ type Step struct {
 
 // Profiles are the kinds of runs. Those after the first five have the name of the
 // job that is done in them, but for "addresses", "misled" and "disks".
-var Profiles = []string{"mixed", "tight", "modes", "wide", "five", "scripts", "masses", "crowd", "trees", "delays", "embedded", "reads", "addresses", "greedy", "misled", "disks"}
+var Profiles = []string{"mixed", "tight", "modes", "wide", "five", "scripts", "masses", "crowd", "trees", "delays", "embedded", "reads", "addresses", "greedy", "misled", "disks", "rights"}
 
 // lightJobs are done beside others, too.
 var lightJobs = []string{"scripts", "masses", "values", "trees", "delays", "embedded", "reads"}
@@ -216,6 +216,14 @@ func (p *Plan) limits() fsm.Limits {
 		l.OnceRemembered = p.Onces
 	}
 	return l
+}
+
+// auth is the mode of rights.
+func (p *Plan) auth() string {
+	if p.Profile == "rights" {
+		return "required"
+	}
+	return ""
 }
 
 // timings are those of the nodes that have one of their own.

@@ -33,6 +33,9 @@ type Outcome struct {
 	Leaders    int             // terms in which somebody led
 	Faults     int
 	Refused    int // faults that could not be applied, such as killing the dead
+	Rights     []sim.RightsChange
+
+	calms [][2]time.Duration // from when to when nothing was broken
 }
 
 // What a cluster may take to recover once everything is mended: an election or
@@ -45,13 +48,13 @@ func Run(ctx context.Context, p Plan, log *slog.Logger) (*Outcome, error) {
 	started, cancel := context.WithTimeout(ctx, time.Minute)
 	c, err := sim.New(started, sim.Options{
 		Nodes: p.Nodes, Seed: p.Seed, Latency: p.Latency, Jitter: p.Jitter, Disks: p.Disks, Timing: p.Timing, Timings: p.timings(),
-		SnapshotThreshold: p.Snapshots, Logger: log, Limits: p.limits(),
+		SnapshotThreshold: p.Snapshots, Logger: log, Limits: p.limits(), Auth: p.auth(),
 	})
 	cancel()
 	if err != nil {
 		return nil, fmt.Errorf("run seed %d: %w", p.Seed, err)
 	}
-	r := &runner{c: c, p: p, out: &Outcome{Plan: p}, log: log, broken: map[string]bool{}, closing: make(chan struct{}, 1)}
+	r := &runner{c: c, p: p, out: &Outcome{Plan: p}, log: log, broken: map[string]bool{}, closing: make(chan struct{}, 1), secrets: map[string]string{}}
 	err = r.run(ctx)
 	if closed := c.Close(); err == nil && closed != nil {
 		r.violate("close", "%v", closed)
@@ -60,7 +63,8 @@ func Run(ctx context.Context, p Plan, log *slog.Logger) (*Outcome, error) {
 	if err != nil {
 		return nil, fmt.Errorf("run seed %d: %w", p.Seed, err)
 	}
-	r.out.History, r.out.Virtual = c.Recorder().History(), c.Now()
+	r.setCalm(-1)
+	r.out.History, r.out.Virtual, r.out.Rights = c.Recorder().History(), c.Now(), c.Rights()
 	return r.out, nil
 }
 
@@ -75,6 +79,8 @@ type runner struct {
 
 	mu   sync.Mutex    // guards out.Violations and what follows
 	calm time.Duration // since when nothing is broken; -1: something is
+
+	secrets map[string]string // what clients show for access tokens; guarded by mu, too
 
 	scripts []*script // the last ones
 }
@@ -92,6 +98,9 @@ func (r *runner) calmFor() time.Duration {
 func (r *runner) setCalm(at time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.calm >= 0 && at < 0 {
+		r.out.calms = append(r.out.calms, [2]time.Duration{r.calm, r.c.Now()})
+	}
 	r.calm = at
 }
 
@@ -104,8 +113,13 @@ func (r *runner) violate(promise, format string, args ...any) {
 }
 
 func (r *runner) run(ctx context.Context) error {
+	if r.p.Profile == "rights" {
+		if err := r.introduce(ctx); err != nil {
+			return err
+		}
+	}
 	for _, w := range r.p.Workers {
-		if _, err := r.c.Client(w.Name, client.SessionTTL(w.TTL)); err != nil {
+		if _, err := r.client(w.Name, client.SessionTTL(w.TTL)); err != nil {
 			return err
 		}
 	}
@@ -266,7 +280,7 @@ func (r *runner) judgeEnds() {
 
 // recover measures how long it takes until locks are given again.
 func (r *runner) recover(ctx context.Context) {
-	probe, err := r.c.Client("probe")
+	probe, err := r.client("probe")
 	if err != nil {
 		r.violate("availability", "%v", err)
 		return
@@ -298,7 +312,7 @@ func (r *runner) settle(ctx context.Context) {
 	r.mend()
 	r.recover(ctx)
 	sleep(ctx, r.p.longest()+5*time.Second)
-	probe, err := r.c.Client("probe")
+	probe, err := r.client("probe")
 	if err != nil {
 		r.violate("availability", "%v", err)
 		return
@@ -371,6 +385,7 @@ func (o *Outcome) Judge() {
 	o.Stats = report.Stats
 	o.Violations = append(o.Violations, report.Violations...)
 	o.judgeShares()
+	o.judgeRights()
 	terms := map[uint64]bool{}
 	for _, e := range o.History.Entries {
 		terms[e.Applied.Term] = true

@@ -9,7 +9,17 @@ import (
 // Backend returns a backend that records the operations of the client of that name and their
 // answers. It is for clients of embedded nodes, which have no stream.
 func (r *Recorder) Backend(name string, b embedded.Node) embedded.Node {
-	return backend{b, r, name}
+	own := backend{b, r, name}
+	if rights, ok := b.(embedded.Rights); ok {
+		return operatorBackend{own, rights}
+	}
+	return own
+}
+
+// operatorBackend is a backend of a node that knows access tokens and policies.
+type operatorBackend struct {
+	backend
+	embedded.Rights
 }
 
 type backend struct {

@@ -40,6 +40,8 @@ type Options struct {
 	// SnapshotThreshold is how many entries lie between snapshots; zero is the
 	// node's own.
 	SnapshotThreshold uint64
+	// Auth is the nodes' mode of rights; empty is off.
+	Auth string
 	// Logger gets what nodes and clients log; nil is silent.
 	Logger *slog.Logger
 }
@@ -91,6 +93,9 @@ type Cluster struct {
 	closed   bool
 	errs     []error       // of what ended in the background
 	ended    []*EndedError // of nodes that do not run any more
+
+	rightsMu sync.Mutex // guards rights
+	rights   []RightsChange
 }
 
 // New starts a cluster and waits until every node is ready, which takes a second

@@ -22,5 +22,5 @@
 //     reseed.go: a node that is removed and joins again.
 //   - stranger.go: false requests on the Raft port. misleader.go: false gossip.
 //   - endedbyitself.go: which nodes ended without being stopped?
-//     comparetables.go: do all nodes have the same table?
+//     comparetables.go: do all nodes have the same table? rights.go: who had which rights when?
 package sim

@@ -120,6 +120,7 @@ func (c *Cluster) Start(name string) error {
 			if life.Load() {
 				record(a)
 				c.applied(a)
+				c.noteRights(a, machine)
 			}
 		},
 		Client: func(n embedded.Node, opts []client.Option) (embedded.Node, []client.Option) {
@@ -143,6 +144,7 @@ func (c *Cluster) Start(name string) error {
 	conf := node.Config{
 		ID: name, Listen: c.address(name, apiPort), HTTPAddr: "off", Insecure: true,
 		BootstrapExpect: len(c.nodes), StopWait: -1, Timing: cmp.Or(c.o.Timings[name], c.o.Timing), Limits: c.o.Limits, Logger: c.o.Logger,
+		Auth: node.Auth{Mode: c.o.Auth},
 	}
 	for _, o := range c.nodes {
 		if o != m {
