@@ -178,6 +178,14 @@ func (n *Node) revokeAccessToken(ctx context.Context, e *epoch, req *apiv1.Revok
 	if res.GetAccessToken() == nil {
 		return nil, noAccessToken(req.GetAccessor())
 	}
+	owner := string(rights.Token(res.GetAccessToken().GetName()))
+	if req.GetEndSessions() {
+		// First while its streams are still open: the revocation ends them, and the clients
+		// would believe in what they hold until their sessions were over.
+		if err := n.endAll(ctx, e, owner, req, res); err != nil {
+			return nil, err
+		}
+	}
 	outcomes, err := n.runAll(ctx, e, fsm.RevokeAccessToken{Accessor: req.GetAccessor()})
 	if err != nil {
 		return nil, err
@@ -190,20 +198,29 @@ func (n *Node) revokeAccessToken(ctx context.Context, e *epoch, req *apiv1.Revok
 		return nil, refusal(&apiv1.Operation{}, got, outcomes[0].now)
 	}
 	res.Index = outcomes[0].index
-	owner := string(rights.Token(res.GetAccessToken().GetName()))
-	if req.GetEndSessions() {
-		kill := &apiv1.KillSessionsRequest{Owner: owner, Reason: req.GetReason(), Who: req.GetWho()}
-		if res.Killed, err = n.killSessions(ctx, e, kill); err != nil {
-			return nil, err
-		}
-		c := fsm.Clear{Owner: owner, Reason: req.GetReason(), Who: req.GetWho()}
-		if res.Grants, res.Waiters, err = n.clearAll(ctx, e, c); err != nil {
+	if req.GetEndSessions() { // and what was made in between
+		if err := n.endAll(ctx, e, owner, req, res); err != nil {
 			return nil, err
 		}
 	}
 	n.log.Info("access token revoked", "accessor", req.GetAccessor(), "name", res.GetAccessToken().GetName(), "sessions", res.GetKilled(),
 		"grants", res.GetGrants(), "waiters", res.GetWaiters(), "who", req.GetWho(), "reason", req.GetReason())
 	return res, nil
+}
+
+// endAll ends the sessions of an owner, and his grants and waits without a session, and adds how
+// many there were.
+func (n *Node) endAll(ctx context.Context, e *epoch, owner string, req *apiv1.RevokeAccessTokenRequest, res *apiv1.RevokeAccessTokenResponse) error {
+	killed, err := n.killSessions(ctx, e, &apiv1.KillSessionsRequest{Owner: owner, Reason: req.GetReason(), Who: req.GetWho()})
+	if err != nil {
+		return err
+	}
+	grants, waiters, err := n.clearAll(ctx, e, fsm.Clear{Owner: owner, Reason: req.GetReason(), Who: req.GetWho()})
+	if err != nil {
+		return err
+	}
+	res.Killed, res.Grants, res.Waiters = res.GetKilled()+killed, res.GetGrants()+grants, res.GetWaiters()+waiters
+	return nil
 }
 
 // BootstrapAccessToken makes an access token with all rights for who can read the node's data
