@@ -19,7 +19,7 @@ var clientMutants = []mutant{
 		name:    "hand-over-is-asked-for-twice",
 		breaks:  "a transfer of leadership whose answer was lost is requested from the next node as well",
 		promise: "liveness",
-		changes: []change{{"client/remote_admin.go", "return unary(ctx, r, adminTimeout, false, ", "return unary(ctx, r, adminTimeout, true, "}},
+		changes: []change{{"client/remote_admin.go", "return unary(ctx, r, adminTimeout, false, func(ctx context.Context, c apiv1.LocksClient) (*apiv1.TransferLeadershipResponse", "return unary(ctx, r, adminTimeout, true, func(ctx context.Context, c apiv1.LocksClient) (*apiv1.TransferLeadershipResponse"}},
 		caught:  []catcher{named("./client", "TestHandOverIsAskedOfOneNode")},
 	},
 	{

@@ -42,7 +42,7 @@ var queueMutants = []mutant{
 		name:    "each-repeat-takes-a-place",
 		breaks:  "repeated keep-alives of one session fill entries",
 		promise: "liveness",
-		changes: []change{{"node/lanes.go", "		at, known := slots[k.session.Session]\n", "		at, known := slots[k.session.Session]\n		known = false\n"}},
+		changes: []change{{"node/lanes.go", "		at, known := slots[k.session.Session]\n		if known {\n", "		at, known := slots[k.session.Session]\n		if known = false; known {\n"}},
 		caught:  []catcher{named("./node", "TestKeepAlivesOfOneSessionShareAPlaceInAnEntry")},
 	},
 	{

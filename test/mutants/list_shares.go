@@ -43,7 +43,7 @@ var shareMutants = []mutant{
 		name:    "client-says-whose-it-is",
 		breaks:  "a client can use the shares of others by naming their addresses",
 		promise: "liveness",
-		changes: []change{{"internal/server/stream.go", "	if !st.peer {\n		op.Owner = ", "	if op.Owner == \"\" {\n		op.Owner = "}},
+		changes: []change{{"internal/server/permit.go", "	op.Owner, op.Checked, op.Force, call.Owner, call.Readable = c.address,", "	op.Owner, op.Checked, op.Force, call.Owner, call.Readable = cmp.Or(op.Owner, c.address),"}, {"internal/server/permit.go", "	\"context\"\n", "	\"cmp\"\n	\"context\"\n"}},
 		caught:  []catcher{named("./internal/server", "TestOwnerIsTheAddressOfTheConnection")},
 	},
 	{

@@ -213,7 +213,7 @@ var simulationMutants = []mutant{
 		name:    "followers-take-for-their-clients",
 		breaks:  "requests through a follower count for the follower, so that all its clients have one share",
 		promise: "shares",
-		changes: []change{{"node/route.go", "		Owner: ownerOf(r.id, c.call.Op), Connection:", "		Owner: \"node \" + r.id, Connection:"}},
+		changes: []change{{"node/route.go", "		Owner: ownerOf(r.id, c.call.Op), Checked:", "		Owner: \"node \" + r.id, Checked:"}},
 		caught:  []catcher{simulated("greedy", 3)},
 	},
 }

@@ -1,0 +1,157 @@
+package main
+
+// rightsNodeMutants concern who a caller is to a node, and what he may do there: secrets, the rules
+// of policies, the checks where a request enters, and what of it reaches the leader.
+var rightsNodeMutants = []mutant{
+	{
+		name:    "access-token-compared-by-prefix",
+		breaks:  "a secret that begins as that of an access token is taken for it",
+		promise: "S10",
+		changes: []change{
+			{"internal/rights/secret.go", "	return string(text[:]), sha256.Sum256(text[:])\n", "	return string(text[:]), sha256.Sum256(text[:24])\n"},
+			{"internal/rights/secret.go", "	return sha256.Sum256(text[:]), nil\n", "	return sha256.Sum256(text[:24]), nil\n"},
+		},
+		caught: []catcher{named("./internal/rights", "TestAccessTokensAreNotComparedByTheirBeginnings")},
+	},
+	{
+		name:    "allow-before-deny",
+		breaks:  "of two rules for the same names the one that allows decides",
+		promise: "S10",
+		changes: []change{{"internal/rights/decide.go", "b[i] == wider[i] || of.deny && !r.rules[b[i]].deny", "b[i] == wider[i] || !of.deny && r.rules[b[i]].deny"}},
+		caught:  []catcher{named("./internal/rights", "TestDecideIsWhatTheMostSpecificRuleSays")},
+	},
+	{
+		name:    "wider-prefix-goes-on",
+		breaks:  "a rule for a prefix also decides about the names behind it",
+		promise: "S10",
+		changes: []change{{"internal/rights/decide.go", "			if end, ok := after(of.Name); ok {\n", "			if end, ok := after(of.Name); ok && false {\n"}},
+		caught:  []catcher{named("./internal/rights", "TestDecideIsWhatTheMostSpecificRuleSays")},
+	},
+	{
+		name:    "revoked-access-token-on-an-open-stream",
+		breaks:  "what a caller may do is found out when his stream opens, and holds for as long as it lasts",
+		promise: "S10",
+		changes: []change{{"internal/server/auth.go", "	if last := c.last.Load(); last != nil && last.book == book {\n", "	if last := c.last.Load(); last != nil {\n"}},
+		caught: []catcher{
+			named("./internal/server", "TestARevokedAccessTokenIsNotAcceptedOnAnOpenStream"), named("./internal/server", "TestOpenStreamsFollowPolicies"),
+		},
+	},
+	{
+		name:    "waits-outlive-a-revocation",
+		breaks:  "a call that waits is answered with a grant after its access token was revoked",
+		promise: "S10",
+		changes: []change{{"internal/server/auth.go", "			w.revoke()\n", "			_ = w.revoke\n"}},
+		caught:  []catcher{named("./internal/server", "TestARevokedAccessTokenEndsItsStreamsAndWaits")},
+	},
+	{
+		name:    "stale-policy",
+		breaks:  "a node goes on with the policies that it has compiled first",
+		promise: "S10",
+		changes: []change{{"node/auth.go", "			if t.RightsIndex() != r.book.Load().Index() {\n", "			if r.book.Load().Index() == 0 {\n"}},
+		caught:  []catcher{named("./node", "TestRightsHoldOnEveryNode")},
+	},
+	{
+		name:    "wrong-secret-is-anonymous",
+		breaks:  "who shows a secret that is not valid may do what everybody may",
+		promise: "S10",
+		changes: []change{{"internal/server/auth.go", "			now.failure = unauthenticated(\"access token: is not valid:", "			_ = unauthenticated(\"access token: is not valid:"}},
+		caught:  []catcher{named("./internal/server", "TestAWrongSecretIsNotAnonymous")},
+	},
+	{
+		name:    "secret-in-plain-text",
+		breaks:  "a node takes access tokens that everybody on the way can read",
+		promise: "S10",
+		changes: []change{{"internal/server/auth.go", "	return err != nil || !ip.IsLoopback()\n", "	return err != nil || ip.IsLoopback() && false\n"}},
+		caught:  []catcher{named("./internal/server", "TestASecretInPlainTextFromAnotherHostIsRefused")},
+	},
+	{
+		name:    "mode-log-refuses",
+		breaks:  "rights cannot be introduced without an outage, because mode log refuses",
+		promise: "A1",
+		changes: []change{{"internal/server/permit.go", "	s.note(e)\n	if mode != AuthRequired {\n", "	s.note(e)\n	if mode == AuthOff {\n"}},
+		caught:  []catcher{named("./internal/server", "TestModeLogRefusesNothingAndSaysWhatItWould")},
+	},
+	{
+		name:    "mode-required-lets-pass",
+		breaks:  "what the caller has no right to is noted and done",
+		promise: "S10",
+		changes: []change{{"internal/server/permit.go", "	if mode != AuthRequired {\n		return nil\n	}\n	return failure\n", "	return nil\n"}},
+		caught:  []catcher{named("./internal/server", "TestOperationsNeedTheirRights")},
+	},
+	{
+		name:    "owner-believed-from-clients",
+		breaks:  "a client says whose its operation is",
+		promise: "S10",
+		changes: []change{
+			{"internal/server/permit.go", "	op.Owner, op.Checked, op.Force, call.Owner, call.Readable = c.address, false, false, c.turns, nil\n", "	op.Checked, op.Force, call.Owner, call.Readable = false, false, c.turns, nil\n"},
+			{"internal/server/permit.go", "	op.Owner, call.Owner = c.owner(), c.takesTurns()\n", "	call.Owner = c.takesTurns()\n"},
+		},
+		caught: []catcher{named("./internal/server", "TestClientsDoNotSayWhoTheyAre")},
+	},
+	{
+		name:    "force-believed-from-clients",
+		breaks:  "a client says that it may release what others hold",
+		promise: "S10",
+		changes: []change{
+			{"internal/server/permit.go", "	op.Owner, op.Checked, op.Force, call.Owner, call.Readable = c.address, false, false, c.turns, nil\n", "	op.Owner, op.Checked, call.Owner, call.Readable = c.address, false, c.turns, nil\n"},
+			{"internal/server/permit.go", "true, hasForce(now.subject, op)\n", "true, op.GetForce() || hasForce(now.subject, op)\n"},
+		},
+		caught: []catcher{named("./internal/server", "TestClientsDoNotSayWhoTheyAre")},
+	},
+	{
+		name:    "list-shows-what-may-not-be-read",
+		breaks:  "a list has all names, whatever its caller may read",
+		promise: "S10",
+		changes: []change{{"internal/server/permit.go", "			call.Readable = now.subject.Readable()\n", "			_ = now.subject.Readable()\n"}},
+		caught:  []catcher{named("./internal/server", "TestListGetsWhatMayBeRead"), named("./node", "TestListShowsWhatMayBeRead")},
+	},
+	{
+		name:    "list-goes-on-behind-what-may-be-read",
+		breaks:  "a list shows the names behind those that its caller may read",
+		promise: "S10",
+		changes: []change{{"node/readnow.go", "			if span.To != \"\" && v.Name >= span.To {\n", "			if span.To != \"\" && v.Name > span.To+\"z\" {\n"}},
+		caught:  []catcher{named("./node", "TestListShowsWhatMayBeRead")},
+	},
+	{
+		name:    "notices-of-foreign-sessions",
+		breaks:  "who knows the ID of a session learns what happens to it",
+		promise: "S10",
+		changes: []change{{"internal/server/stream.go", "	if !op.GetChecked() { // otherwise", "	if true { // otherwise"}},
+		caught:  []catcher{named("./internal/server", "TestNoticesOfASessionGoToItsOwner")},
+	},
+	{
+		name:    "checked-owner-not-sent-to-the-leader",
+		breaks:  "through a node that does not lead everybody uses the sessions and grants of all",
+		promise: "S10",
+		changes: []change{{"internal/mux/send.go", "		op.Checked, op.Force = asked.GetChecked(), asked.GetForce()\n", ""}},
+		caught:  []catcher{named("./internal/mux", "TestEveryFieldOfAnOperationIsSent"), named("./node", "TestSessionsAndGrantsBelongToTheirIdentity")},
+	},
+	{
+		name:    "keep-alive-by-another-identity",
+		breaks:  "who knows the ID of a session keeps it alive, and learns what was revoked",
+		promise: "S10",
+		changes: []change{{"node/lead.go", "	e.proposer.foreign = foreignIn(n.machine)\n", ""}},
+		caught:  []catcher{named("./node", "TestSessionsAndGrantsBelongToTheirIdentity")},
+	},
+	{
+		name:    "rights-unknown-is-rights-for-all",
+		breaks:  "a node that starts serves everybody until it has its table",
+		promise: "S10",
+		changes: []change{{"node/auth.go", "	return r.hasLevel() || !r.isKnown() || r.n.cfg.seams.Mono()-", "	return r.hasLevel() && r.n.cfg.seams.Mono()-"}},
+		caught:  []catcher{named("./node", "TestARestartedNodeAsksForRightsAtOnce")},
+	},
+	{
+		name:    "admin-without-a-leader",
+		breaks:  "a node that was cut off for long lets an operator in who has lost his rights",
+		promise: "S10",
+		changes: []change{{"internal/server/permit.go", "		if err := s.auth.Deaf(); err != nil && mode == AuthRequired {\n", "		if err := s.auth.Deaf(); err != nil && mode == AuthOff {\n"}},
+		caught:  []catcher{named("./internal/server", "TestWithoutALeaderOnlyAdminIsNotDecided")},
+	},
+	{
+		name:    "bootstrap-without-proof",
+		breaks:  "everybody who reaches a node gets all rights",
+		promise: "S10",
+		changes: []change{{"node/operator_rights.go", "		if !n.rights.isProof(strings.TrimSpace(req.GetProof())) {\n", "		if req.GetProof() == \"\" {\n"}},
+		caught:  []catcher{named("./node", "TestBootstrapTakesTheProofOfTheNodeOnly")},
+	},
+}
