@@ -97,9 +97,15 @@ func (g *guarded) run(t *testing.T, token string, args ...string) *command {
 
 func (g *guarded) runAt(t *testing.T, endpoints []string, token string, args ...string) *command {
 	t.Helper()
+	return g.runIn(t, []string{"LOCKNODE_ENDPOINTS=" + strings.Join(endpoints, ","), "LOCKNODE_TOKEN_FILE=" + token}, args...)
+}
+
+// runIn starts a command with more variables in its environment.
+func (g *guarded) runIn(t *testing.T, env []string, args ...string) *command {
+	t.Helper()
 	cmd := exec.Command(program, args...)
-	cmd.Env = cleanEnvironment("LOCKNODE_ENDPOINTS="+strings.Join(endpoints, ","), "GORACE=atexit_sleep_ms=0", "LOCKNODE_CONNECT_TIMEOUT=1m",
-		"LOCKNODE_TLS_CA="+g.pki.CAFile(), "LOCKNODE_TOKEN_FILE="+token)
+	cmd.Env = cleanEnvironment(slices.Concat([]string{"LOCKNODE_ENDPOINTS=" + strings.Join(g.Endpoints(), ","), "GORACE=atexit_sleep_ms=0",
+		"LOCKNODE_CONNECT_TIMEOUT=1m", "LOCKNODE_TLS_CA=" + g.pki.CAFile()}, env)...)
 	return launch(t, cmd)
 }
 
