@@ -319,7 +319,7 @@ func (s *session) refused(ctx context.Context, q *request, a *acquiring, e *apiv
 	switch code := apiv1.Code(e.GetCode()); {
 	case code == codeGaveUp: // an earlier try may have arrived
 		return s.giveUp(ctx, q, a, s.c.failure(q.what, e))
-	case code == apiv1.CodeOverloaded && a.call.Doubtful(): // only the last try was refused
+	case (code == apiv1.CodeOverloaded || isTurnedAway(code)) && a.call.Doubtful(): // only the last try was refused
 		return s.giveUp(ctx, q, a, newError(q.what, e))
 	case code == apiv1.CodeNoSession:
 		s.expired()
@@ -487,7 +487,9 @@ func (s *session) sendCancel(a *acquiring) {
 		case window.SessionOver:
 			s.expired()
 		case window.Refused:
-			s.c.log.Warn("cancel refused", "lock", a.want.GetName(), "err", answer.GetError())
+			if !isTurnedAway(apiv1.Code(answer.GetError().GetCode())) { // otherwise it waits for another access token
+				s.c.log.Warn("cancel refused", "lock", a.want.GetName(), "err", answer.GetError())
+			}
 			time.AfterFunc(retryLast, func() { s.sendCancel(a) })
 		}
 	})

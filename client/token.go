@@ -165,8 +165,9 @@ func (c *credential) Format(s fmt.State, _ rune) { _, _ = s.Write([]byte("access
 
 // turnedAway reports whether a node has refused who calls, or what he is allowed: then others
 // will as well, and to repeat it is of no use.
-func turnedAway(err error) bool {
-	code := apiv1.CodeOf(err)
+func turnedAway(err error) bool { return isTurnedAway(apiv1.CodeOf(err)) }
+
+func isTurnedAway(code apiv1.Code) bool {
 	return code == apiv1.CodeUnauthenticated || code == apiv1.CodeDenied
 }
 

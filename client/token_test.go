@@ -55,6 +55,14 @@ func TestTokenIsShownWithEveryCallAndStream(t *testing.T) {
 	}
 }
 
+// notForEver ends a call that is retried for ever. It says nothing about speed.
+func notForEver(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	t.Cleanup(cancel)
+	return ctx
+}
+
 func TestWrongTokenIsRefusedAtOnce(t *testing.T) {
 	t.Parallel()
 	r := newRing(t, 3)
@@ -74,9 +82,9 @@ func TestWrongTokenIsRefusedAtOnce(t *testing.T) {
 			"Members":  func(ctx context.Context) error { _, err := c.Members(ctx); return err },
 		}
 		for call, do := range calls {
-			err := do(t.Context()) // without a time limit: it must not be retried for ever
+			err := do(notForEver(t))
 			if !errors.Is(err, ErrUnauthenticated) || errors.Is(err, ErrUnavailable) {
-				t.Errorf("%s, %s: %v, want ErrUnauthenticated", name, call, err)
+				t.Fatalf("%s, %s: %v, want ErrUnauthenticated", name, call, err)
 			}
 			if err != nil && (strings.Contains(err.Error(), otherSecret) || strings.Contains(err.Error(), "xxxx")) {
 				t.Errorf("%s, %s: the error has the secret: %v", name, call, err)
@@ -95,7 +103,7 @@ func TestWrongTokenIsRefusedWhereTheStatusIsOpen(t *testing.T) {
 	r.open = true
 	r.require(testSecret)
 	c := r.dial(r.nodes, Token(func() string { return otherSecret }))
-	if _, err := c.Lock(t.Context(), "a"); !errors.Is(err, ErrUnauthenticated) {
+	if _, err := c.Lock(notForEver(t), "a"); !errors.Is(err, ErrUnauthenticated) {
 		t.Errorf("Lock: %v, want ErrUnauthenticated", err)
 	}
 	if _, err := c.Members(t.Context()); !errors.Is(err, ErrUnauthenticated) {
@@ -108,7 +116,7 @@ func TestWrongTokenIsRefusedWhereTheStatusIsOpen(t *testing.T) {
 
 func TestReplacedTokenKeepsWhatIsHeld(t *testing.T) {
 	t.Parallel()
-	r := newRing(t, 3)
+	r := newRing(t, 1) // so that there is one connection, for which the token was asked for
 	r.require(testSecret)
 	secret := newChanging(testSecret)
 	c := r.dial(r.nodes, Token(secret.get), SessionTTL(30*time.Second))
@@ -289,5 +297,48 @@ func TestSecretIsNotPrinted(t *testing.T) {
 func TestTokenMustBeAFunction(t *testing.T) {
 	if _, err := Dial(t.Context(), []string{"a:1"}, Token(nil)); !errors.Is(err, ErrInvalid) {
 		t.Errorf("Token(nil): %v, want ErrInvalid", err)
+	}
+}
+
+// An acquire that may have arrived when its caller's access token was revoked is cancelled as
+// soon as there is another one: otherwise its session, which goes on, holds a lock that nobody
+// knows of.
+func TestAcquireBeforeARevocationLeavesNothingBehind(t *testing.T) {
+	for _, detached := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			k := newCluster(t)
+			c := k.client(t, SessionTTL(10*time.Second))
+			keeps := mustLock(t, c, "keeps the session alive")
+			refusal := apiv1.NewError(apiv1.CodeUnauthenticated, "the access token was revoked")
+			acquires, cancels := 0, 0
+			k.fault(func(op *apiv1.Operation) fate {
+				switch {
+				case op.GetAcquire() != nil:
+					if acquires++; acquires == 1 {
+						return fate{refuseAfter: apiv1.NewError(apiv1.CodeUnknownOutcome, "the stream broke")}
+					}
+					return fate{refuse: refusal}
+				case op.GetCancel() != nil:
+					if cancels++; cancels < 3 {
+						return fate{refuse: refusal}
+					}
+				}
+				return fate{}
+			})
+			var err error
+			if detached {
+				_, err = c.Detached().Acquire(t.Context(), "a", time.Hour)
+			} else {
+				_, err = c.Lock(t.Context(), "a")
+			}
+			if !errors.Is(err, ErrUnauthenticated) || k.holder("a") == 0 {
+				t.Errorf("%v, token %d: want ErrUnauthenticated, and the lock taken", err, k.holder("a"))
+			}
+			time.Sleep(10 * retryLast)
+			if token := k.holder("a"); token != 0 || cancels != 3 {
+				t.Errorf("detached %v: after %d cancels the lock is held with token %d", detached, cancels, token)
+			}
+			mustUnlock(t, keeps)
+		})
 	}
 }
