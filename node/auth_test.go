@@ -342,6 +342,28 @@ func TestRevocationEndsWhatTheIdentityHasIfAsked(t *testing.T) {
 	}
 }
 
+func TestAnAccessTokenEndsWithItsTime(t *testing.T) {
+	t.Parallel()
+	c := startClusterWith(t, 1, required)
+	n := c.leader()
+	root := c.with(n, c.bootstrapped(n))
+	made, secret, err := root.CreateAccessToken(c.ctx(), client.NewAccessToken{Name: "short", TTL: time.Second})
+	if err != nil || made.Remaining <= 0 || made.Remaining > time.Second || made.MadeBy != "token:root" {
+		t.Fatalf("create: %+v, %v", made, err)
+	}
+	r := c.raw(n, secret)
+	if who, err := r.WhoAmI(r.ctx(c), &apiv1.WhoAmIRequest{}); err != nil || who.GetAccessToken().GetRemainingNs() <= 0 {
+		t.Errorf("at first: %v, %v", who, err)
+	}
+	c.eventually("the access token has ended", func() bool {
+		_, err := r.WhoAmI(r.ctx(c), &apiv1.WhoAmIRequest{})
+		return apiv1.CodeOf(err) == apiv1.CodeUnauthenticated
+	})
+	if tokens, _, err := root.AccessTokens(c.ctx(), ""); err != nil || len(tokens) != 1 {
+		t.Errorf("access tokens: %+v, %v", tokens, err)
+	}
+}
+
 func TestBootstrapTakesTheProofOfTheNodeOnly(t *testing.T) {
 	t.Parallel()
 	var logged lockedBuffer

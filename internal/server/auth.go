@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
-	"time"
 
 	"google.golang.org/grpc/metadata"
 
@@ -267,7 +266,7 @@ func (s *Server) identify(ctx context.Context, c *caller, operation string) *api
 	}
 	failure := s.mistaken(c, c.resolve(book), mode, operation)
 	if failure != nil {
-		s.failures.slow(ctx, c.address)
+		s.failures.slow(ctx, s.stopping, c.address)
 	}
 	return failure
 }
@@ -358,6 +357,3 @@ func (s *Server) wait(c *caller) (revoked <-chan struct{}, leave func()) {
 func revokedMeanwhile() *apiv1.Error {
 	return unauthenticated("access token: is not valid any more: it was revoked, or it has ended; the wait was given up")
 }
-
-// patienceWithRefused is how long a refused caller waits for his answer at most.
-const patienceWithRefused = 2 * time.Second

@@ -137,8 +137,8 @@ func (st *stream) countShareLocked(o fair.Owner, class mux.Class, n int) {
 	}
 }
 
-// refusedPause is how long a unary call or HTTP request that is refused as overloaded
-// waits for its answer.
+// refusedPause is how long a unary call or HTTP request that is refused, as overloaded or for want
+// of rights, waits for its answer.
 const refusedPause = 50 * time.Millisecond
 
 // pause waits for d, or until ctx ends.

@@ -18,6 +18,8 @@ const (
 	// maxRefused bounds the addresses that are remembered. Beyond them the ones that were
 	// refused longest ago are forgotten.
 	maxRefused = 4096
+	// patienceWithRefused is how long a refused caller waits for his answer at most.
+	patienceWithRefused = 2 * time.Second
 )
 
 // failures remembers who was refused. Its methods are safe for concurrent use.
@@ -28,10 +30,18 @@ type failures struct {
 }
 
 // slow waits until a refusal of an address may be answered, at most patienceWithRefused, or until
-// ctx ends.
-func (f *failures) slow(ctx context.Context, address string) {
-	if d := f.delay(address, time.Now()); d > 0 {
-		pause(ctx, d)
+// ctx ends or stop is closed.
+func (f *failures) slow(ctx context.Context, stop <-chan struct{}, address string) {
+	d := f.delay(address, time.Now())
+	if d <= 0 {
+		return
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	case <-stop:
 	}
 }
 

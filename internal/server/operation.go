@@ -70,6 +70,7 @@ func (s *Server) run(ctx context.Context, road Road, call *mux.Call) (*apiv1.Ans
 	conn := connOf(ctx)
 	c := s.callerIn(ctx)
 	if refusal := s.admit(ctx, c, call); refusal != nil {
+		pause(ctx, refusedPause)
 		return nil, refusal
 	}
 	if problem := mux.Check(op); problem != nil {

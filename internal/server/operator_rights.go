@@ -68,7 +68,7 @@ func (l *locks) BootstrapAccessToken(ctx context.Context, r *apiv1.BootstrapAcce
 		}
 		done, err := s.backend.BootstrapAccessToken(ctx, r)
 		if apiv1.CodeOf(err) == apiv1.CodeUnauthenticated {
-			s.failures.slow(ctx, c.address)
+			s.failures.slow(ctx, s.stopping, c.address)
 		}
 		return done, err
 	})

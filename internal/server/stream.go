@@ -142,6 +142,9 @@ func (st *stream) accept(op *apiv1.Operation, begun time.Time) {
 			st.refuse(refusal) // the client opens another stream, perhaps with another access token
 			return
 		}
+		st.mu.Lock()
+		st.brake.refused++ // each refusal is logged and counted: many of them are slowed down
+		st.mu.Unlock()
 		st.answer(errorAnswer(op.GetId(), refusal))
 		return
 	}

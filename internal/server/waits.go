@@ -160,14 +160,6 @@ func connOf(ctx context.Context) *limitedConn {
 	return grpcConn(ctx)
 }
 
-// ownerOf is the owner of the connection of a call or HTTP request.
-func ownerOf(ctx context.Context) string {
-	if c := httpConn(ctx); c != nil {
-		return c.owner()
-	}
-	return grpcConn(ctx).owner()
-}
-
 // isPeer reports whether a call or stream comes from another node of the cluster: its
 // operations then name their owners themselves.
 func (s *Server) isPeer(ctx context.Context) bool {
