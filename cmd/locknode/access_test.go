@@ -136,7 +136,6 @@ func TestCallsAboutRightsAreCheckedFirst(t *testing.T) {
 		"has a NAME, must have none":    {"auth", "check", "admin", "a"},
 		"unknown command \"x\" of auth": {"auth", "x"},
 	} {
-		args := args
 		if args[1] == "x" {
 			var out bytes.Buffer
 			p := program{stdout: &out, stderr: &out, lookup: lookupIn(nil)}

@@ -140,12 +140,12 @@ func (a *app) policyLsCommand() *cobra.Command {
 	c.RunE = a.withClient(func(ctx context.Context, c *client.Client, _ []string) error {
 		ctx, cancel := a.withinConnectTimeout(ctx)
 		defer cancel()
-		all, _, err := allPolicies(ctx, c)
+		all, index, err := allPolicies(ctx, c)
 		switch {
 		case err != nil:
 			return err
 		case a.json:
-			doc := document.Policies{Policies: []document.Policy{}}
+			doc := document.Policies{Policies: []document.Policy{}, Index: index}
 			for _, p := range all {
 				doc.Policies = append(doc.Policies, policyDocument(p))
 			}

@@ -109,7 +109,10 @@ func (r *policyReader) fault(n *yaml.Node, format string, args ...any) {
 func (r *policyReader) document(n *yaml.Node) {
 	n = resolveAlias(n)
 	if n.Kind == yaml.MappingNode && len(n.Content) >= 2 && n.Content[0].Value == "policies" {
-		r.fields(n, map[string]func(*yaml.Node){"policies": func(list *yaml.Node) { r.each(list, "policies", maxPolicies, r.policy) }})
+		r.fields(n, map[string]func(*yaml.Node){
+			"policies": func(list *yaml.Node) { r.each(list, "policies", maxPolicies, r.policy) },
+			"index":    func(*yaml.Node) {}, // of "policy ls -o json"
+		})
 		return
 	}
 	r.policy(n)
