@@ -18,6 +18,7 @@ import (
 
 	apiv1 "github.com/locknode/locknode/api/v1"
 	"github.com/locknode/locknode/fsm"
+	"github.com/locknode/locknode/internal/fair"
 	"github.com/locknode/locknode/internal/replica"
 	"github.com/locknode/locknode/internal/rights"
 	"github.com/locknode/locknode/internal/server"
@@ -171,6 +172,30 @@ func (r *rightsHere) reach(ctx context.Context, index uint64) {
 	}
 }
 
+// refresh implements [server.Auth.Refresh]. It costs a place in the next read round.
+func (r *rightsHere) refresh(ctx context.Context, o fair.Owner) {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	caughtUp := make(chan bool, 1)
+	taken := r.n.rounds.joinFor(o, 1, func(index uint64, err error) {
+		if err != nil {
+			caughtUp <- false
+			return
+		}
+		r.n.reads.reach(index, func(reached bool) { caughtUp <- reached })
+	})
+	if !taken {
+		return
+	}
+	select {
+	case ok := <-caughtUp:
+		if ok {
+			r.reach(ctx, r.n.state.Load().rights)
+		}
+	case <-ctx.Done():
+	}
+}
+
 // isKnown reports whether the book is not older than what was true when the node started.
 func (r *rightsHere) isKnown() bool {
 	if r.known.Load() {
@@ -255,7 +280,7 @@ func (n *Node) ownerOfUsed(op *apiv1.Operation) (owner string) {
 func (n *Node) serverAuth() server.Auth {
 	a := server.Auth{
 		Mode: server.AuthMode(n.cfg.Auth.mode()), Open: n.cfg.Auth.Open, Insecure: n.cfg.Insecure,
-		Book: n.rights.current, Enforced: n.rights.enforced, Deaf: n.rights.deaf, Owner: n.ownerOfUsed,
+		Book: n.rights.current, Enforced: n.rights.enforced, Refresh: n.rights.refresh, Deaf: n.rights.deaf, Owner: n.ownerOfUsed,
 	}
 	if f := n.cfg.Auth.Authorizer; f != nil {
 		a.Authorizer = func(ctx context.Context, access server.Access) error { return f(ctx, Access(access)) }

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"google.golang.org/grpc/metadata"
 
@@ -47,6 +48,9 @@ type Auth struct {
 	// Enforced reports whether rights may be asked for. It is false while the table is at a
 	// feature level that has none.
 	Enforced func() bool
+	// Refresh waits until Book has what the cluster knew when Refresh was called, for a short time
+	// at most. The owner is in whose turns it is done. nil: Book always has.
+	Refresh func(context.Context, fair.Owner)
 	// Deaf returns why what needs the right admin is not decided now, nil if it is.
 	Deaf func() error
 	// Owner returns the owner of the session in the operation's request ID, or of the
@@ -102,6 +106,9 @@ func (a Auth) withDefaults() Auth {
 	}
 	if a.Enforced == nil {
 		a.Enforced = func() bool { return true }
+	}
+	if a.Refresh == nil {
+		a.Refresh = func(context.Context, fair.Owner) {}
 	}
 	if a.Deaf == nil {
 		a.Deaf = func() error { return nil }
@@ -254,8 +261,10 @@ func (s *Server) asks() (mode AuthMode, book *rights.Book, err *apiv1.Error) {
 	return AuthOff, nil, apiv1.NewError(apiv1.CodeUnavailable, "the node does not know yet who may do what: its table has not caught up; send the request to another node")
 }
 
-// identify refuses a caller who has shown what is not valid, before his request is read. A refused
-// caller gets his answer late, if his address has been refused often.
+// identify refuses a caller who has shown what is not valid, before his request is read. The node may
+// not have heard yet of an access token that was made through another one a moment ago: so it
+// looks again before it refuses one. A refused caller gets his answer late, and the node does not
+// look again for him, if his address has been refused often.
 func (s *Server) identify(ctx context.Context, c *caller, operation string) *apiv1.Error {
 	if c.member {
 		return nil
@@ -264,11 +273,20 @@ func (s *Server) identify(ctx context.Context, c *caller, operation string) *api
 	if err != nil || mode == AuthOff {
 		return nil // what needs no rights is answered all the same
 	}
-	failure := s.mistaken(c, c.resolve(book), mode, operation)
-	if failure != nil {
-		s.failures.slow(ctx, s.stopping, c.address)
+	now := c.resolve(book)
+	if now.failure != nil && mode == AuthRequired {
+		late := s.failures.delay(c.address, time.Now())
+		if late == 0 && c.shown {
+			s.auth.Refresh(ctx, c.turns)
+			if book = s.auth.Book(); book != nil {
+				now = c.resolve(book)
+			}
+		}
+		if now.failure != nil {
+			rest(ctx, s.stopping, late)
+		}
 	}
-	return failure
+	return s.mistaken(c, now, mode, operation)
 }
 
 // mistaken refuses a caller who is not who he says.

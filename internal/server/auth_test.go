@@ -19,6 +19,7 @@ import (
 
 	apiv1 "github.com/locknode/locknode/api/v1"
 	"github.com/locknode/locknode/fsm"
+	"github.com/locknode/locknode/internal/fair"
 	"github.com/locknode/locknode/internal/mux"
 	"github.com/locknode/locknode/internal/rights"
 )
@@ -205,6 +206,39 @@ func TestADenialNamesTheRightAndTheNameAndNothingElse(t *testing.T) {
 	resp, body = send(t, g.running, http.MethodPost, "/v1/acquire", `{"name":"orders/1"}`, "Authorization", "bearer "+g.secrets["shop"])
 	if resp.StatusCode != http.StatusOK {
 		t.Errorf("HTTP with the right: %d %s", resp.StatusCode, body)
+	}
+}
+
+// An access token that was made through another node is valid here before this node has heard of
+// it. Who guesses does not keep the node busy with looking.
+func TestANodeLooksAgainBeforeItRefusesASecret(t *testing.T) {
+	var looks atomic.Int64
+	var g *guarded
+	g = guard(t, AuthRequired, func(c *Config) {
+		c.Auth.Refresh = func(context.Context, fair.Owner) {
+			if looks.Add(1) == 1 {
+				g.set(usual(), "shop", "boss", "nobody")
+			}
+		}
+	})
+	if who, err := g.client(t).WhoAmI(g.as(t, "nobody"), &apiv1.WhoAmIRequest{}); err != nil || who.GetIdentity() != "token:nobody" {
+		t.Errorf("with an access token that the node has just heard of: %v, %v", who, err)
+	}
+	g.set(usual(), "shop", "boss")
+	refused := func() {
+		t.Helper()
+		if _, err := g.client(t).WhoAmI(g.as(t, "nobody"), &apiv1.WhoAmIRequest{}); apiv1.CodeOf(err) != apiv1.CodeUnauthenticated {
+			t.Errorf("with a secret of no access token: %v", err)
+		}
+	}
+	if refused(); looks.Load() != 2 {
+		t.Errorf("the node has looked %d times, want 2", looks.Load())
+	}
+	for range 10 * refusalsAtOnce {
+		g.failures.delay("127.0.0.1", time.Now())
+	}
+	if refused(); looks.Load() != 2 {
+		t.Error("the node looks again for an address that was refused often")
 	}
 }
 

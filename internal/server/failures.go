@@ -32,7 +32,11 @@ type failures struct {
 // slow waits until a refusal of an address may be answered, at most patienceWithRefused, or until
 // ctx ends or stop is closed.
 func (f *failures) slow(ctx context.Context, stop <-chan struct{}, address string) {
-	d := f.delay(address, time.Now())
+	rest(ctx, stop, f.delay(address, time.Now()))
+}
+
+// rest waits for d, or until ctx ends or stop is closed.
+func rest(ctx context.Context, stop <-chan struct{}, d time.Duration) {
 	if d <= 0 {
 		return
 	}

@@ -65,6 +65,13 @@ var rightsNodeMutants = []mutant{
 		caught:  []catcher{named("./internal/server", "TestASecretInPlainTextFromAnotherHostIsRefused")},
 	},
 	{
+		name:    "new-access-token-refused-elsewhere",
+		breaks:  "who has just got an access token is refused by nodes that have not heard of it yet",
+		promise: "A1",
+		changes: []change{{"internal/server/auth.go", "			s.auth.Refresh(ctx, c.turns)\n", ""}},
+		caught:  []catcher{named("./internal/server", "TestANodeLooksAgainBeforeItRefusesASecret")},
+	},
+	{
 		name:    "mode-log-refuses",
 		breaks:  "rights cannot be introduced without an outage, because mode log refuses",
 		promise: "A1",
