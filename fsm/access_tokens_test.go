@@ -134,16 +134,16 @@ func TestWhoIsNobodyAnyMoreGetsNothingMore(t *testing.T) {
 	b.want(b.one(0, as(inSession(0, 3, 0, "c"))), OK) // by the other access token
 	b.want(b.one(0, RevokeAccessToken{Accessor: "a2"}), OK)
 	for _, c := range []Command{inSession(0, 4, 0, "d"), open, OpenSession{Session: genSession(2), TTL: 9 * second, Owner: "token:shop"}} {
-		if r := b.want(b.one(0, as(c)), NotOwner); r.Field != "owner" {
+		if r := b.want(b.one(0, as(c)), NotOwner); r.Field != "caller" {
 			t.Errorf("%+v: %+v", c, r)
 		}
 	}
 	b.reload()
 	a := b.at(1, Release{ID: RequestID{Session: genSession(1), Sequence: 3}, Token: held.Token})
-	if len(a.Events) != 3 || a.Events[1].Kind != EventWaitEnded || a.Events[1].Code != Revoked || a.Events[1].Session != genSession(0) || a.Events[2].Kind != EventGranted {
+	if len(a.Events) != 3 || a.Events[1].Kind != EventWaitEnded || a.Events[1].Code != NotOwner || a.Events[1].Result.Field != "caller" || a.Events[1].Session != genSession(0) || a.Events[2].Kind != EventGranted {
 		t.Errorf("its turn came: %+v", a.Events)
 	}
-	if r := b.want(b.one(1, as(inSession(0, 1, -1, "a"))), Revoked); r.Token != 0 {
+	if r := b.want(b.one(1, as(inSession(0, 1, -1, "a"))), NotOwner); r.Token != 0 || r.Field != "caller" {
 		t.Errorf("a copy of what waited: %+v", r)
 	}
 	b.want(b.one(1, as(Release{ID: RequestID{Session: genSession(0), Sequence: 9}, Token: own.Token})), OK) // what frees is let through

@@ -18,7 +18,7 @@ import "strings"
 //   - What it makes is the caller's: Owner is the caller, where one of the two is an identity.
 //   - A once ID of another identity is not joined, and nothing is told of it.
 //   - Who was known by an access token, of which none of the name is left, opens no session
-//     and acquires nothing; and what still waits for him ends as Revoked when its turn comes.
+//     and acquires nothing; and what still waits for him ends as NotOwner when its turn comes.
 //     So a revocation holds from its place in the log on, also for what another
 //     node had let in before it heard of it.
 //

@@ -139,8 +139,8 @@ func (m *model) endWait(r *modelRequest, code Code) { m.endWaitFor(r, code, "", 
 func (m *model) endWaitFor(r *modelRequest, code Code, reason, who string) {
 	e := m.about(r, EventWaitEnded)
 	e.Code, e.Reason, e.Who = code, reason, who
-	if code == KindMismatch {
-		e.Result.Code = code // with the numbers, for people
+	if code == KindMismatch || code == NotOwner {
+		e.Result.Code = code // with the reason, for people
 	}
 	e.Waited = m.now.Sub(r.queued)
 	e.Others = r.ids()[1:]

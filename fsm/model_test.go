@@ -255,7 +255,7 @@ func (m *model) handOver() {
 			}
 		}
 		for _, r := range nobodies {
-			m.endWaitFor(r, Revoked, "no access token of the caller is valid any more", "")
+			m.endWait(r, NotOwner)
 			again = true
 		}
 	}

@@ -61,7 +61,7 @@ func (t *Table) promote() {
 			if !waits {
 				continue // revived by several of its sessions, and found twice
 			}
-			t.endWaitFor(r, Event{Code: Revoked, Reason: strandedReason})
+			t.endWaitFor(r, Event{Code: NotOwner, Result: t.refuse(NotOwner, revokedCaller, 0)})
 		}
 		t.stranded = t.stranded[:0]
 		t.grantFreed()
@@ -141,10 +141,6 @@ func (t *Table) blocker(r *request) (int, *lock) {
 // and waits for its end, after a mass expiry that was cut, or there are no more
 // tokens.
 func (t *Table) barred(r *request) bool { return t.isDue(r) || t.lastToken >= maxToken }
-
-// strandedReason is what is said of the wait of somebody who is nobody any more. It stands in
-// digests: never changed.
-const strandedReason = "no access token of the caller is valid any more"
 
 // isStranded says that an owner was known by an access token, and none of the name is left:
 // what waits for it ends when its turn has come. See as.go.

@@ -178,7 +178,7 @@ var refusalTexts = [reasonsEnd]struct{ field, detail string }{
 	policyTwice:      {fieldPolicy, "must be named once"},
 	badCaller:        {"caller", "must be UTF-8 of 1 to %d bytes, without control characters"},
 	otherOwner:       {fieldOwner, "must be the caller"},
-	revokedCaller:    {fieldOwner, "no access token of the caller's name is valid any more"},
+	revokedCaller:    {"caller", "no access token of its name is valid any more"},
 	foreignSession:   {"session", "belongs to another identity"},
 	foreignGrant:     {"token", "the grant belongs to another identity, and the caller has no right to force"},
 	foreignOnce:      {fieldID, "belongs to another identity"},

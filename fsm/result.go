@@ -20,14 +20,14 @@ const (
 	UnknownCommand Code = 11 // a kind that this version does not know
 	Malformed      Code = 12 // bytes that are no command
 	StaleStamp     Code = 13 // the entry was stamped in another term and changed nothing
-	Revoked        Code = 14 // an operator ended the wait, or who waited has lost his access token
-	NotOwner       Code = 15 // it belongs to somebody else, or the caller is nobody any more; see [As]
+	Revoked        Code = 14 // an operator ended the wait
+	NotOwner       Code = 15 // it belongs to somebody else; or, with the field "caller", who asks or waits has no valid access token any more. See [As]
 )
 
 // Result is the one answer to a command.
 type Result struct {
 	Code Code
-	// Field and Detail explain Invalid, OverLimit and KindMismatch to people:
+	// Field and Detail explain Invalid, OverLimit, KindMismatch and NotOwner to people:
 	// which field, and what is allowed; and NotHeld of an acquire. Detail is a text of this version and the
 	// only part of a result that may differ between nodes of different versions.
 	Field, Detail string
@@ -101,14 +101,14 @@ const (
 // Event is one thing that happened in an apply, in the order in which it happened.
 type Event struct {
 	Kind    EventKind
-	Code    Code        // EventWaitEnded: TimedOut, Cancelled, NoSession, Revoked (by an operator) or KindMismatch (a semaphore shrank below what it asks for). EventTryEnded: Cancelled or NoSession. EventSessionEnded: OK (by its client), TimedOut (expired) or NotHeld (killed)
+	Code    Code        // EventWaitEnded: TimedOut, Cancelled, NoSession, Revoked (by an operator), NotOwner (who waits is nobody any more) or KindMismatch (a semaphore shrank below what it asks for). EventTryEnded: Cancelled or NoSession. EventSessionEnded: OK (by its client), TimedOut (expired) or NotHeld (killed)
 	Request RequestID   // of the acquire, where the event is about one; of a detached one with several tries: the first, or that which left
 	Others  []RequestID // EventGranted, EventWaitEnded: the other tries that waited. EventTryEnded: those that wait on
 	Session SessionID   // zero: detached
 	Token   uint64
 	Wants   []Want // shared with the table: read only
 	Holder  string
-	Result  Result // EventGranted: the answer to its request; Queued is of the latest try that waited. EventWaitEnded with KindMismatch: which numbers, for people
+	Result  Result // EventGranted: the answer to its request; Queued is of the latest try that waited. EventWaitEnded with KindMismatch and NotOwner: why, for people
 	Waited  int64  // EventGranted, EventWaitEnded: nanoseconds of cluster time in the queue
 	Held    int64  // EventReleased, EventExpired, EventRevoked: nanoseconds of cluster time held
 	Number  uint64 // EventRevoked of a session: the revocation's number

@@ -456,7 +456,9 @@ func (w *witness) waitEnded(c Command, e Event) {
 	switch e.Code {
 	case Revoked:
 		clear, is := c.(Clear)
-		ok = is && (r.named(clear.Lock) || clear.Owner != "" && r.session == SessionID{}) || w.ruled && w.isNobody(r.owner)
+		ok = is && (r.named(clear.Lock) || clear.Owner != "" && r.session == SessionID{})
+	case NotOwner:
+		ok = w.ruled && w.isNobody(r.owner)
 	case TimedOut:
 		ok = r.until > 0 && w.now >= r.until
 	case NoSession:

@@ -60,6 +60,10 @@ func refusal(op *apiv1.Operation, res *fsm.Result, now fsm.Instant) *apiv1.Error
 		}
 	case fsm.NotOwner:
 		e.Code = uint32(apiv1.CodeDenied)
+		if res.Field == "caller" {
+			e.Code, e.Message = uint32(apiv1.CodeUnauthenticated), "access token: "+res.Detail
+			break
+		}
 		e.Message = subject(op) + ": belongs to another identity, and the right force on the lock is missing"
 		if name, _, ok := op.Grant(); !ok || name == "" {
 			e.Message = "session or grant: belongs to another identity"

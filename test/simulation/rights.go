@@ -1,11 +1,13 @@
 package simulation
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	apiv1 "github.com/locknode/locknode/api/v1"
@@ -117,12 +119,36 @@ func (w *worker) withdraw(ctx context.Context, c *client.Client) error {
 	return err
 }
 
-// revoke ends all access tokens of a worker, and makes a new one later.
+// revoke ends all access tokens of a worker, and makes a new one later. Meanwhile the worker
+// waits for locks, with and without its session.
 func (w *worker) revoke(ctx context.Context, c *client.Client) error {
+	var waits sync.WaitGroup
+	defer waits.Wait()
+	for i := range w.r.p.Locks {
+		name := fmt.Sprintf("lock/%d", i)
+		waits.Go(func() { w.expect(w.waitFor(ctx, c, name, i%2 == 0)) })
+	}
+	sleep(ctx, time.Duration(w.rand.Int64N(int64(100*time.Millisecond))))
 	w.operate(ctx, func(ctx context.Context, c *client.Client) error { return w.revokeAll(ctx, c, "") })
 	err := w.insist(ctx, c)
 	w.operate(ctx, func(ctx context.Context, c *client.Client) error { return w.r.newToken(ctx, c, w.w.Name) })
 	return err
+}
+
+// waitFor waits for a lock, and lets it go.
+func (w *worker) waitFor(ctx context.Context, c *client.Client, name string, detached bool) error {
+	if !detached {
+		g, err := c.Lock(ctx, name, client.Wait(8*time.Second))
+		if err != nil {
+			return err
+		}
+		return g.Unlock()
+	}
+	d, err := c.Detached().Acquire(ctx, name, maxHold/4, client.Wait(8*time.Second))
+	if err != nil {
+		return err
+	}
+	return c.Detached().Release(ctx, name, d.Token)
 }
 
 // rotate replaces the access token of a worker, which goes on meanwhile.
@@ -221,18 +247,25 @@ func (o *Outcome) judgeRights() {
 
 // judgeGranted: at its place in the log, or just before, the holder was somebody.
 func (o *Outcome) judgeGranted(index uint64, holder string) {
-	before, _ := slices.BinarySearchFunc(o.Rights, index, func(c sim.RightsChange, index uint64) int {
-		return int(int64(c.Index) - int64(index))
-	})
-	some := false
-	for _, c := range o.Rights[max(0, before-1):min(before+1, len(o.Rights))] {
-		if c.Index <= index {
-			some = some || isSomebody(&c, holder)
-		}
-	}
-	if !some && before > 0 {
+	if !slices.ContainsFunc(o.rightsAt(index), func(c sim.RightsChange) bool { return isSomebody(&c, holder) }) {
 		o.accuse("S11", "entry %d grants a lock to %s, of whose name there is no access token", index, holder)
 	}
+}
+
+// isRevoked reports whether there was no access token of a holder's name at an index of the log,
+// or just before.
+func (o *Outcome) isRevoked(index uint64, holder string) bool {
+	return slices.ContainsFunc(o.rightsAt(index), func(c sim.RightsChange) bool { return !isSomebody(&c, holder) })
+}
+
+// rightsAt are the rights before an entry and, if it changes them, those after it: where in the
+// entry it does, its index does not tell.
+func (o *Outcome) rightsAt(index uint64) []sim.RightsChange {
+	n, changes := slices.BinarySearchFunc(o.Rights, index, func(c sim.RightsChange, index uint64) int { return cmp.Compare(c.Index, index) })
+	if changes {
+		return o.Rights[max(0, n-1) : n+1]
+	}
+	return o.Rights[max(0, n-1):n]
 }
 
 // judgeAcquire: while nothing is broken, who has had no right for a second gets nothing, and who

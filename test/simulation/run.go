@@ -381,7 +381,7 @@ func (r *runner) countOwners() {
 // Judge checks the history of a run and adds to its violations. It belongs outside
 // of the bubble: a search has a limit in real time.
 func (o *Outcome) Judge() {
-	report := o.History.Check(history.Options{RateError: maxRateError, Alone: true, Watched: true, Working: true})
+	report := o.History.Check(history.Options{RateError: maxRateError, Alone: true, Watched: true, Working: true, Revoked: o.isRevoked})
 	o.Stats = report.Stats
 	o.Violations = append(o.Violations, report.Violations...)
 	o.judgeShares()

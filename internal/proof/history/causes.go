@@ -120,7 +120,7 @@ func (r *replay) checkGivenUp(g *logGrant) {
 }
 
 // checkWaitCause looks for what has ended a wait without a grant: its limit, its
-// session, a request, or a semaphore that shrank. Without one of these the waiter has lost its
+// session, a request, a semaphore that shrank, or the end of its caller's access tokens. Without one of these the waiter has lost its
 // place (FIFO).
 func (r *replay) checkWaitCause(g *logGrant, e *fsm.Event) {
 	switch e.Code {
@@ -131,6 +131,10 @@ func (r *replay) checkWaitCause(g *logGrant, e *fsm.Event) {
 		}
 	case fsm.Cancelled, fsm.NoSession:
 		r.checkTryCause(g, e)
+	case fsm.NotOwner:
+		if gone := r.c.o.Revoked; gone == nil || !gone(r.entry.Index, e.Holder) {
+			r.c.violate("FIFO", "log", g.lock(), "index %d: the wait of request %s of %s ended for want of an access token, and there was one", r.entry.Index, g.request, e.Holder)
+		}
 	default:
 		if e.Code != fsm.KindMismatch || !slices.ContainsFunc(g.wants, r.asksTooMuch) {
 			r.c.violate("FIFO", "log", g.lock(), "index %d: the wait of request %s ended with code %d, which is no reason", r.entry.Index, g.request, e.Code)

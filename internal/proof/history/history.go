@@ -172,6 +172,9 @@ type Options struct {
 	// revocations, of ends that no recorded client requested, and of requests without a
 	// session that are repeated after their end.
 	Alone bool
+	// Revoked reports whether a holder, whom an access token made known, had none left at an
+	// index of the log: what waits for it ends when its turn has come. Nil: nobody has.
+	Revoked func(index uint64, holder string) bool
 	// Gone is for how long, in cluster time, a request without a session may wait after its
 	// caller is gone; default a minute. The node has to notice that, which takes as long as
 	// the two are cut off from each other, and keeps the place for some seconds for a retry.
