@@ -258,7 +258,7 @@ func (s *Server) asks() (mode AuthMode, book *rights.Book, err *apiv1.Error) {
 	if s.auth.Mode == AuthLog {
 		return AuthOff, nil, nil
 	}
-	return AuthOff, nil, apiv1.NewError(apiv1.CodeUnavailable, "the node does not know yet who may do what: its table has not caught up; send the request to another node")
+	return AuthOff, nil, apiv1.NewError(apiv1.CodeUnavailable, "the node does not know yet who may do what: its table has not caught up, and /readyz says why; send the request to another node")
 }
 
 // identify refuses a caller who has shown what is not valid, before his request is read. The node may

@@ -653,6 +653,21 @@ func TestANodeThatDoesNotKnowTheRightsYetSendsCallersElsewhere(t *testing.T) {
 	if status, _ := get(t, g.running, "/healthz"); status != http.StatusOK {
 		t.Errorf("/healthz: %d", status)
 	}
+	// A certificate is known to be valid all the same, and an operator needs the status just then.
+	for _, test := range []struct {
+		c    *caller
+		call access
+		want apiv1.Code
+	}{
+		{&caller{proved: rights.Cert("ops")}, access{call: "Status", open: "status"}, apiv1.CodeOK},
+		{&caller{proved: rights.Cert("ops")}, access{call: "SetLimits", right: fsm.RightAdmin}, apiv1.CodeUnavailable},
+		{&caller{proved: rights.Cert("ops"), shown: true}, access{call: "Status", open: "status"}, apiv1.CodeUnavailable},
+		{&caller{proved: rights.Anonymous}, access{call: "Status", open: "status"}, apiv1.CodeUnavailable},
+	} {
+		if err := g.mayCall(t.Context(), test.c, test.call); apiv1.CodeOf(err) != test.want && !(err == nil && test.want == apiv1.CodeOK) {
+			t.Errorf("%s by %s, who shows a secret: %v: %v, want %s", test.call.call, test.c.proved, test.c.shown, err, test.want)
+		}
+	}
 }
 
 func TestATableWithoutRightsLetsEverybody(t *testing.T) {

@@ -232,6 +232,9 @@ func (s *Server) mayCall(ctx context.Context, c *caller, a access) *apiv1.Error 
 		return nil
 	}
 	mode, book, err := s.asks()
+	if err != nil && a.right == 0 && c.bad == nil && !c.shown && c.proved != rights.Anonymous {
+		return nil // that a certificate is valid is known without the table
+	}
 	if err != nil || mode == AuthOff {
 		return err
 	}
