@@ -249,10 +249,16 @@ func TestAnotherIdentityOpensAnotherSession(t *testing.T) {
 			}
 			return fate{}
 		})
-		<-g.Lost()
-		if next := mustLock(t, c, "b"); next.s.id == first {
+		time.Sleep(4 * time.Second) // a keep-alive comes every third of the TTL
+		next := mustLock(t, c, "b")
+		if next.s.id == first {
 			t.Error("the session of another identity is used")
 		}
+		if err := g.Err(); err != nil {
+			t.Errorf("what is held is lost before its time: %v", err)
+		}
+		<-g.Lost()
+		mustUnlock(t, next)
 	})
 }
 

@@ -61,7 +61,7 @@ var clientMutants = []mutant{
 		name:    "client-trusts-a-refusal",
 		breaks:  "a refused attempt is forgotten, even if an earlier try was granted and its answer was lost",
 		promise: "liveness",
-		changes: []change{{"client/lock.go", "	case code == apiv1.CodeOverloaded && a.call.Doubtful(): ", "	case false: "}},
+		changes: []change{{"client/lock.go", "	case (code == apiv1.CodeOverloaded || isTurnedAway(code)) && a.call.Doubtful(): ", "	case false: "}},
 		caught:  []catcher{named("./client", "TestTryLockThatIsRefusedHoldsNothing")},
 	},
 	{

@@ -1,7 +1,7 @@
 package main
 
 // rightsTableMutants concern what the table itself guards of rights: what belongs to whom, how
-// much a caller may have, and until when an access token is valid.
+// much a caller may have, and until when an access token is valid; and what the simulation finds.
 var rightsTableMutants = []mutant{
 	{
 		name:    "release-by-another-identity",
@@ -82,7 +82,7 @@ var rightsTableMutants = []mutant{
 		changes: []change{{"fsm/promote.go", "		if t.isStranded(r.owner) {\n", "		if false {\n"}},
 		caught: []catcher{
 			named("./fsm", "TestWhoIsNobodyAnyMoreGetsNothingMore"), named("./fsm", "TestTableDoesWithRightsWhatTheModelDoes"),
-			named("./fsm", "TestPromisesHoldForCallers"),
+			named("./fsm", "TestPromisesHoldForCallers"), simulated("rights", 3),
 		},
 	},
 	{
@@ -133,5 +133,26 @@ var rightsTableMutants = []mutant{
 		promise: "liveness",
 		changes: []change{{"fsm/cost.go", "	return costAccess + 2*costBytes(len(a.Accessor)) + costBytes(len(a.Name)) + costBytes(len(a.MadeBy)) + costLabels(a.Labels)\n", "	return costAccess\n"}},
 		caught:  []catcher{named("./fsm", "TestTableTakesNoMoreThanItCosts")},
+	},
+	{
+		name:    "rights-are-heard-late",
+		breaks:  "a node goes on for three seconds with rights that were taken away",
+		promise: "S11",
+		changes: []change{{"node/auth.go", "		case <-r.woken:\n		}\n", "		case <-r.woken:\n			time.Sleep(3 * time.Second)\n		}\n"}},
+		caught:  []catcher{simulated("rights", 8)},
+	},
+	{
+		name:    "leader-believes-every-caller",
+		breaks:  "the leader has the table check nothing, so that every identity uses the grants of all others",
+		promise: "S10",
+		changes: []change{{"node/auth.go", "	if !op.GetChecked() || n.tableLevel().level < rightsLevel {\n", "	if op != nil {\n"}},
+		caught:  []catcher{simulated("rights", 2)},
+	},
+	{
+		name:    "interrupted-acquire-is-left-behind",
+		breaks:  "an acquire that waits when the access token of its client is revoked is granted later to a session that goes on with another token, and nobody knows of it",
+		promise: "liveness",
+		changes: []change{{"client/lock.go", "	case (code == apiv1.CodeOverloaded || isTurnedAway(code)) && a.call.Doubtful():", "	case code == apiv1.CodeOverloaded && a.call.Doubtful():"}},
+		caught:  []catcher{named("./client", "TestAcquireBeforeARevocationLeavesNothingBehind")},
 	},
 }
