@@ -188,8 +188,8 @@ func (n *Node) open(ctx context.Context) (err error) {
 	}); err != nil {
 		return err
 	}
-	if err := n.rights.writeProof(n.cfg.DataDir); err != nil {
-		return err
+	if err := n.rights.writeProof(n.cfg.DataDir); err != nil { // the disk may be full, and have room for the log
+		n.log.Warn("no proof for the first access token: locknode token bootstrap works through other nodes only", "err", err)
 	}
 	if err := n.openCluster(identity); err != nil {
 		return err
