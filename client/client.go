@@ -60,6 +60,7 @@ type Client struct {
 	sessions   map[*session]struct{} // all that have not ended
 	unsettled  map[*op]struct{}      // operations without a caller whose answers Close waits for
 	allSettled chan struct{}         // not nil: closed when unsettled is empty
+	refused    *apiv1.Error          // why an operation without a caller was, if the client itself is
 }
 
 // newEmbedded returns a client of an embedded node. Its options are checked when it opens
@@ -228,7 +229,14 @@ func (c *Client) renewAll() {
 
 // track makes Close wait for the answer of an operation that has no caller.
 func (c *Client) track(o *op) {
-	o.to = takerFunc(func(*apiv1.Answer) { c.settled(o) })
+	o.to = takerFunc(func(a *apiv1.Answer) {
+		if e := a.GetError(); isTurnedAway(apiv1.Code(e.GetCode())) {
+			c.mu.Lock()
+			c.refused = e
+			c.mu.Unlock()
+		}
+		c.settled(o)
+	})
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.unsettled[o] = struct{}{}
@@ -252,7 +260,7 @@ func (c *Client) settled(o *op) {
 //
 // It waits for the cluster, at most about two seconds. If the cluster has not answered by
 // then, it returns ErrUnavailable, and locks that were held are free when the session's TTL
-// is over. It is safe for concurrent use, may be called more than once, and returns the
+// is over; likewise ErrUnauthenticated if the client's access token is refused. It is safe for concurrent use, may be called more than once, and returns the
 // same each time. A node that is closed first closes the clients that it has returned.
 func (c *Client) Close() error {
 	c.mu.Lock()
@@ -288,6 +296,9 @@ func (c *Client) Close() error {
 // endSessions ends the sessions and waits until no operation is unsettled, at most for
 // closeWait.
 func (c *Client) endSessions(sessions []*session) error {
+	c.mu.Lock()
+	c.refused = nil // of a session that ended earlier
+	c.mu.Unlock()
 	for _, s := range sessions {
 		o := c.endSession(s.id)
 		c.track(o)
@@ -313,6 +324,11 @@ func (c *Client) endSessions(sessions []*session) error {
 	err := &UnavailableError{Op: "close: end session"}
 	select {
 	case <-settled:
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.refused != nil {
+			return newError(what{verb: "close: end session"}, c.refused)
+		}
 		return nil
 	case <-c.over:
 		err.Last = errNodeEnded

@@ -210,6 +210,23 @@ func TestRevokedTokenLosesItsGrantsInTimeAndSaysWhy(t *testing.T) {
 	}
 }
 
+func TestCloseSaysThatTheSessionCouldNotBeEnded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newCluster(t)
+		c := k.client(t)
+		mustLock(t, c, "a")
+		k.fault(func(op *apiv1.Operation) fate {
+			if op.GetEndSession() != nil {
+				return fate{refuse: apiv1.NewError(apiv1.CodeUnauthenticated, "the access token was revoked")}
+			}
+			return fate{}
+		})
+		if err := c.Close(); !errors.Is(err, ErrUnauthenticated) {
+			t.Errorf("Close: %v, want ErrUnauthenticated", err)
+		}
+	})
+}
+
 func TestRefusedKeepAlivesAreForgottenWhenOneIsAnswered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newCluster(t)

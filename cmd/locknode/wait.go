@@ -40,7 +40,9 @@ With --voters N it also waits until N voters answer the leader, until as many vo
 fail as in a healthy cluster of N (of 3: one, of 5: two), and until every endpoint that
 answers votes, unless it is configured as a nonvoter. When you replace nodes one by one,
 wait in between for the number of voters that the cluster is to have: a voter that is
-gone but not removed yet still counts for the majority.`,
+gone but not removed yet still counts for the majority.
+
+If all endpoints refuse who asks, because of the access token, the exit code is 77.`,
 		Example: `  locknode wait --timeout 30s && ./use-the-locks
   locknode wait --voters 3 --timeout 5m          before the next node is stopped`,
 		Args: arguments(0, 0, ""),
@@ -69,7 +71,11 @@ func (a *app) wait(ctx context.Context, o waitOptions) error {
 	said := errors.New("") // the last message on the terminal
 	begun := time.Now()
 	for {
-		found, missing := waitedFor(a.look(limited), o.voters)
+		nodes := a.look(limited)
+		if err := allRefuse(nodes); err != nil {
+			return fmt.Errorf("wait: %w", err)
+		}
+		found, missing := waitedFor(nodes, o.voters)
 		if missing == nil {
 			return a.printWaited(found)
 		}
@@ -85,6 +91,17 @@ func (a *app) wait(ctx context.Context, o waitOptions) error {
 		}
 		return &exitError{exitNotAcquired, hinted(fmt.Errorf("wait: not within %v: %w", o.timeout, missing), "`locknode status` and `locknode members` show more")}
 	}
+}
+
+// allRefuse returns why all nodes refuse who asks; nil if one does not.
+func allRefuse(nodes []nodeStatus) (err error) {
+	for _, n := range nodes {
+		if !errors.Is(n.err, client.ErrUnauthenticated) && !errors.Is(n.err, client.ErrDenied) {
+			return nil
+		}
+		err = n.err
+	}
+	return err
 }
 
 // look asks all endpoints at the same time.

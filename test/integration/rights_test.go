@@ -255,6 +255,7 @@ func TestNobodyGetsInWithoutAToken(t *testing.T) {
 	}
 	g.runAt(t, []string{n.API()}, "", "acquire", "a").ends(t, exitDenied)
 	g.runAt(t, []string{n.API()}, "", "status").ends(t, exitDenied)
+	g.runAt(t, []string{n.API()}, "", "wait").ends(t, exitDenied)
 }
 
 // checkNoCalls makes every call of the API with a wrong secret.

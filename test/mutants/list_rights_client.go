@@ -83,11 +83,4 @@ var rightsClientMutants = []mutant{
 		changes: []change{{"cmd/locknode/token.go", "os.O_WRONLY|os.O_CREATE|os.O_EXCL", "os.O_WRONLY|os.O_CREATE|os.O_TRUNC"}},
 		caught:  []catcher{named(commands, "TestSecretIsNeverWrittenOverAFile")},
 	},
-	{
-		name:    "sessions-end-after-the-streams-of-a-token",
-		breaks:  "holders whose access token is revoked with end_sessions are not told that their locks are free",
-		promise: "S3",
-		changes: []change{{"node/operator_rights.go", "	if req.GetEndSessions() {\n		// First", "	if false {\n		// First"}},
-		caught:  []catcher{named("./test/integration", "TestRevokedTokenTakesNoLock")},
-	},
 }
