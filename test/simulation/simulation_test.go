@@ -24,7 +24,7 @@ var (
 	seeds     = flag.Int("seeds", 0, "how many seeds to run; 0: as many as fit into -budget")
 	budget    = flag.Duration("budget", 4*time.Second, "real time for as many seeds as fit")
 	virtual   = flag.Duration("sim", 2*time.Minute, "virtual time of load and faults for each seed")
-	profile   = flag.String("profile", "", "run one profile: mixed, tight, modes, wide, five, addresses, misled or a job; empty: each seed has its own")
+	profile   = flag.String("profile", "", "run one profile: mixed, tight, modes, wide, five, addresses, misled, rights or a job; empty: each seed has its own")
 	planFile  = flag.String("plan", "", "run the plan in this file")
 	keep      = flag.String("keep", "", "directory for the plan, history and pictures of a run that goes wrong; empty: a temporary one")
 	shrinkFor = flag.Duration("shrink", time.Minute, "real time for making the plan of a run that goes wrong smaller; 0: leave it")
