@@ -43,10 +43,13 @@ func (g *Grant) releaseLocked(now time.Duration) *releasing {
 func (r *releasing) take(a *apiv1.Answer) {
 	g, s := r.grant, r.grant.s
 	code := apiv1.Code(a.GetError().GetCode())
-	repeat := false
+	repeat, pause := false, retryLast
 	switch code {
 	case apiv1.CodeLimit, apiv1.CodeInternal, apiv1.CodeStaleRequest:
 		repeat = true
+	case apiv1.CodeUnauthenticated, apiv1.CodeDenied:
+		// With another access token the session may go on, and would hold the lock.
+		repeat, pause = true, max(retryLast, s.c.config.ttl/6)
 	}
 	s.mu.Lock()
 	s.window.Answered(r.id.GetSequence())
@@ -67,7 +70,7 @@ func (r *releasing) take(a *apiv1.Answer) {
 	switch {
 	case repeat:
 		s.c.log.Warn("release refused, it is repeated", "lock", g.name, "token", g.token, "err", a.GetError())
-		time.AfterFunc(retryLast, r.repeat)
+		time.AfterFunc(pause, r.repeat)
 	case code == apiv1.CodeOK, code == apiv1.CodeNotHeld:
 	case code == apiv1.CodeNoSession:
 		s.expired()

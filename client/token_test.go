@@ -210,6 +210,34 @@ func TestRevokedTokenLosesItsGrantsInTimeAndSaysWhy(t *testing.T) {
 	}
 }
 
+// With another access token the session goes on: a lock that was unlocked in between must not
+// stay held in it.
+func TestUnlockBeforeAnotherTokenIsDoneLater(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newCluster(t)
+		c := k.client(t, SessionTTL(10*time.Second))
+		g, keeps := mustLock(t, c, "a"), mustLock(t, c, "b")
+		var valid atomic.Bool
+		k.fault(func(op *apiv1.Operation) fate {
+			if op.GetRelease() != nil && !valid.Load() {
+				return fate{refuse: apiv1.NewError(apiv1.CodeUnauthenticated, "the access token was revoked")}
+			}
+			return fate{}
+		})
+		_ = g.Unlock() // it is done in the background
+		time.Sleep(20 * time.Second)
+		if k.holder("a") == 0 {
+			t.Fatal("the lock is free although its release is refused")
+		}
+		valid.Store(true)
+		time.Sleep(10 * time.Second)
+		if token := k.holder("a"); token != 0 {
+			t.Errorf("the lock is held with token %d by nobody", token)
+		}
+		mustUnlock(t, keeps)
+	})
+}
+
 func TestCloseSaysThatTheSessionCouldNotBeEnded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newCluster(t)

@@ -56,6 +56,13 @@ var rightsClientMutants = []mutant{
 		caught:  []catcher{named(theClient, "TestAnotherIdentityOpensAnotherSession")},
 	},
 	{
+		name:    "unlock-with-an-old-access-token-is-forgotten",
+		breaks:  "a lock that is unlocked while the access token is refused stays held when there is another one",
+		promise: "liveness",
+		changes: []change{{"client/release.go", "		repeat, pause = true, max(retryLast, s.c.config.ttl/6)\n", "		repeat, pause = false, max(retryLast, s.c.config.ttl/6)\n"}},
+		caught:  []catcher{named(theClient, "TestUnlockBeforeAnotherTokenIsDoneLater")},
+	},
+	{
 		name:    "unknown-key-of-a-policy-is-ignored",
 		breaks:  "a rule with a typing error in a file of policies is left out, and what it denies is allowed",
 		promise: "S10",
