@@ -144,7 +144,7 @@ var clientMutants = []mutant{
 		name:    "refused-release-is-not-repeated",
 		breaks:  "a release that the cluster refused for lack of room is not retried",
 		promise: "liveness",
-		changes: []change{{"client/release.go", "		time.AfterFunc(pause, r.repeat)\n", ""}},
+		changes: []change{{"client/release.go", "		time.AfterFunc(pause, r.repeat)\n", "		_ = pause\n"}},
 		caught:  []catcher{named("./client", "TestRefusedReleasesAndCancelsAreRepeated")},
 	},
 	{
