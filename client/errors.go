@@ -40,7 +40,8 @@ var (
 	// ErrDenied: the caller has no right to do this. Nothing was changed.
 	ErrDenied = errors.New("denied")
 	// ErrUnauthenticated: the cluster does not know who calls: the access token is wrong, was
-	// revoked or has ended, or there is none. Nothing was changed by this call. See [Token].
+	// revoked or has ended, or there is none. The last try of the operation changed nothing. See
+	// [Token].
 	ErrUnauthenticated = errors.New("not authenticated")
 	// ErrSession: the client's session ended before the operation was answered; the
 	// message says so if the outcome is unknown. Of [Client.KillSession]: there is no such
