@@ -311,6 +311,11 @@ func (r *runner) recover(ctx context.Context) {
 func (r *runner) settle(ctx context.Context) {
 	r.mend()
 	r.recover(ctx)
+	if r.p.Profile == "rights" {
+		if err := r.introduce(ctx); err != nil { // so that all can end their sessions
+			r.violate("availability", "%v", err)
+		}
+	}
 	sleep(ctx, r.p.longest()+5*time.Second)
 	probe, err := r.client("probe")
 	if err != nil {
