@@ -112,7 +112,8 @@ type OpenSession struct {
 	TTL     int64 // nanoseconds
 	Holder  string
 	Labels  []Label
-	// Owner is whose share of the limits the session and its requests take: the address
+	// Owner is whose share of the limits the session and its requests take, and, if it is an
+	// identity, whose they are (see As): the caller's identity, the address
 	// that it was opened from, or the node. The node writes it, not the client.
 	Owner string
 }

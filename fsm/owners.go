@@ -2,7 +2,7 @@ package fsm
 
 // Shares of what the table has room for.
 //
-// Whatever one limit bounds for all is shared by owners: the addresses that sessions and
+// Whatever one limit bounds for all is shared by owners: the identities or addresses that sessions and
 // requests came from. An owner who has no less of it than is free gets no more. So one
 // alone gets at most half, the next one half of the rest, and so on: nobody can take it
 // all, and there is always some for who comes new. Where many are, each gets as much as is

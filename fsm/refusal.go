@@ -230,7 +230,7 @@ func (f refusal) explain(r *Result) {
 		r.Detail = fmt.Sprintf("policy %q: %s", f.policy, r.Detail)
 	}
 	if f.isShare() {
-		r.Detail += fmt.Sprintf(", %d are free, and this client's address has %d: nobody gets more than is left for the others; "+
+		r.Detail += fmt.Sprintf(", %d are free, and this client, by its identity or address, has %d: nobody gets more than is left for the others; "+
 			"`locknode sessions ls` shows who has what, `locknode limits set %s=N` changes the limit", f.free, f.own, text.field)
 	}
 }
