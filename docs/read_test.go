@@ -143,7 +143,7 @@ func TestReadmeIsShort(t *testing.T) {
 // TestLogLinesExist looks for the messages of the table in the program's source.
 func TestLogLinesExist(t *testing.T) {
 	var source strings.Builder
-	for _, dir := range []string{"node", "cluster", "internal/certs", "internal/disk", "internal/membership", "internal/network", "internal/server", "cmd/locknode"} {
+	for _, dir := range []string{"node", "cluster", "internal/audit", "internal/certs", "internal/disk", "internal/membership", "internal/network", "internal/server", "cmd/locknode"} {
 		files, err := filepath.Glob(filepath.Join("..", dir, "*.go"))
 		if err != nil || len(files) == 0 {
 			t.Fatalf("%s: no files: %v", dir, err)
