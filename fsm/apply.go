@@ -282,6 +282,7 @@ func (t *Table) found(c *Found) Result {
 // describe says what an event on a request is about.
 func (t *Table) describe(e *Event, r *request) {
 	e.Request, e.Session, e.Token, e.Wants = r.tryID(0), r.session, r.token, r.wants
+	e.Owner = r.owner.name
 	if r.session == (SessionID{}) {
 		e.Holder = r.more().holder
 	} else if s := t.session(r.session); s != nil {

@@ -81,7 +81,7 @@ func (r *modelRequest) grantedResult() Result {
 
 // about is an event on a request.
 func (m *model) about(r *modelRequest, kind EventKind) Event {
-	e := Event{Kind: kind, Request: r.idOf(r.tries[0]), Token: r.token, Wants: r.ask.Wants, Holder: m.holderName(r)}
+	e := Event{Kind: kind, Request: r.idOf(r.tries[0]), Token: r.token, Wants: r.ask.Wants, Holder: m.holderName(r), Owner: m.ownerOf(r.ask)}
 	if !r.ask.Detached {
 		e.Session = r.ask.ID.Session
 	}

@@ -109,6 +109,7 @@ type Event struct {
 	Wants   []Want // shared with the table: read only
 	Holder  string
 	Result  Result // EventGranted: the answer to its request; Queued is of the latest try that waited. EventWaitEnded with KindMismatch and NotOwner: why, for people
+	Owner   string // of the request, where the event is about one
 	Waited  int64  // EventGranted, EventWaitEnded: nanoseconds of cluster time in the queue
 	Held    int64  // EventReleased, EventExpired, EventRevoked: nanoseconds of cluster time held
 	Number  uint64 // EventRevoked of a session: the revocation's number

@@ -36,6 +36,8 @@ type Identity struct {
 	// it knows its log to be committed up to there, and this is zero from then on. It
 	// is zero for a founder. See votes.go.
 	VotesFrom uint64 `json:"votes_from,omitempty"`
+	// Reseeded says that [Reseed] has made this directory; the node's next start ends it.
+	Reseeded bool `json:"reseeded,omitempty"`
 	// Diverged says how the node's state was found to differ from that of a
 	// majority. The directory is refused from then on. Empty: it was not.
 	Diverged string `json:"diverged,omitempty"`

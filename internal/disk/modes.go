@@ -61,6 +61,10 @@ func closeToOthers(dir string, log *slog.Logger) {
 	default:
 		c.take(dir, info.Mode(), others)
 	}
+	if err == nil && foreign == "" && info.Mode()&groupAndOthers&^others != 0 && runtime.GOOS != "windows" {
+		log.Info("the data directory is open to its group, and the files in it are not: chmod g-rwx it unless the node needs the group to get in",
+			"data_dir", dir, "mode", info.Mode().String())
+	}
 	if c.changed > 0 {
 		log.Info("what the node has stored was open to other users and is not any more", "data_dir", dir, "changed", c.changed, "first", c.first)
 	}

@@ -109,8 +109,19 @@ func TestWhatIsStoredIsForItsOwnerAlone(t *testing.T) {
 		mustClose(t, s)
 		log.Reset()
 		mustClose(t, mustOpen(t, o))
-		if strings.Contains(log.String(), "open to") {
+		if strings.Contains(log.String(), "open to other") {
 			t.Errorf("nothing was to be closed, and it was logged: %s", log.String())
+		}
+		if !strings.Contains(log.String(), "open to its group") {
+			t.Errorf("logged: %s, want that the group can get in", log.String())
+		}
+		if err := os.Chmod(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		log.Reset()
+		mustClose(t, mustOpen(t, o))
+		if strings.Contains(log.String(), "open to") {
+			t.Errorf("nobody else can get in, and it was logged: %s", log.String())
 		}
 	})
 }

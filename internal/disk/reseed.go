@@ -88,7 +88,7 @@ func isDataDir(dir string) (bool, error) {
 func (r *Reseed) Finish(nodeID, clusterID string, remove bool) (movedTo string, err error) {
 	next := Identity{
 		Version: identityVersion, NodeID: nodeID, ClusterID: clusterID,
-		LogStore: r.logStore(), Created: time.Now().UTC(),
+		LogStore: r.logStore(), Created: time.Now().UTC(), Reseeded: true,
 	}
 	if remove {
 		for _, name := range dataFiles {

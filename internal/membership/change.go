@@ -42,9 +42,11 @@ func (m *Manager) alter(ctx context.Context, step func(r Raft, servers []raft.Se
 	if err != nil {
 		return err
 	}
-	future, err := step(handIn{r, m}, servers)
+	made := &handIn{Raft: r, m: m}
+	future, err := step(made, servers)
 	if err == nil && future != nil {
 		err = future.Error()
+		made.report(future, err)
 	}
 	switch {
 	case errors.Is(err, raft.ErrLeadershipLost), errors.Is(err, raft.ErrRaftShutdown):
@@ -97,33 +99,52 @@ func (m *Manager) alterFor(ctx context.Context, what string, step func(r Raft, s
 // errChangeUnknown wraps why the end of a change is not known: it may still be made.
 var errChangeUnknown = errors.New("it was handed in and not committed in time")
 
-// handIn is a Raft that notes when a change is put into its log.
+// handIn is a Raft that notes when a change is put into its log, and which.
 type handIn struct {
 	Raft
-	m *Manager
+	m        *Manager
+	what, id string // the change
+}
+
+func (h *handIn) note(what string, id raft.ServerID) {
+	h.m.unsettled.Store(true)
+	h.what, h.id = what, string(id)
+}
+
+// report passes a change on that was made, or may have been.
+func (h *handIn) report(future raft.IndexFuture, err error) {
+	if h.m.cfg.Changed == nil || h.what == "" {
+		return
+	}
+	switch {
+	case err == nil:
+		h.m.cfg.Changed(h.what, h.id, future.Index(), nil)
+	case errors.Is(err, raft.ErrLeadershipLost), errors.Is(err, raft.ErrRaftShutdown):
+		h.m.cfg.Changed(h.what, h.id, 0, err)
+	}
 }
 
 // AddVoter adds a voter.
-func (h handIn) AddVoter(id raft.ServerID, addr raft.ServerAddress, prev uint64, timeout time.Duration) raft.IndexFuture {
-	h.m.unsettled.Store(true)
+func (h *handIn) AddVoter(id raft.ServerID, addr raft.ServerAddress, prev uint64, timeout time.Duration) raft.IndexFuture {
+	h.note("votes", id)
 	return h.Raft.AddVoter(id, addr, prev, timeout)
 }
 
 // AddNonvoter adds a nonvoter, or changes a member's address.
-func (h handIn) AddNonvoter(id raft.ServerID, addr raft.ServerAddress, prev uint64, timeout time.Duration) raft.IndexFuture {
-	h.m.unsettled.Store(true)
+func (h *handIn) AddNonvoter(id raft.ServerID, addr raft.ServerAddress, prev uint64, timeout time.Duration) raft.IndexFuture {
+	h.note("added or moved", id)
 	return h.Raft.AddNonvoter(id, addr, prev, timeout)
 }
 
 // DemoteVoter takes a vote.
-func (h handIn) DemoteVoter(id raft.ServerID, prev uint64, timeout time.Duration) raft.IndexFuture {
-	h.m.unsettled.Store(true)
+func (h *handIn) DemoteVoter(id raft.ServerID, prev uint64, timeout time.Duration) raft.IndexFuture {
+	h.note("votes no more", id)
 	return h.Raft.DemoteVoter(id, prev, timeout)
 }
 
 // RemoveServer removes a member.
-func (h handIn) RemoveServer(id raft.ServerID, prev uint64, timeout time.Duration) raft.IndexFuture {
-	h.m.unsettled.Store(true)
+func (h *handIn) RemoveServer(id raft.ServerID, prev uint64, timeout time.Duration) raft.IndexFuture {
+	h.note("removed", id)
 	return h.Raft.RemoveServer(id, prev, timeout)
 }
 

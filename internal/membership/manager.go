@@ -69,6 +69,10 @@ type Config struct {
 	// promise survives a power loss.
 	Promised    cluster.Founders
 	KeepPromise func(cluster.Founders) error
+	// Changed is called for each change of Raft's configuration that this node has made:
+	// what was done to which member, the log index of it, and the error if it is not known
+	// whether it was committed. It must not block. nil: nobody is told.
+	Changed func(what, id string, index uint64, err error)
 	// Waiting is called with what a node without Raft waits for. It must not block.
 	Waiting func(reason string)
 
