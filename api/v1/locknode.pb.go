@@ -2602,8 +2602,9 @@ type Error struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Code          uint32                 `protobuf:"varint,1,opt,name=code,proto3" json:"code,omitempty"` // see codes.go; never renumbered or reused
 	Message       string                 `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
-	Holders       []*Holder              `protobuf:"bytes,3,rep,name=holders,proto3" json:"holders,omitempty"` // busy and timeout: the holders of the lock
-	Leader        string                 `protobuf:"bytes,4,opt,name=leader,proto3" json:"leader,omitempty"`   // not_leader: API address of the leader, empty if unknown
+	Holders       []*Holder              `protobuf:"bytes,3,rep,name=holders,proto3" json:"holders,omitempty"`                                  // busy and timeout: the holders of the lock
+	Leader        string                 `protobuf:"bytes,4,opt,name=leader,proto3" json:"leader,omitempty"`                                    // not_leader: API address of the leader, empty if unknown
+	RetryAfterNs  int64                  `protobuf:"varint,5,opt,name=retry_after_ns,json=retryAfterNs,proto3" json:"retry_after_ns,omitempty"` // overloaded: when the caller's quota has room again; 0: not known
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2664,6 +2665,13 @@ func (x *Error) GetLeader() string {
 		return x.Leader
 	}
 	return ""
+}
+
+func (x *Error) GetRetryAfterNs() int64 {
+	if x != nil {
+		return x.RetryAfterNs
+	}
+	return 0
 }
 
 type BatchRequest struct {
@@ -6168,12 +6176,13 @@ const file_locknode_proto_rawDesc = "" +
 	"\x06resize\x18\x10 \x01(\v2\x1b.locknode.v1.ResizeResponseH\x00R\x06resize\x12,\n" +
 	"\x03get\x18\x0e \x01(\v2\x18.locknode.v1.GetResponseH\x00R\x03get\x12/\n" +
 	"\x04list\x18\x0f \x01(\v2\x19.locknode.v1.ListResponseH\x00R\x04listB\b\n" +
-	"\x06result\"|\n" +
+	"\x06result\"\xa2\x01\n" +
 	"\x05Error\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\rR\x04code\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12-\n" +
 	"\aholders\x18\x03 \x03(\v2\x13.locknode.v1.HolderR\aholders\x12\x16\n" +
-	"\x06leader\x18\x04 \x01(\tR\x06leader\"F\n" +
+	"\x06leader\x18\x04 \x01(\tR\x06leader\x12$\n" +
+	"\x0eretry_after_ns\x18\x05 \x01(\x03R\fretryAfterNs\"F\n" +
 	"\fBatchRequest\x126\n" +
 	"\n" +
 	"operations\x18\x01 \x03(\v2\x16.locknode.v1.OperationR\n" +

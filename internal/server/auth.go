@@ -70,6 +70,7 @@ type Access struct {
 // caller is who sends operations over one stream, or one call or HTTP request. It is safe for
 // concurrent use: nothing of it changes but its standing.
 type caller struct {
+	conn    *limitedConn    // nil: not known
 	address string          // of the connection
 	turns   fair.Owner      // in which the connection's operations take turns
 	serial  string          // of the certificate that was shown
@@ -119,7 +120,7 @@ func (a Auth) withDefaults() Auth {
 // callerOf returns who has sent a call, stream or HTTP request, with the values of its header
 // Authorization.
 func (s *Server) callerOf(conn *limitedConn, authorization []string) *caller {
-	c := &caller{address: conn.owner(), turns: conn.takesTurns(), proved: rights.Anonymous}
+	c := &caller{conn: conn, address: conn.owner(), turns: conn.takesTurns(), proved: rights.Anonymous}
 	if s.auth.Mode == AuthOff {
 		return c
 	}

@@ -52,6 +52,13 @@ func newBrake(inFlight int) brake {
 // isFullLocked reports whether so much is unanswered that the stream is not read for a moment.
 func (st *stream) isFullLocked() bool { return st.open.Prompt+st.unsent.Prompt >= st.brake.limit }
 
+// refused notes that an operation was refused.
+func (st *stream) refused() {
+	st.mu.Lock()
+	st.brake.refused++
+	st.mu.Unlock()
+}
+
 // slowDown pauses the receiver if it must. The receiver calls it after each message, with
 // the number of its operations.
 func (st *stream) slowDown(asked int) {

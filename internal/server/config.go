@@ -94,6 +94,16 @@ type Config struct {
 	// Audit gets every event: see [Event]. It must not block for long: requests wait for it. nil:
 	// nobody does.
 	Audit func(Event)
+	// Begin is called before what needs force or admin is done, with the event as far as it is
+	// known, and calls then once, from any goroutine: with an error it is not done. It does not
+	// block. nil: nothing is refused.
+	Begin func(e Event, then func(error))
+	// QuotaOf returns what an owner may have: an identity, or an address. It is called while a
+	// lock is held, so it must be quick, and its answer is used for a second. nil: there are no
+	// quotas.
+	QuotaOf func(owner string) Quota
+	// Debug answers GET and POST below /debug/ to callers with the right admin; nil: 404.
+	Debug http.Handler
 	// Unfit returns why the node cannot run operations, for example because its disk
 	// hangs, or nil. Pings are answered with that error, so that clients go to another
 	// node. nil: it always can.

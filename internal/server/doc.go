@@ -53,4 +53,6 @@
 //     HTTP, waits.go the acquires that wait.
 //   - health.go: is the node ready? directory.go: how do streams learn where the members
 //     are? meant.go: which calls are for another node? observer.go: what is counted?
+//     audited.go: what is recorded in the audit, and who has done it? quota.go: what may one
+//     caller have?
 package server

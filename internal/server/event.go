@@ -12,10 +12,12 @@ type Event struct {
 	Accessor  string // of the access token that was shown, empty if none was
 	Serial    string // of the certificate that was shown, hexadecimal; empty if none was
 	Address   string
+	Remote    string     // the same with its port, as far as it is known
 	Operation string     // as in locknode.proto: "force_release", or a call such as "SetLimits"
 	Names     []string   // of locks, members, limits, policies or access tokens that it is about
 	Token     uint64     // fencing token that it names; 0: none
 	Reason    string     // as the caller gave it
+	Limit     uint32     // of a semaphore, by resize
 	Code      apiv1.Code // CodeOK: it was done
 	Message   string     // of the error
 	Index     uint64     // of its entry in the log; 0: not known, or none
@@ -26,7 +28,10 @@ type Event struct {
 // of fills in who has called.
 func (e *Event) of(c *caller) {
 	now := c.standing()
-	e.Identity, e.Accessor, e.Serial, e.Address = now.identity(), now.accessor(), c.serial, c.address
+	e.Identity, e.Accessor, e.Serial, e.Address, e.Remote = now.identity(), now.accessor(), c.serial, c.address, c.remote()
+	if now == nobodyYet { // nobody has asked
+		e.Identity, e.Serial = c.shownCert()
+	}
 }
 
 // eventOf describes an operation.
@@ -38,16 +43,10 @@ func eventOf(op *apiv1.Operation) Event {
 	if f := op.GetForceRelease(); f != nil {
 		e.Token, e.Reason = f.GetToken(), f.GetReason()
 	}
-	return e
-}
-
-// isNoted reports whether an operation that was answered is an event of its own.
-func isNoted(op *apiv1.Operation, code apiv1.Code) bool {
-	switch op.Kind() {
-	case apiv1.KindForceRelease, apiv1.KindResize:
-		return true
+	if r := op.GetResize(); r != nil {
+		e.Limit = r.GetLimit()
 	}
-	return code == apiv1.CodeDenied // by the table, because it belongs to somebody else
+	return e
 }
 
 // note is where every refusal for want of rights passes, and everything that is done with the
@@ -72,12 +71,18 @@ func (s *Server) note(e Event) {
 	}
 }
 
-// noteAnswer notes the outcome of an operation, if it is an event.
+// noteAnswer notes that the table has refused an operation, because it is about what belongs to
+// somebody else.
 func (s *Server) noteAnswer(c *caller, op *apiv1.Operation, a *apiv1.Answer) {
-	code := apiv1.Code(a.GetError().GetCode())
-	if c == nil || c.member || !isNoted(op, code) { // what a member passes on, the node has noted that received it
-		return
+	if c == nil || c.member || isForced(op) || apiv1.Code(a.GetError().GetCode()) != apiv1.CodeDenied {
+		return // what a member passes on, the node has noted that received it
 	}
+	s.noteForced(c, op, a)
+}
+
+// noteForced notes the outcome of an operation.
+func (s *Server) noteForced(c *caller, op *apiv1.Operation, a *apiv1.Answer) {
+	code := apiv1.Code(a.GetError().GetCode())
 	e := eventOf(op)
 	e.of(c)
 	e.Code, e.Message, e.Index = code, a.GetError().GetMessage(), a.GetIndex()

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"sync"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -85,10 +86,12 @@ func expected(op *apiv1.Operation) int {
 // tally is what one call or HTTP request has counted. It is given back when that ends.
 type tally struct {
 	conn *limitedConn // nil: not known, nothing is counted
+	use  *quotaUse    // whose quotas count; nil: nobody's
 	json bool         // answers are sent as JSON
 
 	mu         sync.Mutex // guards what follows
 	ops, bytes int
+	unsent     int // bytes that the caller has counted
 	ended      bool
 }
 
@@ -110,6 +113,9 @@ func tallyOf(ctx context.Context) *tally {
 func (t *tally) startOp(op *apiv1.Operation) *apiv1.Error {
 	if t == nil {
 		return nil
+	}
+	if refusal := t.use.start(mux.ClassOf(op), time.Now()); refusal != nil {
+		return refusal
 	}
 	bytes := longBytes(op)
 	if !t.conn.takeOp(bytes, mux.ClassOf(op)) {
@@ -143,10 +149,33 @@ func (t *tally) answered(op *apiv1.Operation, a *apiv1.Answer) *apiv1.Answer {
 	kind := op.Kind()
 	kind.Shorten(a, maxAnswerBytes)
 	t.give(t.cost(expected(op)))
-	if refusal := t.take(t.cost(sizeOf(kind, a)), isRead(kind, a)); refusal != nil {
+	bytes := t.cost(sizeOf(kind, a))
+	refusal := t.owe(bytes, isRead(kind, a))
+	if refusal == nil {
+		refusal = t.take(bytes, isRead(kind, a))
+	}
+	if refusal != nil {
 		return errorAnswer(a.GetId(), refusal)
 	}
 	return a
+}
+
+// owe counts the bytes of an answer for the caller, unless they may be refused and are too
+// many.
+func (t *tally) owe(bytes int, mayRefuse bool) *apiv1.Error {
+	if t == nil {
+		return nil
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.ended {
+		return nil
+	}
+	refusal := t.use.afford(bytes, mayRefuse)
+	if refusal == nil {
+		t.unsent += bytes
+	}
+	return refusal
 }
 
 // give gives some bytes of answers back.
@@ -178,5 +207,6 @@ func (t *tally) end() {
 	t.ended = true
 	t.conn.giveOp(t.ops)
 	t.conn.paid(t.bytes)
-	t.ops, t.bytes = 0, 0
+	t.use.paid(t.unsent)
+	t.ops, t.bytes, t.unsent = 0, 0, 0
 }

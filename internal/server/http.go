@@ -23,7 +23,10 @@ import (
 // route is what one path does, by method. GET also answers HEAD.
 type route map[string]func(http.ResponseWriter, *http.Request)
 
-const locksPrefix = "/v1/locks/"
+const (
+	locksPrefix = "/v1/locks/"
+	debugPrefix = "/debug/"
+)
 
 // index is the page that a browser shows for the port.
 const index = `This is a Locknode node: it keeps locks.
@@ -96,6 +99,9 @@ func (s *Server) handler() http.Handler {
 			s.cfg.Metrics.ServeHTTP(w, r)
 		}}
 	}
+	if s.cfg.Debug != nil {
+		routes[debugPrefix] = route{http.MethodGet: s.httpDebug, http.MethodPost: s.httpDebug}
+	}
 	crossOrigin := http.NewCrossOriginProtection()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Body != http.NoBody { // net/http also waits for a body that no handler reads
@@ -118,8 +124,10 @@ func (s *Server) handler() http.Handler {
 			}
 		}
 		r = r.WithContext(withCaller(r.Context(), c))
-		if strings.HasPrefix(path, locksPrefix) {
-			path = locksPrefix
+		for _, prefix := range [...]string{locksPrefix, debugPrefix} {
+			if strings.HasPrefix(path, prefix) {
+				path = prefix
+			}
 		}
 		rt, ok := routes[path]
 		if !ok {
@@ -151,10 +159,29 @@ func (s *Server) handler() http.Handler {
 		conn.begin()
 		conn.work()
 		defer conn.end()
+		end, refusal := s.countHTTP(r)
+		if refusal != nil {
+			pause(r.Context(), refusedPause)
+			writeError(w, refusal)
+			return
+		}
+		defer end()
 		// Remove the deadline of the connection's last answer.
 		_ = http.NewResponseController(w).SetWriteDeadline(time.Time{})
 		serve(w, r)
 	})
+}
+
+// httpDebug shows what only who may do everything with the node may see.
+func (s *Server) httpDebug(w http.ResponseWriter, r *http.Request) {
+	about := func(e *Event, _ *struct{}) { e.Names = []string{r.URL.Path} }
+	_, err := operate(r.Context(), s.calls, access{call: "debug", right: fsm.RightAdmin}, about, func() (*struct{}, error) {
+		s.cfg.Debug.ServeHTTP(w, r)
+		return nil, nil //nolint:nilnil // the answer is written
+	})
+	if err != nil {
+		writeError(w, apiv1.AsError(err))
+	}
 }
 
 func (s *Server) httpIndex(w http.ResponseWriter, r *http.Request) {

@@ -84,6 +84,9 @@ func (s *Server) run(ctx context.Context, road Road, call *mux.Call) (*apiv1.Ans
 	}
 	held := tallyOf(ctx)
 	if refusal := held.startOp(op); refusal != nil {
+		if refusal.GetRetryAfterNs() > 0 {
+			pause(ctx, refusedPause)
+		}
 		return nil, refusal
 	}
 	begun := time.Now()
@@ -99,9 +102,9 @@ func (s *Server) run(ctx context.Context, road Road, call *mux.Call) (*apiv1.Ans
 	answers := make(chan *apiv1.Answer, 1)
 	call.Done = func(a *apiv1.Answer) { answers <- held.answered(op, a) }
 	if op.Kind().Pages() { // it may be answered at once
-		s.turns.take(func() { s.backend.Start(call) })
+		s.turns.take(func() { s.start(c, call) })
 	} else {
-		s.backend.Start(call)
+		s.start(c, call)
 	}
 	var a *apiv1.Answer
 	select {

@@ -4,6 +4,7 @@ package server
 import (
 	"context"
 	"encoding/hex"
+	"errors"
 
 	apiv1 "github.com/locknode/locknode/api/v1"
 	"github.com/locknode/locknode/fsm"
@@ -13,7 +14,7 @@ import (
 // place, operate.
 
 // operate makes a call if its sender may, and notes the outcome of one that needed more than to
-// read. about is what it is about; it is not asked for before the call has ended.
+// read. about is what it is about: it is asked before the call, when there is no answer, and after it.
 func operate[R any](ctx context.Context, l *locks, a access, about func(e *Event, r R), do func() (R, error)) (R, error) {
 	s := l.server
 	var none R
@@ -21,21 +22,38 @@ func operate[R any](ctx context.Context, l *locks, a access, about func(e *Event
 	if refusal := s.mayCall(ctx, c, a); refusal != nil {
 		return none, grpcError(refusal)
 	}
-	r, err := do()
-	if !c.member && (a.noted || a.right == fsm.RightForce || a.right == fsm.RightAdmin) {
-		e := Event{Operation: a.call, Enforced: true}
-		e.of(c)
-		if err != nil {
-			failed := apiv1.AsError(err)
-			e.Code, e.Message = apiv1.Code(failed.GetCode()), failed.GetMessage()
-			r = none
-		}
-		if about != nil {
-			about(&e, r)
-		}
-		s.note(e)
+	if c.member || !a.noted && a.right != fsm.RightForce && a.right != fsm.RightAdmin {
+		return passed(do())
 	}
+	e := Event{Operation: a.call, Enforced: true}
+	e.of(c)
+	if about != nil {
+		about(&e, none)
+	}
+	var r R
+	err := s.begin(ctx, e)
+	if err == nil {
+		r, err = do()
+	}
+	if err != nil {
+		failed := outcomeOf(err)
+		e.Code, e.Message = apiv1.Code(failed.GetCode()), failed.GetMessage()
+		r = none
+	}
+	if e.Names = nil; about != nil {
+		about(&e, r)
+	}
+	s.note(e)
 	return passed(r, err)
+}
+
+// outcomeOf is the error with which a call has ended. Of one whose caller has gone away it is not
+// known whether it was done.
+func outcomeOf(err error) *apiv1.Error {
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return apiv1.NewError(apiv1.CodeUnknownOutcome, "the caller has gone away: it may have been done, or may still be done")
+	}
+	return apiv1.AsError(err)
 }
 
 // who returns who made a request, as the node sees it: the identity, or the address of the

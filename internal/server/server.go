@@ -31,6 +31,7 @@ type Server struct {
 	calls    *locks // the service Locks, also for HTTP
 	failures failures
 	turns    turns
+	quotas   *quotas
 	grpc     *grpc.Server
 	http     *http.Server
 
@@ -84,7 +85,7 @@ func New(cfg Config) (*Server, error) {
 			"connections", cfg.Limits.Connections, "configured", wanted, "files", cfg.Files)
 	}
 	s := &Server{
-		cfg: cfg, backend: cfg.Backend, turns: newTurns(),
+		quotas: newQuotas(cfg.QuotaOf), cfg: cfg, backend: cfg.Backend, turns: newTurns(),
 		stopping: make(chan struct{}), closed: make(chan struct{}),
 		streams: map[*stream]struct{}{}, waiting: map[*waiting]struct{}{},
 		auth: cfg.Auth.withDefaults(),
@@ -299,6 +300,13 @@ func (s *Server) countCall(ctx context.Context, r any, info *grpc.UnaryServerInf
 	conn.work()
 	defer conn.end()
 	ctx, held := withTally(ctx, conn)
+	use, refusal := s.useOf(ctx, info.FullMethod)
+	if refusal != nil {
+		pause(ctx, refusedPause)
+		return nil, grpcError(refusal)
+	}
+	held.use = use
+	defer use.leave(conn)
 	defer held.end()
 	if mayWait(r) {
 		if refusal := conn.startCall(s.cfg.Limits.StreamsPerConnection); refusal != nil {

@@ -27,7 +27,8 @@ type stream struct {
 	quiet  bool          // the client requested no notices
 	peer   bool          // the client is another node: its operations name their owners
 	caller *caller
-	known  bool // the caller is sent the directory of the members
+	use    *quotaUse // whose quotas count; nil: nobody's
+	known  bool      // the caller is sent the directory of the members
 
 	mu      sync.Mutex // guards what follows
 	first   *inflight  // operations that were not answered, oldest first
@@ -93,6 +94,14 @@ func (l *locks) Session(g grpc.BidiStreamingServer[apiv1.SessionRequest, apiv1.S
 		return err
 	}
 	st.known = s.mayCall(st.ctx, st.caller, access{call: "Members", open: "members", quiet: true}) == nil
+	if !st.peer { // the node at which they have entered counts what other nodes send
+		use, refusal := s.quotas.enter(st.caller.owner(), st.conn, false)
+		if refusal != nil {
+			return grpcError(refusal)
+		}
+		st.use = use
+		defer use.leave(st.conn)
+	}
 	if !s.addStream(st) {
 		return stopping()
 	}
@@ -155,11 +164,17 @@ func (st *stream) accept(op *apiv1.Operation, begun time.Time) {
 	if !op.GetChecked() { // otherwise the answer shows whose session it is
 		st.watch(op.Watches())
 	}
-	if refusal := st.enter(o); refusal != nil {
+	refusal := st.use.start(o.class, begun)
+	if refusal != nil {
+		st.refused()
+	} else {
+		refusal = st.enter(o)
+	}
+	if refusal != nil {
 		st.answer(errorAnswer(op.GetId(), refusal))
 		return
 	}
-	st.server.backend.Start(&o.call)
+	st.server.start(st.caller, &o.call)
 }
 
 // refuse ends the stream once what is queued is sent, because the caller is not who he said.
@@ -313,10 +328,10 @@ func (st *stream) pushLocked(o outgoing) (cut bool) {
 		o.answer = errorAnswer(o.answer.GetId(), apiv1.NewError(apiv1.CodeOverloaded, "%d bytes of answers on this stream are not read yet", st.bytes))
 		o.size = sizeOf(o.kind, o.answer)
 	}
-	if refusal := st.conn.afford(o.size, isRead(o.kind, o.answer)); refusal != nil {
+	if refusal := st.affordLocked(o.size, isRead(o.kind, o.answer)); refusal != nil {
 		o.answer = errorAnswer(o.answer.GetId(), refusal)
 		o.size = sizeOf(o.kind, o.answer)
-		_ = st.conn.afford(o.size, false)
+		_ = st.affordLocked(o.size, false)
 	}
 	st.owed += o.size
 	if o.ahead {
@@ -338,11 +353,30 @@ func (st *stream) countLocked(o outgoing, n int) {
 	if n < 0 {
 		st.releaseLocked()
 		st.owed -= o.size
-		st.conn.paid(o.size)
+		st.payLocked(o.size)
 	}
 	if o.class != mux.Waits {
 		st.bytes += n * o.size
 	}
+}
+
+// affordLocked counts bytes of an answer for the connection and for the caller. If they may be
+// refused and there is no room, it returns the error to answer instead.
+func (st *stream) affordLocked(bytes int, mayRefuse bool) *apiv1.Error {
+	if refusal := st.use.afford(bytes, mayRefuse); refusal != nil {
+		return refusal
+	}
+	refusal := st.conn.afford(bytes, mayRefuse)
+	if refusal != nil {
+		st.use.paid(bytes)
+	}
+	return refusal
+}
+
+// payLocked gives them back.
+func (st *stream) payLocked(bytes int) {
+	st.use.paid(bytes)
+	st.conn.paid(bytes)
 }
 
 func (st *stream) afterPush(cut bool) {
@@ -393,7 +427,7 @@ func (st *stream) end() {
 		st.server.lose(&o.call)
 	}
 	st.out, st.ahead, st.notices = nil, nil, nil
-	st.conn.paid(st.owed)
+	st.payLocked(st.owed)
 	st.owed = 0
 	watches := st.watches
 	st.watches = nil

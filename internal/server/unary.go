@@ -139,7 +139,7 @@ func (s *Server) startAll(ctx context.Context, ops []*apiv1.Operation, c *caller
 		close(all)
 	}
 	for _, call := range calls {
-		s.backend.Start(call)
+		s.start(c, call)
 	}
 	return answers, calls, all
 }

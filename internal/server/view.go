@@ -129,6 +129,9 @@ func writeStatusError(w http.ResponseWriter, status int, err *apiv1.Error) {
 	if apiv1.Code(err.GetCode()).Passes() {
 		w.Header().Set("Retry-After", "1")
 	}
+	if wait := err.GetRetryAfterNs(); wait > 0 { // in whole seconds, as HTTP has it
+		w.Header().Set("Retry-After", strconv.FormatInt((wait+1e9-1)/1e9, 10))
+	}
 	_ = writeJSON(w, status, d)
 }
 
