@@ -288,10 +288,6 @@ func (n *Node) serverAuth() server.Auth {
 	return a
 }
 
-// noted gets everything that was refused to a caller, and everything that was done with the right
-// force or admin, once for each and on the node that received it.
-func (n *Node) noted(server.Event) {}
-
 // asCaller has the table check whose session and grants a command uses, if the node that received
 // it has checked who the caller is.
 func (n *Node) asCaller(op *apiv1.Operation, c fsm.Command) fsm.Command {

@@ -93,7 +93,7 @@ func (c *clients) close(ctx context.Context) (wait func()) {
 // of all its clients return [client.ErrClosed] and their grants are lost. A client that is
 // made later is closed already.
 func (n *Node) Client(opts ...client.Option) *client.Client {
-	var self embedded.Node = wire{n}
+	self := n.ownClients()
 	if n.cfg.seams.Client != nil {
 		self, opts = n.cfg.seams.Client(self, opts)
 	}
@@ -178,6 +178,7 @@ func (n *Node) stop(ctx context.Context) error {
 		}
 		cancel()
 	}
+	n.noteStop()
 	drain, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	_ = n.server.Close(drain) // clients retry what it cut
@@ -219,6 +220,7 @@ func (n *Node) release(ctx context.Context) error {
 		step("close the stores", n.stores.Close)
 	}
 	n.repeats.close()
+	errs = append(errs, n.audit.Close(ctx))
 	return errors.Join(errs...)
 }
 

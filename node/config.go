@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"regexp"
 	"slices"
 	"strconv"
@@ -141,6 +143,17 @@ type Config struct {
 	// They have no effect later.
 	Limits fsm.Limits
 
+	// Audit records who has done what with force or admin, denials, and what happens to the
+	// node and the members; the zero value records nothing.
+	Audit Audit
+
+	// Quota bounds what one caller may take of this node: one identity, or one address (of
+	// IPv6 one /64) where there is none. Zero fields bound nothing.
+	Quota Quota
+	// Debug answers HTTP requests below /debug/ of callers with the right admin, such as a
+	// handler with the profiles of net/http/pprof. nil: there is no such path.
+	Debug http.Handler
+
 	// Logger gets the log: info and above is for operators, debug for developers. Default:
 	// silent.
 	Logger *slog.Logger
@@ -152,6 +165,37 @@ type Config struct {
 	Metrics prometheus.Registerer
 
 	seams seam.Node
+}
+
+// Audit says what a node records of what was done, one JSON object on each line; the page
+// docs/operations.md has the format. Each node records what has entered the cluster through
+// it, and the leader what the table did.
+type Audit struct {
+	// To gets the lines: whole ones, several in one Write, from one goroutine, until the node
+	// is closed. nil: nothing is recorded. The node does not close it.
+	To io.Writer
+	// Grants records each grant and its end as well.
+	Grants bool
+	// Refuse has each operation that needs force or admin refused if it cannot be recorded
+	// before it is done. Otherwise it is done all the same, and the line that is missing is
+	// counted by locknode_audit_lost_total.
+	Refuse bool
+}
+
+// Quota says how much one caller may have of a node, besides what all callers share. A zero
+// field is no bound.
+type Quota struct {
+	// Connections is on how many connections it may have something under way.
+	Connections int
+	// Streams is how many calls, streams and HTTP requests it may have under way; twice as
+	// many of those that free something or keep it alive.
+	Streams int
+	// OpsPerSecond is how many operations it may send a second, besides those that free
+	// something or keep it alive. After a pause it may send those of a second at once.
+	OpsPerSecond int
+	// UnsentBytes is how many bytes of answers may wait because it does not read them:
+	// beyond that reads are refused.
+	UnsentBytes int64
 }
 
 // TLS says whether a node uses TLS, and has its files, all in PEM. They are read again within
@@ -377,6 +421,20 @@ func (c *Config) validate() error {
 		if m.value != 0 && (m.value < minConnections || m.value > maxConnections) {
 			bad("%s: is %d, must be %d to %d, or 0 for the default", m.name, m.value, minConnections, maxConnections)
 		}
+	}
+	for _, q := range []struct {
+		name  string
+		value int64
+	}{
+		{"connections", int64(c.Quota.Connections)}, {"streams", int64(c.Quota.Streams)},
+		{"ops per second", int64(c.Quota.OpsPerSecond)}, {"unsent bytes", c.Quota.UnsentBytes},
+	} {
+		if q.value < 0 {
+			bad("quota %s: is %d, must be 0 or more", q.name, q.value)
+		}
+	}
+	if c.Audit.To == nil && (c.Audit.Grants || c.Audit.Refuse) {
+		bad("audit: there is no writer for it, must be one with Grants and Refuse")
 	}
 	if err := c.Limits.Validate(); err != nil {
 		faults = append(faults, err)

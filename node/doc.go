@@ -47,12 +47,14 @@
 //   - node.go: how is a node opened? config.go: what can be configured? bind.go: which
 //     addresses does it bind? memory.go, files_unix.go, files_other.go: what does the system
 //     allow, and what are the server's budgets? limits.go: which limits does a new cluster get?
-//     secure.go: how does it use TLS? auth.go: who may do what? metrics.go: what is counted? text.go: which text cannot
+//     quotas.go: what may one caller have? secure.go: how does it use TLS? auth.go: who may do
+//     what? metrics.go: what is counted? text.go: which text cannot
 //     be printed?
 //   - op.go: which command is an operation? answer.go: which answer, with its code and text,
 //     is a result of the table? observe.go: who gets what an entry has done?
 //     admin.go: what can an operator request of a node? operator.go: what can an operator do
-//     about clients? operator_rights.go: and about access tokens and policies? peercalls.go: what do other nodes ask?
+//     about clients? operator_rights.go: and about access tokens and policies? audit.go: what is
+//     recorded? grants.go: which node records grants? peercalls.go: what do other nodes ask?
 //   - join.go: how does Raft start in a cluster? seeds.go: where were the others last?
 //     leave.go: can the others do without this node? voter.go: may the next node be stopped?
 //     reseed.go: how does a node come back with an empty directory?

@@ -67,7 +67,7 @@ func (n *Node) openCluster(identity disk.Identity) (err error) {
 		KeepPromise: func(founders cluster.Founders) error {
 			return n.stores.UpdateIdentity(func(id *disk.Identity) { id.Promise = founders })
 		},
-		Waiting: n.setForming, Levels: n.levels(),
+		Waiting: n.setForming, Levels: n.levels(), Changed: n.noteMember,
 		Timing: n.cfg.Timing, RemoveFailedAfter: n.cfg.RemoveFailedAfter, RemoveReplacedAfter: n.cfg.RemoveReplacedAfter,
 		MaxNonvoters: n.cfg.MaxNonvoters, Fast: n.cfg.Fast, Logger: n.log,
 	})

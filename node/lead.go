@@ -9,6 +9,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/locknode/locknode/fsm"
+	"github.com/locknode/locknode/internal/audit"
 	"github.com/locknode/locknode/internal/network"
 )
 
@@ -121,6 +122,9 @@ func (n *Node) begin(r *raft.Raft, term uint64) (*epoch, error) {
 	if !e.proposer.propose(first) {
 		return nil, fmt.Errorf("first entry of term %d: not committed", term)
 	}
+	if !founded {
+		n.note(audit.EventFormed, n.clusterID(), 0)
+	}
 	return e, nil
 }
 
@@ -130,6 +134,7 @@ func (n *Node) serve(ctx context.Context, r *raft.Raft, e *epoch) {
 	n.membership.Lead(ctx)
 	n.epoch.Store(e)
 	n.metrics.leaderChanges.Inc()
+	n.grants.lead(n.state.Load().Now)
 	n.log.Info("leading the cluster", "term", e.term)
 	n.rounds.restart()
 	n.router.wake()

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/locknode/locknode/fsm"
+	"github.com/locknode/locknode/internal/audit"
 	"github.com/locknode/locknode/internal/disk"
 	"github.com/locknode/locknode/internal/membership"
 )
@@ -72,6 +73,9 @@ func (n *Node) levels() membership.Levels {
 			outcomes, err := n.runAll(ctx, e, fsm.RaiseLevel{Level: to, Version: fsm.LevelVersion(to)})
 			if err == nil && outcomes[0].result.Code != fsm.OK {
 				err = fmt.Errorf("raise the feature level to %d: %s: %s", to, outcomes[0].result.Field, outcomes[0].result.Detail)
+			}
+			if err == nil {
+				n.note(audit.EventLevel, fmt.Sprint(to), outcomes[0].index)
 			}
 			return err
 		},

@@ -39,6 +39,8 @@ type metrics struct {
 	cancelled     prometheus.Counter
 	denied        *prometheus.CounterVec
 	comparisons   prometheus.Counter
+	audited       prometheus.Counter
+	unaudited     prometheus.Counter
 }
 
 // gauges are read from the node at each scrape.
@@ -79,9 +81,11 @@ func newMetrics(n *Node) *metrics {
 		cancelled:    counter("locknode_acquires_abandoned_total", "Acquires cancelled because their caller went away."),
 		denied:       counterVec("locknode_auth_refused_total", "What the caller had no right to, by code, and by whether it was refused (mode log refuses nothing).", "code", "enforced"),
 		comparisons:  counter("locknode_state_comparisons_total", "Comparisons of this node's state with another node's."),
+		audited:      counter("locknode_audit_records_total", "Records written to the audit."),
+		unaudited:    counter("locknode_audit_lost_total", "Records that could not be written to the audit."),
 	}
 	m.add(m.grants, m.ends, m.waitsEnded, m.waited, m.held, m.entries, m.commands, m.refused,
-		m.leaderChanges, m.operations, m.took, m.connections, m.streams, m.refusedConns, m.cut, m.cancelled, m.denied, m.comparisons)
+		m.leaderChanges, m.operations, m.took, m.connections, m.streams, m.refusedConns, m.cut, m.cancelled, m.denied, m.comparisons, m.audited, m.unaudited)
 	m.registry.MustRegister(
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	for _, g := range tableGauges {
@@ -104,6 +108,7 @@ func (m *metrics) nodeGauges(n *Node) {
 	m.gauge("locknode_state_diverged", "1 while this node's state is known to differ from another member's.", func() float64 {
 		return boolGauge(n.divergence.found())
 	})
+	m.gauge("locknode_audit_failing", "1 while records cannot be written to the audit.", func() float64 { return boolGauge(n.audit.Failing() != nil) })
 	m.add(&tlsMetrics{n: n})
 	m.gauge("locknode_auth_enforced", "1 while this node refuses what the caller has no right to.", func() float64 {
 		enforced, _ := n.rights.describe()

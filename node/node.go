@@ -16,6 +16,7 @@ import (
 	"github.com/locknode/locknode/client"
 	"github.com/locknode/locknode/cluster"
 	"github.com/locknode/locknode/fsm"
+	"github.com/locknode/locknode/internal/audit"
 	"github.com/locknode/locknode/internal/disk"
 	"github.com/locknode/locknode/internal/host"
 	"github.com/locknode/locknode/internal/membership"
@@ -58,6 +59,8 @@ type Node struct {
 	snapshots  *snapshots
 	waits      *waits
 	notices    *notices
+	audit      *audit.Log // nil: nothing is recorded
+	grants     *grantLog  // nil: grants are not recorded
 	metrics    *metrics
 	rights     *rightsHere
 	registered atomic.Bool // cfg.Metrics has the metrics
@@ -163,6 +166,7 @@ func (n *Node) open(ctx context.Context) (err error) {
 	}
 	n.id, n.cfg.LogStore = identity.NodeID, identity.LogStore
 	n.log, n.raftLog = n.log.With("node", n.id), n.raftLog.With("node", n.id)
+	n.openAudit()
 	n.host = n.newHost()
 	if err := n.bind(ctx); err != nil {
 		return err
@@ -183,7 +187,7 @@ func (n *Node) open(ctx context.Context) (err error) {
 		Files:  n.clientFiles(), Admit: leaveToPeers, Hosts: n.cfg.hosts(),
 		Self: func() (node, cluster string) { return n.id, n.knownCluster() },
 		Peer: n.isPeerKey, Member: n.memberOnly,
-		Auth: n.serverAuth(), Audit: n.noted,
+		Auth: n.serverAuth(), Audit: n.noted, Begin: n.begins, QuotaOf: n.quotas(), Debug: n.cfg.Debug,
 		SecureGRPC: n.security.api, SecureHTTP: n.security.http, NeedCertificate: n.cfg.TLS.clientsNeedCertificates(),
 	}); err != nil {
 		return err
@@ -232,6 +236,7 @@ func (n *Node) start() {
 	}
 	n.goRun(n.join)
 	n.logTLS()
+	n.noteStart()
 	n.log.Info("node started", "api", n.apiAddr, "http", n.httpAddr, "raft", n.raftAddr, "gossip", n.GossipAddr(), "data", n.cfg.DataDir)
 }
 

@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 
 	"github.com/locknode/locknode/fsm"
+	"github.com/locknode/locknode/internal/audit"
 )
 
 // observe is called for every applied entry, on every node, in log order, on the goroutine
@@ -15,6 +16,7 @@ func (n *Node) observe(a fsm.Applied) {
 	n.host.Observe(&a)
 	n.notices.observe(&a)
 	n.metrics.observe(&a)
+	n.grants.observe(&a)
 	if n.cfg.seams.Applied != nil {
 		n.cfg.seams.Applied(a)
 	}
@@ -26,6 +28,9 @@ func (n *Node) restored() {
 	s := n.state.Load()
 	n.checkpoints.note(s.DigestIndex, s.Digest)
 	n.host.Restored(s.DigestIndex)
+	if n.raft.Load() != nil { // otherwise the node starts with a snapshot of its own
+		n.note(audit.EventRestored, "", s.DigestIndex)
+	}
 }
 
 func randomID() (id [16]byte) {
