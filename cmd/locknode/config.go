@@ -112,7 +112,7 @@ func (s *setting) reset(c *serveConfig) {
 // command.
 func together(c serveConfig) error {
 	c.node.DataDir = cmp.Or(c.node.DataDir, ".")
-	return errors.Join(c.node.Validate(), oneGossipKey(c))
+	return errors.Join(c.node.Validate(), oneGossipKey(c), auditFault(c))
 }
 
 // show returns values as they are printed: a secret is replaced.
@@ -220,7 +220,7 @@ func fileOrigins(path string, all []*setting) (map[string]*origin, error) {
 }
 
 // sections are the keys of a file below which there are settings.
-var sections = []string{"tls", "auth", "limits"}
+var sections = []string{"tls", "auth", "audit", "quota", "debug", "limits"}
 
 // fileReader walks a YAML tree and collects settings and faults.
 type fileReader struct {

@@ -120,6 +120,17 @@ var everySetting = []struct {
 	{"tls.client_ca_file", "clients.pem", func(c serveConfig) any { return c.node.TLS.ClientCAFile }, "clients.pem"},
 	{"auth.mode", "log", func(c serveConfig) any { return c.node.Auth.Mode }, "log"},
 	{"auth.open", "metrics,status", func(c serveConfig) any { return strings.Join(c.node.Auth.Open, "+") }, "metrics+status"},
+	{"audit.file", "testdata/audit.jsonl", func(c serveConfig) any { return c.audit.file }, "testdata/audit.jsonl"},
+	{"audit.stdout", "true", func(c serveConfig) any { return c.audit.stdout }, true},
+	{"audit.grants", "true", func(c serveConfig) any { return c.audit.grants }, true},
+	{"audit.on_error", "refuse", func(c serveConfig) any { return c.audit.onError }, "refuse"},
+	{"audit.max_size", "3MiB", func(c serveConfig) any { return c.audit.maxSize }, int64(3 << 20)},
+	{"audit.backups", "4", func(c serveConfig) any { return c.audit.backups }, 4},
+	{"quota.connections", "31", func(c serveConfig) any { return c.node.Quota.Connections }, 31},
+	{"quota.streams", "32", func(c serveConfig) any { return c.node.Quota.Streams }, 32},
+	{"quota.ops_per_second", "33", func(c serveConfig) any { return c.node.Quota.OpsPerSecond }, 33},
+	{"quota.unsent_bytes", "34KiB", func(c serveConfig) any { return c.node.Quota.UnsentBytes }, int64(34 << 10)},
+	{"debug.pprof", "true", func(c serveConfig) any { return c.pprof }, true},
 	{"limits.name_bytes", "1", func(c serveConfig) any { return c.node.Limits.NameBytes }, 1},
 	{"limits.value_bytes", "2", func(c serveConfig) any { return c.node.Limits.ValueBytes }, 2},
 	{"limits.holder_bytes", "3", func(c serveConfig) any { return c.node.Limits.HolderBytes }, 3},
@@ -150,28 +161,28 @@ func TestEverySettingCanBeGivenInAllThreeSources(t *testing.T) {
 	}
 	env := map[string]string{}
 	var args []string
-	var file, tls, limits strings.Builder
-	tls.WriteString("tls:\n")
-	limits.WriteString("limits:\n")
+	var file strings.Builder
+	below := map[string]string{} // section → its settings
 	for _, s := range everySetting {
 		flag := strings.ReplaceAll(s.key, "_", "-")
 		if s.key != "gossip_key" { // secrets are refused on a command line; gossip_key_file has the same key
 			args = append(args, "--"+flag+"="+s.value)
 		}
 		env["LOCKNODE_"+strings.ToUpper(strings.ReplaceAll(s.key, ".", "_"))] = s.value
-		if key, ok := strings.CutPrefix(s.key, "limits."); ok {
-			limits.WriteString("  " + key + ": " + s.value + "\n")
-		} else if key, ok := strings.CutPrefix(s.key, "tls."); ok {
-			tls.WriteString("  " + key + ": " + s.value + "\n")
+		if section, key, ok := strings.Cut(s.key, "."); ok {
+			below[section] += "  " + key + ": " + s.value + "\n"
 		} else {
 			file.WriteString(s.key + ": " + s.value + "\n")
 		}
+	}
+	for section, settings := range below {
+		file.WriteString(section + ":\n" + settings)
 	}
 	for source, give := range map[string]func() (serveConfig, []resolved, error){
 		"flags":       func() (serveConfig, []resolved, error) { return configured(t, args, nil, "") },
 		"environment": func() (serveConfig, []resolved, error) { return configured(t, nil, env, "") },
 		"file": func() (serveConfig, []resolved, error) {
-			return configured(t, nil, nil, file.String()+tls.String()+limits.String())
+			return configured(t, nil, nil, file.String())
 		},
 	} {
 		c, _, err := give()
@@ -373,7 +384,7 @@ func TestExampleFileShowsEverySettingAndItsDefault(t *testing.T) {
 		}
 	}
 	for _, s := range settings() {
-		key := strings.TrimPrefix(strings.TrimPrefix(strings.TrimPrefix(s.key, "limits."), "tls."), "auth.")
+		key := s.key[strings.LastIndexByte(s.key, '.')+1:]
 		if !strings.Contains(string(data), key+":") {
 			t.Errorf("%s is not in the example file", s.key)
 		}

@@ -15,7 +15,7 @@
 //     package client; flags.go has helpers for flags.
 //   - serve.go runs a node; settings.go lists the settings, config.go decides which source
 //     wins, environment.go finds misspelt variables, secrets.go reads the gossip key,
-//     reload.go applies a changed configuration, memory.go sets the runtime's memory limit.
+//     reload.go applies a changed configuration, audit.go rotates the audit, memory.go sets the runtime's memory limit.
 //   - run.go runs a command under a lock; nested.go refuses to wait for a lock that a
 //     surrounding run holds; supervise.go, supervise_linux.go and supervise_other.go own the
 //     child; group.go, group_linux.go, group_darwin.go and group_other.go signal its processes;

@@ -23,14 +23,20 @@ type reloader struct {
 	current []resolved // the settings that the node runs with
 	log     *slog.Logger
 	node    *node.Node // nil in tests
+	audit   *rotating  // nil: the audit goes to no file
 }
 
 // reload reads the file and the environment again and applies the reloadable settings. If
 // the configuration has a fault, it logs the fault and changes nothing. It never ends the
 // node.
 func (r *reloader) reload() {
+	if r.audit != nil {
+		if err := r.audit.reopen(); err != nil {
+			r.log.Warn("the audit is not opened again, its lines go on to the file before", "err", err)
+		}
+	}
 	cfg, all, err := resolve(r.flags, r.lookup)
-	if err = errors.Join(err, cfg.node.Validate(), oneGossipKey(cfg)); err != nil {
+	if err = errors.Join(err, cfg.node.Validate(), oneGossipKey(cfg), auditFault(cfg)); err != nil {
 		r.log.Warn("configuration is not reloaded, all settings stay as they are", "err", err)
 		return
 	}
@@ -52,6 +58,7 @@ func (r *reloader) reload() {
 		if err := r.node.ReloadCertificates(); err != nil {
 			r.log.Warn("certificates are not reloaded, those read before stay in use", "err", err)
 		}
+		r.node.AuditSettings(changed)
 	}
 	r.log.Info("configuration reloaded", "changed", changed)
 	if len(later) > 0 {

@@ -41,7 +41,7 @@ start another node with --join and without --bootstrap-expect.
 SIGHUP never stops the node: it reloads the file, applies log_level and http_hosts, and
 logs which other settings have changed and take effect at the next start. A file with a
 fault changes nothing. The files of tls.* are read again as well, as they are by
-themselves within a minute after they have changed.`,
+themselves within a minute after they have changed, and audit.file is opened again.`,
 		Example: `  locknode serve --data-dir /var/lib/locknode --bootstrap-expect 1
   locknode serve --config /etc/locknode.yaml
   LOCKNODE_LISTEN=10.0.0.1:7400 locknode serve --config /etc/locknode.yaml --print-config
@@ -120,11 +120,22 @@ func (a *app) serve(ctx context.Context, cfg serveConfig, r *reloader) error {
 	}
 	warnOfOpenKey(log, r.current)
 	a.limitMemory(log)
+	to, file, err := a.openAudit(cfg.audit, log)
+	if err != nil {
+		return configFault(err)
+	}
+	if file != nil {
+		defer func() { _ = file.Close() }()
+	}
+	cfg.node.Audit = to
+	if cfg.pprof {
+		cfg.node.Debug = profiles()
+	}
 	n, err := openNode(ctx, cfg.node)
 	if err != nil {
 		return err
 	}
-	r.node = n
+	r.node, r.audit = n, file
 	log.Info("listening", "api", n.APIAddr(), "http", n.HTTPAddr(), "raft", n.RaftAddr(), "gossip", n.GossipAddr(), "data_dir", cfg.node.DataDir)
 	started := time.Now()
 	ready := make(chan error, 1)

@@ -23,6 +23,9 @@ type serveConfig struct {
 	logLevel  slog.Level
 	logFormat string
 
+	audit auditConfig
+	pprof bool // serve profiles
+
 	gossipKeyGiven bool   // gossip_key is set
 	gossipKeyFile  string // gossip_key_file, from which the key was read
 }
@@ -129,7 +132,7 @@ func settings() []*setting {
 		text("log_format", "format of log lines: text or json", "text",
 			func(c *serveConfig) *string { return &c.logFormat }, oneOf("text", "json")),
 	}
-	return slices.Concat(all, tlsSettings(), authSettings(), limitSettings())
+	return slices.Concat(all, tlsSettings(), authSettings(), auditSettings(), quotaSettings(), debugSettings(), limitSettings())
 }
 
 // limitSettings returns the limits of what grows in the lock table. The first leader of a
