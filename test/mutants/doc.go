@@ -30,7 +30,8 @@
 //     list_rights_node.go at the node, list_rights_client.go in the client and the commands.
 //   - list_queues.go, list_shares.go, list_memory.go and list_limits.go have the bugs by which
 //     one client can starve others, or the system a node; list_people.go and list_words.go
-//     those of what people are shown; list_simulation.go those that the simulation must find.
+//     those of what people are shown; list_audit.go those of the audit and of quotas;
+//     list_simulation.go those that the simulation must find.
 //     A bug goes into the list that says what goes wrong, and into that of its package if
 //     there is none; all() in main.go joins the lists.
 package main

@@ -120,7 +120,7 @@ func all() []mutant {
 	return slices.Concat(
 		tableMutants, fsmMutants, shareMutants, clientMutants, nodeMutants, guardMutants, logMutants, frameMutants,
 		identityMutants, limitMutants, memoryMutants, queueMutants, strangerMutants, gossipMutants, peopleMutants,
-		levelMutants, rightsTableMutants, rightsNodeMutants, rightsClientMutants, certMutants, secureMutants, simulationMutants, programMutants, wordMutants,
+		levelMutants, rightsTableMutants, rightsNodeMutants, rightsClientMutants, certMutants, secureMutants, simulationMutants, programMutants, wordMutants, auditMutants,
 	)
 }
 
