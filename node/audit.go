@@ -52,8 +52,8 @@ func recordOf(e *server.Event) audit.Record {
 	} else {
 		r.Names = e.Names
 	}
-	if e.Limit > 0 {
-		r.Notes = append(r.Notes, audit.Note{Key: "limit", Value: strconv.FormatUint(uint64(e.Limit), 10)})
+	for i, value := range e.Values[:min(len(e.Values), len(e.Names))] {
+		r.Notes = append(r.Notes, audit.Note{Key: e.Names[i], Value: strconv.FormatInt(value, 10)})
 	}
 	if e.Refused {
 		r.Notes = append(r.Notes, audit.Note{Key: "operation", Value: r.Event})

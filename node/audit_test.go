@@ -121,6 +121,13 @@ func TestWhatIsDoneByForceIsRecordedOnceWhereItHasEntered(t *testing.T) {
 	if _, err := own.TransferLeadership(t.Context(), follower.ID()); err != nil {
 		t.Fatal(err)
 	}
+	if _, _, err := remote.SetLimits(t.Context(), map[string]int64{"sessions": 777}); err != nil {
+		t.Fatal(err)
+	}
+	c.eventually("the limit is recorded", func() bool {
+		l := everyLine(t, files, audit.EventSetLimits)
+		return len(l) == 1 && l[0].Index > 0 && l[0].Notes["sessions"] == "777"
+	})
 	// A line of each node that comes later says that the earlier ones are there.
 	for _, n := range c.nodes {
 		_, _, _ = n.Client().Clear(t.Context(), "nobody/"+n.ID(), "")
@@ -196,7 +203,7 @@ func TestWithoutATraceNothingIsDoneByForce(t *testing.T) {
 	c.eventually("begin and end are recorded", func() bool { return len(files[0].lines(t, audit.EventClear)) >= 2 })
 	lines := files[0].lines(t, audit.EventClear)
 	last := lines[len(lines)-2:]
-	if last[0].Outcome != audit.OutcomeBegun || last[1].Outcome != audit.OutcomeOK {
+	if last[0].Outcome != audit.OutcomeBegun || last[1].Outcome != audit.OutcomeOK || last[1].Index == 0 {
 		t.Errorf("%+v, want that it began and that it ended", last)
 	}
 }

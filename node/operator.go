@@ -72,23 +72,24 @@ func (n wire) KillSessions(ctx context.Context, req *apiv1.KillSessionsRequest) 
 	}
 	req.Who = n.whoAsks(req.GetWho())
 	return atLeader(ctx, n.Node, func(e *epoch) (*apiv1.KillSessionsResponse, error) {
-		killed, err := n.killSessions(ctx, e, req)
+		killed, index, err := n.killSessions(ctx, e, req)
 		if err != nil {
 			return nil, err
 		}
-		res := &apiv1.KillSessionsResponse{Killed: killed}
+		res := &apiv1.KillSessionsResponse{Killed: killed, Index: index}
 		if owner := req.GetOwner(); owner != "" {
 			c := fsm.Clear{Owner: owner, Reason: req.GetReason(), Who: req.GetWho()}
-			if res.Grants, res.Waiters, err = n.clearAll(ctx, e, c); err != nil {
+			if res.Grants, res.Waiters, index, err = n.clearAll(ctx, e, c); err != nil {
 				return nil, err
 			}
+			res.Index = max(res.GetIndex(), index)
 		}
 		n.log.Info("sessions ended by an operator", "sessions", killed, "grants", res.GetGrants(), "waiters", res.GetWaiters(), "hash", fmt.Sprintf("%x", req.GetHash()), "owner", req.GetOwner(), "who", req.GetWho(), "reason", req.GetReason())
 		return res, nil
 	}, func(c apiv1.LocksClient) (*apiv1.KillSessionsResponse, error) { return c.KillSessions(ctx, req) })
 }
 
-func (n *Node) killSessions(ctx context.Context, e *epoch, req *apiv1.KillSessionsRequest) (killed uint64, err error) {
+func (n *Node) killSessions(ctx context.Context, e *epoch, req *apiv1.KillSessionsRequest) (killed, index uint64, err error) {
 	if hash := req.GetHash(); len(hash) > 0 {
 		var id fsm.SessionID
 		var found bool
@@ -96,7 +97,7 @@ func (n *Node) killSessions(ctx context.Context, e *epoch, req *apiv1.KillSessio
 			id, found = t.FindSession(func(id fsm.SessionID) bool { return bytes.Equal(apiv1.SessionHash(id[:]), hash) })
 		})
 		if !found {
-			return 0, apiv1.NewError(apiv1.CodeNoSession, "session %x: is not open; \"locknode sessions ls\" lists those that are", hash)
+			return 0, 0, apiv1.NewError(apiv1.CodeNoSession, "session %x: is not open; \"locknode sessions ls\" lists those that are", hash)
 		}
 		return n.killAll(ctx, e, []fsm.SessionSummary{{Session: id}}, req)
 	}
@@ -108,18 +109,19 @@ func (n *Node) killSessions(ctx context.Context, e *epoch, req *apiv1.KillSessio
 			sessions, _ = t.Sessions(fsm.SessionFilter{Owner: &owner}, last, maxSessions)
 		})
 		if len(sessions) == 0 {
-			return killed, nil
+			return killed, index, nil
 		}
-		some, err := n.killAll(ctx, e, sessions, req)
+		some, last, err := n.killAll(ctx, e, sessions, req)
 		if killed += some; err != nil {
-			return killed, err
+			return killed, index, err
 		}
+		index = max(index, last)
 		last = sessions[len(sessions)-1].Number
 	}
 }
 
-// killAll kills sessions, some at a time.
-func (n *Node) killAll(ctx context.Context, e *epoch, sessions []fsm.SessionSummary, req *apiv1.KillSessionsRequest) (killed uint64, err error) {
+// killAll kills sessions, some at a time. index is that of the last entry.
+func (n *Node) killAll(ctx context.Context, e *epoch, sessions []fsm.SessionSummary, req *apiv1.KillSessionsRequest) (killed, index uint64, err error) {
 	for len(sessions) > 0 {
 		var commands []fsm.Command
 		ends := 0
@@ -131,19 +133,20 @@ func (n *Node) killAll(ctx context.Context, e *epoch, sessions []fsm.SessionSumm
 		}
 		outcomes, err := n.runAll(ctx, e, commands...)
 		if err != nil {
-			return killed, err
+			return killed, index, err
 		}
 		for i := range outcomes {
+			index = max(index, outcomes[i].index)
 			switch res := &outcomes[i].result; res.Code {
 			case fsm.OK:
 				killed++
 			case fsm.NoSession: // it ended by itself
 			default:
-				return killed, refusal(&apiv1.Operation{}, res, outcomes[i].now)
+				return killed, index, refusal(&apiv1.Operation{}, res, outcomes[i].now)
 			}
 		}
 	}
-	return killed, nil
+	return killed, index, nil
 }
 
 // ClearLock ends all who hold a lock or wait for it when it begins. After an error some may
@@ -151,37 +154,38 @@ func (n *Node) killAll(ctx context.Context, e *epoch, sessions []fsm.SessionSumm
 func (n wire) ClearLock(ctx context.Context, req *apiv1.ClearLockRequest) (*apiv1.ClearLockResponse, error) {
 	req.Who = n.whoAsks(req.GetWho())
 	return atLeader(ctx, n.Node, func(e *epoch) (*apiv1.ClearLockResponse, error) {
-		grants, waiters, err := n.clearAll(ctx, e, fsm.Clear{Lock: req.GetName(), Reason: req.GetReason(), Who: req.GetWho()})
+		grants, waiters, index, err := n.clearAll(ctx, e, fsm.Clear{Lock: req.GetName(), Reason: req.GetReason(), Who: req.GetWho()})
 		if err != nil {
 			return nil, err
 		}
-		res := &apiv1.ClearLockResponse{Grants: grants, Waiters: waiters}
+		res := &apiv1.ClearLockResponse{Grants: grants, Waiters: waiters, Index: index}
 		n.log.Info("lock cleared by an operator", "lock", req.GetName(), "grants", res.Grants, "waiters", res.Waiters, "who", req.GetWho(), "reason", req.GetReason())
 		return res, nil
 	}, func(c apiv1.LocksClient) (*apiv1.ClearLockResponse, error) { return c.ClearLock(ctx, req) })
 }
 
-// clearAll clears in as many entries as it takes.
-func (n *Node) clearAll(ctx context.Context, e *epoch, c fsm.Clear) (grants, waiters uint64, err error) {
+// clearAll clears in as many entries as it takes. index is that of the last one.
+func (n *Node) clearAll(ctx context.Context, e *epoch, c fsm.Clear) (grants, waiters, index uint64, err error) {
 	for more := true; more; {
 		outcomes, err := n.runAll(ctx, e, c)
 		if err != nil {
-			return grants, waiters, err
+			return grants, waiters, index, err
 		}
+		index = max(index, outcomes[0].index)
 		switch got := &outcomes[0].result; {
 		case got.Code == fsm.NotHeld && c.UpTo == 0:
-			return 0, 0, apiv1.NewError(apiv1.CodeNotHeld, "lock %q: nobody holds it or waits for it", c.Lock)
+			return 0, 0, 0, apiv1.NewError(apiv1.CodeNotHeld, "lock %q: nobody holds it or waits for it", c.Lock)
 		case got.Code == fsm.NotHeld:
 			more = false
 		case got.Code != fsm.OK:
-			return grants, waiters, refusal(&apiv1.Operation{}, got, outcomes[0].now)
+			return grants, waiters, index, refusal(&apiv1.Operation{}, got, outcomes[0].now)
 		default:
 			grants += uint64(got.Cleared.Grants)
 			waiters += uint64(got.Cleared.Waiters)
 			c.UpTo, c.After, more = got.Cleared.UpTo, got.Cleared.After, got.Cleared.More
 		}
 	}
-	return grants, waiters, nil
+	return grants, waiters, index, nil
 }
 
 // GetLimits returns the limits of the table, as the leader has applied them.
@@ -234,7 +238,7 @@ func (n wire) SetLimits(ctx context.Context, req *apiv1.SetLimitsRequest) (*apiv
 		if res := &outcomes[0].result; res.Code != fsm.OK {
 			return nil, refusal(&apiv1.Operation{}, res, outcomes[0].now)
 		}
-		res := &apiv1.SetLimitsResponse{Before: named(limitMessages(before), req), After: named(limitMessages(after), req)}
+		res := &apiv1.SetLimitsResponse{Before: named(limitMessages(before), req), After: named(limitMessages(after), req), Index: outcomes[0].index}
 		for i, l := range res.GetAfter() {
 			n.log.Info("limit changed by an operator", "limit", l.GetName(), "from", res.GetBefore()[i].GetValue(), "to", l.GetValue(), "who", req.GetWho())
 		}

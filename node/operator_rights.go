@@ -211,11 +211,11 @@ func (n *Node) revokeAccessToken(ctx context.Context, e *epoch, req *apiv1.Revok
 // endAll ends the sessions of an owner, and his grants and waits without a session, and adds how
 // many there were.
 func (n *Node) endAll(ctx context.Context, e *epoch, owner string, req *apiv1.RevokeAccessTokenRequest, res *apiv1.RevokeAccessTokenResponse) error {
-	killed, err := n.killSessions(ctx, e, &apiv1.KillSessionsRequest{Owner: owner, Reason: req.GetReason(), Who: req.GetWho()})
+	killed, _, err := n.killSessions(ctx, e, &apiv1.KillSessionsRequest{Owner: owner, Reason: req.GetReason(), Who: req.GetWho()})
 	if err != nil {
 		return err
 	}
-	grants, waiters, err := n.clearAll(ctx, e, fsm.Clear{Owner: owner, Reason: req.GetReason(), Who: req.GetWho()})
+	grants, waiters, _, err := n.clearAll(ctx, e, fsm.Clear{Owner: owner, Reason: req.GetReason(), Who: req.GetWho()})
 	if err != nil {
 		return err
 	}

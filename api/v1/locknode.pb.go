@@ -3820,6 +3820,7 @@ type KillSessionsResponse struct {
 	Killed        uint64                 `protobuf:"varint,1,opt,name=killed,proto3" json:"killed,omitempty"`
 	Grants        uint64                 `protobuf:"varint,2,opt,name=grants,proto3" json:"grants,omitempty"`   // that belonged to no session
 	Waiters       uint64                 `protobuf:"varint,3,opt,name=waiters,proto3" json:"waiters,omitempty"` // that belonged to no session
+	Index         uint64                 `protobuf:"varint,4,opt,name=index,proto3" json:"index,omitempty"`     // log index of the last entry that it took; 0: none
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3871,6 +3872,13 @@ func (x *KillSessionsResponse) GetGrants() uint64 {
 func (x *KillSessionsResponse) GetWaiters() uint64 {
 	if x != nil {
 		return x.Waiters
+	}
+	return 0
+}
+
+func (x *KillSessionsResponse) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
 	}
 	return 0
 }
@@ -3939,6 +3947,7 @@ type ClearLockResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Grants        uint64                 `protobuf:"varint,1,opt,name=grants,proto3" json:"grants,omitempty"` // that were ended
 	Waiters       uint64                 `protobuf:"varint,2,opt,name=waiters,proto3" json:"waiters,omitempty"`
+	Index         uint64                 `protobuf:"varint,3,opt,name=index,proto3" json:"index,omitempty"` // log index of the last entry that it took
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3983,6 +3992,13 @@ func (x *ClearLockResponse) GetGrants() uint64 {
 func (x *ClearLockResponse) GetWaiters() uint64 {
 	if x != nil {
 		return x.Waiters
+	}
+	return 0
+}
+
+func (x *ClearLockResponse) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
 	}
 	return 0
 }
@@ -4200,6 +4216,7 @@ type SetLimitsResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Before        []*Limit               `protobuf:"bytes,1,rep,name=before,proto3" json:"before,omitempty"` // of those that were named
 	After         []*Limit               `protobuf:"bytes,2,rep,name=after,proto3" json:"after,omitempty"`
+	Index         uint64                 `protobuf:"varint,3,opt,name=index,proto3" json:"index,omitempty"` // log index of the entry
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4246,6 +4263,13 @@ func (x *SetLimitsResponse) GetAfter() []*Limit {
 		return x.After
 	}
 	return nil
+}
+
+func (x *SetLimitsResponse) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
 }
 
 type MembersRequest struct {
@@ -6292,18 +6316,20 @@ const file_locknode_proto_rawDesc = "" +
 	"\x04hash\x18\x01 \x01(\fR\x04hash\x12\x14\n" +
 	"\x05owner\x18\x02 \x01(\tR\x05owner\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x10\n" +
-	"\x03who\x18\x04 \x01(\tR\x03who\"`\n" +
+	"\x03who\x18\x04 \x01(\tR\x03who\"v\n" +
 	"\x14KillSessionsResponse\x12\x16\n" +
 	"\x06killed\x18\x01 \x01(\x04R\x06killed\x12\x16\n" +
 	"\x06grants\x18\x02 \x01(\x04R\x06grants\x12\x18\n" +
-	"\awaiters\x18\x03 \x01(\x04R\awaiters\"P\n" +
+	"\awaiters\x18\x03 \x01(\x04R\awaiters\x12\x14\n" +
+	"\x05index\x18\x04 \x01(\x04R\x05index\"P\n" +
 	"\x10ClearLockRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x10\n" +
-	"\x03who\x18\x03 \x01(\tR\x03who\"E\n" +
+	"\x03who\x18\x03 \x01(\tR\x03who\"[\n" +
 	"\x11ClearLockResponse\x12\x16\n" +
 	"\x06grants\x18\x01 \x01(\x04R\x06grants\x12\x18\n" +
-	"\awaiters\x18\x02 \x01(\x04R\awaiters\"\x81\x01\n" +
+	"\awaiters\x18\x02 \x01(\x04R\awaiters\x12\x14\n" +
+	"\x05index\x18\x03 \x01(\x04R\x05index\"\x81\x01\n" +
 	"\x05Limit\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x03R\x05value\x12\x18\n" +
@@ -6315,10 +6341,11 @@ const file_locknode_proto_rawDesc = "" +
 	"\x06limits\x18\x01 \x03(\v2\x12.locknode.v1.LimitR\x06limits\"P\n" +
 	"\x10SetLimitsRequest\x12*\n" +
 	"\x06limits\x18\x01 \x03(\v2\x12.locknode.v1.LimitR\x06limits\x12\x10\n" +
-	"\x03who\x18\x02 \x01(\tR\x03who\"i\n" +
+	"\x03who\x18\x02 \x01(\tR\x03who\"\x7f\n" +
 	"\x11SetLimitsResponse\x12*\n" +
 	"\x06before\x18\x01 \x03(\v2\x12.locknode.v1.LimitR\x06before\x12(\n" +
-	"\x05after\x18\x02 \x03(\v2\x12.locknode.v1.LimitR\x05after\"\x10\n" +
+	"\x05after\x18\x02 \x03(\v2\x12.locknode.v1.LimitR\x05after\x12\x14\n" +
+	"\x05index\x18\x03 \x01(\x04R\x05index\"\x10\n" +
 	"\x0eMembersRequest\"@\n" +
 	"\x0fMembersResponse\x12-\n" +
 	"\amembers\x18\x01 \x03(\v2\x13.locknode.v1.MemberR\amembers\"\xb7\x02\n" +

@@ -42,7 +42,7 @@ func ofOperation(op *apiv1.Operation) Record {
 		return Record{Event: EventForceRelease, Name: q.GetName(), Token: q.GetToken(), Reason: q.GetReason()}
 	}
 	q := op.GetResize()
-	return Record{Event: EventResize, Name: q.GetName(), Notes: []Note{{"limit", strconv.FormatUint(uint64(q.GetLimit()), 10)}}}
+	return Record{Event: EventResize, Name: q.GetName(), Notes: []Note{{q.GetName(), strconv.FormatUint(uint64(q.GetLimit()), 10)}}}
 }
 
 // Covers reports whether an operation is recorded.

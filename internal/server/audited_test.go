@@ -72,7 +72,7 @@ func TestWhatNeedsForceOrAdminIsBegunAndNotedOnEveryRoad(t *testing.T) {
 			t.Errorf("%d: begun %+v, ended %+v; want %s", i, b, e, operation)
 		}
 	}
-	if n.ended[2].Limit != 3 {
+	if v := n.ended[2].Values; len(v) != 1 || v[0] != 3 {
 		t.Errorf("resize: %+v, want the new size", n.ended[2])
 	}
 }

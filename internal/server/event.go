@@ -17,7 +17,7 @@ type Event struct {
 	Names     []string   // of locks, members, limits, policies or access tokens that it is about
 	Token     uint64     // fencing token that it names; 0: none
 	Reason    string     // as the caller gave it
-	Limit     uint32     // of a semaphore, by resize
+	Values    []int64    // to which what Names has is set, where it is: limits, the size of a semaphore
 	Code      apiv1.Code // CodeOK: it was done
 	Message   string     // of the error
 	Index     uint64     // of its entry in the log; 0: not known, or none
@@ -44,7 +44,7 @@ func eventOf(op *apiv1.Operation) Event {
 		e.Token, e.Reason = f.GetToken(), f.GetReason()
 	}
 	if r := op.GetResize(); r != nil {
-		e.Limit = r.GetLimit()
+		e.Values = []int64{int64(r.GetLimit())}
 	}
 	return e
 }

@@ -101,7 +101,8 @@ func (l *locks) ListSessions(ctx context.Context, r *apiv1.ListSessionsRequest) 
 }
 
 func (l *locks) KillSessions(ctx context.Context, r *apiv1.KillSessionsRequest) (*apiv1.KillSessionsResponse, error) {
-	return operate(ctx, l, access{call: "KillSessions", right: fsm.RightForce, everywhere: true}, func(e *Event, _ *apiv1.KillSessionsResponse) {
+	return operate(ctx, l, access{call: "KillSessions", right: fsm.RightForce, everywhere: true}, func(e *Event, done *apiv1.KillSessionsResponse) {
+		e.Index = done.GetIndex()
 		if e.Reason, e.Names = r.GetReason(), []string{r.GetOwner()}; r.GetOwner() == "" {
 			e.Names = []string{hex.EncodeToString(r.GetHash())}
 		}
@@ -112,8 +113,8 @@ func (l *locks) KillSessions(ctx context.Context, r *apiv1.KillSessionsRequest) 
 }
 
 func (l *locks) ClearLock(ctx context.Context, r *apiv1.ClearLockRequest) (*apiv1.ClearLockResponse, error) {
-	return operate(ctx, l, access{call: "ClearLock", right: fsm.RightForce, name: r.GetName()}, func(e *Event, _ *apiv1.ClearLockResponse) {
-		e.Reason, e.Names = r.GetReason(), []string{r.GetName()}
+	return operate(ctx, l, access{call: "ClearLock", right: fsm.RightForce, name: r.GetName()}, func(e *Event, done *apiv1.ClearLockResponse) {
+		e.Index, e.Reason, e.Names = done.GetIndex(), r.GetReason(), []string{r.GetName()}
 	}, func() (*apiv1.ClearLockResponse, error) {
 		r.Who = l.server.who(ctx, r.GetWho())
 		return l.server.backend.ClearLock(ctx, r)
@@ -125,9 +126,10 @@ func (l *locks) GetLimits(ctx context.Context, r *apiv1.GetLimitsRequest) (*apiv
 }
 
 func (l *locks) SetLimits(ctx context.Context, r *apiv1.SetLimitsRequest) (*apiv1.SetLimitsResponse, error) {
-	return operate(ctx, l, access{call: "SetLimits", right: fsm.RightAdmin}, func(e *Event, _ *apiv1.SetLimitsResponse) {
+	return operate(ctx, l, access{call: "SetLimits", right: fsm.RightAdmin}, func(e *Event, done *apiv1.SetLimitsResponse) {
+		e.Index, e.Values = done.GetIndex(), nil
 		for _, limit := range r.GetLimits() {
-			e.Names = append(e.Names, limit.GetName())
+			e.Names, e.Values = append(e.Names, limit.GetName()), append(e.Values, limit.GetValue())
 		}
 	}, func() (*apiv1.SetLimitsResponse, error) {
 		r.Who = l.server.who(ctx, r.GetWho())
