@@ -41,6 +41,7 @@ type metrics struct {
 	comparisons   prometheus.Counter
 	audited       prometheus.Counter
 	unaudited     prometheus.Counter
+	overQuota     *prometheus.CounterVec
 }
 
 // gauges are read from the node at each scrape.
@@ -82,10 +83,11 @@ func newMetrics(n *Node) *metrics {
 		denied:       counterVec("locknode_auth_refused_total", "What the caller had no right to, by code, and by whether it was refused (mode log refuses nothing).", "code", "enforced"),
 		comparisons:  counter("locknode_state_comparisons_total", "Comparisons of this node's state with another node's."),
 		audited:      counter("locknode_audit_records_total", "Records written to the audit."),
+		overQuota:    counterVec("locknode_quota_refused_total", "What was refused because a quota of its caller is used up, by quota.", "quota"),
 		unaudited:    counter("locknode_audit_lost_total", "Records that could not be written to the audit."),
 	}
 	m.add(m.grants, m.ends, m.waitsEnded, m.waited, m.held, m.entries, m.commands, m.refused,
-		m.leaderChanges, m.operations, m.took, m.connections, m.streams, m.refusedConns, m.cut, m.cancelled, m.denied, m.comparisons, m.audited, m.unaudited)
+		m.leaderChanges, m.operations, m.took, m.connections, m.streams, m.refusedConns, m.cut, m.cancelled, m.denied, m.comparisons, m.audited, m.unaudited, m.overQuota)
 	m.registry.MustRegister(
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	for _, g := range tableGauges {
@@ -259,3 +261,6 @@ func (m *metrics) Denied(code apiv1.Code, enforced bool) {
 
 // Cancelled counts acquires whose caller went away.
 func (m *metrics) Cancelled() { m.cancelled.Inc() }
+
+// OverQuota counts what was refused because a quota of its caller is used up.
+func (m *metrics) OverQuota(quota string) { m.overQuota.WithLabelValues(quota).Inc() }

@@ -36,6 +36,9 @@ type Observer interface {
 	// Denied is called for everything that the caller has no right to. enforced is false if it
 	// was done all the same.
 	Denied(code apiv1.Code, enforced bool)
+	// OverQuota is called for everything that is refused because a quota of its caller is
+	// used up: "connections", "streams", "ops_per_second" or "unsent_bytes".
+	OverQuota(quota string)
 }
 
 // nobody is the Observer of a Config without one.
@@ -48,3 +51,4 @@ func (nobody) Refused(string)                                   {}
 func (nobody) Cut()                                             {}
 func (nobody) Cancelled()                                       {}
 func (nobody) Denied(apiv1.Code, bool)                          {}
+func (nobody) OverQuota(string)                                 {}

@@ -37,7 +37,8 @@ type Quota struct {
 
 // quotas knows what all callers use.
 type quotas struct {
-	of func(owner string) Quota // nil: there are no quotas
+	of   func(owner string) Quota // nil: there are no quotas
+	over func(quota string)       // counts refusals
 
 	mu      sync.Mutex           // guards what follows, and of each use what its comment says
 	uses    map[string]*quotaUse // by owner
@@ -65,8 +66,8 @@ const (
 	fewCallers = 1024
 )
 
-func newQuotas(of func(owner string) Quota) *quotas {
-	return &quotas{of: of, uses: map[string]*quotaUse{}, sweepAt: fewCallers}
+func newQuotas(of func(owner string) Quota, over func(quota string)) *quotas {
+	return &quotas{of: of, over: over, uses: map[string]*quotaUse{}, sweepAt: fewCallers}
 }
 
 // enter counts one more call, stream or HTTP request of an owner, which leave ends.
@@ -93,9 +94,10 @@ func (q *quotas) enter(owner string, conn *limitedConn, frees bool) (*quotaUse, 
 	refusal := (*apiv1.Error)(nil)
 	switch most := limits.Connections; {
 	case most > 0 && u.conns[conn] == 0 && len(u.conns) >= room*most:
+		q.over("connections")
 		refusal = apiv1.NewError(apiv1.CodeLimit, "quota connections: %s has something under way on %d connections, at most %d are allowed; use those, or close one; nothing was done", owner, len(u.conns), most)
 	case limits.Streams > 0 && u.streams >= room*limits.Streams:
-		refusal = overQuota(time.Second, "quota streams: %s has %d calls, streams and requests under way, at most %d are allowed", owner, u.streams, limits.Streams)
+		refusal = q.overQuota(time.Second, "streams", "%s has %d calls, streams and requests under way, at most %d are allowed", owner, u.streams, limits.Streams)
 	}
 	if refusal != nil {
 		q.forgetLocked(u, now)
@@ -204,12 +206,13 @@ func (u *quotaUse) start(class mux.Class, now time.Time) *apiv1.Error {
 	}
 	missing := max(0, 1-r.TokensAt(now))
 	wait := time.Duration(math.Ceil(missing / float64(r.Limit()) * float64(time.Second)))
-	return overQuota(max(wait, time.Millisecond), "quota ops_per_second: %s has sent more than %d operations a second", u.owner, r.Burst())
+	return u.of.overQuota(max(wait, time.Millisecond), "ops_per_second", "%s has sent more than %d operations a second", u.owner, r.Burst())
 }
 
 // overQuota is the refusal of what may be sent again after some time.
-func overQuota(wait time.Duration, format string, args ...any) *apiv1.Error {
-	e := apiv1.NewError(apiv1.CodeOverloaded, format, args...)
+func (q *quotas) overQuota(wait time.Duration, quota, format string, args ...any) *apiv1.Error {
+	q.over(quota)
+	e := apiv1.NewError(apiv1.CodeOverloaded, "quota "+quota+": "+format, args...)
 	e.Message += "; nothing was done; send it again in " + wait.Round(time.Millisecond).String()
 	e.RetryAfterNs = int64(wait)
 	return e
@@ -223,7 +226,7 @@ func (u *quotaUse) afford(bytes int, mayRefuse bool) *apiv1.Error {
 	}
 	if most := u.quota.Load().UnsentBytes; mayRefuse && most > 0 {
 		if before := u.unsent.Load(); before > 0 && before+int64(bytes) > most {
-			return overQuota(time.Second, "quota unsent_bytes: %s has not read %d bytes of answers, at most %d are allowed", u.owner, before, most)
+			return u.of.overQuota(time.Second, "unsent_bytes", "%s has not read %d bytes of answers, at most %d are allowed", u.owner, before, most)
 		}
 	}
 	u.unsent.Add(int64(bytes))

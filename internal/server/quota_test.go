@@ -29,7 +29,7 @@ func entered(t *testing.T, q *quotas, owner string, conn *limitedConn) *quotaUse
 
 func TestOperationsOverTheQuotaAreRefusedUntilThereIsRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		q := newQuotas(everybody(Quota{OpsPerSecond: 10}))
+		q := newQuotas(everybody(Quota{OpsPerSecond: 10}), nobody{}.OverQuota)
 		shop, billing := entered(t, q, "token:shop", nil), entered(t, q, "token:billing", nil)
 		for i := range 10 {
 			if refusal := shop.start(mux.Prompt, time.Now()); refusal != nil {
@@ -67,7 +67,7 @@ func TestOperationsOverTheQuotaAreRefusedUntilThereIsRoom(t *testing.T) {
 func TestAQuotaThatChangesTakesEffectWithinASecond(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		now := Quota{OpsPerSecond: 1}
-		q := newQuotas(func(string) Quota { return now })
+		q := newQuotas(func(string) Quota { return now }, nobody{}.OverQuota)
 		c := entered(t, q, "token:shop", nil)
 		_ = c.start(mux.Prompt, time.Now())
 		now = Quota{}
@@ -92,7 +92,7 @@ func TestAQuotaThatChangesTakesEffectWithinASecond(t *testing.T) {
 }
 
 func TestConnectionsAndStreamsOfACallerAreBounded(t *testing.T) {
-	q := newQuotas(everybody(Quota{Connections: 2, Streams: 3}))
+	q := newQuotas(everybody(Quota{Connections: 2, Streams: 3}), nobody{}.OverQuota)
 	one, two, three := &limitedConn{}, &limitedConn{}, &limitedConn{}
 	a := entered(t, q, "token:shop", one)
 	entered(t, q, "token:shop", one)
@@ -130,7 +130,7 @@ func TestConnectionsAndStreamsOfACallerAreBounded(t *testing.T) {
 
 func TestCallersThatHaveNothingAreForgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		q := newQuotas(everybody(Quota{OpsPerSecond: 5, Streams: 1}))
+		q := newQuotas(everybody(Quota{OpsPerSecond: 5, Streams: 1}), nobody{}.OverQuota)
 		for i := range 100_000 {
 			c := entered(t, q, strconv.Itoa(i), nil)
 			if i%10 == 0 {
@@ -154,7 +154,7 @@ func TestCallersThatHaveNothingAreForgotten(t *testing.T) {
 }
 
 func TestAnswersThatAreNotReadAreBounded(t *testing.T) {
-	q := newQuotas(everybody(Quota{UnsentBytes: 1000}))
+	q := newQuotas(everybody(Quota{UnsentBytes: 1000}), nobody{}.OverQuota)
 	c := entered(t, q, "token:shop", nil)
 	if refusal := c.afford(5000, true); refusal != nil {
 		t.Errorf("the first answer, however long: %v", refusal)
@@ -175,7 +175,7 @@ func TestAnswersThatAreNotReadAreBounded(t *testing.T) {
 func TestAStreamGivesBackWhatItsCallerHasCounted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		st, calls := newBraked(t, 100)
-		st.server.quotas = newQuotas(everybody(Quota{OpsPerSecond: 5, UnsentBytes: 100}))
+		st.server.quotas = newQuotas(everybody(Quota{OpsPerSecond: 5, UnsentBytes: 100}), nobody{}.OverQuota)
 		c := entered(t, st.server.quotas, "token:shop", nil)
 		st.use = c
 		begun := time.Now()

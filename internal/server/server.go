@@ -85,7 +85,7 @@ func New(cfg Config) (*Server, error) {
 			"connections", cfg.Limits.Connections, "configured", wanted, "files", cfg.Files)
 	}
 	s := &Server{
-		quotas: newQuotas(cfg.QuotaOf), cfg: cfg, backend: cfg.Backend, turns: newTurns(),
+		quotas: newQuotas(cfg.QuotaOf, cfg.Observer.OverQuota), cfg: cfg, backend: cfg.Backend, turns: newTurns(),
 		stopping: make(chan struct{}), closed: make(chan struct{}),
 		streams: map[*stream]struct{}{}, waiting: map[*waiting]struct{}{},
 		auth: cfg.Auth.withDefaults(),
