@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"sync"
 	"testing"
@@ -315,5 +316,22 @@ func TestRecordsOfAnEarlierLeaderAreWrittenByTheNext(t *testing.T) {
 	}
 	if lines := to.lines(t, audit.EventGrant); len(lines) != 1 || lines[0].Index != 5 {
 		t.Errorf("%+v, want only what is not older than %v", lines, keptFor)
+	}
+}
+
+// BenchmarkGrantRecord is what a grant and its end cost the goroutine that applies entries.
+func BenchmarkGrantRecord(b *testing.B) {
+	log := audit.New(audit.Options{To: io.Discard})
+	g := newGrantLog(log, func(uint64) bool { return true })
+	a := fsm.Applied{Index: 1, Events: []fsm.Event{
+		{Kind: fsm.EventGranted, Token: 7, Session: fsm.SessionID{1}, Holder: "worker 17", Owner: "token:shop", Wants: []fsm.Want{{Lock: "orders/42"}}},
+		{Kind: fsm.EventReleased, Token: 7, Session: fsm.SessionID{1}, Holder: "worker 17", Owner: "token:shop", Wants: []fsm.Want{{Lock: "orders/42"}}},
+	}}
+	b.ReportAllocs()
+	for b.Loop() {
+		g.observe(&a)
+	}
+	if err := log.Close(b.Context()); err != nil {
+		b.Fatal(err)
 	}
 }

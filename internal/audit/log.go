@@ -34,6 +34,8 @@ const (
 	maxQueued = 32_768
 	// maxWrite is how many bytes of lines go into one Write, but for a line that is longer.
 	maxWrite = 64 << 10
+	// maxSpare is the longest queue whose memory is kept.
+	maxSpare = 2048
 	// patience is how long an operation waits until its record is written, with Refuse.
 	patience = 5 * time.Second
 	// repeatAfter is how often the same failure is logged.
@@ -55,6 +57,7 @@ type Log struct {
 	failing error // why the last write has failed; nil: it has not
 
 	// Of the goroutine alone.
+	spare  []queued  // the memory of an earlier queue, for the next one
 	lost   int       // records that could not be written, not said in a line yet
 	torn   bool      // the last write may have ended within a line
 	said   string    // the failure that was logged last
@@ -219,6 +222,9 @@ func (l *Log) run() {
 				break
 			}
 			l.write(batch)
+			if clear(batch); cap(batch) <= maxSpare {
+				l.spare = batch[:0]
+			}
 		}
 	}
 }
@@ -227,7 +233,7 @@ func (l *Log) run() {
 func (l *Log) take() (batch []queued, closed bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	batch, l.queue = l.queue, nil
+	batch, l.queue, l.spare = l.queue, l.spare, nil
 	l.lost += l.dropped
 	l.dropped = 0
 	return batch, l.closed

@@ -290,3 +290,21 @@ func TestDebugIsServedIfThereIsAny(t *testing.T) {
 		t.Errorf("with: %d %s", code, body)
 	}
 }
+
+// BenchmarkQuota is what a quota costs each operation.
+func BenchmarkQuota(b *testing.B) {
+	q := newQuotas(everybody(Quota{OpsPerSecond: 1 << 30}), nobody{}.OverQuota)
+	u, refusal := q.enter("token:shop", nil, false)
+	if refusal != nil {
+		b.Fatal(refusal)
+	}
+	now := time.Now()
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			if u.start(mux.Prompt, now) != nil {
+				b.Error("refused")
+			}
+		}
+	})
+}
