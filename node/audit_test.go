@@ -14,6 +14,7 @@ import (
 	"github.com/locknode/locknode/client"
 	"github.com/locknode/locknode/fsm"
 	"github.com/locknode/locknode/internal/audit"
+	"github.com/locknode/locknode/internal/disk"
 )
 
 // auditFile is where the nodes of a test record.
@@ -333,5 +334,29 @@ func BenchmarkGrantRecord(b *testing.B) {
 	}
 	if err := log.Close(b.Context()); err != nil {
 		b.Fatal(err)
+	}
+}
+
+func TestAReseededDirectorySaysSoOnce(t *testing.T) {
+	t.Parallel()
+	cfg := Config{DataDir: t.TempDir(), Listen: "127.0.0.1:0", BootstrapExpect: 1, Fast: true}
+	for i, want := range []int{0, 1, 0} {
+		file := &auditFile{}
+		cfg.Audit.To = file
+		n, err := Open(t.Context(), cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i == 0 { // as Reseed leaves it
+			if err := n.stores.UpdateIdentity(func(id *disk.Identity) { id.Reseeded = true }); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := n.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if got := file.lines(t, audit.EventReseeded); len(got) != want {
+			t.Errorf("start %d: %+v, want %d lines", i, got, want)
+		}
 	}
 }

@@ -58,7 +58,7 @@ func TestReseededDirectoryBelongsToItsClusterAndHoldsNothing(t *testing.T) {
 			}
 			s := mustOpen(t, StoreOptions{Dir: dir, NodeID: "n1", LogStore: kind}) // as the command line had it
 			id := s.Identity()
-			if id.NodeID != "n1" || id.ClusterID != "c1" || id.HasState || id.HasLog || id.VotesFrom != 0 || len(id.Promise) > 0 {
+			if id.NodeID != "n1" || id.ClusterID != "c1" || id.HasState || id.HasLog || id.VotesFrom != 0 || len(id.Promise) > 0 || !id.Reseeded {
 				t.Errorf("the identity is %+v", id)
 			}
 			if last, err := s.Log.LastIndex(); last != 0 || err != nil {
