@@ -201,7 +201,12 @@ func FuzzRecord(f *testing.F) {
 		if n := bytes.Count(b, []byte("\n")); n != 1 || b[len(b)-1] != '\n' {
 			t.Fatalf("%q has %d ends of lines", b, n)
 		}
-		var l line
+		var l struct {
+			Event, Name, Reason, Node string
+			Token                     uint64
+			Names                     []string
+			Notes                     map[string]string
+		}
 		if err := json.Unmarshal(b, &l); err != nil {
 			t.Fatalf("%q: %v", b, err)
 		}

@@ -3,6 +3,7 @@ package audit
 import (
 	"encoding/json"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -119,48 +120,100 @@ func (r Record) clipped() Record {
 	return r
 }
 
-// line is a record as it is written.
-type line struct {
-	Time     string            `json:"time"`
-	Node     string            `json:"node,omitempty"`
-	Cluster  string            `json:"cluster,omitempty"`
-	Event    string            `json:"event"`
-	Identity string            `json:"identity,omitempty"`
-	Address  string            `json:"address,omitempty"`
-	Serial   string            `json:"serial,omitempty"`
-	Accessor string            `json:"accessor,omitempty"`
-	Name     string            `json:"name,omitempty"`
-	Names    []string          `json:"names,omitempty"`
-	Token    uint64            `json:"token,omitempty"`
-	Session  string            `json:"session,omitempty"`
-	Holder   string            `json:"holder,omitempty"`
-	Reason   string            `json:"reason,omitempty"`
-	Outcome  string            `json:"outcome,omitempty"`
-	Error    string            `json:"error,omitempty"`
-	Index    uint64            `json:"index,omitempty"`
-	Part     int               `json:"part,omitempty"`
-	Again    bool              `json:"again,omitempty"`
-	Notes    map[string]string `json:"notes,omitempty"`
+// line builds a JSON object. There may be tens of thousands of them a second, so it uses no
+// reflection.
+type line struct{ b []byte }
+
+func (l *line) key(name string) {
+	if l.b[len(l.b)-1] != '{' {
+		l.b = append(l.b, ',')
+	}
+	l.b = append(append(append(l.b, '"'), name...), `":`...)
 }
 
-// encode returns the record as one line, with its end. What cannot be printed is escaped:
-// names and reasons come from anybody, and lines are shown on terminals.
-func (r *Record) encode(at time.Time, node, cluster string) []byte {
-	l := line{
-		Time: at.UTC().Format(time.RFC3339Nano), Node: node, Cluster: cluster, Event: r.Event,
-		Identity: r.Who.Identity, Address: r.Who.Address, Serial: r.Who.Serial, Accessor: r.Who.Accessor,
-		Name: r.Name, Names: r.Names, Token: r.Token, Session: r.Session, Holder: r.Holder,
-		Reason: r.Reason, Outcome: r.Outcome, Error: r.Error, Index: r.Index, Part: r.Part, Again: r.Again,
+// text adds a field, unless it is empty.
+func (l *line) text(name, value string) {
+	if value != "" {
+		l.key(name)
+		l.quoted(value)
 	}
-	if len(r.Notes) > 0 {
-		l.Notes = make(map[string]string, len(r.Notes))
-		for _, n := range r.Notes {
-			l.Notes[n.Key] = n.Value
+}
+
+// number adds a field, unless it is 0.
+func (l *line) number(name string, value uint64) {
+	if value != 0 {
+		l.key(name)
+		l.b = strconv.AppendUint(l.b, value, 10)
+	}
+}
+
+// quoted appends a string. What cannot be printed is escaped: names and reasons come from
+// anybody, and lines are shown on terminals.
+func (l *line) quoted(text string) {
+	for i := range len(text) {
+		if c := text[i]; c < ' ' || c > '~' || c == '"' || c == '\\' {
+			b, err := json.Marshal(text)
+			if err != nil {
+				panic("encode a text: " + err.Error()) // every string can be encoded
+			}
+			l.b = append(l.b, quote.JSON(b)...)
+			return
 		}
 	}
-	b, err := json.Marshal(&l)
-	if err != nil {
-		panic("encode an audit record: " + err.Error()) // it has only texts and numbers
+	l.b = append(append(append(l.b, '"'), text...), '"')
+}
+
+// encode returns the record as one line, with its end. Names of fields are part of the format:
+// docs/operations.md lists them.
+func (r *Record) encode(at time.Time, node, cluster string) []byte {
+	l := line{make([]byte, 1, 384)}
+	l.b[0] = '{'
+	l.key("time")
+	l.b = append(at.UTC().AppendFormat(append(l.b, '"'), time.RFC3339Nano), '"')
+	l.text("node", node)
+	l.text("cluster", cluster)
+	l.key("event")
+	l.quoted(r.Event)
+	l.text("identity", r.Who.Identity)
+	l.text("address", r.Who.Address)
+	l.text("serial", r.Who.Serial)
+	l.text("accessor", r.Who.Accessor)
+	l.text("name", r.Name)
+	if len(r.Names) > 0 {
+		l.key("names")
+		l.b = append(l.b, '[')
+		for i, name := range r.Names {
+			if i > 0 {
+				l.b = append(l.b, ',')
+			}
+			l.quoted(name)
+		}
+		l.b = append(l.b, ']')
 	}
-	return append(quote.JSON(b), '\n')
+	l.number("token", r.Token)
+	l.text("session", r.Session)
+	l.text("holder", r.Holder)
+	l.text("reason", r.Reason)
+	l.text("outcome", r.Outcome)
+	l.text("error", r.Error)
+	l.number("index", r.Index)
+	l.number("part", uint64(max(r.Part, 0)))
+	if r.Again {
+		l.key("again")
+		l.b = append(l.b, "true"...)
+	}
+	if len(r.Notes) > 0 {
+		l.key("notes")
+		l.b = append(l.b, '{')
+		for i, n := range r.Notes {
+			if i > 0 {
+				l.b = append(l.b, ',')
+			}
+			l.quoted(n.Key)
+			l.b = append(l.b, ':')
+			l.quoted(n.Value)
+		}
+		l.b = append(l.b, '}')
+	}
+	return append(l.b, "}\n"...)
 }
