@@ -111,11 +111,11 @@ func (n *Node) killSessions(ctx context.Context, e *epoch, req *apiv1.KillSessio
 		if len(sessions) == 0 {
 			return killed, index, nil
 		}
-		some, last, err := n.killAll(ctx, e, sessions, req)
+		some, at, err := n.killAll(ctx, e, sessions, req)
 		if killed += some; err != nil {
 			return killed, index, err
 		}
-		index = max(index, last)
+		index = max(index, at)
 		last = sessions[len(sessions)-1].Number
 	}
 }
