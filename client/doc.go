@@ -84,8 +84,8 @@
 //     mutex.go is Mutex and Guard; grant.go is what is held; release.go releases it;
 //     detached.go is for grants without a session; read.go reads.
 //   - status.go has the state of a node, and the members.
-//   - admin.go and operator.go are the calls of an operator, rights.go those about access tokens
-//     and policies; command.go sends what changes
+//   - admin.go, operator.go and operator_nodes.go are the calls of an operator, rights.go those
+//     about access tokens and policies; command.go sends what changes
 //     something and belongs to no grant.
 //   - session.go keeps a session alive and wakes when the time of a grant is up; clock.go says
 //     until when a grant is valid, clock_linux.go and clock_other.go read the clock; loss.go

@@ -266,3 +266,25 @@ func (r *remote) WhoAmI(ctx context.Context, q *apiv1.WhoAmIRequest) (*apiv1.Who
 		return c.WhoAmI(ctx, q)
 	})
 }
+
+// ListGossipKeys is part of embedded.Operator.
+func (r *remote) ListGossipKeys(ctx context.Context, q *apiv1.ListGossipKeysRequest) (*apiv1.ListGossipKeysResponse, error) {
+	return unary(ctx, r, adminTimeout, true, func(ctx context.Context, c apiv1.LocksClient) (*apiv1.ListGossipKeysResponse, error) {
+		return c.ListGossipKeys(ctx, q)
+	})
+}
+
+// ChangeGossipKeys is part of embedded.Operator. To generate a key is not repeated: there would be
+// another one.
+func (r *remote) ChangeGossipKeys(ctx context.Context, q *apiv1.ChangeGossipKeysRequest) (*apiv1.ChangeGossipKeysResponse, error) {
+	return unary(ctx, r, 2*adminTimeout, !q.GetGenerate(), func(ctx context.Context, c apiv1.LocksClient) (*apiv1.ChangeGossipKeysResponse, error) {
+		return c.ChangeGossipKeys(ctx, q)
+	})
+}
+
+// Reload is part of embedded.Operator.
+func (r *remote) Reload(ctx context.Context, q *apiv1.ReloadRequest) (*apiv1.ReloadResponse, error) {
+	return unary(ctx, r, 2*adminTimeout, true, func(ctx context.Context, c apiv1.LocksClient) (*apiv1.ReloadResponse, error) {
+		return c.Reload(ctx, q)
+	})
+}

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net"
@@ -221,11 +222,18 @@ type plainConn struct {
 	typed bool
 	begun bool // a byte has arrived
 	body  tokens
+
+	answerKeys func(net.Conn) // gets a connection in TLS; nil: there is no TLS
 }
 
 // Read closes the connection at the first byte that memberlist must not get.
 func (c *plainConn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
+	if n > 0 && !c.begun && b[0] == recordHandshake && c.answerKeys != nil {
+		c.answerKeys(&begunConn{c.Conn, bytes.Clone(b[:n])})
+		_ = c.Close()
+		return 0, errTold // memberlist has no further use for it
+	}
 	if n > 0 {
 		c.begun = true
 	} else if err != nil && !c.begun && c.mute != nil {

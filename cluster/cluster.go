@@ -41,6 +41,8 @@ type Config struct {
 	// Keys encrypt gossip: 16, 24 or 32 bytes each. The first one encrypts, all
 	// of them decrypt. Empty: plaintext.
 	Keys [][]byte
+	// KeyExchange has the nodes agree on Keys. The zero value: the keys are the caller's to set.
+	KeyExchange KeyExchange
 	// Fast shortens all times for nodes on one machine: failures are noticed
 	// within about a second instead of about five.
 	Fast bool
@@ -101,7 +103,10 @@ type Cluster struct {
 	warn     *warner
 	log      *slog.Logger
 	keyring  *memberlist.Keyring // nil: plaintext
+	keysMu   sync.Mutex          // held while the keys of keyring are changed
 	timing   timing
+
+	exchangeKeys KeyExchange
 
 	metaMu sync.Mutex // orders SetMeta and Leave
 	meta   Meta       // guarded by metaMu
@@ -179,11 +184,14 @@ func begin(cfg Config) (*Cluster, error) {
 		cfg.LookupHost = net.DefaultResolver.LookupHost
 	}
 	c := &Cluster{
-		cfg:     cfgFixed{NodeID: cfg.Meta.NodeID, Seeds: cfg.Seeds, Known: maps.Clone(cfg.Known), LookupHost: cfg.LookupHost},
-		table:   newTable(cfg.Meta.NodeID),
-		circle:  newCircle(cfg),
-		warn:    newWarner(cfg.Logger),
-		log:     cfg.Logger,
+		cfg:    cfgFixed{NodeID: cfg.Meta.NodeID, Seeds: cfg.Seeds, Known: maps.Clone(cfg.Known), LookupHost: cfg.LookupHost},
+		table:  newTable(cfg.Meta.NodeID),
+		circle: newCircle(cfg),
+		warn:   newWarner(cfg.Logger),
+		log:    cfg.Logger,
+
+		exchangeKeys: cfg.KeyExchange,
+
 		meta:    cfg.Meta,
 		woken:   make(chan struct{}, 1),
 		publish: make(chan struct{}, 1),
@@ -387,6 +395,7 @@ func (c *Cluster) attach(mc *memberlist.Config, cfg Config) (_ *gate, err error)
 		}
 	}
 	g := newGate(transport, c.keyring != nil, refused, admit)
+	g.answerKeys = cfg.KeyExchange.Answer
 	mc.Transport = g
 	return g, nil
 }
@@ -489,6 +498,9 @@ func (c *Cluster) publishLoop() {
 		}
 	}
 }
+
+// AskAll has this node exchange its keys, and then its state, with all peers soon.
+func (c *Cluster) AskAll() { c.askAgain() }
 
 // SetKeys replaces the gossip keys: the first encrypts from now on, all of them
 // decrypt. To rotate without loss, give every node the new key as a second one,

@@ -81,6 +81,6 @@
 //     delegate.go: what memberlist calls.
 //   - transport.go: hears nobody before memberlist is ready. checkmessages.go: refuses what
 //     memberlist must not decode. refusals.go: says why two nodes do not come to gossip.
-//   - keys.go: changes the encryption keys. warnonce.go: logs each cause once an hour, and
+//   - keys.go: changes the encryption keys, and has nodes agree on them. warnonce.go: logs each cause once an hour, and
 //     memberlist's own lines in the words of this package.
 package cluster

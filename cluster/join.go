@@ -171,7 +171,7 @@ func (c *Cluster) exchange(addrs []string) failures {
 		wg.Add(1)
 		go func() {
 			defer wg.Done()
-			_, err := c.ml.Join([]string{addr})
+			err := c.join(addr)
 			if err != nil && c.circle.isGiven(addr) && c.circle.vouch(err) {
 				_, err = c.ml.Join([]string{addr})
 			}

@@ -21,6 +21,7 @@ var (
 	errOtherKey  = errors.New("it has another gossip_key than this node")
 	errNoGossip  = errors.New("what it sends is not the gossip of a node")
 	errHTTP      = errors.New("it speaks HTTP or gRPC, which is not gossip")
+	errTLS       = errors.New("it asks for gossip keys in TLS, and tls.mode of this node is off")
 	errRaft      = errors.New("it speaks Raft, which is not gossip")
 	errHungUp    = errors.New("it closed the connection without a word: it is not the gossip port of a node, or has another gossip_key or cluster_name than this one")
 	errSilent    = errors.New("it takes connections but does not answer: is the process stopped, or is this not the gossip port of a node?")
@@ -29,7 +30,7 @@ var (
 )
 
 // lasting are the causes that stay until an operator changes something.
-var lasting = []error{errEncrypted, errPlaintext, errOtherKey, errNoGossip, errHTTP, errRaft, errHungUp}
+var lasting = []error{errEncrypted, errPlaintext, errOtherKey, errNoGossip, errHTTP, errRaft, errTLS, errHungUp}
 
 // checkStart returns why memberlist must not get a stream whose first message has this
 // type, or nil.
@@ -39,6 +40,8 @@ func checkStart(t byte, keyed bool) error {
 		return errHTTP
 	case t == 'l':
 		return errRaft
+	case t == recordHandshake:
+		return errTLS
 	case t > msgLast:
 		return errNoGossip
 	case keyed:

@@ -22,6 +22,9 @@ type gate struct {
 	keyed   bool // gossip is encrypted: packets are not checked, streams only at their beginning
 	refused func(from net.Addr, why error)
 	admit   func(net.Conn) error // nil: every connection is accepted
+
+	answerKeys func(net.Conn) // nil: keys are not exchanged
+
 	dialled troubles
 	packets chan *memberlist.Packet // that were checked
 	streams chan net.Conn
@@ -64,7 +67,7 @@ func (g *gate) look() {
 				continue
 			}
 			select {
-			case g.streams <- g.looked(conn, func(why error) { g.refused(conn.RemoteAddr(), why) }):
+			case g.streams <- g.accepted(conn):
 			case <-g.done:
 				_ = conn.Close()
 				return
@@ -73,6 +76,13 @@ func (g *gate) look() {
 			return
 		}
 	}
+}
+
+// accepted is a connection that another node has made.
+func (g *gate) accepted(conn net.Conn) *plainConn {
+	c := g.looked(conn, func(why error) { g.refused(conn.RemoteAddr(), why) })
+	c.answerKeys = g.answerKeys
+	return c
 }
 
 func (g *gate) looked(conn net.Conn, tell func(why error)) *plainConn {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/locknode/locknode/client"
 	"github.com/locknode/locknode/fsm"
 	"github.com/locknode/locknode/internal/address"
 	"github.com/locknode/locknode/internal/disk"
@@ -124,8 +125,11 @@ type Config struct {
 	// come back while too few would be left for a majority. Default 5 s, no time with Fast;
 	// negative: no time.
 	StopWait time.Duration
-	// GossipKey encrypts gossip: 16, 24 or 32 bytes, the same on all nodes. It is required
-	// if gossip's address is not loopback, and with TLS.
+	// GossipKey encrypts gossip: 16, 24 or 32 bytes, the same on all nodes. Where TLS is required
+	// the nodes agree on one by themselves if it is empty; otherwise it is required if gossip's
+	// address is not loopback, and with TLS permissive. The data directory keeps the keys, which an
+	// operator may have replaced since: a GossipKey that was taken before has no effect then,
+	// and another one is installed beside them, as by [Node.TakeGossipKey].
 	GossipKey []byte
 	// MaxConnections is how many connections of clients are open at most, of gRPC and of
 	// HTTP each: 8 to 1,000,000. Default 10,000, or fewer where the process may open no more
@@ -163,6 +167,12 @@ type Config struct {
 	// (prometheus.WrapRegistererWith): if it has the metrics already, [Open] fails. nil:
 	// they are at /metrics only.
 	Metrics prometheus.Registerer
+
+	// Reload is called when an operator has the node read its files again (`locknode reload`): the
+	// program reads what it has configured the node from, and returns what became of that. It has a
+	// few seconds, and may be called by several goroutines at the same time. nil: the node reads its
+	// certificates, if it has files for them.
+	Reload func(context.Context) []client.ReloadedItem
 
 	seams seam.Node
 }
@@ -462,12 +472,12 @@ func (c *Config) validate() error {
 		}
 		bad("%s: not loopback, and %s", strings.Join(plain, ", "), what)
 	}
-	if len(c.GossipKey) == 0 && mode.On() {
-		bad("gossip key: is missing, must be set with tls.mode %s: gossip is not TLS and is encrypted by this key; "+
-			"give all nodes the same gossip_key (gossip_key_file). This makes one: head -c 32 /dev/urandom | base64", mode)
-	} else if len(c.GossipKey) == 0 && !isLoopback(c.GossipAddr) && c.seams.Network == nil {
+	if len(c.GossipKey) == 0 && mode == secure.Permissive {
+		bad("gossip key: is missing, must be set with tls.mode permissive: nodes without TLS cannot get one from the others; " +
+			"give all nodes the same gossip_key (gossip_key_file). `locknode gossip-key generate` makes one")
+	} else if len(c.GossipKey) == 0 && !mode.On() && !isLoopback(c.GossipAddr) && c.seams.Network == nil {
 		bad("gossip address: is %q, not loopback, and there is no gossip key: every host that can send a datagram there could mislead the cluster; "+
-			"give all nodes the same gossip_key (gossip_key_file), also with insecure. This makes one: head -c 32 /dev/urandom | base64", c.GossipAddr)
+			"give all nodes the same gossip_key (gossip_key_file), also with insecure. `locknode gossip-key generate` makes one", c.GossipAddr)
 	}
 	return errors.Join(faults...)
 }

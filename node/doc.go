@@ -58,6 +58,8 @@
 //   - join.go: how does Raft start in a cluster? seeds.go: where were the others last?
 //     leave.go: can the others do without this node? voter.go: may the next node be stopped?
 //     reseed.go: how does a node come back with an empty directory?
+//     gossipkeys.go: how does it get the keys of gossip, and who gets them from it?
+//     gossipkeys_operator.go: how are they rotated? reload.go: how are files read again?
 //   - leader.go: which node leads, and where? peers.go: how are other nodes reached?
 //     trouble.go: why is one not reached? directory.go: where are the members?
 //   - level.go: which commands does the table's feature level allow?

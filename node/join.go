@@ -24,9 +24,9 @@ var ErrRemoved = errors.New("the node was removed from the cluster")
 
 // openCluster starts gossip and what turns it into membership.
 func (n *Node) openCluster(identity disk.Identity) (err error) {
-	var keys [][]byte
-	if len(n.cfg.GossipKey) > 0 {
-		keys = [][]byte{n.cfg.GossipKey}
+	keys, exchange, err := n.openGossipKeys()
+	if err != nil {
+		return err
 	}
 	meta := cluster.Meta{
 		NodeID: n.id, ClusterID: identity.ClusterID, API: n.apiAddr, HTTP: n.httpAddr, Raft: n.raftAddr,
@@ -42,8 +42,11 @@ func (n *Node) openCluster(identity disk.Identity) (err error) {
 	n.bound.gossip = nil // Start closes it, also when it fails
 	n.cluster, err = cluster.Start(cluster.Config{
 		Transport: n.bound.simulated, Listener: listener, Meta: meta, Advertise: n.cfg.AdvertiseHost, Seeds: n.cfg.Join, Known: n.seeds.Members,
-		Label: n.cfg.ClusterName, Keys: keys, Fast: n.cfg.Fast, Logger: n.log, Admit: leaveToDisk,
+		Label: n.cfg.ClusterName, Keys: keys, KeyExchange: exchange, Fast: n.cfg.Fast, Logger: n.log, Admit: leaveToDisk,
 	})
+	if err == nil {
+		err = n.useGossipKeys()
+	}
 	if err != nil {
 		return err
 	}
@@ -111,6 +114,11 @@ func (n *Node) startRaft(begin membership.Start) error {
 		if err := n.stores.UpdateIdentity(func(i *disk.Identity) {
 			i.ClusterID, i.VotesFrom = begin.ClusterID, begin.VotesFrom
 		}); err != nil {
+			return err
+		}
+	}
+	if formed := begin.ClusterID != "" || len(begin.Bootstrap) > 0; formed && n.gossipKeys != nil {
+		if err := n.gossipKeys.Formed(); err != nil {
 			return err
 		}
 	}

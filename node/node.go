@@ -18,11 +18,13 @@ import (
 	"github.com/locknode/locknode/fsm"
 	"github.com/locknode/locknode/internal/audit"
 	"github.com/locknode/locknode/internal/disk"
+	"github.com/locknode/locknode/internal/gossipkeys"
 	"github.com/locknode/locknode/internal/host"
 	"github.com/locknode/locknode/internal/membership"
 	"github.com/locknode/locknode/internal/network"
 	"github.com/locknode/locknode/internal/replica"
 	"github.com/locknode/locknode/internal/seam"
+	"github.com/locknode/locknode/internal/secure"
 	"github.com/locknode/locknode/internal/server"
 )
 
@@ -43,6 +45,8 @@ type Node struct {
 	raftStream                *network.Stream
 
 	security   security
+	gossipKeys *gossipkeys.Store // nil: gossip is in plain text
+	keyPort    *secure.Port      // for exchanges of gossip keys; nil without TLS
 	stores     *disk.Stores
 	transport  *network.Transport
 	machine    *replica.Table
@@ -68,6 +72,7 @@ type Node struct {
 	turn        chan struct{}                      // holds a token while an entry is on its way; see holdEntries
 	raft        atomic.Pointer[raft.Raft]          // nil until the node has formed or joined a cluster
 	owners      atomic.Pointer[ownersShown]        // as a status showed them last
+	changesKeys sync.Mutex                         // held while an operator's change of gossip keys is under way
 	limiting    sync.Mutex                         // held while an operator's change of limits is under way
 	epoch       atomic.Pointer[epoch]              // not nil while this node serves as leader
 	level       atomic.Pointer[tableLevel]         // nil: nothing was applied yet

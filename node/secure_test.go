@@ -420,7 +420,7 @@ func TestFaultsOfTheSettingsOfTLS(t *testing.T) {
 		"tls ca file: is missing":  with(func(c *Config) { c.TLS.CAFile = "" }),
 		`tls cert file: is "cert", must be empty as long as tls.mode is off`: with(func(c *Config) { c.TLS.Mode = "" }),
 		"insecure: is true, must be false":                                   with(func(c *Config) { c.Insecure = true }),
-		"gossip key: is missing":                                             with(func(c *Config) { c.GossipKey = nil }),
+		"gossip key: is missing":                                             with(func(c *Config) { c.TLS.Mode, c.GossipKey = "permissive", nil }),
 		"permissive also takes plain text":                                   with(func(c *Config) { c.TLS.Mode, c.Listen = "permissive", "10.0.0.1:7400" }),
 		`cluster name: is "a..b"`:                                            with(func(c *Config) { c.ClusterName = "a..b" }),
 	} {
@@ -431,6 +431,9 @@ func TestFaultsOfTheSettingsOfTLS(t *testing.T) {
 	beyond := with(func(c *Config) { c.Listen = "10.0.0.1:7400" })
 	if err := beyond.Validate(); err != nil {
 		t.Errorf("TLS beyond loopback: %v", err)
+	}
+	if beyond.GossipKey = nil; beyond.Validate() != nil {
+		t.Errorf("TLS beyond loopback, and no gossip key: %v", beyond.Validate())
 	}
 }
 

@@ -6022,6 +6022,594 @@ func (x *WhoAmIResponse) GetPolicies() []string {
 	return nil
 }
 
+// GossipKey is one key that encrypts gossip. The key itself is in no answer.
+type GossipKey struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Fingerprint   string                 `protobuf:"bytes,1,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
+	Members       []string               `protobuf:"bytes,2,rep,name=members,proto3" json:"members,omitempty"` // IDs of those that have it
+	Primary       []string               `protobuf:"bytes,3,rep,name=primary,proto3" json:"primary,omitempty"` // IDs of those that encrypt with it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GossipKey) Reset() {
+	*x = GossipKey{}
+	mi := &file_locknode_proto_msgTypes[83]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GossipKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GossipKey) ProtoMessage() {}
+
+func (x *GossipKey) ProtoReflect() protoreflect.Message {
+	mi := &file_locknode_proto_msgTypes[83]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GossipKey.ProtoReflect.Descriptor instead.
+func (*GossipKey) Descriptor() ([]byte, []int) {
+	return file_locknode_proto_rawDescGZIP(), []int{83}
+}
+
+func (x *GossipKey) GetFingerprint() string {
+	if x != nil {
+		return x.Fingerprint
+	}
+	return ""
+}
+
+func (x *GossipKey) GetMembers() []string {
+	if x != nil {
+		return x.Members
+	}
+	return nil
+}
+
+func (x *GossipKey) GetPrimary() []string {
+	if x != nil {
+		return x.Primary
+	}
+	return nil
+}
+
+// MemberFault says what was wrong with one member.
+type MemberFault struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Fault         string                 `protobuf:"bytes,2,opt,name=fault,proto3" json:"fault,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MemberFault) Reset() {
+	*x = MemberFault{}
+	mi := &file_locknode_proto_msgTypes[84]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MemberFault) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MemberFault) ProtoMessage() {}
+
+func (x *MemberFault) ProtoReflect() protoreflect.Message {
+	mi := &file_locknode_proto_msgTypes[84]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MemberFault.ProtoReflect.Descriptor instead.
+func (*MemberFault) Descriptor() ([]byte, []int) {
+	return file_locknode_proto_rawDescGZIP(), []int{84}
+}
+
+func (x *MemberFault) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *MemberFault) GetFault() string {
+	if x != nil {
+		return x.Fault
+	}
+	return ""
+}
+
+type ListGossipKeysRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListGossipKeysRequest) Reset() {
+	*x = ListGossipKeysRequest{}
+	mi := &file_locknode_proto_msgTypes[85]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListGossipKeysRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListGossipKeysRequest) ProtoMessage() {}
+
+func (x *ListGossipKeysRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_locknode_proto_msgTypes[85]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListGossipKeysRequest.ProtoReflect.Descriptor instead.
+func (*ListGossipKeysRequest) Descriptor() ([]byte, []int) {
+	return file_locknode_proto_rawDescGZIP(), []int{85}
+}
+
+type ListGossipKeysResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Keys          []*GossipKey           `protobuf:"bytes,1,rep,name=keys,proto3" json:"keys,omitempty"`
+	Members       uint32                 `protobuf:"varint,2,opt,name=members,proto3" json:"members,omitempty"` // of the cluster
+	Silent        []*MemberFault         `protobuf:"bytes,3,rep,name=silent,proto3" json:"silent,omitempty"`    // that have not answered
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListGossipKeysResponse) Reset() {
+	*x = ListGossipKeysResponse{}
+	mi := &file_locknode_proto_msgTypes[86]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListGossipKeysResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListGossipKeysResponse) ProtoMessage() {}
+
+func (x *ListGossipKeysResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_locknode_proto_msgTypes[86]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListGossipKeysResponse.ProtoReflect.Descriptor instead.
+func (*ListGossipKeysResponse) Descriptor() ([]byte, []int) {
+	return file_locknode_proto_rawDescGZIP(), []int{86}
+}
+
+func (x *ListGossipKeysResponse) GetKeys() []*GossipKey {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+func (x *ListGossipKeysResponse) GetMembers() uint32 {
+	if x != nil {
+		return x.Members
+	}
+	return 0
+}
+
+func (x *ListGossipKeysResponse) GetSilent() []*MemberFault {
+	if x != nil {
+		return x.Silent
+	}
+	return nil
+}
+
+type ChangeGossipKeysRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Exactly one of them is set.
+	Generate bool   `protobuf:"varint,1,opt,name=generate,proto3" json:"generate,omitempty"` // install a key that the leader makes
+	Install  []byte `protobuf:"bytes,2,opt,name=install,proto3" json:"install,omitempty"`    // install this key: 16, 24 or 32 bytes
+	Use      string `protobuf:"bytes,3,opt,name=use,proto3" json:"use,omitempty"`            // fingerprint of the key that is to encrypt
+	Remove   string `protobuf:"bytes,4,opt,name=remove,proto3" json:"remove,omitempty"`      // fingerprint of the key to remove
+	// Members that do not answer do not matter: in TLS they get the keys when they are back.
+	WithoutSilent bool   `protobuf:"varint,5,opt,name=without_silent,json=withoutSilent,proto3" json:"without_silent,omitempty"`
+	Who           string `protobuf:"bytes,6,opt,name=who,proto3" json:"who,omitempty"` // set by the node
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChangeGossipKeysRequest) Reset() {
+	*x = ChangeGossipKeysRequest{}
+	mi := &file_locknode_proto_msgTypes[87]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChangeGossipKeysRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChangeGossipKeysRequest) ProtoMessage() {}
+
+func (x *ChangeGossipKeysRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_locknode_proto_msgTypes[87]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChangeGossipKeysRequest.ProtoReflect.Descriptor instead.
+func (*ChangeGossipKeysRequest) Descriptor() ([]byte, []int) {
+	return file_locknode_proto_rawDescGZIP(), []int{87}
+}
+
+func (x *ChangeGossipKeysRequest) GetGenerate() bool {
+	if x != nil {
+		return x.Generate
+	}
+	return false
+}
+
+func (x *ChangeGossipKeysRequest) GetInstall() []byte {
+	if x != nil {
+		return x.Install
+	}
+	return nil
+}
+
+func (x *ChangeGossipKeysRequest) GetUse() string {
+	if x != nil {
+		return x.Use
+	}
+	return ""
+}
+
+func (x *ChangeGossipKeysRequest) GetRemove() string {
+	if x != nil {
+		return x.Remove
+	}
+	return ""
+}
+
+func (x *ChangeGossipKeysRequest) GetWithoutSilent() bool {
+	if x != nil {
+		return x.WithoutSilent
+	}
+	return false
+}
+
+func (x *ChangeGossipKeysRequest) GetWho() string {
+	if x != nil {
+		return x.Who
+	}
+	return ""
+}
+
+type ChangeGossipKeysResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Fingerprint   string                 `protobuf:"bytes,1,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"` // of the key that this was about
+	Members       []string               `protobuf:"bytes,2,rep,name=members,proto3" json:"members,omitempty"`         // that have done it
+	Faults        []*MemberFault         `protobuf:"bytes,3,rep,name=faults,proto3" json:"faults,omitempty"`           // of those that have not
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChangeGossipKeysResponse) Reset() {
+	*x = ChangeGossipKeysResponse{}
+	mi := &file_locknode_proto_msgTypes[88]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChangeGossipKeysResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChangeGossipKeysResponse) ProtoMessage() {}
+
+func (x *ChangeGossipKeysResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_locknode_proto_msgTypes[88]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChangeGossipKeysResponse.ProtoReflect.Descriptor instead.
+func (*ChangeGossipKeysResponse) Descriptor() ([]byte, []int) {
+	return file_locknode_proto_rawDescGZIP(), []int{88}
+}
+
+func (x *ChangeGossipKeysResponse) GetFingerprint() string {
+	if x != nil {
+		return x.Fingerprint
+	}
+	return ""
+}
+
+func (x *ChangeGossipKeysResponse) GetMembers() []string {
+	if x != nil {
+		return x.Members
+	}
+	return nil
+}
+
+func (x *ChangeGossipKeysResponse) GetFaults() []*MemberFault {
+	if x != nil {
+		return x.Faults
+	}
+	return nil
+}
+
+type ReloadRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Member        string                 `protobuf:"bytes,1,opt,name=member,proto3" json:"member,omitempty"`                            // ID of the one that is to do it; empty: the node that is asked
+	AllMembers    bool                   `protobuf:"varint,2,opt,name=all_members,json=allMembers,proto3" json:"all_members,omitempty"` // every member, instead of one
+	Who           string                 `protobuf:"bytes,3,opt,name=who,proto3" json:"who,omitempty"`                                  // set by the node
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReloadRequest) Reset() {
+	*x = ReloadRequest{}
+	mi := &file_locknode_proto_msgTypes[89]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReloadRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReloadRequest) ProtoMessage() {}
+
+func (x *ReloadRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_locknode_proto_msgTypes[89]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReloadRequest.ProtoReflect.Descriptor instead.
+func (*ReloadRequest) Descriptor() ([]byte, []int) {
+	return file_locknode_proto_rawDescGZIP(), []int{89}
+}
+
+func (x *ReloadRequest) GetMember() string {
+	if x != nil {
+		return x.Member
+	}
+	return ""
+}
+
+func (x *ReloadRequest) GetAllMembers() bool {
+	if x != nil {
+		return x.AllMembers
+	}
+	return false
+}
+
+func (x *ReloadRequest) GetWho() string {
+	if x != nil {
+		return x.Who
+	}
+	return ""
+}
+
+type ReloadResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Members       []*ReloadedMember      `protobuf:"bytes,1,rep,name=members,proto3" json:"members,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReloadResponse) Reset() {
+	*x = ReloadResponse{}
+	mi := &file_locknode_proto_msgTypes[90]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReloadResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReloadResponse) ProtoMessage() {}
+
+func (x *ReloadResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_locknode_proto_msgTypes[90]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReloadResponse.ProtoReflect.Descriptor instead.
+func (*ReloadResponse) Descriptor() ([]byte, []int) {
+	return file_locknode_proto_rawDescGZIP(), []int{90}
+}
+
+func (x *ReloadResponse) GetMembers() []*ReloadedMember {
+	if x != nil {
+		return x.Members
+	}
+	return nil
+}
+
+type ReloadedMember struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Fault         string                 `protobuf:"bytes,2,opt,name=fault,proto3" json:"fault,omitempty"` // why it has not answered; empty: it has
+	Items         []*ReloadedItem        `protobuf:"bytes,3,rep,name=items,proto3" json:"items,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReloadedMember) Reset() {
+	*x = ReloadedMember{}
+	mi := &file_locknode_proto_msgTypes[91]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReloadedMember) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReloadedMember) ProtoMessage() {}
+
+func (x *ReloadedMember) ProtoReflect() protoreflect.Message {
+	mi := &file_locknode_proto_msgTypes[91]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReloadedMember.ProtoReflect.Descriptor instead.
+func (*ReloadedMember) Descriptor() ([]byte, []int) {
+	return file_locknode_proto_rawDescGZIP(), []int{91}
+}
+
+func (x *ReloadedMember) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *ReloadedMember) GetFault() string {
+	if x != nil {
+		return x.Fault
+	}
+	return ""
+}
+
+func (x *ReloadedMember) GetItems() []*ReloadedItem {
+	if x != nil {
+		return x.Items
+	}
+	return nil
+}
+
+type ReloadedItem struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	What          string                 `protobuf:"bytes,1,opt,name=what,proto3" json:"what,omitempty"`        // "settings", "certificates", "gossip_key_file"
+	Changed       bool                   `protobuf:"varint,2,opt,name=changed,proto3" json:"changed,omitempty"` // what is in use now is not what was in use before
+	Detail        string                 `protobuf:"bytes,3,opt,name=detail,proto3" json:"detail,omitempty"`    // what has changed
+	Refused       string                 `protobuf:"bytes,4,opt,name=refused,proto3" json:"refused,omitempty"`  // why what was in use before stays; empty: nothing is wrong
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReloadedItem) Reset() {
+	*x = ReloadedItem{}
+	mi := &file_locknode_proto_msgTypes[92]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReloadedItem) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReloadedItem) ProtoMessage() {}
+
+func (x *ReloadedItem) ProtoReflect() protoreflect.Message {
+	mi := &file_locknode_proto_msgTypes[92]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReloadedItem.ProtoReflect.Descriptor instead.
+func (*ReloadedItem) Descriptor() ([]byte, []int) {
+	return file_locknode_proto_rawDescGZIP(), []int{92}
+}
+
+func (x *ReloadedItem) GetWhat() string {
+	if x != nil {
+		return x.What
+	}
+	return ""
+}
+
+func (x *ReloadedItem) GetChanged() bool {
+	if x != nil {
+		return x.Changed
+	}
+	return false
+}
+
+func (x *ReloadedItem) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
+func (x *ReloadedItem) GetRefused() string {
+	if x != nil {
+		return x.Refused
+	}
+	return ""
+}
+
 var File_locknode_proto protoreflect.FileDescriptor
 
 const file_locknode_proto_rawDesc = "" +
@@ -6471,7 +7059,46 @@ const file_locknode_proto_rawDesc = "" +
 	"\faccess_token\x18\x02 \x01(\v2\x18.locknode.v1.AccessTokenR\vaccessToken\x12\x12\n" +
 	"\x04mode\x18\x03 \x01(\tR\x04mode\x12\x1a\n" +
 	"\benforced\x18\x04 \x01(\bR\benforced\x12\x1a\n" +
-	"\bpolicies\x18\x05 \x03(\tR\bpolicies*S\n" +
+	"\bpolicies\x18\x05 \x03(\tR\bpolicies\"a\n" +
+	"\tGossipKey\x12 \n" +
+	"\vfingerprint\x18\x01 \x01(\tR\vfingerprint\x12\x18\n" +
+	"\amembers\x18\x02 \x03(\tR\amembers\x12\x18\n" +
+	"\aprimary\x18\x03 \x03(\tR\aprimary\"3\n" +
+	"\vMemberFault\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
+	"\x05fault\x18\x02 \x01(\tR\x05fault\"\x17\n" +
+	"\x15ListGossipKeysRequest\"\x90\x01\n" +
+	"\x16ListGossipKeysResponse\x12*\n" +
+	"\x04keys\x18\x01 \x03(\v2\x16.locknode.v1.GossipKeyR\x04keys\x12\x18\n" +
+	"\amembers\x18\x02 \x01(\rR\amembers\x120\n" +
+	"\x06silent\x18\x03 \x03(\v2\x18.locknode.v1.MemberFaultR\x06silent\"\xb2\x01\n" +
+	"\x17ChangeGossipKeysRequest\x12\x1a\n" +
+	"\bgenerate\x18\x01 \x01(\bR\bgenerate\x12\x18\n" +
+	"\ainstall\x18\x02 \x01(\fR\ainstall\x12\x10\n" +
+	"\x03use\x18\x03 \x01(\tR\x03use\x12\x16\n" +
+	"\x06remove\x18\x04 \x01(\tR\x06remove\x12%\n" +
+	"\x0ewithout_silent\x18\x05 \x01(\bR\rwithoutSilent\x12\x10\n" +
+	"\x03who\x18\x06 \x01(\tR\x03who\"\x88\x01\n" +
+	"\x18ChangeGossipKeysResponse\x12 \n" +
+	"\vfingerprint\x18\x01 \x01(\tR\vfingerprint\x12\x18\n" +
+	"\amembers\x18\x02 \x03(\tR\amembers\x120\n" +
+	"\x06faults\x18\x03 \x03(\v2\x18.locknode.v1.MemberFaultR\x06faults\"Z\n" +
+	"\rReloadRequest\x12\x16\n" +
+	"\x06member\x18\x01 \x01(\tR\x06member\x12\x1f\n" +
+	"\vall_members\x18\x02 \x01(\bR\n" +
+	"allMembers\x12\x10\n" +
+	"\x03who\x18\x03 \x01(\tR\x03who\"G\n" +
+	"\x0eReloadResponse\x125\n" +
+	"\amembers\x18\x01 \x03(\v2\x1b.locknode.v1.ReloadedMemberR\amembers\"g\n" +
+	"\x0eReloadedMember\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
+	"\x05fault\x18\x02 \x01(\tR\x05fault\x12/\n" +
+	"\x05items\x18\x03 \x03(\v2\x19.locknode.v1.ReloadedItemR\x05items\"n\n" +
+	"\fReloadedItem\x12\x12\n" +
+	"\x04what\x18\x01 \x01(\tR\x04what\x12\x18\n" +
+	"\achanged\x18\x02 \x01(\bR\achanged\x12\x16\n" +
+	"\x06detail\x18\x03 \x01(\tR\x06detail\x12\x18\n" +
+	"\arefused\x18\x04 \x01(\tR\arefused*S\n" +
 	"\x04Mode\x12\x14\n" +
 	"\x10MODE_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eMODE_EXCLUSIVE\x10\x01\x12\x0f\n" +
@@ -6484,7 +7111,7 @@ const file_locknode_proto_rawDesc = "" +
 	"\n" +
 	"RIGHT_LOCK\x10\x02\x12\x0f\n" +
 	"\vRIGHT_FORCE\x10\x04\x12\x0f\n" +
-	"\vRIGHT_ADMIN\x10\b2\x93\x13\n" +
+	"\vRIGHT_ADMIN\x10\b2\x92\x15\n" +
 	"\x05Locks\x12P\n" +
 	"\vOpenSession\x12\x1f.locknode.v1.OpenSessionRequest\x1a .locknode.v1.OpenSessionResponse\x12J\n" +
 	"\tKeepAlive\x12\x1d.locknode.v1.KeepAliveRequest\x1a\x1e.locknode.v1.KeepAliveResponse\x12M\n" +
@@ -6517,7 +7144,10 @@ const file_locknode_proto_rawDesc = "" +
 	"\x0eChangePolicies\x12\".locknode.v1.ChangePoliciesRequest\x1a#.locknode.v1.ChangePoliciesResponse\x12S\n" +
 	"\fListPolicies\x12 .locknode.v1.ListPoliciesRequest\x1a!.locknode.v1.ListPoliciesResponse\x12P\n" +
 	"\vCheckRights\x12\x1f.locknode.v1.CheckRightsRequest\x1a .locknode.v1.CheckRightsResponse\x12A\n" +
-	"\x06WhoAmI\x12\x1a.locknode.v1.WhoAmIRequest\x1a\x1b.locknode.v1.WhoAmIResponseB+Z)github.com/locknode/locknode/api/v1;apiv1b\x06proto3"
+	"\x06WhoAmI\x12\x1a.locknode.v1.WhoAmIRequest\x1a\x1b.locknode.v1.WhoAmIResponse\x12Y\n" +
+	"\x0eListGossipKeys\x12\".locknode.v1.ListGossipKeysRequest\x1a#.locknode.v1.ListGossipKeysResponse\x12_\n" +
+	"\x10ChangeGossipKeys\x12$.locknode.v1.ChangeGossipKeysRequest\x1a%.locknode.v1.ChangeGossipKeysResponse\x12A\n" +
+	"\x06Reload\x12\x1a.locknode.v1.ReloadRequest\x1a\x1b.locknode.v1.ReloadResponseB+Z)github.com/locknode/locknode/api/v1;apiv1b\x06proto3"
 
 var (
 	file_locknode_proto_rawDescOnce sync.Once
@@ -6532,7 +7162,7 @@ func file_locknode_proto_rawDescGZIP() []byte {
 }
 
 var file_locknode_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_locknode_proto_msgTypes = make([]protoimpl.MessageInfo, 83)
+var file_locknode_proto_msgTypes = make([]protoimpl.MessageInfo, 93)
 var file_locknode_proto_goTypes = []any{
 	(Mode)(0),                            // 0: locknode.v1.Mode
 	(Right)(0),                           // 1: locknode.v1.Right
@@ -6619,6 +7249,16 @@ var file_locknode_proto_goTypes = []any{
 	(*CheckRightsResponse)(nil),          // 82: locknode.v1.CheckRightsResponse
 	(*WhoAmIRequest)(nil),                // 83: locknode.v1.WhoAmIRequest
 	(*WhoAmIResponse)(nil),               // 84: locknode.v1.WhoAmIResponse
+	(*GossipKey)(nil),                    // 85: locknode.v1.GossipKey
+	(*MemberFault)(nil),                  // 86: locknode.v1.MemberFault
+	(*ListGossipKeysRequest)(nil),        // 87: locknode.v1.ListGossipKeysRequest
+	(*ListGossipKeysResponse)(nil),       // 88: locknode.v1.ListGossipKeysResponse
+	(*ChangeGossipKeysRequest)(nil),      // 89: locknode.v1.ChangeGossipKeysRequest
+	(*ChangeGossipKeysResponse)(nil),     // 90: locknode.v1.ChangeGossipKeysResponse
+	(*ReloadRequest)(nil),                // 91: locknode.v1.ReloadRequest
+	(*ReloadResponse)(nil),               // 92: locknode.v1.ReloadResponse
+	(*ReloadedMember)(nil),               // 93: locknode.v1.ReloadedMember
+	(*ReloadedItem)(nil),                 // 94: locknode.v1.ReloadedItem
 }
 var file_locknode_proto_depIdxs = []int32{
 	3,   // 0: locknode.v1.RequestID.answered:type_name -> locknode.v1.Span
@@ -6698,73 +7338,84 @@ var file_locknode_proto_depIdxs = []int32{
 	1,   // 74: locknode.v1.CheckRightsRequest.right:type_name -> locknode.v1.Right
 	74,  // 75: locknode.v1.CheckRightsResponse.decided_by:type_name -> locknode.v1.Rule
 	65,  // 76: locknode.v1.WhoAmIResponse.access_token:type_name -> locknode.v1.AccessToken
-	6,   // 77: locknode.v1.Locks.OpenSession:input_type -> locknode.v1.OpenSessionRequest
-	8,   // 78: locknode.v1.Locks.KeepAlive:input_type -> locknode.v1.KeepAliveRequest
-	11,  // 79: locknode.v1.Locks.EndSession:input_type -> locknode.v1.EndSessionRequest
-	13,  // 80: locknode.v1.Locks.Acquire:input_type -> locknode.v1.AcquireRequest
-	15,  // 81: locknode.v1.Locks.Cancel:input_type -> locknode.v1.CancelRequest
-	17,  // 82: locknode.v1.Locks.Release:input_type -> locknode.v1.ReleaseRequest
-	19,  // 83: locknode.v1.Locks.Renew:input_type -> locknode.v1.RenewRequest
-	21,  // 84: locknode.v1.Locks.SetValue:input_type -> locknode.v1.SetValueRequest
-	23,  // 85: locknode.v1.Locks.ForceRelease:input_type -> locknode.v1.ForceReleaseRequest
-	25,  // 86: locknode.v1.Locks.Resize:input_type -> locknode.v1.ResizeRequest
-	27,  // 87: locknode.v1.Locks.Get:input_type -> locknode.v1.GetRequest
-	29,  // 88: locknode.v1.Locks.List:input_type -> locknode.v1.ListRequest
-	36,  // 89: locknode.v1.Locks.Batch:input_type -> locknode.v1.BatchRequest
-	38,  // 90: locknode.v1.Locks.Session:input_type -> locknode.v1.SessionRequest
-	43,  // 91: locknode.v1.Locks.Status:input_type -> locknode.v1.StatusRequest
-	58,  // 92: locknode.v1.Locks.Members:input_type -> locknode.v1.MembersRequest
-	61,  // 93: locknode.v1.Locks.TransferLeadership:input_type -> locknode.v1.TransferLeadershipRequest
-	63,  // 94: locknode.v1.Locks.RemoveMember:input_type -> locknode.v1.RemoveMemberRequest
-	46,  // 95: locknode.v1.Locks.ListSessions:input_type -> locknode.v1.ListSessionsRequest
-	49,  // 96: locknode.v1.Locks.KillSessions:input_type -> locknode.v1.KillSessionsRequest
-	51,  // 97: locknode.v1.Locks.ClearLock:input_type -> locknode.v1.ClearLockRequest
-	54,  // 98: locknode.v1.Locks.GetLimits:input_type -> locknode.v1.GetLimitsRequest
-	56,  // 99: locknode.v1.Locks.SetLimits:input_type -> locknode.v1.SetLimitsRequest
-	66,  // 100: locknode.v1.Locks.CreateAccessToken:input_type -> locknode.v1.CreateAccessTokenRequest
-	68,  // 101: locknode.v1.Locks.ListAccessTokens:input_type -> locknode.v1.ListAccessTokensRequest
-	70,  // 102: locknode.v1.Locks.RevokeAccessToken:input_type -> locknode.v1.RevokeAccessTokenRequest
-	72,  // 103: locknode.v1.Locks.BootstrapAccessToken:input_type -> locknode.v1.BootstrapAccessTokenRequest
-	77,  // 104: locknode.v1.Locks.ChangePolicies:input_type -> locknode.v1.ChangePoliciesRequest
-	79,  // 105: locknode.v1.Locks.ListPolicies:input_type -> locknode.v1.ListPoliciesRequest
-	81,  // 106: locknode.v1.Locks.CheckRights:input_type -> locknode.v1.CheckRightsRequest
-	83,  // 107: locknode.v1.Locks.WhoAmI:input_type -> locknode.v1.WhoAmIRequest
-	7,   // 108: locknode.v1.Locks.OpenSession:output_type -> locknode.v1.OpenSessionResponse
-	9,   // 109: locknode.v1.Locks.KeepAlive:output_type -> locknode.v1.KeepAliveResponse
-	12,  // 110: locknode.v1.Locks.EndSession:output_type -> locknode.v1.EndSessionResponse
-	14,  // 111: locknode.v1.Locks.Acquire:output_type -> locknode.v1.AcquireResponse
-	16,  // 112: locknode.v1.Locks.Cancel:output_type -> locknode.v1.CancelResponse
-	18,  // 113: locknode.v1.Locks.Release:output_type -> locknode.v1.ReleaseResponse
-	20,  // 114: locknode.v1.Locks.Renew:output_type -> locknode.v1.RenewResponse
-	22,  // 115: locknode.v1.Locks.SetValue:output_type -> locknode.v1.SetValueResponse
-	24,  // 116: locknode.v1.Locks.ForceRelease:output_type -> locknode.v1.ForceReleaseResponse
-	26,  // 117: locknode.v1.Locks.Resize:output_type -> locknode.v1.ResizeResponse
-	28,  // 118: locknode.v1.Locks.Get:output_type -> locknode.v1.GetResponse
-	30,  // 119: locknode.v1.Locks.List:output_type -> locknode.v1.ListResponse
-	37,  // 120: locknode.v1.Locks.Batch:output_type -> locknode.v1.BatchResponse
-	39,  // 121: locknode.v1.Locks.Session:output_type -> locknode.v1.SessionResponse
-	44,  // 122: locknode.v1.Locks.Status:output_type -> locknode.v1.StatusResponse
-	59,  // 123: locknode.v1.Locks.Members:output_type -> locknode.v1.MembersResponse
-	62,  // 124: locknode.v1.Locks.TransferLeadership:output_type -> locknode.v1.TransferLeadershipResponse
-	64,  // 125: locknode.v1.Locks.RemoveMember:output_type -> locknode.v1.RemoveMemberResponse
-	47,  // 126: locknode.v1.Locks.ListSessions:output_type -> locknode.v1.ListSessionsResponse
-	50,  // 127: locknode.v1.Locks.KillSessions:output_type -> locknode.v1.KillSessionsResponse
-	52,  // 128: locknode.v1.Locks.ClearLock:output_type -> locknode.v1.ClearLockResponse
-	55,  // 129: locknode.v1.Locks.GetLimits:output_type -> locknode.v1.GetLimitsResponse
-	57,  // 130: locknode.v1.Locks.SetLimits:output_type -> locknode.v1.SetLimitsResponse
-	67,  // 131: locknode.v1.Locks.CreateAccessToken:output_type -> locknode.v1.CreateAccessTokenResponse
-	69,  // 132: locknode.v1.Locks.ListAccessTokens:output_type -> locknode.v1.ListAccessTokensResponse
-	71,  // 133: locknode.v1.Locks.RevokeAccessToken:output_type -> locknode.v1.RevokeAccessTokenResponse
-	73,  // 134: locknode.v1.Locks.BootstrapAccessToken:output_type -> locknode.v1.BootstrapAccessTokenResponse
-	78,  // 135: locknode.v1.Locks.ChangePolicies:output_type -> locknode.v1.ChangePoliciesResponse
-	80,  // 136: locknode.v1.Locks.ListPolicies:output_type -> locknode.v1.ListPoliciesResponse
-	82,  // 137: locknode.v1.Locks.CheckRights:output_type -> locknode.v1.CheckRightsResponse
-	84,  // 138: locknode.v1.Locks.WhoAmI:output_type -> locknode.v1.WhoAmIResponse
-	108, // [108:139] is the sub-list for method output_type
-	77,  // [77:108] is the sub-list for method input_type
-	77,  // [77:77] is the sub-list for extension type_name
-	77,  // [77:77] is the sub-list for extension extendee
-	0,   // [0:77] is the sub-list for field type_name
+	85,  // 77: locknode.v1.ListGossipKeysResponse.keys:type_name -> locknode.v1.GossipKey
+	86,  // 78: locknode.v1.ListGossipKeysResponse.silent:type_name -> locknode.v1.MemberFault
+	86,  // 79: locknode.v1.ChangeGossipKeysResponse.faults:type_name -> locknode.v1.MemberFault
+	93,  // 80: locknode.v1.ReloadResponse.members:type_name -> locknode.v1.ReloadedMember
+	94,  // 81: locknode.v1.ReloadedMember.items:type_name -> locknode.v1.ReloadedItem
+	6,   // 82: locknode.v1.Locks.OpenSession:input_type -> locknode.v1.OpenSessionRequest
+	8,   // 83: locknode.v1.Locks.KeepAlive:input_type -> locknode.v1.KeepAliveRequest
+	11,  // 84: locknode.v1.Locks.EndSession:input_type -> locknode.v1.EndSessionRequest
+	13,  // 85: locknode.v1.Locks.Acquire:input_type -> locknode.v1.AcquireRequest
+	15,  // 86: locknode.v1.Locks.Cancel:input_type -> locknode.v1.CancelRequest
+	17,  // 87: locknode.v1.Locks.Release:input_type -> locknode.v1.ReleaseRequest
+	19,  // 88: locknode.v1.Locks.Renew:input_type -> locknode.v1.RenewRequest
+	21,  // 89: locknode.v1.Locks.SetValue:input_type -> locknode.v1.SetValueRequest
+	23,  // 90: locknode.v1.Locks.ForceRelease:input_type -> locknode.v1.ForceReleaseRequest
+	25,  // 91: locknode.v1.Locks.Resize:input_type -> locknode.v1.ResizeRequest
+	27,  // 92: locknode.v1.Locks.Get:input_type -> locknode.v1.GetRequest
+	29,  // 93: locknode.v1.Locks.List:input_type -> locknode.v1.ListRequest
+	36,  // 94: locknode.v1.Locks.Batch:input_type -> locknode.v1.BatchRequest
+	38,  // 95: locknode.v1.Locks.Session:input_type -> locknode.v1.SessionRequest
+	43,  // 96: locknode.v1.Locks.Status:input_type -> locknode.v1.StatusRequest
+	58,  // 97: locknode.v1.Locks.Members:input_type -> locknode.v1.MembersRequest
+	61,  // 98: locknode.v1.Locks.TransferLeadership:input_type -> locknode.v1.TransferLeadershipRequest
+	63,  // 99: locknode.v1.Locks.RemoveMember:input_type -> locknode.v1.RemoveMemberRequest
+	46,  // 100: locknode.v1.Locks.ListSessions:input_type -> locknode.v1.ListSessionsRequest
+	49,  // 101: locknode.v1.Locks.KillSessions:input_type -> locknode.v1.KillSessionsRequest
+	51,  // 102: locknode.v1.Locks.ClearLock:input_type -> locknode.v1.ClearLockRequest
+	54,  // 103: locknode.v1.Locks.GetLimits:input_type -> locknode.v1.GetLimitsRequest
+	56,  // 104: locknode.v1.Locks.SetLimits:input_type -> locknode.v1.SetLimitsRequest
+	66,  // 105: locknode.v1.Locks.CreateAccessToken:input_type -> locknode.v1.CreateAccessTokenRequest
+	68,  // 106: locknode.v1.Locks.ListAccessTokens:input_type -> locknode.v1.ListAccessTokensRequest
+	70,  // 107: locknode.v1.Locks.RevokeAccessToken:input_type -> locknode.v1.RevokeAccessTokenRequest
+	72,  // 108: locknode.v1.Locks.BootstrapAccessToken:input_type -> locknode.v1.BootstrapAccessTokenRequest
+	77,  // 109: locknode.v1.Locks.ChangePolicies:input_type -> locknode.v1.ChangePoliciesRequest
+	79,  // 110: locknode.v1.Locks.ListPolicies:input_type -> locknode.v1.ListPoliciesRequest
+	81,  // 111: locknode.v1.Locks.CheckRights:input_type -> locknode.v1.CheckRightsRequest
+	83,  // 112: locknode.v1.Locks.WhoAmI:input_type -> locknode.v1.WhoAmIRequest
+	87,  // 113: locknode.v1.Locks.ListGossipKeys:input_type -> locknode.v1.ListGossipKeysRequest
+	89,  // 114: locknode.v1.Locks.ChangeGossipKeys:input_type -> locknode.v1.ChangeGossipKeysRequest
+	91,  // 115: locknode.v1.Locks.Reload:input_type -> locknode.v1.ReloadRequest
+	7,   // 116: locknode.v1.Locks.OpenSession:output_type -> locknode.v1.OpenSessionResponse
+	9,   // 117: locknode.v1.Locks.KeepAlive:output_type -> locknode.v1.KeepAliveResponse
+	12,  // 118: locknode.v1.Locks.EndSession:output_type -> locknode.v1.EndSessionResponse
+	14,  // 119: locknode.v1.Locks.Acquire:output_type -> locknode.v1.AcquireResponse
+	16,  // 120: locknode.v1.Locks.Cancel:output_type -> locknode.v1.CancelResponse
+	18,  // 121: locknode.v1.Locks.Release:output_type -> locknode.v1.ReleaseResponse
+	20,  // 122: locknode.v1.Locks.Renew:output_type -> locknode.v1.RenewResponse
+	22,  // 123: locknode.v1.Locks.SetValue:output_type -> locknode.v1.SetValueResponse
+	24,  // 124: locknode.v1.Locks.ForceRelease:output_type -> locknode.v1.ForceReleaseResponse
+	26,  // 125: locknode.v1.Locks.Resize:output_type -> locknode.v1.ResizeResponse
+	28,  // 126: locknode.v1.Locks.Get:output_type -> locknode.v1.GetResponse
+	30,  // 127: locknode.v1.Locks.List:output_type -> locknode.v1.ListResponse
+	37,  // 128: locknode.v1.Locks.Batch:output_type -> locknode.v1.BatchResponse
+	39,  // 129: locknode.v1.Locks.Session:output_type -> locknode.v1.SessionResponse
+	44,  // 130: locknode.v1.Locks.Status:output_type -> locknode.v1.StatusResponse
+	59,  // 131: locknode.v1.Locks.Members:output_type -> locknode.v1.MembersResponse
+	62,  // 132: locknode.v1.Locks.TransferLeadership:output_type -> locknode.v1.TransferLeadershipResponse
+	64,  // 133: locknode.v1.Locks.RemoveMember:output_type -> locknode.v1.RemoveMemberResponse
+	47,  // 134: locknode.v1.Locks.ListSessions:output_type -> locknode.v1.ListSessionsResponse
+	50,  // 135: locknode.v1.Locks.KillSessions:output_type -> locknode.v1.KillSessionsResponse
+	52,  // 136: locknode.v1.Locks.ClearLock:output_type -> locknode.v1.ClearLockResponse
+	55,  // 137: locknode.v1.Locks.GetLimits:output_type -> locknode.v1.GetLimitsResponse
+	57,  // 138: locknode.v1.Locks.SetLimits:output_type -> locknode.v1.SetLimitsResponse
+	67,  // 139: locknode.v1.Locks.CreateAccessToken:output_type -> locknode.v1.CreateAccessTokenResponse
+	69,  // 140: locknode.v1.Locks.ListAccessTokens:output_type -> locknode.v1.ListAccessTokensResponse
+	71,  // 141: locknode.v1.Locks.RevokeAccessToken:output_type -> locknode.v1.RevokeAccessTokenResponse
+	73,  // 142: locknode.v1.Locks.BootstrapAccessToken:output_type -> locknode.v1.BootstrapAccessTokenResponse
+	78,  // 143: locknode.v1.Locks.ChangePolicies:output_type -> locknode.v1.ChangePoliciesResponse
+	80,  // 144: locknode.v1.Locks.ListPolicies:output_type -> locknode.v1.ListPoliciesResponse
+	82,  // 145: locknode.v1.Locks.CheckRights:output_type -> locknode.v1.CheckRightsResponse
+	84,  // 146: locknode.v1.Locks.WhoAmI:output_type -> locknode.v1.WhoAmIResponse
+	88,  // 147: locknode.v1.Locks.ListGossipKeys:output_type -> locknode.v1.ListGossipKeysResponse
+	90,  // 148: locknode.v1.Locks.ChangeGossipKeys:output_type -> locknode.v1.ChangeGossipKeysResponse
+	92,  // 149: locknode.v1.Locks.Reload:output_type -> locknode.v1.ReloadResponse
+	116, // [116:150] is the sub-list for method output_type
+	82,  // [82:116] is the sub-list for method input_type
+	82,  // [82:82] is the sub-list for extension type_name
+	82,  // [82:82] is the sub-list for extension extendee
+	0,   // [0:82] is the sub-list for field type_name
 }
 
 func init() { file_locknode_proto_init() }
@@ -6807,7 +7458,7 @@ func file_locknode_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_locknode_proto_rawDesc), len(file_locknode_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   83,
+			NumMessages:   93,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -60,6 +60,9 @@ const (
 	Locks_ListPolicies_FullMethodName         = "/locknode.v1.Locks/ListPolicies"
 	Locks_CheckRights_FullMethodName          = "/locknode.v1.Locks/CheckRights"
 	Locks_WhoAmI_FullMethodName               = "/locknode.v1.Locks/WhoAmI"
+	Locks_ListGossipKeys_FullMethodName       = "/locknode.v1.Locks/ListGossipKeys"
+	Locks_ChangeGossipKeys_FullMethodName     = "/locknode.v1.Locks/ChangeGossipKeys"
+	Locks_Reload_FullMethodName               = "/locknode.v1.Locks/Reload"
 )
 
 // LocksClient is the client API for Locks service.
@@ -125,6 +128,12 @@ type LocksClient interface {
 	CheckRights(ctx context.Context, in *CheckRightsRequest, opts ...grpc.CallOption) (*CheckRightsResponse, error)
 	// WhoAmI says who the caller is to the node.
 	WhoAmI(ctx context.Context, in *WhoAmIRequest, opts ...grpc.CallOption) (*WhoAmIResponse, error)
+	// ListGossipKeys names the keys that encrypt gossip, and says which members have them.
+	ListGossipKeys(ctx context.Context, in *ListGossipKeysRequest, opts ...grpc.CallOption) (*ListGossipKeysResponse, error)
+	// ChangeGossipKeys installs a key on all members, has one encrypt, or removes one.
+	ChangeGossipKeys(ctx context.Context, in *ChangeGossipKeysRequest, opts ...grpc.CallOption) (*ChangeGossipKeysResponse, error)
+	// Reload has one node, or every member, read its files again.
+	Reload(ctx context.Context, in *ReloadRequest, opts ...grpc.CallOption) (*ReloadResponse, error)
 }
 
 type locksClient struct {
@@ -448,6 +457,36 @@ func (c *locksClient) WhoAmI(ctx context.Context, in *WhoAmIRequest, opts ...grp
 	return out, nil
 }
 
+func (c *locksClient) ListGossipKeys(ctx context.Context, in *ListGossipKeysRequest, opts ...grpc.CallOption) (*ListGossipKeysResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListGossipKeysResponse)
+	err := c.cc.Invoke(ctx, Locks_ListGossipKeys_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *locksClient) ChangeGossipKeys(ctx context.Context, in *ChangeGossipKeysRequest, opts ...grpc.CallOption) (*ChangeGossipKeysResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ChangeGossipKeysResponse)
+	err := c.cc.Invoke(ctx, Locks_ChangeGossipKeys_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *locksClient) Reload(ctx context.Context, in *ReloadRequest, opts ...grpc.CallOption) (*ReloadResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ReloadResponse)
+	err := c.cc.Invoke(ctx, Locks_Reload_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // LocksServer is the server API for Locks service.
 // All implementations must embed UnimplementedLocksServer
 // for forward compatibility.
@@ -511,6 +550,12 @@ type LocksServer interface {
 	CheckRights(context.Context, *CheckRightsRequest) (*CheckRightsResponse, error)
 	// WhoAmI says who the caller is to the node.
 	WhoAmI(context.Context, *WhoAmIRequest) (*WhoAmIResponse, error)
+	// ListGossipKeys names the keys that encrypt gossip, and says which members have them.
+	ListGossipKeys(context.Context, *ListGossipKeysRequest) (*ListGossipKeysResponse, error)
+	// ChangeGossipKeys installs a key on all members, has one encrypt, or removes one.
+	ChangeGossipKeys(context.Context, *ChangeGossipKeysRequest) (*ChangeGossipKeysResponse, error)
+	// Reload has one node, or every member, read its files again.
+	Reload(context.Context, *ReloadRequest) (*ReloadResponse, error)
 	mustEmbedUnimplementedLocksServer()
 }
 
@@ -613,6 +658,15 @@ func (UnimplementedLocksServer) CheckRights(context.Context, *CheckRightsRequest
 }
 func (UnimplementedLocksServer) WhoAmI(context.Context, *WhoAmIRequest) (*WhoAmIResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method WhoAmI not implemented")
+}
+func (UnimplementedLocksServer) ListGossipKeys(context.Context, *ListGossipKeysRequest) (*ListGossipKeysResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListGossipKeys not implemented")
+}
+func (UnimplementedLocksServer) ChangeGossipKeys(context.Context, *ChangeGossipKeysRequest) (*ChangeGossipKeysResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ChangeGossipKeys not implemented")
+}
+func (UnimplementedLocksServer) Reload(context.Context, *ReloadRequest) (*ReloadResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Reload not implemented")
 }
 func (UnimplementedLocksServer) mustEmbedUnimplementedLocksServer() {}
 func (UnimplementedLocksServer) testEmbeddedByValue()               {}
@@ -1182,6 +1236,60 @@ func _Locks_WhoAmI_Handler(srv interface{}, ctx context.Context, dec func(interf
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Locks_ListGossipKeys_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListGossipKeysRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LocksServer).ListGossipKeys(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Locks_ListGossipKeys_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LocksServer).ListGossipKeys(ctx, req.(*ListGossipKeysRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Locks_ChangeGossipKeys_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ChangeGossipKeysRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LocksServer).ChangeGossipKeys(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Locks_ChangeGossipKeys_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LocksServer).ChangeGossipKeys(ctx, req.(*ChangeGossipKeysRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Locks_Reload_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReloadRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LocksServer).Reload(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Locks_Reload_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LocksServer).Reload(ctx, req.(*ReloadRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Locks_ServiceDesc is the grpc.ServiceDesc for Locks service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -1308,6 +1416,18 @@ var Locks_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "WhoAmI",
 			Handler:    _Locks_WhoAmI_Handler,
+		},
+		{
+			MethodName: "ListGossipKeys",
+			Handler:    _Locks_ListGossipKeys_Handler,
+		},
+		{
+			MethodName: "ChangeGossipKeys",
+			Handler:    _Locks_ChangeGossipKeys_Handler,
+		},
+		{
+			MethodName: "Reload",
+			Handler:    _Locks_Reload_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

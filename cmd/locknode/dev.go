@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -196,8 +195,6 @@ func devCertificates(dir string, configs []node.Config) (caFile string, err erro
 	}
 	caFile = filepath.Join(dir, caCertFile)
 	files := []certs.File{{Path: caFile, Data: pair.Cert, Mode: certs.ModeCert}}
-	gossipKey := make([]byte, 32)
-	rand.Read(gossipKey)
 	for i := range configs {
 		c := &configs[i]
 		host, _, _ := net.SplitHostPort(c.Listen) // devConfigs has made it
@@ -209,7 +206,6 @@ func devCertificates(dir string, configs []node.Config) (caFile string, err erro
 			return "", err
 		}
 		c.TLS = node.TLS{Mode: "required", CAFile: caFile, CertFile: filepath.Join(dir, c.ID+".crt"), KeyFile: filepath.Join(dir, c.ID+".key")}
-		c.GossipKey = gossipKey
 		files = append(files, certs.File{Path: c.TLS.KeyFile, Data: pair.Key, Mode: certs.ModeKey}, certs.File{Path: c.TLS.CertFile, Data: pair.Cert, Mode: certs.ModeCert})
 	}
 	return caFile, certs.WriteFiles(true, files...)

@@ -15,7 +15,8 @@
 //     package client; flags.go has helpers for flags.
 //   - serve.go runs a node; settings.go lists the settings, config.go decides which source
 //     wins, environment.go finds misspelt variables, secrets.go reads the gossip key,
-//     reload.go applies a changed configuration, audit.go rotates the audit, memory.go sets the runtime's memory limit.
+//     reload.go applies a changed configuration and has the command for that, audit.go rotates
+//     the audit, memory.go sets the runtime's memory limit.
 //   - run.go runs a command under a lock; nested.go refuses to wait for a lock that a
 //     surrounding run holds; supervise.go, supervise_linux.go and supervise_other.go own the
 //     child; group.go, group_linux.go, group_darwin.go and group_other.go signal its processes;
@@ -25,8 +26,8 @@
 //     tells the user what a command waits for.
 //   - members.go has status, members and transfer-leadership; wait.go waits until the
 //     cluster is healthy; operator.go has the
-//     commands against clients that use too much; reseed.go and version.go have one command
-//     each.
+//     commands against clients that use too much; gossipkey.go rotates the keys of gossip;
+//     reseed.go and version.go have one command each.
 //   - access.go reads the access token of a command, and has the settings for rights; token.go
 //     makes and revokes access tokens; policy.go says who may do what, and policy_file.go reads
 //     and writes files of policies.

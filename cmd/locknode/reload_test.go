@@ -91,7 +91,7 @@ func TestReloadTakesUpWhatItCanAndNothingOfAFaultyFile(t *testing.T) {
 	} {
 		out.Reset()
 		write(c.text)
-		r.reload()
+		r.reload(t.Context())
 		if level.Level() != c.level {
 			t.Errorf("after %q: level %v, want %v", c.text, level.Level(), c.level)
 		}

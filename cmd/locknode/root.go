@@ -195,6 +195,7 @@ Environment variables. A flag takes precedence; an empty variable counts as not 
 		a.serveCommand(), a.reseedCommand(), a.tlsCommand(), a.devCommand(), a.versionCommand(),
 	)
 	root.AddCommand(a.operatorCommands()...)
+	root.AddCommand(a.gossipKeyCommand(), a.reloadCommand())
 	root.AddCommand(a.processCommands()...)
 	completeArguments(root)
 	return root

@@ -14,7 +14,7 @@ import (
 // The gossip key is a secret. It is read from a file or the environment, and refused on the
 // command line, which every user of the machine can read. It is never printed.
 
-var errGossipKey = errors.New("must be 16, 24 or 32 bytes in base64, such as `head -c 32 /dev/urandom | base64` prints")
+var errGossipKey = errors.New("must be 16, 24 or 32 bytes in base64, such as `locknode gossip-key generate` prints")
 
 func setGossipKey(c *serveConfig, values []string) (err error) {
 	if values[0] == "" {

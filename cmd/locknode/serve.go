@@ -41,7 +41,8 @@ start another node with --join and without --bootstrap-expect.
 SIGHUP never stops the node: it reloads the file, applies log_level and http_hosts, and
 logs which other settings have changed and take effect at the next start. A file with a
 fault changes nothing. The files of tls.* are read again as well, as they are by
-themselves within a minute after they have changed, and audit.file is opened again.`,
+themselves within a minute after they have changed, and the gossip key, which is installed
+if it is a new one; audit.file is opened again. "locknode reload" does the same from elsewhere.`,
 		Example: `  locknode serve --data-dir /var/lib/locknode --bootstrap-expect 1
   locknode serve --config /etc/locknode.yaml
   LOCKNODE_LISTEN=10.0.0.1:7400 locknode serve --config /etc/locknode.yaml --print-config
@@ -69,7 +70,9 @@ themselves within a minute after they have changed, and audit.file is opened aga
 		level := &slog.LevelVar{}
 		level.Set(cfg.logLevel)
 		cfg.node.Logger = newLogger(a.stderr, level, cfg.logFormat)
-		return a.serve(c.Context(), cfg, &reloader{flags: c.Flags(), lookup: a.lookup, level: level, current: all, log: cfg.node.Logger})
+		r := &reloader{flags: c.Flags(), lookup: a.lookup, level: level, current: all, log: cfg.node.Logger}
+		cfg.node.Reload = r.reload
+		return a.serve(c.Context(), cfg, r)
 	}
 	return c
 }
@@ -135,7 +138,7 @@ func (a *app) serve(ctx context.Context, cfg serveConfig, r *reloader) error {
 	if err != nil {
 		return err
 	}
-	r.node, r.audit = n, file
+	r.runs(n, file)
 	log.Info("listening", "api", n.APIAddr(), "http", n.HTTPAddr(), "raft", n.RaftAddr(), "gossip", n.GossipAddr(), "data_dir", cfg.node.DataDir)
 	started := time.Now()
 	ready := make(chan error, 1)
@@ -148,7 +151,7 @@ func (a *app) serve(ctx context.Context, cfg serveConfig, r *reloader) error {
 			}
 			ready = nil // an error means that ctx or the node has ended, which the other cases handle
 		case <-a.hangups:
-			r.reload()
+			r.reload(ctx)
 		case <-ctx.Done():
 			log.Info("stopping", "because", context.Cause(ctx))
 			return a.closeNode(n)

@@ -37,6 +37,9 @@ type Operator interface {
 	ClearLock(context.Context, *apiv1.ClearLockRequest) (*apiv1.ClearLockResponse, error)
 	GetLimits(context.Context, *apiv1.GetLimitsRequest) (*apiv1.GetLimitsResponse, error)
 	SetLimits(context.Context, *apiv1.SetLimitsRequest) (*apiv1.SetLimitsResponse, error)
+	ListGossipKeys(context.Context, *apiv1.ListGossipKeysRequest) (*apiv1.ListGossipKeysResponse, error)
+	ChangeGossipKeys(context.Context, *apiv1.ChangeGossipKeysRequest) (*apiv1.ChangeGossipKeysResponse, error)
+	Reload(context.Context, *apiv1.ReloadRequest) (*apiv1.ReloadResponse, error)
 }
 
 // Rights has the calls about access tokens and policies. They wait and fail as those of an

@@ -706,6 +706,232 @@ func (x *Checkpoint) GetDigest() uint64 {
 	return 0
 }
 
+// GossipRing is what two nodes exchange in TLS on the port of gossip, after its length in two bytes:
+// the only message with keys in it. It is in no call of this service.
+type GossipRing struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ClusterId     string                 `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"` // empty: it knows of none
+	Version       uint64                 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`                     // the greater one is newer; 0: of a node that has been in no cluster
+	Given         bool                   `protobuf:"varint,3,opt,name=given,proto3" json:"given,omitempty"`                         // by an operator
+	Keys          [][]byte               `protobuf:"bytes,4,rep,name=keys,proto3" json:"keys,omitempty"`                            // the first one encrypts
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GossipRing) Reset() {
+	*x = GossipRing{}
+	mi := &file_peers_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GossipRing) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GossipRing) ProtoMessage() {}
+
+func (x *GossipRing) ProtoReflect() protoreflect.Message {
+	mi := &file_peers_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GossipRing.ProtoReflect.Descriptor instead.
+func (*GossipRing) Descriptor() ([]byte, []int) {
+	return file_peers_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *GossipRing) GetClusterId() string {
+	if x != nil {
+		return x.ClusterId
+	}
+	return ""
+}
+
+func (x *GossipRing) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *GossipRing) GetGiven() bool {
+	if x != nil {
+		return x.Given
+	}
+	return false
+}
+
+func (x *GossipRing) GetKeys() [][]byte {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+type GossipKeysRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GossipKeysRequest) Reset() {
+	*x = GossipKeysRequest{}
+	mi := &file_peers_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GossipKeysRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GossipKeysRequest) ProtoMessage() {}
+
+func (x *GossipKeysRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_peers_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GossipKeysRequest.ProtoReflect.Descriptor instead.
+func (*GossipKeysRequest) Descriptor() ([]byte, []int) {
+	return file_peers_proto_rawDescGZIP(), []int{12}
+}
+
+type GossipKeysResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	NodeId        string                 `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	Version       uint64                 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
+	Fingerprints  []string               `protobuf:"bytes,3,rep,name=fingerprints,proto3" json:"fingerprints,omitempty"` // of the keys in their order; none: gossip is in plain text
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GossipKeysResponse) Reset() {
+	*x = GossipKeysResponse{}
+	mi := &file_peers_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GossipKeysResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GossipKeysResponse) ProtoMessage() {}
+
+func (x *GossipKeysResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_peers_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GossipKeysResponse.ProtoReflect.Descriptor instead.
+func (*GossipKeysResponse) Descriptor() ([]byte, []int) {
+	return file_peers_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *GossipKeysResponse) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
+}
+
+func (x *GossipKeysResponse) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *GossipKeysResponse) GetFingerprints() []string {
+	if x != nil {
+		return x.Fingerprints
+	}
+	return nil
+}
+
+type ChangeGossipKeysRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Use           string                 `protobuf:"bytes,1,opt,name=use,proto3" json:"use,omitempty"` // fingerprints: one of them is set
+	Remove        string                 `protobuf:"bytes,2,opt,name=remove,proto3" json:"remove,omitempty"`
+	Version       uint64                 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"` // at least that of the keys afterwards
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChangeGossipKeysRequest) Reset() {
+	*x = ChangeGossipKeysRequest{}
+	mi := &file_peers_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChangeGossipKeysRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChangeGossipKeysRequest) ProtoMessage() {}
+
+func (x *ChangeGossipKeysRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_peers_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChangeGossipKeysRequest.ProtoReflect.Descriptor instead.
+func (*ChangeGossipKeysRequest) Descriptor() ([]byte, []int) {
+	return file_peers_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *ChangeGossipKeysRequest) GetUse() string {
+	if x != nil {
+		return x.Use
+	}
+	return ""
+}
+
+func (x *ChangeGossipKeysRequest) GetRemove() string {
+	if x != nil {
+		return x.Remove
+	}
+	return ""
+}
+
+func (x *ChangeGossipKeysRequest) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
 var File_peers_proto protoreflect.FileDescriptor
 
 const file_peers_proto_rawDesc = "" +
@@ -766,13 +992,32 @@ const file_peers_proto_rawDesc = "" +
 	"\n" +
 	"Checkpoint\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x16\n" +
-	"\x06digest\x18\x02 \x01(\x06R\x06digest2\x8c\x03\n" +
+	"\x06digest\x18\x02 \x01(\x06R\x06digest\"o\n" +
+	"\n" +
+	"GossipRing\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\x04R\aversion\x12\x14\n" +
+	"\x05given\x18\x03 \x01(\bR\x05given\x12\x12\n" +
+	"\x04keys\x18\x04 \x03(\fR\x04keys\"\x13\n" +
+	"\x11GossipKeysRequest\"k\n" +
+	"\x12GossipKeysResponse\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\x04R\aversion\x12\"\n" +
+	"\ffingerprints\x18\x03 \x03(\tR\ffingerprints\"]\n" +
+	"\x17ChangeGossipKeysRequest\x12\x10\n" +
+	"\x03use\x18\x01 \x01(\tR\x03use\x12\x16\n" +
+	"\x06remove\x18\x02 \x01(\tR\x06remove\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\x04R\aversion2\xce\x04\n" +
 	"\x05Peers\x12G\n" +
 	"\x04Term\x12\x1e.locknode.peers.v1.TermRequest\x1a\x1f.locknode.peers.v1.TermResponse\x12V\n" +
 	"\tReadIndex\x12#.locknode.peers.v1.ReadIndexRequest\x1a$.locknode.peers.v1.ReadIndexResponse\x12G\n" +
 	"\x04Self\x12\x1e.locknode.peers.v1.SelfRequest\x1a\x1f.locknode.peers.v1.SelfResponse\x12G\n" +
 	"\x04Join\x12\x1e.locknode.peers.v1.JoinRequest\x1a\x1f.locknode.peers.v1.JoinResponse\x12P\n" +
-	"\aDigests\x12!.locknode.peers.v1.DigestsRequest\x1a\".locknode.peers.v1.DigestsResponseB/Z-github.com/locknode/locknode/internal/peerapib\x06proto3"
+	"\aDigests\x12!.locknode.peers.v1.DigestsRequest\x1a\".locknode.peers.v1.DigestsResponse\x12Y\n" +
+	"\n" +
+	"GossipKeys\x12$.locknode.peers.v1.GossipKeysRequest\x1a%.locknode.peers.v1.GossipKeysResponse\x12e\n" +
+	"\x10ChangeGossipKeys\x12*.locknode.peers.v1.ChangeGossipKeysRequest\x1a%.locknode.peers.v1.GossipKeysResponseB/Z-github.com/locknode/locknode/internal/peerapib\x06proto3"
 
 var (
 	file_peers_proto_rawDescOnce sync.Once
@@ -786,19 +1031,23 @@ func file_peers_proto_rawDescGZIP() []byte {
 	return file_peers_proto_rawDescData
 }
 
-var file_peers_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_peers_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_peers_proto_goTypes = []any{
-	(*TermRequest)(nil),       // 0: locknode.peers.v1.TermRequest
-	(*TermResponse)(nil),      // 1: locknode.peers.v1.TermResponse
-	(*ReadIndexRequest)(nil),  // 2: locknode.peers.v1.ReadIndexRequest
-	(*ReadIndexResponse)(nil), // 3: locknode.peers.v1.ReadIndexResponse
-	(*SelfRequest)(nil),       // 4: locknode.peers.v1.SelfRequest
-	(*SelfResponse)(nil),      // 5: locknode.peers.v1.SelfResponse
-	(*JoinRequest)(nil),       // 6: locknode.peers.v1.JoinRequest
-	(*JoinResponse)(nil),      // 7: locknode.peers.v1.JoinResponse
-	(*DigestsRequest)(nil),    // 8: locknode.peers.v1.DigestsRequest
-	(*DigestsResponse)(nil),   // 9: locknode.peers.v1.DigestsResponse
-	(*Checkpoint)(nil),        // 10: locknode.peers.v1.Checkpoint
+	(*TermRequest)(nil),             // 0: locknode.peers.v1.TermRequest
+	(*TermResponse)(nil),            // 1: locknode.peers.v1.TermResponse
+	(*ReadIndexRequest)(nil),        // 2: locknode.peers.v1.ReadIndexRequest
+	(*ReadIndexResponse)(nil),       // 3: locknode.peers.v1.ReadIndexResponse
+	(*SelfRequest)(nil),             // 4: locknode.peers.v1.SelfRequest
+	(*SelfResponse)(nil),            // 5: locknode.peers.v1.SelfResponse
+	(*JoinRequest)(nil),             // 6: locknode.peers.v1.JoinRequest
+	(*JoinResponse)(nil),            // 7: locknode.peers.v1.JoinResponse
+	(*DigestsRequest)(nil),          // 8: locknode.peers.v1.DigestsRequest
+	(*DigestsResponse)(nil),         // 9: locknode.peers.v1.DigestsResponse
+	(*Checkpoint)(nil),              // 10: locknode.peers.v1.Checkpoint
+	(*GossipRing)(nil),              // 11: locknode.peers.v1.GossipRing
+	(*GossipKeysRequest)(nil),       // 12: locknode.peers.v1.GossipKeysRequest
+	(*GossipKeysResponse)(nil),      // 13: locknode.peers.v1.GossipKeysResponse
+	(*ChangeGossipKeysRequest)(nil), // 14: locknode.peers.v1.ChangeGossipKeysRequest
 }
 var file_peers_proto_depIdxs = []int32{
 	10, // 0: locknode.peers.v1.DigestsResponse.checkpoints:type_name -> locknode.peers.v1.Checkpoint
@@ -807,13 +1056,17 @@ var file_peers_proto_depIdxs = []int32{
 	4,  // 3: locknode.peers.v1.Peers.Self:input_type -> locknode.peers.v1.SelfRequest
 	6,  // 4: locknode.peers.v1.Peers.Join:input_type -> locknode.peers.v1.JoinRequest
 	8,  // 5: locknode.peers.v1.Peers.Digests:input_type -> locknode.peers.v1.DigestsRequest
-	1,  // 6: locknode.peers.v1.Peers.Term:output_type -> locknode.peers.v1.TermResponse
-	3,  // 7: locknode.peers.v1.Peers.ReadIndex:output_type -> locknode.peers.v1.ReadIndexResponse
-	5,  // 8: locknode.peers.v1.Peers.Self:output_type -> locknode.peers.v1.SelfResponse
-	7,  // 9: locknode.peers.v1.Peers.Join:output_type -> locknode.peers.v1.JoinResponse
-	9,  // 10: locknode.peers.v1.Peers.Digests:output_type -> locknode.peers.v1.DigestsResponse
-	6,  // [6:11] is the sub-list for method output_type
-	1,  // [1:6] is the sub-list for method input_type
+	12, // 6: locknode.peers.v1.Peers.GossipKeys:input_type -> locknode.peers.v1.GossipKeysRequest
+	14, // 7: locknode.peers.v1.Peers.ChangeGossipKeys:input_type -> locknode.peers.v1.ChangeGossipKeysRequest
+	1,  // 8: locknode.peers.v1.Peers.Term:output_type -> locknode.peers.v1.TermResponse
+	3,  // 9: locknode.peers.v1.Peers.ReadIndex:output_type -> locknode.peers.v1.ReadIndexResponse
+	5,  // 10: locknode.peers.v1.Peers.Self:output_type -> locknode.peers.v1.SelfResponse
+	7,  // 11: locknode.peers.v1.Peers.Join:output_type -> locknode.peers.v1.JoinResponse
+	9,  // 12: locknode.peers.v1.Peers.Digests:output_type -> locknode.peers.v1.DigestsResponse
+	13, // 13: locknode.peers.v1.Peers.GossipKeys:output_type -> locknode.peers.v1.GossipKeysResponse
+	13, // 14: locknode.peers.v1.Peers.ChangeGossipKeys:output_type -> locknode.peers.v1.GossipKeysResponse
+	8,  // [8:15] is the sub-list for method output_type
+	1,  // [1:8] is the sub-list for method input_type
 	1,  // [1:1] is the sub-list for extension type_name
 	1,  // [1:1] is the sub-list for extension extendee
 	0,  // [0:1] is the sub-list for field type_name
@@ -830,7 +1083,7 @@ func file_peers_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_peers_proto_rawDesc), len(file_peers_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -23,11 +23,13 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Peers_Term_FullMethodName      = "/locknode.peers.v1.Peers/Term"
-	Peers_ReadIndex_FullMethodName = "/locknode.peers.v1.Peers/ReadIndex"
-	Peers_Self_FullMethodName      = "/locknode.peers.v1.Peers/Self"
-	Peers_Join_FullMethodName      = "/locknode.peers.v1.Peers/Join"
-	Peers_Digests_FullMethodName   = "/locknode.peers.v1.Peers/Digests"
+	Peers_Term_FullMethodName             = "/locknode.peers.v1.Peers/Term"
+	Peers_ReadIndex_FullMethodName        = "/locknode.peers.v1.Peers/ReadIndex"
+	Peers_Self_FullMethodName             = "/locknode.peers.v1.Peers/Self"
+	Peers_Join_FullMethodName             = "/locknode.peers.v1.Peers/Join"
+	Peers_Digests_FullMethodName          = "/locknode.peers.v1.Peers/Digests"
+	Peers_GossipKeys_FullMethodName       = "/locknode.peers.v1.Peers/GossipKeys"
+	Peers_ChangeGossipKeys_FullMethodName = "/locknode.peers.v1.Peers/ChangeGossipKeys"
 )
 
 // PeersClient is the client API for Peers service.
@@ -49,6 +51,11 @@ type PeersClient interface {
 	// Digests tells what the node's state was at some places of the log. Nodes
 	// compare them to find out whether their states have drifted apart.
 	Digests(ctx context.Context, in *DigestsRequest, opts ...grpc.CallOption) (*DigestsResponse, error)
+	// GossipKeys names the keys that encrypt the node's gossip.
+	GossipKeys(ctx context.Context, in *GossipKeysRequest, opts ...grpc.CallOption) (*GossipKeysResponse, error)
+	// ChangeGossipKeys has a key that the node has encrypt its gossip, or removes one. Only members
+	// make this call; no key is in it.
+	ChangeGossipKeys(ctx context.Context, in *ChangeGossipKeysRequest, opts ...grpc.CallOption) (*GossipKeysResponse, error)
 }
 
 type peersClient struct {
@@ -109,6 +116,26 @@ func (c *peersClient) Digests(ctx context.Context, in *DigestsRequest, opts ...g
 	return out, nil
 }
 
+func (c *peersClient) GossipKeys(ctx context.Context, in *GossipKeysRequest, opts ...grpc.CallOption) (*GossipKeysResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GossipKeysResponse)
+	err := c.cc.Invoke(ctx, Peers_GossipKeys_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *peersClient) ChangeGossipKeys(ctx context.Context, in *ChangeGossipKeysRequest, opts ...grpc.CallOption) (*GossipKeysResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GossipKeysResponse)
+	err := c.cc.Invoke(ctx, Peers_ChangeGossipKeys_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // PeersServer is the server API for Peers service.
 // All implementations must embed UnimplementedPeersServer
 // for forward compatibility.
@@ -128,6 +155,11 @@ type PeersServer interface {
 	// Digests tells what the node's state was at some places of the log. Nodes
 	// compare them to find out whether their states have drifted apart.
 	Digests(context.Context, *DigestsRequest) (*DigestsResponse, error)
+	// GossipKeys names the keys that encrypt the node's gossip.
+	GossipKeys(context.Context, *GossipKeysRequest) (*GossipKeysResponse, error)
+	// ChangeGossipKeys has a key that the node has encrypt its gossip, or removes one. Only members
+	// make this call; no key is in it.
+	ChangeGossipKeys(context.Context, *ChangeGossipKeysRequest) (*GossipKeysResponse, error)
 	mustEmbedUnimplementedPeersServer()
 }
 
@@ -152,6 +184,12 @@ func (UnimplementedPeersServer) Join(context.Context, *JoinRequest) (*JoinRespon
 }
 func (UnimplementedPeersServer) Digests(context.Context, *DigestsRequest) (*DigestsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Digests not implemented")
+}
+func (UnimplementedPeersServer) GossipKeys(context.Context, *GossipKeysRequest) (*GossipKeysResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GossipKeys not implemented")
+}
+func (UnimplementedPeersServer) ChangeGossipKeys(context.Context, *ChangeGossipKeysRequest) (*GossipKeysResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ChangeGossipKeys not implemented")
 }
 func (UnimplementedPeersServer) mustEmbedUnimplementedPeersServer() {}
 func (UnimplementedPeersServer) testEmbeddedByValue()               {}
@@ -264,6 +302,42 @@ func _Peers_Digests_Handler(srv interface{}, ctx context.Context, dec func(inter
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Peers_GossipKeys_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GossipKeysRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PeersServer).GossipKeys(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Peers_GossipKeys_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PeersServer).GossipKeys(ctx, req.(*GossipKeysRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Peers_ChangeGossipKeys_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ChangeGossipKeysRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PeersServer).ChangeGossipKeys(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Peers_ChangeGossipKeys_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PeersServer).ChangeGossipKeys(ctx, req.(*ChangeGossipKeysRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Peers_ServiceDesc is the grpc.ServiceDesc for Peers service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -290,6 +364,14 @@ var Peers_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Digests",
 			Handler:    _Peers_Digests_Handler,
+		},
+		{
+			MethodName: "GossipKeys",
+			Handler:    _Peers_GossipKeys_Handler,
+		},
+		{
+			MethodName: "ChangeGossipKeys",
+			Handler:    _Peers_ChangeGossipKeys_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -31,11 +31,8 @@ func (d *Dialer) Dial(ctx context.Context, addr, member string, over func(ctx co
 	if err != nil {
 		return nil, err
 	}
-	c := &Conn{wire: &wire{Conn: raw, turns: processTurns, left: handshakeBytes}}
-	config := d.Config(func(who certs.Identity) error { return meant(who, member) })
-	err = handshakeOf(ctx, c, tls.Client(c.wire, config))
+	c, err := Client(ctx, raw, d.Config(func(who certs.Identity) error { return Meant(who, member) }))
 	if err == nil {
-		c.begun.Store(true)
 		return c, nil
 	}
 	_ = raw.Close()
@@ -58,8 +55,18 @@ func (d *Dialer) Dial(ctx context.Context, addr, member string, over func(ctx co
 	return c, nil
 }
 
-// meant returns why an identity is not that of the node that is meant, or nil.
-func meant(who certs.Identity, member string) error {
+// Client does the handshake of TLS, as the end that has dialled raw. ctx bounds it.
+func Client(ctx context.Context, raw net.Conn, config *tls.Config) (*Conn, error) {
+	c := &Conn{wire: &wire{Conn: raw, turns: processTurns, left: handshakeBytes}}
+	if err := handshakeOf(ctx, c, tls.Client(c.wire, config)); err != nil {
+		return nil, err
+	}
+	c.begun.Store(true)
+	return c, nil
+}
+
+// Meant returns why an identity is not that of the node that is meant, or nil.
+func Meant(who certs.Identity, member string) error {
 	if who.Name != member {
 		return fmt.Errorf("the node there is %q by its certificate, not %q", who.Name, member)
 	}

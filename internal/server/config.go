@@ -35,6 +35,9 @@ type Backend interface {
 	Self(context.Context) (*peerapi.SelfResponse, error)
 	Join(context.Context, *peerapi.JoinRequest) (*peerapi.JoinResponse, error)
 	Digests(context.Context, *peerapi.DigestsRequest) (*peerapi.DigestsResponse, error)
+	// GossipKeys and ChangeOwnGossipKeys are about this node alone.
+	GossipKeys(context.Context) (*peerapi.GossipKeysResponse, error)
+	ChangeOwnGossipKeys(context.Context, *peerapi.ChangeGossipKeysRequest) (*peerapi.GossipKeysResponse, error)
 }
 
 // Limits bound what clients may ask of one server. A zero field means its

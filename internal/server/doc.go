@@ -42,8 +42,9 @@
 //     sent a request, and may a node make it? auth.go: who calls? permit.go: may he do that?
 //     failures.go: what does guessing cost? event.go: what was refused, or done with a right?
 //   - stream.go: what does a Session stream receive? send.go: what does it send? unary.go:
-//     the unary calls. operation.go: how is one operation run? operator.go: the calls of an
-//     operator. operator_rights.go: those about access tokens and policies.
+//     the unary calls. operation.go: how is one operation run? operator.go and
+//     operator_nodes.go: the calls of an operator. operator_rights.go: those about access
+//     tokens and policies.
 //   - http.go: which paths does HTTP have? http_operator.go: those of an operator.
 //     http_rights.go: those about access tokens and policies. body.go:
 //     how is JSON read? view.go: how are the JSON documents filled? jsonwriter.go: how are

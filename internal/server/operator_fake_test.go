@@ -4,6 +4,7 @@ import (
 	"context"
 
 	apiv1 "github.com/locknode/locknode/api/v1"
+	"github.com/locknode/locknode/internal/peerapi"
 )
 
 func (f *fakeNode) ListSessions(_ context.Context, r *apiv1.ListSessionsRequest) (*apiv1.ListSessionsResponse, error) {
@@ -71,4 +72,28 @@ func (f *fakeNode) CheckRights(_ context.Context, r *apiv1.CheckRightsRequest) (
 
 func (f *fakeNode) WhoAmI(context.Context, *apiv1.WhoAmIRequest) (*apiv1.WhoAmIResponse, error) {
 	return nil, unauthenticated("the server answers that itself")
+}
+
+func (f *fakeNode) ListGossipKeys(_ context.Context, r *apiv1.ListGossipKeysRequest) (*apiv1.ListGossipKeysResponse, error) {
+	f.asked = append(f.asked, r)
+	return &apiv1.ListGossipKeysResponse{}, f.admin
+}
+
+func (f *fakeNode) ChangeGossipKeys(_ context.Context, r *apiv1.ChangeGossipKeysRequest) (*apiv1.ChangeGossipKeysResponse, error) {
+	f.asked = append(f.asked, r)
+	return &apiv1.ChangeGossipKeysResponse{}, f.admin
+}
+
+func (f *fakeNode) Reload(_ context.Context, r *apiv1.ReloadRequest) (*apiv1.ReloadResponse, error) {
+	f.asked = append(f.asked, r)
+	return &apiv1.ReloadResponse{}, f.admin
+}
+
+func (f *fakeNode) GossipKeys(context.Context) (*peerapi.GossipKeysResponse, error) {
+	return &peerapi.GossipKeysResponse{NodeId: "n1"}, f.admin
+}
+
+func (f *fakeNode) ChangeOwnGossipKeys(_ context.Context, r *peerapi.ChangeGossipKeysRequest) (*peerapi.GossipKeysResponse, error) {
+	f.asked = append(f.asked, r)
+	return &peerapi.GossipKeysResponse{NodeId: "n1"}, f.admin
 }

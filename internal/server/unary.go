@@ -185,6 +185,17 @@ func (p *peers) Digests(ctx context.Context, r *peerapi.DigestsRequest) (*peerap
 	return passed(p.server.backend.Digests(ctx, r))
 }
 
+func (p *peers) GossipKeys(ctx context.Context, _ *peerapi.GossipKeysRequest) (*peerapi.GossipKeysResponse, error) {
+	return passed(p.server.backend.GossipKeys(ctx))
+}
+
+func (p *peers) ChangeGossipKeys(ctx context.Context, r *peerapi.ChangeGossipKeysRequest) (*peerapi.GossipKeysResponse, error) {
+	if !p.server.isPeer(ctx) {
+		return nil, apiv1.NewError(apiv1.CodeDenied, "this call is for nodes of the cluster; \"locknode gossip-key\" is for operators")
+	}
+	return passed(p.server.backend.ChangeOwnGossipKeys(ctx, r))
+}
+
 func passed[R any](r R, err error) (R, error) {
 	if err != nil {
 		var none R

@@ -1,0 +1,41 @@
+//nolint:revive // the methods are the calls of locknode.proto, which describes them
+package server
+
+import (
+	"context"
+	"net/netip"
+
+	apiv1 "github.com/locknode/locknode/api/v1"
+)
+
+// The calls of an operator that concern nodes.
+
+func (l *locks) ListGossipKeys(ctx context.Context, r *apiv1.ListGossipKeysRequest) (*apiv1.ListGossipKeysResponse, error) {
+	return passed(l.server.backend.ListGossipKeys(ctx, r))
+}
+
+func (l *locks) ChangeGossipKeys(ctx context.Context, r *apiv1.ChangeGossipKeysRequest) (*apiv1.ChangeGossipKeysResponse, error) {
+	if len(r.GetInstall()) > 0 && !secret(grpcConn(ctx)) {
+		return nil, apiv1.NewError(apiv1.CodeDenied, "install: the key came in plain text from another machine, must come in TLS; choose another key")
+	}
+	r.Who = l.server.who(ctx, r.GetWho())
+	return passed(l.server.backend.ChangeGossipKeys(ctx, r))
+}
+
+func (l *locks) Reload(ctx context.Context, r *apiv1.ReloadRequest) (*apiv1.ReloadResponse, error) {
+	r.Who = l.server.who(ctx, r.GetWho())
+	return passed(l.server.backend.Reload(ctx, r))
+}
+
+// secret reports whether a connection may carry what nobody else must read: it is in TLS, or it does
+// not leave the machine.
+func secret(c *limitedConn) bool {
+	if c.inTLS() {
+		return true
+	}
+	if c == nil {
+		return false
+	}
+	at, err := netip.ParseAddrPort(c.Conn.RemoteAddr().String())
+	return err == nil && at.Addr().Unmap().IsLoopback()
+}
