@@ -129,12 +129,12 @@ func (n *Node) securePort(listener string, o secure.PortOptions) *secure.Port {
 	o.OnPlain = func(from net.Addr, delta int) {
 		count.Add(int64(delta))
 		if delta > 0 {
-			n.log.Warn("a connection in plain text: tls.mode is permissive", "listener", listener, "from", from.String())
+			n.log.Warn("a connection in plain text: tls.mode is permissive", "listener", listener, "from", hostOf(from.String()))
 		}
 	}
 	if listener != "raft" { // that one logs its refusals itself
 		o.OnRefused = func(from net.Addr, err error) {
-			n.log.Warn("refused a connection: no TLS came about", "listener", listener, "from", from.String(), "err", err)
+			n.log.Warn("refused a connection: no TLS came about", "listener", listener, "from", hostOf(from.String()), "err", err)
 		}
 	}
 	return secure.NewPort(o)

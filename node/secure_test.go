@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"io"
+	"log/slog"
 	"net/http"
 	"os"
 	"strings"
@@ -309,6 +310,27 @@ func TestAPermissiveClusterTakesBothAndCountsPlainText(t *testing.T) {
 	}
 	_ = plain.Close()
 	c.eventually("none is counted any more", func() bool { return n.security.plain["grpc"].Load() == 0 })
+}
+
+// A client that connects again and again is one cause, and not one for each of its ports.
+func TestConnectionsInPlainTextOfOneHostAreLoggedOnce(t *testing.T) {
+	a := authority(t, "bank")
+	var log logBuffer
+	set := inTLS(t, a, "permissive")
+	c := startClusterWith(t, 1, func(cfg *Config) {
+		set(cfg)
+		cfg.Logger = slog.New(slog.NewTextHandler(&log, nil))
+	})
+	for range 4 {
+		plain := dialled(t, c.nodes[0])
+		if _, err := plain.Status(c.ctx()); err != nil {
+			t.Fatal(err)
+		}
+		_ = plain.Close()
+	}
+	if got := log.count("a connection in plain text"); got != 1 {
+		t.Errorf("%d lines about connections in plain text, want 1", got)
+	}
 }
 
 // A new CA and new certificates come into use while the cluster runs, without a break.

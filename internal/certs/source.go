@@ -31,7 +31,8 @@ type Options struct {
 	Hosts []string
 	// Clock returns the time by which certificates are valid. Default [time.Now].
 	Clock func() time.Time
-	// Log gets what changes, and what needs the attention of an operator. Default: none.
+	// Log gets what changes, and what needs the attention of an operator, for a node with its ID
+	// as node. Default: none.
 	Log *slog.Logger
 	// Every is how often [Source.Watch] reads the files. Default 10 s.
 	Every time.Duration
@@ -97,6 +98,9 @@ func Open(files Files, options Options) (*Source, error) {
 	b, err := s.load()
 	if err != nil {
 		return nil, err
+	}
+	if options.Node { // it has no other ID, and its user may not know it yet
+		s.options.Log = s.options.Log.With("node", b.self.Name)
 	}
 	s.reading.Lock()
 	defer s.reading.Unlock()

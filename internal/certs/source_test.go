@@ -474,8 +474,8 @@ func TestWhatIsAllowedAndNotRightIsAWarning(t *testing.T) {
 			t.Errorf("%q is not in: %s", want, l.b.String())
 		}
 	}
-	if l.count("\n") != 3 {
-		t.Errorf("was logged: %s", l.b.String())
+	if l.count("\n") != 3 || l.count(" node=n1") != 3 {
+		t.Errorf("was logged: %s, want three lines with the ID of the node", l.b.String())
 	}
 }
 
