@@ -274,6 +274,9 @@ func (n *Node) useOrRemoveKey(ctx context.Context, req *apiv1.ChangeGossipKeysRe
 		})
 		return err
 	})
+	res.Faults = slices.DeleteFunc(res.Faults, func(f *apiv1.MemberFault) bool { // those were silent before
+		return slices.ContainsFunc(all, func(m memberKeys) bool { return m.id == f.GetId() && m.fault != nil })
+	})
 	return res, nil
 }
 

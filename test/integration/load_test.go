@@ -23,6 +23,7 @@ type load struct {
 	ledger
 	watch  *client.Client // to read, and to hold the locks that are kept
 	others []*client.Client
+	opts   []client.Option
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 	cycles atomic.Int64
@@ -49,7 +50,7 @@ func startLoad(t *testing.T, c *proc.Cluster, callLimit time.Duration, opts ...c
 	ctx, cancel := context.WithCancel(context.Background())
 	l := &load{
 		watch: dial(t, c.Endpoints(), append(opts, client.Holder("keeper"))...), cancel: cancel,
-		kept: map[string]*client.Grant{}, last: time.Now(), limit: callLimit,
+		kept: map[string]*client.Grant{}, last: time.Now(), limit: callLimit, opts: opts,
 	}
 	t.Cleanup(l.stop)
 	for i := range loadClients {

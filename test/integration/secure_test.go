@@ -60,6 +60,12 @@ func startBank(t *testing.T, prepare func(*proc.Node) error, env ...string) *pro
 	o := options(t.TempDir(), 3, "--cluster-name", testCluster)
 	o.Env = append(o.Env, "LOCKNODE_GOSSIP_KEY=MDEyMzQ1Njc4OWFiY2RlZg==")
 	o.Env = append(o.Env, env...)
+	return startBankOf(t, o, prepare)
+}
+
+// startBankOf starts the nodes of these options.
+func startBankOf(t *testing.T, o proc.Options, prepare func(*proc.Node) error) *proc.Cluster {
+	t.Helper()
 	o.Prepare = prepare
 	c, err := proc.Start(within(t, patience), o)
 	must(t, err)
