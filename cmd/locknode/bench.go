@@ -29,6 +29,8 @@ type benchOptions struct {
 	endpoints        []string
 	nodes            int
 	data, logStore   string
+	tls              bool // the cluster that bench starts requires TLS
+	pairs            int  // with tls: measurements of plain text and TLS in turns; 0: TLS alone
 }
 
 func (a *app) benchCommand() *cobra.Command {
@@ -51,13 +53,18 @@ Workloads:
                reports the longest gap without a finished cycle after each kill
 
 A latency is that of one cycle; for handoff it includes the wait in the queue. Cycles
-during --warmup are not counted.`,
+during --warmup are not counted.
+
+With --tls the cluster that bench starts requires TLS. --pairs 5 starts one in plain text
+beside it, measures both in turns, each five times, and prints how they compare: what
+else the machine does then meets both alike.`,
 		Example: `  locknode bench
   locknode bench --workload handoff --workers 16 --duration 10s -o json
-  locknode bench --workload failover --workers 4 --duration 30s`,
+  locknode bench --workload failover --workers 4 --duration 30s
+  locknode bench --tls --pairs 5`,
 		Args: arguments(0, 0, ""),
 		RunE: func(c *cobra.Command, _ []string) error {
-			if err := cmp.Or(apart(c, "endpoints", "nodes", "data", "log-store"), notEmpty(c, "endpoints")); err != nil {
+			if err := cmp.Or(apart(c, "endpoints", "nodes", "data", "log-store", "tls"), notEmpty(c, "endpoints")); err != nil {
 				return err
 			}
 			if len(o.endpoints) > 0 {
@@ -75,6 +82,8 @@ during --warmup are not counted.`,
 	c.Flags().IntVar(&o.clients, "clients", 1, "number of clients, each with a session and a connection, that the workers share")
 	c.Flags().StringSliceVar(&o.endpoints, "endpoints", nil, "API addresses of the cluster to measure (default: start one)")
 	a.tlsFlags(c)
+	c.Flags().BoolVar(&o.tls, "tls", false, "have the cluster that bench starts require TLS, with certificates made for it")
+	c.Flags().IntVar(&o.pairs, "pairs", 0, "with --tls: measure plain text and TLS in turns, this many times each, and compare them")
 	c.Flags().IntVar(&o.nodes, "nodes", 3, "number of nodes in the cluster that bench starts")
 	c.Flags().StringVar(&o.data, "data", "", "data directory of the cluster that bench starts, on the disk to measure (default: a temporary one)")
 	c.Flags().StringVar(&o.logStore, "log-store", "wal", "store of the Raft log in the cluster that bench starts: wal or boltdb")
@@ -169,6 +178,9 @@ func (o *benchOptions) validate() (workload, error) {
 	if o.workload == "failover" && (len(o.endpoints) > 0 || o.nodes < 3) {
 		bad("--workload: is failover, which kills nodes and needs a cluster of its own: leave out --endpoints, and --nodes must be at least 3")
 	}
+	if o.pairs < 0 || o.pairs > 100 || o.pairs > 0 && (!o.tls || o.workload == "failover" || o.data != "") {
+		bad("--pairs: is %d, must be 0 to 100, with --tls, and with neither --data nor --workload failover", o.pairs)
+	}
 	if len(faults) > 0 {
 		return workload{}, usageError("%w", errors.Join(faults...))
 	}
@@ -179,7 +191,7 @@ func (o *benchOptions) validate() (workload, error) {
 type bench struct {
 	benchOptions
 	load     workload
-	security []client.Option  // of clients in TLS; none for a cluster that bench starts
+	security []client.Option  // of clients in TLS; none in plain text
 	dialed   []*client.Client // the workers use the first benchOptions.clients of them
 	names    []string         // of the workers' own locks
 	counting atomic.Bool
@@ -190,42 +202,44 @@ func (a *app) bench(ctx context.Context, o benchOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	b := &bench{benchOptions: o, load: w, security: slices.Clip(a.security())}
-	var cluster *proc.Cluster
-	if len(o.endpoints) == 0 {
-		if cluster, err = startBenchCluster(ctx, o); err != nil {
-			return err
-		}
-		defer func() { err = errors.Join(err, cluster.Close()) }()
-		b.endpoints = cluster.Endpoints()
+	if o.pairs > 0 {
+		return a.benchPairs(ctx, o, w)
 	}
-	if err := b.dial(ctx); err != nil {
-		return err
+	b := &bench{benchOptions: o, load: w, security: slices.Clip(a.security())}
+	var processes *proc.Cluster
+	if len(o.endpoints) == 0 {
+		cluster, startErr := startBenchCluster(ctx, o, o.tls)
+		if startErr != nil {
+			return startErr
+		}
+		defer func() { err = errors.Join(err, cluster.close()) }()
+		b.endpoints, processes = cluster.Endpoints(), cluster.Cluster
+		if o.tls {
+			b.security = slices.Clip(cluster.security)
+		}
 	}
 	defer b.close()
-	if w.prepare != nil {
-		if err := w.prepare(ctx, b); err != nil {
-			return fmt.Errorf("prepare workload %s: %w", w.name, err)
-		}
+	if err := b.begin(ctx); err != nil {
+		return err
 	}
-	r, err := b.run(ctx, cluster)
+	r, err := b.run(ctx, processes)
 	if err != nil {
 		return err
 	}
 	return a.printBench(b, r)
 }
 
-func startBenchCluster(ctx context.Context, o benchOptions) (*proc.Cluster, error) {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
-	c, err := proc.Start(ctx, proc.Options{Nodes: o.nodes, Dir: o.data, Args: []string{"--log-store", o.logStore}})
-	if err != nil {
-		return nil, err
+// begin connects the clients, and prepares what the workload needs.
+func (b *bench) begin(ctx context.Context) error {
+	if err := b.dial(ctx); err != nil {
+		return err
 	}
-	if _, err := c.Leader(ctx); err != nil {
-		return nil, errors.Join(err, c.Close())
+	if b.load.prepare != nil {
+		if err := b.load.prepare(ctx, b); err != nil {
+			return fmt.Errorf("prepare workload %s: %w", b.load.name, err)
+		}
 	}
-	return c, nil
+	return nil
 }
 
 func (b *bench) dial(ctx context.Context) error {

@@ -245,6 +245,30 @@ func TestBenchPrintsItsOneObject(t *testing.T) {
 	}
 }
 
+func TestBenchComparesTLSWithPlainText(t *testing.T) {
+	if testing.Short() {
+		t.Skip("needs two clusters")
+	}
+	t.Parallel()
+	temp := t.TempDir()
+	cmd := command(t, "locknode", "bench", "--tls", "--pairs", "1", "--nodes", "1", "--workers", "2", "--duration", "1s", "-o", "json")
+	cmd.Env = append(cmd.Env, "TMPDIR="+temp)
+	r := start(t, cmd)
+	var out pairsJSON
+	if err := json.Unmarshal([]byte(r.await(`"median_ratio"`)), &out); err != nil || len(out.Pairs) != 1 {
+		t.Fatalf("got %+v, %v, want one pair", out, err)
+	}
+	if p := out.Pairs[0]; p.Plain.OpsPerSecond <= 0 || p.TLS.OpsPerSecond <= 0 || p.Plain.Errors+p.TLS.Errors != 0 || out.MedianRatio != p.Ratio {
+		t.Errorf("got %+v", out)
+	}
+	if code := r.wait(); code != 0 {
+		t.Errorf("exit code: got %d, want 0", code)
+	}
+	if left, _ := filepath.Glob(filepath.Join(temp, "*")); len(left) > 0 {
+		t.Errorf("left behind: %q", left)
+	}
+}
+
 func TestBenchStartsAndRemovesItsOwnCluster(t *testing.T) {
 	if testing.Short() {
 		t.Skip("needs a cluster")

@@ -33,7 +33,8 @@
 //     and writes files of policies.
 //   - tls.go makes certificates, tls_inspect.go shows what they are good for; secure.go has the
 //     flags and settings for TLS.
-//   - dev.go and demo.go start a cluster to try, dev_auth.go gives it an access token; bench.go measures a cluster, failover.go the
+//   - dev.go and demo.go start a cluster to try, dev_auth.go gives it an access token; bench.go
+//     measures a cluster, bench_tls.go one in TLS beside one in plain text, failover.go the
 //     gap after a leader is killed; chaos.go injects faults.
 //   - output.go and output_operator.go print results, table.go prints columns.
 //   - commands_unix.go and commands_other.go list the commands that depend on the system.
