@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -226,6 +227,15 @@ type TLS struct {
 	// ClientCAFile has the certificates of the CAs that sign those of clients. With it every
 	// client needs a certificate, but for /healthz and /readyz. Empty: clients need none.
 	ClientCAFile string
+	// Config is in place of the files, which must be empty then: for a program that gets its
+	// certificates from elsewhere. The node takes from it the certificate (GetCertificate, or the
+	// first of Certificates), RootCAs, which have the CAs that sign the certificates of nodes, and
+	// ClientCAs, which are to ClientCAFile what RootCAs are to CAFile; nil: clients need no
+	// certificate. Nothing else of it has an effect: the node decides the versions, and verifies as
+	// with files whom a certificate names. GetCertificate is asked every ten seconds and by
+	// [Node.ReloadCertificates]. To replace CAs set GetConfigForClient, which is asked at the same
+	// times: what it returns takes the place of Config.
+	Config *tls.Config
 }
 
 // Auth says whether callers need rights. Who may do what is in the lock table, as access

@@ -31,13 +31,18 @@ func (c *Config) checkTLS(bad func(format string, args ...any)) secure.Mode {
 	}
 	for _, f := range files {
 		switch {
-		case mode.On() && f.needed && f.value == "":
+		case mode.On() && c.TLS.Config != nil && f.value != "":
+			bad("%s: is %q, must be empty because there is a tls config", f.name, f.value)
+		case mode.On() && f.needed && f.value == "" && c.TLS.Config == nil:
 			bad("%s: is missing, must be set with tls.mode %s: `locknode tls` makes CAs and certificates", f.name, mode)
 		case !mode.On() && f.value != "":
 			bad("%s: is %q, must be empty as long as tls.mode is off: set tls.mode to permissive or required to use TLS", f.name, f.value)
 		}
 	}
 	if !mode.On() {
+		if c.TLS.Config != nil {
+			bad("tls config: is set, must be nil as long as the tls mode is off")
+		}
 		return mode
 	}
 	if mode == secure.Required && c.Insecure {
@@ -63,7 +68,9 @@ type security struct {
 }
 
 // clientsNeedCertificates reports whether every client has to have a certificate.
-func (t *TLS) clientsNeedCertificates() bool { return t.ClientCAFile != "" }
+func (t *TLS) clientsNeedCertificates() bool {
+	return t.ClientCAFile != "" || t.Config != nil && t.Config.ClientCAs != nil
+}
 
 // plainListeners are the values of the label listener of connections in plain text: the ports,
 // and what this node has dialled.
@@ -76,9 +83,13 @@ func (n *Node) openTLS() error {
 		return err
 	}
 	t := n.cfg.TLS
-	source, err := certs.Open(certs.Files{CA: t.CAFile, ClientCA: t.ClientCAFile, Cert: t.CertFile, Key: t.KeyFile}, certs.Options{
-		Node: true, Cluster: n.cfg.ClusterName, ID: n.cfg.ID, Hosts: n.cfg.dialledHosts(), Log: n.log,
-	})
+	options := certs.Options{Node: true, Cluster: n.cfg.ClusterName, ID: n.cfg.ID, Hosts: n.cfg.dialledHosts(), Log: n.log}
+	var source *certs.Source
+	if t.Config != nil {
+		source, err = certs.OpenConfig(t.Config, options)
+	} else {
+		source, err = certs.Open(certs.Files{CA: t.CAFile, ClientCA: t.ClientCAFile, Cert: t.CertFile, Key: t.KeyFile}, options)
+	}
 	if err != nil {
 		return fmt.Errorf("tls: %w", err)
 	}

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -410,6 +411,50 @@ func TestCertificatesAndTheirCAAreReplacedWhileTheClusterRuns(t *testing.T) {
 	}
 }
 
+// An embedded node may get its certificates from its program; beside it runs one with files.
+func TestAConfigurationTakesThePlaceOfFiles(t *testing.T) {
+	a := authority(t, "bank")
+	set, given := inTLS(t, a, "required"), false
+	var asked atomic.Int64
+	c := startClusterWith(t, 3, func(cfg *Config) {
+		if set(cfg); given { // the first node has files
+			files := cfg.TLS
+			cfg.TLS = TLS{Mode: files.Mode, Config: &tls.Config{RootCAs: rootsOf(t, a), GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+				asked.Add(1)
+				pair, err := tls.LoadX509KeyPair(files.CertFile, files.KeyFile)
+				return &pair, err
+			}}}
+		}
+		cfg.GossipKey, given = nil, true
+	})
+	g, err := dialled(t, c.nodes[1], client.TLSFiles(a.CAFile(), "", "")).Lock(c.ctx(), "orders/1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Unlock(); err != nil {
+		t.Fatal(err)
+	}
+	before := asked.Load()
+	if err := c.nodes[1].ReloadCertificates(); err != nil || asked.Load() == before {
+		t.Errorf("reload: %v, the certificate was asked for %d times, want more than %d", err, asked.Load(), before)
+	}
+	stranger := authority(t, "bank")
+	cert, key, err := stranger.Node("n2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pair, err := tls.LoadX509KeyPair(cert, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := Config{ID: "n2", DataDir: t.TempDir(), Listen: "127.0.0.1:0", ClusterName: "bank",
+		TLS: TLS{Mode: "required", Config: &tls.Config{RootCAs: rootsOf(t, a), Certificates: []tls.Certificate{pair}}}}
+	if n, err := Open(t.Context(), cfg); err == nil {
+		_ = n.Close()
+		t.Error("a node is opened whose certificate its own CAs have not signed")
+	}
+}
+
 func TestANodeThatJoinsInTLSIsAdmittedUnderItsOwnID(t *testing.T) {
 	a := authority(t, "bank")
 	c := startClusterWith(t, 3, inTLS(t, a, "required"))
@@ -444,6 +489,8 @@ func TestFaultsOfTheSettingsOfTLS(t *testing.T) {
 		"insecure: is true, must be false":                                   with(func(c *Config) { c.Insecure = true }),
 		"gossip key: is missing":                                             with(func(c *Config) { c.TLS.Mode, c.GossipKey = "permissive", nil }),
 		"permissive also takes plain text":                                   with(func(c *Config) { c.TLS.Mode, c.Listen = "permissive", "10.0.0.1:7400" }),
+		"tls config: is set, must be nil":                                    with(func(c *Config) { c.TLS = TLS{Config: &tls.Config{}} }), //nolint:gosec // never used
+		"because there is a tls config":                                      with(func(c *Config) { c.TLS.Config = &tls.Config{} }),       //nolint:gosec // likewise
 		`cluster name: is "a..b"`:                                            with(func(c *Config) { c.ClusterName = "a..b" }),
 	} {
 		if err := c.Validate(); want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {

@@ -36,7 +36,7 @@
 //   - identity.go: whom does a certificate name? make.go: how is one made? write.go: how do files
 //     get to their places? owner_unix.go and owner_other.go: whose are they then?
 //   - read.go: what is in a file? load.go: do the files fit each other? source.go: what is in use,
-//     and when is it read again? warn.go: what should an operator know?
+//     and when is it read again? given.go: what if a program gives a configuration in place of files? warn.go: what should an operator know?
 //   - verify.go: whose connection is accepted? explain.go: why was it not?
 //   - inspect.go: what are these files, and what can they be used for? words.go has the words
 //     for names and times.

@@ -66,7 +66,7 @@ func issuerOf(cert *x509.Certificate) string {
 // trusted lists the CAs that are trusted.
 func trusted(cert *x509.Certificate, cas []*x509.Certificate) string {
 	if len(cas) == 0 {
-		return "those of the system"
+		return "those of the system, or of the program's configuration"
 	}
 	var names []string
 	same := false

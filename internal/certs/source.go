@@ -2,6 +2,7 @@ package certs
 
 import (
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"log/slog"
@@ -42,6 +43,7 @@ type Options struct {
 // methods are safe for concurrent use.
 type Source struct {
 	files   Files
+	given   *tls.Config // in place of files; nil: there are files
 	options Options
 
 	current atomic.Pointer[bundle]
@@ -85,6 +87,12 @@ const defaultEvery = 10 * time.Second
 // logs an error. The others will refuse this process, but a new file is then noticed while it
 // runs, as it would have been without the restart.
 func Open(files Files, options Options) (*Source, error) {
+	return begin(&Source{files: files, options: options})
+}
+
+// begin is the part of Open that does not depend on where certificates come from.
+func begin(s *Source) (*Source, error) {
+	options := &s.options
 	if options.Clock == nil {
 		options.Clock = time.Now
 	}
@@ -94,13 +102,12 @@ func Open(files Files, options Options) (*Source, error) {
 	if options.Every <= 0 {
 		options.Every = defaultEvery
 	}
-	s := &Source{files: files, options: options}
 	b, err := s.load()
 	if err != nil {
 		return nil, err
 	}
 	if options.Node { // it has no other ID, and its user may not know it yet
-		s.options.Log = s.options.Log.With("node", b.self.Name)
+		options.Log = options.Log.With("node", b.self.Name)
 	}
 	s.reading.Lock()
 	defer s.reading.Unlock()

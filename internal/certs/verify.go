@@ -125,7 +125,7 @@ func (s *Source) verifyCaller(b *bundle, cs tls.ConnectionState) error {
 		return refused(leaf, err)
 	}
 	pool, cas := b.clientPool, b.clientCAs
-	if id.Role == Node || len(cas) == 0 { // a CA of clients must not make nodes
+	if id.Role == Node || pool == b.pool { // a CA of clients must not make nodes
 		pool, cas = b.pool, b.cas
 	}
 	if err := verify(leaf, cs.PeerCertificates[1:], pool, x509.ExtKeyUsageClientAuth, s.options.Clock()); err != nil {
