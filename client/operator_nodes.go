@@ -90,7 +90,7 @@ type ReloadedMember struct {
 
 // ReloadedItem is one thing that a node reads from files while it runs.
 type ReloadedItem struct {
-	What    string // "settings", "certificates", "gossip_key_file"
+	What    string // "settings", "certificates", "gossip_key"
 	Changed bool   // what is in use now is not what was in use before
 	Detail  string // what has changed
 	Refused string // why what was in use before stays in use; empty: nothing is wrong

@@ -6544,7 +6544,7 @@ func (x *ReloadedMember) GetItems() []*ReloadedItem {
 
 type ReloadedItem struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	What          string                 `protobuf:"bytes,1,opt,name=what,proto3" json:"what,omitempty"`        // "settings", "certificates", "gossip_key_file"
+	What          string                 `protobuf:"bytes,1,opt,name=what,proto3" json:"what,omitempty"`        // "settings", "certificates", "gossip_key"
 	Changed       bool                   `protobuf:"varint,2,opt,name=changed,proto3" json:"changed,omitempty"` // what is in use now is not what was in use before
 	Detail        string                 `protobuf:"bytes,3,opt,name=detail,proto3" json:"detail,omitempty"`    // what has changed
 	Refused       string                 `protobuf:"bytes,4,opt,name=refused,proto3" json:"refused,omitempty"`  // why what was in use before stays; empty: nothing is wrong
