@@ -313,8 +313,9 @@ func TestAPermissiveClusterTakesBothAndCountsPlainText(t *testing.T) {
 	c.eventually("none is counted any more", func() bool { return n.security.plain["grpc"].Load() == 0 })
 }
 
-// A client that connects again and again is one cause, and not one for each of its ports.
-func TestConnectionsInPlainTextOfOneHostAreLoggedOnce(t *testing.T) {
+// A client that connects again and again is one cause, and its line names the host, which is what has
+// to be found.
+func TestConnectionsInPlainTextAreLoggedByTheirHost(t *testing.T) {
 	a := authority(t, "bank")
 	var log logBuffer
 	set := inTLS(t, a, "permissive")
@@ -329,8 +330,8 @@ func TestConnectionsInPlainTextOfOneHostAreLoggedOnce(t *testing.T) {
 		}
 		_ = plain.Close()
 	}
-	if got := log.count("a connection in plain text"); got != 1 {
-		t.Errorf("%d lines about connections in plain text, want 1", got)
+	if lines, hosts := log.count("a connection in plain text"), log.count("listener=grpc from=127.0.0.1\n"); lines != 1 || hosts != 1 {
+		t.Errorf("%d lines about connections in plain text, %d with the host alone, want 1 and 1", lines, hosts)
 	}
 }
 

@@ -26,8 +26,9 @@
 //     feature levels; list_guard.go those of internal/disk and internal/network, list_log.go
 //     those of internal/raftlog; list_frames.go those of the Raft port; list_gossip.go,
 //     list_strangers.go and list_identity.go those of admission and identity; list_certs.go those
-//     of certificates, list_secure.go those of TLS; list_rights_table.go those of rights in fsm,
-//     list_rights_node.go at the node, list_rights_client.go in the client and the commands.
+//     of certificates, list_secure.go those of TLS, list_gossipkeys.go those of the keys of gossip;
+//     list_rights_table.go those of rights in fsm, list_rights_node.go at the node,
+//     list_rights_client.go in the client and the commands.
 //   - list_queues.go, list_shares.go, list_memory.go and list_limits.go have the bugs by which
 //     one client can starve others, or the system a node; list_people.go and list_words.go
 //     those of what people are shown; list_audit.go those of the audit and of quotas;

@@ -18,7 +18,7 @@ var certMutants = []mutant{
 		name:    "cas-of-clients-make-nodes",
 		breaks:  "a CA that is trusted for clients alone can make a node",
 		promise: identity,
-		changes: []change{{"internal/certs/verify.go", "	if id.Role == Node || len(cas) == 0 {", "	if len(cas) == 0 {"}},
+		changes: []change{{"internal/certs/verify.go", "	if id.Role == Node || pool == b.pool {", "	if pool == b.pool {"}},
 		caught:  []catcher{named(certs, "TestOnlyTheCAsOfClientsMakeClientsIfThereAreAny")},
 	},
 	{

@@ -27,7 +27,7 @@ var programMutants = []mutant{
 		name:    "faulty-file-is-taken-up",
 		breaks:  "SIGHUP applies the valid parts of a configuration that has a fault",
 		promise: "liveness",
-		changes: []change{{"cmd/locknode/reload.go", "all settings stay as they are\", \"err\", err)\n		return\n", "all settings stay as they are\", \"err\", err)\n"}},
+		changes: []change{{"cmd/locknode/reload.go", "all settings stay as they are\", \"err\", err)\n		return append(", "all settings stay as they are\", \"err\", err)\n		_ = append("}},
 		caught:  []catcher{named("./cmd/locknode", "TestReloadTakesUpWhatItCanAndNothingOfAFaultyFile")},
 	},
 	{

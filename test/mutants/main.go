@@ -120,7 +120,8 @@ func all() []mutant {
 	return slices.Concat(
 		tableMutants, fsmMutants, shareMutants, clientMutants, nodeMutants, guardMutants, logMutants, frameMutants,
 		identityMutants, limitMutants, memoryMutants, queueMutants, strangerMutants, gossipMutants, peopleMutants,
-		levelMutants, rightsTableMutants, rightsNodeMutants, rightsClientMutants, certMutants, secureMutants, simulationMutants, programMutants, wordMutants, auditMutants,
+		levelMutants, rightsTableMutants, rightsNodeMutants, rightsClientMutants, certMutants, secureMutants, gossipKeyMutants,
+		simulationMutants, programMutants, wordMutants, auditMutants,
 	)
 }
 
