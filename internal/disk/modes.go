@@ -26,7 +26,7 @@ const (
 // with replacedPrefix.
 var ownFiles = []string{
 	identityFile, identityFile + tmpSuffix, "lock", stableFile, logDir, logFile, markFile,
-	"seeds.json", "seeds.json" + tmpSuffix, snapshotDir, damagedDir,
+	"seeds.json", "seeds.json" + tmpSuffix, "gossip-keys.json", "gossip-keys.json" + tmpSuffix, snapshotDir, damagedDir,
 }
 
 func isOwnFile(name string) bool {

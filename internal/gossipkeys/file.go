@@ -87,9 +87,12 @@ func read(path string) (c content, there bool, err error) {
 
 // write replaces the file. After a crash either the old one or the new one is there.
 func write(path string, r Ring, taken Fingerprint) error {
-	f, err := os.CreateTemp(filepath.Dir(path), FileName+".*.tmp") // 0600
+	f, err := os.OpenFile(path+".tmp", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
+	}
+	if err := f.Chmod(0o600); err != nil { // one that a crash has left
+		return errors.Join(err, f.Close())
 	}
 	_, err = f.Write(encode(r, taken))
 	err = errors.Join(err, f.Sync(), f.Close())

@@ -3,6 +3,8 @@
 package integration
 
 import (
+	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -170,6 +172,15 @@ func TestReloadInstallsAChangedGossipKeyFile(t *testing.T) {
 		l.progress(t, 10)
 	}
 	allAlive(t, l, c)
+	raw, err := base64.StdEncoding.DecodeString(strings.TrimSpace(key))
+	must(t, err)
+	for _, n := range c.Nodes() {
+		for _, secret := range []string{strings.TrimSpace(key), hex.EncodeToString(raw), string(raw), "MDEyMzQ1Njc4OWFiY2RlZg"} {
+			if strings.Contains(n.Logs(), secret) {
+				t.Errorf("%s has logged a gossip key", n.ID)
+			}
+		}
+	}
 	// A file that is broken is refused, and what was in use stays.
 	must(t, os.WriteFile(file, []byte("no key\n"), 0o600))
 	if out, err := printed(t, append([]string{"reload", "n1"}, connect...)...); err == nil || !strings.Contains(out, "refused") {

@@ -81,7 +81,7 @@ var gossipKeyMutants = []mutant{
 		name:    "gossip-keys-for-everybody",
 		breaks:  "every user of the machine can read the file with the gossip keys",
 		promise: keySecret,
-		changes: []change{{"internal/gossipkeys/file.go", "	_, err = f.Write(encode(r, taken))\n", "	_ = f.Chmod(0o644)\n	_, err = f.Write(encode(r, taken))\n"}},
+		changes: []change{{"internal/gossipkeys/file.go", "f.Chmod(0o600)", "f.Chmod(0o644)"}},
 		caught:  []catcher{named(rings, "TestTheRingSurvivesARestart")},
 	},
 	{
