@@ -234,5 +234,18 @@ func TestCertificatesAreReadAgain(t *testing.T) {
 		eventually(t, "the new certificate of "+n.ID+" is in use", func() bool { return shown(n) != before })
 	}
 	l.progress(t, 10)
+	// A file that is broken is refused by name, on the node that has it alone.
+	n2 := c.Nodes()[1]
+	before := shown(n2)
+	broken := filepath.Join(a.Dir, n2.ID+".pem")
+	must(t, os.WriteFile(broken, []byte("no certificate"), 0o600))
+	out, err := printed(t, "reload", "--all-nodes", "--endpoints="+c.Nodes()[0].API(), "--tls-ca", a.CAFile())
+	if err == nil || strings.Count(out, "refused  ") != 1 || !strings.Contains(out, broken) {
+		t.Errorf("reload with a broken file of %s: %v, want one refusal that names it\n%s", n2.ID, err, out)
+	}
+	if shown(n2) != before {
+		t.Error("what was in use before does not stay in use")
+	}
+	l.progress(t, 10)
 	l.finish(t)
 }
