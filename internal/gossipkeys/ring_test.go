@@ -179,6 +179,26 @@ func TestTheRingSurvivesARestart(t *testing.T) {
 	}
 }
 
+// A start on a file system that is full or read-only needs no room for keys that it has.
+func TestAStartThatChangesNothingWritesNothing(t *testing.T) {
+	o := Options{Dir: t.TempDir(), Configured: key(1)}
+	s, err := Open(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tmp := filepath.Join(o.Dir, FileName+".tmp")
+	if err := os.Mkdir(tmp, 0o700); err != nil { // in the place of what would be written
+		t.Fatal(err)
+	}
+	again, err := Open(o)
+	if err != nil || !again.Ring().Equal(s.Ring()) {
+		t.Fatalf("opened again: %v", err)
+	}
+	if ring, err := again.Install(key(2), 0); err == nil || !ring.Equal(s.Ring()) || !again.Ring().Equal(s.Ring()) {
+		t.Errorf("a ring that cannot be written is in use: %v, %v", ring.Fingerprints(), err)
+	}
+}
+
 func TestWithoutKeysThereIsNoStore(t *testing.T) {
 	if s, err := Open(Options{Dir: t.TempDir()}); s != nil || err != nil {
 		t.Errorf("%+v, %v, want none", s, err)

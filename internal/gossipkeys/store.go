@@ -71,6 +71,10 @@ func Open(o Options) (*Store, error) {
 			}
 		}
 	}
+	if there && taken == c.Taken && ring.Equal(c.ring()) { // a start that changes nothing writes nothing
+		s.ring, s.taken = ring, taken
+		return s, nil
+	}
 	return s, s.set(ring, taken)
 }
 
