@@ -536,12 +536,18 @@ func (g *guarded) calls(t testing.TB, name string) map[string]apiv1.Code {
 	note("CheckRights of oneself", err)
 	_, err = c.WhoAmI(ctx, &apiv1.WhoAmIRequest{})
 	note("WhoAmI", err)
+	_, err = c.ListGossipKeys(ctx, &apiv1.ListGossipKeysRequest{})
+	note("ListGossipKeys", err)
+	_, err = c.ChangeGossipKeys(ctx, &apiv1.ChangeGossipKeysRequest{Use: "3f2a9c0d11e5b7a4"})
+	note("ChangeGossipKeys", err)
+	_, err = c.Reload(ctx, &apiv1.ReloadRequest{Member: "n9"})
+	note("Reload", err)
 	return got
 }
 
 func TestCallsOfAnOperatorNeedTheirRights(t *testing.T) {
 	g := guard(t, AuthRequired, nil)
-	if methods := len(apiv1.Locks_ServiceDesc.Methods); methods != 12+1+17 {
+	if methods := len(apiv1.Locks_ServiceDesc.Methods); methods != 12+1+20 {
 		t.Errorf("there are %d methods: the new ones need a row here", methods)
 	}
 	known := []string{"Status", "Members", "ListSessions of a lock", "CheckRights of oneself", "WhoAmI"}
