@@ -6,7 +6,7 @@ SEED ?= 1
 SEEDS ?= 1000
 CHAOSTIME ?= 10m
 
-.PHONY: help build test test-all race lint fuzz fuse bench chaos simulate mutants demo ci clean
+.PHONY: help build test test-all race lint fuzz fuse bench bench-peers chaos simulate mutants demo ci clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile
@@ -42,6 +42,9 @@ bench: build ## the workloads of locknode bench, each for BENCHTIME
 	bin/locknode bench --workload try --workers 64 --duration $(BENCHTIME)
 	bin/locknode bench --workload read --workers 64 --duration $(BENCHTIME)
 	bin/locknode bench --workload failover --workers 4 --duration 30s
+
+bench-peers: ## Locknode beside etcd, Redis and Redlock, in a table, in half an hour (Linux)
+	cd bench && go run .
 
 chaos: build ## real processes broken in every way for CHAOSTIME, 500 kills, and the drill
 	-go build -C test/fuse -o ../../bin/faultfs ./cmd/faultfs
