@@ -69,8 +69,11 @@ func measure(ctx context.Context, c cluster, w workload, warmup, duration time.D
 		return sample{}, err
 	}
 	steps := win.steps.Load()
-	if steps == 0 {
+	switch {
+	case steps == 0 && win.first != nil:
 		return sample{}, fmt.Errorf("nothing was finished within %v; the first error: %w", duration, win.first)
+	case steps == 0:
+		return sample{}, fmt.Errorf("nothing was finished within %v", duration)
 	}
 	s := sample{Rate: float64(steps) / took.Seconds(), CPU: -1, Failed: win.failed.Load(), First: win.first}
 	if used >= 0 {
@@ -122,7 +125,7 @@ func work(ctx context.Context, win *window, w workload, s session, own, all *gua
 		switch {
 		case errors.Is(err, errWrong) && settled: // also during the warm-up
 			win.note(err)
-		case !win.open.Load() || ctx.Err() != nil || errors.Is(err, errWrong):
+		case !win.open.Load() || ctx.Err() != nil || errors.Is(err, errWrong) || errors.Is(err, errSame):
 		case err != nil:
 			failed++
 			win.note(err)

@@ -147,6 +147,21 @@ func TestErrorsAreNoSteps(t *testing.T) {
 	}
 }
 
+// One worker alone gets the lock again and again: no handoff, though a cycle.
+func TestGettingALockBackIsNoHandoff(t *testing.T) {
+	f := &fake{taken: make(map[string]chan struct{})}
+	own, all := &guarded{name: "own"}, &guarded{name: "all"}
+	if err := handedOver(t.Context(), f, own, all); err != nil {
+		t.Errorf("the first: %v", err)
+	}
+	if err := handedOver(t.Context(), f, own, all); !errors.Is(err, errSame) {
+		t.Errorf("the same again: %v, want %v", err, errSame)
+	}
+	if err := handedOver(t.Context(), f, &guarded{name: "other"}, all); err != nil {
+		t.Errorf("another: %v", err)
+	}
+}
+
 // fakeSystem notes in order when it is started.
 func fakeSystem(name string, f func() *fake, order *[]string) *system {
 	return &system{name: name, title: name, start: func(context.Context, *system, string) (cluster, error) {

@@ -131,7 +131,7 @@ func TestLocknodeAlone(t *testing.T) {
 	if code != 0 {
 		t.Fatalf("exit code %d\n%s%s", code, progress.String(), out.String())
 	}
-	for _, want := range []string{"uncontended, 16, cycles/s", "handoff, 16, cycles/s", "try, 64, tries/s", "read, 64, reads/s"} {
+	for _, want := range []string{"uncontended, 16, cycles/s", "handoff, 16, handoffs/s", "try, 64, tries/s", "read, 64, reads/s"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("no %q in\n%s", want, out.String())
 		}

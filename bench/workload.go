@@ -28,6 +28,9 @@ var errHeld = errors.New("held by another")
 // errWrong is an answer that a lock service must never give. Other errors are counted and shown.
 var errWrong = errors.New("wrong answer")
 
+// errSame says that the lock did not pass from one worker to another: neither a step nor a failed one.
+var errSame = errors.New("the same worker had it again")
+
 // staleBound is how old the answers of the workload stale may be.
 const staleBound = 5 * time.Second
 
@@ -51,10 +54,12 @@ func workloads() []workload {
 	}
 	for _, n := range []int{1, 16, 64, 256} {
 		add(workload{kind: "uncontended", workers: n, unit: "cycles/s",
-			step: func(ctx context.Context, s session, own, _ *guarded) error { return own.cycle(ctx, s) }})
+			step: func(ctx context.Context, s session, own, _ *guarded) error {
+				_, err := own.cycle(ctx, s, own)
+				return err
+			}})
 	}
-	add(workload{kind: "handoff", workers: 16, unit: "cycles/s",
-		step: func(ctx context.Context, s session, _, all *guarded) error { return all.cycle(ctx, s) }})
+	add(workload{kind: "handoff", workers: 16, unit: "handoffs/s", step: handedOver})
 	add(workload{kind: "try", workers: 64, unit: "tries/s", held: true, step: refused})
 	add(workload{kind: "read", workers: 64, unit: "reads/s", held: true, step: reads(false)})
 	// An answer may be as old as the bound: it is wrong only if the lock was held that long.
@@ -68,22 +73,35 @@ const heldLock = "bench/held"
 type guarded struct {
 	name    string
 	holders atomic.Int32
+	last    atomic.Pointer[guarded] // the own lock of the worker who had this one last
 }
 
-// cycle takes the lock and releases it.
-func (g *guarded) cycle(ctx context.Context, s session) error {
+// cycle takes the lock for the worker with that lock of its own, releases it, and says whether
+// another worker had it before.
+func (g *guarded) cycle(ctx context.Context, s session, by *guarded) (passed bool, err error) {
 	release, err := s.lock(ctx, g.name)
 	if err != nil {
-		return err
+		return false, err
 	}
 	n := g.holders.Add(1)
+	passed = g.last.Swap(by) != by
 	runtime.Gosched() // so that another who believes that it has the lock is seen
 	g.holders.Add(-1) // before the release, which lets the next one in
 	if n != 1 {
-		return fmt.Errorf("%w: %s is held by %d at once", errWrong, g.name, n)
+		return false, fmt.Errorf("%w: %s is held by %d at once", errWrong, g.name, n)
 	}
 	// What was granted is released also when the measurement is over, so that the next waiter gets it.
-	return release(context.WithoutCancel(ctx))
+	return passed, release(context.WithoutCancel(ctx))
+}
+
+// handedOver is a step only if the lock came from another worker. Where waiters poll, mostly
+// the one that has just released it gets it again.
+func handedOver(ctx context.Context, s session, own, all *guarded) error {
+	passed, err := all.cycle(ctx, s, own)
+	if err == nil && !passed {
+		return errSame
+	}
+	return err
 }
 
 func refused(ctx context.Context, s session, _, _ *guarded) error {
