@@ -104,12 +104,12 @@ func (l *locks) CheckRights(ctx context.Context, r *apiv1.CheckRightsRequest) (*
 	}
 	a := access{call: "CheckRights", right: fsm.RightAdmin}
 	if r.GetIdentity() == own {
-		a.right, a.all = 0, true
+		a.right = 0
 	}
 	return operate(ctx, l, a, nil, func() (*apiv1.CheckRightsResponse, error) { return l.server.backend.CheckRights(ctx, r) })
 }
 
-// WhoAmI is answered to everybody: it says nothing but what the caller has shown.
+// WhoAmI says nothing but what the caller has shown.
 func (l *locks) WhoAmI(ctx context.Context, _ *apiv1.WhoAmIRequest) (*apiv1.WhoAmIResponse, error) {
 	s := l.server
 	c := s.callerIn(ctx)
@@ -117,6 +117,9 @@ func (l *locks) WhoAmI(ctx context.Context, _ *apiv1.WhoAmIRequest) (*apiv1.WhoA
 	mode, book, err := s.asks()
 	if err != nil {
 		return nil, grpcError(err)
+	}
+	if refusal := s.mayCall(ctx, c, access{call: "WhoAmI", quiet: true}); refusal != nil {
+		return nil, grpcError(refusal)
 	}
 	if book != nil {
 		c.resolve(book)
