@@ -49,6 +49,16 @@ func (t *Table) Policies() []Policy {
 // last; 0 if none has.
 func (t *Table) RightsIndex() uint64 { return t.rightsIndex }
 
+// GrantOwner returns the owner of the grant with a token; false if there is none.
+func (t *Table) GrantOwner(token uint64) (owner string, ok bool) {
+	number, ok := t.tokens.get(token)
+	if !ok {
+		return "", false
+	}
+	r, _ := t.requests.get(number)
+	return r.owner.name, true
+}
+
 // SessionOwner returns the owner of an open session; false if there is none with the ID.
 func (t *Table) SessionOwner(id SessionID) (owner string, ok bool) {
 	s, ok := t.sessions.get(id) // not t.session: views run beside each other

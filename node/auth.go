@@ -258,8 +258,7 @@ func (r *rightsHere) deaf() error {
 	return nil
 }
 
-// ownerOfUsed implements [server.Auth.Owner]. Of a grant the table shows no owner, so only
-// sessions count.
+// ownerOfUsed implements [server.Auth.Owner].
 func (n *Node) ownerOfUsed(op *apiv1.Operation) (owner string) {
 	id := op.RequestID().GetSession()
 	switch {
@@ -273,6 +272,15 @@ func (n *Node) ownerOfUsed(op *apiv1.Operation) (owner string) {
 	if len(id) == len(fsm.SessionID{}) {
 		n.machine.TryView(func(t *fsm.Table) { owner, _ = t.SessionOwner(fsm.SessionID(id)) })
 	}
+	if _, token, ok := op.Grant(); ok && owner == "" {
+		n.machine.TryView(func(t *fsm.Table) { owner, _ = t.GrantOwner(token) })
+	}
+	return owner
+}
+
+// ownerOfGrant implements [server.Auth.GrantOwner].
+func (n *Node) ownerOfGrant(token uint64) (owner string) {
+	n.machine.View(func(t *fsm.Table) { owner, _ = t.GrantOwner(token) })
 	return owner
 }
 
@@ -281,6 +289,7 @@ func (n *Node) serverAuth() server.Auth {
 	a := server.Auth{
 		Mode: server.AuthMode(n.cfg.Auth.mode()), Open: n.cfg.Auth.Open, Insecure: n.cfg.Insecure,
 		Book: n.rights.current, Enforced: n.rights.enforced, Refresh: n.rights.refresh, Deaf: n.rights.deaf, Owner: n.ownerOfUsed,
+		GrantOwner: n.ownerOfGrant,
 	}
 	if f := n.cfg.Auth.Authorizer; f != nil {
 		a.Authorizer = func(ctx context.Context, access server.Access) error { return f(ctx, Access(access)) }

@@ -21,10 +21,18 @@ func isForced(op *apiv1.Operation) bool {
 	return false
 }
 
+// usesForce reports whether an operation ends or changes a grant that is not known to be the
+// caller's own, which the right force allows. A grant that this node does not know yet counts as
+// somebody else's: one line too many is better than none.
+func (s *Server) usesForce(c *caller, op *apiv1.Operation) bool {
+	_, token, ok := op.Grant()
+	return ok && op.GetForce() && s.auth.GrantOwner != nil && s.auth.GrantOwner(token) != c.owner()
+}
+
 // start starts an operation of a client. One that needs force is run by a call of its own, which
 // nobody abandons: otherwise nothing would be noted of a caller who goes away before the answer.
 func (s *Server) start(c *caller, call *mux.Call) {
-	if c.member || !isForced(call.Op) {
+	if c.member || !isForced(call.Op) && !s.usesForce(c, call.Op) {
 		s.backend.Start(call)
 		return
 	}

@@ -2,7 +2,9 @@ package server
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
+	"slices"
 	"sync"
 	"testing"
 
@@ -163,5 +165,26 @@ func TestDebugNeedsAdmin(t *testing.T) {
 	}
 	if code, _ := get(t, g.running, "/debug/pprof/heap"); code != http.StatusUnauthorized {
 		t.Errorf("nobody: %d, want 401", code)
+	}
+}
+
+// The right force allows to end and change what others hold with the same calls as one's own:
+// those are noted like a force-release, and one's own are not.
+func TestWhatIsDoneToGrantsOfOthersIsNoted(t *testing.T) {
+	t.Parallel()
+	owners := map[uint64]string{1: "token:boss", 2: "token:shop"} // 3: not known to this node yet
+	g := guard(t, AuthRequired, func(c *Config) { c.Auth.GrantOwner = func(token uint64) string { return owners[token] } })
+	for token := uint64(1); token <= 3; token++ { // that the node does not hold them does not matter
+		_, _ = g.client(t).Release(g.as(t, "boss"), &apiv1.ReleaseRequest{Name: "orders/1", Token: token})
+	}
+	_, _ = g.client(t).Renew(g.as(t, "boss"), &apiv1.RenewRequest{Name: "orders/1", Token: 2, TtlNs: 1e9})
+	_, _ = g.client(t).Release(g.as(t, "shop"), &apiv1.ReleaseRequest{Name: "orders/1", Token: 2})
+	var got []string
+	for _, e := range g.noted() {
+		got = append(got, fmt.Sprint(e.Operation, " ", e.Token, " by ", e.Identity))
+	}
+	want := []string{"release 2 by token:boss", "release 3 by token:boss", "renew 2 by token:boss"}
+	if !slices.Equal(got, want) {
+		t.Errorf("noted %q, want %q", got, want)
 	}
 }

@@ -57,6 +57,9 @@ type Auth struct {
 	// detached grant that it shows, as the node's table has them now; empty if it has neither.
 	// It is asked in mode log only, to find out what the table would refuse. nil: nobody knows.
 	Owner func(*apiv1.Operation) string
+	// GrantOwner returns the owner of the grant with a token, as the node's table has it now; empty
+	// if it has none. nil: nobody knows.
+	GrantOwner func(token uint64) string
 	// Authorizer is asked after the policies.
 	Authorizer func(context.Context, Access) error
 }

@@ -74,7 +74,7 @@ func (s *Server) note(e Event) {
 // noteAnswer notes that the table has refused an operation, because it is about what belongs to
 // somebody else.
 func (s *Server) noteAnswer(c *caller, op *apiv1.Operation, a *apiv1.Answer) {
-	if c == nil || c.member || isForced(op) || apiv1.Code(a.GetError().GetCode()) != apiv1.CodeDenied {
+	if c == nil || c.member || apiv1.Code(a.GetError().GetCode()) != apiv1.CodeDenied || isForced(op) || s.usesForce(c, op) {
 		return // what a member passes on, the node has noted that received it
 	}
 	s.noteForced(c, op, a)

@@ -3,6 +3,13 @@ package main
 // Who has done what, and how much may one caller do?
 var auditMutants = []mutant{
 	{
+		name:    "audit-misses-grants-of-others",
+		breaks:  "who ends another identity's grant by its token and the right force leaves no line",
+		promise: "audit",
+		changes: []change{{"internal/server/audited.go", "!isForced(call.Op) && !s.usesForce(c, call.Op)", "!isForced(call.Op)"}},
+		caught:  []catcher{named("./internal/server", "TestWhatIsDoneToGrantsOfOthersIsNoted")},
+	},
+	{
 		name:    "audit-forgets-who-goes-away",
 		breaks:  "who sends a forced operation and goes away leaves no line",
 		promise: "audit",
