@@ -122,7 +122,7 @@ func TestTroubleIsReportedInPlainWords(t *testing.T) {
 
 // TestEndOfAConnectionIsReportedInPlainWords: the node has answered, and then ends.
 func TestEndOfAConnectionIsReportedInPlainWords(t *testing.T) {
-	t.Parallel()
+	// Not parallel: a node of another test could listen where this one did.
 	r := newRing(t, 1)
 	n := r.nodes[0]
 	c := r.dial(r.nodes, ConnectTimeout(time.Second))
