@@ -165,6 +165,7 @@ func TestAKeyIsNotUsedWhileAMemberLacksIt(t *testing.T) {
 
 // A member that does not answer may lack the key.
 func TestAKeyIsNotUsedWhileAMemberIsSilent(t *testing.T) {
+	addressesChange(t)
 	a := authority(t, "bank")
 	c := startClusterWith(t, 3, agreeing(t, a))
 	old := string(c.keysAgree(1)[0])
@@ -192,6 +193,7 @@ func TestAKeyIsNotUsedWhileAMemberIsSilent(t *testing.T) {
 	}
 	// Back with the old key alone on its disk, it gets the new one from the others.
 	cfg.Listen, cfg.APIAddr, cfg.HTTPAddr, cfg.RaftAddr, cfg.GossipAddr = "127.0.0.1:0", "", "", "", ""
+	cfg.Join = []string{c.leader().GossipAddr()} // it may not have had the time to remember the others
 	n, err := Open(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
