@@ -334,7 +334,7 @@ func TestUnreadAnswersOfCallsAreBounded(t *testing.T) {
 	const few = 5 // for which there is room
 	ask(few)
 	node.await(t, "answers that are not read", func() bool { return seen.answered.Load() == few && r.requests.count() == 0 })
-	if got := out.inUse(); got < few*100<<10 {
+	if got := out.inUse(); got < (few-1)*100<<10 { // of one, grpc may have begun to send the bytes
 		t.Errorf("%d bytes are counted for %d answers of 120 KiB that grpc has not sent", got, few)
 	}
 	ask(100 - few)
